@@ -1,0 +1,67 @@
+# The whole house from one place: `make` lists what it can do.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# TensorFlow greets every process on a machine without a GPU with an error from
+# CUDA. What goes wrong in a program still arrives as a Python exception.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+# True in a Python that can run this project and build a virtual environment.
+USABLE := import ensurepip, sys; sys.exit(not (3,10) <= sys.version_info < (3,14))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup hooks demo test test-all lint format controls clean
+
+help:  ## List these commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | \
+	  while IFS='|' read -r name text; do \
+	    printf '  make %-10s %s\n' "$$name" "$$text"; \
+	  done
+
+setup: $(READY)  ## Install everything into .venv (the others do it when needed)
+
+$(READY): pyproject.toml requirements.txt | $(BIN)/pip
+	@echo "Installing into $(VENV); TensorFlow is large, this takes minutes."
+	@$(BIN)/python -m pip install -qq --editable '.[dev]'
+	@touch $@
+
+$(BIN)/pip:
+	@for python in $(PYTHON) python3.13 python3.12 python3.11 python3.10; do \
+	  if $$python -c '$(USABLE)' 2>/dev/null; then \
+	    echo "Building $(VENV) with $$($$python --version)"; \
+	    exec $$python -m venv --clear $(VENV); \
+	  fi; \
+	done; \
+	echo "No Python 3.10 to 3.13 with venv found. Install one, or name it:" \
+	  "make setup PYTHON=/path/to/python3.12" >&2; \
+	exit 1
+
+hooks: $(READY)  ## Check format and lint before every git commit
+	@$(BIN)/pre-commit install
+
+demo: $(READY)  ## Train on real digits, export, classify, draw: runs/demo
+	@$(BIN)/python examples/digits_demo.py --output_dir=runs/demo
+
+controls: $(READY)  ## Every method and estimator over three seeds
+	@$(BIN)/python benchmarks/digits_controls.py
+
+test: $(READY)  ## Run the tests, the long ones apart
+	@$(BIN)/python -m pytest -m "not long"
+
+test-all: $(READY)  ## Run all tests
+	@$(BIN)/python -m pytest
+
+lint: $(READY)  ## Check style and format
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+format: $(READY)  ## Mend style and format
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+clean:  ## Remove .venv and caches; runs/ stays
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
