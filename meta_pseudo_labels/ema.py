@@ -1,0 +1,109 @@
+"""The exponential moving average of a model's weights."""
+
+import keras
+import tensorflow as tf
+
+
+def ema_rate(step, *, decay, start=0, dtype="float32"):
+    """How far the average moves towards the weights at a step, in [0, 1].
+
+    `1 - min(decay, (s + 1) / (s + 10))` with s = step - start, so that early
+    averages forget fast; 1 before `start` (quirk 16).
+
+    Args:
+      step: scalar integer.
+      decay: the decay in the long run, in [0, 1).
+      start: the first step that averages.
+      dtype: float type of the result.
+
+    Returns:
+      A scalar of type `dtype`.
+    """
+    since_start = tf.cast(step - start, dtype)
+    ramp = (since_start + 1.0) / (since_start + 10.0)
+    rate = 1.0 - tf.minimum(tf.constant(decay, dtype), ramp)
+    return tf.where(since_start < 0, tf.ones_like(rate), rate)
+
+
+class WeightAverages(keras.layers.Layer):
+    """Moving averages of all floating-point variables of a model.
+
+    The moments of batch norm are averaged too, as in the release (the
+    `use_ema` of Keras optimizers averages trainable weights only). A layer, so
+    that checkpoints include it; it keeps no reference to the model, which is
+    therefore saved once.
+
+    Args:
+      model: a built `keras.Model`; the averages start at its weights.
+      decay: see `ema_rate`.
+      start: see `ema_rate`.
+
+    Raises:
+      ValueError: where decay is outside [0, 1).
+    """
+
+    def __init__(self, model, *, decay, start=0, name="student_ema"):
+        if not 0 <= decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1); got {decay}.")
+        super().__init__(name=name)
+        self.decay = decay
+        self.start = start
+        self.averages = [
+            self.add_weight(
+                name=variable.path.replace("/", "."),
+                shape=variable.shape,
+                dtype=variable.dtype,
+                initializer="zeros",
+                trainable=False,
+            )
+            for variable in _float_variables(model)
+        ]
+        # Attributes too: TensorFlow's checkpoints do not look into the lists
+        # of a Keras layer, and would leave the averages out without a word.
+        for index, average in enumerate(self.averages):
+            setattr(self, f"average_{index}", average)
+        self.built = True
+        self.reset(model)
+
+    def reset(self, model):
+        """Starts again at the model's present weights."""
+        for average, variable in self._pairs(model):
+            average.assign(variable)
+
+    def update(self, model, *, step):
+        """Moves every average towards the model's weights."""
+        for average, variable in self._pairs(model):
+            rate = ema_rate(
+                step, decay=self.decay, start=self.start, dtype=average.dtype
+            )
+            average.assign_sub(rate * (average - variable))
+
+    def apply(self, model, inputs):
+        """The model's inference outputs, with the averages as its weights."""
+        averaged = {
+            id(variable): average.value
+            for average, variable in self._pairs(model)
+        }
+        outputs, _ = model.stateless_call(
+            [averaged.get(id(v), v.value) for v in model.trainable_variables],
+            [
+                averaged.get(id(v), v.value)
+                for v in model.non_trainable_variables
+            ],
+            inputs,
+            training=False,
+        )
+        return outputs
+
+    def copy_to(self, model):
+        """Overwrites the model's weights with the averages."""
+        for average, variable in self._pairs(model):
+            variable.assign(average)
+
+    def _pairs(self, model):
+        return zip(self.averages, _float_variables(model), strict=True)
+
+
+def _float_variables(model):
+    """All variables but the integer ones, which are states of random seeds."""
+    return [v for v in model.variables if "float" in v.dtype]

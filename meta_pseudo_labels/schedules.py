@@ -1,0 +1,122 @@
+"""Learning-rate schedules of the release: wait, warm up, decay."""
+
+import keras
+import tensorflow as tf
+
+DECAYS = ("constant", "exponential", "cosine")
+
+
+def scale_by_batch(learning_rate, batch_size):
+    """The release's linear rule: rates are given for 256 labeled images."""
+    return learning_rate * batch_size / 256
+
+
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
+class WaitWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Zero for `wait_steps`, then a linear warm-up, then a decay.
+
+    With s = step - wait_steps, the rate is 0 while s < 0,
+    `peak * (s + 1) / warmup_steps` while s < warmup_steps, and from there on
+    a function of s - warmup_steps (release `common_utils.get_learning_rate`,
+    quirk 21):
+
+    * `constant`: peak;
+    * `exponential`: peak * decay_rate ** floor((s - warmup) / decay_steps);
+    * `cosine`: peak * (1 + cos(pi * progress)) / 2, where progress goes from
+      0 to 1 over the steps that remain of `num_train_steps`; 0 beyond.
+
+    Args:
+      peak: the rate after warm-up, already scaled by the batch size.
+      decay: one of `DECAYS`.
+      num_train_steps: length of the run in steps; `cosine` ends there.
+      warmup_steps: length of the warm-up in steps.
+      wait_steps: steps before the warm-up, at rate 0.
+      decay_steps: steps between two drops of `exponential`.
+      decay_rate: factor of each drop of `exponential`, in (0, 1].
+      dtype: float type in which the rate is computed.
+
+    Raises:
+      ValueError: for an unknown decay, a number out of range, or a cosine that
+        has no steps left after waiting and warming up.
+    """
+
+    def __init__(
+        self,
+        peak,
+        *,
+        decay="cosine",
+        num_train_steps=None,
+        warmup_steps=0,
+        wait_steps=0,
+        decay_steps=750,
+        decay_rate=0.97,
+        dtype="float32",
+    ):
+        if decay not in DECAYS:
+            raise ValueError(
+                f"Unknown learning-rate decay {decay!r}; use one of {DECAYS}."
+            )
+        if warmup_steps < 0 or wait_steps < 0:
+            raise ValueError(
+                "Steps to wait and to warm up must not be negative; got "
+                f"wait_steps={wait_steps}, warmup_steps={warmup_steps}."
+            )
+        if decay == "exponential" and decay_steps <= 0:
+            raise ValueError(
+                f"decay_steps must be positive; got {decay_steps}."
+            )
+        if decay == "exponential" and not 0 < decay_rate <= 1:
+            raise ValueError(f"decay_rate must be in (0, 1]; got {decay_rate}.")
+        if decay == "cosine" and (
+            num_train_steps is None
+            or num_train_steps <= warmup_steps + wait_steps
+        ):
+            raise ValueError(
+                "A cosine decay needs num_train_steps above wait_steps + "
+                f"warmup_steps = {wait_steps + warmup_steps}; got "
+                f"{num_train_steps}."
+            )
+        self.peak = peak
+        self.decay = decay
+        self.num_train_steps = num_train_steps
+        self.warmup_steps = warmup_steps
+        self.wait_steps = wait_steps
+        self.decay_steps = decay_steps
+        self.decay_rate = decay_rate
+        self.dtype = dtype
+
+    def __call__(self, step):
+        """The rate at `step`, counted from 0 before the update; scalar."""
+        step = tf.cast(step, self.dtype) - self.wait_steps
+        rate = self._decayed(step - self.warmup_steps)
+        if self.warmup_steps:
+            warming = self.peak * (step + 1.0) / self.warmup_steps
+            rate = tf.where(step < self.warmup_steps, warming, rate)
+        return tf.where(step < 0, tf.zeros_like(rate), rate)
+
+    def _decayed(self, step):
+        # Not tf.cast, which takes a Python float through float32.
+        peak = tf.constant(self.peak, self.dtype)
+        if self.decay == "constant":
+            return peak
+        if self.decay == "exponential":
+            drops = tf.floor(step / self.decay_steps)
+            return peak * tf.pow(
+                tf.constant(self.decay_rate, self.dtype), drops
+            )
+        remaining = self.num_train_steps - self.warmup_steps - self.wait_steps
+        progress = tf.clip_by_value(step / remaining, 0.0, 1.0)
+        pi = tf.acos(tf.constant(-1.0, self.dtype))
+        return peak * 0.5 * (1.0 + tf.cos(pi * progress))
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "decay": self.decay,
+            "num_train_steps": self.num_train_steps,
+            "warmup_steps": self.warmup_steps,
+            "wait_steps": self.wait_steps,
+            "decay_steps": self.decay_steps,
+            "decay_rate": self.decay_rate,
+            "dtype": self.dtype,
+        }

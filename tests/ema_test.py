@@ -1,0 +1,173 @@
+"""The moving average of a student's weights."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_pseudo_labels.ema import WeightAverages, ema_rate
+
+
+def small_model():
+    """Weights, batch-norm moments, and dropout's integer seed state."""
+    inputs = keras.Input([3])
+    x = keras.layers.Dense(4, name="dense")(inputs)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.Dropout(0.5, name="dropout")(x)
+    return keras.Model(inputs, keras.layers.Dense(2, name="logits")(x))
+
+
+def fill(model, value):
+    """Sets all floating-point variables to `value`."""
+    for variable in floats(model):
+        variable.assign(keras.ops.full(variable.shape, value))
+
+
+def floats(model):
+    return [v for v in model.variables if v.dtype == "float32"]
+
+
+def integers(model):
+    return [v for v in model.variables if v.dtype != "float32"]
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [
+        (0, 0.9),  # 1 - 1/10
+        (1, 9 / 11),  # 1 - 2/11
+        (8, 0.5),  # 1 - 9/18
+        (100, 9 / 110),  # 1 - 101/110, ramp at 0.918 still below 0.95
+        (170, 0.05),  # 171/180 is 0.95 exactly
+        (171, 0.05),
+        (10**6, 0.05),
+    ],
+)
+def test_rate_ramps_down_to_the_decay(step, rate):
+    got = ema_rate(tf.constant(step, tf.int64), decay=0.95)
+    np.testing.assert_allclose(got, rate, rtol=1e-6)
+
+
+def test_rate_counts_from_the_start_and_copies_before_it():
+    rates = [
+        float(ema_rate(tf.constant(step), decay=0.95, start=100))
+        for step in (0, 99, 100, 101, 200)
+    ]
+    np.testing.assert_allclose(
+        rates, [1.0, 1.0, 0.9, 9 / 11, 9 / 110], rtol=1e-6
+    )
+
+
+def test_rate_has_the_type_asked_for():
+    rate = ema_rate(tf.constant(10**6), decay=0.9, dtype="float64")
+    assert rate.dtype == "float64"
+    assert float(rate) == 1.0 - 0.9
+
+
+def test_averages_start_at_the_weights():
+    model = small_model()
+    averages = WeightAverages(model, decay=0.9)
+    for average, variable in zip(averages.averages, floats(model), strict=True):
+        np.testing.assert_array_equal(average, variable)
+
+
+def test_update_moves_every_average_by_the_rate():
+    """From 1 towards 2: 0.9 of the way at step 0, then 9/11 of the rest."""
+    model = small_model()
+    fill(model, 1.0)
+    averages = WeightAverages(model, decay=0.99)
+    fill(model, 2.0)
+    for step, want in ((0, 1.9), (1, 1.9 + 0.1 * 9 / 11)):
+        averages.update(model, step=tf.constant(step, tf.int64))
+        for average in averages.averages:
+            np.testing.assert_allclose(average, want * np.ones(average.shape))
+
+
+def test_batch_norm_moments_are_averaged():
+    """Two dense layers of two variables, a batch norm of four."""
+    model = small_model()
+    averages = WeightAverages(model, decay=0.9)
+    assert len(averages.averages) == 8
+    names = [average.name for average in averages.averages]
+    assert "norm.moving_mean" in names
+    assert "norm.moving_variance" in names
+
+
+def test_seed_states_are_left_alone():
+    model, other = small_model(), small_model()
+    averages = WeightAverages(model, decay=0.9)
+    (state,) = integers(model)
+    (other_state,) = integers(other)
+    before, other_before = state.numpy().copy(), other_state.numpy().copy()
+
+    averages.update(model, step=tf.constant(0))
+    averages.apply(model, tf.ones([2, 3]))
+    averages.copy_to(model)
+    averages.copy_to(other)
+
+    np.testing.assert_array_equal(state, before)
+    np.testing.assert_array_equal(other_state, other_before)
+
+
+def test_apply_equals_a_model_that_holds_the_averages():
+    model = small_model()
+    averages = WeightAverages(model, decay=0.9)
+    inputs = tf.random.stateless_normal([5, 3], seed=[0, 0])
+    model(inputs + 3.0, training=True)  # Moves the moments.
+    for variable in floats(model):
+        variable.assign(variable * 0.5 + 0.1)
+    averages.update(model, step=tf.constant(3))
+    twin = small_model()
+    averages.copy_to(twin)
+    kept = [v.numpy().copy() for v in model.variables]
+
+    got = averages.apply(model, inputs)
+
+    np.testing.assert_allclose(got, twin(inputs, training=False), rtol=1e-6)
+    assert np.max(np.abs(got - model(inputs, training=False))) > 1e-3
+    for variable, value in zip(model.variables, kept, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_copy_to_overwrites_weights_and_moments():
+    model = small_model()
+    fill(model, 1.0)
+    averages = WeightAverages(model, decay=0.9)
+    fill(model, 2.0)
+    averages.copy_to(model)
+    for variable in floats(model):
+        np.testing.assert_array_equal(variable, np.ones(variable.shape))
+
+
+def test_reset_starts_again_at_the_weights():
+    model = small_model()
+    averages = WeightAverages(model, decay=0.9)
+    fill(model, 7.0)
+    averages.reset(model)
+    for average in averages.averages:
+        np.testing.assert_array_equal(average, 7.0 * np.ones(average.shape))
+
+
+def test_float64_models_are_averaged_in_float64():
+    inputs = keras.Input([1], dtype="float64")
+    outputs = keras.layers.Dense(1, dtype="float64")(inputs)
+    model = keras.Model(inputs, outputs)
+    averages = WeightAverages(model, decay=0.9)
+    model.variables[0].assign([[1.0 + 1e-12]])
+    averages.update(model, step=tf.constant(0))
+    assert {average.dtype for average in averages.averages} == {"float64"}
+    averages.copy_to(model)
+    assert model.variables[0].dtype == "float64"
+
+
+def test_another_architecture_is_refused():
+    averages = WeightAverages(small_model(), decay=0.9)
+    other = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
+    with pytest.raises(ValueError):
+        averages.copy_to(other)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, 5.0, float("nan")])
+def test_decay_out_of_range_is_named(decay):
+    with pytest.raises(ValueError, match=rf"ema_decay.*got {decay}"):
+        WeightAverages(small_model(), decay=decay)
