@@ -1,0 +1,185 @@
+"""Wide residual networks as the release builds them (quirks 22 to 24).
+
+Zagoruyko and Komodakis, "Wide Residual Networks" (arXiv 1605.07146), with the
+details of the release: leaky ReLU, a shortcut that leaves after the first
+activation where the shape changes, and the raw input as shortcut elsewhere.
+
+Layers are named by the release's scopes, with a dot for the slash that Keras
+does not allow: `block_1.conv_3x3_1.batch_norm`.
+"""
+
+import dataclasses
+
+import keras
+
+from meta_pseudo_labels.models import initializers
+from meta_pseudo_labels.models.head import classification_head
+
+
+def wide_resnet(
+    *,
+    depth,
+    width,
+    input_shape,
+    num_classes,
+    stem_filters=None,
+    dropout_rate=0.0,
+    batch_norm_decay=0.99,
+    batch_norm_epsilon=1e-3,
+    leaky_slope=0.2,
+    name=None,
+    dtype=None,
+):
+    """Builds a wide residual network.
+
+    Args:
+      depth: 6n + 4 for n blocks in each of the three stages: 10, 16, 22, 28...
+      width: k; the stages have 16k (a whole number), 32k, 64k filters.
+      input_shape: (height, width, channels) of one image.
+      num_classes: number of logits, 2 or more.
+      stem_filters: filters of the first convolution; default 16k.
+      dropout_rate: before the last layer, in [0, 1).
+      batch_norm_decay: of the moving averages, in [0, 1]; near 1 is slow.
+      batch_norm_epsilon: added to the variance, inside the square root.
+      leaky_slope: slope of the activation for negative inputs.
+      name: of the model.
+      dtype: dtype or policy of the layers; None is the global policy.
+
+    Returns:
+      A functional `keras.Model` from images [batch, *input_shape] to logits
+      [batch, num_classes], float32 or (if computed in it) float64.
+
+    Raises:
+      ValueError: for a size, a shape or a rate out of range.
+    """
+    if len(input_shape) != 3:
+        raise ValueError(
+            "input_shape must be (height, width, channels), "
+            f"got {tuple(input_shape)}."
+        )
+    blocks, filters = blocks_per_stage(depth), first_stage_filters(width)
+    layers = _Layers(
+        policy=keras.dtype_policies.get(dtype),
+        batch_norm_decay=batch_norm_decay,
+        batch_norm_epsilon=batch_norm_epsilon,
+        leaky_slope=leaky_slope,
+    )
+    images = keras.Input(
+        input_shape, dtype=layers.policy.variable_dtype, name="images"
+    )
+    x = layers.conv(images, stem_filters or filters, scope="stem")
+    x = layers.stages(x, filters=filters, blocks_per_stage=blocks)
+    logits = classification_head(
+        layers.pooled(x),
+        num_classes=num_classes,
+        dropout_rate=dropout_rate,
+        dtype=layers.policy,
+    )
+    return keras.Model(images, logits, name=name)
+
+
+def release_variable_name(layer_name, variable_name):
+    """The release's name, less its outer scopes, of a layer's variable.
+
+    >>> release_variable_name("stem.conv2d", "kernel")
+    'stem/conv2d/kernel'
+    """
+    return f"{layer_name.replace('.', '/')}/{variable_name}"
+
+
+def blocks_per_stage(depth):
+    """Blocks in each stage; raises ValueError where they are not whole."""
+    blocks, rest = divmod(depth - 4, 6)
+    if blocks < 1 or rest:
+        raise ValueError(
+            "depth of a wide ResNet must be 6n + 4 with n of 1 or more "
+            f"(10, 16, 22, 28, ...), got {depth}."
+        )
+    return blocks
+
+
+def first_stage_filters(width):
+    """16 * width; raises ValueError where that is not a whole number."""
+    filters = 16 * width
+    if filters < 1 or filters != int(filters):
+        raise ValueError(
+            "width of a wide ResNet must be positive and 16 * width a whole "
+            f"number, got {width}."
+        )
+    return int(filters)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Layers:
+    """The layers of one network, with the settings that they share."""
+
+    policy: keras.DTypePolicy
+    batch_norm_decay: float
+    batch_norm_epsilon: float
+    leaky_slope: float
+
+    def stages(self, x, *, filters, blocks_per_stage):
+        """Three stages; the later two halve the image, double the filters."""
+        for block in range(3 * blocks_per_stage):
+            stage, position = divmod(block, blocks_per_stage)
+            x = self.residual_block(
+                x,
+                filters * 2**stage,
+                strides=2 if stage > 0 and position == 0 else 1,
+                scope=f"block_{block + 1}",
+            )
+        return x
+
+    def residual_block(self, x, filters, *, strides, scope):
+        """Twice (batch norm, activation, 3x3 convolution), plus a shortcut."""
+        shortcut = x
+        first, second = f"{scope}.conv_3x3_1", f"{scope}.conv_3x3_2"
+        activated = self.batch_norm_relu(x, scope=first)
+        if strides > 1 or x.shape[-1] != filters:
+            shortcut = self.conv(
+                activated,
+                filters,
+                kernel_size=1,
+                strides=strides,
+                scope=f"{scope}.residual",
+            )
+        x = self.conv(activated, filters, strides=strides, scope=first)
+        x = self.batch_norm_relu(x, scope=second)
+        x = self.conv(x, filters, scope=second)
+        return keras.layers.Add(
+            name=f"{scope}.residual.add", dtype=self.policy
+        )([x, shortcut])
+
+    def pooled(self, x):
+        """Features of the whole image, [batch, channels]."""
+        x = self.batch_norm_relu(x, scope="head")
+        return keras.layers.GlobalAveragePooling2D(
+            name="head.global_avg_pool", dtype=self.policy
+        )(x)
+
+    def conv(self, x, filters, *, scope, kernel_size=3, strides=1):
+        """Convolution without bias, zero-padded as TensorFlow's SAME."""
+        return keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            strides=strides,
+            padding="same",
+            use_bias=False,
+            kernel_initializer=initializers.conv_kernel(),
+            name=f"{scope}.conv2d",
+            dtype=self.policy,
+        )(x)
+
+    def batch_norm_relu(self, x, *, scope):
+        """Batch norm, never in less than float32, then leaky ReLU."""
+        x = keras.layers.BatchNormalization(
+            momentum=self.batch_norm_decay,
+            epsilon=self.batch_norm_epsilon,
+            name=f"{scope}.batch_norm",
+            dtype=self.policy,
+        )(x)
+        return keras.layers.LeakyReLU(
+            negative_slope=self.leaky_slope,
+            name=f"{scope}.leaky_relu",
+            dtype=self.policy,
+        )(x)

@@ -1,0 +1,234 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_pseudo_labels import models
+
+
+def variables_by_release_name(model):
+    """{name: variable}, in the order of layers and their weights."""
+    return {
+        models.release_variable_name(layer.name, variable.name): variable
+        for layer in model.layers
+        for variable in layer.weights
+    }
+
+
+def tiny(**settings):
+    sizes = dict(depth=10, width=1, input_shape=(8, 8, 3), num_classes=4)
+    return models.wide_resnet(**sizes | settings)
+
+
+@pytest.fixture(scope="module")
+def shapes(reference_dir):
+    return json.loads((reference_dir / "model_shapes.json").read_text())[
+        "models"
+    ]
+
+
+@pytest.fixture(scope="module")
+def trace(reference_dir):
+    with np.load(reference_dir / "supervised_wrn28_1.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).normal(size=[6, 8, 8, 3])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "wrn-28-2/cifar10",
+        "wrn-28-10/cifar10",
+        "wrn-28-large/cifar10",
+        "wrn-28-2/imagenet",
+    ],
+)
+def test_counts_equal_the_release(shapes, key):
+    want = shapes[key]
+    model = models.build(
+        key.split("/")[0],
+        input_shape=(want["image_size"], want["image_size"], 3),
+        num_classes=want["num_classes"],
+    )
+
+    def parameters(variables):
+        return sum(int(np.prod(variable.shape)) for variable in variables)
+
+    assert len(model.weights) == want["variables"]
+    assert len(model.trainable_variables) == want["trainable_variables"]
+    assert parameters(model.trainable_variables) == want["trainable_params"]
+    assert (
+        parameters(model.non_trainable_variables)
+        == want["non_trainable_params"]
+    )
+
+
+def test_names_shapes_and_order_equal_the_release(shapes):
+    want = shapes["wrn-28-2/cifar10"]
+    model = models.build("wrn-28-2", input_shape=(32, 32, 3), num_classes=10)
+    variables = variables_by_release_name(model)
+    assert {
+        name: (list(variable.shape), variable.trainable)
+        for name, variable in variables.items()
+    } == {
+        name.removeprefix("wrn-28-2/"): (shape, trainable)
+        for name, shape, trainable in want["variables_list"]
+    }
+    assert [
+        name for name, variable in variables.items() if variable.trainable
+    ] == [
+        name.removeprefix("wrn-28-2/")
+        for name, _, trainable in want["variables_list"]
+        if trainable
+    ]
+
+
+def test_trainable_variables_are_in_the_order_of_the_release(trace):
+    model = models.build("wrn-28-1", input_shape=(16, 16, 3), num_classes=10)
+    assert [
+        f"model/wrn-28-1/{variable.path.replace('.', '/')}"
+        for variable in model.trainable_variables
+    ] == trace["trainable_names"].tolist()
+
+
+def test_activations_have_the_shapes_of_the_release(shapes):
+    model = models.build("wrn-28-2", input_shape=(32, 32, 3), num_classes=10)
+    renamed = {
+        "stem/conv2d/Conv2D": "stem.conv2d",
+        "head/dense/bias_add": "head.dense",
+    }
+    for name, shape in shapes["wrn-28-2/cifar10"]["activations"]:
+        name = name.removeprefix("wrn-28-2/").removesuffix(":0")
+        layer = model.get_layer(renamed.get(name, name.replace("/", ".")))
+        assert list(layer.output.shape[1:]) == shape[1:], name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("mode", ["infer", "train"])
+def test_logits_equal_the_release(trace, dtype, mode):
+    model = models.build(
+        "wrn-28-1", input_shape=(16, 16, 3), num_classes=10, dtype=dtype
+    )
+    for name, variable in variables_by_release_name(model).items():
+        variable.assign(trace[f"init/model/wrn-28-1/{name}"])
+    logits = model(trace["eval/images"], training=mode == "train")
+    assert logits.dtype == dtype
+    # The trace is float32 itself; its logits reach 5.
+    np.testing.assert_allclose(
+        logits, trace[f"eval/initial_student_{mode}"], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_moving_averages_take_the_biased_variance(images):
+    model = tiny(batch_norm_decay=0.75, dtype="float64")
+    batch_norm = model.get_layer("block_1.conv_3x3_1.batch_norm")
+    stem = np.asarray(model.get_layer("stem.conv2d")(images))
+    model(images, training=True)
+    np.testing.assert_allclose(
+        batch_norm.moving_mean, 0.25 * stem.mean((0, 1, 2))
+    )
+    np.testing.assert_allclose(
+        batch_norm.moving_variance, 0.75 + 0.25 * stem.var((0, 1, 2))
+    )
+
+
+def test_computes_in_float64_from_the_input_on(images):
+    model = tiny(dtype="float64")
+    moved = images + 1e-12
+    difference = np.asarray(model(moved)) - np.asarray(model(images))
+    assert 0 < np.abs(difference).max() < 1e-9
+
+
+def test_mixed_bfloat16_keeps_variables_and_logits_in_float32(images):
+    model = tiny(dtype="mixed_bfloat16")
+    assert {variable.dtype for variable in model.weights} == {"float32"}
+    assert model.get_layer("stem.conv2d").compute_dtype == "bfloat16"
+    logits = model(images, training=True)
+    assert logits.dtype == "float32"
+    exact = tiny(dtype="float64")
+    exact.set_weights(model.get_weights())
+    np.testing.assert_allclose(
+        logits, exact(images, training=True), atol=0.1, rtol=0.1
+    )
+
+
+def test_gradient_reaches_the_targets_through_a_gradient(images):
+    """What the exact feedback needs: d/dq of a gradient over the weights.
+
+    The gradient is linear in the targets q, so any two points give its slope.
+    (Second derivatives over the weights themselves are another matter: those
+    of tf.nn.moments, within batch norm, are wrong, as it stops a gradient
+    that is zero in the first derivative only.)
+    """
+    model = tiny(dtype="float64")
+    kernel = model.get_layer("block_1.conv_3x3_1.conv2d").kernel
+    generator = np.random.default_rng(1)
+    along_kernel = generator.normal(size=kernel.shape)
+    along_targets = generator.normal(size=[len(images), 4])
+
+    def slope(targets):
+        """Derivative of the loss along `along_kernel`."""
+        with tf.GradientTape() as tape:
+            log_probabilities = tf.nn.log_softmax(model(images, training=True))
+            loss = -tf.reduce_sum(targets * log_probabilities)
+        return tf.reduce_sum(tape.gradient(loss, kernel) * along_kernel)
+
+    targets = tf.ones_like(along_targets) / 4
+    with tf.GradientTape() as tape:
+        tape.watch(targets)
+        value = slope(targets)
+    got = tf.reduce_sum(tape.gradient(value, targets) * along_targets)
+    assert abs(got) > 1
+    np.testing.assert_allclose(
+        got, slope(targets + along_targets) - value, rtol=1e-9
+    )
+
+
+def test_keras_file_round_trip(images, tmp_path):
+    model = tiny(dropout_rate=0.2)
+    model(images, training=True)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    loaded = keras.models.load_model(path)
+    np.testing.assert_array_equal(loaded(images), model(images))
+    assert [layer.name for layer in loaded.layers] == [
+        layer.name for layer in model.layers
+    ]
+
+
+def test_exports_a_saved_model(images, tmp_path):
+    model = tiny()
+    images = images.astype("float32")
+    model.export(tmp_path / "saved_model", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "saved_model")
+    np.testing.assert_allclose(loaded.serve(images), model(images), atol=1e-6)
+
+
+def test_release_variable_name():
+    assert (
+        models.release_variable_name("block_1.conv_3x3_2.batch_norm", "gamma")
+        == "block_1/conv_3x3_2/batch_norm/gamma"
+    )
+
+
+@pytest.mark.parametrize("depth", [4, 9, 12, 27, -2])
+def test_rejects_depths_that_make_no_whole_blocks(depth):
+    with pytest.raises(ValueError, match=rf"6n \+ 4.*got {depth}"):
+        tiny(depth=depth)
+
+
+@pytest.mark.parametrize("width", [0, -1, 0.3])
+def test_rejects_widths_that_make_no_whole_filters(width):
+    with pytest.raises(ValueError, match=f"whole number, got {width}"):
+        tiny(width=width)
+
+
+def test_rejects_input_that_is_no_image():
+    with pytest.raises(ValueError, match=r"channels\), got \(32, 32\)"):
+        tiny(input_shape=(32, 32))
