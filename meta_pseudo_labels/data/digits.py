@@ -1,0 +1,68 @@
+"""Handwritten digits: 1,797 real scans that come with scikit-learn.
+
+8x8 grey images (UCI "Optical Recognition of Handwritten Digits"), nothing to
+download. 500 of them, 50 of each digit, are the test split, whatever the
+seed of a run; the other 1,297 are the training pool.
+"""
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from meta_pseudo_labels.data.image_data import ImageData
+from meta_pseudo_labels.data.specs import DATASETS
+from meta_pseudo_labels.data.subsets import balanced_indices
+
+TEST_EXAMPLES = 500
+TEST_SEED = 0  # Part of the data set's definition, not a setting.
+
+
+def load(num_labeled, seed):
+    """Loads the digits; images outside the labeled ones are unlabeled.
+
+    Args:
+      num_labeled: labels in all, a multiple of 10 (40 is 4 per class), or
+        1,297 for the whole pool, which leaves no unlabeled image.
+      seed: int, draws which images are labeled.
+
+    Returns:
+      `ImageData`; `labeled_indices` count in scikit-learn's order.
+
+    Raises:
+      ValueError: if `num_labeled` cannot be had.
+    """
+    spec = DATASETS["digits"]
+    images, labels = read_scans()
+    test, pool = split()
+    chosen = balanced_indices(
+        labels[pool],
+        num_labeled=num_labeled,
+        num_classes=spec.num_classes,
+        seed=seed,
+    )
+    labeled, unlabeled = pool[chosen], np.delete(pool, chosen)
+    return ImageData(
+        spec=spec,
+        labeled_images=images[labeled],
+        labeled_labels=labels[labeled],
+        unlabeled_images=images[unlabeled],
+        test_images=images[test],
+        test_labels=labels[test],
+        labeled_indices=labeled,
+    )
+
+
+def read_scans():
+    """All scans: [1797, 8, 8, 3] uint8 and [1797] int32 labels."""
+    scans = load_digits()
+    grey = np.round(scans.images * (255 / 16)).astype(np.uint8)  # 0..16 before
+    images = np.repeat(grey[..., np.newaxis], 3, axis=-1)
+    return images, scans.target.astype(np.int32)
+
+
+def split():
+    """Positions of the test split and of the training pool, int64 each."""
+    labels = load_digits().target
+    test = balanced_indices(
+        labels, num_labeled=TEST_EXAMPLES, num_classes=10, seed=TEST_SEED
+    )
+    return test, np.delete(np.arange(len(labels), dtype=np.int64), test)

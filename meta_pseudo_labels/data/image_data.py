@@ -1,0 +1,90 @@
+"""A data set in memory, as the pipelines want it: uint8 RGB arrays."""
+
+import dataclasses
+
+import numpy as np
+
+from meta_pseudo_labels.data.specs import DatasetSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageData:
+    """Images and labels of one semi-supervised problem.
+
+    Attributes:
+      spec: the facts; image_size and num_classes hold for all arrays.
+      labeled_images: [N, H, W, 3] uint8, N >= 1.
+      labeled_labels: [N] int32.
+      unlabeled_images: [M, H, W, 3] uint8, M >= 0.
+      test_images: [T, H, W, 3] uint8, T >= 0.
+      test_labels: [T] int32.
+      labeled_indices: [N] int64, where the labeled images stand in the
+        original order of their source: enough to make the same choice again.
+
+    Raises:
+      ValueError: if an array has another type, shape or range.
+    """
+
+    spec: DatasetSpec
+    labeled_images: np.ndarray
+    labeled_labels: np.ndarray
+    unlabeled_images: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    labeled_indices: np.ndarray
+
+    def __post_init__(self):
+        for part in ("labeled", "unlabeled", "test"):
+            images = getattr(self, f"{part}_images")
+            check_images(images, self.spec, name=f"{part}_images")
+        check_labels(
+            self.labeled_labels,
+            self.spec,
+            count=len(self.labeled_images),
+            name="labeled_labels",
+        )
+        check_labels(
+            self.test_labels,
+            self.spec,
+            count=len(self.test_images),
+            name="test_labels",
+        )
+        if len(self.labeled_images) == 0:
+            raise ValueError(
+                "labeled_images is empty; give at least one labeled image."
+            )
+        if len(self.labeled_indices) != len(self.labeled_images):
+            raise ValueError(
+                f"labeled_indices has {len(self.labeled_indices)} entries for "
+                f"{len(self.labeled_images)} labeled images; give one each."
+            )
+
+
+def check_images(images, spec, *, name):
+    """Raises ValueError unless `images` is uint8 [N, size, size, 3]."""
+    if images.dtype != np.uint8:
+        raise ValueError(
+            f"{name} has type {images.dtype}; pass uint8 values 0 to 255, "
+            "they are normalised after the augmentations."
+        )
+    want = (spec.image_size, spec.image_size, 3)
+    if images.shape[1:] != want:
+        raise ValueError(
+            f"{name} has shape {list(images.shape)}; pass RGB images "
+            f"[N, {want[0]}, {want[1]}, 3]."
+        )
+
+
+def check_labels(labels, spec, *, count, name):
+    """Raises ValueError unless `labels` is [count] integers in range."""
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
+        raise ValueError(
+            f"{name} has type {labels.dtype} and shape {list(labels.shape)}; "
+            f"pass class numbers, integers of shape [{count}], one per image."
+        )
+    if count and not 0 <= labels.min() <= labels.max() < spec.num_classes:
+        raise ValueError(
+            f"{name} has values from {labels.min()} to {labels.max()}; with "
+            f"{spec.num_classes} classes they must lie in 0 to "
+            f"{spec.num_classes - 1}."
+        )

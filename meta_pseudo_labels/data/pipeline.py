@@ -1,0 +1,290 @@
+"""tf.data pipelines over arrays in memory, exact and resumable.
+
+Element `step` of a training stream is a function of (seed, step) alone:
+
+* the batch holds the stream's positions step * B + j, j = 0..B-1;
+* position p shows example shuffle(p mod N) of epoch p div N, where each epoch
+  has a true permutation of its own (not a shuffle buffer);
+* the random draws of its views are keyed by (seed, step) and the place j.
+
+So the stream from step k is the tail of the stream from step 0, whatever the
+number of threads: a killed run goes on where it was.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels.data import views
+from meta_pseudo_labels.data.image_data import (
+    ImageData,
+    check_images,
+    check_labels,
+)
+from meta_pseudo_labels.data.specs import DatasetSpec
+
+# Streams of one seed that must not be correlated.
+LABELED, UNLABELED, FINETUNING = range(3)
+# Purposes within a stream.
+_ORDER, _WEAK, _STRONG = range(3)
+
+
+def training_dataset(
+    data, *, batch_size, unlabeled_ratio, magnitude, seed, start_step=0
+):
+    """The endless stream of training batches.
+
+    Args:
+      data: `ImageData`.
+      batch_size: labeled images in a batch, B >= 1 (all replicas together).
+      unlabeled_ratio: unlabeled images per labeled one, mu >= 0; U = B * mu.
+      magnitude: of RandAugment in the strong view, >= 0.
+      seed: int, all randomness of the stream.
+      start_step: the step of the first batch, >= 0.
+
+    Returns:
+      tf.data.Dataset of dicts: "labeled" [B, H, W, 3] float32, normalised;
+      "labels" [B] int32; and unless mu is 0, "weak" and "strong"
+      [U, H, W, 3] float32, two views of the same unlabeled images.
+
+    Raises:
+      ValueError: if a setting is out of range, or mu > 0 and `data` has no
+        unlabeled images.
+    """
+    _check_stream(batch_size=batch_size, start_step=start_step)
+    if unlabeled_ratio < 0:
+        raise ValueError(
+            f"unlabeled_ratio is {unlabeled_ratio}; give an integer >= 0."
+        )
+    if unlabeled_ratio and len(data.unlabeled_images) == 0:
+        raise ValueError(
+            f"unlabeled_ratio is {unlabeled_ratio} but {data.spec.name!r} has "
+            "no unlabeled images left; label fewer or set it to 0."
+        )
+    labeled = _labeled_batches(
+        data, batch_size=batch_size, seed=seed, stream=LABELED
+    )
+    if not unlabeled_ratio:
+        return _steps(labeled, start_step)
+    unlabeled = _unlabeled_batches(
+        data,
+        batch_size=batch_size * unlabeled_ratio,
+        magnitude=magnitude,
+        seed=seed,
+    )
+    return _steps(lambda step: labeled(step) | unlabeled(step), start_step)
+
+
+def finetuning_dataset(data, batch_size, seed, start_step=0):
+    """The endless stream of labeled batches, weak views only.
+
+    Args: as for `training_dataset`.
+
+    Returns:
+      tf.data.Dataset of ([B, H, W, 3] float32, [B] int32).
+    """
+    _check_stream(batch_size=batch_size, start_step=start_step)
+    batches = _labeled_batches(
+        data, batch_size=batch_size, seed=seed, stream=FINETUNING
+    )
+
+    def pair(step):
+        batch = batches(step)
+        return batch["labeled"], batch["labels"]
+
+    return _steps(pair, start_step)
+
+
+def evaluation_dataset(images, labels, spec, batch_size):
+    """All images once, in order, normalised and not augmented.
+
+    Args:
+      images: [N, H, W, 3] uint8.
+      labels: [N] int.
+      spec: `DatasetSpec` of both.
+      batch_size: images per batch; the last batch may be smaller.
+
+    Returns:
+      tf.data.Dataset of ([b, H, W, 3] float32, [b] int32).
+    """
+    _check_stream(batch_size=batch_size, start_step=0)
+    images, labels = np.asarray(images), np.asarray(labels)
+    check_images(images, spec, name="images")
+    check_labels(labels, spec, count=len(images), name="labels")
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (images, labels.astype(np.int32))
+    )
+    return (
+        dataset.batch(batch_size)
+        .map(lambda x, y: (_normalize(x, spec), y))
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def semi_supervised_dataset(
+    labeled_images,
+    labels,
+    unlabeled_images,
+    *,
+    batch_size,
+    unlabeled_ratio,
+    magnitude=16,
+    flip=True,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    num_classes=None,
+    seed=0,
+    start_step=0,
+):
+    """`training_dataset` of your own arrays.
+
+    Args:
+      labeled_images: [N, S, S, 3] uint8.
+      labels: [N] int, 0 to num_classes - 1.
+      unlabeled_images: [M, S, S, 3] uint8.
+      flip: whether a mirrored image keeps its class; pass False for text.
+      mean, std: for (x / 255 - mean) / std, per channel; the default maps
+        to [-1, 1]. Evaluate with the same: `normalize(x, mean=, std=)`.
+      num_classes: largest label + 1 unless given.
+      batch_size, unlabeled_ratio, magnitude, seed, start_step: see
+        `training_dataset`.
+    """
+    labeled_images, labels, unlabeled_images = map(
+        np.asarray, (labeled_images, labels, unlabeled_images)
+    )
+    if labeled_images.ndim != 4 or len(labeled_images) != len(labels):
+        raise ValueError(
+            f"labeled_images has shape {list(labeled_images.shape)} for "
+            f"{len(labels)} labels; pass [N, size, size, 3], one label each."
+        )
+    if num_classes is None:
+        num_classes = int(labels.max(initial=0)) + 1
+    data = ImageData(
+        spec=DatasetSpec(
+            name="arrays",
+            num_classes=num_classes,
+            image_size=labeled_images.shape[1],
+            mean=tuple(mean),
+            std=tuple(std),
+            flip=flip,
+        ),
+        labeled_images=labeled_images,
+        labeled_labels=labels,
+        unlabeled_images=unlabeled_images,
+        test_images=labeled_images[:0],
+        test_labels=np.zeros([0], np.int32),
+        labeled_indices=np.arange(len(labels)),
+    )
+    return training_dataset(
+        data,
+        batch_size=batch_size,
+        unlabeled_ratio=unlabeled_ratio,
+        magnitude=magnitude,
+        seed=seed,
+        start_step=start_step,
+    )
+
+
+def _labeled_batches(data, *, batch_size, seed, stream):
+    """A function from a step to {"labeled", "labels"}."""
+    images, labels = _hold(data.labeled_images, data.labeled_labels)
+    weak_view = views.weak_view(data.spec)
+
+    def batch(step):
+        examples = _examples(
+            step,
+            batch_size=batch_size,
+            total=len(data.labeled_images),
+            seed=seed,
+            stream=stream,
+        )
+        weak = weak_view(
+            tf.gather(images, examples), _key(seed, stream, _WEAK, step)
+        )
+        return {
+            "labeled": _normalize(weak, data.spec),
+            "labels": tf.cast(tf.gather(labels, examples), tf.int32),
+        }
+
+    return batch
+
+
+def _unlabeled_batches(data, *, batch_size, magnitude, seed):
+    """A function from a step to {"weak", "strong"}."""
+    (images,) = _hold(data.unlabeled_images)
+    weak_view = views.weak_view(data.spec)
+    strong_view = views.strong_view(data.spec, magnitude=magnitude)
+
+    def batch(step):
+        examples = _examples(
+            step,
+            batch_size=batch_size,
+            total=len(data.unlabeled_images),
+            seed=seed,
+            stream=UNLABELED,
+        )
+        weak = weak_view(
+            tf.gather(images, examples), _key(seed, UNLABELED, _WEAK, step)
+        )
+        strong = strong_view(weak, _key(seed, UNLABELED, _STRONG, step))
+        return {
+            "weak": _normalize(weak, data.spec),
+            "strong": _normalize(strong, data.spec),
+        }
+
+    return batch
+
+
+def _steps(batch, start_step):
+    """The data set of batch(step) for step = start_step, start_step + 1, ..."""
+    # Nothing here needs AutoGraph, which makes tracing several times slower.
+    batch = tf.autograph.experimental.do_not_convert(batch)
+    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+    return steps.map(
+        batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    ).prefetch(tf.data.AUTOTUNE)
+
+
+def _hold(*arrays):
+    """Puts arrays in host memory once; mapped functions capture the tensors.
+
+    A captured tensor is not a constant of the graph, which is limited to 2 GB.
+    """
+    with tf.device("CPU:0"):
+        return [tf.convert_to_tensor(array) for array in arrays]
+
+
+def _examples(step, *, batch_size, total, seed, stream):
+    """Which examples the batch of a step holds: [batch_size] int64."""
+    position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+    epoch, index = position // total, position % total
+    # A key per example, as a batch may reach over the end of an epoch. (The
+    # raw operation, as tf.random.experimental.index_shuffle pads a batch of
+    # seeds along the wrong axis.)
+    stream_key = tf.tile(
+        _key(seed, stream, _ORDER)[tf.newaxis], [batch_size, 1]
+    )
+    return tf.raw_ops.RandomIndexShuffle(
+        index=index,
+        seed=tf.concat([stream_key, epoch[:, tf.newaxis]], axis=1),
+        max_index=tf.constant(total - 1, tf.int64),
+        rounds=4,
+    )
+
+
+def _key(seed, *data):
+    """A [2] int64 seed for stateless operations."""
+    key = tf.constant([seed, 0], tf.int64)
+    for value in data:
+        key = tf.random.fold_in(key, tf.cast(value, tf.int64))
+    return key
+
+
+def _normalize(images, spec):
+    return views.normalize(images, mean=spec.mean, std=spec.std)
+
+
+def _check_stream(*, batch_size, start_step):
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; give an integer >= 1.")
+    if start_step < 0:
+        raise ValueError(f"start_step is {start_step}; give an integer >= 0.")

@@ -1,0 +1,43 @@
+"""Which images keep their labels."""
+
+import numpy as np
+
+
+def balanced_indices(labels, *, num_labeled, num_classes, seed):
+    """Draws the same number of examples of every class.
+
+    Args:
+      labels: [N] int, in [0, num_classes).
+      num_labeled: how many in all: a multiple of num_classes, or N for all.
+      num_classes: number of classes.
+      seed: int in [0, 2**32); the same one draws the same examples.
+
+    Returns:
+      [num_labeled] int64, increasing positions in `labels`.
+
+    Raises:
+      ValueError: if there is no such number of examples.
+    """
+    if num_labeled == len(labels):
+        return np.arange(len(labels), dtype=np.int64)
+    if num_labeled < 1 or num_labeled % num_classes:
+        raise ValueError(
+            f"num_labeled is {num_labeled}; give a positive multiple of the "
+            f"{num_classes} classes, or {len(labels)} for all labels."
+        )
+    per_class = num_labeled // num_classes
+    rarest = np.bincount(labels, minlength=num_classes).min()
+    if per_class > rarest:
+        raise ValueError(
+            f"num_labeled is {num_labeled}, {per_class} of each class, but "
+            f"the rarest class has {rarest}; give at most "
+            f"{rarest * num_classes}, or {len(labels)} for all labels."
+        )
+    # RandomState's streams are frozen for ever; those of newer generators
+    # may change with NumPy's version.
+    order = np.random.RandomState(seed).permutation(len(labels))
+    chosen = [
+        order[labels[order] == label][:per_class]
+        for label in range(num_classes)
+    ]
+    return np.sort(np.concatenate(chosen)).astype(np.int64)

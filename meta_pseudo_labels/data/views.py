@@ -1,0 +1,98 @@
+"""Weak and strong views: short chains of small operations.
+
+A factory takes settings and returns an operation, (images, seed) -> images,
+on [B, H, W, 3] uint8 with a [2] integer seed. Everything stays uint8 until
+`normalize`, the last thing that happens to a view.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels import rand_augment as random_ops
+
+
+def weak_view(spec):
+    """Flip where the data allows it, pad by an eighth and crop at random.
+
+    This is the release's `ori` view, and what labeled images get (quirk 31).
+    """
+    crop = pad_and_crop(spec.image_size // 8)
+    return chain(flip(), crop) if spec.flip else crop
+
+
+def strong_view(spec, *, magnitude):
+    """The release's `aug` view of a small image, made from its weak view.
+
+    RandAugment of two operations, a cutout of half the side, then flip and
+    crop once more (quirk 31). Apply it to what `weak_view` returned.
+    """
+    size = spec.image_size
+    return chain(
+        rand_augment(
+            magnitude=magnitude,
+            translate_const=size // 8,
+            cutout_const=size // 8,
+        ),
+        cutout(size // 4),
+        weak_view(spec),
+    )
+
+
+def normalize(images, *, mean, std):
+    """Returns (images / 255 - mean) / std, float32.
+
+    Args:
+      images: [..., H, W, 3] uint8, H and W known.
+      mean, std: one number per channel, 0..1 units.
+    """
+    # Flat rows: broadcasting over three channels is five times slower.
+    height, width = images.shape[-3:-1]
+    mean, std = np.array(mean, np.float32), np.array(std, np.float32)
+    scale = np.tile(1 / (255 * std), height * width)
+    offset = np.tile(-mean / std, height * width)
+    flat = tf.reshape(images, [-1, height * width * 3])
+    normalized = tf.cast(flat, tf.float32) * scale + offset
+    return tf.reshape(normalized, tf.shape(images))
+
+
+def chain(*operations):
+    """Operations one after another, each with a seed of its own."""
+
+    def apply(images, seed):
+        seeds = tf.unstack(tf.random.split(seed, len(operations)))
+        for operation, own_seed in zip(operations, seeds, strict=True):
+            images = operation(images, own_seed)
+        return images
+
+    return apply
+
+
+def flip():
+    """Mirrors half of the images."""
+    return lambda images, seed: random_ops.random_flip(images, seed=seed)
+
+
+def pad_and_crop(pad):
+    """Shifts by up to `pad` pixels each way."""
+    return lambda images, seed: random_ops.pad_and_random_crop(
+        images, seed=seed, pad=pad
+    )
+
+
+def rand_augment(*, magnitude, translate_const, cutout_const, num_layers=2):
+    """RandAugment; the constants are pixels at magnitude 10."""
+    return lambda images, seed: random_ops.rand_augment(
+        images,
+        seed=seed,
+        magnitude=magnitude,
+        num_layers=num_layers,
+        translate_const=translate_const,
+        cutout_const=cutout_const,
+    )
+
+
+def cutout(half_size):
+    """Greys a square of side 2 * half_size."""
+    return lambda images, seed: random_ops.random_cutout(
+        images, seed=seed, half_size=half_size
+    )

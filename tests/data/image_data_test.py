@@ -1,0 +1,79 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from meta_pseudo_labels import data
+
+SPEC = data.DatasetSpec(
+    name="mine",
+    num_classes=3,
+    image_size=8,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.2, 0.2, 0.2),
+    flip=True,
+)
+
+
+def images(count, size=8, channels=3, dtype=np.uint8):
+    return np.zeros([count, size, size, channels], dtype)
+
+
+GOOD = data.ImageData(
+    spec=SPEC,
+    labeled_images=images(3),
+    labeled_labels=np.int32([0, 1, 2]),
+    unlabeled_images=images(0),
+    test_images=images(2),
+    test_labels=np.int32([2, 2]),
+    labeled_indices=np.arange(3),
+)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (
+            dict(unlabeled_images=images(4, dtype=np.float32)),
+            "unlabeled_images has type float32; pass uint8",
+        ),
+        (
+            dict(labeled_images=images(3, channels=1)),
+            r"labeled_images has shape \[3, 8, 8, 1\]; pass RGB",
+        ),
+        (
+            dict(test_images=images(2, size=9)),
+            r"test_images has shape \[2, 9, 9, 3\]",
+        ),
+        (
+            dict(labeled_images=images(3)[0]),
+            r"labeled_images has shape \[8, 8, 3\]",
+        ),
+        (
+            dict(labeled_labels=np.int32([0, 1, 3])),
+            "from 0 to 3; with 3 classes they must lie in 0 to 2",
+        ),
+        (dict(test_labels=np.int32([-1, 0])), "test_labels has values from -1"),
+        (
+            dict(labeled_labels=np.float32([0, 1, 2])),
+            "labeled_labels has type float32",
+        ),
+        (
+            dict(labeled_labels=np.eye(3, dtype=np.int32)),
+            r"shape \[3, 3\]; pass class numbers",
+        ),
+        (dict(labeled_labels=np.int32([0, 1])), r"integers of shape \[3\]"),
+        (dict(labeled_indices=np.arange(2)), "2 entries for 3 labeled images"),
+        (
+            dict(
+                labeled_images=images(0),
+                labeled_labels=np.zeros([0], np.int32),
+                labeled_indices=np.arange(0),
+            ),
+            "labeled_images is empty",
+        ),
+    ],
+)
+def test_wrong_arrays_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(GOOD, **wrong)

@@ -1,0 +1,76 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_pseudo_labels import data, rand_augment
+from meta_pseudo_labels.data import views
+
+SEED = tf.constant([3, 4], tf.int64)
+SPEC = data.DatasetSpec(
+    name="mine",
+    num_classes=2,
+    image_size=16,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.2, 0.2, 0.2),
+    flip=True,
+)
+
+
+def gradients(batch=64):
+    """Images that grow brighter to the right: a mirrored one grows darker."""
+    row = np.arange(16, dtype=np.uint8) * 8
+    return tf.constant(np.tile(row[:, None], [batch, 16, 1, 3]))
+
+
+def mirrored(images):
+    middle = tf.cast(images[:, 4:12, 4:12], tf.int32)
+    return (middle[:, 0, 0, 0] > middle[:, 0, -1, 0]).numpy()
+
+
+def test_weak_view_flips_only_where_the_data_allows_it():
+    allowed = views.weak_view(SPEC)(gradients(), SEED)
+    assert 0 < mirrored(allowed).sum() < 64
+    upright = views.weak_view(dataclasses.replace(SPEC, flip=False))
+    assert not mirrored(upright(gradients(), SEED)).any()
+
+
+def test_weak_view_shifts_by_an_eighth_at_most():
+    spec = dataclasses.replace(SPEC, flip=False)
+    got = views.weak_view(spec)(gradients(500), SEED).numpy()
+    # Brightness 8 * column at the centre column 8, shifted by up to 2.
+    assert np.unique(got[:, 8, 8]).tolist() == [48, 56, 64, 72, 80]
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_strong_view_is_the_list_of_quirk_31(flip):
+    spec = dataclasses.replace(SPEC, flip=flip)
+    images = gradients()
+    seeds = tf.random.split(SEED, 3)
+    want = rand_augment.rand_augment(
+        images, seed=seeds[0], magnitude=16, translate_const=2, cutout_const=2
+    )
+    want = rand_augment.random_cutout(want, seed=seeds[1], half_size=4)
+    want = views.weak_view(spec)(want, seeds[2])
+    got = views.strong_view(spec, magnitude=16)(images, SEED)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_chain_gives_each_operation_its_own_seed():
+    seeds = []
+    views.chain(*[lambda x, seed: seeds.append(tuple(seed.numpy())) or x] * 3)(
+        gradients(1), SEED
+    )
+    assert len(set(seeds)) == 3
+
+
+@pytest.mark.parametrize("shape", [[2, 3, 3], [5, 2, 3, 3], [0, 2, 3, 3]])
+def test_normalize_by_the_formula(shape):
+    images = np.random.RandomState(0).randint(0, 256, shape, np.uint8)
+    mean, std = [0.1, 0.5, 0.9], [0.2, 0.3, 0.5]
+    got = data.normalize(tf.constant(images), mean=mean, std=std)
+    assert got.dtype == tf.float32
+    np.testing.assert_allclose(
+        got, (images / 255 - mean) / std, rtol=1e-5, atol=1e-6
+    )
