@@ -1,0 +1,8 @@
+"""The learners: one `keras.Model` per method, all with the same life."""
+
+from meta_pseudo_labels.learners.base import Learner
+from meta_pseudo_labels.learners.mpl import MetaPseudoLabels
+from meta_pseudo_labels.learners.supervised import Supervised
+from meta_pseudo_labels.learners.uda import UDA, UDASettings
+
+__all__ = ["UDA", "Learner", "MetaPseudoLabels", "Supervised", "UDASettings"]

@@ -1,0 +1,286 @@
+"""What the three learners share: the update, the averages, the step counter."""
+
+import keras
+import tensorflow as tf
+
+from meta_pseudo_labels.ema import WeightAverages
+from meta_pseudo_labels.losses import smooth_labels
+
+_NORMALIZATION_LAYERS = (
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+)
+
+
+class Learner(keras.Model):
+    """Trains a student; what calls it sees is the student's average.
+
+    `call`, `predict` and `evaluate` use the moving average of the student's
+    weights where `ema_decay` is above 0, else the student itself.
+
+    Subclasses implement `train_step(batch)`. A batch is a dict:
+      labeled: [batch, ...] inputs of the student, weakly augmented;
+      labels: [batch] integers, or [batch, classes] probabilities;
+      weak, strong: [unlabeled, ...] two views of the same unlabeled inputs.
+
+    Args:
+      student: a built Keras model whose output is logits, [batch, classes].
+      label_smoothing: of the labeled losses, in [0, 1].
+      ema_decay: decay of the student's moving average, in [0, 1); 0 is off.
+      ema_start: first step that averages; before it the average is a copy.
+      log_every: steps between two computations of the costly logs.
+      seed: seeds whatever a step draws, together with the step.
+
+    Raises:
+      ValueError: for a student that is not built or does not return logits,
+        or for settings out of range.
+    """
+
+    def __init__(
+        self,
+        student,
+        *,
+        label_smoothing=0.0,
+        ema_decay=0.0,
+        ema_start=0,
+        log_every=10,
+        seed=0,
+        name=None,
+    ):
+        super().__init__(name=name)
+        check_model(student, role="student")
+        check_range("label_smoothing", label_smoothing, low=0, high=1)
+        if log_every < 1:
+            raise ValueError(f"log_every must be at least 1; got {log_every}.")
+        self.student = student
+        self.label_smoothing = label_smoothing
+        self.log_every = log_every
+        self.seed = seed
+        self.float_type = float_type(student)
+        self.step = self.add_weight(
+            name="global_step",
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+        )
+        self.student_ema = (
+            WeightAverages(student, decay=ema_decay, start=ema_start)
+            if ema_decay
+            else None
+        )
+        self.built = True
+
+    def compile(
+        self,
+        optimizer="sgd",
+        *,
+        weight_decay=0.0,
+        grad_bound=None,
+        loss=None,
+        jit_compile=False,
+        **kwargs,
+    ):
+        """Sets the optimizer and what happens to gradients on their way there.
+
+        Args:
+          optimizer: of the student; a Keras optimizer or its name.
+          weight_decay: adds `weight_decay * w` to the gradient of every weight
+            but those of normalization layers, before clipping (quirk 17).
+          grad_bound: clips the gradient of a whole model to this norm (quirk
+            18); None does not clip.
+          loss: what `evaluate` reports; by default the cross-entropy of integer
+            labels. Training does not use it.
+          jit_compile: whether XLA compiles the step. Off by default: on the CPU
+            it is slower.
+          **kwargs: those of `keras.Model.compile`, e.g. metrics=["accuracy"].
+        """
+        if weight_decay < 0:
+            raise ValueError(
+                f"weight_decay must not be negative; got {weight_decay}."
+            )
+        if grad_bound is not None and grad_bound <= 0:
+            raise ValueError(f"grad_bound must be positive; got {grad_bound}.")
+        self.weight_decay = weight_decay
+        self.grad_bound = grad_bound
+        super().compile(
+            optimizer=optimizer,
+            loss=loss
+            or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=jit_compile,
+            **kwargs,
+        )
+        # Built here, not while the first step is traced, which fails under a
+        # distribution strategy (keras_notes 1).
+        self.optimizer.build(self.student.trainable_variables)
+
+    def fit(self, *args, shuffle=False, **kwargs):
+        """As `keras.Model.fit`, on a data set of batches as they come."""
+        return super().fit(*args, shuffle=shuffle, **kwargs)
+
+    def call(self, inputs, training=False):
+        """The student's logits, [batch, classes]."""
+        if training or self.student_ema is None:
+            return self.student(inputs, training=training)
+        return self.student_ema.apply(self.student, inputs)
+
+    def finished_student(self):
+        """The student with its averaged weights, to finetune or to export.
+
+        Overwrites the student's weights with their averages, where there are
+        any, so it ends the training of this learner.
+        """
+        if self.student_ema is not None:
+            self.student_ema.copy_to(self.student)
+        return self.student
+
+    def label_probabilities(self, labels, *, classes):
+        """Labels as probabilities, [batch, classes], not yet smoothed."""
+        labels = tf.convert_to_tensor(labels)
+        if labels.shape.rank == 1:
+            return tf.one_hot(labels, classes, dtype=self.float_type)
+        return tf.cast(labels, self.float_type)
+
+    def smooth(self, labels):
+        return smooth_labels(labels, self.label_smoothing)
+
+    def prepare_gradients(self, gradients, model):
+        """Adds weight decay, then clips by the norm over the whole model.
+
+        Returns:
+          The gradients to apply, and their norm before clipping.
+        """
+        if self.weight_decay:
+            decayed = _decayed_ids(model)
+            gradients = [
+                g + self.weight_decay * w if id(w) in decayed else g
+                for g, w in zip(
+                    gradients, model.trainable_variables, strict=True
+                )
+            ]
+        norm = tf.linalg.global_norm(gradients)
+        if self.grad_bound is not None:
+            scale = self.grad_bound / tf.maximum(norm, self.grad_bound)
+            gradients = [g * scale for g in gradients]
+        return gradients, norm
+
+    def weight_decay_loss(self, model):
+        """Half the sum of the squared weights under decay, scalar."""
+        decayed = _decayed_ids(model)
+        return tf.add_n(
+            [
+                tf.nn.l2_loss(w)
+                for w in model.trainable_variables
+                if id(w) in decayed
+            ]
+        )
+
+    def average_student(self):
+        """Moves the student's average, where there is one."""
+        if self.student_ema is not None:
+            self.student_ema.update(self.student, step=self.step.value)
+
+    def get_metrics_result(self):
+        """The metrics of `evaluate`; none before it has run.
+
+        Keras asks after every epoch of training too, where they are not built
+        yet: what training logs is what `train_step` returns.
+        """
+        compiled = self._compile_metrics
+        if compiled is not None and not compiled.built:
+            return {}
+        return super().get_metrics_result()
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Does nothing: the models are built, and a batch here is no input."""
+
+
+def _decayed_ids(model):
+    """Identities of the trainable weights that weight decay applies to."""
+    exempt = {
+        id(weight)
+        for layer in model._flatten_layers()
+        if isinstance(layer, _NORMALIZATION_LAYERS)
+        for weight in layer.weights
+    }
+    return {id(w) for w in model.trainable_variables} - exempt
+
+
+def float_type(model):
+    """Type of the losses: float64 for a float64 model, else float32."""
+    return (
+        "float64"
+        if model.trainable_variables[0].dtype == "float64"
+        else "float32"
+    )
+
+
+def concat(*inputs):
+    """Joins batches of inputs, which may be nested, along the batch."""
+    return tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *inputs)
+
+
+def split(outputs, *inputs):
+    """Splits the outputs of a joint batch as `concat` joined its inputs."""
+    return tf.split(outputs, [_batch_size(x) for x in inputs])
+
+
+def _batch_size(inputs):
+    first = tf.nest.flatten(inputs)[0]
+    return first.shape[0] or tf.shape(first)[0]
+
+
+def forward_without_moments(model, inputs):
+    """Training-mode outputs that leave batch norm's moving averages alone.
+
+    The states of random seeds do move on, so that dropout stays random.
+    """
+    outputs, states = model.stateless_call(
+        [v.value for v in model.trainable_variables],
+        [v.value for v in model.non_trainable_variables],
+        inputs,
+        training=True,
+    )
+    for variable, state in zip(
+        model.non_trainable_variables, states, strict=True
+    ):
+        if "float" not in variable.dtype:
+            variable.assign(state)
+    return outputs
+
+
+def gradients_of(tape, loss, model):
+    """Gradients of a loss for every trainable weight, zero where unused."""
+    return tape.gradient(
+        loss,
+        [v.value for v in model.trainable_variables],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+
+
+def check_range(name, value, *, low, high):
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be in [{low}, {high}]; got {value}.")
+
+
+def check_model(model, *, role):
+    """Refuses a model that cannot be trained here, before any work starts."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"The {role} must be a keras.Model; got {type(model).__name__}."
+        )
+    if not model.built or not model.trainable_variables:
+        raise ValueError(
+            f"The {role} {model.name!r} has no weights to train yet. Start it "
+            "with keras.Input(shape), or call it once on a batch, before "
+            "handing it over."
+        )
+    last = model.layers[-1] if model.layers else None
+    activation = getattr(last, "activation", None)
+    if activation in (keras.activations.softmax, keras.activations.sigmoid):
+        raise ValueError(
+            f"The {role} {model.name!r} must return logits, but its last layer "
+            f"{last.name!r} ends in {activation.__name__}. Remove that "
+            "activation."
+        )

@@ -1,0 +1,247 @@
+"""Meta Pseudo Labels: a teacher that learns from how its student fares."""
+
+import keras
+import tensorflow as tf
+
+from meta_pseudo_labels.learners.base import (
+    Learner,
+    check_model,
+    concat,
+    forward_without_moments,
+    gradients_of,
+    split,
+)
+from meta_pseudo_labels.learners.feedback import (
+    Baseline,
+    StudentStep,
+    draw_labels,
+    exact,
+    resolve,
+)
+from meta_pseudo_labels.learners.uda import (
+    UDASettings,
+    consistency_term,
+    forward_views,
+)
+from meta_pseudo_labels.losses import soft_cross_entropy
+from meta_pseudo_labels.optimizers import update_slope
+
+
+class MetaPseudoLabels(Learner):
+    """The student learns pseudo labels, the teacher from the student's gain.
+
+    Pham et al. 2021 (arXiv 2003.10580), algorithm 1; release `MPL.step_fn`.
+
+    Args:
+      student: see `Learner`.
+      teacher: a built Keras model with as many logits as the student; any
+        architecture. It is thrown away after training.
+      feedback: "exact", "reinforce", "release", "off", or a function of the
+        signature in `learners.feedback`.
+      pseudo_labels: "soft", "hard", "sampled", or None for the estimator's own.
+      uda: `UDASettings` of the teacher's consistency term.
+      baseline_decay: of the moving average of the feedback, in [0, 1].
+      update_teacher_moments: whether the teacher's batch norm keeps moving
+        averages. The release never does, so that its teacher is meaningless in
+        inference mode (quirk 12).
+      **kwargs: see `Learner`.
+
+    Raises:
+      ValueError: for models or settings that do not fit together.
+    """
+
+    def __init__(
+        self,
+        student,
+        teacher,
+        *,
+        feedback="exact",
+        pseudo_labels=None,
+        uda=None,
+        baseline_decay=0.99,
+        update_teacher_moments=True,
+        **kwargs,
+    ):
+        super().__init__(student, **kwargs)
+        check_model(teacher, role="teacher")
+        _check_pair(student, teacher)
+        self.teacher = teacher
+        self.feedback, self.label_kind = resolve(feedback, pseudo_labels)
+        self.uda = uda or UDASettings()
+        self.update_teacher_moments = update_teacher_moments
+        self.baseline = Baseline(decay=baseline_decay, dtype=self.float_type)
+        self.feedback_grad_ratio = self.add_weight(
+            name="feedback_grad_ratio",
+            shape=(),
+            dtype=self.float_type,
+            initializer="zeros",
+            trainable=False,
+        )
+
+    def compile(self, optimizer="sgd", teacher_optimizer=None, **kwargs):
+        """As `Learner.compile`, with a second optimizer for the teacher.
+
+        Args:
+          optimizer: of the student.
+          teacher_optimizer: of the teacher; by default like the student's.
+          **kwargs: see `Learner.compile`.
+        """
+        super().compile(optimizer=optimizer, **kwargs)
+        if self.feedback is exact:
+            update_slope(self.optimizer, learning_rate=0.0)  # Raises early.
+        if teacher_optimizer is None:
+            teacher_optimizer = type(self.optimizer).from_config(
+                self.optimizer.get_config()
+            )
+        self.teacher_optimizer = keras.optimizers.get(teacher_optimizer)
+        self.teacher_optimizer.build(self.teacher.trainable_variables)
+
+    def train_step(self, batch):
+        """One step of Meta Pseudo Labels, all on one batch."""
+        with tf.GradientTape(persistent=True) as tape:
+            logits = forward_views(
+                self.teacher, batch, update_moments=self.update_teacher_moments
+            )
+            labels = self.label_probabilities(
+                batch["labels"], classes=logits.labeled.shape[-1]
+            )
+            with tape.stop_recording():
+                pseudo_labels = self.draw_pseudo_labels(logits.strong)
+                student_step, student_logs = self.student_step(
+                    batch, labels=labels, pseudo_labels=pseudo_labels
+                )
+            feedback = self.feedback(student_step, logits.strong, self.baseline)
+            cross_entropy = tf.reduce_mean(
+                soft_cross_entropy(
+                    targets=self.smooth(labels), logits=logits.labeled
+                )
+            )
+            weighted, consistency, uda_logs = consistency_term(
+                self.uda, logits, labels, step=self.step.value
+            )
+            loss = cross_entropy + weighted + feedback.loss
+        gradients = gradients_of(tape, loss, self.teacher)
+        ratio = self.measure_feedback(tape, feedback.loss, gradients)
+        teacher_logs = self.teacher_step(gradients)
+        self.average_student()
+        self.step.assign_add(1)
+        return {
+            **student_logs,
+            **teacher_logs,
+            **uda_logs,
+            "cross_entropy/teacher_on_u": consistency,
+            "cross_entropy/teacher_on_l": cross_entropy,
+            "mpl/dot_product": feedback.dot_product,
+            "mpl/moving_dot_product": self.baseline.average.value,
+            "mpl/feedback_grad_ratio": ratio,
+        }
+
+    def draw_pseudo_labels(self, logits):
+        """The teacher's labels for the strong views, [unlabeled, classes]."""
+        seed = tf.stack([tf.cast(self.seed, "int64"), self.step.value])
+        return draw_labels(logits, kind=self.label_kind, seed=seed)
+
+    def student_step(self, batch, *, labels, pseudo_labels):
+        """The student learns the pseudo labels; its labeled loss moves.
+
+        Returns:
+          A `StudentStep`, and a dict of logs.
+        """
+        student = self.student
+        views = (batch["strong"], batch["labeled"])
+        with tf.GradientTape() as label_tape:
+            label_tape.watch(pseudo_labels)
+            with tf.GradientTape() as tape:
+                logits = student(concat(*views), training=True)
+                strong_logits, labeled_logits = split(logits, *views)
+                loss = tf.reduce_mean(
+                    soft_cross_entropy(
+                        targets=self.smooth(pseudo_labels),
+                        logits=strong_logits,
+                    )
+                )
+            gradients, _ = self.prepare_gradients(
+                gradients_of(tape, loss, student), student
+            )
+        labeled_loss_old = _mean_cross_entropy(labels, labeled_logits)
+        learning_rate = self.optimizer.learning_rate
+        self.optimizer.apply(gradients, student.trainable_variables)
+        with tf.GradientTape() as new_tape:
+            labeled_loss_new = _mean_cross_entropy(
+                labels, forward_without_moments(student, batch["labeled"])
+            )
+
+        def label_gradient():
+            slope = tf.cast(
+                update_slope(self.optimizer, learning_rate=learning_rate),
+                self.float_type,
+            )
+            pull = gradients_of(new_tape, labeled_loss_new, student)
+            return label_tape.gradient(
+                gradients, pseudo_labels, [-slope * g for g in pull]
+            )
+
+        step = StudentStep(
+            pseudo_labels, labeled_loss_old, labeled_loss_new, label_gradient
+        )
+        logs = {
+            "cross_entropy/student_on_u": loss,
+            "cross_entropy/student_on_l": labeled_loss_new,
+            "lr/student": learning_rate,
+        }
+        return step, logs
+
+    def teacher_step(self, gradients):
+        """The teacher's update; returns a dict of logs."""
+        gradients, _ = self.prepare_gradients(gradients, self.teacher)
+        learning_rate = self.teacher_optimizer.learning_rate
+        self.teacher_optimizer.apply(
+            gradients, self.teacher.trainable_variables
+        )
+        return {"lr/teacher": learning_rate}
+
+    def measure_feedback(self, tape, feedback_loss, gradients):
+        """Norm of the feedback's gradient over that of the teacher's whole one.
+
+        Both before weight decay and clipping. Costs one backward pass of the
+        teacher, so it is computed every `log_every` steps and kept between.
+
+        Returns:
+          A scalar, at least 0.
+        """
+
+        def measure():
+            feedback = gradients_of(tape, feedback_loss, self.teacher)
+            ratio = tf.math.divide_no_nan(
+                tf.linalg.global_norm(feedback),
+                tf.linalg.global_norm(gradients),
+            )
+            self.feedback_grad_ratio.assign(ratio)
+
+        due = tf.equal(self.step.value % self.log_every, 0)
+        tf.cond(due, measure, lambda: None)
+        return self.feedback_grad_ratio.value
+
+
+def _mean_cross_entropy(labels, logits):
+    return tf.reduce_mean(soft_cross_entropy(targets=labels, logits=logits))
+
+
+def _check_pair(student, teacher):
+    """Refuses a student and a teacher that cannot learn from one another."""
+    shared = {id(v) for v in student.variables} & {
+        id(v) for v in teacher.variables
+    }
+    if student is teacher or shared:
+        raise ValueError(
+            "The student and the teacher share weights; build two models."
+        )
+    classes = {
+        role: getattr(model, "output_shape", (None,))[-1]
+        for role, model in (("student", student), ("teacher", teacher))
+    }
+    if None not in classes.values() and len(set(classes.values())) > 1:
+        raise ValueError(
+            "The student and the teacher must return as many logits; got "
+            f"{classes['student']} and {classes['teacher']}."
+        )

@@ -1,0 +1,148 @@
+"""Unsupervised Data Augmentation (Xie et al. 2019), alone and for a teacher."""
+
+import dataclasses
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from meta_pseudo_labels.learners.base import (
+    Learner,
+    check_range,
+    concat,
+    forward_without_moments,
+    gradients_of,
+    split,
+)
+from meta_pseudo_labels.losses import consistency_loss, soft_cross_entropy
+
+
+@dataclasses.dataclass(frozen=True)
+class UDASettings:
+    """The consistency term: what a confident weak view asks of a strong one.
+
+    Attributes:
+      weight: of the term once its ramp is over; 0 turns it off.
+      ramp_steps: steps over which the weight grows linearly from 0.
+      temperature: of the weak view's logits; below 1 sharpens.
+      threshold: an image counts when its largest sharpened probability is at
+        least this, in [0, 1].
+      num_train_steps: length of the run, for the log uda/l_ratio only (quirk
+        15); None leaves that log out.
+    """
+
+    weight: float = 1.0
+    ramp_steps: int = 10_000
+    temperature: float = 0.75
+    threshold: float = 0.6
+    num_train_steps: int | None = None
+
+    def __post_init__(self):
+        check_range("uda weight", self.weight, low=0, high=float("inf"))
+        check_range("uda ramp_steps", self.ramp_steps, low=1, high=2**53)
+        check_range("uda threshold", self.threshold, low=0, high=1)
+        if self.temperature <= 0:
+            raise ValueError(
+                f"uda temperature must be positive; got {self.temperature}."
+            )
+
+
+class ViewLogits(NamedTuple):
+    """Logits of one joint batch, each [.., classes]."""
+
+    labeled: tf.Tensor
+    weak: tf.Tensor
+    strong: tf.Tensor
+
+
+def forward_views(model, batch, *, update_moments=True):
+    """One training-mode call on labeled, weak and strong together (quirk 1)."""
+    views = (batch["labeled"], batch["weak"], batch["strong"])
+    inputs = concat(*views)
+    if update_moments:
+        logits = model(inputs, training=True)
+    else:
+        logits = forward_without_moments(model, inputs)
+    return ViewLogits(*split(logits, *views))
+
+
+def consistency_term(settings, logits, labels, *, step):
+    """The UDA term of a network's loss, ramped up, and what to log of it.
+
+    Args:
+      settings: `UDASettings`.
+      logits: `ViewLogits` of the network that learns.
+      labels: probabilities of the labeled images, [batch, classes].
+      step: scalar integer, before this step's increment, so that the weight is
+        0 at the first step (quirk 9).
+
+    Returns:
+      The weighted term; the term before weighting; a dict of logs. Scalars.
+    """
+    losses, confident = consistency_loss(
+        weak_logits=logits.weak,
+        strong_logits=logits.strong,
+        temperature=settings.temperature,
+        threshold=settings.threshold,
+    )
+    loss = tf.reduce_mean(losses)
+    steps = tf.cast(step, loss.dtype)
+    ramp = tf.clip_by_value(steps / settings.ramp_steps, 0.0, 1.0)
+    weight = settings.weight * ramp
+    logs = {"uda/u_ratio": tf.reduce_mean(confident), "uda/weight": weight}
+    if settings.num_train_steps is not None:
+        chance = 1.0 / labels.shape[-1]
+        bound = chance + steps / settings.num_train_steps * (1.0 - chance)
+        correct = tf.reduce_sum(labels * tf.nn.softmax(logits.labeled), axis=-1)
+        unsure = tf.cast(correct <= bound, loss.dtype)
+        logs["uda/l_ratio"] = tf.reduce_mean(unsure)
+    return weight * loss, loss, logs
+
+
+class UDA(Learner):
+    """Supervised plus consistency on unlabeled images, the second control.
+
+    The student learns from the labels and from itself (release `UDA.step_fn`).
+
+    Args:
+      student: see `Learner`.
+      uda: `UDASettings`.
+      **kwargs: see `Learner`.
+    """
+
+    def __init__(self, student, *, uda=None, **kwargs):
+        super().__init__(student, **kwargs)
+        self.uda = uda or UDASettings()
+
+    def train_step(self, batch):
+        """One update of the student on both losses."""
+        with tf.GradientTape() as tape:
+            logits = forward_views(self.student, batch)
+            labels = self.label_probabilities(
+                batch["labels"], classes=logits.labeled.shape[-1]
+            )
+            cross_entropy = tf.reduce_mean(
+                soft_cross_entropy(
+                    targets=self.smooth(labels), logits=logits.labeled
+                )
+            )
+            weighted, consistency, uda_logs = consistency_term(
+                self.uda, logits, labels, step=self.step.value
+            )
+            loss = cross_entropy + weighted
+        weight_decay = self.weight_decay_loss(self.student)
+        gradients, norm = self.prepare_gradients(
+            gradients_of(tape, loss, self.student), self.student
+        )
+        learning_rate = self.optimizer.learning_rate
+        self.optimizer.apply(gradients, self.student.trainable_variables)
+        self.step.assign_add(1)
+        self.average_student()
+        return {
+            "loss/total": loss + self.weight_decay * weight_decay,
+            "loss/cross_entropy": cross_entropy,
+            "loss/weight_dec": weight_decay,
+            "loss/grad_norm": norm,
+            "loss/lr": learning_rate,
+            "uda/cross_entropy": consistency,
+            **uda_logs,
+        }

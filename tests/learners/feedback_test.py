@@ -1,0 +1,297 @@
+"""The feedback: that it is there, that its sign is right, that it is exact."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_pseudo_labels.learners import MetaPseudoLabels, UDASettings
+from meta_pseudo_labels.learners.feedback import (
+    ESTIMATORS,
+    Baseline,
+    Feedback,
+    StudentStep,
+    draw_labels,
+    exact,
+    off,
+    reinforce,
+    release,
+    resolve,
+)
+from meta_pseudo_labels.optimizers import Momentum
+from tests.learners.helpers import CLASSES, batch, conv_net, values
+
+LOGITS = [[2.0, 0.0, -1.0], [0.5, 0.5, 0.0]]
+
+
+def student_step(*, old=1.0, new=0.4, labels=None, label_gradient=None):
+    """A student's step with given losses, for an estimator alone."""
+    one_hot = tf.one_hot([0, 2], CLASSES)
+    return StudentStep(
+        pseudo_labels=one_hot if labels is None else labels,
+        labeled_loss_old=tf.constant(old),
+        labeled_loss_new=tf.constant(new),
+        label_gradient=lambda: tf.constant(label_gradient),
+    )
+
+
+def gradient_of(estimator, step):
+    """Gradient of an estimator's loss at LOGITS, and its dot product."""
+    logits = tf.Variable(LOGITS)
+    with tf.GradientTape() as tape:
+        feedback = estimator(step, logits, Baseline(decay=1.0))
+    gradient = tape.gradient(
+        feedback.loss, logits, unconnected_gradients="zero"
+    )
+    return gradient.numpy(), float(feedback.dot_product)
+
+
+def test_reinforce_gradient_is_the_gain_times_the_error():
+    gradient, gain = gradient_of(reinforce, student_step())
+    error = tf.nn.softmax(LOGITS) - tf.one_hot([0, 2], CLASSES)
+    np.testing.assert_allclose(gain, 0.6, rtol=1e-6)
+    np.testing.assert_allclose(gradient, 0.6 * error / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sign"), [(1.0, 0.4, 1), (0.4, 1.0, -1)]
+)
+def test_reinforce_raises_labels_that_helped(old, new, sign):
+    gradient, _ = gradient_of(reinforce, student_step(old=old, new=new))
+    before = tf.nn.softmax(LOGITS).numpy()
+    after = tf.nn.softmax(LOGITS - 0.1 * gradient).numpy()
+    assert np.sign(after[0, 0] - before[0, 0]) == sign
+    assert np.sign(after[1, 2] - before[1, 2]) == sign
+
+
+def test_exact_descends_the_label_gradient():
+    label_gradient = np.float32([[0.1, -0.2, 0.3], [0.0, 0.5, -0.5]])
+    gradient, _ = gradient_of(
+        exact, student_step(label_gradient=label_gradient)
+    )
+    q = tf.nn.softmax(LOGITS).numpy()
+    inner = np.sum(q * label_gradient, axis=-1, keepdims=True)
+    np.testing.assert_allclose(
+        gradient, q * (label_gradient - inner), rtol=1e-5, atol=1e-8
+    )
+
+
+def test_release_has_a_value_but_no_gradient():
+    step = student_step(labels=tf.nn.softmax(LOGITS))
+    gradient, dot_product = gradient_of(release, step)
+    np.testing.assert_allclose(dot_product, -0.6, rtol=1e-6)  # new - old
+    assert np.max(np.abs(gradient)) < 1e-7
+
+
+def test_off_is_zero():
+    gradient, _ = gradient_of(off, student_step())
+    assert not gradient.any()
+
+
+def test_baseline_moves_then_is_subtracted():
+    baseline = Baseline(decay=0.99, initial_value=0.5)
+    # 0.5 - 0.01 * (0.5 - 1.5) = 0.51; 1.5 - 0.51 = 0.99.
+    assert float(baseline.center(tf.constant(1.5))) == pytest.approx(0.99)
+    assert float(baseline.average) == pytest.approx(0.51)
+
+
+def test_draw_labels():
+    soft = draw_labels(tf.constant(LOGITS), kind="soft", seed=[0, 0])
+    np.testing.assert_allclose(soft, tf.nn.softmax(LOGITS))
+    hard = draw_labels(tf.constant(LOGITS), kind="hard", seed=[0, 0])
+    np.testing.assert_array_equal(hard, [[1, 0, 0], [1, 0, 0]])
+
+
+def test_sampled_labels_follow_the_probabilities_and_the_seed():
+    logits = tf.repeat(tf.constant(LOGITS[:1]), 20_000, axis=0)
+    first = draw_labels(logits, kind="sampled", seed=[3, 4]).numpy()
+    again = draw_labels(logits, kind="sampled", seed=[3, 4]).numpy()
+    other = draw_labels(logits, kind="sampled", seed=[3, 5]).numpy()
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    np.testing.assert_array_equal(first.sum(axis=-1), 1)
+    # Four standard errors of a share among 20,000 draws are at most 0.014.
+    np.testing.assert_allclose(
+        first.mean(axis=0), tf.nn.softmax(LOGITS[0]), atol=0.014
+    )
+
+
+@pytest.mark.parametrize(
+    ("feedback", "labels"),
+    [("exact", "hard"), ("reinforce", "soft"), ("release", "sampled")],
+)
+def test_labels_that_an_estimator_cannot_use_are_refused(feedback, labels):
+    with pytest.raises(ValueError, match=labels):
+        resolve(feedback, labels)
+
+
+def test_unknown_feedback_is_refused():
+    with pytest.raises(ValueError, match="'none'.*exact"):
+        resolve("none")
+
+
+def make_learner(feedback, *, momentum=0.9, nesterov=True, **settings):
+    """A learner on `conv_net`s whose teacher hears the feedback only."""
+    keras.utils.set_random_seed(1)
+    learner = MetaPseudoLabels(
+        conv_net("student"),
+        conv_net("teacher"),
+        feedback=feedback,
+        uda=UDASettings(weight=0.0),
+        log_every=1,
+        **settings,
+    )
+    learner.compile(
+        Momentum(0.3, momentum=momentum, nesterov=nesterov),
+        Momentum(0.1),
+        weight_decay=0.01,
+        grad_bound=0.2,  # Below the gradient's norm, so that clipping counts.
+    )
+    return learner
+
+
+def labeled_loss_after_step(learner, data, pseudo_labels):
+    """The real thing: one student update, then the labeled loss."""
+    labels = learner.label_probabilities(
+        tf.constant(data["labels"]), classes=CLASSES
+    )
+    step, _ = learner.student_step(
+        data, labels=labels, pseudo_labels=pseudo_labels
+    )
+    return float(step.labeled_loss_new), step
+
+
+@pytest.mark.parametrize(
+    ("momentum", "nesterov"), [(0.9, True), (0.9, False), (0.0, False)]
+)
+@pytest.mark.parametrize("smoothing", [0.0, 0.15])
+def test_exact_is_the_derivative_of_the_students_whole_update(
+    momentum, nesterov, smoothing
+):
+    learner = make_learner(
+        "exact",
+        momentum=momentum,
+        nesterov=nesterov,
+        label_smoothing=smoothing,
+    )
+    data = batch()
+    learner.train_step(data)  # Fills the momentum slots.
+    random = np.random.default_rng(2)
+    logits = random.normal(size=(6, CLASSES))
+    pseudo_labels = tf.nn.softmax(logits)
+    state = learner.student.variables + learner.optimizer.variables
+    saved = values(state)
+
+    def loss_at(labels):
+        for variable, value in zip(state, saved, strict=True):
+            variable.assign(value)
+        return labeled_loss_after_step(learner, data, tf.constant(labels))
+
+    _, step = loss_at(pseudo_labels)
+    gradient = step.label_gradient().numpy()
+    epsilon = 1e-5
+    difference = np.zeros_like(gradient)
+    for index in np.ndindex(gradient.shape):
+        change = np.zeros_like(gradient)
+        change[index] = epsilon
+        up, _ = loss_at(pseudo_labels + change)
+        down, _ = loss_at(pseudo_labels - change)
+        difference[index] = (up - down) / (2 * epsilon)
+    assert np.linalg.norm(difference) > 1e-4
+    np.testing.assert_allclose(
+        gradient, difference, rtol=0, atol=1e-6 * np.abs(difference).max()
+    )
+
+
+def feedback_gradient(feedback):
+    """What a whole step's teacher hears from its student alone.
+
+    Learning rates only: the teacher's own losses are subtracted by running the
+    same step with feedback off.
+    """
+    moves = {}
+    for name in (feedback, "off"):
+        learner = make_learner(name)
+        before = values(learner.teacher.trainable_variables)
+        learner.grad_bound = None
+        logs = learner.train_step(batch())
+        after = values(learner.teacher.trainable_variables)
+        moves[name] = [a - b for a, b in zip(after, before, strict=True)]
+    ratio = float(logs["mpl/feedback_grad_ratio"])
+    difference = [
+        np.max(np.abs(a - b))
+        for a, b in zip(moves[feedback], moves["off"], strict=True)
+    ]
+    return max(difference), ratio
+
+
+@pytest.mark.parametrize("feedback", ["exact", "reinforce"])
+def test_feedback_reaches_the_teacher(feedback):
+    moved, _ = feedback_gradient(feedback)
+    assert moved > 1e-6
+
+
+def test_release_does_not_reach_the_teacher():
+    moved, _ = feedback_gradient("release")
+    assert moved < 1e-14
+
+
+@pytest.mark.parametrize(
+    ("feedback", "reaches"),
+    [("exact", True), ("reinforce", True), ("release", False), ("off", False)],
+)
+def test_logged_ratio_tells_whether_feedback_reaches(feedback, reaches):
+    learner = make_learner(feedback)
+    ratio = float(learner.train_step(batch())["mpl/feedback_grad_ratio"])
+    assert ratio > 1e-5 if reaches else ratio < 1e-12
+
+
+def test_ratio_is_measured_every_log_every_steps():
+    learner = make_learner("exact")
+    learner.log_every = 2
+    ratios = [
+        float(learner.train_step(batch(seed=s))["mpl/feedback_grad_ratio"])
+        for s in range(4)
+    ]
+    assert ratios[0] == ratios[1] != ratios[2] == ratios[3]
+
+
+def test_exact_feedback_helps_the_student():
+    """Following it, the labels that the teacher gives lower the new loss."""
+    learner = make_learner("exact")
+    data = batch()
+    state = learner.student.variables + learner.optimizer.variables
+    saved = values(state)
+    logits = tf.Variable(np.random.default_rng(5).normal(size=(6, CLASSES)))
+    losses = []
+    for _ in range(20):
+        for variable, value in zip(state, saved, strict=True):
+            variable.assign(value)
+        with tf.GradientTape() as tape:
+            loss, step = labeled_loss_after_step(
+                learner, data, tf.nn.softmax(tf.constant(logits))
+            )
+            feedback = exact(step, logits, learner.baseline)
+        losses.append(loss)
+        logits.assign_sub(20.0 * tape.gradient(feedback.loss, logits))
+    assert np.all(np.diff(losses) < 0)
+
+
+def test_an_estimator_of_ones_own():
+    def louder(step, teacher_logits, baseline):
+        feedback = exact(step, teacher_logits, baseline)
+        return Feedback(10 * feedback.loss, feedback.dot_product)
+
+    ratios = {
+        estimator: float(
+            make_learner(estimator).train_step(batch())[
+                "mpl/feedback_grad_ratio"
+            ]
+        )
+        for estimator in (exact, louder)
+    }
+    assert ratios[louder] > 2 * ratios[exact]
+
+
+def test_the_table_has_the_four():
+    assert list(ESTIMATORS) == ["exact", "reinforce", "release", "off"]

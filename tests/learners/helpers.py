@@ -1,0 +1,43 @@
+"""Small models and batches for the learners' tests."""
+
+import keras
+import numpy as np
+
+CLASSES = 3
+
+
+def conv_net(name, *, dtype="float64", dropout_rate=0.0):
+    """A small smooth conv net with batch norm; tanh keeps differences exact."""
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2), dtype=dtype),
+            keras.layers.Conv2D(4, 3, activation="tanh", dtype=dtype),
+            keras.layers.BatchNormalization(dtype=dtype),
+            keras.layers.Conv2D(4, 3, activation="tanh", dtype=dtype),
+            keras.layers.BatchNormalization(dtype=dtype),
+            keras.layers.GlobalAveragePooling2D(dtype=dtype),
+            keras.layers.Dropout(dropout_rate, dtype=dtype),
+            keras.layers.Dense(CLASSES, dtype=dtype),
+        ],
+        name=name,
+    )
+
+
+def batch(*, labeled=4, unlabeled=6, dtype="float64", seed=0):
+    """One random batch for `conv_net`."""
+    random = np.random.default_rng(seed)
+
+    def images(count):
+        return random.normal(size=(count, 6, 6, 2)).astype(dtype)
+
+    return {
+        "labeled": images(labeled),
+        "labels": random.integers(CLASSES, size=labeled).astype("int32"),
+        "weak": images(unlabeled),
+        "strong": images(unlabeled),
+    }
+
+
+def values(variables):
+    """Copies of the values of variables."""
+    return [variable.numpy().copy() for variable in variables]
