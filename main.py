@@ -1,0 +1,53 @@
+"""Trains, finetunes, evaluates and exports from the command line.
+
+    python main.py --flagfile=flags/digits_mpl.flags --output_dir=runs/mpl
+
+Run it again with --task_mode=finetune, eval or export.
+"""
+
+import os
+import sys
+
+# TensorFlow reads this as it is imported; its start-up notes drown our lines.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, logging
+
+from meta_pseudo_labels.checkpointing import CheckpointError
+from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.experiment import Experiment
+from meta_pseudo_labels.flags import config_from_flags, define_flags
+
+
+def run(config):
+    """Runs the task that the settings name, and says what it left."""
+    experiment = Experiment(config)
+    if config.task_mode == "train":
+        experiment.train()
+        print(f"Trained: {config.output_dir}. Next: --task_mode=finetune.")
+    elif config.task_mode == "finetune":
+        experiment.finetune()
+        print(f"Finetuned: {config.output_dir}. Next: --task_mode=eval.")
+    elif config.task_mode == "eval":
+        for network, accuracy in experiment.evaluate().items():
+            print(f"{network:12s} {accuracy:.4f}")
+    else:
+        print(f"Exported: {experiment.export()}")
+
+
+def main(arguments):
+    logging.set_verbosity(logging.WARNING)
+    try:
+        if len(arguments) > 1:
+            raise ConfigError(
+                f"Unexpected argument {arguments[1]!r}; settings are flags, "
+                "such as --method=mpl."
+            )
+        run(config_from_flags())
+    except (CheckpointError, ConfigError) as error:
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

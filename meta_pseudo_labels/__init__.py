@@ -1,0 +1,42 @@
+"""Meta Pseudo Labels in TensorFlow 2 and Keras 3.
+
+    learner = MetaPseudoLabels(student, teacher)
+    learner.compile(Momentum(0.1), metrics=["accuracy"])
+    learner.fit(semi_supervised_dataset(...), steps_per_epoch=1_000, epochs=10)
+
+Learners are Keras models; `Experiment` runs all stages from a `Config`.
+"""
+
+from meta_pseudo_labels import models
+from meta_pseudo_labels._version import __version__
+from meta_pseudo_labels.config import Config, ConfigError
+from meta_pseudo_labels.data import ImageData, semi_supervised_dataset
+from meta_pseudo_labels.experiment import Experiment
+from meta_pseudo_labels.export import export_saved_model
+from meta_pseudo_labels.finetuning import finetune
+from meta_pseudo_labels.learners import (
+    UDA,
+    MetaPseudoLabels,
+    Supervised,
+    UDASettings,
+)
+from meta_pseudo_labels.optimizers import Momentum
+from meta_pseudo_labels.schedules import WaitWarmupDecay
+
+__all__ = [
+    "UDA",
+    "Config",
+    "ConfigError",
+    "Experiment",
+    "ImageData",
+    "MetaPseudoLabels",
+    "Momentum",
+    "Supervised",
+    "UDASettings",
+    "WaitWarmupDecay",
+    "__version__",
+    "export_saved_model",
+    "finetune",
+    "models",
+    "semi_supervised_dataset",
+]

@@ -1,0 +1,68 @@
+"""Checkpoints of a run: everything that the next step depends on."""
+
+import os
+
+import tensorflow as tf
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged or of another model."""
+
+
+def checkpoint_manager(learner, output_dir, *, max_to_keep=3):
+    """TensorFlow's manager over a learner's whole state.
+
+    That is student, teacher, averages, both optimizers, the step and the
+    feedback's baseline. Input needs no state: it is a function of the step.
+
+    Args:
+      learner: a compiled `Learner`.
+      output_dir: folder of the run; checkpoints go to a folder within.
+      max_to_keep: older ones are deleted.
+    """
+    # By itself TensorFlow does not find the states of random seeds (dropout),
+    # which Keras keeps in objects that are no layers.
+    counters = [v for v in learner.variables if "float" not in v.dtype]
+    return tf.train.CheckpointManager(
+        tf.train.Checkpoint(learner=learner, counters=counters),
+        os.path.join(output_dir, "checkpoints"),
+        max_to_keep=max_to_keep,
+        checkpoint_name="step",
+    )
+
+
+def restore_latest(manager):
+    """Restores the newest checkpoint, if there is one.
+
+    Args:
+      manager: see `checkpoint_manager`.
+
+    Returns:
+      The step of the checkpoint, or None where there is none.
+
+    Raises:
+      CheckpointError: where the checkpoint cannot be read, or any variable is
+        in the checkpoint and not in the learner, or the other way round.
+    """
+    path = manager.latest_checkpoint
+    if path is None:
+        return None
+    try:
+        status = manager.checkpoint.restore(path).expect_partial()
+        status.assert_consumed()
+    except tf.errors.OpError as error:
+        raise CheckpointError(
+            f"The checkpoint {path} cannot be read: {_first_line(error)} Train "
+            "again in another --output_dir."
+        ) from error
+    except (AssertionError, ValueError) as error:
+        raise CheckpointError(
+            f"The checkpoint {path} is of another model or method: "
+            f"{_first_line(error)} Give the settings that the run was trained "
+            "with (see hparams.json there), or another --output_dir."
+        ) from error
+    return int(manager.checkpoint.learner.step.numpy())
+
+
+def _first_line(error):
+    return str(error).strip().split("\n")[0][:200]

@@ -1,0 +1,258 @@
+"""What a run looks like: curves, sheets of images and tables of results.
+
+The figures are PNG files, drawn on matplotlib's Figure directly: no display,
+no pyplot and no global setting is touched.
+"""
+
+import dataclasses
+import itertools
+import numbers
+
+import numpy as np
+
+INK, FADED, GRID, WRONG = "#222222", "#6b6b6b", "#e4e4e4", "#c4271b"
+# Okabe and Ito's colours: told apart by every kind of sight.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+DOTS_PER_INCH = 150
+
+# Curves of more points than this are drawn faint, under their moving average;
+# curves of few points show each of them.
+MANY_POINTS, FEW_POINTS = 60, 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One of the plots that `curves` draws side by side.
+
+    Attributes:
+      title: written above it.
+      scalars: names in metrics.jsonl. Each method draws the first that it
+        logged, since methods have no single loss in common.
+      percent: whether values in 0..1 are written as percentages.
+    """
+
+    title: str
+    scalars: tuple[str, ...]
+    percent: bool = False
+
+
+PANELS = (
+    Panel("Accuracy on test images", ("eval/accuracy",), percent=True),
+    # The one loss that means the same in every method; MPL's student never
+    # trains on it.
+    Panel(
+        "Cross-entropy on labeled training images, nats",
+        ("loss/cross_entropy", "cross_entropy/student_on_l"),
+    ),
+)
+
+# How the numbers of a results table's column are written.
+NUMBER_FORMATS = {"test_accuracy": "{:.1%}", "seconds": "{:.0f}"}
+
+
+def curves(histories, path, *, panels=PANELS):
+    """Draws scalars over training steps, one line per method.
+
+    Args:
+      histories: method -> list of dicts as in metrics.jsonl: "step" and
+        scalars by name. A row may lack any scalar.
+      path: PNG file to write.
+      panels: what to draw, from left to right.
+
+    Raises:
+      ValueError: no method logged any of a panel's scalars.
+    """
+    figure = _figure(width=5.4 * len(panels), height=3.9)
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    lines = {}
+    for axes, panel in zip(all_axes, panels, strict=True):
+        drawn = _draw_panel(axes, panel, histories)
+        if not drawn:
+            raise ValueError(
+                f"No method logged any of {panel.scalars}; give curves "
+                "panels with names that are in metrics.jsonl."
+            )
+        lines = drawn | lines
+    methods = [method for method in histories if method in lines]
+    figure.legend(
+        [lines[method] for method in methods],
+        methods,
+        loc="outside upper center",
+        ncols=min(len(methods), 6),
+        frameon=False,
+        labelcolor=INK,
+    )
+    figure.savefig(path)
+
+
+def prediction_sheet(
+    images, path, *, labels, predictions, probabilities, class_names
+):
+    """Draws test images with the class predicted for each, wrong ones in red.
+
+    Args:
+      images: [N, H, W, 3] uint8; all are drawn, ten in a row.
+      path: PNG file to write.
+      labels: [N] integers, the true classes.
+      predictions: [N] integers, the predicted classes.
+      probabilities: [N, classes]; each caption has the predicted class's.
+      class_names: [classes] strings, short ones.
+
+    Raises:
+      ValueError: the lengths differ or there is no image.
+    """
+    _same_lengths(
+        images=images,
+        labels=labels,
+        predictions=predictions,
+        probabilities=probabilities,
+    )
+    columns = min(len(images), 10)
+    rows = -(-len(images) // columns)
+    figure = _figure(width=max(1.15 * columns, 3.5), height=1.45 * rows + 0.5)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image, label, prediction, row in zip(
+        grid, images, labels, predictions, probabilities, strict=False
+    ):
+        caption = f"{class_names[prediction]} · {row[prediction]:.0%}"
+        right = prediction == label
+        if not right:
+            caption += f"\nis {class_names[label]}"
+        _show(axes, image, frame=GRID if right else WRONG)
+        axes.set_xlabel(caption, color=INK if right else WRONG, fontsize=9)
+    right = np.sum(np.asarray(labels) == np.asarray(predictions))
+    figure.suptitle(
+        f"Predicted class and its probability: {right} of {len(images)} right",
+        color=INK,
+        fontsize=12,
+    )
+    figure.savefig(path)
+
+
+def view_sheet(path, *, original, weak, strong):
+    """Draws images above their weak and their strong views.
+
+    Args:
+      path: PNG file to write.
+      original, weak, strong: [N, H, W, 3] uint8, N in the tens.
+
+    Raises:
+      ValueError: the lengths differ or there is no image.
+    """
+    views = {"original": original, "weak": weak, "strong": strong}
+    _same_lengths(**views)
+    columns = len(original)
+    figure = _figure(width=1.1 * columns + 0.8, height=3.5)
+    grid = figure.subplots(3, columns, squeeze=False)
+    for row, (name, images) in zip(grid, views.items(), strict=True):
+        row[0].set_ylabel(name, color=INK, fontsize=12)
+        for axes, image in zip(row, images, strict=True):
+            _show(axes, image, frame=GRID)
+    figure.savefig(path)
+
+
+def results_table(rows):
+    """Returns dicts as an aligned text table, one line each.
+
+    The columns are the keys in order of appearance; numbers are set to the
+    right, and what a row lacks stays empty.
+    """
+    columns = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
+    lines = [[column.replace("_", " ") for column in columns]]
+    lines += [[_cell(row, column) for column in columns] for row in rows]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    to_the_right = [
+        all(isinstance(row.get(column, 0), numbers.Real) for row in rows)
+        for column in columns
+    ]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(
+                line, widths, to_the_right, strict=True
+            )
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _cell(row, column):
+    value = row.get(column, "")
+    if isinstance(value, numbers.Real):
+        return NUMBER_FORMATS.get(column, "{:g}").format(value)
+    return str(value)
+
+
+def _figure(*, width, height):
+    """A figure of `width` by `height` inches without a display."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "Figures are drawn with matplotlib, which is not installed: "
+            "pip install 'meta-pseudo-labels[figures]'"
+        ) from error
+    return Figure(
+        figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained"
+    )
+
+
+def _draw_panel(axes, panel, histories):
+    """Draws the methods that have one of panel.scalars: method -> line."""
+    axes.set_title(panel.title, loc="left", color=INK, fontsize=12)
+    axes.set_xlabel("step", color=FADED)
+    axes.tick_params(colors=FADED, length=0)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.spines[:].set_visible(False)
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+    if panel.percent:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
+    lines = {}
+    for color, (method, rows) in zip(
+        itertools.cycle(COLORS), histories.items(), strict=False
+    ):
+        logged = set(itertools.chain.from_iterable(rows))
+        name = next(filter(logged.__contains__, panel.scalars), None)
+        if name is not None:
+            lines[method] = _draw_curve(axes, rows, name, color)
+    return lines
+
+
+def _draw_curve(axes, rows, name, color):
+    points = sorted((row["step"], row[name]) for row in rows if name in row)
+    steps, values = np.transpose(points)
+    if len(points) > MANY_POINTS:
+        axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
+        values = _moving_average(values, width=len(points) // 20)
+    marker = "o" if len(points) <= FEW_POINTS else None
+    (line,) = axes.plot(
+        steps, values, color=color, linewidth=2, marker=marker, markersize=4
+    )
+    return line
+
+
+def _moving_average(values, *, width):
+    """Mean over `width` neighbours; at the ends, over those that exist."""
+    window = np.ones(width)
+    total = np.convolve(values, window, mode="same")
+    return total / np.convolve(np.ones_like(values), window, mode="same")
+
+
+def _show(axes, image, *, frame):
+    """One image without ticks, in a frame; small ones with their pixels."""
+    interpolation = "nearest" if max(image.shape[:2]) <= 64 else "antialiased"
+    axes.imshow(image, interpolation=interpolation)
+    axes.set_axis_on()
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(color=frame, linewidth=3 if frame == WRONG else 1)
+
+
+def _same_lengths(**arrays):
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise ValueError(
+            f"Give one or more images and as many of each; got {lengths}."
+        )

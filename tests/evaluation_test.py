@@ -1,0 +1,73 @@
+"""Logits and accuracy of a classifier over a data set."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_pseudo_labels.evaluation import accuracy, predict_logits
+from meta_pseudo_labels.learners import Supervised
+
+
+def identity_model():
+    """Logits are the inputs, by way of a layer that training would disturb."""
+    inputs = keras.Input([3])
+    x = keras.layers.Dropout(0.5)(inputs)
+    outputs = keras.layers.Dense(
+        3, use_bias=False, kernel_initializer="identity"
+    )(x)
+    return keras.Model(inputs, outputs)
+
+
+LOGITS = np.float32([[9, 0, 0], [0, 1, 2], [5, 4, 3], [-1, -2, -3], [0, 7, 0]])
+LABELS = np.int32([0, 1, 0, 2, 1])
+
+
+def batches(size):
+    return tf.data.Dataset.from_tensor_slices((LOGITS, LABELS)).batch(size)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 9])
+def test_every_image_counts_once_in_order(size):
+    """Batches of 2 leave a last one of 1."""
+    logits, labels = predict_logits(identity_model(), batches(size))
+    np.testing.assert_array_equal(logits, LOGITS)
+    np.testing.assert_array_equal(labels, LABELS)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_accuracy_is_the_share_of_right_images(size):
+    """Three of five: not the mean of the batches' accuracies."""
+    assert accuracy(identity_model(), batches(size)) == pytest.approx(0.6)
+
+
+def test_accuracy_ends_are_zero_and_one():
+    model, data = identity_model(), batches(2)
+    right = data.map(lambda x, y: (x, tf.argmax(x, -1)))
+    wrong = data.map(lambda x, y: (x, tf.argmin(x, -1)))
+    assert accuracy(model, right) == 1.0
+    assert accuracy(model, wrong) == 0.0
+
+
+def test_a_learner_answers_with_its_average():
+    student = identity_model()
+    learner = Supervised(student, ema_decay=0.9)
+    student.layers[-1].kernel.assign(-np.eye(3))
+    logits, _ = predict_logits(learner, batches(5))
+    np.testing.assert_array_equal(logits, LOGITS)
+    logits, _ = predict_logits(student, batches(5))
+    np.testing.assert_array_equal(logits, -LOGITS)
+
+
+def test_agrees_with_keras():
+    learner = Supervised(identity_model(), ema_decay=0.9)
+    learner.compile(metrics=["accuracy"])
+    results = learner.evaluate(batches(2), verbose=0, return_dict=True)
+    assert results["accuracy"] == pytest.approx(
+        accuracy(learner, batches(2)), rel=1e-6
+    )
+
+
+def test_no_images_are_named():
+    with pytest.raises(ValueError, match="no images"):
+        accuracy(identity_model(), batches(2).take(0))

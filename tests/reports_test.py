@@ -1,0 +1,154 @@
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from meta_pseudo_labels import reports
+
+NAMES = ("cat", "dog", "owl")
+
+
+def colored_pixels(path, color):
+    """How many pixels of the PNG file have the colour, "#rrggbb"."""
+    pixels = np.rint(imread(path)[..., :3] * 255).astype(int)
+    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    return np.all(pixels == rgb, axis=-1).sum()
+
+
+def history(scalar, values):
+    return [{"step": 10 * i, scalar: v} for i, v in enumerate(values)]
+
+
+def gray_images(number, size=8):
+    return np.full([number, size, size, 3], 128, np.uint8)
+
+
+def test_curves_draw_every_method_in_its_color(tmp_path):
+    histories = {
+        "supervised": history("eval/accuracy", [0.1, 0.5])
+        + history("loss/cross_entropy", np.linspace(2, 1, 100)),
+        "mpl": history("eval/accuracy", [0.1, 0.9])
+        + history("cross_entropy/student_on_l", np.linspace(2, 1, 100)),
+    }
+    reports.curves(histories, tmp_path / "curves.png")
+    first, second, third = reports.COLORS[:3]
+    assert colored_pixels(tmp_path / "curves.png", first) > 1000
+    assert colored_pixels(tmp_path / "curves.png", second) > 1000
+    assert colored_pixels(tmp_path / "curves.png", third) == 0
+
+
+def test_curves_take_other_panels(tmp_path):
+    panels = [reports.Panel("Feedback", ("mpl/dot_product",))]
+    rows = history("mpl/dot_product", [0.0, 1.0]) + [{"step": 5}]
+    reports.curves({"mpl": rows}, tmp_path / "curves.png", panels=panels)
+    assert colored_pixels(tmp_path / "curves.png", reports.COLORS[0]) > 1000
+
+
+def test_curves_refuse_a_panel_without_data(tmp_path):
+    with pytest.raises(ValueError, match=r"No method logged.*eval/accuracy"):
+        reports.curves({"mpl": [{"step": 1}]}, tmp_path / "curves.png")
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_moving_average_by_hand():
+    got = reports._moving_average(np.array([3.0, 6.0, 0.0, 9.0]), width=3)
+    np.testing.assert_allclose(got, [4.5, 3.0, 5.0, 4.5])
+
+
+def draw_predictions(path, predictions):
+    number = len(predictions)
+    reports.prediction_sheet(
+        gray_images(number),
+        path,
+        labels=np.zeros(number, np.int32),
+        predictions=np.array(predictions),
+        probabilities=np.full([number, 3], 1 / 3),
+        class_names=NAMES,
+    )
+
+
+def test_prediction_sheet_marks_wrong_ones_only(tmp_path):
+    wrong = []
+    for count in (0, 1, 3):
+        draw_predictions(
+            tmp_path / "sheet.png", [1] * count + [0] * (12 - count)
+        )
+        wrong.append(colored_pixels(tmp_path / "sheet.png", reports.WRONG))
+    assert wrong[0] == 0
+    assert wrong[2] > 2.5 * wrong[1] > 1000
+    images = colored_pixels(tmp_path / "sheet.png", "#808080")
+    assert images > 12 * 100 * 100
+
+
+def test_prediction_sheet_of_one_image(tmp_path):
+    draw_predictions(tmp_path / "sheet.png", [2])
+    assert colored_pixels(tmp_path / "sheet.png", "#808080") > 100 * 100
+
+
+def test_view_sheet_shows_three_rows(tmp_path):
+    reports.view_sheet(
+        tmp_path / "views.png",
+        original=gray_images(4),
+        weak=gray_images(4) // 2,
+        strong=gray_images(4) + 100,
+    )
+    for color in ("#808080", "#404040", "#e4e4e4"):
+        area = colored_pixels(tmp_path / "views.png", color)
+        assert area > 4 * 100 * 100
+
+
+def test_sheets_refuse_unequal_or_no_images(tmp_path):
+    with pytest.raises(ValueError, match="'original': 2, 'weak': 1"):
+        reports.view_sheet(
+            tmp_path / "views.png",
+            original=gray_images(2),
+            weak=gray_images(1),
+            strong=gray_images(2),
+        )
+    with pytest.raises(ValueError, match="one or more images"):
+        draw_predictions(tmp_path / "sheet.png", [])
+
+
+def test_results_table():
+    rows = [
+        {
+            "method": "supervised",
+            "labels": 40,
+            "test_accuracy": 0.906,
+            "seconds": 31.4,
+        },
+        {"method": "mpl", "labels": 40, "test_accuracy": 1.0, "note": "best"},
+    ]
+    assert reports.results_table(rows).splitlines() == [
+        "method      labels  test accuracy  seconds  note",
+        "----------  ------  -------------  -------  ----",
+        "supervised      40          90.6%       31",
+        "mpl             40         100.0%           best",
+    ]
+
+
+def test_says_which_extra_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    extra = re.escape("meta-pseudo-labels[figures]")
+    with pytest.raises(ImportError, match=extra):
+        draw_predictions(tmp_path / "sheet.png", [0])
+
+
+def test_imports_without_matplotlib_and_leaves_pyplot_alone(tmp_path):
+    program = f"""
+import sys
+from meta_pseudo_labels import reports
+assert "matplotlib" not in sys.modules
+panels = [reports.Panel("Loss", ("loss",))]
+reports.curves(
+    {{"mpl": [{{"step": 0, "loss": 1.0}}]}},
+    {str(tmp_path / "curves.png")!r},
+    panels=panels,
+)
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert (tmp_path / "curves.png").exists()
