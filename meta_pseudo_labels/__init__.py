@@ -7,7 +7,7 @@
 Learners are Keras models; `Experiment` runs all stages from a `Config`.
 """
 
-from meta_pseudo_labels import models
+from meta_pseudo_labels import data, models
 from meta_pseudo_labels._version import __version__
 from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.data import ImageData, semi_supervised_dataset
@@ -35,6 +35,7 @@ __all__ = [
     "UDASettings",
     "WaitWarmupDecay",
     "__version__",
+    "data",
     "export_saved_model",
     "finetune",
     "models",

@@ -16,7 +16,9 @@ import math
 
 import tensorflow as tf
 
-FILL = 128  # Grey: what the release puts where an operation leaves no pixel.
+# Grey: what the release puts where an operation leaves no pixel. Operations
+# take another level, `fill`, for images whose background is not grey.
+FILL = 128
 
 
 def apply_by_group(images, group, operations):
@@ -186,7 +188,7 @@ def sharpness(images, factor):
 # Geometric operations. Their amounts are a number or one per image, [B].
 
 
-def rotate(images, degrees):
+def rotate(images, degrees, *, fill=FILL):
     """Rotates about the centre, counter-clockwise for positive `degrees`."""
     height, width = images.shape[1:3]
     radians = tf.convert_to_tensor(degrees, tf.float32) * (math.pi / 180)
@@ -194,30 +196,30 @@ def rotate(images, degrees):
     right, bottom = width - 1.0, height - 1.0
     x_offset = (right - (cos * right - sin * bottom)) / 2
     y_offset = (bottom - (sin * right + cos * bottom)) / 2
-    return _affine(images, cos, -sin, x_offset, sin, cos, y_offset)
+    return _affine(images, cos, -sin, x_offset, sin, cos, y_offset, fill=fill)
 
 
-def shear_x(images, slope):
+def shear_x(images, slope, *, fill=FILL):
     """Moves row y left by slope * y pixels."""
-    return _affine(images, 1, slope, 0, 0, 1, 0)
+    return _affine(images, 1, slope, 0, 0, 1, 0, fill=fill)
 
 
-def shear_y(images, slope):
+def shear_y(images, slope, *, fill=FILL):
     """Moves column x up by slope * x pixels."""
-    return _affine(images, 1, 0, 0, slope, 1, 0)
+    return _affine(images, 1, 0, 0, slope, 1, 0, fill=fill)
 
 
-def translate_x(images, pixels):
+def translate_x(images, pixels, *, fill=FILL):
     """Moves content left by `pixels`, a float (quirk 29)."""
-    return _affine(images, 1, 0, pixels, 0, 1, 0)
+    return _affine(images, 1, 0, pixels, 0, 1, 0, fill=fill)
 
 
-def translate_y(images, pixels):
+def translate_y(images, pixels, *, fill=FILL):
     """Moves content up by `pixels`, a float (quirk 29)."""
-    return _affine(images, 1, 0, 0, 0, 1, pixels)
+    return _affine(images, 1, 0, 0, 0, 1, pixels, fill=fill)
 
 
-def _affine(images, a, b, c, d, e, f):
+def _affine(images, a, b, c, d, e, f, *, fill):
     """Reads pixel (x, y) from (a x + b y + c, d x + e y + f), the nearest."""
     batch = tf.shape(images)[:1]
     columns = [
@@ -228,7 +230,7 @@ def _affine(images, a, b, c, d, e, f):
         images=images,
         transforms=tf.stack(columns, axis=1),
         output_shape=images.shape[1:3],
-        fill_value=FILL,
+        fill_value=fill,
         interpolation="NEAREST",
         fill_mode="CONSTANT",
     )
@@ -239,12 +241,13 @@ def mirror(images):
     return tf.reverse(images, [2])
 
 
-def crop(images, *, top, left):
-    """Reads pixel (y, x) from (y + top, x + left), grey where that is outside.
+def crop(images, *, top, left, fill=FILL):
+    """Reads pixel (y, x) from (y + top, x + left), `fill` where outside.
 
     Args:
       images: [B, H, W, 3] uint8.
       top, left: [B] int32, may be negative.
+      fill: level outside of the image, 0..255.
     """
     height, width = images.shape[1:3]
     rows = tf.range(height) + top[:, tf.newaxis]
@@ -256,16 +259,18 @@ def crop(images, *, top, left):
         images,
         source,
         inside_rows[:, :, tf.newaxis] & inside_columns[:, tf.newaxis],
+        fill=fill,
     )
 
 
-def cutout(images, *, center, half_size):
-    """Greys the square of rows and columns [c - half_size, c + half_size).
+def cutout(images, *, center, half_size, fill=FILL):
+    """Fills the square of rows and columns [c - half_size, c + half_size).
 
     Args:
       images: [B, H, W, 3] uint8.
       center: [B, 2] int32, row and column; the square is clipped (quirk 30).
       half_size: Python int, half the side in pixels; 0 changes nothing.
+      fill: level of the square, 0..255.
     """
     height, width = images.shape[1:3]
     rows = tf.range(height) - center[:, :1]
@@ -273,11 +278,11 @@ def cutout(images, *, center, half_size):
     in_rows = (rows >= -half_size) & (rows < half_size)
     in_columns = (columns >= -half_size) & (columns < half_size)
     hole = in_rows[:, :, tf.newaxis] & in_columns[:, tf.newaxis]
-    return _gather_pixels(images, tf.range(height * width), ~hole)
+    return _gather_pixels(images, tf.range(height * width), ~hole, fill=fill)
 
 
-def _gather_pixels(images, source, inside):
-    """Builds images out of source pixels; grey where not `inside`.
+def _gather_pixels(images, source, inside, *, fill):
+    """Builds images out of source pixels; `fill` where not `inside`.
 
     Faster than tf.where and tf.pad, which broadcast over the three channels.
 
@@ -287,8 +292,8 @@ def _gather_pixels(images, source, inside):
       inside: [B, H, W] bool.
     """
     batch, height, width = tf.shape(images)[0], *images.shape[1:3]
-    grey = tf.fill([1, 3], tf.constant(FILL, tf.uint8))
-    pixels = tf.concat([tf.reshape(images, [-1, 3]), grey], axis=0)
+    outside = tf.fill([1, 3], tf.constant(fill, tf.uint8))
+    pixels = tf.concat([tf.reshape(images, [-1, 3]), outside], axis=0)
     first = tf.range(batch)[:, tf.newaxis, tf.newaxis] * (height * width)
     source = tf.reshape(source, [-1, height, width]) + first
     return tf.gather(pixels, tf.where(inside, source, height * width * batch))

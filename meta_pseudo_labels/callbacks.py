@@ -28,9 +28,8 @@ class MetricsLogger(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.step = int(self.model.step.numpy())
-        path = f"{self.folder}/metrics.jsonl"
-        _drop_rows_after(self.step, path)
-        self.lines = open(path, "a", buffering=1)  # Whole lines, at once.
+        self.path = f"{self.folder}/metrics.jsonl"
+        _drop_rows_after(self.step, self.path)
         self.events = tf.summary.create_file_writer(f"{self.folder}/events")
 
     def on_train_batch_end(self, batch, logs=None):
@@ -50,7 +49,6 @@ class MetricsLogger(keras.callbacks.Callback):
         self.events.flush()
 
     def on_train_end(self, logs=None):
-        self.lines.close()
         self.events.close()
 
     def write(self, scalars):
@@ -58,7 +56,8 @@ class MetricsLogger(keras.callbacks.Callback):
         if not scalars:
             return
         row = {"step": self.step, **scalars}
-        self.lines.write(json.dumps(row) + "\n")
+        with open(self.path, "a") as file:
+            file.write(json.dumps(row) + "\n")
         with self.events.as_default(step=self.step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)

@@ -273,7 +273,8 @@ def require_output_dir(config, *, must_exist=False):
     """The run's folder.
 
     Raises:
-      ConfigError: where none is given, or one that must be there is not.
+      ConfigError: where none is given, one that must be there is not, or it
+        cannot be written to.
     """
     path = config.output_dir
     if not path:
@@ -281,8 +282,18 @@ def require_output_dir(config, *, must_exist=False):
             "--output_dir is missing: name the folder of the run, for example "
             "--output_dir=runs/digits_mpl."
         )
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise ConfigError(f"--output_dir={path} is a file; name a folder.")
+    nearest = path
+    while not os.path.exists(nearest):
+        nearest = os.path.dirname(nearest) or "."
+    if not os.path.isdir(nearest):
+        raise ConfigError(
+            f"--output_dir={path}: {nearest} is a file; name a folder."
+        )
+    if not os.access(nearest, os.W_OK):
+        raise ConfigError(
+            f"--output_dir={path}: you may not write to {nearest}; name "
+            "another folder."
+        )
     if must_exist and not os.path.isdir(path):
         raise ConfigError(
             f"--output_dir={path} does not exist: train there first, with "

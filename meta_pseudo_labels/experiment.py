@@ -200,21 +200,23 @@ class Experiment:
     def train(self):
         """Trains to num_train_steps, from the latest checkpoint on."""
         config, learner = self.config, self.learner
-        os.makedirs(self.output_dir, exist_ok=True)
         manager = checkpoint_manager(learner, self.output_dir)
         start = restore_latest(manager) or 0
         if start >= config.num_train_steps:
             return
+        dataset = _user_error(
+            data.training_dataset,
+            self.data,
+            batch_size=config.train_batch_size,
+            unlabeled_ratio=self._unlabeled_ratio(),
+            magnitude=config.augment_magnitude,
+            seed=config.seed,
+            start_step=start,
+        )
+        os.makedirs(self.output_dir, exist_ok=True)
         self._write(HPARAMS, config.to_json())
         learner.fit(
-            data.training_dataset(
-                self.data,
-                batch_size=config.train_batch_size,
-                unlabeled_ratio=self._unlabeled_ratio(),
-                magnitude=config.augment_magnitude,
-                seed=config.seed,
-                start_step=start,
-            ),
+            dataset,
             epochs=-(-config.num_train_steps // config.save_every),
             initial_epoch=start // config.save_every,
             steps_per_epoch=config.save_every,

@@ -4,6 +4,7 @@ Only `main.py` and its like import this; the library takes a `Config`.
 """
 
 import dataclasses
+import sys
 
 from absl import flags
 
@@ -25,7 +26,7 @@ def define_flags(flag_values=flags.FLAGS):
             field.default,
             _help(field),
             flag_values=flag_values,
-            module_name="settings",
+            module_name=sys.argv[0],  # The flags that --help lists.
         )
 
 

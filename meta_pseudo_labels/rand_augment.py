@@ -30,9 +30,12 @@ class LevelArguments:
     bits: int  # kept by posterize
     threshold: int  # of solarize, before its cast to uint8
     cutout_half_size: int  # pixels
+    fill: int  # where an operation leaves no pixel, 0..255
 
 
-def level_arguments(magnitude, *, translate_const, cutout_const):
+def level_arguments(
+    magnitude, *, translate_const, cutout_const, fill=augment.FILL
+):
     """Turns a magnitude into the arguments of the operations.
 
     Args:
@@ -41,6 +44,7 @@ def level_arguments(magnitude, *, translate_const, cutout_const):
       cutout_const: half the side of the cutout at magnitude 10, in pixels.
         The release has size // 8 for both on small images, and 100 and 40
         on ImageNet.
+      fill: see `LevelArguments`.
 
     Raises:
       ValueError: if `magnitude` is negative.
@@ -59,6 +63,7 @@ def level_arguments(magnitude, *, translate_const, cutout_const):
         bits=int(4 * level),
         threshold=int(256 * level),
         cutout_half_size=int(cutout_const * level),
+        fill=fill,
     )
 
 
@@ -84,8 +89,8 @@ def _signed(operation, field):
     """An operation whose amount has a random sign."""
 
     def apply(images, places, draws, arguments):
-        sign = tf.gather(draws.sign, places)
-        return operation(images, sign * getattr(arguments, field))
+        amount = tf.gather(draws.sign, places) * getattr(arguments, field)
+        return operation(images, amount, fill=arguments.fill)
 
     return apply
 
@@ -95,6 +100,7 @@ def _cutout(images, places, draws, arguments):
         images,
         center=tf.gather(draws.center, places),
         half_size=arguments.cutout_half_size,
+        fill=arguments.fill,
     )
 
 
@@ -118,7 +124,14 @@ OPERATIONS = {
 
 
 def rand_augment(
-    images, *, seed, magnitude, num_layers=2, translate_const, cutout_const
+    images,
+    *,
+    seed,
+    magnitude,
+    num_layers=2,
+    translate_const,
+    cutout_const,
+    fill=augment.FILL,
 ):
     """Applies up to `num_layers` random operations to each image.
 
@@ -128,14 +141,17 @@ def rand_augment(
     Args:
       images: [B, H, W, 3] uint8.
       seed: [2] int32 or int64.
-      magnitude, translate_const, cutout_const: see `level_arguments`.
+      magnitude, translate_const, cutout_const, fill: see `level_arguments`.
       num_layers: operations in a row, >= 0.
 
     Returns:
       [B, H, W, 3] uint8.
     """
     arguments = level_arguments(
-        magnitude, translate_const=translate_const, cutout_const=cutout_const
+        magnitude,
+        translate_const=translate_const,
+        cutout_const=cutout_const,
+        fill=fill,
     )
     for draws in draw_layers(images, seed=seed, num_layers=num_layers):
         images = augment.apply_by_group(
@@ -190,21 +206,21 @@ def random_flip(images, *, seed):
     )
 
 
-def pad_and_random_crop(images, *, seed, pad):
-    """Pads with grey by `pad` pixels a side, then crops the size back out.
+def pad_and_random_crop(images, *, seed, pad, fill=augment.FILL):
+    """Pads with `fill` by `pad` pixels a side, then crops the size back out.
 
     Each of the (2 * pad + 1)^2 crops is equally likely.
     """
     offset = tf.random.stateless_uniform(
         [tf.shape(images)[0], 2], seed, -pad, pad + 1, tf.int32
     )
-    return augment.crop(images, top=offset[:, 0], left=offset[:, 1])
+    return augment.crop(images, top=offset[:, 0], left=offset[:, 1], fill=fill)
 
 
-def random_cutout(images, *, seed, half_size):
-    """Greys a square of side 2 * half_size, centred anywhere in the image."""
+def random_cutout(images, *, seed, half_size, fill=augment.FILL):
+    """Fills a square of side 2 * half_size, centred anywhere in the image."""
     center = _draw_center(images, seed=seed)
-    return augment.cutout(images, center=center, half_size=half_size)
+    return augment.cutout(images, center=center, half_size=half_size, fill=fill)
 
 
 def _coin(batch, seed):

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from meta_pseudo_labels.augment import FILL
+
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
@@ -16,6 +18,8 @@ class DatasetSpec:
       flip: whether a mirrored image is still an example of its class; False
         for digits and text.
       class_names: one per label, or empty if they have no names.
+      background: level that views put where an operation leaves no pixel,
+        0..255. Photographs have the release's grey; digits stand on black.
     """
 
     name: str
@@ -25,6 +29,7 @@ class DatasetSpec:
     std: tuple[float, float, float]
     flip: bool
     class_names: tuple[str, ...] = ()
+    background: int = FILL
 
     def __post_init__(self):
         if self.num_classes < 1:
@@ -35,6 +40,10 @@ class DatasetSpec:
             raise ValueError(
                 "mean and std need one number per RGB channel, got "
                 f"{self.mean} and {self.std}."
+            )
+        if not 0 <= self.background <= 255:
+            raise ValueError(
+                f"background is {self.background}; pass a level in 0..255."
             )
         if min(self.std) <= 0:
             raise ValueError(f"std is {self.std}; pass numbers > 0.")
@@ -56,6 +65,7 @@ DATASETS = {
             std=(0.376381,) * 3,
             flip=False,
             class_names=tuple("0123456789"),
+            background=0,
         ),
     )
 }

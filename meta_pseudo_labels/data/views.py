@@ -16,7 +16,7 @@ def weak_view(spec):
 
     This is the release's `ori` view, and what labeled images get (quirk 31).
     """
-    crop = pad_and_crop(spec.image_size // 8)
+    crop = pad_and_crop(spec.image_size // 8, fill=spec.background)
     return chain(flip(), crop) if spec.flip else crop
 
 
@@ -32,8 +32,9 @@ def strong_view(spec, *, magnitude):
             magnitude=magnitude,
             translate_const=size // 8,
             cutout_const=size // 8,
+            fill=spec.background,
         ),
-        cutout(size // 4),
+        cutout(size // 4, fill=spec.background),
         weak_view(spec),
     )
 
@@ -72,14 +73,16 @@ def flip():
     return lambda images, seed: random_ops.random_flip(images, seed=seed)
 
 
-def pad_and_crop(pad):
-    """Shifts by up to `pad` pixels each way."""
+def pad_and_crop(pad, *, fill):
+    """Shifts by up to `pad` pixels each way; `fill` comes in at the edges."""
     return lambda images, seed: random_ops.pad_and_random_crop(
-        images, seed=seed, pad=pad
+        images, seed=seed, pad=pad, fill=fill
     )
 
 
-def rand_augment(*, magnitude, translate_const, cutout_const, num_layers=2):
+def rand_augment(
+    *, magnitude, translate_const, cutout_const, fill, num_layers=2
+):
     """RandAugment; the constants are pixels at magnitude 10."""
     return lambda images, seed: random_ops.rand_augment(
         images,
@@ -88,11 +91,12 @@ def rand_augment(*, magnitude, translate_const, cutout_const, num_layers=2):
         num_layers=num_layers,
         translate_const=translate_const,
         cutout_const=cutout_const,
+        fill=fill,
     )
 
 
-def cutout(half_size):
-    """Greys a square of side 2 * half_size."""
+def cutout(half_size, *, fill):
+    """Fills a square of side 2 * half_size."""
     return lambda images, seed: random_ops.random_cutout(
-        images, seed=seed, half_size=half_size
+        images, seed=seed, half_size=half_size, fill=fill
     )

@@ -34,7 +34,7 @@ class Learner(keras.Model):
 
     Raises:
       ValueError: for a student that is not built or does not return logits,
-        or for settings out of range.
+        for settings out of range, or under a strategy of several replicas.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Learner(keras.Model):
         name=None,
     ):
         super().__init__(name=name)
+        _check_one_replica()
         check_model(student, role="student")
         check_range("label_smoothing", label_smoothing, low=0, high=1)
         if log_every < 1:
@@ -257,6 +258,16 @@ def gradients_of(tape, loss, model):
         [v.value for v in model.trainable_variables],
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
+
+
+def _check_one_replica():
+    """Refuses what would train on wrongly scaled gradients, silently."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas > 1:
+        raise ValueError(
+            "Learners train on one device for now; got a strategy of "
+            f"{replicas} replicas. Leave out the strategy's scope."
+        )
 
 
 def check_range(name, value, *, low, high):

@@ -220,3 +220,12 @@ def test_compile_refuses_what_cannot_be_meant(settings):
     (name,) = settings
     with pytest.raises(ValueError, match=name):
         make(Supervised).compile(**settings)
+
+
+def test_several_replicas_are_refused(monkeypatch):
+    class Strategy:
+        num_replicas_in_sync = 4
+
+    monkeypatch.setattr(tf.distribute, "get_strategy", Strategy)
+    with pytest.raises(ValueError, match="4 replicas"):
+        make(Supervised)

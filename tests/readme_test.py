@@ -1,0 +1,43 @@
+"""The README keeps its word: its Python runs as it stands."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def python_blocks(name):
+    text = (ROOT / name).read_text()
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_snippet_of_the_readme_learns_digits():
+    (snippet,) = python_blocks("README.md")
+    result = subprocess.run(
+        [sys.executable, "-c", snippet],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    metrics = ast.literal_eval(result.stdout.strip().splitlines()[-1])
+    assert metrics["accuracy"] > 0.7
+    assert "Warning" not in result.stderr
+
+
+def test_files_that_the_readme_names_exist():
+    for name in ("README.md", "docs/feedback.md"):
+        folder = (ROOT / name).parent
+        for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text()):
+            assert (folder / link).exists(), f"{name} links to {link}"
+
+
+def test_flagfiles_that_the_readme_names_exist():
+    for flagfile in re.findall(
+        r"flags/\w+\.flags", (ROOT / "README.md").read_text()
+    ):
+        assert (ROOT / flagfile).exists(), flagfile
