@@ -1,7 +1,6 @@
 """Losses per example, and the soft labels they compare with.
 
-Every loss returns one value per example; the learner takes the mean, because
-only it knows the batch. All values are in nats.
+Losses return one value per example, in nats.
 """
 
 import tensorflow as tf
@@ -37,6 +36,11 @@ def soft_cross_entropy(*, targets, logits):
       logits: unnormalised scores, [batch, classes].
     """
     return -tf.reduce_sum(targets * tf.nn.log_softmax(logits), axis=-1)
+
+
+def mean_cross_entropy(targets, logits):
+    """Mean of `soft_cross_entropy` over the batch, scalar, nats."""
+    return tf.reduce_mean(soft_cross_entropy(targets=targets, logits=logits))
 
 
 def consistency_loss(*, weak_logits, strong_logits, temperature, threshold):

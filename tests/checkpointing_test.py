@@ -26,7 +26,9 @@ def network(name, *, units=6):
     x = keras.layers.Dense(units, name="dense")(inputs)
     x = keras.layers.BatchNormalization(name="norm")(x)
     x = keras.layers.Dropout(0.3, name="dropout")(x)
-    return keras.Model(inputs, keras.layers.Dense(3)(x), name=name)
+    return keras.Model(
+        inputs, keras.layers.Dense(3, name="logits")(x), name=name
+    )
 
 
 def compiled_learner(method="mpl", *, seed=0, units=6, ema_decay=0.9):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 
@@ -277,6 +278,16 @@ def test_an_output_dir_that_is_a_file_is_named(tmp_path):
     for path in (file, file / "run", file / "deep" / "run"):
         with pytest.raises(ConfigError, match=f"{file} is a file"):
             require_output_dir(Config(output_dir=str(path)))
+
+
+def test_an_output_dir_that_cannot_be_written_to_is_named(
+    tmp_path, monkeypatch
+):
+    """Permissions do not bind root, who may be running this test."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    config = Config(output_dir=str(tmp_path / "run"))
+    with pytest.raises(ConfigError, match=f"may not write to {tmp_path};"):
+        require_output_dir(config)
 
 
 def test_a_new_output_dir_is_fine_unless_it_must_exist(tmp_path):

@@ -4,12 +4,19 @@ import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.ema import WeightAverages
-from meta_pseudo_labels.losses import smooth_labels
+from meta_pseudo_labels.learners.checks import (
+    check_model,
+    check_one_replica,
+    check_range,
+)
+from meta_pseudo_labels.learners.passes import float_type
+from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
 
 _NORMALIZATION_LAYERS = (
     keras.layers.BatchNormalization,
     keras.layers.LayerNormalization,
     keras.layers.GroupNormalization,
+    keras.layers.RMSNormalization,
 )
 
 
@@ -19,23 +26,27 @@ class Learner(keras.Model):
     `call`, `predict` and `evaluate` use the moving average of the student's
     weights where `ema_decay` is above 0, else the student itself.
 
-    Subclasses implement `train_step(batch)`. A batch is a dict:
+    Subclasses implement `train_step(batch)` and name the `batch_keys` that it
+    needs. A batch is a dict:
       labeled: [batch, ...] inputs of the student, weakly augmented;
       labels: [batch] integers, or [batch, classes] probabilities;
       weak, strong: [unlabeled, ...] two views of the same unlabeled inputs.
 
     Args:
-      student: a built Keras model whose output is logits, [batch, classes].
+      student: a built Keras model whose output is logits, [batch, classes];
+        without regularizers or losses of its own.
       label_smoothing: of the labeled losses, in [0, 1].
       ema_decay: decay of the student's moving average, in [0, 1); 0 is off.
       ema_start: first step that averages; before it the average is a copy.
       log_every: steps between two computations of the costly logs.
-      seed: seeds whatever a step draws, together with the step.
+      seed: seeds the pseudo labels that a step draws, together with the step.
 
     Raises:
       ValueError: for a student that is not built or does not return logits,
         for settings out of range, or under a strategy of several replicas.
     """
+
+    batch_keys = ("labeled", "labels", "weak", "strong")
 
     def __init__(
         self,
@@ -49,7 +60,7 @@ class Learner(keras.Model):
         name=None,
     ):
         super().__init__(name=name)
-        _check_one_replica()
+        check_one_replica()
         check_model(student, role="student")
         check_range("label_smoothing", label_smoothing, low=0, high=1)
         if log_every < 1:
@@ -110,6 +121,7 @@ class Learner(keras.Model):
             loss=loss
             or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             jit_compile=jit_compile,
+            auto_scale_loss=False,  # Gradients are ours, not Keras's to scale.
             **kwargs,
         )
         # Built here, not while the first step is traced, which fails under a
@@ -123,8 +135,10 @@ class Learner(keras.Model):
     def call(self, inputs, training=False):
         """The student's logits, [batch, classes]."""
         if training or self.student_ema is None:
-            return self.student(inputs, training=training)
-        return self.student_ema.apply(self.student, inputs)
+            logits = self.student(inputs, training=training)
+        else:
+            logits = self.student_ema.apply(self.student, inputs)
+        return tf.cast(logits, self.float_type)
 
     def finished_student(self):
         """The student with its averaged weights, to finetune or to export.
@@ -136,15 +150,46 @@ class Learner(keras.Model):
             self.student_ema.copy_to(self.student)
         return self.student
 
-    def label_probabilities(self, labels, *, classes):
-        """Labels as probabilities, [batch, classes], not yet smoothed."""
-        labels = tf.convert_to_tensor(labels)
-        if labels.shape.rank == 1:
-            return tf.one_hot(labels, classes, dtype=self.float_type)
-        return tf.cast(labels, self.float_type)
+    def check_batch(self, batch):
+        """Raises ValueError for a batch that lacks what the step needs."""
+        keys = set(batch) if isinstance(batch, dict) else set()
+        if not keys.issuperset(self.batch_keys):
+            found = sorted(keys) if keys else type(batch).__name__
+            raise ValueError(
+                f"{type(self).__name__} trains on a tf.data.Dataset of dicts "
+                f"with the keys {', '.join(self.batch_keys)}; got {found}. "
+                "See semi_supervised_dataset."
+            )
 
-    def smooth(self, labels):
-        return smooth_labels(labels, self.label_smoothing)
+    def labeled_loss(self, labels, logits):
+        """Mean cross-entropy of smoothed labels, scalar, nats."""
+        targets = smooth_labels(labels, self.label_smoothing)
+        return mean_cross_entropy(targets, logits)
+
+    def update(self, model, optimizer, gradients, *, skip_not_finite=False):
+        """Decays, clips and applies gradients.
+
+        Args:
+          model: whose trainable weights move.
+          optimizer: its optimizer.
+          gradients: one per trainable weight.
+          skip_not_finite: whether nothing moves where the norm is not finite.
+
+        Returns:
+          The learning rate of the update, and the norm of the gradients after
+          weight decay and before clipping. Scalars.
+        """
+        gradients, norm = self.prepare_gradients(gradients, model)
+        learning_rate = tf.convert_to_tensor(optimizer.learning_rate)
+
+        def apply():
+            optimizer.apply(gradients, model.trainable_variables)
+
+        if skip_not_finite:
+            tf.cond(tf.math.is_finite(norm), apply, lambda: None)
+        else:
+            apply()
+        return learning_rate, norm
 
     def prepare_gradients(self, gradients, model):
         """Adds weight decay, then clips by the norm over the whole model.
@@ -206,92 +251,3 @@ def _decayed_ids(model):
         for weight in layer.weights
     }
     return {id(w) for w in model.trainable_variables} - exempt
-
-
-def float_type(model):
-    """Type of the losses: float64 for a float64 model, else float32."""
-    return (
-        "float64"
-        if model.trainable_variables[0].dtype == "float64"
-        else "float32"
-    )
-
-
-def concat(*inputs):
-    """Joins batches of inputs, which may be nested, along the batch."""
-    return tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *inputs)
-
-
-def split(outputs, *inputs):
-    """Splits the outputs of a joint batch as `concat` joined its inputs."""
-    return tf.split(outputs, [_batch_size(x) for x in inputs])
-
-
-def _batch_size(inputs):
-    first = tf.nest.flatten(inputs)[0]
-    return first.shape[0] or tf.shape(first)[0]
-
-
-def forward_without_moments(model, inputs):
-    """Training-mode outputs that leave batch norm's moving averages alone.
-
-    The states of random seeds do move on, so that dropout stays random.
-    """
-    outputs, states = model.stateless_call(
-        [v.value for v in model.trainable_variables],
-        [v.value for v in model.non_trainable_variables],
-        inputs,
-        training=True,
-    )
-    for variable, state in zip(
-        model.non_trainable_variables, states, strict=True
-    ):
-        if "float" not in variable.dtype:
-            variable.assign(state)
-    return outputs
-
-
-def gradients_of(tape, loss, model):
-    """Gradients of a loss for every trainable weight, zero where unused."""
-    return tape.gradient(
-        loss,
-        [v.value for v in model.trainable_variables],
-        unconnected_gradients=tf.UnconnectedGradients.ZERO,
-    )
-
-
-def _check_one_replica():
-    """Refuses what would train on wrongly scaled gradients, silently."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if replicas > 1:
-        raise ValueError(
-            "Learners train on one device for now; got a strategy of "
-            f"{replicas} replicas. Leave out the strategy's scope."
-        )
-
-
-def check_range(name, value, *, low, high):
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be in [{low}, {high}]; got {value}.")
-
-
-def check_model(model, *, role):
-    """Refuses a model that cannot be trained here, before any work starts."""
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            f"The {role} must be a keras.Model; got {type(model).__name__}."
-        )
-    if not model.built or not model.trainable_variables:
-        raise ValueError(
-            f"The {role} {model.name!r} has no weights to train yet. Start it "
-            "with keras.Input(shape), or call it once on a batch, before "
-            "handing it over."
-        )
-    last = model.layers[-1] if model.layers else None
-    activation = getattr(last, "activation", None)
-    if activation in (keras.activations.softmax, keras.activations.sigmoid):
-        raise ValueError(
-            f"The {role} {model.name!r} must return logits, but its last layer "
-            f"{last.name!r} ends in {activation.__name__}. Remove that "
-            "activation."
-        )

@@ -1,13 +1,11 @@
 """The student's feedback to the teacher: one small function per estimator.
 
 An estimator says how the teacher should change the pseudo labels it gave, now
-that the student has learned from them and its loss on labeled images has
-moved from old to new. All have one signature,
+that the student has learned from them. All have one signature,
 
-    estimator(student_step, teacher_logits, baseline) -> Feedback
+    estimator(student_step, teacher_logits) -> loss
 
-and return a loss whose gradient with respect to the teacher is the feedback.
-The gain `old - new` is positive where the pseudo labels helped.
+and return a scalar whose gradient with respect to the teacher is the feedback.
 """
 
 import dataclasses
@@ -27,117 +25,70 @@ class StudentStep:
 
     Attributes:
       pseudo_labels: what the student trained on, [unlabeled, classes].
+      learning_rate: of the student's update, scalar.
       labeled_loss_old: cross-entropy on the labeled batch before the update,
         scalar, nats, no label smoothing.
       labeled_loss_new: the same after the update.
+      dot_product: new - old less its moving average, scalar, nats; positive
+        where the pseudo labels made the student worse. The release logs it
+        under this name.
       label_gradient: computes d(new labeled loss) / d(pseudo labels),
         [unlabeled, classes], through the student's whole update.
     """
 
     pseudo_labels: tf.Tensor
+    learning_rate: tf.Tensor
     labeled_loss_old: tf.Tensor
     labeled_loss_new: tf.Tensor
+    dot_product: tf.Tensor
     label_gradient: Callable[[], tf.Tensor]
 
 
-@dataclasses.dataclass(frozen=True)
-class Feedback:
-    """An estimator's answer.
-
-    Attributes:
-      loss: scalar; its gradient with respect to the teacher is the feedback.
-      dot_product: what the release logs as mpl/dot_product: the change of the
-        labeled loss, less its moving average, scalar, nats.
-    """
-
-    loss: tf.Tensor
-    dot_product: tf.Tensor
-
-
-class Baseline(keras.layers.Layer):
-    """The moving average of the change in labeled loss (quirk 8).
-
-    Args:
-      decay: of the average, in [0, 1]; the release's is 0.99.
-      initial_value: the release draws it at random, from U(-1.73, 1.73).
-      dtype: float type of the average.
-    """
-
-    def __init__(self, *, decay=0.99, initial_value=0.0, dtype="float32"):
-        super().__init__(name="feedback_baseline", dtype=dtype)
-        self.decay = decay
-        self.average = self.add_weight(
-            name="moving_dot_product",
-            shape=(),
-            dtype=dtype,
-            initializer=keras.initializers.Constant(initial_value),
-            trainable=False,
-        )
-        self.built = True
-
-    def center(self, change):
-        """Moves the average towards `change`, then subtracts it."""
-        self.average.assign_sub((1.0 - self.decay) * (self.average - change))
-        return tf.stop_gradient(change - self.average)
-
-
-def exact(student_step, teacher_logits, baseline):
+def exact(student_step, teacher_logits):
     """The gradient of the new labeled loss, through the student's update.
 
     With soft labels everything is differentiable: no sampling, no baseline, no
-    batch-norm bias (spec, "The feedback, derived"). The logged dot product is
-    for comparison only.
+    batch-norm bias (spec, "The feedback, derived").
     """
-    gain = student_step.labeled_loss_old - student_step.labeled_loss_new
-    probabilities = tf.nn.softmax(teacher_logits)
     gradient = tf.stop_gradient(student_step.label_gradient())
-    return Feedback(
-        loss=tf.reduce_sum(gradient * probabilities),
-        dot_product=baseline.center(gain),
-    )
+    return tf.reduce_sum(gradient * tf.nn.softmax(teacher_logits))
 
 
-def reinforce(student_step, teacher_logits, baseline):
+def reinforce(student_step, teacher_logits):
     """REINFORCE on the labels that the student used (paper, section 2).
 
     The teacher's gradient is h times that of its mean cross-entropy on those
     labels, with h = old - new less a moving average: labels that helped gain
     probability. The mean over the batch, rather than the sum, is the paper's;
     it scales the unbiased gradient by 1 / (number of unlabeled images).
+
+    While the student waits at rate 0 its labels have done nothing, and h would
+    be batch norm's noise alone; so it counts as 0 then.
     """
-    gain = student_step.labeled_loss_old - student_step.labeled_loss_new
-    advantage = baseline.center(gain)
+    moved = tf.cast(student_step.learning_rate > 0, teacher_logits.dtype)
+    advantage = tf.stop_gradient(-student_step.dot_product * moved)
     losses = soft_cross_entropy(
         targets=student_step.pseudo_labels, logits=teacher_logits
     )
-    return Feedback(
-        loss=advantage * tf.reduce_mean(losses), dot_product=advantage
-    )
+    return advantage * tf.reduce_mean(losses)
 
 
-def release(student_step, teacher_logits, baseline):
+def release(student_step, teacher_logits):
     """As published (release `MPL.step_fn`, quirks 7 to 10): no feedback at all.
 
     The sign is reversed, h = new - old, and the cross-entropy compares the
     teacher's probabilities, held fixed, with its own logits; its gradient is
     softmax - softmax = 0. The loss has a value, but it steers nothing.
     """
-    change = student_step.labeled_loss_new - student_step.labeled_loss_old
-    dot_product = baseline.center(change)
+    dot_product = tf.stop_gradient(student_step.dot_product)
     targets = tf.stop_gradient(tf.nn.softmax(teacher_logits))
     losses = soft_cross_entropy(targets=targets, logits=teacher_logits)
-    return Feedback(
-        loss=dot_product * tf.reduce_mean(losses), dot_product=dot_product
-    )
+    return dot_product * tf.reduce_mean(losses)
 
 
-def off(student_step, teacher_logits, baseline):
+def off(student_step, teacher_logits):
     """The control: a teacher that hears nothing from its student."""
-    gain = student_step.labeled_loss_old - student_step.labeled_loss_new
-    return Feedback(
-        loss=tf.zeros([], teacher_logits.dtype),
-        dot_product=baseline.center(gain),
-    )
+    return tf.zeros([], teacher_logits.dtype)
 
 
 ESTIMATORS = {
@@ -207,3 +158,35 @@ def draw_labels(logits, *, kind, seed):
         samples = tf.random.stateless_categorical(logits, 1, seed=seed)
         indices = tf.squeeze(samples, axis=-1)
     return tf.one_hot(indices, logits.shape[-1], dtype=logits.dtype)
+
+
+class Baseline(keras.layers.Layer):
+    """The moving average of the change in labeled loss (quirk 8).
+
+    Args:
+      decay: of the average, in [0, 1]; the release's is 0.99.
+      dtype: float type of the average.
+
+    Raises:
+      ValueError: where decay is outside [0, 1].
+    """
+
+    def __init__(self, *, decay=0.99, dtype="float32"):
+        if not 0 <= decay <= 1:
+            raise ValueError(f"baseline_decay must be in [0, 1]; got {decay}.")
+        super().__init__(name="feedback_baseline", dtype=dtype)
+        self.decay = decay
+        # The release starts at a random value, from U(-1.73, 1.73).
+        self.average = self.add_weight(
+            name="moving_dot_product",
+            shape=(),
+            dtype=dtype,
+            initializer="zeros",
+            trainable=False,
+        )
+        self.built = True
+
+    def center(self, change):
+        """Moves the average towards `change`, then subtracts it."""
+        self.average.assign_sub((1.0 - self.decay) * (self.average - change))
+        return change - self.average

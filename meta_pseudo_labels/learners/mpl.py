@@ -3,14 +3,8 @@
 import keras
 import tensorflow as tf
 
-from meta_pseudo_labels.learners.base import (
-    Learner,
-    check_model,
-    concat,
-    forward_without_moments,
-    gradients_of,
-    split,
-)
+from meta_pseudo_labels.learners.base import Learner
+from meta_pseudo_labels.learners.checks import check_model, check_pair
 from meta_pseudo_labels.learners.feedback import (
     Baseline,
     StudentStep,
@@ -18,12 +12,19 @@ from meta_pseudo_labels.learners.feedback import (
     exact,
     resolve,
 )
+from meta_pseudo_labels.learners.passes import (
+    concat,
+    forward,
+    gradients_of,
+    label_probabilities,
+    split,
+)
 from meta_pseudo_labels.learners.uda import (
     UDASettings,
     consistency_term,
     forward_views,
 )
-from meta_pseudo_labels.losses import soft_cross_entropy
+from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
 from meta_pseudo_labels.optimizers import update_slope
 
 
@@ -64,7 +65,7 @@ class MetaPseudoLabels(Learner):
     ):
         super().__init__(student, **kwargs)
         check_model(teacher, role="teacher")
-        _check_pair(student, teacher)
+        check_pair(student, teacher)
         self.teacher = teacher
         self.feedback, self.label_kind = resolve(feedback, pseudo_labels)
         self.uda = uda or UDASettings()
@@ -94,45 +95,45 @@ class MetaPseudoLabels(Learner):
                 self.optimizer.get_config()
             )
         self.teacher_optimizer = keras.optimizers.get(teacher_optimizer)
+        if self.teacher_optimizer is self.optimizer:
+            raise ValueError(
+                "The student and the teacher share one optimizer object; give "
+                "teacher_optimizer a second one."
+            )
         self.teacher_optimizer.build(self.teacher.trainable_variables)
 
     def train_step(self, batch):
         """One step of Meta Pseudo Labels, all on one batch."""
+        self.check_batch(batch)
         with tf.GradientTape(persistent=True) as tape:
             logits = forward_views(
                 self.teacher, batch, update_moments=self.update_teacher_moments
             )
-            labels = self.label_probabilities(
-                batch["labels"], classes=logits.labeled.shape[-1]
-            )
+            labels = label_probabilities(batch["labels"], logits.labeled)
             with tape.stop_recording():
                 pseudo_labels = self.draw_pseudo_labels(logits.strong)
                 student_step, student_logs = self.student_step(
                     batch, labels=labels, pseudo_labels=pseudo_labels
                 )
-            feedback = self.feedback(student_step, logits.strong, self.baseline)
-            cross_entropy = tf.reduce_mean(
-                soft_cross_entropy(
-                    targets=self.smooth(labels), logits=logits.labeled
-                )
-            )
+            feedback = self.feedback(student_step, logits.strong)
+            cross_entropy = self.labeled_loss(labels, logits.labeled)
             weighted, consistency, uda_logs = consistency_term(
                 self.uda, logits, labels, step=self.step.value
             )
-            loss = cross_entropy + weighted + feedback.loss
+            loss = cross_entropy + weighted + feedback
         gradients = gradients_of(tape, loss, self.teacher)
-        ratio = self.measure_feedback(tape, feedback.loss, gradients)
-        teacher_logs = self.teacher_step(gradients)
+        ratio = self.measure_feedback(tape, feedback, gradients)
+        learning_rate, _ = self.update(
+            self.teacher, self.teacher_optimizer, gradients
+        )
         self.average_student()
         self.step.assign_add(1)
         return {
             **student_logs,
-            **teacher_logs,
             **uda_logs,
             "cross_entropy/teacher_on_u": consistency,
             "cross_entropy/teacher_on_l": cross_entropy,
-            "mpl/dot_product": feedback.dot_product,
-            "mpl/moving_dot_product": self.baseline.average.value,
+            "lr/teacher": learning_rate,
             "mpl/feedback_grad_ratio": ratio,
         }
 
@@ -152,96 +153,69 @@ class MetaPseudoLabels(Learner):
         with tf.GradientTape() as label_tape:
             label_tape.watch(pseudo_labels)
             with tf.GradientTape() as tape:
-                logits = student(concat(*views), training=True)
+                logits = forward(student, concat(*views))
                 strong_logits, labeled_logits = split(logits, *views)
-                loss = tf.reduce_mean(
-                    soft_cross_entropy(
-                        targets=self.smooth(pseudo_labels),
-                        logits=strong_logits,
-                    )
-                )
-            gradients, _ = self.prepare_gradients(
+                targets = smooth_labels(pseudo_labels, self.label_smoothing)
+                loss = mean_cross_entropy(targets, strong_logits)
+            prepared, _ = self.prepare_gradients(
                 gradients_of(tape, loss, student), student
             )
-        labeled_loss_old = _mean_cross_entropy(labels, labeled_logits)
-        learning_rate = self.optimizer.learning_rate
-        self.optimizer.apply(gradients, student.trainable_variables)
+        old = mean_cross_entropy(labels, labeled_logits)
+        learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
+        self.optimizer.apply(prepared, student.trainable_variables)
         with tf.GradientTape() as new_tape:
-            labeled_loss_new = _mean_cross_entropy(
-                labels, forward_without_moments(student, batch["labeled"])
+            labeled_logits = forward(
+                student, batch["labeled"], update_moments=False
             )
+            new = mean_cross_entropy(labels, labeled_logits)
 
         def label_gradient():
             slope = tf.cast(
                 update_slope(self.optimizer, learning_rate=learning_rate),
                 self.float_type,
             )
-            pull = gradients_of(new_tape, labeled_loss_new, student)
+            pull = gradients_of(new_tape, new, student)
             return label_tape.gradient(
-                gradients, pseudo_labels, [-slope * g for g in pull]
+                prepared, pseudo_labels, [-slope * g for g in pull]
             )
 
-        step = StudentStep(
-            pseudo_labels, labeled_loss_old, labeled_loss_new, label_gradient
-        )
+        dot_product = self.baseline.center(new - old)
         logs = {
             "cross_entropy/student_on_u": loss,
-            "cross_entropy/student_on_l": labeled_loss_new,
+            "cross_entropy/student_on_l": new,
             "lr/student": learning_rate,
+            "mpl/dot_product": dot_product,
+            "mpl/moving_dot_product": self.baseline.average.value,
         }
+        step = StudentStep(
+            pseudo_labels=pseudo_labels,
+            learning_rate=learning_rate,
+            labeled_loss_old=old,
+            labeled_loss_new=new,
+            dot_product=dot_product,
+            label_gradient=label_gradient,
+        )
         return step, logs
 
-    def teacher_step(self, gradients):
-        """The teacher's update; returns a dict of logs."""
-        gradients, _ = self.prepare_gradients(gradients, self.teacher)
-        learning_rate = self.teacher_optimizer.learning_rate
-        self.teacher_optimizer.apply(
-            gradients, self.teacher.trainable_variables
-        )
-        return {"lr/teacher": learning_rate}
-
-    def measure_feedback(self, tape, feedback_loss, gradients):
+    def measure_feedback(self, tape, feedback, gradients):
         """Norm of the feedback's gradient over that of the teacher's whole one.
 
         Both before weight decay and clipping. Costs one backward pass of the
         teacher, so it is computed every `log_every` steps and kept between.
 
         Returns:
-          A scalar, at least 0.
+          A scalar, at least 0; 0 before it was computed first.
         """
 
         def measure():
-            feedback = gradients_of(tape, feedback_loss, self.teacher)
+            part = gradients_of(tape, feedback, self.teacher)
             ratio = tf.math.divide_no_nan(
-                tf.linalg.global_norm(feedback),
+                tf.linalg.global_norm(part),
                 tf.linalg.global_norm(gradients),
             )
             self.feedback_grad_ratio.assign(ratio)
 
-        due = tf.equal(self.step.value % self.log_every, 0)
+        # The steps that are logged: counted from 1, multiples of log_every.
+        due = tf.equal((self.step.value + 1) % self.log_every, 0)
         tf.cond(due, measure, lambda: None)
         return self.feedback_grad_ratio.value
-
-
-def _mean_cross_entropy(labels, logits):
-    return tf.reduce_mean(soft_cross_entropy(targets=labels, logits=logits))
-
-
-def _check_pair(student, teacher):
-    """Refuses a student and a teacher that cannot learn from one another."""
-    shared = {id(v) for v in student.variables} & {
-        id(v) for v in teacher.variables
-    }
-    if student is teacher or shared:
-        raise ValueError(
-            "The student and the teacher share weights; build two models."
-        )
-    classes = {
-        role: getattr(model, "output_shape", (None,))[-1]
-        for role, model in (("student", student), ("teacher", teacher))
-    }
-    if None not in classes.values() and len(set(classes.values())) > 1:
-        raise ValueError(
-            "The student and the teacher must return as many logits; got "
-            f"{classes['student']} and {classes['teacher']}."
-        )

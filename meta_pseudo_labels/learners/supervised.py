@@ -2,8 +2,12 @@
 
 import tensorflow as tf
 
-from meta_pseudo_labels.learners.base import Learner, gradients_of
-from meta_pseudo_labels.losses import soft_cross_entropy
+from meta_pseudo_labels.learners.base import Learner
+from meta_pseudo_labels.learners.passes import (
+    forward,
+    gradients_of,
+    label_probabilities,
+)
 
 
 class Supervised(Learner):
@@ -12,29 +16,23 @@ class Supervised(Learner):
     See `Learner` for the arguments. The batch needs `labeled` and `labels`.
     """
 
+    batch_keys = ("labeled", "labels")
+
     def train_step(self, batch):
         """One update of the student; none where a gradient is not finite."""
+        self.check_batch(batch)
         with tf.GradientTape() as tape:
-            logits = self.student(batch["labeled"], training=True)
-            labels = self.label_probabilities(
-                batch["labels"], classes=logits.shape[-1]
-            )
-            cross_entropy = tf.reduce_mean(
-                soft_cross_entropy(targets=self.smooth(labels), logits=logits)
-            )
+            logits = forward(self.student, batch["labeled"])
+            labels = label_probabilities(batch["labels"], logits)
+            cross_entropy = self.labeled_loss(labels, logits)
         weight_decay = self.weight_decay_loss(self.student)
-        gradients, norm = self.prepare_gradients(
-            gradients_of(tape, cross_entropy, self.student), self.student
+        learning_rate, norm = self.update(
+            self.student,
+            self.optimizer,
+            gradients_of(tape, cross_entropy, self.student),
+            skip_not_finite=True,
         )
-        learning_rate = self.optimizer.learning_rate
-
-        def update():
-            self.optimizer.apply(gradients, self.student.trainable_variables)
-            self.step.assign_add(1)
-
-        # Only the weights and the step stand still: batch norm's moments and
-        # the averages move on all the same (quirk 19).
-        tf.cond(tf.math.is_finite(norm), update, lambda: None)
+        self.step.assign_add(tf.cast(tf.math.is_finite(norm), tf.int64))
         self.average_student()
         return {
             "loss/total": cross_entropy + self.weight_decay * weight_decay,

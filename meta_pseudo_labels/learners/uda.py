@@ -5,15 +5,16 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from meta_pseudo_labels.learners.base import (
-    Learner,
-    check_range,
+from meta_pseudo_labels.learners.base import Learner
+from meta_pseudo_labels.learners.checks import check_range
+from meta_pseudo_labels.learners.passes import (
     concat,
-    forward_without_moments,
+    forward,
     gradients_of,
+    label_probabilities,
     split,
 )
-from meta_pseudo_labels.losses import consistency_loss, soft_cross_entropy
+from meta_pseudo_labels.losses import consistency_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +58,7 @@ class ViewLogits(NamedTuple):
 def forward_views(model, batch, *, update_moments=True):
     """One training-mode call on labeled, weak and strong together (quirk 1)."""
     views = (batch["labeled"], batch["weak"], batch["strong"])
-    inputs = concat(*views)
-    if update_moments:
-        logits = model(inputs, training=True)
-    else:
-        logits = forward_without_moments(model, inputs)
+    logits = forward(model, concat(*views), update_moments=update_moments)
     return ViewLogits(*split(logits, *views))
 
 
@@ -115,32 +112,27 @@ class UDA(Learner):
 
     def train_step(self, batch):
         """One update of the student on both losses."""
+        self.check_batch(batch)
         with tf.GradientTape() as tape:
             logits = forward_views(self.student, batch)
-            labels = self.label_probabilities(
-                batch["labels"], classes=logits.labeled.shape[-1]
-            )
-            cross_entropy = tf.reduce_mean(
-                soft_cross_entropy(
-                    targets=self.smooth(labels), logits=logits.labeled
-                )
-            )
+            labels = label_probabilities(batch["labels"], logits.labeled)
+            cross_entropy = self.labeled_loss(labels, logits.labeled)
             weighted, consistency, uda_logs = consistency_term(
                 self.uda, logits, labels, step=self.step.value
             )
             loss = cross_entropy + weighted
         weight_decay = self.weight_decay_loss(self.student)
-        gradients, norm = self.prepare_gradients(
-            gradients_of(tape, loss, self.student), self.student
+        learning_rate, norm = self.update(
+            self.student,
+            self.optimizer,
+            gradients_of(tape, loss, self.student),
         )
-        learning_rate = self.optimizer.learning_rate
-        self.optimizer.apply(gradients, self.student.trainable_variables)
         self.step.assign_add(1)
         self.average_student()
         return {
             "loss/total": loss + self.weight_decay * weight_decay,
             "loss/cross_entropy": cross_entropy,
-            "loss/weight_dec": weight_decay,
+            "loss/weight_dec": weight_decay,  # The release's own spelling.
             "loss/grad_norm": norm,
             "loss/lr": learning_rate,
             "uda/cross_entropy": consistency,

@@ -10,7 +10,7 @@ def conv_net(name, *, dtype="float64", dropout_rate=0.0):
     """A small smooth conv net with batch norm; tanh keeps differences exact."""
     return keras.Sequential(
         [
-            keras.Input((6, 6, 2), dtype=dtype),
+            keras.Input((6, 6, 2)),
             keras.layers.Conv2D(4, 3, activation="tanh", dtype=dtype),
             keras.layers.BatchNormalization(dtype=dtype),
             keras.layers.Conv2D(4, 3, activation="tanh", dtype=dtype),

@@ -1,0 +1,68 @@
+"""What learners refuse, before any work starts."""
+
+import keras
+import tensorflow as tf
+
+
+def check_one_replica():
+    """Refuses what would train on wrongly scaled gradients, silently."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas > 1:
+        raise ValueError(
+            "Learners train on one device for now; got a strategy of "
+            f"{replicas} replicas. Leave out the strategy's scope."
+        )
+
+
+def check_model(model, *, role):
+    """Refuses a model that cannot be trained here, before any work starts."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"The {role} must be a keras.Model; got {type(model).__name__}."
+        )
+    if not model.built or not model.trainable_variables:
+        raise ValueError(
+            f"The {role} {model.name!r} has no weights to train yet. Start it "
+            "with keras.Input(shape), or call it once on a batch, before "
+            "handing it over."
+        )
+    last = model.layers[-1] if model.layers else None
+    activation = getattr(last, "activation", None)
+    if isinstance(last, keras.layers.Softmax) or activation in (
+        keras.activations.softmax,
+        keras.activations.sigmoid,
+    ):
+        raise ValueError(
+            f"The {role} {model.name!r} must return logits, but its last layer "
+            f"{last.name!r} turns them into probabilities. Remove that."
+        )
+    if model.losses:
+        raise ValueError(
+            f"The {role} {model.name!r} has regularizers, which learners do "
+            "not use. Remove them; give weight_decay to compile() instead."
+        )
+
+
+def check_range(name, value, *, low, high):
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be in [{low}, {high}]; got {value}.")
+
+
+def check_pair(student, teacher):
+    """Refuses a student and a teacher that cannot learn from one another."""
+    shared = {id(v) for v in student.variables} & {
+        id(v) for v in teacher.variables
+    }
+    if student is teacher or shared:
+        raise ValueError(
+            "The student and the teacher share weights; build two models."
+        )
+    classes = {
+        role: getattr(model, "output_shape", (None,))[-1]
+        for role, model in (("student", student), ("teacher", teacher))
+    }
+    if None not in classes.values() and len(set(classes.values())) > 1:
+        raise ValueError(
+            "The student and the teacher must return as many logits; got "
+            f"{classes['student']} and {classes['teacher']}."
+        )

@@ -1,0 +1,89 @@
+"""Passes through a model: inputs, logits, labels and gradients."""
+
+import tensorflow as tf
+
+
+def concat(*inputs):
+    """Joins batches of inputs, which may be nested, along the batch."""
+    return tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *inputs)
+
+
+def split(outputs, *inputs):
+    """Splits the outputs of a joint batch as `concat` joined its inputs."""
+    return tf.split(outputs, [_batch_size(x) for x in inputs])
+
+
+def _batch_size(inputs):
+    first = tf.nest.flatten(inputs)[0]
+    return first.shape[0] or tf.shape(first)[0]
+
+
+def forward(model, inputs, *, update_moments=True):
+    """Training-mode logits, at least float32 whatever the model's policy.
+
+    Args:
+      model: returns logits, [batch, classes].
+      inputs: of the model.
+      update_moments: whether batch norm's moving averages move. The states of
+        random seeds always do, so that dropout stays random.
+    """
+    if update_moments:
+        outputs = model(inputs, training=True)
+    else:
+        outputs, states = model.stateless_call(
+            [v.value for v in model.trainable_variables],
+            [v.value for v in model.non_trainable_variables],
+            inputs,
+            training=True,
+        )
+        for variable, state in zip(
+            model.non_trainable_variables, states, strict=True
+        ):
+            if "float" not in variable.dtype:
+                variable.assign(state)
+    return tf.cast(outputs, float_type(model))
+
+
+def float_type(model):
+    """Type of a model's losses: float64 where its weights are, else float32."""
+    weights = model.trainable_variables[0].dtype
+    return "float64" if weights == "float64" else "float32"
+
+
+def label_probabilities(labels, logits):
+    """Labels as probabilities of the type of the logits, [batch, classes].
+
+    Args:
+      labels: class numbers, [batch] or [batch, 1] integers, or probabilities,
+        [batch, classes] floats.
+      logits: [batch, classes].
+
+    Raises:
+      ValueError: for labels of another shape.
+    """
+    labels, classes = tf.convert_to_tensor(labels), logits.shape[-1]
+    if labels.dtype.is_floating and labels.shape[1:] == [classes]:
+        return tf.cast(labels, logits.dtype)
+    if labels.dtype.is_integer and labels.shape[1:] in ([], [1]):
+        labels = tf.reshape(labels, [-1])
+        in_range = tf.debugging.assert_less(
+            tf.cast(labels, tf.int64),
+            tf.constant(classes, tf.int64),
+            f"A label is not among the {classes} classes of the model.",
+        )
+        with tf.control_dependencies([in_range] if in_range else []):
+            return tf.one_hot(labels, classes, dtype=logits.dtype)
+    raise ValueError(
+        f"labels must be integers, [batch], or floats, [batch, {classes}]; "
+        f"got {labels.dtype.name} of shape {labels.shape}."
+    )
+
+
+def gradients_of(tape, loss, model):
+    """Dense gradients for every trainable weight, zero where unused."""
+    gradients = tape.gradient(
+        loss,
+        [v.value for v in model.trainable_variables],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    return [tf.convert_to_tensor(g) for g in gradients]

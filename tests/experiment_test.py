@@ -1,0 +1,339 @@
+"""A run and its stages, on a small network and a few steps."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_pseudo_labels import experiment as experiment_module
+from meta_pseudo_labels.checkpointing import CheckpointError
+from meta_pseudo_labels.config import Config, ConfigError
+from meta_pseudo_labels.experiment import Experiment
+from meta_pseudo_labels.learners import UDA, MetaPseudoLabels, Supervised
+
+
+def tiny(folder, **settings):
+    """Four steps with everything in them that a step can draw on."""
+    defaults = dict(
+        output_dir=str(folder),
+        model_type="mlp",
+        num_train_steps=4,
+        save_every=2,
+        log_every=1,
+        train_batch_size=4,
+        eval_batch_size=250,
+        uda_data=2,
+        uda_steps=2,
+        uda_threshold=0.0,
+        dense_dropout_rate=0.3,
+        ema_decay=0.9,
+        mpl_student_lr=1.0,
+        mpl_student_lr_wait_steps=1,
+        mpl_student_lr_warmup_steps=1,
+        mpl_teacher_lr=1.0,
+        mpl_teacher_lr_warmup_steps=1,
+        finetune_steps=2,
+        finetune_lr=0.1,
+        progress=False,
+    )
+    return Config(**defaults | settings)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The settings of a finished run; tests leave its folder as it is."""
+    config = tiny(tmp_path_factory.mktemp("trained") / "run")
+    Experiment(config).train()
+    return config
+
+
+def rows(config):
+    with open(f"{config.output_dir}/metrics.jsonl") as file:
+        return [json.loads(line) for line in file]
+
+
+def weights(config):
+    """Every tensor of the latest checkpoint, by its name there."""
+    folder = f"{config.output_dir}/checkpoints"
+    saved = tf.train.load_checkpoint(folder)
+    return {
+        name: saved.get_tensor(name)
+        for name in saved.get_variable_to_shape_map()
+        if "save_counter" not in name and "OBJECT_GRAPH" not in name
+    }
+
+
+def test_training_leaves_settings_logs_and_checkpoints(trained):
+    folder = experiment_module.os.listdir(trained.output_dir)
+    assert sorted(folder) == [
+        "checkpoints",
+        "events",
+        "hparams.json",
+        "metrics.jsonl",
+    ]
+    with open(f"{trained.output_dir}/hparams.json") as file:
+        assert Config(**json.load(file)) == trained
+    assert [row["step"] for row in rows(trained)] == [1, 2, 2, 3, 4, 4]
+    evaluations = [row for row in rows(trained) if "eval/accuracy" in row]
+    assert [row["step"] for row in evaluations] == [2, 4]
+
+
+def test_every_training_step_is_logged_under_the_names_of_the_release(trained):
+    names = {
+        "cross_entropy/student_on_u",
+        "cross_entropy/student_on_l",
+        "cross_entropy/teacher_on_u",
+        "cross_entropy/teacher_on_l",
+        "lr/student",
+        "lr/teacher",
+        "mpl/dot_product",
+        "mpl/moving_dot_product",
+        "mpl/feedback_grad_ratio",
+        "uda/weight",
+        "uda/u_ratio",
+        "uda/l_ratio",
+    }
+    for row in rows(trained):
+        if "eval/accuracy" not in row:
+            assert set(row) == names | {"step"}
+            assert np.all(np.isfinite(list(row.values())))
+
+
+def test_rates_are_scaled_by_the_batch_and_each_has_its_own_wait(trained):
+    """Peak 4/256; the student waits one step, both warm up in one."""
+    steps = [row for row in rows(trained) if "lr/student" in row]
+    assert [row["lr/student"] for row in steps[:2]] == [0, 4 / 256]
+    assert [row["lr/teacher"] for row in steps[:2]] == [4 / 256, 4 / 256]
+
+
+class Killed(Exception):
+    """The power went."""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="mpl"),
+        pytest.param(
+            dict(method="supervised", lr=1.0, model_type="wrn-10-1"),
+            id="batch norm",
+        ),
+    ],
+)
+def test_a_killed_run_goes_on_bit_for_bit(
+    tmp_path, monkeypatch, trained, settings
+):
+    """Killed in step 3, after a checkpoint of step 2."""
+    undisturbed = trained
+    if settings:
+        undisturbed = tiny(tmp_path / "undisturbed", **settings)
+        Experiment(undisturbed).train()
+    config = tiny(tmp_path / "killed", **settings)
+    logger = experiment_module.MetricsLogger
+
+    class Killer(logger):
+        def write(self, scalars):
+            super().write(scalars)
+            if self.step == 3:
+                raise Killed
+
+    with monkeypatch.context() as context:
+        context.setattr(experiment_module, "MetricsLogger", Killer)
+        with pytest.raises(Killed):
+            Experiment(config).train()
+    assert rows(config)[-1]["step"] == 3
+
+    Experiment(config).train()
+
+    assert rows(config) == rows(undisturbed)
+    got, want = weights(config), weights(undisturbed)
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+
+
+def test_a_finished_run_is_left_alone(trained):
+    before = weights(trained), rows(trained)
+    Experiment(trained).train()
+    after = weights(trained), rows(trained)
+    assert before[1] == after[1]
+    for name, value in before[0].items():
+        np.testing.assert_array_equal(after[0][name], value)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run through all stages, and what `evaluate` returned before and after
+    finetuning."""
+    config = tiny(tmp_path_factory.mktemp("finished") / "run")
+    experiment = Experiment(config)
+    experiment.train()
+    before = experiment.evaluate()
+    experiment.finetune()
+    after = experiment.evaluate()
+    experiment.export()
+    return config, before, after
+
+
+def test_evaluation_knows_all_networks_there_are(finished):
+    config, before, after = finished
+    assert list(before) == ["student", "student_raw", "teacher"]
+    assert list(after) == ["student", "student_raw", "teacher", "finetuned"]
+    assert {name: after[name] for name in before} == before
+    assert all(0 <= value <= 1 for value in after.values())
+    with open(f"{config.output_dir}/eval.json") as file:
+        assert json.load(file) == after
+
+
+def test_stages_can_be_started_from_the_folder_alone(finished):
+    config, _, after = finished
+    assert Experiment(config).evaluate() == after
+
+
+def test_training_evaluated_the_average_of_the_student(finished):
+    config, _, after = finished
+    last = rows(config)[-1]
+    assert last["eval/accuracy"] == pytest.approx(after["student"])
+
+
+def test_the_export_is_the_finetuned_student(finished):
+    config, _, after = finished
+    experiment = Experiment(config)
+    served = tf.saved_model.load(f"{config.output_dir}/saved_model")
+    answers = served.signatures["serving_default"](
+        images=tf.constant(experiment.data.test_images)
+    )
+    right = answers["classes"].numpy() == experiment.data.test_labels
+    assert np.mean(right) == pytest.approx(after["finetuned"])
+    logits = experiment.finetuned(next(iter(experiment.test_dataset))[0])
+    np.testing.assert_allclose(
+        answers["probabilities"][:250], tf.nn.softmax(logits), rtol=1e-4
+    )
+
+
+def test_an_export_is_not_overwritten(finished):
+    config, _, _ = finished
+    with pytest.raises(ConfigError, match="saved_model exists"):
+        Experiment(config).export()
+
+
+def test_finetuning_starts_from_the_averages(tmp_path, trained):
+    """At rate 0 an mlp comes out as it went in."""
+    config = dataclasses.replace(trained, finetune_lr=0.0)
+    experiment = Experiment(config)
+    experiment.output_dir = str(tmp_path)  # Leaves the shared run as it is.
+    experiment.trained_learner = trained_learner = lambda: _restored(trained)
+    experiment.finetune()
+    images = next(iter(experiment.test_dataset))[0]
+    np.testing.assert_allclose(
+        experiment.finetuned(images),
+        trained_learner()(images),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def _restored(config):
+    return Experiment(config).trained_learner()
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        (dict(method="supervised"), Supervised),
+        (dict(method="uda"), UDA),
+        (dict(method="mpl", teacher_model_type="wrn-10-1"), MetaPseudoLabels),
+    ],
+)
+def test_settings_reach_the_learner(tmp_path, settings, kind):
+    config = tiny(
+        tmp_path,
+        **settings,
+        label_smoothing=0.15,
+        ema_start=3,
+        weight_decay=0.25,
+        grad_bound=5.0,
+        seed=3,
+        uda_weight=8.0,
+        uda_temp=0.5,
+    )
+    learner = Experiment(config).learner
+    assert type(learner) is kind
+    assert learner.label_smoothing == 0.15
+    assert learner.weight_decay == 0.25
+    assert learner.grad_bound == 5.0
+    assert learner.log_every == 1
+    assert learner.seed == 3
+    assert (learner.student_ema.decay, learner.student_ema.start) == (0.9, 3)
+    if kind is not Supervised:
+        assert learner.uda.weight == 8.0
+        assert learner.uda.ramp_steps == 2
+        assert learner.uda.temperature == 0.5
+        assert learner.uda.threshold == 0.0
+        assert learner.uda.num_train_steps == 4
+    if kind is MetaPseudoLabels:
+        assert len(learner.teacher.variables) > len(learner.student.variables)
+
+
+def test_the_seed_decides_the_initial_weights(tmp_path):
+    first, again, other = (
+        Experiment(tiny(tmp_path, seed=seed)).learner.student.get_weights()
+        for seed in (1, 1, 2)
+    )
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (dict(num_labeled=41), "num_labeled is 41"),
+        (dict(num_labeled=5000), "num_labeled is 5000"),
+        (dict(num_labeled=1297), "no unlabeled images left"),
+    ],
+)
+def test_data_that_cannot_be_had_writes_nothing(tmp_path, settings, words):
+    config = tiny(tmp_path / "run", **settings)
+    with pytest.raises(ConfigError, match=words):
+        Experiment(config).train()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_labels_are_fine_for_supervised(tmp_path):
+    config = tiny(
+        tmp_path / "run",
+        method="supervised",
+        num_labeled=1297,
+        num_train_steps=1,
+    )
+    Experiment(config).train()
+    assert rows(config)[-1]["step"] == 1
+
+
+@pytest.mark.parametrize("stage", ["finetune", "evaluate", "export"])
+def test_later_stages_need_a_trained_run(tmp_path, stage):
+    with pytest.raises(ConfigError, match="does not exist: train there first"):
+        getattr(Experiment(tiny(tmp_path / "absent")), stage)()
+    with pytest.raises(CheckpointError, match="holds no checkpoint: train"):
+        getattr(Experiment(tiny(tmp_path)), stage)()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_settings_are_refused_before_any_work(trained):
+    changed = dataclasses.replace(trained, uda_data=3, seed=1)
+    with pytest.raises(ConfigError, match="seed was 0, is now 1; uda_data"):
+        Experiment(changed)
+
+
+def test_a_bar_is_shown_on_a_terminal_only(tmp_path, monkeypatch):
+    for terminal in (True, False):
+        monkeypatch.setattr(
+            experiment_module, "on_terminal", lambda answer=terminal: answer
+        )
+        wanted = Experiment(tiny(tmp_path, progress=True))._progress()
+        silent = Experiment(tiny(tmp_path, progress=False))._progress()
+        assert len(wanted) == terminal
+        assert silent == []

@@ -1,0 +1,195 @@
+"""The command line: one flag per setting."""
+
+import dataclasses
+import json
+
+import pytest
+from absl import flags
+
+from meta_pseudo_labels.config import Config, ConfigError
+from meta_pseudo_labels.flags import (
+    config_from_flagfile,
+    config_from_flags,
+    define_flags,
+)
+
+FIELDS = dataclasses.fields(Config)
+
+
+def defined():
+    values = flags.FlagValues()
+    define_flags(values)
+    return values
+
+
+def parse(*arguments):
+    values = defined()
+    values(["main.py", *arguments])
+    return config_from_flags(values)
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A folder with the settings of a run."""
+    config = Config(
+        output_dir="where it was trained",
+        method="uda",
+        lr=0.3,
+        teacher_model_type="mlp",
+        finetune_lr=0.5,
+        progress=False,
+    )
+    (tmp_path / "hparams.json").write_text(config.to_json())
+    return tmp_path
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_every_setting_has_a_flag_with_its_help_and_default(field):
+    flag = defined()[field.name]
+    assert flag.default == field.default
+    assert flag.help.startswith(field.metadata["help"])
+    for choice in field.metadata["choices"] or ():
+        assert choice is None or choice in flag.help
+
+
+def test_help_lists_every_setting():
+    """Also without --helpfull, which buries them among absl's own."""
+    listed = defined().main_module_help()
+    for field in FIELDS:
+        assert f"--{field.name}:" in listed or f"]{field.name}:" in listed
+
+
+def test_no_flag_is_a_default_run():
+    assert parse() == Config()
+
+
+def test_flags_arrive_with_their_types():
+    config = parse(
+        "--lr=1",
+        "--seed=7",
+        "--noprogress",
+        "--method=uda",
+        "--output_dir=runs/a b",
+        "--teacher_model_type=mlp",
+    )
+    assert config == Config(
+        lr=1.0,
+        seed=7,
+        progress=False,
+        method="uda",
+        output_dir="runs/a b",
+        teacher_model_type="mlp",
+    )
+    assert isinstance(config.lr, float)
+
+
+@pytest.mark.parametrize(
+    "argument", ["--train_batch_size=four", "--lr=fast", "--progress=maybe"]
+)
+def test_values_of_another_type_are_named(argument):
+    name, value = argument.removeprefix("--").split("=")
+    with pytest.raises(flags.Error) as caught:
+        parse(argument)
+    assert name in str(caught.value) and value in str(caught.value)
+
+
+def test_unknown_flags_are_named():
+    with pytest.raises(flags.Error, match="num_train_step"):
+        parse("--num_train_step=3")
+
+
+def test_values_out_of_range_are_refused():
+    with pytest.raises(ConfigError, match="--train_batch_size=-4"):
+        parse("--train_batch_size=-4")
+
+
+def test_the_command_line_wins_over_the_flagfile_before_it(tmp_path):
+    base, recipe = tmp_path / "base.flags", tmp_path / "recipe.flags"
+    base.write_text("# Base.\n--lr=0.1\n--seed=1\n--uda_data=2\n")
+    recipe.write_text(f"--flagfile={base}\n--lr=0.2\n--seed=2\n")
+    config = parse(f"--flagfile={recipe}", "--lr=0.3")
+    assert (config.lr, config.seed, config.uda_data) == (0.3, 2, 2)
+
+
+def test_later_stages_take_the_settings_of_the_run(run_folder):
+    config = parse("--task_mode=eval", f"--output_dir={run_folder}")
+    assert config == Config(
+        task_mode="eval",
+        output_dir=str(run_folder),
+        method="uda",
+        lr=0.3,
+        teacher_model_type="mlp",
+        finetune_lr=0.5,
+        progress=False,
+    )
+
+
+def test_later_stages_let_the_command_line_win(run_folder):
+    config = parse(
+        "--task_mode=finetune",
+        f"--output_dir={run_folder}",
+        "--finetune_lr=1e-5",  # The default, but said out loud.
+    )
+    assert config.finetune_lr == 1e-5
+    assert config.lr == 0.3
+
+
+def test_training_takes_nothing_from_the_folder(run_folder):
+    config = parse(f"--output_dir={run_folder}")
+    assert config == Config(output_dir=str(run_folder))
+
+
+def test_settings_of_other_versions_are_passed_over(run_folder):
+    path = run_folder / "hparams.json"
+    path.write_text(json.dumps({"lr": 0.4, "abolished": 1}))
+    config = parse("--task_mode=eval", f"--output_dir={run_folder}")
+    assert config.lr == 0.4
+
+
+def test_saved_settings_out_of_range_are_refused(run_folder):
+    (run_folder / "hparams.json").write_text('{"lr": "high"}')
+    with pytest.raises(ConfigError, match="--lr=high"):
+        parse("--task_mode=eval", f"--output_dir={run_folder}")
+
+
+def test_a_flagfile_gives_a_config(tmp_path):
+    path = tmp_path / "run.flags"
+    path.write_text("--lr=0.2\n--method=uda\n")
+    config = config_from_flagfile(path, lr=0.3, output_dir="runs/x")
+    assert config == Config(lr=0.3, method="uda", output_dir="runs/x")
+
+
+RECIPES = ("digits_supervised", "digits_uda", "digits_mpl")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_recipes_in_the_repository_are_valid(name, monkeypatch, request):
+    """They name one another relative to the checkout, where users stand."""
+    monkeypatch.chdir(request.config.rootpath)
+    config = config_from_flagfile(f"flags/{name}.flags")
+    assert config.method == name.removeprefix("digits_")
+    assert config.num_labeled == 40
+
+
+def test_the_controls_differ_from_the_method_only_where_they_must(
+    monkeypatch, request
+):
+    """One teacher's settings for uda and mpl, one data set for all."""
+    monkeypatch.chdir(request.config.rootpath)
+    supervised, uda, mpl = (
+        dataclasses.asdict(config_from_flagfile(f"flags/{name}.flags"))
+        for name in RECIPES
+    )
+    own = ("method", "lr", "num_warmup_steps")
+
+    def differences(a, b):
+        return {
+            name
+            for name in a
+            if a[name] != b[name]
+            and not name.startswith("mpl_")
+            and name not in own
+        }
+
+    assert differences(uda, mpl) == set()
+    assert all(name.startswith("uda_") for name in differences(supervised, mpl))

@@ -1,0 +1,245 @@
+"""main.py as users start it: whole runs, and whatever they may mistype."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+from meta_pseudo_labels.config import Config
+from meta_pseudo_labels.flags import define_flags
+
+TINY = (
+    "--method=mpl",
+    "--model_type=mlp",
+    "--num_train_steps=4",
+    "--save_every=2",
+    "--log_every=1",
+    "--train_batch_size=4",
+    "--uda_data=2",
+    "--ema_decay=0.9",
+    "--finetune_steps=2",
+)
+
+# What TensorFlow and its libraries say as they start, with no way to stop it.
+_STARTUP = re.compile(r"WARNING: All log messages before absl|[IWE]\d{4} ")
+
+
+def start(checkout, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "main.py", *arguments],
+        cwd=checkout,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+
+
+def finish(process):
+    """Status, output, and the lines on stderr that are not TensorFlow's."""
+    output, errors = process.communicate(timeout=120)
+    lines = [line for line in errors.splitlines() if not _STARTUP.match(line)]
+    return process.returncode, output, lines
+
+
+def test_a_run_from_training_to_a_served_model(tmp_path, request):
+    """Each stage in a process of its own, from the folder alone."""
+    checkout, folder = request.config.rootpath, tmp_path / "run"
+
+    def stage(task_mode, *settings):
+        return start(
+            checkout,
+            f"--task_mode={task_mode}",
+            f"--output_dir={folder}",
+            *settings,
+        )
+
+    def output_of(process):
+        status, output, errors = finish(process)
+        assert (status, errors) == (0, [])
+        return output
+
+    assert output_of(stage("train", *TINY)).startswith(f"Trained: {folder}")
+    assert output_of(stage("finetune")).startswith(f"Finetuned: {folder}")
+    evaluating, exporting = stage("eval"), stage("export")
+    table = output_of(evaluating)
+    assert output_of(exporting) == f"Exported: {folder}/saved_model\n"
+
+    accuracies = json.loads((folder / "eval.json").read_text())
+    printed = dict(line.split() for line in table.splitlines())
+    assert list(printed) == ["student", "student_raw", "teacher", "finetuned"]
+    for network, accuracy in accuracies.items():
+        assert float(printed[network]) == pytest.approx(accuracy, abs=1e-4)
+    served = tf.saved_model.load(str(folder / "saved_model"))
+    answers = served.signatures["serving_default"](
+        images=tf.zeros([3, 8, 8, 3], tf.uint8)
+    )
+    assert answers["labels"].shape == [3]
+    np.testing.assert_allclose(
+        np.sum(answers["probabilities"], axis=-1), np.ones(3), rtol=1e-5
+    )
+
+
+def test_errors_reach_the_shell(tmp_path, request):
+    """A message on stderr, a status other than 0, and no folder."""
+    folder = tmp_path / "run"
+    cases = {
+        ("--dataset=mnist",): "Error: --dataset=mnist is unknown; use one of:",
+        ("--num_train_step=4",): "Unknown command line flag 'num_train_step'",
+    }
+    processes = [
+        start(request.config.rootpath, f"--output_dir={folder}", *arguments)
+        for arguments in cases
+    ]
+    for process, words in zip(processes, cases.values(), strict=True):
+        status, output, errors = finish(process)
+        assert status == 1
+        assert output == ""
+        assert words in errors[0]
+        assert "Traceback" not in "".join(errors)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def main(request):
+    """main.py's main() on a command line, in this process."""
+    path = request.config.rootpath / "main.py"
+    spec = importlib.util.spec_from_file_location("main_under_test", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    define_flags()
+
+    def call(*arguments):
+        module.main(flags.FLAGS(["main.py", *arguments]))
+
+    yield call
+    for name in Config.__dataclass_fields__:
+        delattr(flags.FLAGS, name)
+
+
+def refusal(call, *arguments):
+    """What main() tells the user as it gives up: one line."""
+    with pytest.raises(SystemExit) as caught:
+        call(*arguments)
+    message = caught.value.code
+    assert isinstance(message, str)  # Python prints it and exits with 1.
+    assert message.startswith("Error: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--dataset=mnist", "--dataset=mnist is unknown; use one of: digits."),
+        ("--dataset=", "--dataset= is unknown"),
+        ("--model_type=vgg", "Unknown model_type 'vgg'. Known: mlp, wrn-"),
+        ("--model_type=wrn-11-1", "6n + 4"),
+        ("--teacher_model_type=vgg", "Unknown model_type 'vgg'"),
+        ("--task_mode=predict", "--task_mode=predict is unknown"),
+        ("--method=fixmatch", "use one of: supervised, uda, mpl."),
+        ("--mpl_feedback=both", "--mpl_feedback=both is unknown"),
+        ("--mpl_pseudo_labels=hard", "works with pseudo_labels in ('soft',)"),
+        ("--lr_decay_type=linear", "--lr_decay_type=linear is unknown"),
+        ("--lr_decay_type=cosine", "Lengthen the run or shorten these."),
+        ("--train_batch_size=-4", "-4 is too small; at least 1."),
+        ("--train_batch_size=0", "--train_batch_size=0 is too small"),
+        ("--eval_batch_size=-1", "--eval_batch_size=-1 is too small"),
+        ("--uda_data=0", "--uda_data=0 is too small; at least 1."),
+        ("--num_train_steps=-1", "--num_train_steps=-1 is too small"),
+        ("--save_every=0", "--save_every=0 is too small"),
+        ("--augment_magnitude=31", "is too large; at most 30."),
+        ("--seed=-1", "--seed=-1 is too small; at least 0."),
+        ("--seed=4294967296", "is too large; at most 4294967295."),
+        ("--mpl_student_lr=nan", "must be a finite number."),
+        ("--grad_bound=inf", "--grad_bound=inf must be a finite number."),
+        ("--dense_dropout_rate=1", "is too large; at most 0.99."),
+        ("--ema_decay=1", "is too large; at most 0.999999."),
+        ("--num_labeled=41", "num_labeled is 41; give a positive multiple"),
+        ("--num_labeled=2000", "num_labeled is 2000"),
+        ("--num_labeled=1297", "no unlabeled images left"),
+        ("mpl", "Unexpected argument 'mpl'; settings are flags"),
+        ("--output_dir=", "--output_dir is missing"),
+    ],
+)
+def test_what_cannot_be_meant_is_named_and_writes_nothing(
+    tmp_path, monkeypatch, main, argument, words
+):
+    monkeypatch.chdir(tmp_path)
+    assert words in refusal(main, "--output_dir=run", *TINY, argument)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_output_dir_is_named(tmp_path, monkeypatch, main):
+    monkeypatch.chdir(tmp_path)
+    for stage in ("train", "finetune", "eval", "export"):
+        message = refusal(main, *TINY, f"--task_mode={stage}")
+        assert "--output_dir is missing: name the folder" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_dir_that_is_a_file_is_left_alone(tmp_path, main):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for path in (file, file / "run"):
+        message = refusal(main, f"--output_dir={path}", *TINY)
+        assert f"--output_dir={path}: {file} is a file" in message
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("stage", ["finetune", "eval", "export"])
+def test_later_stages_need_a_trained_run(tmp_path, main, stage):
+    folder, absent = tmp_path / "empty", tmp_path / "absent"
+    folder.mkdir()
+    for path, words in (
+        (absent, "does not exist: train there first"),
+        (folder, "holds no checkpoint: train there first"),
+    ):
+        message = refusal(
+            main, *TINY, f"--task_mode={stage}", f"--output_dir={path}"
+        )
+        assert f"{path} {words}" in message
+    assert not absent.exists()
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", ["train", "eval"])
+def test_changed_settings_of_a_run_are_named(tmp_path, main, stage):
+    settings = Config(output_dir=str(tmp_path), uda_data=5).to_json()
+    (tmp_path / "hparams.json").write_text(settings)
+    message = refusal(
+        main,
+        f"--output_dir={tmp_path}",
+        f"--task_mode={stage}",
+        "--uda_data=6",
+        "--seed=1",
+    )
+    assert "seed was 0, is now 1; uda_data was 5, is now 6." in message
+    assert "or another --output_dir" in message
+    assert [p.name for p in tmp_path.iterdir()] == ["hparams.json"]
+
+
+def test_settings_that_cannot_be_read_are_named(tmp_path, main):
+    (tmp_path / "hparams.json").write_text("{")
+    for stage in ("train", "eval"):
+        message = refusal(
+            main, *TINY, f"--output_dir={tmp_path}", f"--task_mode={stage}"
+        )
+        assert f"{tmp_path}/hparams.json cannot be read" in message
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path, main, capsys):
+    """As when someone deletes hparams.json to get past its check."""
+    folder = f"--output_dir={tmp_path}"
+    main(folder, *TINY, "--num_train_steps=1")
+    (tmp_path / "hparams.json").unlink()
+    message = refusal(main, folder, *TINY, "--method=uda")
+    assert f"{tmp_path}/checkpoints/step-1 is of another model" in message
+    assert "Trained" in capsys.readouterr().out
