@@ -5,26 +5,43 @@
 Run it again with --task_mode=finetune, eval or export.
 """
 
+import contextlib
 import os
 import sys
 
-# TensorFlow reads this as it is imported; its start-up notes drown our lines.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 from absl import app, logging
 
-from meta_pseudo_labels.checkpointing import CheckpointError
-from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.experiment import Experiment
-from meta_pseudo_labels.flags import config_from_flags, define_flags
+
+@contextlib.contextmanager
+def quiet_start():
+    """Keeps TensorFlow's notes at start-up from drowning our own lines.
+
+    It writes some of them past Python and whatever the level of its logs.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+with quiet_start():
+    from meta_pseudo_labels.checkpointing import CheckpointError
+    from meta_pseudo_labels.config import ConfigError
+    from meta_pseudo_labels.experiment import Experiment
+    from meta_pseudo_labels.flags import config_from_flags, define_flags
 
 
 def run(config):
     """Runs the task that the settings name, and says what it left."""
     experiment = Experiment(config)
     if config.task_mode == "train":
-        experiment.train()
-        print(f"Trained: {config.output_dir}. Next: --task_mode=finetune.")
+        done = "Trained" if experiment.train() else "Was trained already"
+        print(f"{done}: {config.output_dir}. Next: --task_mode=finetune.")
     elif config.task_mode == "finetune":
         experiment.finetune()
         print(f"Finetuned: {config.output_dir}. Next: --task_mode=eval.")

@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import tensorflow as tf
@@ -28,6 +28,8 @@ import meta_pseudo_labels
 from meta_pseudo_labels import reports
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.flags import config_from_flagfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Name in the table: the flagfile and what differs from it.
 RUNS = {
@@ -42,7 +44,8 @@ RUNS = {
 
 def main():
     arguments = _parse_arguments()
-    path = pathlib.Path(arguments.json)
+    path = arguments.json.resolve()
+    os.chdir(ROOT)  # Where flagfiles name one another from.
     path.parent.mkdir(parents=True, exist_ok=True)
     for seed in range(arguments.first_seed, arguments.seeds):
         for run in arguments.runs:
@@ -58,6 +61,8 @@ def main():
         for row in _find(_read(path), run, _settings(run, seed, arguments))
     ]
     print(_table(rows))
+    revisions = {str(row["revision"]) for row in rows}
+    print(f"Code at {', '.join(sorted(revisions))}.")
 
 
 def _parse_arguments():
@@ -66,7 +71,11 @@ def _parse_arguments():
     parser.add_argument("--first_seed", type=int, default=0)
     parser.add_argument("--num_labeled", type=int, default=40)
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
-    parser.add_argument("--json", default="benchmarks/results/digits.jsonl")
+    parser.add_argument(
+        "--json",
+        type=pathlib.Path,
+        default=ROOT / "benchmarks" / "results" / "digits.jsonl",
+    )
     return parser.parse_args()
 
 
@@ -84,9 +93,16 @@ def _read(path):
 
 
 def _find(rows, run, settings):
-    """The recorded rows of a run under just these settings."""
+    """The recorded rows of a run under these settings.
+
+    Settings that a row does not know came later, and did not count for it.
+    """
     wanted = dataclasses.asdict(settings)
-    return [r for r in rows if r["run"] == run and r["settings"] == wanted]
+    return [
+        row
+        for row in rows
+        if row["run"] == run and row["settings"].items() <= wanted.items()
+    ]
 
 
 def _measure(run, settings):

@@ -18,12 +18,12 @@ import subprocess
 import sys
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from absl import logging
 
-from meta_pseudo_labels import data, reports
+from meta_pseudo_labels import ConfigError, data, reports
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.flags import config_from_flagfile
 
@@ -36,8 +36,12 @@ def main():
     arguments = _parse_arguments()
     logging.set_verbosity(logging.WARNING)
     os.chdir(ROOT)  # Where flagfiles name one another from.
+    try:
+        configs = [_config(method, arguments) for method in METHODS]
+    except ConfigError as error:
+        sys.exit(f"Error: {error}")
     folder = _fresh_folder(arguments.output_dir)
-    runs = {method: _train(method, folder, arguments) for method in METHODS}
+    runs = {config.method: _train(config) for config in configs}
     results = [result for _, result in runs.values()]
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     experiment, _ = runs["mpl"]
@@ -63,10 +67,22 @@ def _parse_arguments():
     return arguments
 
 
+def _config(method, arguments):
+    config = config_from_flagfile(
+        f"flags/digits_{method}.flags",
+        output_dir=str(arguments.output_dir / method),
+        seed=arguments.seed,
+    )
+    if arguments.num_train_steps:
+        config = _shorten(config, arguments.num_train_steps)
+    return config
+
+
 def _fresh_folder(folder):
     """An empty folder, in place of an earlier demo's but of nothing else."""
     if (folder / MARKER).exists():
-        shutil.rmtree(folder)
+        for name in METHODS:
+            shutil.rmtree(folder / name, ignore_errors=True)
     elif folder.exists() and any(folder.iterdir()):
         sys.exit(
             f"Error: --output_dir={folder} holds files that no demo wrote; "
@@ -77,25 +93,22 @@ def _fresh_folder(folder):
     return folder
 
 
-def _train(method, folder, arguments):
-    """Trains one method; the MPL student is finetuned too."""
-    config = config_from_flagfile(
-        f"flags/digits_{method}.flags",
-        output_dir=str(folder / method),
-        seed=arguments.seed,
-    )
-    if arguments.num_train_steps:
-        config = _shorten(config, arguments.num_train_steps)
-    print(f"{method}: {config.num_train_steps} steps", flush=True)
+def _train(config):
+    """Trains one method; the MPL student is finetuned too.
+
+    Returns:
+      The experiment, and its row of results.json.
+    """
+    print(f"{config.method}: {config.num_train_steps} steps", flush=True)
     experiment = Experiment(config)
     start = time.monotonic()
     experiment.train()
-    if method == "mpl":
+    if config.method == "mpl":
         experiment.finetune()
     seconds = time.monotonic() - start
     accuracies = experiment.evaluate()
     result = {
-        "method": method,
+        "method": config.method,
         "labels": config.num_labeled,
         "seed": config.seed,
         "test_accuracy": accuracies.get("finetuned", accuracies["student"]),
@@ -172,7 +185,9 @@ def _draw(runs, predictions, folder):
     original = images.unlabeled_images[:12]
     weak = data.weak_view(images.spec)(original, [0, 0])
     strong = data.strong_view(
-        images.spec, magnitude=experiment.config.augment_magnitude
+        images.spec,
+        magnitude=experiment.config.augment_magnitude,
+        cutout_share=experiment.config.augment_cutout,
     )(weak, [0, 1])
     reports.view_sheet(
         folder / "views.png",

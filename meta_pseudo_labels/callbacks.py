@@ -7,8 +7,22 @@ import sys
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels.run_folder import write_whole
 
-class MetricsLogger(keras.callbacks.Callback):
+
+class _AtStep(keras.callbacks.Callback):
+    """A callback that knows the step of the run, across `fit`s.
+
+    The step is the student's optimizer's: it is restored with a checkpoint and
+    stands still where an update was skipped.
+    """
+
+    @property
+    def step(self):
+        return int(self.model.optimizer.iterations.numpy())
+
+
+class MetricsLogger(_AtStep):
     """Writes scalars to metrics.jsonl and as TensorBoard events.
 
     One JSON object a line: the step and the logged scalars by name. Evaluations
@@ -17,23 +31,24 @@ class MetricsLogger(keras.callbacks.Callback):
     checkpoint would come twice.
 
     Args:
-      folder: an existing folder.
+      folder: made where it does not exist.
       every: steps between two logged steps.
     """
 
     def __init__(self, folder, *, every):
         super().__init__()
         self.folder = folder
+        self.path = os.path.join(folder, "metrics.jsonl")
         self.every = every
 
     def on_train_begin(self, logs=None):
-        self.step = int(self.model.step.numpy())
-        self.path = f"{self.folder}/metrics.jsonl"
+        os.makedirs(self.folder, exist_ok=True)
         _drop_rows_after(self.step, self.path)
-        self.events = tf.summary.create_file_writer(f"{self.folder}/events")
+        self.events = tf.summary.create_file_writer(
+            os.path.join(self.folder, "events")
+        )
 
     def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
         if self.step % self.every == 0:
             self.write(logs)
 
@@ -55,25 +70,31 @@ class MetricsLogger(keras.callbacks.Callback):
         scalars = {name: float(value) for name, value in scalars.items()}
         if not scalars:
             return
-        row = {"step": self.step, **scalars}
         with open(self.path, "a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps({"step": self.step, **scalars}) + "\n")
         with self.events.as_default(step=self.step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
 
 
 def _drop_rows_after(step, path):
-    """Rewrites a metrics.jsonl without rows beyond a step, or cut short."""
+    """Rewrites a metrics.jsonl without rows beyond a step, or unreadable."""
     if not os.path.exists(path):
         return
     with open(path) as file:
-        rows = [row for row in file if row.endswith("\n")]
-    with open(path, "w") as file:
-        file.writelines(row for row in rows if json.loads(row)["step"] <= step)
+        kept = [row for row in file if _step_of(row) <= step]
+    write_whole(path, "".join(kept))
 
 
-class Progress(keras.callbacks.Callback):
+def _step_of(row):
+    """The step of a row; past every step where a kill cut the row short."""
+    try:
+        return json.loads(row)["step"]
+    except (KeyError, TypeError, ValueError):
+        return float("inf")
+
+
+class Progress(_AtStep):
     """Keras's progress bar over the whole run, with a few scalars only.
 
     Args:
@@ -87,24 +108,18 @@ class Progress(keras.callbacks.Callback):
         self.names = names
 
     def on_train_begin(self, logs=None):
-        self.step = int(self.model.step.numpy())
         self.accuracy = []
         self.bar = keras.utils.Progbar(
             self.steps, stateful_metrics=[*self.names.values(), "accuracy"]
         )
 
     def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
         shown = [
             (label, logs[name])
             for name, label in self.names.items()
             if name in logs
         ]
-        self.bar.update(
-            self.step,
-            shown + self.accuracy,
-            finalize=False,
-        )
+        self.bar.update(self.step, shown + self.accuracy, finalize=False)
 
     def on_epoch_end(self, epoch, logs=None):
         if "val_accuracy" in logs:
@@ -114,23 +129,19 @@ class Progress(keras.callbacks.Callback):
         self.bar.update(self.step, self.accuracy, finalize=True)
 
 
-class StopAtStep(keras.callbacks.Callback):
+class StopAtStep(_AtStep):
     """Ends training at a step, also in the middle of an epoch."""
 
     def __init__(self, step):
         super().__init__()
         self.last_step = step
 
-    def on_train_begin(self, logs=None):
-        self.step = int(self.model.step.numpy())
-
     def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
         if self.step >= self.last_step:
             self.model.stop_training = True
 
 
-class SaveCheckpoint(keras.callbacks.Callback):
+class SaveCheckpoint(_AtStep):
     """Saves a checkpoint at the end of every epoch of `fit`.
 
     Args:
@@ -142,7 +153,7 @@ class SaveCheckpoint(keras.callbacks.Callback):
         self.manager = manager
 
     def on_epoch_end(self, epoch, logs=None):
-        self.manager.save(checkpoint_number=int(self.model.step.numpy()))
+        self.manager.save(checkpoint_number=self.step)
 
 
 def on_terminal():

@@ -64,5 +64,28 @@ def restore_latest(manager):
     return int(manager.checkpoint.learner.step.numpy())
 
 
+def save_weights(model, path):
+    """Writes a Keras model's weights, whole or not at all."""
+    folder, name = os.path.split(path)
+    scratch = os.path.join(folder, f"part-{name}")  # Keras wants the ending.
+    model.save_weights(scratch)
+    os.replace(scratch, path)
+
+
+def load_weights(model, path):
+    """Reads a Keras model's weights.
+
+    Raises:
+      CheckpointError: where the file is damaged or of another model.
+    """
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as weights of {model.name!r}: "
+            f"{_first_line(error)} Delete it, and finetune again."
+        ) from error
+
+
 def _first_line(error):
     return str(error).strip().split("\n")[0][:200]

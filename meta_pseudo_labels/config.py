@@ -8,7 +8,6 @@ of each field. Batch sizes are global, durations are in steps.
 import dataclasses
 import json
 import math
-import os
 import types
 import typing
 
@@ -23,21 +22,6 @@ from meta_pseudo_labels.schedules import DECAYS
 
 TASK_MODES = ("train", "finetune", "eval", "export")
 METHODS = ("supervised", "uda", "mpl")
-HPARAMS = "hparams.json"
-
-# What may change between the stages of a run, without making it another run.
-FREE_SETTINGS = frozenset(
-    {
-        "task_mode",
-        "output_dir",
-        "eval_batch_size",
-        "finetune_lr",
-        "finetune_steps",
-        "finetune_batch_size",
-        "save_every",
-        "progress",
-    }
-)
 
 
 class ConfigError(ValueError):
@@ -60,7 +44,7 @@ class Config:
         None, "Folder of the run: checkpoints, logs, results."
     )
     method: str = _setting(
-        "mpl", "supervised and uda are controls.", choices=METHODS
+        "mpl", "The learner; supervised and uda are controls.", choices=METHODS
     )
     seed: int = _setting(
         0,
@@ -83,6 +67,12 @@ class Config:
     )
     augment_magnitude: int = _setting(
         5, "Strength of RandAugment in strong views.", low=0, high=30
+    )
+    augment_cutout: float = _setting(
+        0.5,
+        "Side of the cutout in strong views, as a share of the image's.",
+        low=0,
+        high=1,
     )
 
     # Models.
@@ -156,6 +146,14 @@ class Config:
         "Kind of pseudo labels; by default what the estimator works with.",
         choices=(None, *PSEUDO_LABELS),
     )
+    mpl_baseline_decay: float = _setting(
+        0.99, "Decay of the feedback's moving average.", low=0, high=1
+    )
+    mpl_update_teacher_moments: bool = _setting(
+        True,
+        "Keep moving averages of the teacher's batch norm. The release does "
+        "not, so its teacher is of no use in inference mode.",
+    )
     mpl_student_lr: float = _setting(
         0.1, "Peak learning rate of the student, per 256 labeled.", low=0
     )
@@ -219,47 +217,6 @@ class Config:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
-def saved_settings(output_dir):
-    """The settings of the run in a folder, a dict; empty where there is none.
-
-    Raises:
-      ConfigError: where its hparams.json cannot be read.
-    """
-    path = os.path.join(output_dir or "", HPARAMS)
-    if not output_dir or not os.path.exists(path):
-        return {}
-    try:
-        with open(path) as file:
-            settings = json.load(file)
-        if not isinstance(settings, dict):
-            raise ValueError(f"it holds a {type(settings).__name__}")
-        return settings
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path} cannot be read as the settings of a run: {error}"
-        ) from error
-
-
-def check_same_training(config):
-    """Refuses to go on with a run under settings other than its own.
-
-    Raises:
-      ConfigError: with each setting that differs from the saved ones.
-    """
-    saved = saved_settings(config.output_dir)
-    differences = []
-    for field in dataclasses.fields(config):
-        now = getattr(config, field.name)
-        before = saved.get(field.name, now)
-        if field.name not in FREE_SETTINGS and before != now:
-            differences.append(f"{field.name} was {before}, is now {now}")
-    if differences:
-        raise ConfigError(
-            f"{config.output_dir} holds a run with other settings: "
-            f"{'; '.join(differences)}. Use these, or another --output_dir."
-        )
-
-
 def value_type(field):
     """The type of a setting's value, None apart."""
     if isinstance(field.type, types.UnionType):
@@ -267,39 +224,6 @@ def value_type(field):
             t for t in typing.get_args(field.type) if t is not types.NoneType
         )
     return field.type
-
-
-def require_output_dir(config, *, must_exist=False):
-    """The run's folder.
-
-    Raises:
-      ConfigError: where none is given, one that must be there is not, or it
-        cannot be written to.
-    """
-    path = config.output_dir
-    if not path:
-        raise ConfigError(
-            "--output_dir is missing: name the folder of the run, for example "
-            "--output_dir=runs/digits_mpl."
-        )
-    nearest = path
-    while not os.path.exists(nearest):
-        nearest = os.path.dirname(nearest) or "."
-    if not os.path.isdir(nearest):
-        raise ConfigError(
-            f"--output_dir={path}: {nearest} is a file; name a folder."
-        )
-    if not os.access(nearest, os.W_OK):
-        raise ConfigError(
-            f"--output_dir={path}: you may not write to {nearest}; name "
-            "another folder."
-        )
-    if must_exist and not os.path.isdir(path):
-        raise ConfigError(
-            f"--output_dir={path} does not exist: train there first, with "
-            "--task_mode=train."
-        )
-    return path
 
 
 def _check(field, value):

@@ -12,7 +12,7 @@ Each stage leaves its result in output_dir and can be started from there alone:
     metrics.jsonl     the logged steps and evaluations, one JSON object a line
     events/           the same for TensorBoard
     checkpoints/      the learner, every `save_every` steps
-    finetuned.weights.h5   the finetuned student
+    finetune/         the finetuned student, and the logs of its finetuning
     eval.json         accuracies on the test images
     saved_model/      the exported student
 """
@@ -21,9 +21,8 @@ import functools
 import json
 import os
 
-import keras
-
-from meta_pseudo_labels import data, evaluation, learners, models
+from meta_pseudo_labels import data, evaluation
+from meta_pseudo_labels.build import build_learner, build_model
 from meta_pseudo_labels.callbacks import (
     MetricsLogger,
     Progress,
@@ -34,18 +33,19 @@ from meta_pseudo_labels.callbacks import (
 from meta_pseudo_labels.checkpointing import (
     CheckpointError,
     checkpoint_manager,
+    load_weights,
     restore_latest,
+    save_weights,
 )
-from meta_pseudo_labels.config import (
-    HPARAMS,
-    ConfigError,
-    check_same_training,
-    require_output_dir,
-)
+from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.export import export_saved_model
 from meta_pseudo_labels.finetuning import finetune
-from meta_pseudo_labels.optimizers import Momentum
-from meta_pseudo_labels.schedules import WaitWarmupDecay, scale_by_batch
+from meta_pseudo_labels.run_folder import (
+    check_same_training,
+    require_output_dir,
+    save_settings,
+    write_whole,
+)
 
 _SHOWN = {
     "loss/total": "loss",
@@ -70,8 +70,6 @@ class Experiment:
         self.output_dir = require_output_dir(config)
         check_same_training(config)
 
-    # What a run is made of.
-
     @functools.cached_property
     def data(self):
         """The images, as `data.ImageData`."""
@@ -94,127 +92,32 @@ class Experiment:
 
     @functools.cached_property
     def learner(self):
-        """The compiled learner, with fresh weights."""
-        config = self.config
-        keras.utils.set_random_seed(config.seed)
-        student = self._model(config.model_type, name="student")
-        settings = dict(
-            label_smoothing=config.label_smoothing,
-            ema_decay=config.ema_decay,
-            ema_start=config.ema_start,
-            log_every=config.log_every,
-            seed=config.seed,
-        )
-        if config.method == "mpl":
-            learner = self._meta_pseudo_labels(student, settings)
-        elif config.method == "uda":
-            learner = learners.UDA(student, uda=self._uda(), **settings)
-        else:
-            learner = learners.Supervised(student, **settings)
-        optimizers = [Momentum(schedule) for schedule in self._schedules()]
-        learner.compile(
-            *optimizers,
-            weight_decay=config.weight_decay,
-            grad_bound=config.grad_bound,
-            metrics=["accuracy"],
-        )
-        return learner
-
-    @functools.cached_property
-    def finetuned(self):
-        """The finetuned student, read from output_dir."""
-        path = self._path("finetuned.weights.h5")
-        if not os.path.exists(path):
-            return None
-        student = self._model(self.config.model_type, name="student")
-        student.load_weights(path)
-        return student
-
-    def _meta_pseudo_labels(self, student, settings):
-        config = self.config
-        teacher = self._model(
-            config.teacher_model_type or config.model_type, name="teacher"
-        )
-        return learners.MetaPseudoLabels(
-            student,
-            teacher,
-            feedback=config.mpl_feedback,
-            pseudo_labels=config.mpl_pseudo_labels,
-            uda=self._uda(),
-            **settings,
-        )
-
-    def _model(self, model_type, *, name):
-        config, spec = self.config, self.data.spec
-        return models.build(
-            model_type,
-            input_shape=(spec.image_size, spec.image_size, 3),
-            num_classes=spec.num_classes,
-            dropout_rate=config.dense_dropout_rate,
-            batch_norm_decay=config.batch_norm_decay,
-            batch_norm_epsilon=config.batch_norm_epsilon,
-            name=name,
-        )
-
-    def _uda(self):
-        config = self.config
-        return learners.UDASettings(
-            weight=config.uda_weight,
-            ramp_steps=config.uda_steps,
-            temperature=config.uda_temp,
-            threshold=config.uda_threshold,
-            num_train_steps=config.num_train_steps,
-        )
-
-    def _schedules(self):
-        """One schedule per optimizer: the student's, then the teacher's."""
-        config = self.config
-        schedule = functools.partial(
-            WaitWarmupDecay,
-            decay=config.lr_decay_type,
-            num_train_steps=config.num_train_steps,
-            decay_steps=config.num_decay_steps,
-            decay_rate=config.lr_decay_rate,
-        )
-        scale = functools.partial(
-            scale_by_batch, batch_size=config.train_batch_size
-        )
-        if config.method != "mpl":
-            return [
-                schedule(scale(config.lr), warmup_steps=config.num_warmup_steps)
-            ]
-        return [
-            schedule(
-                scale(config.mpl_student_lr),
-                warmup_steps=config.mpl_student_lr_warmup_steps,
-                wait_steps=config.mpl_student_lr_wait_steps,
-            ),
-            schedule(
-                scale(config.mpl_teacher_lr),
-                warmup_steps=config.mpl_teacher_lr_warmup_steps,
-            ),
-        ]
-
-    # The stages.
+        """The compiled learner, with fresh weights until it is restored."""
+        return build_learner(self.config, self.data.spec)
 
     def train(self):
-        """Trains to num_train_steps, from the latest checkpoint on."""
+        """Trains to num_train_steps, from the latest checkpoint on.
+
+        Returns:
+          Whether there was anything left to do.
+        """
         config, learner = self.config, self.learner
         manager = checkpoint_manager(learner, self.output_dir)
         start = restore_latest(manager) or 0
         if start >= config.num_train_steps:
-            return
+            return False
         dataset = _user_error(
             data.training_dataset,
             self.data,
             batch_size=config.train_batch_size,
             unlabeled_ratio=self._unlabeled_ratio(),
             magnitude=config.augment_magnitude,
+            cutout_share=config.augment_cutout,
             seed=config.seed,
             start_step=start,
         )
         os.makedirs(self.output_dir, exist_ok=True)
-        self._write(HPARAMS, config.to_json())
+        save_settings(config)
         learner.fit(
             dataset,
             epochs=-(-config.num_train_steps // config.save_every),
@@ -227,17 +130,16 @@ class Experiment:
                 SaveCheckpoint(manager),
                 *self._progress(),
             ],
-            shuffle=False,
             verbose=0,
         )
+        return True
 
     def finetune(self):
-        """Finetunes the trained student on the labeled images."""
-        config = self.config
-        trained = self.trained_learner().finished_student()
-        # A model of its own, so that the learner stays as its checkpoint is.
-        student = self._model(config.model_type, name="student")
-        student.set_weights(trained.get_weights())
+        """Finetunes the student of the latest checkpoint on the labels."""
+        config, learner = self.config, self.trained_learner()
+        student = build_model(config, self.data.spec, role="student")
+        student.set_weights(learner.finished_student().get_weights())
+        save_settings(config)
         finetune(
             student,
             data.finetuning_dataset(
@@ -247,9 +149,11 @@ class Experiment:
             ),
             learning_rate=config.finetune_lr,
             steps=config.finetune_steps,
+            callbacks=[
+                MetricsLogger(self._path("finetune"), every=config.log_every)
+            ],
         )
-        student.save_weights(self._path("finetuned.weights.h5"))
-        self.finetuned = student
+        save_weights(student, self._finetuned_path(learner))
 
     def evaluate(self):
         """Accuracies on the test images, of all networks that there are.
@@ -263,26 +167,26 @@ class Experiment:
             "student": learner,
             "student_raw": learner.student,
             "teacher": getattr(learner, "teacher", None),
-            "finetuned": self.finetuned,
+            "finetuned": self.finetuned_student(learner),
         }
         accuracies = {
             name: evaluation.accuracy(network, self.test_dataset)
             for name, network in networks.items()
             if network is not None
         }
-        self._write("eval.json", json.dumps(accuracies, indent=2) + "\n")
+        text = json.dumps(accuracies, indent=2) + "\n"
+        write_whole(self._path("eval.json"), text)
         return accuracies
 
     def export(self):
-        """Writes the best-trained student there is as a SavedModel.
+        """Writes the student, finetuned where it was, as a SavedModel.
 
         Returns:
           The folder of the SavedModel.
         """
         path = self._path("saved_model")
-        student = self.finetuned
-        if student is None:
-            student = self.trained_learner().finished_student()
+        learner = self.trained_learner()
+        student = self.finetuned_student(learner) or learner.finished_student()
         _user_error(export_saved_model, student, path, spec=self.data.spec)
         return path
 
@@ -301,6 +205,22 @@ class Experiment:
             )
         return self.learner
 
+    def finetuned_student(self, learner):
+        """The student finetuned from a learner's step; None where none was.
+
+        A student finetuned before training went on is not taken for this one.
+        """
+        path = self._finetuned_path(learner)
+        if not os.path.exists(path):
+            return None
+        student = build_model(self.config, self.data.spec, role="student")
+        load_weights(student, path)
+        return student
+
+    def _finetuned_path(self, learner):
+        step = int(learner.step.numpy())
+        return self._path("finetune", f"from-step-{step}.weights.h5")
+
     def _unlabeled_ratio(self):
         return 0 if self.config.method == "supervised" else self.config.uda_data
 
@@ -309,15 +229,8 @@ class Experiment:
             return []
         return [Progress(self.config.num_train_steps, names=_SHOWN)]
 
-    def _path(self, name):
-        return os.path.join(self.output_dir, name)
-
-    def _write(self, name, text):
-        """Replaces a file of the run, whole or not at all."""
-        scratch = self._path(f".{name}.part")
-        with open(scratch, "w") as file:
-            file.write(text)
-        os.replace(scratch, self._path(name))
+    def _path(self, *names):
+        return os.path.join(self.output_dir, *names)
 
 
 def _user_error(function, *args, **kwargs):

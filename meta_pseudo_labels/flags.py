@@ -8,7 +8,8 @@ import sys
 
 from absl import flags
 
-from meta_pseudo_labels.config import Config, saved_settings, value_type
+from meta_pseudo_labels.config import Config, value_type
+from meta_pseudo_labels.run_folder import saved_settings
 
 _DEFINE = {
     bool: flags.DEFINE_bool,
@@ -69,8 +70,16 @@ def config_from_flagfile(path, **settings):
 
 
 def _help(field):
-    choices = field.metadata["choices"]
-    if choices is None:
-        return field.metadata["help"]
-    known = ", ".join(str(choice) for choice in choices if choice is not None)
-    return f"{field.metadata['help']} One of: {known}."
+    """What a setting means, and which values it takes."""
+    meta = field.metadata
+    if meta["choices"] is not None:
+        known = ", ".join(str(c) for c in meta["choices"] if c is not None)
+        return f"{meta['help']} One of: {known}."
+    bounds = [
+        f"{word} {meta[bound]:g}"
+        for word, bound in (("at least", "low"), ("at most", "high"))
+        if meta[bound] is not None
+    ]
+    return f"{meta['help']} {', '.join(bounds).capitalize()}".strip() + (
+        "." if bounds else ""
+    )

@@ -12,33 +12,7 @@ from meta_pseudo_labels.checkpointing import CheckpointError
 from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.learners import UDA, MetaPseudoLabels, Supervised
-
-
-def tiny(folder, **settings):
-    """Four steps with everything in them that a step can draw on."""
-    defaults = dict(
-        output_dir=str(folder),
-        model_type="mlp",
-        num_train_steps=4,
-        save_every=2,
-        log_every=1,
-        train_batch_size=4,
-        eval_batch_size=250,
-        uda_data=2,
-        uda_steps=2,
-        uda_threshold=0.0,
-        dense_dropout_rate=0.3,
-        ema_decay=0.9,
-        mpl_student_lr=1.0,
-        mpl_student_lr_wait_steps=1,
-        mpl_student_lr_warmup_steps=1,
-        mpl_teacher_lr=1.0,
-        mpl_teacher_lr_warmup_steps=1,
-        finetune_steps=2,
-        finetune_lr=0.1,
-        progress=False,
-    )
-    return Config(**defaults | settings)
+from tests.tiny_run import rows, tiny, weights
 
 
 @pytest.fixture(scope="module")
@@ -47,22 +21,6 @@ def trained(tmp_path_factory):
     config = tiny(tmp_path_factory.mktemp("trained") / "run")
     Experiment(config).train()
     return config
-
-
-def rows(config):
-    with open(f"{config.output_dir}/metrics.jsonl") as file:
-        return [json.loads(line) for line in file]
-
-
-def weights(config):
-    """Every tensor of the latest checkpoint, by its name there."""
-    folder = f"{config.output_dir}/checkpoints"
-    saved = tf.train.load_checkpoint(folder)
-    return {
-        name: saved.get_tensor(name)
-        for name in saved.get_variable_to_shape_map()
-        if "save_counter" not in name and "OBJECT_GRAPH" not in name
-    }
 
 
 def test_training_leaves_settings_logs_and_checkpoints(trained):
@@ -106,52 +64,6 @@ def test_rates_are_scaled_by_the_batch_and_each_has_its_own_wait(trained):
     steps = [row for row in rows(trained) if "lr/student" in row]
     assert [row["lr/student"] for row in steps[:2]] == [0, 4 / 256]
     assert [row["lr/teacher"] for row in steps[:2]] == [4 / 256, 4 / 256]
-
-
-class Killed(Exception):
-    """The power went."""
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        pytest.param({}, id="mpl"),
-        pytest.param(
-            dict(method="supervised", lr=1.0, model_type="wrn-10-1"),
-            id="batch norm",
-        ),
-    ],
-)
-def test_a_killed_run_goes_on_bit_for_bit(
-    tmp_path, monkeypatch, trained, settings
-):
-    """Killed in step 3, after a checkpoint of step 2."""
-    undisturbed = trained
-    if settings:
-        undisturbed = tiny(tmp_path / "undisturbed", **settings)
-        Experiment(undisturbed).train()
-    config = tiny(tmp_path / "killed", **settings)
-    logger = experiment_module.MetricsLogger
-
-    class Killer(logger):
-        def write(self, scalars):
-            super().write(scalars)
-            if self.step == 3:
-                raise Killed
-
-    with monkeypatch.context() as context:
-        context.setattr(experiment_module, "MetricsLogger", Killer)
-        with pytest.raises(Killed):
-            Experiment(config).train()
-    assert rows(config)[-1]["step"] == 3
-
-    Experiment(config).train()
-
-    assert rows(config) == rows(undisturbed)
-    got, want = weights(config), weights(undisturbed)
-    assert got.keys() == want.keys()
-    for name, value in want.items():
-        np.testing.assert_array_equal(got[name], value, err_msg=name)
 
 
 def test_a_finished_run_is_left_alone(trained):
@@ -207,7 +119,8 @@ def test_the_export_is_the_finetuned_student(finished):
     )
     right = answers["classes"].numpy() == experiment.data.test_labels
     assert np.mean(right) == pytest.approx(after["finetuned"])
-    logits = experiment.finetuned(next(iter(experiment.test_dataset))[0])
+    student = experiment.finetuned_student(experiment.trained_learner())
+    logits = student(next(iter(experiment.test_dataset))[0])
     np.testing.assert_allclose(
         answers["probabilities"][:250], tf.nn.softmax(logits), rtol=1e-4
     )
@@ -228,7 +141,7 @@ def test_finetuning_starts_from_the_averages(tmp_path, trained):
     experiment.finetune()
     images = next(iter(experiment.test_dataset))[0]
     np.testing.assert_allclose(
-        experiment.finetuned(images),
+        experiment.finetuned_student(trained_learner())(images),
         trained_learner()(images),
         rtol=1e-4,
         atol=1e-5,

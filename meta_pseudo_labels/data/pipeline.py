@@ -29,7 +29,14 @@ _ORDER, _WEAK, _STRONG = range(3)
 
 
 def training_dataset(
-    data, *, batch_size, unlabeled_ratio, magnitude, seed, start_step=0
+    data,
+    *,
+    batch_size,
+    unlabeled_ratio,
+    magnitude,
+    seed,
+    cutout_share=0.5,
+    start_step=0,
 ):
     """The endless stream of training batches.
 
@@ -37,7 +44,7 @@ def training_dataset(
       data: `ImageData`.
       batch_size: labeled images in a batch, B >= 1 (all replicas together).
       unlabeled_ratio: unlabeled images per labeled one, mu >= 0; U = B * mu.
-      magnitude: of RandAugment in the strong view, >= 0.
+      magnitude, cutout_share: of the strong view, see `strong_view`.
       seed: int, all randomness of the stream.
       start_step: the step of the first batch, >= 0.
 
@@ -68,7 +75,9 @@ def training_dataset(
     unlabeled = _unlabeled_batches(
         data,
         batch_size=batch_size * unlabeled_ratio,
-        magnitude=magnitude,
+        strong_view=views.strong_view(
+            data.spec, magnitude=magnitude, cutout_share=cutout_share
+        ),
         seed=seed,
     )
     return _steps(lambda step: labeled(step) | unlabeled(step), start_step)
@@ -128,6 +137,7 @@ def semi_supervised_dataset(
     batch_size,
     unlabeled_ratio,
     magnitude=16,
+    cutout_share=0.5,
     flip=True,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
@@ -145,8 +155,8 @@ def semi_supervised_dataset(
       mean, std: for (x / 255 - mean) / std, per channel; the default maps
         to [-1, 1]. Evaluate with the same: `normalize(x, mean=, std=)`.
       num_classes: largest label + 1 unless given.
-      batch_size, unlabeled_ratio, magnitude, seed, start_step: see
-        `training_dataset`.
+      batch_size, unlabeled_ratio, magnitude, cutout_share, seed,
+        start_step: see `training_dataset`.
     """
     labeled_images, labels, unlabeled_images = map(
         np.asarray, (labeled_images, labels, unlabeled_images)
@@ -179,6 +189,7 @@ def semi_supervised_dataset(
         batch_size=batch_size,
         unlabeled_ratio=unlabeled_ratio,
         magnitude=magnitude,
+        cutout_share=cutout_share,
         seed=seed,
         start_step=start_step,
     )
@@ -187,19 +198,10 @@ def semi_supervised_dataset(
 def _labeled_batches(data, *, batch_size, seed, stream):
     """A function from a step to {"labeled", "labels"}."""
     images, labels = _hold(data.labeled_images, data.labeled_labels)
-    weak_view = views.weak_view(data.spec)
+    weak_images = _weak_images(images, data.spec, batch_size, seed, stream)
 
     def batch(step):
-        examples = _examples(
-            step,
-            batch_size=batch_size,
-            total=len(data.labeled_images),
-            seed=seed,
-            stream=stream,
-        )
-        weak = weak_view(
-            tf.gather(images, examples), _key(seed, stream, _WEAK, step)
-        )
+        examples, weak = weak_images(step)
         return {
             "labeled": _normalize(weak, data.spec),
             "labels": tf.cast(tf.gather(labels, examples), tf.int32),
@@ -208,28 +210,36 @@ def _labeled_batches(data, *, batch_size, seed, stream):
     return batch
 
 
-def _unlabeled_batches(data, *, batch_size, magnitude, seed):
+def _unlabeled_batches(data, *, batch_size, strong_view, seed):
     """A function from a step to {"weak", "strong"}."""
     (images,) = _hold(data.unlabeled_images)
-    weak_view = views.weak_view(data.spec)
-    strong_view = views.strong_view(data.spec, magnitude=magnitude)
+    weak_images = _weak_images(images, data.spec, batch_size, seed, UNLABELED)
 
     def batch(step):
-        examples = _examples(
-            step,
-            batch_size=batch_size,
-            total=len(data.unlabeled_images),
-            seed=seed,
-            stream=UNLABELED,
-        )
-        weak = weak_view(
-            tf.gather(images, examples), _key(seed, UNLABELED, _WEAK, step)
-        )
+        _, weak = weak_images(step)
         strong = strong_view(weak, _key(seed, UNLABELED, _STRONG, step))
         return {
             "weak": _normalize(weak, data.spec),
             "strong": _normalize(strong, data.spec),
         }
+
+    return batch
+
+
+def _weak_images(images, spec, batch_size, seed, stream):
+    """A function from a step to its examples, [B], and their weak views."""
+    weak_view = views.weak_view(spec)
+
+    def batch(step):
+        examples = _examples(
+            step,
+            batch_size=batch_size,
+            total=len(images),
+            seed=seed,
+            stream=stream,
+        )
+        key = _key(seed, stream, _WEAK, step)
+        return examples, weak_view(tf.gather(images, examples), key)
 
     return batch
 

@@ -20,12 +20,23 @@ def weak_view(spec):
     return chain(flip(), crop) if spec.flip else crop
 
 
-def strong_view(spec, *, magnitude):
+def strong_view(spec, *, magnitude, cutout_share=0.5):
     """The release's `aug` view of a small image, made from its weak view.
 
-    RandAugment of two operations, a cutout of half the side, then flip and
-    crop once more (quirk 31). Apply it to what `weak_view` returned.
+    RandAugment of two operations, a cutout, then flip and crop once more
+    (quirk 31). Apply it to what `weak_view` returned.
+
+    Args:
+      spec: `DatasetSpec` of the images.
+      magnitude: of RandAugment, >= 0.
+      cutout_share: side of the cutout as a share of the image's, in [0, 1];
+        the release has half the side.
+
+    Raises:
+      ValueError: if a number is out of range.
     """
+    if not 0 <= cutout_share <= 1:
+        raise ValueError(f"cutout_share must be in [0, 1]; got {cutout_share}.")
     size = spec.image_size
     return chain(
         rand_augment(
@@ -34,7 +45,7 @@ def strong_view(spec, *, magnitude):
             cutout_const=size // 8,
             fill=spec.background,
         ),
-        cutout(size // 4, fill=spec.background),
+        cutout(int(size * cutout_share / 2), fill=spec.background),
         weak_view(spec),
     )
 

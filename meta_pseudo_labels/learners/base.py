@@ -150,6 +150,31 @@ class Learner(keras.Model):
             self.student_ema.copy_to(self.student)
         return self.student
 
+    def get_config(self):
+        return {
+            "name": self.name,
+            "student": keras.saving.serialize_keras_object(self.student),
+            "label_smoothing": self.label_smoothing,
+            "ema_decay": self.student_ema.decay if self.student_ema else 0.0,
+            "ema_start": self.student_ema.start if self.student_ema else 0,
+            "log_every": self.log_every,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**keras.saving.deserialize_keras_object(config))
+
+    def get_compile_config(self):
+        return {
+            **super().get_compile_config(),
+            "weight_decay": self.weight_decay,
+            "grad_bound": self.grad_bound,
+        }
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
     def check_batch(self, batch):
         """Raises ValueError for a batch that lacks what the step needs."""
         keys = set(batch) if isinstance(batch, dict) else set()

@@ -28,6 +28,7 @@ from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
 from meta_pseudo_labels.optimizers import update_slope
 
 
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
 class MetaPseudoLabels(Learner):
     """The student learns pseudo labels, the teacher from the student's gain.
 
@@ -38,7 +39,7 @@ class MetaPseudoLabels(Learner):
       teacher: a built Keras model with as many logits as the student; any
         architecture. It is thrown away after training.
       feedback: "exact", "reinforce", "release", "off", or a function of the
-        signature in `learners.feedback`.
+        signature in `learners.feedback` (which `load_model` cannot restore).
       pseudo_labels: "soft", "hard", "sampled", or None for the estimator's own.
       uda: `UDASettings` of the teacher's consistency term.
       baseline_decay: of the moving average of the feedback, in [0, 1].
@@ -101,6 +102,22 @@ class MetaPseudoLabels(Learner):
                 "teacher_optimizer a second one."
             )
         self.teacher_optimizer.build(self.teacher.trainable_variables)
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "teacher": serialize(self.teacher),
+            "feedback": self.feedback.__name__,
+            "pseudo_labels": self.label_kind,
+            "uda": serialize(self.uda),
+            "baseline_decay": self.baseline.decay,
+            "update_teacher_moments": self.update_teacher_moments,
+        }
+
+    def get_compile_config(self):
+        optimizer = keras.saving.serialize_keras_object(self.teacher_optimizer)
+        return {**super().get_compile_config(), "teacher_optimizer": optimizer}
 
     def train_step(self, batch):
         """One step of Meta Pseudo Labels, all on one batch."""

@@ -1,5 +1,6 @@
 """Supervised learning on the labeled images, the first control."""
 
+import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.learners.base import Learner
@@ -10,6 +11,7 @@ from meta_pseudo_labels.learners.passes import (
 )
 
 
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
 class Supervised(Learner):
     """Cross-entropy on the labeled images (release `Supervised.step_fn`).
 

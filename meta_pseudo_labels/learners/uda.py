@@ -3,6 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.learners.base import Learner
@@ -17,6 +18,7 @@ from meta_pseudo_labels.learners.passes import (
 from meta_pseudo_labels.losses import consistency_loss
 
 
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
 @dataclasses.dataclass(frozen=True)
 class UDASettings:
     """The consistency term: what a confident weak view asks of a strong one.
@@ -36,6 +38,13 @@ class UDASettings:
     temperature: float = 0.75
     threshold: float = 0.6
     num_train_steps: int | None = None
+
+    def get_config(self):
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
 
     def __post_init__(self):
         check_range("uda weight", self.weight, low=0, high=float("inf"))
@@ -95,6 +104,7 @@ def consistency_term(settings, logits, labels, *, step):
     return weight * loss, loss, logs
 
 
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
 class UDA(Learner):
     """Supervised plus consistency on unlabeled images, the second control.
 
@@ -109,6 +119,10 @@ class UDA(Learner):
     def __init__(self, student, *, uda=None, **kwargs):
         super().__init__(student, **kwargs)
         self.uda = uda or UDASettings()
+
+    def get_config(self):
+        uda = keras.saving.serialize_keras_object(self.uda)
+        return {**super().get_config(), "uda": uda}
 
     def train_step(self, batch):
         """One update of the student on both losses."""

@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.learners import UDA, MetaPseudoLabels, Supervised
+from meta_pseudo_labels.learners import (
+    UDA,
+    MetaPseudoLabels,
+    Supervised,
+    UDASettings,
+)
 from meta_pseudo_labels.learners.passes import forward
 from meta_pseudo_labels.optimizers import Momentum
 from tests.learners.helpers import CLASSES, batch, conv_net, values
@@ -77,6 +82,31 @@ def test_saved_weights_carry_the_whole_learner(method, tmp_path):
     # weights; the checkpoints of a run have them (checkpointing_test.py).
     for one, two in zip(learner.weights, other.weights, strict=True):
         np.testing.assert_array_equal(one, two, err_msg=one.path)
+
+
+@pytest.mark.parametrize("method", [Supervised, UDA, MetaPseudoLabels])
+def test_a_saved_model_is_the_same_and_goes_on(method, tmp_path):
+    settings = {} if method is Supervised else {"uda": UDASettings(weight=2.0)}
+    learner = make(method, ema_decay=0.9, label_smoothing=0.1, **settings)
+    learner.compile(Momentum(0.1), weight_decay=1e-3, metrics=["accuracy"])
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "last.keras")
+    learner.fit(dataset(3), callbacks=[checkpoint], verbose=0)
+    other = keras.models.load_model(tmp_path / "last.keras")
+    settings = learner.get_config()
+    assert settings.keys() >= {"label_smoothing", "ema_decay", "seed"}
+    for name in settings.keys() - {"student", "teacher"}:
+        assert other.get_config()[name] == settings[name]
+    assert other.weight_decay == 1e-3
+    for name in ("weights", "optimizer", "teacher_optimizer"):
+        if hasattr(learner, name):
+            ours, theirs = (
+                values(getattr(part, "variables", part))
+                for part in (getattr(learner, name), getattr(other, name))
+            )
+            for one, two in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(one, two)
+    other.fit(dataset(1), verbose=0)
+    assert int(other.step) == 4
 
 
 def test_calls_see_the_average_and_training_does_not():

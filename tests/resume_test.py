@@ -1,0 +1,71 @@
+"""A run that was cut off goes on as if nothing had happened."""
+
+import numpy as np
+import pytest
+
+from meta_pseudo_labels import experiment as experiment_module
+from meta_pseudo_labels.experiment import Experiment
+from tests.tiny_run import rows, tiny, weights
+
+
+class Killed(Exception):
+    """The power went."""
+
+
+def train_and_kill(config, monkeypatch):
+    """Trains until step 3, which is after the checkpoint of step 2."""
+
+    class Killer(experiment_module.MetricsLogger):
+        def write(self, scalars):
+            super().write(scalars)
+            if self.step == 3:
+                raise Killed
+
+    with monkeypatch.context() as context:
+        context.setattr(experiment_module, "MetricsLogger", Killer)
+        with pytest.raises(Killed):
+            Experiment(config).train()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="mpl"),
+        pytest.param(
+            dict(method="supervised", lr=1.0, model_type="wrn-10-1"),
+            id="batch norm",
+        ),
+    ],
+)
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch, settings):
+    """Killed in step 3, after a checkpoint of step 2."""
+    undisturbed = tiny(tmp_path / "undisturbed", **settings)
+    Experiment(undisturbed).train()
+    config = tiny(tmp_path / "killed", **settings)
+    train_and_kill(config, monkeypatch)
+    assert rows(config)[-1]["step"] == 3
+
+    Experiment(config).train()
+
+    assert rows(config) == rows(undisturbed)
+    got, want = weights(config), weights(undisturbed)
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+
+
+def test_what_was_finetuned_before_training_went_on_is_not_used(
+    tmp_path, monkeypatch
+):
+    config = tiny(tmp_path / "run")
+    train_and_kill(config, monkeypatch)
+    early = Experiment(config)
+    early.finetune()
+    assert "finetuned" in early.evaluate()
+
+    Experiment(config).train()
+
+    late = Experiment(config)
+    assert "finetuned" not in late.evaluate()
+    late.finetune()
+    assert "finetuned" in late.evaluate()
