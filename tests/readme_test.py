@@ -6,6 +6,11 @@ import re
 import subprocess
 import sys
 
+import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels import models
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -27,6 +32,27 @@ def test_the_snippet_of_the_readme_learns_digits():
     metrics = ast.literal_eval(result.stdout.strip().splitlines()[-1])
     assert metrics["accuracy"] > 0.7
     assert "Warning" not in result.stderr
+
+
+def test_the_estimator_in_the_docs_works():
+    (snippet,) = python_blocks("docs/feedback.md")
+    names = {
+        role: models.build("mlp", input_shape=(4,), num_classes=3, name=role)
+        for role in ("student", "teacher")
+    }
+    exec(snippet, names)
+    learner = names["learner"]
+    learner.compile("sgd")
+    views = tf.random.stateless_normal([6, 4], [0, 0])
+    logs = learner.train_step(
+        {
+            "labeled": views[:2],
+            "labels": tf.constant([0, 1]),
+            "weak": views[2:],
+            "strong": views[2:],
+        }
+    )
+    assert all(np.isfinite(value) for value in logs.values())
 
 
 def test_files_that_the_readme_names_exist():
