@@ -2,7 +2,7 @@
 
     learner = MetaPseudoLabels(student, teacher)
     learner.compile(Momentum(0.1), metrics=["accuracy"])
-    learner.fit(semi_supervised_dataset(...), steps_per_epoch=1_000, epochs=10)
+    learner.fit(data.training_dataset(...), steps_per_epoch=1_000, epochs=10)
 
 Learners are Keras models; `Experiment` runs all stages from a `Config`.
 """
@@ -10,7 +10,6 @@ Learners are Keras models; `Experiment` runs all stages from a `Config`.
 from meta_pseudo_labels import data, models
 from meta_pseudo_labels._version import __version__
 from meta_pseudo_labels.config import Config, ConfigError
-from meta_pseudo_labels.data import ImageData, semi_supervised_dataset
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.export import export_saved_model
 from meta_pseudo_labels.finetuning import finetune
@@ -28,7 +27,6 @@ __all__ = [
     "Config",
     "ConfigError",
     "Experiment",
-    "ImageData",
     "MetaPseudoLabels",
     "Momentum",
     "Supervised",
@@ -39,5 +37,4 @@ __all__ = [
     "export_saved_model",
     "finetune",
     "models",
-    "semi_supervised_dataset",
 ]

@@ -1,11 +1,10 @@
 """Data sets, views and input pipelines."""
 
 from meta_pseudo_labels.data import digits as _digits
-from meta_pseudo_labels.data.image_data import ImageData
+from meta_pseudo_labels.data.image_data import ImageData, from_arrays
 from meta_pseudo_labels.data.pipeline import (
     evaluation_dataset,
     finetuning_dataset,
-    semi_supervised_dataset,
     training_dataset,
 )
 from meta_pseudo_labels.data.specs import DATASETS, DatasetSpec
@@ -41,9 +40,9 @@ __all__ = [
     "ImageData",
     "evaluation_dataset",
     "finetuning_dataset",
+    "from_arrays",
     "load",
     "normalize",
-    "semi_supervised_dataset",
     "strong_view",
     "training_dataset",
     "weak_view",

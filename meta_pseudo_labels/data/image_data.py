@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from meta_pseudo_labels.augment import FILL
 from meta_pseudo_labels.data.specs import DatasetSpec
 
 
@@ -58,6 +59,67 @@ class ImageData:
                 f"labeled_indices has {len(self.labeled_indices)} entries for "
                 f"{len(self.labeled_images)} labeled images; give one each."
             )
+
+
+def from_arrays(
+    labeled_images,
+    labels,
+    unlabeled_images,
+    *,
+    test_images=None,
+    test_labels=None,
+    flip=True,
+    background=FILL,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    num_classes=None,
+    class_names=(),
+):
+    """Images of your own, for the pipelines.
+
+    Args:
+      labeled_images: [N, S, S, 3] uint8.
+      labels: [N] integers, 0 to num_classes - 1.
+      unlabeled_images: [M, S, S, 3] uint8.
+      test_images: [T, S, S, 3] uint8; none unless given.
+      test_labels: [T] integers.
+      flip, background, mean, std, class_names: see `DatasetSpec`. False for
+        flip where a mirrored image is another class, as with text.
+      num_classes: largest label + 1 unless given.
+
+    Returns:
+      `ImageData`.
+
+    Raises:
+      ValueError: if an array has another type, shape or range.
+    """
+    labeled_images, labels = np.asarray(labeled_images), np.asarray(labels)
+    if labeled_images.ndim != 4 or len(labeled_images) != len(labels):
+        raise ValueError(
+            f"labeled_images has shape {list(labeled_images.shape)} for "
+            f"{len(labels)} labels; pass [N, size, size, 3], one label each."
+        )
+    if test_images is None:
+        test_images, test_labels = labeled_images[:0], labels[:0]
+    spec = DatasetSpec(
+        name="arrays",
+        num_classes=num_classes or int(labels.max(initial=0)) + 1,
+        image_size=labeled_images.shape[1],
+        mean=tuple(mean),
+        std=tuple(std),
+        flip=flip,
+        class_names=tuple(class_names),
+        background=background,
+    )
+    return ImageData(
+        spec=spec,
+        labeled_images=labeled_images,
+        labeled_labels=labels,
+        unlabeled_images=np.asarray(unlabeled_images),
+        test_images=np.asarray(test_images),
+        test_labels=np.asarray(test_labels),
+        labeled_indices=np.arange(len(labels)),
+    )
 
 
 def check_images(images, spec, *, name):

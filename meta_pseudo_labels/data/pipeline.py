@@ -16,11 +16,9 @@ import tensorflow as tf
 
 from meta_pseudo_labels.data import views
 from meta_pseudo_labels.data.image_data import (
-    ImageData,
     check_images,
     check_labels,
 )
-from meta_pseudo_labels.data.specs import DatasetSpec
 
 # Streams of one seed that must not be correlated.
 LABELED, UNLABELED, FINETUNING = range(3)
@@ -126,72 +124,6 @@ def evaluation_dataset(images, labels, spec, batch_size):
         dataset.batch(batch_size)
         .map(lambda x, y: (_normalize(x, spec), y))
         .prefetch(tf.data.AUTOTUNE)
-    )
-
-
-def semi_supervised_dataset(
-    labeled_images,
-    labels,
-    unlabeled_images,
-    *,
-    batch_size,
-    unlabeled_ratio,
-    magnitude=16,
-    cutout_share=0.5,
-    flip=True,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.5, 0.5, 0.5),
-    num_classes=None,
-    seed=0,
-    start_step=0,
-):
-    """`training_dataset` of your own arrays.
-
-    Args:
-      labeled_images: [N, S, S, 3] uint8.
-      labels: [N] int, 0 to num_classes - 1.
-      unlabeled_images: [M, S, S, 3] uint8.
-      flip: whether a mirrored image keeps its class; pass False for text.
-      mean, std: for (x / 255 - mean) / std, per channel; the default maps
-        to [-1, 1]. Evaluate with the same: `normalize(x, mean=, std=)`.
-      num_classes: largest label + 1 unless given.
-      batch_size, unlabeled_ratio, magnitude, cutout_share, seed,
-        start_step: see `training_dataset`.
-    """
-    labeled_images, labels, unlabeled_images = map(
-        np.asarray, (labeled_images, labels, unlabeled_images)
-    )
-    if labeled_images.ndim != 4 or len(labeled_images) != len(labels):
-        raise ValueError(
-            f"labeled_images has shape {list(labeled_images.shape)} for "
-            f"{len(labels)} labels; pass [N, size, size, 3], one label each."
-        )
-    if num_classes is None:
-        num_classes = int(labels.max(initial=0)) + 1
-    data = ImageData(
-        spec=DatasetSpec(
-            name="arrays",
-            num_classes=num_classes,
-            image_size=labeled_images.shape[1],
-            mean=tuple(mean),
-            std=tuple(std),
-            flip=flip,
-        ),
-        labeled_images=labeled_images,
-        labeled_labels=labels,
-        unlabeled_images=unlabeled_images,
-        test_images=labeled_images[:0],
-        test_labels=np.zeros([0], np.int32),
-        labeled_indices=np.arange(len(labels)),
-    )
-    return training_dataset(
-        data,
-        batch_size=batch_size,
-        unlabeled_ratio=unlabeled_ratio,
-        magnitude=magnitude,
-        cutout_share=cutout_share,
-        seed=seed,
-        start_step=start_step,
     )
 
 

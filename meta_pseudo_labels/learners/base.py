@@ -183,7 +183,7 @@ class Learner(keras.Model):
             raise ValueError(
                 f"{type(self).__name__} trains on a tf.data.Dataset of dicts "
                 f"with the keys {', '.join(self.batch_keys)}; got {found}. "
-                "See semi_supervised_dataset."
+                "See data.training_dataset."
             )
 
     def labeled_loss(self, labels, logits):

@@ -120,18 +120,22 @@ class MetaPseudoLabels(Learner):
         return {**super().get_compile_config(), "teacher_optimizer": optimizer}
 
     def train_step(self, batch):
-        """One step of Meta Pseudo Labels, all on one batch."""
+        """One step of Meta Pseudo Labels, all on one batch (spec, 1)."""
         self.check_batch(batch)
         with tf.GradientTape(persistent=True) as tape:
+            # 1. The teacher looks at all images.
             logits = forward_views(
                 self.teacher, batch, update_moments=self.update_teacher_moments
             )
             labels = label_probabilities(batch["labels"], logits.labeled)
+            # 2 to 4. It labels the strong views; the student learns these
+            # labels, and then does better or worse on the labeled images.
             with tape.stop_recording():
                 pseudo_labels = self.draw_pseudo_labels(logits.strong)
                 student_step, student_logs = self.student_step(
                     batch, labels=labels, pseudo_labels=pseudo_labels
                 )
+            # 5. The teacher learns from labels, consistency and feedback.
             feedback = self.feedback(student_step, logits.strong)
             cross_entropy = self.labeled_loss(labels, logits.labeled)
             weighted, consistency, uda_logs = consistency_term(
@@ -143,6 +147,7 @@ class MetaPseudoLabels(Learner):
         learning_rate, _ = self.update(
             self.teacher, self.teacher_optimizer, gradients
         )
+        # 6. The average is taken at the step before its increment (quirk 16).
         self.average_student()
         self.step.assign_add(1)
         return {

@@ -77,3 +77,33 @@ GOOD = data.ImageData(
 def test_wrong_arrays_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(GOOD, **wrong)
+
+
+def test_own_arrays_make_a_problem():
+    mine = data.from_arrays(
+        images(3),
+        [0, 2, 1],
+        images(4),
+        test_images=images(2),
+        test_labels=[1, 1],
+        flip=False,
+        background=0,
+        class_names=("a", "b", "c"),
+    )
+    assert mine.spec.num_classes == 3 and mine.spec.image_size == 8
+    assert not mine.spec.flip and mine.spec.background == 0
+    assert len(mine.test_images) == 2 and len(mine.unlabeled_images) == 4
+
+
+@pytest.mark.parametrize(
+    ("arrays", "settings", "message"),
+    [
+        ((images(3, dtype=np.float32), [0, 1, 2]), {}, "has type float32"),
+        ((images(3)[..., 0], [0, 1, 2]), {}, r"\[3, 8, 8\] for 3 labels"),
+        ((images(3), [0, 1]), {}, "for 2 labels"),
+        ((images(3), [0, 1, 2]), {"num_classes": 2}, "must lie in 0 to 1"),
+    ],
+)
+def test_own_arrays_are_checked(arrays, settings, message):
+    with pytest.raises(ValueError, match=message):
+        data.from_arrays(*arrays, images(4), **settings)

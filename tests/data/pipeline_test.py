@@ -224,31 +224,12 @@ def test_ratio_without_unlabeled_images_is_refused():
 
 def test_own_arrays_take_the_same_path(batches):
     got = problem()
-    mine = data.semi_supervised_dataset(
+    mine = data.from_arrays(
         got.labeled_images,
         got.labeled_labels.tolist(),
         got.unlabeled_images,
-        **SETTINGS,
         mean=got.spec.mean,
         std=got.spec.std,
     )
-    assert_batches_equal(take(mine, 3), batches[:3])
-
-
-def test_own_arrays_are_checked():
-    got = problem()
-    labeled, labels = got.labeled_images, got.labeled_labels
-    with pytest.raises(ValueError, match="labeled_images has type float32"):
-        data.semi_supervised_dataset(
-            labeled.astype(np.float32), labels, labeled, **SETTINGS
-        )
-    with pytest.raises(ValueError, match=r"shape \[5, 8, 8\] for 5 labels"):
-        data.semi_supervised_dataset(
-            labeled[..., 0], labels, labeled, **SETTINGS
-        )
-    with pytest.raises(ValueError, match="for 4 labels"):
-        data.semi_supervised_dataset(labeled, labels[:4], labeled, **SETTINGS)
-    with pytest.raises(ValueError, match="must lie in 0 to 2"):
-        data.semi_supervised_dataset(
-            labeled, labels, labeled, **SETTINGS, num_classes=3
-        )
+    stream = data.training_dataset(mine, **SETTINGS)
+    assert_batches_equal(take(stream, 3), batches[:3])

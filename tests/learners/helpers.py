@@ -2,6 +2,9 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels.learners import MetaPseudoLabels
 
 CLASSES = 3
 
@@ -41,3 +44,20 @@ def batch(*, labeled=4, unlabeled=6, dtype="float64", seed=0):
 def values(variables):
     """Copies of the values of variables."""
     return [variable.numpy().copy() for variable in variables]
+
+
+def make(method, *, dtype="float32", **settings):
+    """A learner of any method on `conv_net`s with dropout."""
+    student = conv_net("student", dtype=dtype, dropout_rate=0.2)
+    if method is MetaPseudoLabels:
+        teacher = conv_net("teacher", dtype=dtype, dropout_rate=0.2)
+        return MetaPseudoLabels(student, teacher, **settings)
+    return method(student, **settings)
+
+
+def dataset(steps=None, dtype="float32"):
+    """Batches by step, endless unless `steps` is given."""
+    batches = [batch(seed=seed, dtype=dtype) for seed in range(4)]
+    stacked = {k: np.stack([b[k] for b in batches]) for k in batches[0]}
+    endless = tf.data.Dataset.from_tensor_slices(stacked).repeat()
+    return endless if steps is None else endless.take(steps)

@@ -1,0 +1,123 @@
+"""Passes through models: what goes in, and in which form."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_pseudo_labels.learners import UDA, MetaPseudoLabels, Supervised
+from meta_pseudo_labels.learners.passes import forward
+from meta_pseudo_labels.optimizers import Momentum
+from tests.learners.helpers import (
+    CLASSES,
+    batch,
+    conv_net,
+    dataset,
+    make,
+    values,
+)
+
+
+def test_a_forward_pass_without_moments_leaves_them_alone():
+    model = conv_net("model", dropout_rate=0.5)
+    images = batch()["labeled"]
+    before = values(model.variables)
+    first = forward(model, images, update_moments=False).numpy()
+    moved = [
+        v.path
+        for v, old in zip(model.variables, before, strict=True)
+        if (v.numpy() != old).any()
+    ]
+    assert len(moved) == 1 and "seed" in moved[0]
+    assert (forward(model, images, update_moments=False).numpy() != first).any()
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda labels: labels[:, np.newaxis],  # As keras.datasets.cifar10 has.
+        lambda labels: labels.astype("int64"),
+        lambda labels: np.eye(CLASSES, dtype="float32")[labels],
+    ],
+)
+def test_labels_in_any_form_give_the_same_loss(encode):
+    losses = []
+    for change in (lambda labels: labels, encode):
+        keras.utils.set_random_seed(0)
+        learner = make(Supervised, dtype="float64")
+        learner.compile(Momentum(0.1))
+        data = batch()
+        data["labels"] = change(data["labels"])
+        losses.append(float(learner.train_step(data)["loss/total"]))
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (np.zeros([4, 2], "float32"), ValueError, "got float32 of shape"),
+        (np.zeros([4, CLASSES], "int32"), ValueError, "got int32 of shape"),
+        (np.zeros([4], "float32"), ValueError, "got float32 of shape"),
+        (
+            np.full([4], CLASSES),
+            tf.errors.InvalidArgumentError,
+            "not among the 3 classes",
+        ),
+    ],
+)
+def test_labels_that_make_no_sense_are_refused(labels, error, message):
+    learner = make(Supervised)
+    learner.compile(Momentum(0.1))
+    step = tf.function(learner.train_step)
+    with pytest.raises(error, match=message):
+        step({**batch(dtype="float32"), "labels": tf.constant(labels)})
+
+
+@pytest.mark.parametrize(
+    ("method", "data", "message"),
+    [
+        (UDA, {"labeled": 0, "labels": 0}, "weak, strong; got"),
+        (Supervised, (0, 0), "got tuple"),
+    ],
+)
+def test_batches_without_their_parts_are_refused(method, data, message):
+    learner = make(method)
+    learner.compile("sgd")
+    with pytest.raises(ValueError, match=message):
+        learner.train_step(data)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_models_train_in_float32_logits(policy):
+    learner = make(MetaPseudoLabels, dtype=policy, ema_decay=0.9)
+    learner.compile("sgd")
+    logs = learner.fit(dataset(2, dtype="float32"), verbose=0).history
+    assert all(np.isfinite(values).all() for values in logs.values())
+    assert learner(batch(dtype="float32")["labeled"]).dtype == "float32"
+
+
+def test_models_of_text_train_too():
+    """Integer inputs, and gradients that are sparse."""
+
+    def model():
+        return keras.Sequential(
+            [
+                keras.Input((5,), dtype="int32"),
+                keras.layers.Embedding(20, 4),
+                keras.layers.GlobalAveragePooling1D(),
+                keras.layers.Dense(CLASSES),
+            ]
+        )
+
+    tokens = tf.random.stateless_uniform([6, 5], [0, 0], 0, 20, tf.int32)
+    learner = MetaPseudoLabels(model(), model())
+    learner.compile("sgd")
+    logs = learner.train_step(
+        {
+            "labeled": tokens[:2],
+            "labels": tf.constant([0, 1]),
+            "weak": tokens[2:],
+            "strong": tokens[2:],
+        }
+    )
+    assert all(np.isfinite(value) for value in logs.values())
