@@ -33,8 +33,8 @@ class Learner(keras.Model):
       weak, strong: [unlabeled, ...] two views of the same unlabeled inputs.
 
     Args:
-      student: a built Keras model whose output is logits, [batch, classes];
-        without regularizers or losses of its own.
+      student: a built Keras model whose output is logits, [batch, classes].
+        Its own regularizers and losses count.
       label_smoothing: of the labeled losses, in [0, 1].
       ema_decay: decay of the student's moving average, in [0, 1); 0 is off.
       ema_start: first step that averages; before it the average is a copy.

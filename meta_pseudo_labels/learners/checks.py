@@ -36,11 +36,6 @@ def check_model(model, *, role):
             f"The {role} {model.name!r} must return logits, but its last layer "
             f"{last.name!r} turns them into probabilities. Remove that."
         )
-    if model.losses:
-        raise ValueError(
-            f"The {role} {model.name!r} has regularizers, which learners do "
-            "not use. Remove them; give weight_decay to compile() instead."
-        )
 
 
 def check_range(name, value, *, low, high):

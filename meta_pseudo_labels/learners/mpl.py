@@ -17,6 +17,7 @@ from meta_pseudo_labels.learners.passes import (
     forward,
     gradients_of,
     label_probabilities,
+    own_losses,
     split,
 )
 from meta_pseudo_labels.learners.uda import (
@@ -142,6 +143,7 @@ class MetaPseudoLabels(Learner):
                 self.uda, logits, labels, step=self.step.value
             )
             loss = cross_entropy + weighted + feedback
+            loss += own_losses(self.teacher)
         gradients = gradients_of(tape, loss, self.teacher)
         ratio = self.measure_feedback(tape, feedback, gradients)
         learning_rate, _ = self.update(
@@ -178,7 +180,8 @@ class MetaPseudoLabels(Learner):
                 logits = forward(student, concat(*views))
                 strong_logits, labeled_logits = split(logits, *views)
                 targets = smooth_labels(pseudo_labels, self.label_smoothing)
-                loss = mean_cross_entropy(targets, strong_logits)
+                cross_entropy = mean_cross_entropy(targets, strong_logits)
+                loss = cross_entropy + own_losses(student)
             prepared, _ = self.prepare_gradients(
                 gradients_of(tape, loss, student), student
             )
@@ -203,7 +206,7 @@ class MetaPseudoLabels(Learner):
 
         dot_product = self.baseline.center(new - old)
         logs = {
-            "cross_entropy/student_on_u": loss,
+            "cross_entropy/student_on_u": cross_entropy,
             "cross_entropy/student_on_l": new,
             "lr/student": learning_rate,
             "mpl/dot_product": dot_product,

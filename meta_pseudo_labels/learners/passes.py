@@ -44,6 +44,12 @@ def forward(model, inputs, *, update_moments=True):
     return tf.cast(outputs, float_type(model))
 
 
+def own_losses(model):
+    """Regularizers and `add_loss` of a model's last forward pass, scalar."""
+    losses = [tf.cast(loss, float_type(model)) for loss in model.losses]
+    return tf.add_n(losses) if losses else tf.zeros([], float_type(model))
+
+
 def float_type(model):
     """Type of a model's losses: float64 where its weights are, else float32."""
     weights = model.trainable_variables[0].dtype

@@ -8,6 +8,7 @@ from meta_pseudo_labels.learners.passes import (
     forward,
     gradients_of,
     label_probabilities,
+    own_losses,
 )
 
 
@@ -27,17 +28,18 @@ class Supervised(Learner):
             logits = forward(self.student, batch["labeled"])
             labels = label_probabilities(batch["labels"], logits)
             cross_entropy = self.labeled_loss(labels, logits)
+            loss = cross_entropy + own_losses(self.student)
         weight_decay = self.weight_decay_loss(self.student)
         learning_rate, norm = self.update(
             self.student,
             self.optimizer,
-            gradients_of(tape, cross_entropy, self.student),
+            gradients_of(tape, loss, self.student),
             skip_not_finite=True,
         )
         self.step.assign_add(tf.cast(tf.math.is_finite(norm), tf.int64))
         self.average_student()
         return {
-            "loss/total": cross_entropy + self.weight_decay * weight_decay,
+            "loss/total": loss + self.weight_decay * weight_decay,
             "loss/cross_entropy": cross_entropy,
             "loss/weight_decay": weight_decay,
             "loss/grad_norm": norm,

@@ -13,6 +13,7 @@ from meta_pseudo_labels.learners.passes import (
     forward,
     gradients_of,
     label_probabilities,
+    own_losses,
     split,
 )
 from meta_pseudo_labels.losses import consistency_loss
@@ -134,7 +135,7 @@ class UDA(Learner):
             weighted, consistency, uda_logs = consistency_term(
                 self.uda, logits, labels, step=self.step.value
             )
-            loss = cross_entropy + weighted
+            loss = cross_entropy + weighted + own_losses(self.student)
         weight_decay = self.weight_decay_loss(self.student)
         learning_rate, norm = self.update(
             self.student,

@@ -29,15 +29,6 @@ from tests.learners.helpers import make
             ),
             "must return logits",
         ),
-        (
-            lambda: keras.Sequential(
-                [
-                    keras.Input((4,)),
-                    keras.layers.Dense(3, kernel_regularizer="l2"),
-                ]
-            ),
-            "regularizers",
-        ),
     ],
 )
 def test_models_that_cannot_be_trained_are_refused(model, message):

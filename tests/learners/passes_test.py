@@ -121,3 +121,36 @@ def test_models_of_text_train_too():
         }
     )
     assert all(np.isfinite(value) for value in logs.values())
+
+
+@pytest.mark.parametrize("method", [Supervised, UDA, MetaPseudoLabels])
+def test_regularizers_of_a_model_count(method):
+    """One step with and without differs by the regularizer's gradient."""
+
+    def model(strength):
+        penalty = keras.regularizers.L2(strength)
+        return keras.Sequential(
+            [
+                keras.Input((6, 6, 2)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(CLASSES, kernel_regularizer=penalty),
+            ]
+        )
+
+    kernels = []
+    for strength in (0.0, 0.5):
+        keras.utils.set_random_seed(0)
+        models, settings = [model(strength)], {}
+        if method is MetaPseudoLabels:
+            models.append(model(strength))
+            settings["feedback"] = "off"  # It would hear of the student's.
+        learner = method(*models, **settings)
+        before = [m.trainable_variables[0].numpy() for m in models]
+        learner.compile(Momentum(0.1, momentum=0.0, nesterov=False))
+        learner.train_step(batch(dtype="float32"))
+        kernels.append([m.trainable_variables[0].numpy() for m in models])
+    for start, plain, decayed in zip(before, *kernels, strict=True):
+        # d(0.5 w^2) / dw = w, times the rate 0.1.
+        np.testing.assert_allclose(
+            plain - decayed, 0.1 * start, rtol=1e-3, atol=1e-5
+        )
