@@ -2,6 +2,9 @@
 
     python benchmarks/digits_controls.py --seeds=3
 
+    # The table of the rows that are kept in this repository.
+    python benchmarks/digits_controls.py --json=benchmarks/results/digits.jsonl
+
 Runs the supervised and UDA controls and MPL with each feedback, finetunes each
 student, and appends one JSON line per run to --json. Runs that stand there
 already, with the same settings, are not repeated: an interrupted table goes on
@@ -74,7 +77,8 @@ def _parse_arguments():
     parser.add_argument(
         "--json",
         type=pathlib.Path,
-        default=ROOT / "benchmarks" / "results" / "digits.jsonl",
+        default=ROOT / "runs" / "controls.jsonl",
+        help="rows to go on from and to append to",
     )
     return parser.parse_args()
 
