@@ -98,7 +98,8 @@ def check_same_training(config):
     if differences:
         raise ConfigError(
             f"{config.output_dir} holds a run with other settings: "
-            f"{'; '.join(differences)}. Use these, or another --output_dir."
+            f"{'; '.join(differences)}. Use these (is the --flagfile there?) "
+            "or another --output_dir."
         )
 
 

@@ -99,11 +99,13 @@ def from_arrays(
             f"labeled_images has shape {list(labeled_images.shape)} for "
             f"{len(labels)} labels; pass [N, size, size, 3], one label each."
         )
+    if num_classes is None:
+        num_classes = _count_classes(labels)
     if test_images is None:
         test_images, test_labels = labeled_images[:0], labels[:0]
     spec = DatasetSpec(
         name="arrays",
-        num_classes=num_classes or int(labels.max(initial=0)) + 1,
+        num_classes=num_classes,
         image_size=labeled_images.shape[1],
         mean=tuple(mean),
         std=tuple(std),
@@ -120,6 +122,18 @@ def from_arrays(
         test_labels=np.asarray(test_labels),
         labeled_indices=np.arange(len(labels)),
     )
+
+
+def _count_classes(labels):
+    """Largest label + 1; raises ValueError where a class has no label."""
+    num_classes = int(labels.max(initial=0)) + 1
+    missing = sorted(set(range(num_classes)) - set(labels.tolist()))
+    if missing:
+        raise ValueError(
+            f"No image is labeled {missing}; labels count from 0. Pass "
+            "num_classes where classes without a label are meant."
+        )
+    return num_classes
 
 
 def check_images(images, spec, *, name):

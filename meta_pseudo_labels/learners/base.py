@@ -133,7 +133,16 @@ class Learner(keras.Model):
         return super().fit(*args, shuffle=shuffle, **kwargs)
 
     def call(self, inputs, training=False):
-        """The student's logits, [batch, classes]."""
+        """The student's logits, [batch, classes].
+
+        Raises:
+          ValueError: for uint8 images, which no learner was trained on.
+        """
+        if any(x.dtype == "uint8" for x in tf.nest.flatten(inputs)):
+            raise ValueError(
+                "Got uint8 images, but learners see normalised ones: pass them "
+                "through data.normalize, or use data.evaluation_dataset."
+            )
         if training or self.student_ema is None:
             logits = self.student(inputs, training=training)
         else:

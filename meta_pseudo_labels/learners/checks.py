@@ -56,8 +56,13 @@ def check_pair(student, teacher):
         role: getattr(model, "output_shape", (None,))[-1]
         for role, model in (("student", student), ("teacher", teacher))
     }
-    if None not in classes.values() and len(set(classes.values())) > 1:
+    check_same_classes(**classes)
+
+
+def check_same_classes(*, student, teacher):
+    """Refuses unequal numbers of logits, where both are known."""
+    if None not in (student, teacher) and student != teacher:
         raise ValueError(
             "The student and the teacher must return as many logits; got "
-            f"{classes['student']} and {classes['teacher']}."
+            f"{student} and {teacher}."
         )

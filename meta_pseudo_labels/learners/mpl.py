@@ -4,7 +4,11 @@ import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.learners.base import Learner
-from meta_pseudo_labels.learners.checks import check_model, check_pair
+from meta_pseudo_labels.learners.checks import (
+    check_model,
+    check_pair,
+    check_same_classes,
+)
 from meta_pseudo_labels.learners.feedback import (
     Baseline,
     StudentStep,
@@ -178,6 +182,9 @@ class MetaPseudoLabels(Learner):
             label_tape.watch(pseudo_labels)
             with tf.GradientTape() as tape:
                 logits = forward(student, concat(*views))
+                check_same_classes(
+                    student=logits.shape[-1], teacher=pseudo_labels.shape[-1]
+                )
                 strong_logits, labeled_logits = split(logits, *views)
                 targets = smooth_labels(pseudo_labels, self.label_smoothing)
                 cross_entropy = mean_cross_entropy(targets, strong_logits)

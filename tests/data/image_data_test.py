@@ -101,6 +101,7 @@ def test_own_arrays_make_a_problem():
         ((images(3, dtype=np.float32), [0, 1, 2]), {}, "has type float32"),
         ((images(3)[..., 0], [0, 1, 2]), {}, r"\[3, 8, 8\] for 3 labels"),
         ((images(3), [0, 1]), {}, "for 2 labels"),
+        ((images(3), [1, 2, 3]), {}, r"No image is labeled \[0\]"),
         ((images(3), [0, 1, 2]), {"num_classes": 2}, "must lie in 0 to 1"),
     ],
 )

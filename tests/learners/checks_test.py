@@ -1,11 +1,12 @@
 """What learners refuse, before any work starts."""
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.learners import Supervised
-from tests.learners.helpers import make
+from meta_pseudo_labels.learners import MetaPseudoLabels, Supervised
+from tests.learners.helpers import batch, make
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,28 @@ def test_several_replicas_are_refused(monkeypatch):
     monkeypatch.setattr(tf.distribute, "get_strategy", Strategy)
     with pytest.raises(ValueError, match="4 replicas"):
         make(Supervised)
+
+
+def test_raw_images_are_refused():
+    learner = make(Supervised)
+    learner.compile("sgd")
+    with pytest.raises(ValueError, match="data.normalize"):
+        learner.predict(np.zeros([2, 6, 6, 2], "uint8"), verbose=0)
+
+
+def test_unequal_classes_of_subclassed_models_are_refused():
+    """Their output shapes are not known before they are called."""
+
+    class Model(keras.Model):
+        def __init__(self, classes):
+            super().__init__()
+            self.dense = keras.layers.Dense(classes)
+            self(np.zeros([1, 6, 6, 2]))
+
+        def call(self, inputs):
+            return self.dense(keras.ops.reshape(inputs, [-1, 72]))
+
+    learner = MetaPseudoLabels(Model(4), Model(3))
+    learner.compile("sgd")
+    with pytest.raises(ValueError, match="got 4 and 3"):
+        learner.train_step(batch(dtype="float32"))
