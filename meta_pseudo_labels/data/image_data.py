@@ -81,8 +81,7 @@ def from_arrays(
       labeled_images: [N, S, S, 3] uint8.
       labels: [N] integers, 0 to num_classes - 1.
       unlabeled_images: [M, S, S, 3] uint8.
-      test_images: [T, S, S, 3] uint8; none unless given.
-      test_labels: [T] integers.
+      test_images, test_labels: [T, S, S, 3] uint8 and [T] integers, or none.
       flip, background, mean, std, class_names: see `DatasetSpec`. False for
         flip where a mirrored image is another class, as with text.
       num_classes: largest label + 1 unless given.
