@@ -189,7 +189,7 @@ class Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
-        _explain(self._check_together)
+        user_error(self._check_together)
 
     def _check_together(self):
         """Raises ValueError where settings do not fit each other."""
@@ -254,11 +254,13 @@ def _check(field, value):
         raise ConfigError(f"{name} is too large; at most {meta['high']}.")
 
 
-def _explain(check):
-    """Runs a check of the library's and reports its error as the user's."""
+def user_error(function, *args, **kwargs):
+    """Calls the library; what it refuses, the user can mend.
+
+    Raises:
+      ConfigError: for the library's ValueError, with its message.
+    """
     try:
-        check()
-    except ConfigError:
-        raise
+        return function(*args, **kwargs)
     except ValueError as error:
         raise ConfigError(str(error)) from error

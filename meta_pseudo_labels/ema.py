@@ -72,10 +72,14 @@ class WeightAverages(keras.layers.Layer):
 
     def update(self, model, *, step):
         """Moves every average towards the model's weights."""
-        for average, variable in self._pairs(model):
-            rate = ema_rate(
-                step, decay=self.decay, start=self.start, dtype=average.dtype
+        rates = {
+            dtype: ema_rate(
+                step, decay=self.decay, start=self.start, dtype=dtype
             )
+            for dtype in {average.dtype for average in self.averages}
+        }
+        for average, variable in self._pairs(model):
+            rate = rates[average.dtype]
             average.assign_sub(rate * (average - variable))
 
     def apply(self, model, inputs):

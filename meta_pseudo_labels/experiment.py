@@ -37,7 +37,7 @@ from meta_pseudo_labels.checkpointing import (
     restore_latest,
     save_weights,
 )
-from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.export import export_saved_model
 from meta_pseudo_labels.finetuning import finetune
 from meta_pseudo_labels.run_folder import (
@@ -74,7 +74,7 @@ class Experiment:
     def data(self):
         """The images, as `data.ImageData`."""
         config = self.config
-        return _user_error(
+        return user_error(
             data.load,
             config.dataset,
             num_labeled=config.num_labeled,
@@ -106,7 +106,7 @@ class Experiment:
         start = restore_latest(manager) or 0
         if start >= config.num_train_steps:
             return False
-        dataset = _user_error(
+        dataset = user_error(
             data.training_dataset,
             self.data,
             batch_size=config.train_batch_size,
@@ -187,7 +187,7 @@ class Experiment:
         path = self._path("saved_model")
         learner = self.trained_learner()
         student = self.finetuned_student(learner) or learner.finished_student()
-        _user_error(export_saved_model, student, path, spec=self.data.spec)
+        user_error(export_saved_model, student, path, spec=self.data.spec)
         return path
 
     def trained_learner(self):
@@ -231,11 +231,3 @@ class Experiment:
 
     def _path(self, *names):
         return os.path.join(self.output_dir, *names)
-
-
-def _user_error(function, *args, **kwargs):
-    """Calls the library; what it refuses, the user can mend."""
-    try:
-        return function(*args, **kwargs)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error

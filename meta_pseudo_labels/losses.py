@@ -1,6 +1,6 @@
 """Losses per example, and the soft labels they compare with.
 
-Losses return one value per example, in nats.
+Losses return one value per example, in nats, unless their name says mean.
 """
 
 import tensorflow as tf

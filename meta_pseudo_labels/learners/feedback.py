@@ -14,7 +14,8 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from meta_pseudo_labels.losses import soft_cross_entropy
+from meta_pseudo_labels.learners.checks import check_range
+from meta_pseudo_labels.losses import mean_cross_entropy
 
 PSEUDO_LABELS = ("soft", "hard", "sampled")
 
@@ -67,10 +68,9 @@ def reinforce(student_step, teacher_logits):
     """
     moved = tf.cast(student_step.learning_rate > 0, teacher_logits.dtype)
     advantage = tf.stop_gradient(-student_step.dot_product * moved)
-    losses = soft_cross_entropy(
-        targets=student_step.pseudo_labels, logits=teacher_logits
+    return advantage * mean_cross_entropy(
+        student_step.pseudo_labels, teacher_logits
     )
-    return advantage * tf.reduce_mean(losses)
 
 
 def release(student_step, teacher_logits):
@@ -82,8 +82,7 @@ def release(student_step, teacher_logits):
     """
     dot_product = tf.stop_gradient(student_step.dot_product)
     targets = tf.stop_gradient(tf.nn.softmax(teacher_logits))
-    losses = soft_cross_entropy(targets=targets, logits=teacher_logits)
-    return dot_product * tf.reduce_mean(losses)
+    return dot_product * mean_cross_entropy(targets, teacher_logits)
 
 
 def off(student_step, teacher_logits):
@@ -172,8 +171,7 @@ class Baseline(keras.layers.Layer):
     """
 
     def __init__(self, *, decay=0.99, dtype="float32"):
-        if not 0 <= decay <= 1:
-            raise ValueError(f"baseline_decay must be in [0, 1]; got {decay}.")
+        check_range("baseline_decay", decay, low=0, high=1)
         super().__init__(name="feedback_baseline", dtype=dtype)
         self.decay = decay
         # The release starts at a random value, from U(-1.73, 1.73).

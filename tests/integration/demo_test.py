@@ -1,27 +1,15 @@
 """The demo, cut down: what it leaves, and what it will not delete."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-
-
-def run(script, *arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+from tests.scripts import run_script
 
 
 def test_demo_leaves_results_figures_and_a_saved_model(tmp_path):
     folder = tmp_path / "demo"
-    result = run(
+    result = run_script(
         "examples/digits_demo.py",
         f"--output_dir={folder}",
         "--num_train_steps=20",
@@ -47,7 +35,7 @@ def test_demo_leaves_results_figures_and_a_saved_model(tmp_path):
 
 def test_demo_does_not_delete_what_it_did_not_write(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
-    result = run("examples/digits_demo.py", f"--output_dir={tmp_path}")
+    result = run_script("examples/digits_demo.py", f"--output_dir={tmp_path}")
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in result.stderr
