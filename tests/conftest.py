@@ -1,11 +1,34 @@
-"""Where the tests find data that is kept outside the repository."""
+"""Devices for all tests, and data that is kept outside the repository."""
 
 import os
 import pathlib
 
 import pytest
+import tensorflow as tf
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
+REPLICAS = 16  # Batch norm makes groups of replicas beyond 8.
+
+
+def pytest_configure():
+    """Splits the processor, which is only possible before it is used."""
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * REPLICAS,
+    )
+
+
+@pytest.fixture(scope="session")
+def mirrored():
+    """A function from a number of replicas to a strategy over them.
+
+    It adds on one device: TensorFlow's collective operations confuse several
+    strategies in one process.
+    """
+    return lambda count: tf.distribute.MirroredStrategy(
+        [f"CPU:{index}" for index in range(count)],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
 
 
 @pytest.fixture(scope="session")

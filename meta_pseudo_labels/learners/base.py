@@ -11,8 +11,10 @@ from meta_pseudo_labels.learners.checks import (
 )
 from meta_pseudo_labels.learners.passes import float_type
 from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
+from meta_pseudo_labels.models.batch_norm import BatchNorm
 
 _NORMALIZATION_LAYERS = (
+    BatchNorm,
     keras.layers.BatchNormalization,
     keras.layers.LayerNormalization,
     keras.layers.GroupNormalization,
@@ -159,6 +161,11 @@ class Learner(keras.Model):
             self.student_ema.copy_to(self.student)
         return self.student
 
+    def set_step(self, step):
+        """Counts on from a step, in the learner and its optimizer."""
+        self.step.assign(step)
+        self.optimizer.iterations.assign(step)
+
     def get_config(self):
         return {
             "name": self.name,
@@ -241,8 +248,9 @@ class Learner(keras.Model):
             ]
         norm = tf.linalg.global_norm(gradients)
         if self.grad_bound is not None:
-            scale = self.grad_bound / tf.maximum(norm, self.grad_bound)
-            gradients = [g * scale for g in gradients]
+            gradients, _ = tf.clip_by_global_norm(
+                gradients, self.grad_bound, use_norm=norm
+            )
         return gradients, norm
 
     def weight_decay_loss(self, model):

@@ -7,26 +7,61 @@ Every model is a functional `keras.Model` that gives logits, not probabilities.
 
 import re
 
+from meta_pseudo_labels.models.applications import (
+    application,
+    application_names,
+)
+from meta_pseudo_labels.models.batch_norm import BatchNorm
+from meta_pseudo_labels.models.efficientnet import efficientnet
+from meta_pseudo_labels.models.layers import release_variable_name
 from meta_pseudo_labels.models.mlp import mlp
+from meta_pseudo_labels.models.resnet import resnet
+from meta_pseudo_labels.models.stochastic_depth import StochasticDepth
 from meta_pseudo_labels.models.wide_resnet import (
     blocks_per_stage,
     first_stage_filters,
-    release_variable_name,
     wide_resnet,
 )
 
 __all__ = [
+    "EFFICIENTNETS",
+    "RESNETS",
     "WIDE_RESNETS",
+    "BatchNorm",
+    "StochasticDepth",
+    "application",
+    "application_names",
     "build",
     "check_model_type",
+    "efficientnet",
     "mlp",
+    "release_scope",
     "release_variable_name",
+    "resnet",
     "wide_resnet",
 ]
 
 # Those that the pattern wrn-<depth>-<k> does not cover (quirk 23).
 WIDE_RESNETS = {
     "wrn-28-large": dict(depth=28, width=135 / 16, stem_filters=16),
+}
+
+RESNETS = {"resnet-50": dict(blocks_per_stage=(3, 4, 6, 3))}
+
+EFFICIENTNETS = {
+    "efficientnet-bs": dict(width=0.5, depth=1.0),
+    "efficientnet-b0": dict(width=1.0, depth=1.0),
+    "efficientnet-b1": dict(width=1.0, depth=1.1),
+    "efficientnet-b2": dict(width=1.1, depth=1.2),
+    "efficientnet-b3": dict(width=1.2, depth=1.4),
+    "efficientnet-b4": dict(width=1.4, depth=1.8),
+    "efficientnet-b5": dict(width=1.6, depth=2.2),
+    "efficientnet-b6": dict(width=1.8, depth=2.6),
+    "efficientnet-b7": dict(width=2.0, depth=3.1),
+    "efficientnet-b8": dict(width=2.2, depth=3.6),
+    "efficientnet-l2": dict(width=4.3, depth=5.3),
+    "efficientnet-b5-mpl": dict(width=5.0, depth=2.2),
+    "efficientnet-b6-mpl": dict(width=5.0, depth=2.6),
 }
 
 
@@ -38,19 +73,30 @@ def build(
     dropout_rate=0.0,
     batch_norm_decay=0.99,
     batch_norm_epsilon=1e-3,
+    batch_norm_batch_size=None,
+    stochastic_depth_drop_rate=0.0,
+    small_images=False,
     name=None,
     dtype=None,
 ):
     """Builds a network by name.
 
+    A setting that a network does not have is passed over, as in the release.
+
     Args:
-      model_type: "wrn-<depth>-<k>" such as "wrn-28-2", "wrn-28-large", or
-        "mlp" (two hidden layers of 128 units).
+      model_type: "wrn-<depth>-<k>" such as "wrn-28-2", a name in WIDE_RESNETS,
+        RESNETS or EFFICIENTNETS, "mlp" (two hidden layers of 128 units), or a
+        network of `keras.applications` by its class, such as "MobileNetV2".
       input_shape: shape of one example, (height, width, channels) for images.
       num_classes: number of logits, 2 or more.
       dropout_rate: before the last layer, in [0, 1).
-      batch_norm_decay: of the moving averages; "mlp" has none.
-      batch_norm_epsilon: added to the variance; "mlp" has none.
+      batch_norm_decay: of the moving averages. This and the next two: not for
+        "mlp", which has no batch norm, nor for `keras.applications`.
+      batch_norm_epsilon: added to the variance.
+      batch_norm_batch_size: images that share their statistics, over more
+        than 8 replicas; see `BatchNorm`.
+      stochastic_depth_drop_rate: for EFFICIENTNETS; see `efficientnet`.
+      small_images: for EFFICIENTNETS; see `efficientnet`.
       name: of the model; default: `model_type`.
       dtype: dtype or policy of the layers; None is the global policy.
 
@@ -70,20 +116,43 @@ def build(
     )
     if model_type == "mlp":
         return mlp(**settings)
-    return wide_resnet(
-        **_wide_resnet_sizes(model_type),
+    if model_type in application_names():
+        return application(model_type, **settings)
+    settings.update(
         batch_norm_decay=batch_norm_decay,
         batch_norm_epsilon=batch_norm_epsilon,
-        **settings,
+        batch_norm_batch_size=batch_norm_batch_size,
     )
+    if model_type in RESNETS:
+        return resnet(**RESNETS[model_type], **settings)
+    if model_type in EFFICIENTNETS:
+        return efficientnet(
+            **EFFICIENTNETS[model_type],
+            stochastic_depth_drop_rate=stochastic_depth_drop_rate,
+            small_images=small_images,
+            **settings,
+        )
+    return wide_resnet(**_wide_resnet_sizes(model_type), **settings)
 
 
 def check_model_type(model_type):
     """Raises ValueError for a name that `build` would refuse."""
-    if model_type != "mlp":
+    others = ("mlp", *RESNETS, *EFFICIENTNETS, *application_names())
+    if model_type not in others:
         sizes = _wide_resnet_sizes(model_type)
         blocks_per_stage(sizes["depth"])
         first_stage_filters(sizes["width"])
+
+
+def release_scope(model_type):
+    """The first part of a network's variable names in the release.
+
+    >>> release_scope("wrn-28-large")
+    'wrn-28-135'
+
+    All others are called by their own names.
+    """
+    return "wrn-28-135" if model_type == "wrn-28-large" else model_type
 
 
 def _wide_resnet_sizes(model_type):
@@ -92,9 +161,12 @@ def _wide_resnet_sizes(model_type):
         return WIDE_RESNETS[model_type]
     sizes = re.fullmatch(r"wrn-(\d+)-(\d+)", model_type)
     if not sizes:
-        known = ", ".join(["mlp", "wrn-<depth>-<k>", *WIDE_RESNETS])
+        known = ", ".join(
+            ["mlp", "wrn-<depth>-<k>", *WIDE_RESNETS, *RESNETS, *EFFICIENTNETS]
+        )
         raise ValueError(
-            f"Unknown model_type {model_type!r}. Known: {known} "
-            "(for example wrn-28-2)."
+            f"Unknown model_type {model_type!r}. Known: {known} (for example "
+            "wrn-28-2), and the networks of keras.applications by their "
+            "classes (for example MobileNetV2, ResNet50V2, ConvNeXtTiny)."
         )
     return dict(depth=int(sizes[1]), width=int(sizes[2]))

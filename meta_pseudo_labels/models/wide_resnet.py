@@ -3,17 +3,13 @@
 Zagoruyko and Komodakis, "Wide Residual Networks" (arXiv 1605.07146), with the
 details of the release: leaky ReLU, a shortcut that leaves after the first
 activation where the shape changes, and the raw input as shortcut elsewhere.
-
-Layers are named by the release's scopes, with a dot for the slash that Keras
-does not allow: `block_1.conv_3x3_1.batch_norm`.
 """
 
 import dataclasses
 
 import keras
 
-from meta_pseudo_labels.models import initializers
-from meta_pseudo_labels.models.head import classification_head
+from meta_pseudo_labels.models.layers import LayerFactory, image_input
 
 
 def wide_resnet(
@@ -26,6 +22,7 @@ def wide_resnet(
     dropout_rate=0.0,
     batch_norm_decay=0.99,
     batch_norm_epsilon=1e-3,
+    batch_norm_batch_size=None,
     leaky_slope=0.2,
     name=None,
     dtype=None,
@@ -41,6 +38,8 @@ def wide_resnet(
       dropout_rate: before the last layer, in [0, 1).
       batch_norm_decay: of the moving averages, in [0, 1]; near 1 is slow.
       batch_norm_epsilon: added to the variance, inside the square root.
+      batch_norm_batch_size: images that share their statistics, over more
+        than 8 replicas; see `BatchNorm`.
       leaky_slope: slope of the activation for negative inputs.
       name: of the model.
       dtype: dtype or policy of the layers; None is the global policy.
@@ -52,39 +51,22 @@ def wide_resnet(
     Raises:
       ValueError: for a size, a shape or a rate out of range.
     """
-    if len(input_shape) != 3:
-        raise ValueError(
-            "input_shape must be (height, width, channels), "
-            f"got {tuple(input_shape)}."
-        )
     blocks, filters = blocks_per_stage(depth), first_stage_filters(width)
     layers = _Layers(
         policy=keras.dtype_policies.get(dtype),
         batch_norm_decay=batch_norm_decay,
         batch_norm_epsilon=batch_norm_epsilon,
+        batch_norm_batch_size=batch_norm_batch_size,
         leaky_slope=leaky_slope,
     )
-    images = keras.Input(
-        input_shape, dtype=layers.policy.variable_dtype, name="images"
-    )
+    images = image_input(input_shape, policy=layers.policy)
     x = layers.conv(images, stem_filters or filters, scope="stem")
     x = layers.stages(x, filters=filters, blocks_per_stage=blocks)
-    logits = classification_head(
-        layers.pooled(x),
-        num_classes=num_classes,
-        dropout_rate=dropout_rate,
-        dtype=layers.policy,
+    x = layers.batch_norm_relu(x, scope="head")
+    logits = layers.classifier(
+        x, num_classes=num_classes, dropout_rate=dropout_rate
     )
     return keras.Model(images, logits, name=name)
-
-
-def release_variable_name(layer_name, variable_name):
-    """The release's name, less its outer scopes, of a layer's variable.
-
-    >>> release_variable_name("stem.conv2d", "kernel")
-    'stem/conv2d/kernel'
-    """
-    return f"{layer_name.replace('.', '/')}/{variable_name}"
 
 
 def blocks_per_stage(depth):
@@ -110,12 +92,7 @@ def first_stage_filters(width):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Layers:
-    """The layers of one network, with the settings that they share."""
-
-    policy: keras.DTypePolicy
-    batch_norm_decay: float
-    batch_norm_epsilon: float
+class _Layers(LayerFactory):
     leaky_slope: float
 
     def stages(self, x, *, filters, blocks_per_stage):
@@ -146,38 +123,11 @@ class _Layers:
         x = self.conv(activated, filters, strides=strides, scope=first)
         x = self.batch_norm_relu(x, scope=second)
         x = self.conv(x, filters, scope=second)
-        return keras.layers.Add(
-            name=f"{scope}.residual.add", dtype=self.policy
-        )([x, shortcut])
-
-    def pooled(self, x):
-        """Features of the whole image, [batch, channels]."""
-        x = self.batch_norm_relu(x, scope="head")
-        return keras.layers.GlobalAveragePooling2D(
-            name="head.global_avg_pool", dtype=self.policy
-        )(x)
-
-    def conv(self, x, filters, *, scope, kernel_size=3, strides=1):
-        """Convolution without bias, zero-padded as TensorFlow's SAME."""
-        return keras.layers.Conv2D(
-            filters,
-            kernel_size,
-            strides=strides,
-            padding="same",
-            use_bias=False,
-            kernel_initializer=initializers.conv_kernel(),
-            name=f"{scope}.conv2d",
-            dtype=self.policy,
-        )(x)
+        return self.add(x, shortcut, scope=f"{scope}.residual")
 
     def batch_norm_relu(self, x, *, scope):
-        """Batch norm, never in less than float32, then leaky ReLU."""
-        x = keras.layers.BatchNormalization(
-            momentum=self.batch_norm_decay,
-            epsilon=self.batch_norm_epsilon,
-            name=f"{scope}.batch_norm",
-            dtype=self.policy,
-        )(x)
+        """Batch norm, then leaky ReLU."""
+        x = self.batch_norm(x, scope=scope)
         return keras.layers.LeakyReLU(
             negative_slope=self.leaky_slope,
             name=f"{scope}.leaky_relu",

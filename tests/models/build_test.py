@@ -29,18 +29,47 @@ def test_builds_the_mlp():
     )
 
 
-def test_passes_settings_on():
+# Of our own networks with batch norm, one of each kind.
+OWN = pytest.mark.parametrize(
+    "model_type", ["wrn-10-1", "resnet-50", "efficientnet-bs"]
+)
+
+
+@OWN
+def test_passes_settings_on(model_type):
     model = build(
-        "wrn-10-1",
+        model_type,
         dropout_rate=0.25,
         batch_norm_decay=0.9,
         batch_norm_epsilon=1e-5,
+        batch_norm_batch_size=64,
         dtype="float64",
     )
-    batch_norm = model.get_layer("head.batch_norm")
+    norms = [
+        layer for layer in model.layers if isinstance(layer, models.BatchNorm)
+    ]
+    assert len(norms) > 6
+    for layer in norms:
+        assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
+        assert layer.group_batch_size == 64
     assert model.get_layer("head.dropout").rate == 0.25
-    assert (batch_norm.momentum, batch_norm.epsilon) == (0.9, 1e-5)
     assert model.output.dtype == "float64"
+    assert {v.dtype for v in model.weights} == {"float64"}
+
+
+@OWN
+def test_settings_of_efficientnets_mean_nothing_to_others(model_type):
+    plain = build(model_type)
+    model = build(model_type, small_images=True, stochastic_depth_drop_rate=0.2)
+    strides = [
+        [m.get_layer("stem.conv2d").strides[0] for m in (plain, model)],
+        len(model.layers) - len(plain.layers),
+    ]
+    if model_type == "efficientnet-bs":
+        # 9 of the 16 blocks have a residual branch to leave out.
+        assert strides == [[2, 1], 9]
+    else:
+        assert strides[0][0] == strides[0][1] and strides[1] == 0
 
 
 def test_is_named_after_its_type_unless_told():
@@ -53,7 +82,9 @@ def test_is_named_after_its_type_unless_told():
     "model_type", ["resnet-51", "", "wrn-28", "wrn-28-2x", "wrn-28--2", "MLP"]
 )
 def test_unknown_names_list_the_known_ones(check, model_type):
-    with pytest.raises(ValueError, match=f"{model_type!r}.*wrn-<depth>-<k>"):
+    with pytest.raises(
+        ValueError, match=f"{model_type!r}.*wrn-<depth>-<k>.*l2.*MobileNetV2"
+    ):
         check(model_type)
 
 
@@ -66,7 +97,15 @@ def test_impossible_sizes_in_a_name_are_explained(check):
 
 
 @pytest.mark.parametrize(
-    "model_type", ["mlp", "wrn-28-2", *models.WIDE_RESNETS]
+    "model_type",
+    [
+        "mlp",
+        "wrn-28-2",
+        *models.WIDE_RESNETS,
+        *models.RESNETS,
+        *models.EFFICIENTNETS,
+        "MobileNetV2",
+    ],
 )
 def test_known_names_pass_the_check(model_type):
     models.check_model_type(model_type)

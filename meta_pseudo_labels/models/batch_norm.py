@@ -1,0 +1,183 @@
+"""Batch normalization with the release's arithmetic (quirk 22).
+
+Why not `keras.layers.BatchNormalization`: its variance is the mean squared
+distance from a mean that it holds fixed, so in float32 it rounds otherwise
+than the release (its traces drift away within six steps), and a second
+derivative through it, which the `exact` feedback takes, lacks a term. It also
+has neither the release's groups of replicas nor a choice of its moving
+averages over them. `tests/models/batch_norm_test.py` shows the differences.
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
+class BatchNorm(keras.layers.Layer):
+    """Normalizes the last axis by the moments of the batch.
+
+    The variance is E[x^2] - E[x]^2, biased, also in its moving average;
+    epsilon is inside the square root. All is computed in float32, or float64
+    under that policy, and cast back (release `modeling_utils.sync_batch_norm`).
+
+    Under a `tf.distribute` strategy the moments are those of the global batch
+    for up to 8 replicas, beyond that of groups of replicas: see
+    `replicas_per_group`. Moving averages are the mean over all replicas.
+
+    Like Keras's layer, one that is not trainable runs in inference mode.
+
+    Args:
+      momentum: decay of the moving averages, in [0, 1].
+      epsilon: added to the variance, at least 0.
+      group_batch_size: images in a group of replicas, where these are more
+        than 8; None is the release's default.
+      **kwargs: those of `keras.layers.Layer`.
+
+    Raises:
+      ValueError: for a number out of range.
+    """
+
+    def __init__(
+        self, *, momentum=0.99, epsilon=1e-3, group_batch_size=None, **kwargs
+    ):
+        super().__init__(**kwargs)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum must be in [0, 1]; got {momentum}.")
+        if epsilon < 0:
+            raise ValueError(f"epsilon must not be negative; got {epsilon}.")
+        if group_batch_size is not None and group_batch_size < 1:
+            raise ValueError(
+                f"group_batch_size must be positive; got {group_batch_size}."
+            )
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.group_batch_size = group_batch_size
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        for name, initializer, trainable in (
+            ("gamma", "ones", True),
+            ("beta", "zeros", True),
+            ("moving_mean", "zeros", False),
+            ("moving_variance", "ones", False),
+        ):
+            weight = self.add_weight(
+                name=name,
+                shape=(input_shape[-1],),
+                initializer=initializer,
+                trainable=trainable,
+                dtype=self._float_type,
+                autocast=False,
+                aggregation="none" if trainable else "mean",
+            )
+            setattr(self, name, weight)
+
+    @property
+    def _float_type(self):
+        """float64 where the layer computes in it, else float32."""
+        return "float64" if self.compute_dtype == "float64" else "float32"
+
+    def call(self, inputs, training=False):
+        x = tf.cast(inputs, self._float_type)
+        if training and self.trainable:
+            mean, variance = self._moments(x)
+            rate = tf.constant(1.0 - self.momentum, x.dtype)
+            for moving, moment in (
+                (self.moving_mean, mean),
+                (self.moving_variance, variance),
+            ):
+                moving.assign(moving - rate * (moving - moment))
+        else:
+            mean, variance = self.moving_mean, self.moving_variance
+        outputs = tf.nn.batch_normalization(
+            x,
+            mean=mean,
+            variance=variance,
+            offset=self.beta,
+            scale=self.gamma,
+            variance_epsilon=tf.constant(self.epsilon, x.dtype),
+        )
+        return tf.cast(outputs, self.compute_dtype)
+
+    def _moments(self, x):
+        """Mean and variance of each channel, [channels] each."""
+        axes = list(range(x.shape.rank - 1))
+        mean = tf.reduce_mean(x, axes)
+        mean_square = tf.reduce_mean(tf.square(x), axes)
+        context = tf.distribute.get_replica_context()
+        if context is not None and context.num_replicas_in_sync > 1:
+            mean, mean_square = tf.unstack(
+                _group_mean(
+                    tf.stack([mean, mean_square]),
+                    context,
+                    batch_size=x.shape[0],
+                    group_batch_size=self.group_batch_size,
+                )
+            )
+        # Rounding can leave a channel of large, equal values below 0, where
+        # the square root would be NaN; the release has no such guard.
+        return mean, tf.maximum(mean_square - tf.square(mean), 0.0)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "group_batch_size": self.group_batch_size,
+        }
+
+
+def replicas_per_group(num_replicas, *, batch_size, group_batch_size=None):
+    """How many replicas share their moments (release `sync_batch_norm`).
+
+    All of up to 8. Beyond that as many as make up `group_batch_size` images,
+    or without it the larger of 8 and num_replicas // 8; between 2 and all, and
+    rounded down to a power of 2.
+
+    Args:
+      num_replicas: replicas in all.
+      batch_size: images of one replica in the batch at hand, of which a joint
+        batch of labeled and unlabeled images has many more than the labeled.
+      group_batch_size: the release's batch_norm_batch_size, or None.
+
+    Raises:
+      ValueError: where the replicas do not divide into such groups.
+    """
+    if num_replicas <= 8:
+        return num_replicas
+    if group_batch_size is None:
+        replicas = max(8, num_replicas // 8)
+    else:
+        replicas = min(group_batch_size // batch_size, num_replicas)
+    replicas = 2 ** max(1, int(math.log2(max(replicas, 1))))
+    if num_replicas % replicas:
+        raise ValueError(
+            f"{num_replicas} replicas do not divide into batch-norm groups of "
+            f"{replicas}. Use a power of 2 of replicas, or another "
+            "batch_norm_batch_size."
+        )
+    return replicas
+
+
+def _group_mean(values, context, *, batch_size, group_batch_size):
+    """The mean of a tensor over the replicas of this one's group."""
+    total = context.num_replicas_in_sync
+    members = replicas_per_group(
+        total, batch_size=batch_size, group_batch_size=group_batch_size
+    )
+    if members == total:
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, values / total)
+    # Strategies reduce over all replicas only: each adds its group's share,
+    # and everyone takes its own group's.
+    group = tf.cast(context.replica_id_in_sync_group, tf.int32) // members
+    shape = [total // members] + [1] * values.shape.rank
+    own = tf.reshape(tf.one_hot(group, shape[0], dtype=values.dtype), shape)
+    shares = own * (values / members)
+    return tf.gather(
+        context.all_reduce(tf.distribute.ReduceOp.SUM, shares), group
+    )

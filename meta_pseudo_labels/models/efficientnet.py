@@ -1,0 +1,236 @@
+"""EfficientNets as the release builds them (quirks 22, 24 and 25).
+
+Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
+Networks" (arXiv 1905.11946), with the details of the release's
+`mb_conv_block`: the width of squeeze-and-excitation follows the block's input,
+not its expanded channels, and dropout before the head is a setting of its own.
+"""
+
+import dataclasses
+import functools
+import math
+import sys
+import typing
+
+import keras
+
+from meta_pseudo_labels.models.layers import LayerFactory, image_input
+from meta_pseudo_labels.models.stochastic_depth import (
+    StochasticDepth,
+    check_rate,
+)
+
+
+class Stage(typing.NamedTuple):
+    """A row of blocks of width 1; only its first block has the strides."""
+
+    blocks: int
+    kernel_size: int
+    filters: int
+    strides: int
+    small_strides: int  # For small images.
+    expansion: int  # Channels inside a block per channel of its input.
+
+
+STEM_FILTERS, HEAD_FILTERS = 32, 1280
+LAYERS_PER_BLOCK = 16
+STAGES = tuple(
+    Stage(*row)
+    for row in (
+        # blocks, kernel, filters, strides, the same for small images, expansion
+        (1, 3, 16, 1, 1, 1),
+        (2, 3, 24, 2, 1, 6),
+        (2, 5, 40, 2, 1, 6),
+        (3, 3, 80, 2, 2, 6),
+        (3, 5, 112, 1, 1, 6),
+        (4, 5, 192, 2, 2, 6),
+        (1, 3, 320, 1, 1, 6),
+    )
+)
+
+
+def efficientnet(
+    *,
+    width,
+    depth,
+    input_shape,
+    num_classes,
+    small_images=False,
+    stochastic_depth_drop_rate=0.0,
+    dropout_rate=0.0,
+    batch_norm_decay=0.99,
+    batch_norm_epsilon=1e-3,
+    batch_norm_batch_size=None,
+    name=None,
+    dtype=None,
+):
+    """Builds an EfficientNet.
+
+    Args:
+      width: factor of all numbers of filters, 1 for B0; see `scaled_filters`.
+      depth: factor of the number of blocks in each stage, rounded up.
+      input_shape: (height, width, channels) of one image.
+      num_classes: number of logits, 2 or more.
+      small_images: stride 1 instead of 2 in the stem and in the second and
+        third stage, as for CIFAR and SVHN: the image shrinks 4 times, not 32.
+      stochastic_depth_drop_rate: block i of n, counted from 0, leaves out its
+        residual branch with i / n of this probability; in [0, 1).
+      dropout_rate: before the last layer, in [0, 1).
+      batch_norm_decay: of the moving averages, in [0, 1]; near 1 is slow.
+      batch_norm_epsilon: added to the variance, inside the square root.
+      batch_norm_batch_size: images that share their statistics, over more
+        than 8 replicas; see `BatchNorm`.
+      name: of the model.
+      dtype: dtype or policy of the layers; None is the global policy.
+
+    Returns:
+      A functional `keras.Model` from images [batch, *input_shape] to logits
+      [batch, num_classes], float32 or (if computed in it) float64.
+
+    Raises:
+      ValueError: for a factor, a shape or a rate out of range.
+    """
+    if width <= 0 or depth <= 0:
+        raise ValueError(
+            "width and depth of an EfficientNet must be positive, got width "
+            f"{width} and depth {depth}."
+        )
+    layers = _Layers(
+        policy=keras.dtype_policies.get(dtype),
+        batch_norm_decay=batch_norm_decay,
+        batch_norm_epsilon=batch_norm_epsilon,
+        batch_norm_batch_size=batch_norm_batch_size,
+        width=width,
+        depth=depth,
+        small_images=small_images,
+        drop_rate=check_rate(stochastic_depth_drop_rate),
+    )
+    _allow_depth(layers.number_of_blocks())
+    images = image_input(input_shape, policy=layers.policy)
+    x = layers.conv_norm_swish(
+        images,
+        scaled_filters(STEM_FILTERS, width=width),
+        strides=1 if small_images else 2,
+        scope="stem",
+    )
+    x = layers.stages(x)
+    x = layers.conv_norm_swish(
+        x,
+        scaled_filters(HEAD_FILTERS, width=width),
+        kernel_size=1,
+        scope="head",
+    )
+    logits = layers.classifier(
+        x, num_classes=num_classes, dropout_rate=dropout_rate
+    )
+    return keras.Model(images, logits, name=name)
+
+
+def scaled_filters(filters, *, width):
+    """width * filters as the nearest multiple of 8, of at least 8.
+
+    Rounds up where the nearest multiple is less than nine tenths of it.
+    """
+    exact = width * filters
+    rounded = max(8, int(exact + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * exact else rounded + 8
+
+
+def scaled_blocks(blocks, *, depth):
+    """depth * blocks, rounded up."""
+    return math.ceil(depth * blocks)
+
+
+def _allow_depth(blocks):
+    """Lets Keras walk a network of so many blocks, one call in the other.
+
+    L2 is 1,400 layers deep; Python stops at 1,000 calls. The limit stays, as
+    saving and copying the network walk it again.
+    """
+    needed = LAYERS_PER_BLOCK * blocks + 500
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), needed))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Layers(LayerFactory):
+    width: float
+    depth: float
+    small_images: bool
+    drop_rate: float
+
+    def number_of_blocks(self):
+        return sum(scaled_blocks(s.blocks, depth=self.depth) for s in STAGES)
+
+    def stages(self, x):
+        """All stages; the blocks are numbered through from 0."""
+        total, number = self.number_of_blocks(), 0
+        for stage in STAGES:
+            blocks = scaled_blocks(stage.blocks, depth=self.depth)
+            strides = (
+                stage.small_strides if self.small_images else stage.strides
+            )
+            for position in range(blocks):
+                x = self.block(
+                    x,
+                    scaled_filters(stage.filters, width=self.width),
+                    kernel_size=stage.kernel_size,
+                    strides=strides if position == 0 else 1,
+                    expansion=stage.expansion,
+                    drop_rate=self.drop_rate * number / total,
+                    scope=f"block_{number}",
+                )
+                number += 1
+        return x
+
+    def block(
+        self, x, filters, *, kernel_size, strides, expansion, drop_rate, scope
+    ):
+        """Expand, filter each channel, excite, project; plus a shortcut."""
+        inputs, channels = x, x.shape[-1]
+        if expansion > 1:
+            x = self.conv_norm_swish(
+                x, expansion * channels, kernel_size=1, scope=f"{scope}.expand"
+            )
+        depthwise, output = f"{scope}.depthwise", f"{scope}.output"
+        x = self.depthwise_conv(
+            x, kernel_size=kernel_size, strides=strides, scope=depthwise
+        )
+        x = self.swish(self.batch_norm(x, scope=depthwise), scope=depthwise)
+        x = self.squeeze_and_excitation(
+            x, max(1, channels // 4), scope=f"{scope}.se"
+        )
+        x = self.conv(x, filters, kernel_size=1, scope=output)
+        x = self.batch_norm(x, scope=output)
+        if strides > 1 or channels != filters:
+            return x
+        residual = f"{scope}.residual"
+        if drop_rate > 0:
+            x = StochasticDepth(
+                drop_rate,
+                name=f"{residual}.stochastic_depth",
+                dtype=self.policy,
+            )(x)
+        return self.add(x, inputs, scope=residual)
+
+    def squeeze_and_excitation(self, x, filters, *, scope):
+        """Weighs each channel by a small network on all channels' means."""
+        gate = keras.layers.GlobalAveragePooling2D(
+            keepdims=True, name=f"{scope}.mean", dtype=self.policy
+        )(x)
+        dense = functools.partial(
+            self.conv, kernel_size=1, use_bias=True, scope=scope
+        )
+        gate = dense(gate, filters, layer="reduce")
+        gate = self.swish(gate, scope=scope)
+        gate = dense(gate, x.shape[-1], layer="expand")
+        gate = keras.layers.Activation(
+            "sigmoid", name=f"{scope}.sigmoid", dtype=self.policy
+        )(gate)
+        return keras.layers.Multiply(
+            name=f"{scope}.multiply", dtype=self.policy
+        )([gate, x])
+
+    def conv_norm_swish(self, x, filters, *, scope, **settings):
+        """Convolution, batch norm, activation."""
+        x = self.conv(x, filters, scope=scope, **settings)
+        return self.swish(self.batch_norm(x, scope=scope), scope=scope)

@@ -1,0 +1,143 @@
+"""The layers that our networks share, named and started as in the release.
+
+Layers are named by the release's scopes, with a dot for the slash that Keras
+does not allow: `block_1.conv_3x3_1.batch_norm`. `release_variable_name` gives
+the release's name of a variable.
+"""
+
+import dataclasses
+
+import keras
+
+from meta_pseudo_labels.models import initializers
+from meta_pseudo_labels.models.batch_norm import BatchNorm
+from meta_pseudo_labels.models.head import classification_head
+
+
+def release_variable_name(layer_name, variable_name):
+    """The release's name, less its outer scopes, of a layer's variable.
+
+    >>> release_variable_name("stem.conv2d", "kernel")
+    'stem/conv2d/kernel'
+    """
+    # Keras has one name for all kernels, the release one of its own for these.
+    if layer_name.endswith(".dw_conv_2d") and variable_name == "kernel":
+        variable_name = "depthwise_kernel"
+    return f"{layer_name.replace('.', '/')}/{variable_name}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerFactory:
+    """Applies the layers of one network, with the settings they share.
+
+    Every method takes and returns symbolic tensors, [batch, height, width,
+    channels] unless it says otherwise; `scope` is the name before the dot.
+
+    Attributes:
+      policy: dtype policy of all layers.
+      batch_norm_decay: of the moving averages, in [0, 1]; near 1 is slow.
+      batch_norm_epsilon: added to the variance, inside the square root.
+      batch_norm_batch_size: images whose statistics are shared; see
+        `BatchNorm`.
+    """
+
+    policy: keras.DTypePolicy
+    batch_norm_decay: float = 0.99
+    batch_norm_epsilon: float = 1e-3
+    batch_norm_batch_size: int | None = None
+
+    def conv(
+        self,
+        x,
+        filters,
+        *,
+        scope,
+        kernel_size=3,
+        strides=1,
+        use_bias=False,
+        layer="conv2d",
+    ):
+        """Convolution, zero-padded as TensorFlow's SAME.
+
+        `layer` is the name after the dot.
+        """
+        return keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            strides=strides,
+            padding="same",
+            use_bias=use_bias,
+            kernel_initializer=initializers.conv_kernel(),
+            name=f"{scope}.{layer}",
+            dtype=self.policy,
+        )(x)
+
+    def depthwise_conv(self, x, *, scope, kernel_size, strides):
+        """One filter for each channel, without bias, padded as `conv`."""
+        return keras.layers.DepthwiseConv2D(
+            kernel_size,
+            strides=strides,
+            padding="same",
+            use_bias=False,
+            depthwise_initializer=initializers.conv_kernel(),
+            name=f"{scope}.dw_conv_2d",
+            dtype=self.policy,
+        )(x)
+
+    def batch_norm(self, x, *, scope):
+        """Batch norm, never in less than float32 (quirk 22)."""
+        return BatchNorm(
+            momentum=self.batch_norm_decay,
+            epsilon=self.batch_norm_epsilon,
+            group_batch_size=self.batch_norm_batch_size,
+            name=f"{scope}.batch_norm",
+            dtype=self.policy,
+        )(x)
+
+    def relu(self, x, *, scope):
+        return keras.layers.ReLU(name=f"{scope}.relu", dtype=self.policy)(x)
+
+    def swish(self, x, *, scope):
+        """x * sigmoid(x)."""
+        return keras.layers.Activation(
+            "silu", name=f"{scope}.swish", dtype=self.policy
+        )(x)
+
+    def add(self, x, shortcut, *, scope):
+        return keras.layers.Add(name=f"{scope}.add", dtype=self.policy)(
+            [x, shortcut]
+        )
+
+    def classifier(self, x, *, num_classes, dropout_rate):
+        """Logits [batch, num_classes] of the mean over the image.
+
+        Raises:
+          ValueError: see `classification_head`.
+        """
+        features = keras.layers.GlobalAveragePooling2D(
+            name="head.global_avg_pool", dtype=self.policy
+        )(x)
+        return classification_head(
+            features,
+            num_classes=num_classes,
+            dropout_rate=dropout_rate,
+            dtype=self.policy,
+        )
+
+
+def image_input(input_shape, *, policy):
+    """A network's input, in the precision of the policy's variables.
+
+    Args:
+      input_shape: (height, width, channels) of one image.
+      policy: dtype policy of the network.
+
+    Raises:
+      ValueError: for any other shape.
+    """
+    if len(input_shape) != 3:
+        raise ValueError(
+            "input_shape must be (height, width, channels), "
+            f"got {tuple(input_shape)}."
+        )
+    return keras.Input(input_shape, dtype=policy.variable_dtype, name="images")
