@@ -70,6 +70,16 @@ class WeightAverages(keras.layers.Layer):
         for average, variable in self._pairs(model):
             average.assign(variable)
 
+    def reset_as_release(self):
+        """Starts at the release's constants instead of the weights (quirk 16).
+
+        One where the name has "beta" or "variance", zero elsewhere, even for
+        batch norm's gamma. The ramp forgets them within some twenty steps.
+        """
+        for average in self.averages:
+            ones = any(word in average.name for word in ("beta", "variance"))
+            average.assign(tf.fill(average.shape, tf.cast(ones, average.dtype)))
+
     def update(self, model, *, step):
         """Moves every average towards the model's weights."""
         rates = {

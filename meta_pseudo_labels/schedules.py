@@ -1,5 +1,7 @@
 """Learning-rate schedules of the release: wait, warm up, decay."""
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -36,8 +38,8 @@ class WaitWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
       dtype: float type in which the rate is computed.
 
     Raises:
-      ValueError: for an unknown decay, a number out of range, or a cosine that
-        has no steps left after waiting and warming up.
+      ValueError: for an unknown decay, a number out of range, or a cosine
+        without num_train_steps.
     """
 
     def __init__(
@@ -68,12 +70,10 @@ class WaitWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         if decay == "exponential" and not 0 < decay_rate <= 1:
             raise ValueError(f"decay_rate must be in (0, 1]; got {decay_rate}.")
         if decay == "cosine" and (
-            num_train_steps is None
-            or num_train_steps <= warmup_steps + wait_steps
+            num_train_steps is None or num_train_steps < 1
         ):
             raise ValueError(
-                "A cosine decay needs num_train_steps above wait_steps + "
-                f"warmup_steps = {wait_steps + warmup_steps}; got "
+                "A cosine decay needs num_train_steps, at least 1; got "
                 f"{num_train_steps}."
             )
         self.peak = peak
@@ -86,28 +86,42 @@ class WaitWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.dtype = dtype
 
     def __call__(self, step):
-        """The rate at `step`, counted from 0 before the update; scalar."""
-        step = tf.cast(step, self.dtype) - self.wait_steps
+        """The rate at an integer `step`, counted from 0 before the update.
+
+        The operations are the release's, in its order, so that float32 rates
+        are equal to the last bit; within a `tf.function` they may be off by
+        1e-7 of the peak, as TensorFlow there multiplies by reciprocals. Steps
+        are subtracted as integers, since float32 cannot count past 2**24.
+        """
+        step = tf.cast(step, tf.int64) - self.wait_steps
         rate = self._decayed(step - self.warmup_steps)
         if self.warmup_steps:
-            warming = self.peak * (step + 1.0) / self.warmup_steps
-            rate = tf.where(step < self.warmup_steps, warming, rate)
+            warm = self._float(step + 1) / self._float(self.warmup_steps)
+            warm *= self._float(self.peak)
+            rate = tf.where(step < self.warmup_steps, warm, rate)
         return tf.where(step < 0, tf.zeros_like(rate), rate)
 
     def _decayed(self, step):
-        # Not tf.cast, which takes a Python float through float32.
-        peak = tf.constant(self.peak, self.dtype)
+        """The rate `step` steps after the warm-up; unused while negative."""
+        peak = self._float(self.peak)
         if self.decay == "constant":
             return peak
         if self.decay == "exponential":
-            drops = tf.floor(step / self.decay_steps)
-            return peak * tf.pow(
-                tf.constant(self.decay_rate, self.dtype), drops
-            )
-        remaining = self.num_train_steps - self.warmup_steps - self.wait_steps
-        progress = tf.clip_by_value(step / remaining, 0.0, 1.0)
-        pi = tf.acos(tf.constant(-1.0, self.dtype))
-        return peak * 0.5 * (1.0 + tf.cos(pi * progress))
+            drops = tf.floor(self._float(step) / self._float(self.decay_steps))
+            return peak * tf.pow(self._float(self.decay_rate), drops)
+        # A run that ends before its warm-up does never comes here; what it
+        # would get is the end of the cosine.
+        remaining = self._float(
+            max(1, self.num_train_steps - self.warmup_steps - self.wait_steps)
+        )
+        progress = tf.minimum(self._float(step), remaining) / remaining
+        return peak * (0.5 * (1.0 + tf.cos(self._float(math.pi) * progress)))
+
+    def _float(self, number):
+        if tf.is_tensor(number):
+            return tf.cast(number, self.dtype)
+        # Not tf.cast, which takes a Python float through float32.
+        return tf.constant(number, self.dtype)
 
     def get_config(self):
         return {

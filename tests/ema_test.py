@@ -64,6 +64,27 @@ def test_rate_has_the_type_asked_for():
     assert float(rate) == 1.0 - 0.9
 
 
+def test_rate_is_finite_where_the_ramp_divides_by_zero():
+    """Ten steps before the start s + 10 is 0; the average is a copy there."""
+    steps = tf.constant([89, 90, 91], tf.int64)
+    np.testing.assert_array_equal(
+        ema_rate(steps, decay=0.95, start=100), [1.0, 1.0, 1.0]
+    )
+
+
+def test_low_decays_have_no_ramp():
+    """The ramp starts at 1 / 10, and the smaller of the two counts."""
+    rates = ema_rate(tf.constant([0, 1, 50]), decay=0.05)
+    np.testing.assert_allclose(rates, [0.95, 0.95, 0.95], rtol=1e-6)
+
+
+def test_start_is_exact_beyond_what_float32_counts():
+    """2**24 + 1 is 2**24 in float32."""
+    steps = tf.constant([2**24, 2**24 + 1, 2**24 + 2], tf.int64)
+    rates = ema_rate(steps, decay=0.95, start=2**24 + 1)
+    np.testing.assert_allclose(rates, [1.0, 0.9, 9 / 11], rtol=1e-6)
+
+
 def test_averages_start_at_the_weights():
     model = small_model()
     averages = WeightAverages(model, decay=0.9)
@@ -146,6 +167,72 @@ def test_reset_starts_again_at_the_weights():
     averages.reset(model)
     for average in averages.averages:
         np.testing.assert_array_equal(average, 7.0 * np.ones(average.shape))
+
+
+def test_equals_the_release_to_the_last_bit():
+    """Its formula (quirk 16), float32 by float32, across the start."""
+    model = small_model()
+    averages = WeightAverages(model, decay=0.55, start=3)
+    averages.reset_as_release()
+    want = [average.numpy() for average in averages.averages]
+    random = np.random.default_rng(0)
+    one = np.float32(1)
+    for step in range(15):
+        for variable in floats(model):
+            variable.assign(random.normal(size=variable.shape))
+        averages.update(model, step=tf.constant(step, tf.int64))
+        s = np.float32(step - 3)
+        rate = one
+        if step >= 3:
+            rate -= min(np.float32(0.55), (s + one) / (s + np.float32(10)))
+        want = [
+            w - rate * (w - variable.numpy())
+            for w, variable in zip(want, floats(model), strict=True)
+        ]
+        for average, value in zip(averages.averages, want, strict=True):
+            np.testing.assert_array_equal(average, value)
+
+
+def test_before_the_start_the_average_is_a_copy():
+    model = small_model()
+    averages = WeightAverages(model, decay=0.9, start=2)
+    for step, want in ((0, 2.0), (1, 4.0), (2, 7.6)):
+        # At the start itself a tenth is kept: 0.1 * 4 + 0.9 * 8.
+        fill(model, 2.0 ** (step + 1))
+        averages.update(model, step=tf.constant(step, tf.int64))
+        for average in averages.averages:
+            np.testing.assert_allclose(
+                average, want * np.ones(average.shape), rtol=1e-6
+            )
+
+
+def test_the_releases_constants():
+    """Batch norm's gamma is 0 there, as kernels are; beta is 1."""
+    averages = WeightAverages(small_model(), decay=0.9)
+    averages.reset_as_release()
+    got = {a.name: set(np.ravel(a)) for a in averages.averages}
+    assert got == {
+        "dense.kernel": {0.0},
+        "dense.bias": {0.0},
+        "norm.gamma": {0.0},
+        "norm.beta": {1.0},
+        "norm.moving_mean": {0.0},
+        "norm.moving_variance": {1.0},
+        "logits.kernel": {0.0},
+        "logits.bias": {0.0},
+    }
+
+
+def test_checkpoints_hold_the_averages(tmp_path):
+    model = small_model()
+    averages = WeightAverages(model, decay=0.9)
+    fill(model, 3.0)
+    averages.update(model, step=tf.constant(5))
+    path = tf.train.Checkpoint(ema=averages).save(tmp_path / "checkpoint")
+    other = WeightAverages(small_model(), decay=0.9)
+    tf.train.Checkpoint(ema=other).restore(path).assert_consumed()
+    for one, two in zip(averages.averages, other.averages, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_float64_models_are_averaged_in_float64():

@@ -42,6 +42,7 @@ def test_every_training_step_is_logged_under_the_names_of_the_release(trained):
     names = {
         "cross_entropy/student_on_u",
         "cross_entropy/student_on_l",
+        "cross_entropy/student_on_l_old",
         "cross_entropy/teacher_on_u",
         "cross_entropy/teacher_on_l",
         "lr/student",

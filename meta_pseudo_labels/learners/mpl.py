@@ -30,7 +30,10 @@ from meta_pseudo_labels.learners.uda import (
     forward_views,
 )
 from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
-from meta_pseudo_labels.optimizers import update_slope
+from meta_pseudo_labels.optimizers import (
+    check_differentiable,
+    update_pullback,
+)
 
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
@@ -95,7 +98,7 @@ class MetaPseudoLabels(Learner):
         """
         super().compile(optimizer=optimizer, **kwargs)
         if self.feedback is exact:
-            update_slope(self.optimizer, learning_rate=0.0)  # Raises early.
+            check_differentiable(self.optimizer)
         if teacher_optimizer is None:
             teacher_optimizer = type(self.optimizer).from_config(
                 self.optimizer.get_config()
@@ -165,6 +168,11 @@ class MetaPseudoLabels(Learner):
             "mpl/feedback_grad_ratio": ratio,
         }
 
+    def set_step(self, step):
+        """As `Learner.set_step`, for both optimizers."""
+        super().set_step(step)
+        self.teacher_optimizer.iterations.assign(step)
+
     def draw_pseudo_labels(self, logits):
         """The teacher's labels for the strong views, [unlabeled, classes]."""
         seed = tf.stack([tf.cast(self.seed, "int64"), self.step.value])
@@ -194,6 +202,9 @@ class MetaPseudoLabels(Learner):
             )
         old = mean_cross_entropy(labels, labeled_logits)
         learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
+        pullback = update_pullback(
+            self.optimizer, prepared, student.trainable_variables
+        )
         self.optimizer.apply(prepared, student.trainable_variables)
         with tf.GradientTape() as new_tape:
             labeled_logits = forward(
@@ -202,19 +213,16 @@ class MetaPseudoLabels(Learner):
             new = mean_cross_entropy(labels, labeled_logits)
 
         def label_gradient():
-            slope = tf.cast(
-                update_slope(self.optimizer, learning_rate=learning_rate),
-                self.float_type,
-            )
-            pull = gradients_of(new_tape, new, student)
+            upstream = gradients_of(new_tape, new, student)
             return label_tape.gradient(
-                prepared, pseudo_labels, [-slope * g for g in pull]
+                prepared, pseudo_labels, pullback(upstream)
             )
 
         dot_product = self.baseline.center(new - old)
         logs = {
             "cross_entropy/student_on_u": cross_entropy,
             "cross_entropy/student_on_l": new,
+            "cross_entropy/student_on_l_old": old,
             "lr/student": learning_rate,
             "mpl/dot_product": dot_product,
             "mpl/moving_dot_product": self.baseline.average.value,

@@ -17,7 +17,7 @@ from meta_pseudo_labels.learners.feedback import (
     release,
     resolve,
 )
-from meta_pseudo_labels.optimizers import Momentum
+from meta_pseudo_labels.optimizers import LARS, Momentum, RMSProp
 from tests.learners.helpers import CLASSES, batch, conv_net, values
 
 LOGITS = [[2.0, 0.0, -1.0], [0.5, 0.5, 0.0]]
@@ -126,7 +126,7 @@ def test_unknown_feedback_is_refused():
         resolve("none")
 
 
-def make_learner(feedback, *, momentum=0.9, nesterov=True, **settings):
+def make_learner(feedback, *, optimizer=None, **settings):
     """A learner on `conv_net`s whose teacher hears the feedback only."""
     keras.utils.set_random_seed(1)
     learner = MetaPseudoLabels(
@@ -138,7 +138,7 @@ def make_learner(feedback, *, momentum=0.9, nesterov=True, **settings):
         **settings,
     )
     learner.compile(
-        Momentum(0.3, momentum=momentum, nesterov=nesterov),
+        optimizer or Momentum(0.3, momentum=0.9, nesterov=True),
         Momentum(0.1),
         weight_decay=0.01,
         grad_bound=0.2,  # Below the gradient's norm, so that clipping counts.
@@ -155,18 +155,23 @@ def labeled_loss_after_step(learner, data, pseudo_labels):
     return float(step.labeled_loss_new), step
 
 
-@pytest.mark.parametrize(
-    ("momentum", "nesterov"), [(0.9, True), (0.9, False), (0.0, False)]
-)
 @pytest.mark.parametrize("smoothing", [0.0, 0.15])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: Momentum(0.3, momentum=0.9, nesterov=True),
+        lambda: Momentum(0.3, momentum=0.9, nesterov=False),
+        lambda: keras.optimizers.SGD(0.3),
+        lambda: RMSProp(0.3),
+        lambda: LARS(30.0),
+    ],
+    ids=["nesterov", "momentum", "sgd", "rmsprop", "lars"],
+)
 def test_exact_is_the_derivative_of_the_students_whole_update(
-    momentum, nesterov, smoothing
+    optimizer, smoothing
 ):
     learner = make_learner(
-        "exact",
-        momentum=momentum,
-        nesterov=nesterov,
-        label_smoothing=smoothing,
+        "exact", optimizer=optimizer(), label_smoothing=smoothing
     )
     data = batch()
     learner.train_step(data)  # Fills the momentum slots.

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.learners import MetaPseudoLabels
+from meta_pseudo_labels.optimizers import Momentum
 
 CLASSES = 3
 
@@ -61,3 +62,14 @@ def dataset(steps=None, dtype="float32"):
     stacked = {k: np.stack([b[k] for b in batches]) for k in batches[0]}
     endless = tf.data.Dataset.from_tensor_slices(stacked).repeat()
     return endless if steps is None else endless.take(steps)
+
+
+def compiled(method, *, rate=0.1, weight_decay=0.0, **settings):
+    """A compiled float64 learner without dropout, always the same one."""
+    keras.utils.set_random_seed(3)
+    networks = [conv_net("student")]
+    if method is MetaPseudoLabels:
+        networks.append(conv_net("teacher"))
+    learner = method(*networks, **settings)
+    learner.compile(Momentum(rate), weight_decay=weight_decay)
+    return learner

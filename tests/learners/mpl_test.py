@@ -144,6 +144,7 @@ def test_it_logs_what_the_release_logs_and_the_feedbacks_share():
     learner = make(uda=UDASettings(num_train_steps=10))
     assert set(learner.train_step(batch())) == {
         "cross_entropy/student_on_l",
+        "cross_entropy/student_on_l_old",
         "cross_entropy/student_on_u",
         "cross_entropy/teacher_on_l",
         "cross_entropy/teacher_on_u",

@@ -1,4 +1,4 @@
-"""The release's optimizer, and what the feedback must know of an optimizer."""
+"""Momentum as TensorFlow 1 computes it."""
 
 import keras
 import tensorflow as tf
@@ -31,8 +31,7 @@ class Momentum(keras.optimizers.Optimizer):
         name="momentum",
         **kwargs,
     ):
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1); got {momentum}.")
+        check_momentum(momentum)
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = momentum
         self.nesterov = nesterov
@@ -46,6 +45,11 @@ class Momentum(keras.optimizers.Optimizer):
             for v in variables
         ]
 
+    @property
+    def release_slots(self):
+        """Slots by TensorFlow 1's name, in the order of the variables."""
+        return {"Momentum": list(self.slots)}
+
     def update_step(self, gradient, variable, learning_rate):
         """One variable's update, by the fused kernel of TensorFlow 1."""
         slot = self.slots[self._get_variable_index(variable)]
@@ -58,6 +62,10 @@ class Momentum(keras.optimizers.Optimizer):
             use_nesterov=self.nesterov,
         )
 
+    def pullback(self, gradient, variable, learning_rate):
+        """See `update_pullback`; the update is linear, so a scalar does."""
+        return linear_pullback(self, variable, learning_rate)
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -66,42 +74,18 @@ class Momentum(keras.optimizers.Optimizer):
         }
 
 
-def update_slope(optimizer, *, learning_rate):
-    """How far a weight moves per unit of gradient: -d(new weight)/d(gradient).
+def check_momentum(momentum):
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be in [0, 1); got {momentum}.")
 
-    The `exact` feedback differentiates through the student's update. For SGD
-    with momentum the update is linear in the newest gradient, with slope lr,
-    or lr * (1 + momentum) with Nesterov (spec, "The feedback, derived").
 
-    Args:
-      optimizer: ours or `keras.optimizers.SGD`, that applies each
-        gradient as it is: no clipping, scaling or accumulation of its own.
-      learning_rate: the rate of the update.
+def linear_pullback(optimizer, variable, learning_rate):
+    """The pullback of `Momentum`, and of `keras.optimizers.SGD` alike.
 
-    Returns:
-      The slope, a scalar.
-
-    Raises:
-      ValueError: where the update is not linear in the gradient.
+    A step moves the weight by -lr per unit of its gradient, and with Nesterov
+    by lr * momentum more, whatever the slot holds.
     """
-    if not isinstance(optimizer, Momentum | keras.optimizers.SGD):
-        raise ValueError(
-            'feedback="exact" differentiates through the student\'s update and '
-            "knows those of Momentum and keras.optimizers.SGD; got "
-            f"{type(optimizer).__name__}. Use one of these for the student, or "
-            'feedback="reinforce".'
-        )
-    if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
-        raise ValueError(
-            'feedback="exact" cannot see clipping inside the optimizer. Give '
-            "grad_bound to compile() and none of clipnorm, global_clipnorm "
-            "and clipvalue to the student's optimizer."
-        )
-    if optimizer.loss_scale_factor or optimizer.gradient_accumulation_steps:
-        raise ValueError(
-            'feedback="exact" needs an optimizer that applies each gradient as '
-            "it is. Give the student's neither loss_scale_factor nor "
-            "gradient_accumulation_steps."
-        )
-    ahead = optimizer.momentum if optimizer.nesterov else 0.0
-    return learning_rate * (1.0 + ahead)
+    slope = tf.cast(learning_rate, variable.dtype)
+    if optimizer.nesterov:
+        slope *= 1 + tf.cast(optimizer.momentum, variable.dtype)
+    return lambda upstream: -slope * upstream

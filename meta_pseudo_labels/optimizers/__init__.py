@@ -1,0 +1,66 @@
+"""The release's optimizers, and what the feedback must know of an optimizer."""
+
+import keras
+
+from meta_pseudo_labels.optimizers.lars import LARS
+from meta_pseudo_labels.optimizers.momentum import Momentum
+from meta_pseudo_labels.optimizers.pullback import (
+    check_differentiable,
+    update_pullback,
+)
+from meta_pseudo_labels.optimizers.rmsprop import RMSProp
+
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "lars")
+
+__all__ = [
+    "LARS",
+    "OPTIMIZERS",
+    "Momentum",
+    "RMSProp",
+    "build_optimizer",
+    "check_differentiable",
+    "update_pullback",
+]
+
+
+def build_optimizer(
+    optim_type,
+    learning_rate,
+    *,
+    weight_decay=1e-4,
+    rmsprop_rho=0.9,
+    rmsprop_momentum=0.9,
+    rmsprop_epsilon=1e-3,
+):
+    """An optimizer by its name (release `common_utils.get_optimizer`).
+
+    Args:
+      optim_type: one of `OPTIMIZERS`, in any case: "sgd" is plain gradient
+        descent, "momentum" has Nesterov momentum 0.9.
+      learning_rate: a float or a `LearningRateSchedule`.
+      weight_decay: what "lars" adds inside, besides the learner's own; the
+        others have none.
+      rmsprop_rho: decay of the mean squared gradient of "rmsprop".
+      rmsprop_momentum: decay of the momentum of "rmsprop".
+      rmsprop_epsilon: what "rmsprop" adds inside the root.
+
+    Raises:
+      ValueError: for an unknown name or a number out of range.
+    """
+    name = str(optim_type).lower()
+    if name == "sgd":
+        return keras.optimizers.SGD(learning_rate)
+    if name == "momentum":
+        return Momentum(learning_rate, momentum=0.9, nesterov=True)
+    if name == "rmsprop":
+        return RMSProp(
+            learning_rate,
+            rho=rmsprop_rho,
+            momentum=rmsprop_momentum,
+            epsilon=rmsprop_epsilon,
+        )
+    if name == "lars":
+        return LARS(learning_rate, weight_decay=weight_decay)
+    raise ValueError(
+        f"Unknown optim_type {optim_type!r}; use one of {OPTIMIZERS}."
+    )

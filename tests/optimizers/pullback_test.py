@@ -1,0 +1,215 @@
+"""The derivative of every update, against differences of the update."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_pseudo_labels.optimizers import (
+    LARS,
+    Momentum,
+    RMSProp,
+    check_differentiable,
+    update_pullback,
+)
+from tests.optimizers.helpers import Rate
+
+SGD = keras.optimizers.SGD
+RATE = Rate(0.3, 0.1, 0.2)  # The third step is the one that is tested.
+OPTIMIZERS = {
+    "momentum": lambda **kw: Momentum(RATE, momentum=0.5, nesterov=False, **kw),
+    "nesterov": lambda **kw: Momentum(RATE, momentum=0.5, **kw),
+    "sgd": lambda **kw: SGD(RATE, **kw),
+    "sgd momentum": lambda **kw: SGD(RATE, momentum=0.5, **kw),
+    "sgd nesterov": lambda **kw: SGD(RATE, momentum=0.5, nesterov=True, **kw),
+    "rmsprop": lambda **kw: RMSProp(RATE, rho=0.5, epsilon=0.125, **kw),
+    "rmsprop rho=0": lambda **kw: RMSProp(RATE, rho=0.0, epsilon=0.125, **kw),
+    "lars": lambda **kw: LARS(RATE, momentum=0.5, eeta=0.5, **kw),
+    "lars decay": lambda **kw: LARS(
+        RATE, momentum=0.5, eeta=0.5, weight_decay=0.3, epsilon=0.1, **kw
+    ),
+    "lars plain": lambda **kw: LARS(
+        RATE, momentum=0.5, eeta=0.5, weight_decay=0.3, nesterov=False, **kw
+    ),
+}
+ALL = pytest.mark.parametrize("name", OPTIMIZERS)
+
+
+class Case:
+    """An optimizer after two steps on two variables, one of them skipped."""
+
+    def __init__(self, optimizer, dtype="float64"):
+        random = np.random.default_rng(1)
+        self.optimizer = optimizer
+        self.variables = [
+            keras.Variable(random.normal(size=shape), dtype=dtype, name=name)
+            for name, shape in (("kernel", [2, 3]), ("bias", [3]))
+        ]
+        self.draw = lambda: [
+            tf.constant(random.normal(size=v.shape), dtype)
+            for v in self.variables
+        ]
+        optimizer.build(self.variables)
+        for _ in range(2):
+            optimizer.apply(self.draw(), self.variables)
+        self.gradients, self.upstream = self.draw(), self.draw()
+        self.state = [
+            (v, v.numpy().copy())
+            for v in (*self.variables, *optimizer.variables)
+        ]
+
+    def step(self, gradients):
+        """From the same state each time: the new weights and the pullback."""
+        for variable, value in self.state:
+            variable.assign(value)
+        pullback = update_pullback(self.optimizer, gradients, self.variables)
+        self.optimizer.apply(gradients, self.variables)
+        return [v.numpy().copy() for v in self.variables], pullback
+
+    def pulled_back(self):
+        """As the learner does: the pullback is called after the update."""
+        _, pullback = self.step(self.gradients)
+        return pullback(self.upstream)
+
+    def differences(self, epsilon=1e-6):
+        """Slopes of sum(upstream * new weights) along every gradient."""
+        slopes = [np.zeros(v.shape) for v in self.variables]
+        for which, slope in enumerate(slopes):
+            for index in np.ndindex(slope.shape):
+                up, down = (
+                    self._scalar(which, index, change)
+                    for change in (epsilon, -epsilon)
+                )
+                slope[index] = (up - down) / (2 * epsilon)
+        return slopes
+
+    def _scalar(self, which, index, change):
+        gradients = [g.numpy() for g in self.gradients]
+        gradients[which][index] += change
+        weights, _ = self.step([tf.constant(g) for g in gradients])
+        return sum(
+            np.sum(u * w) for u, w in zip(self.upstream, weights, strict=True)
+        )
+
+
+def assert_close(got, want, *, rtol):
+    for one, two in zip(got, want, strict=True):
+        assert np.abs(two).max() > 1e-3
+        np.testing.assert_allclose(
+            one, two, rtol=0, atol=rtol * np.abs(two).max()
+        )
+
+
+@ALL
+def test_is_the_derivative_of_the_update(name):
+    case = Case(OPTIMIZERS[name]())
+    assert_close(case.pulled_back(), case.differences(), rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in OPTIMIZERS if not name.startswith("lars")]
+)
+def test_keras_weight_decay_does_not_disturb_it(name):
+    """It shrinks the weights before the update, whatever the gradient."""
+    case = Case(OPTIMIZERS[name](weight_decay=0.1))
+    assert_close(case.pulled_back(), case.differences(), rtol=1e-7)
+
+
+@ALL
+def test_is_the_same_within_a_tf_function(name):
+    """Where the slots are read before the update that changes them."""
+    case = Case(OPTIMIZERS[name]())
+    want = case.pulled_back()
+    case.step(case.gradients)
+    for variable, value in case.state:
+        variable.assign(value)
+
+    @tf.function
+    def step(gradients, upstream):
+        pullback = update_pullback(case.optimizer, gradients, case.variables)
+        case.optimizer.apply(gradients, case.variables)
+        return pullback(upstream)
+
+    assert_close(step(case.gradients, case.upstream), want, rtol=1e-12)
+
+
+@ALL
+def test_float32_gives_float32(name):
+    want = Case(OPTIMIZERS[name]()).pulled_back()
+    got = Case(OPTIMIZERS[name](), dtype="float32").pulled_back()
+    assert {g.dtype for g in got} == {tf.float32}
+    assert_close(got, want, rtol=1e-5)
+
+
+@ALL
+def test_nothing_comes_back_at_rate_zero(name):
+    """While the student waits."""
+    optimizer = OPTIMIZERS[name]()
+    optimizer.learning_rate = Rate(0.0)
+    variable = keras.Variable([1.0, 2.0])
+    optimizer.build([variable])
+    pullback = update_pullback(optimizer, [tf.ones([2])], [variable])
+    assert not np.any(pullback([tf.ones([2])]))
+
+
+def test_lars_is_linear_where_a_norm_is_zero():
+    """The ratio is 1 there, and Nesterov adds half: no NaN of 0 / 0."""
+    for weights, gradient in (([0.0, 0.0], [3.0, 4.0]), ([3.0, 4.0], [0, 0])):
+        optimizer = LARS(0.5, momentum=0.5)
+        variable = keras.Variable(weights, name="kernel")
+        optimizer.build([variable])
+        pullback = update_pullback(
+            optimizer, [tf.constant(gradient, tf.float32)], [variable]
+        )
+        (got,) = pullback([tf.constant([1.0, -2.0])])
+        np.testing.assert_allclose(got, [-0.75, 1.5])
+
+
+def refusal(optimizer, variable=None):
+    """The message, which both functions must give."""
+    variable = keras.Variable([1.0]) if variable is None else variable
+    optimizer.build([variable])
+    with pytest.raises(ValueError) as early:
+        check_differentiable(optimizer)
+    pullback = update_pullback(optimizer, [tf.ones([1])], [variable])
+    with pytest.raises(ValueError) as late:
+        pullback([tf.ones([1])])
+    assert str(early.value) == str(late.value)
+    return str(early.value)
+
+
+def test_unknown_optimizers_are_refused():
+    message = refusal(keras.optimizers.Adam())
+    assert "got Adam" in message and "reinforce" in message
+    assert "got RMSprop" in refusal(keras.optimizers.RMSprop())
+
+
+@pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm", "clipvalue"])
+@ALL
+def test_clipping_inside_is_refused(name, clip):
+    assert "grad_bound" in refusal(OPTIMIZERS[name](**{clip: 1.0}))
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        dict(gradient_accumulation_steps=2),
+        dict(loss_scale_factor=4.0),
+        dict(use_ema=True, ema_overwrite_frequency=2),
+    ],
+)
+@ALL
+def test_other_hidden_work_is_refused(name, hidden):
+    assert list(hidden)[-1] in refusal(OPTIMIZERS[name](**hidden))
+
+
+def test_constraints_on_weights_are_refused():
+    dense = keras.layers.Dense(1, kernel_constraint="non_neg", use_bias=False)
+    dense.build([None, 1])
+    message = refusal(Momentum(0.1), dense.kernel)
+    assert dense.kernel.path in message
+
+
+def test_averages_beside_the_weights_are_fine():
+    case = Case(Momentum(RATE, momentum=0.5, use_ema=True))
+    assert_close(case.pulled_back(), case.differences(), rtol=1e-7)
