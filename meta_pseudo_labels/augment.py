@@ -8,7 +8,8 @@ type. Three ideas keep them short and fast:
 * `apply_by_group` sends each image of a batch to the one operation it needs.
 
 Source: `augment.py` of the release; "quirk N" refers to the notes kept with
-its reference outputs. The random policy is in rand_augment.py.
+its reference outputs. The random policy is in rand_augment.py. KerasCV's layers
+do not serve: tests/augment_keras_cv_test.py shows where they differ, and why.
 """
 
 import itertools
@@ -16,8 +17,7 @@ import math
 
 import tensorflow as tf
 
-# Grey: what the release puts where an operation leaves no pixel. Operations
-# take another level, `fill`, for images whose background is not grey.
+# The release's grey where no pixel is left; `fill` asks for another level.
 FILL = 128
 
 
@@ -38,11 +38,10 @@ def apply_by_group(images, group, operations):
     positions = tf.range(tf.shape(images)[0])
     positions = tf.dynamic_partition(positions, group, count)
     parts = tf.dynamic_partition(images, group, count)
+    groups = zip(operations, parts, positions, strict=True)
     parts = [
         part if operation is None else operation(part, place)
-        for operation, part, place in zip(
-            operations, parts, positions, strict=True
-        )
+        for operation, part, place in groups
     ]
     merged = tf.dynamic_stitch(positions, parts)
     return tf.ensure_shape(merged, images.shape)
@@ -74,7 +73,8 @@ def solarize(images, threshold):
     So the threshold 256, meant to change nothing, inverts everything.
     """
     threshold = tf.constant(threshold % 256, tf.uint8)
-    return tf.where(images < threshold, images, invert(images))
+    mask = tf.cast(images >= threshold, tf.uint8) * tf.constant(255, tf.uint8)
+    return tf.bitwise.bitwise_xor(images, mask)  # x ^ 255 is 255 - x.
 
 
 def autocontrast(images):

@@ -209,15 +209,27 @@ def test_crop_is_a_pad_and_a_slice():
         np.testing.assert_array_equal(got[i], padded[i, y : y + 5, x : x + 6])
 
 
-def test_cutout_is_clipped_at_the_border():
+@pytest.mark.parametrize(
+    "center, rows, columns",
+    [
+        ((2, 2), (0, 4), (0, 4)),  # [c - 2, c + 2), fully inside
+        ((0, 0), (0, 2), (0, 2)),
+        ((0, 4), (0, 2), (2, 5)),
+        ((4, 0), (2, 5), (0, 2)),
+        ((4, 4), (2, 5), (2, 5)),
+        ((1, 3), (0, 3), (1, 5)),
+    ],
+)
+def test_cutout_is_clipped_at_the_borders(center, rows, columns):
+    images = gray(np.zeros([5, 5]))
+    got = augment.cutout(images, center=tf.constant([center]), half_size=2)
+    want = np.zeros([5, 5], int)
+    want[slice(*rows), slice(*columns)] = 128
+    assert channel(got) == want.tolist()
+
+
+def test_cutout_of_nothing():
     images = gray(np.zeros([4, 4]))
-    got = augment.cutout(images, center=tf.constant([[0, 3]]), half_size=2)
-    assert channel(got) == [
-        [0, 128, 128, 128],
-        [0, 128, 128, 128],
-        [0, 0, 0, 0],
-        [0, 0, 0, 0],
-    ]
     whole = augment.cutout(images, center=tf.constant([[1, 1]]), half_size=0)
     assert not whole.numpy().any()
 

@@ -5,24 +5,36 @@ download. 500 of them, 50 of each digit, are the test split, whatever the
 seed of a run; the other 1,297 are the training pool.
 """
 
+import dataclasses
+
 import numpy as np
 from sklearn.datasets import load_digits
 
 from meta_pseudo_labels.data.image_data import ImageData
+from meta_pseudo_labels.data.resizing import resize_images
 from meta_pseudo_labels.data.specs import DATASETS
-from meta_pseudo_labels.data.subsets import balanced_indices
+from meta_pseudo_labels.data.subsets import balanced_indices, labeled_positions
 
 TEST_EXAMPLES = 500
 TEST_SEED = 0  # Part of the data set's definition, not a setting.
 
 
-def load(num_labeled, seed):
+def load(
+    *,
+    num_labeled,
+    seed,
+    label_subset="balanced",
+    image_size=None,
+    data_dir=None,
+):
     """Loads the digits; images outside the labeled ones are unlabeled.
 
     Args:
-      num_labeled: labels in all, a multiple of 10 (40 is 4 per class), or
-        1,297 for the whole pool, which leaves no unlabeled image.
-      seed: int, draws which images are labeled.
+      num_labeled, seed, label_subset: see `labeled_positions`. 40 is 4 per
+        class; None or 1,297 is the whole pool, which leaves no unlabeled
+        image; the "first" ones are those of the pool.
+      image_size: pixels, see `resize_images`; None for 8.
+      data_dir: not used; the scans come with scikit-learn.
 
     Returns:
       `ImageData`; `labeled_indices` count in scikit-learn's order.
@@ -30,18 +42,21 @@ def load(num_labeled, seed):
     Raises:
       ValueError: if `num_labeled` cannot be had.
     """
+    del data_dir
     spec = DATASETS["digits"]
     images, labels = read_scans()
+    images = resize_images(images, image_size)
     test, pool = split()
-    chosen = balanced_indices(
+    chosen = labeled_positions(
         labels[pool],
         num_labeled=num_labeled,
         num_classes=spec.num_classes,
         seed=seed,
+        label_subset=label_subset,
     )
     labeled, unlabeled = pool[chosen], np.delete(pool, chosen)
     return ImageData(
-        spec=spec,
+        spec=dataclasses.replace(spec, image_size=images.shape[1]),
         labeled_images=images[labeled],
         labeled_labels=labels[labeled],
         unlabeled_images=images[unlabeled],

@@ -21,6 +21,8 @@ class ImageData:
       test_labels: [T] int32.
       labeled_indices: [N] int64, where the labeled images stand in the
         original order of their source: enough to make the same choice again.
+        Digits count as scikit-learn does, TFDS sets by the number in the `id`
+        of their split `train`, arrays of your own from 0.
 
     Raises:
       ValueError: if an array has another type, shape or range.

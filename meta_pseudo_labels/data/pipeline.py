@@ -34,6 +34,7 @@ def training_dataset(
     magnitude,
     seed,
     cutout_share=0.5,
+    augment_labeled=False,
     start_step=0,
 ):
     """The endless stream of training batches.
@@ -43,6 +44,9 @@ def training_dataset(
       batch_size: labeled images in a batch, B >= 1 (all replicas together).
       unlabeled_ratio: unlabeled images per labeled one, mu >= 0; U = B * mu.
       magnitude, cutout_share: of the strong view, see `strong_view`.
+      augment_labeled: whether labeled images get RandAugment and a cutout
+        after their flip and crop, see `labeled_strong_view`. The release's
+        --use_augment, which its UDA and MPL runs do not heed.
       seed: int, all randomness of the stream.
       start_step: the step of the first batch, >= 0.
 
@@ -65,17 +69,23 @@ def training_dataset(
             f"unlabeled_ratio is {unlabeled_ratio} but {data.spec.name!r} has "
             "no unlabeled images left; label fewer or set it to 0."
         )
+    strength = dict(magnitude=magnitude, cutout_share=cutout_share)
+    labeled_strong_view = None
+    if augment_labeled:
+        labeled_strong_view = views.labeled_strong_view(data.spec, **strength)
     labeled = _labeled_batches(
-        data, batch_size=batch_size, seed=seed, stream=LABELED
+        data,
+        batch_size=batch_size,
+        seed=seed,
+        stream=LABELED,
+        strong_view=labeled_strong_view,
     )
     if not unlabeled_ratio:
         return _steps(labeled, start_step)
     unlabeled = _unlabeled_batches(
         data,
         batch_size=batch_size * unlabeled_ratio,
-        strong_view=views.strong_view(
-            data.spec, magnitude=magnitude, cutout_share=cutout_share
-        ),
+        strong_view=views.strong_view(data.spec, **strength),
         seed=seed,
     )
     return _steps(lambda step: labeled(step) | unlabeled(step), start_step)
@@ -127,15 +137,17 @@ def evaluation_dataset(images, labels, spec, batch_size):
     )
 
 
-def _labeled_batches(data, *, batch_size, seed, stream):
+def _labeled_batches(data, *, batch_size, seed, stream, strong_view=None):
     """A function from a step to {"labeled", "labels"}."""
     images, labels = _hold(data.labeled_images, data.labeled_labels)
     weak_images = _weak_images(images, data.spec, batch_size, seed, stream)
 
     def batch(step):
-        examples, weak = weak_images(step)
+        examples, view = weak_images(step)
+        if strong_view:
+            view = strong_view(view, _key(seed, stream, _STRONG, step))
         return {
-            "labeled": _normalize(weak, data.spec),
+            "labeled": _normalize(view, data.spec),
             "labels": tf.cast(tf.gather(labels, examples), tf.int32),
         }
 

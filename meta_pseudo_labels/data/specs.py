@@ -4,6 +4,16 @@ import dataclasses
 
 from meta_pseudo_labels.augment import FILL
 
+SMALL_SIZE = 64  # Pixels; Tiny ImageNet's, the largest that the release names.
+
+# Mean and standard deviation of each channel, 0..1 units, as the release has
+# them: `CIFAR_MEAN`, `IMAGENET_MEAN` and so on in data_utils.py, where both
+# are multiplied by 255 for images in 0..255. CIFAR-100 has CIFAR-10's.
+CIFAR = dict(
+    mean=(0.491400, 0.482158, 0.4465309), std=(0.247032, 0.243485, 0.26159)
+)
+IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
@@ -20,6 +30,9 @@ class DatasetSpec:
       class_names: one per label, or empty if they have no names.
       background: level that views put where an operation leaves no pixel,
         0..255. Photographs have the release's grey; digits stand on black.
+      small_images: whether models that halve ImageNet's resolution early keep
+        that of these images (quirk 25). Resizing does not change it, as in
+        the release; None is decided by size, at most `SMALL_SIZE` pixels.
     """
 
     name: str
@@ -30,8 +43,12 @@ class DatasetSpec:
     flip: bool
     class_names: tuple[str, ...] = ()
     background: int = FILL
+    small_images: bool | None = None
 
     def __post_init__(self):
+        if self.small_images is None:
+            small = self.image_size <= SMALL_SIZE
+            object.__setattr__(self, "small_images", small)
         if self.num_classes < 1:
             raise ValueError(
                 f"num_classes is {self.num_classes}; at least one is needed."
@@ -66,6 +83,48 @@ DATASETS = {
             flip=False,
             class_names=tuple("0123456789"),
             background=0,
+            small_images=True,
+        ),
+        DatasetSpec(
+            name="cifar10",
+            num_classes=10,
+            image_size=32,
+            **CIFAR,
+            flip=True,
+            class_names=(
+                *("airplane", "automobile", "bird", "cat", "deer"),
+                *("dog", "frog", "horse", "ship", "truck"),
+            ),
+            small_images=True,
+        ),
+        DatasetSpec(  # The prepared set holds its class names.
+            name="cifar100",
+            num_classes=100,
+            image_size=32,
+            **CIFAR,
+            flip=True,
+            small_images=True,
+        ),
+        DatasetSpec(  # Not in the release; the usual figures for `train`.
+            name="svhn_cropped",
+            num_classes=10,
+            image_size=32,
+            mean=(0.4377, 0.4438, 0.4728),
+            std=(0.1980, 0.2010, 0.1970),
+            flip=False,
+            class_names=tuple("0123456789"),
+            small_images=True,
+        ),
+        *(
+            DatasetSpec(
+                name=name,
+                num_classes=1_000,
+                image_size=224,
+                **IMAGENET,
+                flip=True,
+                small_images=False,
+            )
+            for name in ("imagenet2012", "imagenet2012_subset")
         ),
     )
 }

@@ -35,10 +35,32 @@ def strong_view(spec, *, magnitude, cutout_share=0.5):
     Raises:
       ValueError: if a number is out of range.
     """
+    distort = _distortions(spec, magnitude=magnitude, cutout_share=cutout_share)
+    return chain(*distort, weak_view(spec))
+
+
+def labeled_strong_view(spec, *, magnitude, cutout_share=0.5):
+    """What the release's --use_augment adds to a labeled small image.
+
+    RandAugment and a cutout as in `strong_view`, but no second flip and crop
+    (`data_utils._cifar10_parser`). Apply it to what `weak_view` returned.
+
+    Args: as for `strong_view`.
+
+    Raises:
+      ValueError: if a number is out of range.
+    """
+    return chain(
+        *_distortions(spec, magnitude=magnitude, cutout_share=cutout_share)
+    )
+
+
+def _distortions(spec, *, magnitude, cutout_share):
+    """RandAugment of two operations, then a cutout."""
     if not 0 <= cutout_share <= 1:
         raise ValueError(f"cutout_share must be in [0, 1]; got {cutout_share}.")
     size = spec.image_size
-    return chain(
+    return [
         rand_augment(
             magnitude=magnitude,
             translate_const=size // 8,
@@ -46,8 +68,7 @@ def strong_view(spec, *, magnitude, cutout_share=0.5):
             fill=spec.background,
         ),
         cutout(int(size * cutout_share / 2), fill=spec.background),
-        weak_view(spec),
-    )
+    ]
 
 
 def normalize(images, *, mean, std):

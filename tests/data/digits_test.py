@@ -28,7 +28,7 @@ def test_split_is_fixed_and_complete():
 
 
 def test_four_labels_per_class_and_all_others_unlabeled():
-    got = data.load("digits", 40, 0)
+    got = data.load("digits", num_labeled=40, seed=0)
     assert np.bincount(got.labeled_labels).tolist() == [4] * 10
     assert len(got.unlabeled_images) == 1257
     images, labels = digits.read_scans()
@@ -46,15 +46,38 @@ def test_four_labels_per_class_and_all_others_unlabeled():
 
 
 def test_seed_moves_the_labels_and_not_the_test_split():
-    first, second = (data.load("digits", 40, seed) for seed in (0, 1))
+    first, second = (
+        data.load("digits", num_labeled=40, seed=seed) for seed in (0, 1)
+    )
     assert set(first.labeled_indices) != set(second.labeled_indices)
     np.testing.assert_array_equal(first.test_images, second.test_images)
 
 
-def test_whole_pool_may_be_labeled():
-    got = data.load("digits", 1297, 0)
+@pytest.mark.parametrize("num_labeled", [1297, None])
+def test_whole_pool_may_be_labeled(num_labeled):
+    got = data.load("digits", num_labeled=num_labeled, seed=0)
     assert len(got.labeled_images) == 1297
     assert got.unlabeled_images.shape == (0, 8, 8, 3)
+
+
+def test_the_first_labels_are_those_of_the_pool():
+    got = data.load("digits", num_labeled=7, seed=3, label_subset="first")
+    _, pool = digits.split()
+    assert got.labeled_indices.tolist() == pool[:7].tolist()
+    assert len(got.unlabeled_images) == 1290
+
+
+def test_another_size_resizes_every_part():
+    got = data.load("digits", num_labeled=40, seed=0, image_size=16)
+    native = data.load("digits", num_labeled=40, seed=0)
+    assert got.spec.image_size == 16 and native.spec.image_size == 8
+    assert got.labeled_images.shape == (40, 16, 16, 3)
+    assert got.unlabeled_images.shape == (1257, 16, 16, 3)
+    assert got.test_images.shape == (500, 16, 16, 3)
+    # TensorFlow 1's grid: every second pixel is one of the source.
+    np.testing.assert_array_equal(
+        got.test_images[:, ::2, ::2], native.test_images
+    )
 
 
 def test_facts_are_those_of_the_training_pool():
@@ -69,9 +92,9 @@ def test_facts_are_those_of_the_training_pool():
 @pytest.mark.parametrize("num_labeled", [0, 41, 1250])
 def test_impossible_numbers_of_labels_are_refused(num_labeled):
     with pytest.raises(ValueError, match=f"num_labeled is {num_labeled}"):
-        data.load("digits", num_labeled, 0)
+        data.load("digits", num_labeled=num_labeled, seed=0)
 
 
 def test_unknown_data_set_is_refused():
     with pytest.raises(ValueError, match="unknown data set 'mnist'.*digits"):
-        data.load("mnist", 40, 0)
+        data.load("mnist", num_labeled=40, seed=0)

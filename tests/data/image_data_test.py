@@ -93,6 +93,13 @@ def test_own_arrays_make_a_problem():
     assert mine.spec.num_classes == 3 and mine.spec.image_size == 8
     assert not mine.spec.flip and mine.spec.background == 0
     assert len(mine.test_images) == 2 and len(mine.unlabeled_images) == 4
+    assert mine.spec.small_images
+
+
+@pytest.mark.parametrize("size, small", [(64, True), (65, False)])
+def test_own_arrays_are_small_by_their_size(size, small):
+    mine = data.from_arrays(images(1, size), [0], images(0, size))
+    assert mine.spec.small_images == small
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data import pipeline
+from meta_pseudo_labels.data import pipeline, views
 
 SETTINGS = dict(batch_size=3, unlabeled_ratio=2, magnitude=10, seed=7)
 
@@ -79,6 +79,46 @@ def test_ratio_zero_leaves_the_labeled_part_as_it_is(batches):
     )
     want = [{k: b[k] for k in ("labeled", "labels")} for b in batches[:3]]
     assert_batches_equal(take(alone, 3), want)
+
+
+def test_augmented_labeled_images(batches):
+    """The other parts of the stream stay as they are, bit for bit."""
+    got = take(
+        data.training_dataset(problem(), **SETTINGS, augment_labeled=True), 9
+    )
+    for one, other in zip(got, batches[:9], strict=True):
+        for key in ("labels", "weak", "strong"):
+            np.testing.assert_array_equal(one[key], other[key])
+    labeled = np.concatenate([batch["labeled"] for batch in got])
+    plain = np.concatenate([batch["labeled"] for batch in batches[:9]])
+    changed = np.any(labeled != plain, axis=(1, 2, 3))
+    # The cutout, 4 x 4 in the middle, always leaves a mark.
+    assert changed.all()
+    alone = data.training_dataset(
+        problem(unlabeled=0),
+        **SETTINGS | dict(unlabeled_ratio=0),
+        augment_labeled=True,
+        start_step=4,
+    )
+    np.testing.assert_array_equal(
+        take(alone, 1)[0]["labeled"], got[4]["labeled"]
+    )
+
+
+def test_augmented_labeled_images_equal_the_views():
+    """The weak view of the stream, then RandAugment and cutout."""
+    settings = SETTINGS | dict(unlabeled_ratio=0)
+    got = problem()
+    (plain,) = take(data.training_dataset(got, **settings), 1)
+    (batch,) = take(
+        data.training_dataset(got, **settings, augment_labeled=True), 1
+    )
+    pixels = (plain["labeled"] * got.spec.std + got.spec.mean) * 255
+    view = views.labeled_strong_view(got.spec, magnitude=10)
+    key = pipeline._key(7, pipeline.LABELED, pipeline._STRONG, 0)
+    want = view(tf.constant(np.rint(pixels).astype(np.uint8)), key)
+    want = data.normalize(want, mean=got.spec.mean, std=got.spec.std)
+    np.testing.assert_allclose(batch["labeled"], want, atol=1e-6)
 
 
 def test_labels_belong_to_their_images(batches):

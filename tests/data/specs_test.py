@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from meta_pseudo_labels import data
@@ -30,3 +32,41 @@ def test_the_table_is_keyed_by_name():
 def test_impossible_facts_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         data.DatasetSpec(**FACTS | wrong)
+
+
+def test_facts_of_the_release():
+    """CIFAR_MEAN, IMAGENET_STDDEV and others of the release's data_utils."""
+    table = data.DATASETS
+    for name in ("cifar10", "cifar100"):
+        assert table[name].mean == (0.491400, 0.482158, 0.4465309)
+        assert table[name].std == (0.247032, 0.243485, 0.26159)
+    for name in ("imagenet2012", "imagenet2012_subset"):
+        assert table[name].mean == (0.485, 0.456, 0.406)
+        assert table[name].std == (0.229, 0.224, 0.225)
+    facts = {
+        name: (spec.num_classes, spec.image_size, spec.flip, spec.small_images)
+        for name, spec in table.items()
+    }
+    assert facts == {
+        "digits": (10, 8, False, True),
+        "cifar10": (10, 32, True, True),
+        "cifar100": (100, 32, True, True),
+        "svhn_cropped": (10, 32, False, True),
+        "imagenet2012": (1000, 224, True, False),
+        "imagenet2012_subset": (1000, 224, True, False),
+    }
+
+
+@pytest.mark.parametrize("size, small", [(8, True), (64, True), (65, False)])
+def test_images_are_small_by_their_size(size, small):
+    assert data.DatasetSpec(**FACTS | dict(image_size=size)).small_images == (
+        small
+    )
+
+
+def test_resizing_keeps_the_strides():
+    """The release goes by the data set's name, whatever the size."""
+    large = dataclasses.replace(data.DATASETS["cifar10"], image_size=224)
+    assert large.small_images
+    told = data.DatasetSpec(**FACTS, small_images=False)
+    assert not told.small_images

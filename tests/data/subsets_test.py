@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from meta_pseudo_labels.data.subsets import balanced_indices
+from meta_pseudo_labels.data.subsets import balanced_indices, labeled_positions
 
 LABELS = np.array([0, 1, 2] * 10 + [0] * 7)
 
@@ -45,3 +45,37 @@ def test_all_labels():
 def test_impossible_numbers_are_refused(num_labeled, message):
     with pytest.raises(ValueError, match=message):
         choose(num_labeled)
+
+
+def subset(num_labeled, label_subset, seed=0):
+    return labeled_positions(
+        LABELS,
+        num_labeled=num_labeled,
+        num_classes=3,
+        seed=seed,
+        label_subset=label_subset,
+    )
+
+
+def test_subsets_by_name():
+    assert subset(12, "balanced").tolist() == choose(12).tolist()
+    # 7 is no multiple of 3: the release does not mind.
+    assert subset(7, "first", seed=5).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert subset(7, "first").dtype == np.int64
+
+
+@pytest.mark.parametrize("label_subset", ["balanced", "first"])
+def test_none_labels_all(label_subset):
+    got = subset(None, label_subset)
+    assert got.tolist() == list(range(len(LABELS)))
+
+
+@pytest.mark.parametrize("num_labeled", [0, -1, 38])
+def test_impossible_first_ones_are_refused(num_labeled):
+    with pytest.raises(ValueError, match=f"is {num_labeled}; give 1 to 37"):
+        subset(num_labeled, "first")
+
+
+def test_unknown_subset_is_refused():
+    with pytest.raises(ValueError, match="'last'; choose one of balanced, fi"):
+        subset(3, "last")

@@ -57,6 +57,25 @@ def test_strong_view_is_the_list_of_quirk_31(flip):
     np.testing.assert_array_equal(got, want)
 
 
+def test_labeled_strong_view_has_no_second_crop():
+    """RandAugment, cutout and nothing else: release's `_cifar10_parser`."""
+    images = gradients()
+    seeds = tf.random.split(SEED, 2)
+    want = rand_augment.rand_augment(
+        images, seed=seeds[0], magnitude=16, translate_const=2, cutout_const=2
+    )
+    want = rand_augment.random_cutout(want, seed=seeds[1], half_size=4)
+    got = views.labeled_strong_view(SPEC, magnitude=16)(images, SEED)
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+@pytest.mark.parametrize("view", [views.strong_view, views.labeled_strong_view])
+def test_impossible_cutout_is_refused(view, share):
+    with pytest.raises(ValueError, match=f"cutout_share must .* got {share}"):
+        view(SPEC, magnitude=1, cutout_share=share)
+
+
 def test_chain_gives_each_operation_its_own_seed():
     seeds = []
     views.chain(*[lambda x, seed: seeds.append(tuple(seed.numpy())) or x] * 3)(
