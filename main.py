@@ -33,7 +33,11 @@ with quiet_start():
     from meta_pseudo_labels.checkpointing import CheckpointError
     from meta_pseudo_labels.config import ConfigError
     from meta_pseudo_labels.experiment import Experiment
-    from meta_pseudo_labels.flags import config_from_flags, define_flags
+    from meta_pseudo_labels.flags import (
+        config_from_flags,
+        define_flags,
+        flag_warnings,
+    )
 
 
 def run(config):
@@ -60,7 +64,10 @@ def main(arguments):
                 f"Unexpected argument {arguments[1]!r}; settings are flags, "
                 "such as --method=mpl."
             )
-        run(config_from_flags())
+        config = config_from_flags()
+        for line in flag_warnings(config):
+            print(f"Warning: {line}", file=sys.stderr)
+        run(config)
     except (CheckpointError, ConfigError) as error:
         sys.exit(f"Error: {error}")
 

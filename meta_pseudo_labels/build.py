@@ -5,18 +5,22 @@ import functools
 import keras
 
 from meta_pseudo_labels import learners, models
-from meta_pseudo_labels.optimizers import Momentum
+from meta_pseudo_labels.optimizers import build_optimizer
 from meta_pseudo_labels.schedules import WaitWarmupDecay, scale_by_batch
 
 
-def build_model(config, spec, *, role):
+def build_model(config, spec, *, role, dtype=None):
     """The network of a role, with fresh weights.
 
     Args:
       config: `Config`.
       spec: `DatasetSpec` of the images it is for.
       role: "student" or "teacher".
+      dtype: dtype or policy of its layers; by default mixed_bfloat16 or
+        float32, as the settings say.
     """
+    if dtype is None:
+        dtype = "mixed_bfloat16" if config.use_bfloat16 else "float32"
     model_type = config.model_type
     if role == "teacher" and config.teacher_model_type:
         model_type = config.teacher_model_type
@@ -27,21 +31,35 @@ def build_model(config, spec, *, role):
         dropout_rate=config.dense_dropout_rate,
         batch_norm_decay=config.batch_norm_decay,
         batch_norm_epsilon=config.batch_norm_epsilon,
+        batch_norm_batch_size=config.batch_norm_batch_size,
+        stochastic_depth_drop_rate=config.stochastic_depth_drop_rate,
+        small_images=spec.small_images,
         name=role,
+        dtype=dtype,
     )
 
 
-def build_learner(config, spec):
+def build_learner(config, spec, *, dtype=None):
     """The compiled learner of a run; its seed fixes the fresh weights.
 
     Args:
       config: `Config`.
       spec: `DatasetSpec` of the images it is for.
+      dtype: see `build_model`; "float64" for comparisons.
     """
     keras.utils.set_random_seed(config.seed)
-    learner = _learner(config, spec)
+    learner = _learner(config, spec, dtype)
+    rate_type = "float64" if dtype == "float64" else "float32"
+    optimizer = functools.partial(
+        build_optimizer,
+        config.optim_type,
+        weight_decay=config.weight_decay,
+        rmsprop_rho=config.rmsprop_rho,
+        rmsprop_momentum=config.rmsprop_momentum,
+        rmsprop_epsilon=config.rmsprop_epsilon,
+    )
     learner.compile(
-        *[Momentum(schedule) for schedule in build_schedules(config)],
+        *[optimizer(rate) for rate in build_schedules(config, rate_type)],
         weight_decay=config.weight_decay,
         grad_bound=config.grad_bound,
         metrics=["accuracy"],
@@ -49,8 +67,8 @@ def build_learner(config, spec):
     return learner
 
 
-def _learner(config, spec):
-    student = build_model(config, spec, role="student")
+def _learner(config, spec, dtype):
+    student = build_model(config, spec, role="student", dtype=dtype)
     settings = dict(
         label_smoothing=config.label_smoothing,
         ema_decay=config.ema_decay,
@@ -71,7 +89,7 @@ def _learner(config, spec):
         return learners.UDA(student, uda=uda, **settings)
     return learners.MetaPseudoLabels(
         student,
-        build_model(config, spec, role="teacher"),
+        build_model(config, spec, role="teacher", dtype=dtype),
         feedback=config.mpl_feedback,
         pseudo_labels=config.mpl_pseudo_labels,
         uda=uda,
@@ -81,7 +99,7 @@ def _learner(config, spec):
     )
 
 
-def build_schedules(config):
+def build_schedules(config, dtype="float32"):
     """A learning-rate schedule per optimizer: student, then teacher."""
     schedule = functools.partial(
         WaitWarmupDecay,
@@ -89,6 +107,7 @@ def build_schedules(config):
         num_train_steps=config.num_train_steps,
         decay_steps=config.num_decay_steps,
         decay_rate=config.lr_decay_rate,
+        dtype=dtype,
     )
     scale = functools.partial(
         scale_by_batch, batch_size=config.train_batch_size

@@ -20,15 +20,19 @@ def checkpoint_manager(learner, output_dir, *, max_to_keep=3):
       output_dir: folder of the run; checkpoints go to a folder within.
       max_to_keep: older ones are deleted.
     """
-    # By itself TensorFlow does not find the states of random seeds (dropout),
-    # which Keras keeps in objects that are no layers.
-    counters = [v for v in learner.variables if "float" not in v.dtype]
     return tf.train.CheckpointManager(
-        tf.train.Checkpoint(learner=learner, counters=counters),
+        _checkpoint(learner),
         os.path.join(output_dir, "checkpoints"),
         max_to_keep=max_to_keep,
         checkpoint_name="step",
     )
+
+
+def _checkpoint(learner):
+    # By itself TensorFlow does not find the states of random seeds (dropout),
+    # which Keras keeps in objects that are no layers.
+    counters = [v for v in learner.variables if "float" not in v.dtype]
+    return tf.train.Checkpoint(learner=learner, counters=counters)
 
 
 def restore_latest(manager):
@@ -47,8 +51,40 @@ def restore_latest(manager):
     path = manager.latest_checkpoint
     if path is None:
         return None
+    _restore(manager.checkpoint, path)
+    return int(manager.checkpoint.learner.step.numpy())
+
+
+def is_own_checkpoint(path):
+    """Whether a path is that of a checkpoint of ours, not of TF1."""
     try:
-        status = manager.checkpoint.restore(path).expect_partial()
+        names = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    except (tf.errors.OpError, RuntimeError, ValueError):
+        return False
+    return "_CHECKPOINTABLE_OBJECT_GRAPH" in names
+
+
+def restore(learner, path, *, restart=False):
+    """Restores a checkpoint of another run of ours.
+
+    Args:
+      learner: a compiled `Learner`.
+      path: of the checkpoint, or of a folder, for its latest.
+      restart: whether to count steps from 0 again.
+
+    Raises:
+      CheckpointError: as `restore_latest`.
+    """
+    if os.path.isdir(path):
+        path = tf.train.latest_checkpoint(path)
+    _restore(_checkpoint(learner), path)
+    if restart:
+        learner.set_step(0)
+
+
+def _restore(checkpoint, path):
+    try:
+        status = checkpoint.restore(path).expect_partial()
         status.assert_consumed()
     except tf.errors.OpError as error:
         raise CheckpointError(
@@ -61,7 +97,6 @@ def restore_latest(manager):
             f"{_first_line(error)} Give the settings that the run was trained "
             "with (see hparams.json there), or another --output_dir."
         ) from error
-    return int(manager.checkpoint.learner.step.numpy())
 
 
 def save_weights(model, path):

@@ -21,6 +21,8 @@ import functools
 import json
 import os
 
+from absl import logging
+
 from meta_pseudo_labels import data, evaluation
 from meta_pseudo_labels.build import build_learner, build_model
 from meta_pseudo_labels.callbacks import (
@@ -33,16 +35,20 @@ from meta_pseudo_labels.callbacks import (
 from meta_pseudo_labels.checkpointing import (
     CheckpointError,
     checkpoint_manager,
+    is_own_checkpoint,
     load_weights,
+    restore,
     restore_latest,
     save_weights,
 )
 from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.export import export_saved_model
 from meta_pseudo_labels.finetuning import finetune
+from meta_pseudo_labels.reference.variables import load_release_variables
 from meta_pseudo_labels.run_folder import (
     check_same_training,
     require_output_dir,
+    reset,
     save_settings,
     write_whole,
 )
@@ -68,7 +74,8 @@ class Experiment:
     def __init__(self, config):
         self.config = config
         self.output_dir = require_output_dir(config)
-        check_same_training(config)
+        if not config.reset_output_dir:
+            check_same_training(config)
 
     @functools.cached_property
     def data(self):
@@ -77,8 +84,11 @@ class Experiment:
         return user_error(
             data.load,
             config.dataset,
-            num_labeled=config.num_labeled,
+            num_labeled=config.num_labeled or None,  # 0 is all.
+            label_subset=config.label_subset,
             seed=config.seed,
+            image_size=config.image_size,
+            data_dir=config.data_dir,
         )
 
     @functools.cached_property
@@ -102,8 +112,8 @@ class Experiment:
           Whether there was anything left to do.
         """
         config, learner = self.config, self.learner
-        manager = checkpoint_manager(learner, self.output_dir)
-        start = restore_latest(manager) or 0
+        fresh = config.reset_output_dir and not learner.step
+        start = self._restore(fresh)
         if start >= config.num_train_steps:
             return False
         dataset = user_error(
@@ -113,9 +123,15 @@ class Experiment:
             unlabeled_ratio=self._unlabeled_ratio(),
             magnitude=config.augment_magnitude,
             cutout_share=config.augment_cutout,
+            # As in the release, whose other methods never read the flag.
+            augment_labeled=(
+                config.use_augment and config.method == "supervised"
+            ),
             seed=config.seed,
             start_step=start,
         )
+        if fresh:  # Only now that all else is known to be in order.
+            reset(config)
         os.makedirs(self.output_dir, exist_ok=True)
         save_settings(config)
         learner.fit(
@@ -127,12 +143,35 @@ class Experiment:
             callbacks=[
                 StopAtStep(config.num_train_steps),
                 MetricsLogger(self.output_dir, every=config.log_every),
-                SaveCheckpoint(manager),
+                SaveCheckpoint(checkpoint_manager(learner, self.output_dir)),
                 *self._progress(),
             ],
             verbose=0,
         )
         return True
+
+    def _restore(self, fresh):
+        """Restores the run's latest checkpoint, or loads a given one.
+
+        Args:
+          fresh: whether what output_dir holds is not to be gone on with.
+
+        Returns:
+          The step to go on from.
+        """
+        learner, path = self.learner, self.config.load_checkpoint
+        manager = checkpoint_manager(learner, self.output_dir)
+        if not fresh and restore_latest(manager) is not None:
+            return int(learner.step)
+        restart = self.config.load_checkpoint_and_restart_global_step
+        if path and is_own_checkpoint(path):
+            restore(learner, path, restart=restart)
+        elif path:
+            report = load_release_variables(
+                learner, path, restart_global_step=restart
+            )
+            logging.warning("%s: %s", path, report)
+        return int(learner.step)
 
     def finetune(self):
         """Finetunes the student of the latest checkpoint on the labels."""
@@ -144,7 +183,9 @@ class Experiment:
             student,
             data.finetuning_dataset(
                 self.data,
-                batch_size=min(config.finetune_batch_size, config.num_labeled),
+                batch_size=min(
+                    config.finetune_batch_size, len(self.data.labeled_labels)
+                ),
                 seed=config.seed,
             ),
             learning_rate=config.finetune_lr,

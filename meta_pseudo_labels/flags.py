@@ -1,4 +1,4 @@
-"""The command line: one absl flag per field of `Config`.
+"""The command line: a flag per field of `Config`, and the release's others.
 
 Only `main.py` and its like import this; the library takes a `Config`.
 """
@@ -6,10 +6,17 @@ Only `main.py` and its like import this; the library takes a `Config`.
 import dataclasses
 import sys
 
+import tensorflow as tf
 from absl import flags
 
-from meta_pseudo_labels.config import Config, value_type
+from meta_pseudo_labels.config import Config, ConfigError
+from meta_pseudo_labels.dataset_names import (
+    DATASET_NAME_HELP,
+    split_dataset_name,
+)
+from meta_pseudo_labels.release_flags import IDLE_FLAGS
 from meta_pseudo_labels.run_folder import saved_settings
+from meta_pseudo_labels.settings import value_type
 
 _DEFINE = {
     bool: flags.DEFINE_bool,
@@ -18,39 +25,95 @@ _DEFINE = {
     str: flags.DEFINE_string,
 }
 
+# The release's names of tasks: ours, or none yet.
+_RELEASE_TASKS = {"evals": "eval", "eval_forever": None, "inference": None}
+
 
 def define_flags(flag_values=flags.FLAGS):
-    """Defines a flag for every setting, with its help and its default."""
-    for field in dataclasses.fields(Config):
-        _DEFINE[value_type(field)](
-            field.name,
-            field.default,
-            _help(field),
+    """Defines a flag for every setting, with its help and its default.
+
+    Beside them --dataset_name, and the flags of the release that have no
+    effect: with these every flag of the release is there.
+    """
+
+    def define(name, type_, default, help):
+        if default is None:  # absl then shows no default at all.
+            help += " (default: none)"
+        _DEFINE[type_](
+            name,
+            default,
+            help,
             flag_values=flag_values,
             module_name=sys.argv[0],  # The flags that --help lists.
         )
+
+    for field in dataclasses.fields(Config):
+        default = field.metadata["flag_default"]
+        define(field.name, value_type(field), default, _help(field))
+    define("dataset_name", str, None, DATASET_NAME_HELP)
+    for flag in IDLE_FLAGS:
+        define(flag.name, flag.value_type, flag.default, flag.full_help)
 
 
 def config_from_flags(flag_values=flags.FLAGS):
     """The run's settings, from the parsed command line.
 
-    After training, what the command line does not say is taken from the run's
-    own hparams.json, so that `--output_dir` alone names a run.
+    --dataset_name stands for several of them. After training, what the
+    command line does not say is taken from the run's own hparams.json, so
+    that `--output_dir` alone names a run.
 
     Raises:
-      ConfigError: for a value out of range, or an unreadable hparams.json.
+      ConfigError: for a value out of range, a task that is not built yet,
+        settings that contradict --dataset_name, --reset_output_dir with
+        another task than train, or an unreadable hparams.json.
     """
-    names = [field.name for field in dataclasses.fields(Config)]
-    given = {name: flag_values[name] for name in names}
-    values = {name: flag.value for name, flag in given.items()}
-    if values["task_mode"] != "train":
-        saved = saved_settings(values["output_dir"])
-        values |= {
-            name: value
-            for name, value in saved.items()
-            if name in given and not given[name].present
-        }
-    return Config(**values)
+    given = _given(flag_values)
+    if flag_values["dataset_name"].value is not None:
+        given |= split_dataset_name(flag_values["dataset_name"].value, given)
+    given["task_mode"] = task = _task_mode(given.get("task_mode") or "train")
+    if task == "train":
+        return Config(**given)
+    if given.get("reset_output_dir"):
+        raise ConfigError(
+            f"--reset_output_dir would delete the run that --task_mode={task} "
+            "needs; leave it away, or say --noreset_output_dir after the "
+            "--flagfile."
+        )
+    known = {field.name for field in dataclasses.fields(Config)}
+    saved = saved_settings(given.get("output_dir"))
+    return Config(**{k: v for k, v in saved.items() if k in known} | given)
+
+
+def flag_warnings(config, flag_values=flags.FLAGS):
+    """A line for each flag that was set and has no effect, or an odd one.
+
+    Args:
+      config: the `Config` made of them.
+      flag_values: the parsed command line.
+    """
+    lines = [flag.warning(flag_values[flag.name]) for flag in IDLE_FLAGS]
+    if config.dataset_service_replicas is not None:
+        lines.append(
+            "--dataset_service_replicas has no effect: the tf.data service "
+            "is not built yet."
+        )
+    if config.use_tpu:
+        found = tf.config.list_physical_devices("TPU")
+        why = "TPUs are not used yet" if found else "there is no TPU here"
+        lines.append(
+            f"--use_tpu has no effect: {why}. It goes on with this machine's "
+            "other devices."
+        )
+    if config.task_mode == "train" and (
+        config.num_train_steps <= config.steps_to_peak
+    ):
+        lines.append(
+            f"--num_train_steps={config.num_train_steps} ends before waiting "
+            f"and warming up do, at step {config.steps_to_peak}: hardly "
+            "anything will be learned. For a short trial set the "
+            "..._wait_steps and ..._warmup_steps too."
+        )
+    return [line for line in lines if line is not None]
 
 
 def config_from_flagfile(path, **settings):
@@ -67,6 +130,30 @@ def config_from_flagfile(path, **settings):
     define_flags(flag_values)
     flag_values(["settings", f"--flagfile={path}"])
     return dataclasses.replace(config_from_flags(flag_values), **settings)
+
+
+def _given(flag_values):
+    """The settings that were said, as a dict.
+
+    Also those that a program set. The default that a flag shows is not always
+    the setting's own, so what was not said stays out.
+    """
+    return {
+        field.name: flag_values[field.name].value
+        for field in dataclasses.fields(Config)
+        if flag_values[field.name].present
+        or flag_values[field.name].value != field.metadata["flag_default"]
+    }
+
+
+def _task_mode(name):
+    task = _RELEASE_TASKS.get(name, name)
+    if task is None:
+        raise ConfigError(
+            f"--task_mode={name} is not built yet; --task_mode=eval evaluates "
+            "the run in --output_dir, once."
+        )
+    return task
 
 
 def _help(field):

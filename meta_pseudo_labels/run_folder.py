@@ -3,12 +3,27 @@
 import dataclasses
 import json
 import os
+import shutil
 
-from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.settings import ConfigError
 
 HPARAMS = "hparams.json"
 
+# What the stages of a run write into its folder. hparams.json, which tells a
+# run from other folders, comes last: a reset that was killed can be repeated.
+RUN_FILES = (
+    "metrics.jsonl",
+    "events",
+    "checkpoints",
+    "finetune",
+    "eval.json",
+    "saved_model",
+    HPARAMS,
+)
+_SCRATCH = ".part"
+
 # What may change between the stages of a run, without making it another run.
+# Not load_checkpoint: a run that began elsewhere would be another one.
 FREE_SETTINGS = frozenset(
     {
         "task_mode",
@@ -19,6 +34,11 @@ FREE_SETTINGS = frozenset(
         "finetune_batch_size",
         "save_every",
         "progress",
+        "data_dir",
+        "reset_output_dir",
+        "use_tpu",
+        "dataset_service_replicas",
+        "running_local_dev",
     }
 )
 
@@ -82,6 +102,40 @@ def save_settings(config):
     write_whole(os.path.join(config.output_dir, HPARAMS), config.to_json())
 
 
+def reset(config):
+    """Deletes the run in output_dir, where reset_output_dir asks for it.
+
+    Only before training, and only what runs write (`RUN_FILES`); of a link
+    the link alone. The release deletes the folder with all that it holds.
+
+    Raises:
+      ConfigError: where the folder holds files, but no run of ours; nothing
+        is deleted then.
+    """
+    folder = config.output_dir
+    if not config.reset_output_dir or config.task_mode != "train":
+        return
+    if not os.path.isdir(folder) or not os.listdir(folder):
+        return
+    # The release writes a hparams.json too, but knows no such setting.
+    if "mpl_feedback" not in saved_settings(folder):
+        raise ConfigError(
+            f"--reset_output_dir: {folder} holds files, but no {HPARAMS} of a "
+            "run, so nothing was deleted. Empty it yourself or name another "
+            "--output_dir."
+        )
+    for name in RUN_FILES:
+        for path in (name + _SCRATCH, name):
+            _delete(os.path.join(folder, path))
+
+
+def _delete(path):
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.remove(path)
+
+
 def check_same_training(config):
     """Refuses to go on with a run under settings other than its own.
 
@@ -105,7 +159,7 @@ def check_same_training(config):
 
 def write_whole(path, text):
     """Replaces a file, whole or not at all."""
-    scratch = f"{path}.part"
+    scratch = f"{path}{_SCRATCH}"
     with open(scratch, "w") as file:
         file.write(text)
     os.replace(scratch, path)

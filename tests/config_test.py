@@ -5,13 +5,17 @@ import json
 
 import pytest
 
-from meta_pseudo_labels.config import Config, ConfigError, value_type
+from meta_pseudo_labels.config import Config, ConfigError
+from meta_pseudo_labels.data import DATASETS
+from meta_pseudo_labels.settings import value_type
 
 FIELDS = dataclasses.fields(Config)
 
-# Defaults that are not the release's, and why.
+# Defaults that are not the release's, and why. The flags show the release's.
 OTHER_DEFAULTS = {
     "task_mode": "the release has none and fails without; training is meant",
+    "image_size": "the data set knows it",
+    "num_classes": "the data set knows it",
 }
 
 
@@ -33,11 +37,12 @@ def test_defaults_are_those_of_the_release(reference_dir):
     release = {flag["name"]: flag for flag in flags["flags"]}
     types = {"integer": int, "float": float, "boolean": bool, "string": str}
     shared = [f for f in FIELDS if f.name in release]
-    assert len(shared) > 25
+    assert len(shared) > 45
     differing = set()
     for field in shared:
         flag = release[field.name]
         assert value_type(field) is types[flag["type"]], field.name
+        assert field.metadata["flag_default"] == flag["default"], field.name
         if field.default != flag["default"]:
             differing.add(field.name)
     assert differing == set(OTHER_DEFAULTS)
@@ -82,7 +87,9 @@ def test_numbers_are_finite(field, value):
     [
         ("task_mode", "predict", "train, finetune, eval, export"),
         ("method", "fixmatch", "supervised, uda, mpl"),
-        ("dataset", "mnist", "digits"),
+        ("dataset", "mnist", ", ".join(DATASETS)),
+        ("label_subset", "last", "balanced, first"),
+        ("optim_type", "adam", "sgd, momentum, rmsprop, lars"),
         ("lr_decay_type", "linear", "constant, exponential, cosine"),
         ("mpl_feedback", "exakt", "exact, reinforce, release, off"),
         ("mpl_pseudo_labels", "firm", "soft, hard, sampled"),
@@ -108,6 +115,9 @@ def test_unknown_choices_are_named_with_the_known_ones(name, value, known):
         ("progress", 1, "bool"),
         ("output_dir", 3, "str"),
         ("model_type", None, "str"),
+        ("image_size", "32", "int"),
+        ("batch_norm_batch_size", 2.0, "int"),
+        ("use_tpu", None, "bool"),
     ],
 )
 def test_values_of_another_type_are_named(name, value, expected):
@@ -144,44 +154,60 @@ def test_settings_of_the_library_are_refused_as_the_users(settings, words):
     assert words in str(caught.value)
 
 
-COSINE = dict(lr_decay_type="cosine", num_train_steps=30)
+def test_classes_must_be_those_of_the_data_set():
+    assert Config(num_classes=10).num_classes == 10
+    with pytest.raises(ConfigError) as caught:
+        Config(dataset="cifar100", num_classes=10)
+    assert "--num_classes=10, but --dataset=cifar100 has 100 classes" in str(
+        caught.value
+    )
+
+
+def test_what_is_not_built_yet_is_refused_by_name():
+    with pytest.raises(ConfigError, match="--master=x: TPU workers are not"):
+        Config(master="x", use_tpu=True)
+    assert Config(master="", use_tpu=True).use_tpu
+
+
+def test_a_step_is_restarted_only_after_a_checkpoint():
+    restart = dict(load_checkpoint_and_restart_global_step=True)
+    Config(load_checkpoint="ckpt", **restart)
+    with pytest.raises(ConfigError, match="needs the path of a checkpoint"):
+        Config(**restart)
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "steps"),
     [
-        dict(method="supervised", num_warmup_steps=30),
-        dict(method="uda", num_warmup_steps=30),
-        dict(
-            mpl_student_lr_wait_steps=10,
-            mpl_student_lr_warmup_steps=20,
-            mpl_teacher_lr_warmup_steps=0,
+        (dict(method="supervised", num_warmup_steps=30), 30),
+        (dict(method="uda", num_warmup_steps=30), 30),
+        (dict(method="supervised", mpl_teacher_lr_warmup_steps=99), 0),
+        (
+            dict(
+                num_warmup_steps=99,
+                mpl_student_lr_wait_steps=10,
+                mpl_student_lr_warmup_steps=20,
+                mpl_teacher_lr_warmup_steps=7,
+            ),
+            30,
         ),
-        dict(
-            mpl_student_lr_wait_steps=0,
-            mpl_student_lr_warmup_steps=0,
-            mpl_teacher_lr_warmup_steps=30,
+        (
+            dict(
+                mpl_student_lr_wait_steps=1,
+                mpl_student_lr_warmup_steps=2,
+                mpl_teacher_lr_warmup_steps=40,
+            ),
+            40,
         ),
     ],
 )
-def test_a_cosine_needs_steps_after_the_warmup(settings):
-    with pytest.raises(ConfigError) as caught:
-        Config(**COSINE, **settings)
-    assert "--num_train_steps=30" in str(caught.value)
-    assert "at step 30" in str(caught.value)
-    Config(**COSINE | settings | dict(num_train_steps=31))
-    Config(**settings | dict(num_train_steps=30))  # Other decays do not end.
+def test_steps_to_the_peak_of_all_rates(settings, steps):
+    assert Config(**settings).steps_to_peak == steps
 
 
-def test_warmups_of_other_methods_do_not_count():
-    Config(**COSINE, method="supervised", mpl_teacher_lr_warmup_steps=99)
-    Config(
-        **COSINE,
-        num_warmup_steps=99,
-        mpl_student_lr_wait_steps=0,
-        mpl_student_lr_warmup_steps=0,
-        mpl_teacher_lr_warmup_steps=0,
-    )
+def test_a_run_may_end_while_it_warms_up():
+    """As in the release: the README's runs cut down to a few steps."""
+    Config(lr_decay_type="cosine", num_train_steps=20)
 
 
 def test_settings_cannot_be_changed_or_misspelled():

@@ -7,25 +7,10 @@ import pytest
 from absl import flags
 
 from meta_pseudo_labels.config import Config, ConfigError
-from meta_pseudo_labels.flags import (
-    config_from_flagfile,
-    config_from_flags,
-    define_flags,
-)
+from meta_pseudo_labels.flags import config_from_flagfile, config_from_flags
+from tests.command_line import defined, parse, refusal
 
 FIELDS = dataclasses.fields(Config)
-
-
-def defined():
-    values = flags.FlagValues()
-    define_flags(values)
-    return values
-
-
-def parse(*arguments):
-    values = defined()
-    values(["main.py", *arguments])
-    return config_from_flags(values)
 
 
 @pytest.fixture
@@ -46,7 +31,7 @@ def run_folder(tmp_path):
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_every_setting_has_a_flag_with_its_help_and_default(field):
     flag = defined()[field.name]
-    assert flag.default == field.default
+    assert flag.default == field.metadata["flag_default"]
     assert flag.help.startswith(field.metadata["help"])
     for choice in field.metadata["choices"] or ():
         assert choice is None or choice in flag.help
@@ -61,6 +46,20 @@ def test_help_lists_every_setting():
 
 def test_no_flag_is_a_default_run():
     assert parse() == Config()
+
+
+def test_defaults_that_only_the_flags_show_count_where_they_are_given():
+    assert parse().image_size is None and parse().num_classes is None
+    config = parse("--image_size=32", "--num_classes=10")
+    assert config == Config(image_size=32, num_classes=10)
+
+
+def test_what_a_program_sets_counts_too():
+    values = defined()
+    values(["main.py"])
+    values.lr = 0.3
+    values.set_default("image_size", 24)
+    assert config_from_flags(values) == Config(lr=0.3, image_size=24)
 
 
 def test_flags_arrive_with_their_types():
@@ -150,6 +149,31 @@ def test_saved_settings_out_of_range_are_refused(run_folder):
     (run_folder / "hparams.json").write_text('{"lr": "high"}')
     with pytest.raises(ConfigError, match="--lr=high"):
         parse("--task_mode=eval", f"--output_dir={run_folder}")
+
+
+def test_the_releases_evals_is_eval():
+    assert parse("--task_mode=evals") == Config(task_mode="eval")
+
+
+@pytest.mark.parametrize("name", ["eval_forever", "inference"])
+def test_tasks_that_are_not_built_yet_are_named(name):
+    assert f"--task_mode={name} is not built yet" in refusal(
+        f"--task_mode={name}"
+    )
+
+
+@pytest.mark.parametrize("task", ["finetune", "eval", "evals", "export"])
+def test_only_training_may_reset_the_folder(tmp_path, task):
+    """But a run that was trained with a reset can be evaluated."""
+    settings = Config(reset_output_dir=True, lr=0.3).to_json()
+    (tmp_path / "hparams.json").write_text(settings)
+    later = (f"--task_mode={task}", f"--output_dir={tmp_path}")
+    assert "--reset_output_dir would delete" in refusal(
+        *later, "--reset_output_dir"
+    )
+    config = parse(*later)
+    assert config.lr == 0.3 and config.reset_output_dir
+    assert not parse(*later, "--noreset_output_dir").reset_output_dir
 
 
 def test_a_flagfile_gives_a_config(tmp_path):

@@ -93,6 +93,7 @@ def test_errors_reach_the_shell(tmp_path, request):
     cases = {
         ("--dataset=mnist",): "Error: --dataset=mnist is unknown; use one of:",
         ("--num_train_step=4",): "Unknown command line flag 'num_train_step'",
+        ("--uda_data=four",): "Flags parsing error: flag --uda_data=four:",
     }
     processes = [
         start(request.config.rootpath, f"--output_dir={folder}", *arguments)
@@ -114,13 +115,14 @@ def main(request):
     spec = importlib.util.spec_from_file_location("main_under_test", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    known = set(flags.FLAGS)
     define_flags()
 
     def call(*arguments):
         module.main(flags.FLAGS(["main.py", *arguments]))
 
     yield call
-    for name in Config.__dataclass_fields__:
+    for name in set(flags.FLAGS) - known:
         delattr(flags.FLAGS, name)
 
 
@@ -138,12 +140,18 @@ def refusal(call, *arguments):
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("--dataset=mnist", "--dataset=mnist is unknown; use one of: digits."),
+        ("--dataset=mnist", "--dataset=mnist is unknown; use one of: digits"),
         ("--dataset=", "--dataset= is unknown"),
         ("--model_type=vgg", "Unknown model_type 'vgg'. Known: mlp, wrn-"),
         ("--model_type=wrn-11-1", "6n + 4"),
         ("--teacher_model_type=vgg", "Unknown model_type 'vgg'"),
         ("--task_mode=predict", "--task_mode=predict is unknown"),
+        ("--task_mode=inference", "--task_mode=inference is not built yet"),
+        ("--dataset_name=svhn", "--dataset_name=svhn is unknown"),
+        ("--dataset_name=cifar10", "means --method=supervised, but"),
+        ("--optim_type=adam", "use one of: sgd, momentum, rmsprop, lars."),
+        ("--num_classes=7", "--dataset=digits has 10 classes"),
+        ("--master=worker", "TPU workers are not built yet"),
         ("--method=fixmatch", "use one of: supervised, uda, mpl."),
         ("--mpl_feedback=both", "--mpl_feedback=both is unknown"),
         ("--mpl_pseudo_labels=hard", "works with pseudo_labels in ('soft',)"),
@@ -175,6 +183,18 @@ def test_what_cannot_be_meant_is_named_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     assert words in refusal(main, "--output_dir=run", *TINY, argument)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_flags_without_effect_are_warned_about(main, capsys):
+    refusal(main, "--teacher_lr=1", "--tpu_topology=2x2", "--output_dir=")
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert [
+        line.split(" has no effect: ")[0] for line in errors.splitlines()
+    ] == [
+        "Warning: --tpu_topology",
+        "Warning: --teacher_lr",
+    ]
 
 
 def test_a_missing_output_dir_is_named(tmp_path, monkeypatch, main):

@@ -1,0 +1,114 @@
+"""The settings of data and models."""
+
+import dataclasses
+
+from meta_pseudo_labels.data import DATASETS
+from meta_pseudo_labels.settings import setting
+
+LABEL_SUBSETS = ("balanced", "first")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What is learned from, and by which networks."""
+
+    # Data.
+    dataset: str = setting(
+        "digits", "Where the images come from.", choices=tuple(DATASETS)
+    )
+    data_dir: str | None = setting(
+        None,
+        "Folder of the prepared data sets, as tfds has it; by default tfds's "
+        "own.",
+    )
+    num_labeled: int = setting(
+        40, "Labeled images in all; 0 means that all keep their label.", low=0
+    )
+    label_subset: str = setting(
+        "balanced",
+        "Which images keep their label: balanced draws the same number of "
+        "each class, by the seed; first takes the first records, as the "
+        "release does.",
+        choices=LABEL_SUBSETS,
+    )
+    image_size: int | None = setting(
+        None,
+        "Height and width of the images in pixels. Counts only where it is "
+        "given; else images keep the data set's own size.",
+        low=8,
+        flag_default=32,
+    )
+    num_classes: int | None = setting(
+        None,
+        "Number of classes. Counts only where it is given, and then must be "
+        "the data set's.",
+        flag_default=10,
+    )
+    train_batch_size: int = setting(128, "Labeled images a step.", low=1)
+    eval_batch_size: int = setting(128, "Images a step of evaluation.", low=1)
+    uda_data: int = setting(
+        4, "Unlabeled images per labeled image in a step (mu).", low=1
+    )
+    use_augment: bool = setting(
+        False,
+        "Give labeled images strong views too, in supervised training; those "
+        "of uda and mpl get weak views, as in the release.",
+    )
+    augment_magnitude: int = setting(
+        5, "Strength of RandAugment in strong views.", low=0, high=30
+    )
+    augment_cutout: float = setting(
+        0.5,
+        "Side of the cutout in strong views, as a share of the image's.",
+        low=0,
+        high=1,
+    )
+
+    # Models.
+    model_type: str = setting(
+        "wrn-28-2", "The student, such as wrn-28-2 or resnet-50."
+    )
+    teacher_model_type: str | None = setting(
+        None, "The teacher; by default as the student."
+    )
+    dense_dropout_rate: float = setting(
+        0.1, "Dropout before the last layer.", low=0, high=0.99
+    )
+    stochastic_depth_drop_rate: float = setting(
+        0.0,
+        "Chance that an EfficientNet's block is skipped in training, times "
+        "the share of blocks before it.",
+        low=0,
+        high=0.99,
+    )
+    batch_norm_decay: float = setting(
+        0.99, "Decay of batch norm's moving averages.", low=0, high=1
+    )
+    batch_norm_epsilon: float = setting(
+        1e-3, "Added to the variance in batch norm.", low=0
+    )
+    batch_norm_batch_size: int | None = setting(
+        None,
+        "Images in a group of devices that share batch norm's statistics. "
+        "Counts for more than 8 devices; fewer share them all.",
+        low=1,
+    )
+    use_bfloat16: bool = setting(
+        False,
+        "Compute in bfloat16; weights, batch norm and logits stay float32.",
+    )
+    ema_decay: float = setting(
+        0.0,
+        "Decay of the student's moving average; 0 is off.",
+        low=0,
+        high=0.999999,
+    )
+    ema_start: int = setting(0, "First step that is averaged.", low=0)
+    load_checkpoint: str | None = setting(
+        None,
+        "Checkpoint with the release's variable names to begin from. A run "
+        "that has checkpoints of its own goes on from these.",
+    )
+    load_checkpoint_and_restart_global_step: bool = setting(
+        False, "Count steps from 0 after load_checkpoint, not from its own."
+    )

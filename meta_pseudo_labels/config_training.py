@@ -1,0 +1,113 @@
+"""The settings of training: optimisation, UDA, MPL, finetuning."""
+
+import dataclasses
+
+from meta_pseudo_labels.learners.feedback import ESTIMATORS, PSEUDO_LABELS
+from meta_pseudo_labels.optimizers import OPTIMIZERS
+from meta_pseudo_labels.schedules import DECAYS
+from meta_pseudo_labels.settings import setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """How it is learned."""
+
+    # Optimisation.
+    num_train_steps: int = setting(10_000, "Length of the run in steps.", low=1)
+    optim_type: str = setting(
+        "momentum",
+        "The optimizer: sgd; momentum of 0.9, Nesterov's; rmsprop; or lars.",
+        choices=OPTIMIZERS,
+    )
+    rmsprop_rho: float = setting(
+        0.9, "Decay of rmsprop's mean of squared gradients.", low=0, high=1
+    )
+    rmsprop_momentum: float = setting(
+        0.9, "Momentum of rmsprop.", low=0, high=1
+    )
+    rmsprop_epsilon: float = setting(
+        1e-3, "Added to rmsprop's mean of squares, inside the root.", low=0
+    )
+    weight_decay: float = setting(
+        1e-4, "Added to gradients, times the weight; not in batch norm.", low=0
+    )
+    grad_bound: float = setting(
+        1e9, "Bound on the norm of a model's whole gradient.", low=1e-12
+    )
+    label_smoothing: float = setting(
+        0.0, "Weight of the uniform distribution in labels.", low=0, high=1
+    )
+    lr: float = setting(
+        0.016,
+        "Peak learning rate of supervised and uda, per 256 labeled images.",
+        low=0,
+    )
+    num_warmup_steps: int = setting(
+        0, "Warm-up of supervised and uda, in steps.", low=0
+    )
+    lr_decay_type: str = setting(
+        "exponential", "How learning rates fall.", choices=DECAYS
+    )
+    lr_decay_rate: float = setting(
+        0.97, "Factor of a drop of the exponential decay.", low=1e-12, high=1
+    )
+    num_decay_steps: int = setting(
+        750, "Steps between drops of the exponential decay.", low=1
+    )
+
+    # The consistency term, of uda and of the teacher in mpl.
+    uda_weight: float = setting(1.0, "Weight of the UDA loss.", low=0)
+    uda_steps: int = setting(
+        10_000, "Ramp of the UDA weight from 0, in steps.", low=1
+    )
+    uda_temp: float = setting(
+        0.75, "Temperature that sharpens weak views.", low=1e-6
+    )
+    uda_threshold: float = setting(
+        0.6, "Confidence from which a weak view counts.", low=0, high=1
+    )
+
+    # Meta Pseudo Labels.
+    mpl_feedback: str = setting(
+        "exact",
+        "Estimator of the student's feedback. The release's default would be "
+        "release, whose gradient is zero.",
+        choices=tuple(ESTIMATORS),
+    )
+    mpl_pseudo_labels: str | None = setting(
+        None,
+        "Kind of pseudo labels; by default what the estimator works with.",
+        choices=(None, *PSEUDO_LABELS),
+    )
+    mpl_baseline_decay: float = setting(
+        0.99, "Decay of the feedback's moving average.", low=0, high=1
+    )
+    mpl_update_teacher_moments: bool = setting(
+        True,
+        "Keep moving averages of the teacher's batch norm. The release does "
+        "not, so its teacher is of no use in inference mode.",
+    )
+    mpl_student_lr: float = setting(
+        0.1, "Peak learning rate of the student, per 256 labeled images.", low=0
+    )
+    mpl_student_lr_wait_steps: int = setting(
+        500, "Steps before the student starts to learn.", low=0
+    )
+    mpl_student_lr_warmup_steps: int = setting(
+        5_000, "Warm-up of the student after its wait, in steps.", low=0
+    )
+    mpl_teacher_lr: float = setting(
+        0.1, "Peak learning rate of the teacher, per 256 labeled images.", low=0
+    )
+    mpl_teacher_lr_warmup_steps: int = setting(
+        5_000, "Warm-up of the teacher, in steps.", low=0
+    )
+
+    # Finetuning.
+    finetune_lr: float = setting(
+        1e-5, "Learning rate of finetuning, not scaled.", low=0
+    )
+    finetune_steps: int = setting(1_000, "Steps of finetuning.", low=1)
+    finetune_batch_size: int = setting(
+        512, "Labeled images a step; all where there are fewer.", low=1
+    )

@@ -1,0 +1,92 @@
+"""The release's data set names, each a data set, its labels and a method.
+
+The release reads the method out of the name too (`main.train_tpu`), and takes
+as labeled images the first records of its files (`data_utils.py`).
+"""
+
+from meta_pseudo_labels.settings import ConfigError
+
+# What --dataset_name stands for. num_labeled=0: all images keep their label.
+RELEASE_DATASETS = {
+    "cifar10": dict(dataset="cifar10", method="supervised", num_labeled=0),
+    "cifar10_4000": dict(
+        dataset="cifar10", method="supervised", num_labeled=4_000
+    ),
+    "cifar10_4000_uda": dict(
+        dataset="cifar10", method="uda", num_labeled=4_000
+    ),
+    "cifar10_4000_mpl": dict(
+        dataset="cifar10", method="mpl", num_labeled=4_000
+    ),
+    "cifar100": dict(dataset="cifar100", method="supervised", num_labeled=0),
+    "cifar100_10k": dict(
+        dataset="cifar100", method="supervised", num_labeled=10_000
+    ),
+    "imagenet": dict(
+        dataset="imagenet2012", method="supervised", num_labeled=0
+    ),
+    "imagenet_heldout": dict(
+        dataset="imagenet2012", method="supervised", num_labeled=0
+    ),
+    # Its labels were to be another network's probabilities, and such labels
+    # the release does not smooth (`training_utils.Supervised`).
+    "imagenet_noisy_student": dict(
+        dataset="imagenet2012",
+        method="supervised",
+        num_labeled=0,
+        label_smoothing=0.0,
+    ),
+    "imagenet_uda": dict(dataset="imagenet2012", method="uda", num_labeled=0),
+    # The tenth of ImageNet that has labels is a set of files of its own.
+    "imagenet_10_percent": dict(
+        dataset="imagenet2012_subset", method="supervised", num_labeled=0
+    ),
+    "imagenet_10_percent_uda": dict(
+        dataset="imagenet2012_subset", method="uda", num_labeled=0
+    ),
+    "imagenet_10_percent_mpl": dict(
+        dataset="imagenet2012_subset", method="mpl", num_labeled=0
+    ),
+}
+
+DATASET_NAME_HELP = (
+    "A data set, its labels and a method by the release's name for all three. "
+    "It sets --dataset, --method and --num_labeled, which must agree with it "
+    "where they are given too, and --label_subset=first unless that is given. "
+    "The release has no training images for cifar100, cifar100_10k, "
+    "imagenet_heldout, imagenet_noisy_student and imagenet_uda: here these "
+    "mean what their names say, but imagenet_heldout is tested on the "
+    "validation images, not on its own 25,000, and imagenet_noisy_student "
+    "trains on ImageNet's labels, without smoothing, not on those of another "
+    f"network. One of: {', '.join(RELEASE_DATASETS)}."
+)
+
+
+def split_dataset_name(name, given):
+    """The settings that a name of the release stands for.
+
+    Args:
+      name: a key of `RELEASE_DATASETS`, in any case, as in the release.
+      given: settings that the user gave beside it, a dict by name.
+
+    Returns:
+      A dict of `Config` fields.
+
+    Raises:
+      ConfigError: for an unknown name, or a setting that contradicts it.
+    """
+    settings = RELEASE_DATASETS.get(name.lower())
+    if settings is None:
+        raise ConfigError(
+            f"--dataset_name={name} is unknown; use one of: "
+            f"{', '.join(RELEASE_DATASETS)}. Other data sets are named by "
+            "--dataset."
+        )
+    for field, value in settings.items():
+        if given.get(field, value) != value:
+            raise ConfigError(
+                f"--dataset_name={name} means --{field}={value}, but "
+                f"--{field}={given[field]} is given too; leave one away."
+            )
+    # The name does not say which images are labeled, so this one may differ.
+    return settings | dict(label_subset=given.get("label_subset", "first"))

@@ -1,0 +1,17 @@
+"""The release itself: its recorded runs, its variables, its checkpoints."""
+
+from meta_pseudo_labels.reference.replays import replay
+from meta_pseudo_labels.reference.report import LoadReport
+from meta_pseudo_labels.reference.variables import (
+    load_release_variables,
+    release_variables,
+    save_release_checkpoint,
+)
+
+__all__ = [
+    "LoadReport",
+    "load_release_variables",
+    "release_variables",
+    "replay",
+    "save_release_checkpoint",
+]

@@ -1,0 +1,88 @@
+"""One setting: its default, what it means, its range; and who refuses it."""
+
+import dataclasses
+import math
+import types
+import typing
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be meant; the message says what to change."""
+
+
+_SAME = object()
+
+
+def setting(
+    default, help, *, low=None, high=None, choices=None, flag_default=_SAME
+):
+    """A dataclass field for one setting.
+
+    Args:
+      default: value where nothing is said.
+      help: what it means and in which unit; whole sentences.
+      low: smallest value, or None.
+      high: largest value, or None.
+      choices: tuple of all values, or None where any in range will do.
+      flag_default: default that the command line shows, where the release's
+        flag has another one. It counts only where it is given.
+    """
+    if flag_default is _SAME:
+        flag_default = default
+    metadata = dict(
+        help=help,
+        low=low,
+        high=high,
+        choices=choices,
+        flag_default=flag_default,
+    )
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def value_type(field):
+    """The type of a setting's value, None apart."""
+    if isinstance(field.type, types.UnionType):
+        return next(
+            t for t in typing.get_args(field.type) if t is not types.NoneType
+        )
+    return field.type
+
+
+def check(field, value):
+    """Raises ConfigError where one setting's value is out of its range."""
+    name, meta = f"--{field.name}={value}", field.metadata
+    choices = meta["choices"]
+    if choices is not None:
+        if value not in choices:
+            known = ", ".join(str(c) for c in choices if c is not None)
+            raise ConfigError(f"{name} is unknown; use one of: {known}.")
+        return
+    if value is None and isinstance(field.type, types.UnionType):
+        return
+    expected = value_type(field)
+    fits = (int, float) if expected is float else expected
+    if not isinstance(value, fits) or (
+        isinstance(value, bool) and expected is not bool
+    ):
+        raise ConfigError(
+            f"{name} must be of type {expected.__name__}; got "
+            f"{type(value).__name__}."
+        )
+    if expected is float and not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number.")
+    if meta["low"] is not None and not value >= meta["low"]:
+        raise ConfigError(f"{name} is too small; at least {meta['low']}.")
+    if meta["high"] is not None and not value <= meta["high"]:
+        raise ConfigError(f"{name} is too large; at most {meta['high']}.")
+
+
+def user_error(function, *args, **kwargs):
+    """Calls the library; what it refuses, the user can mend.
+
+    Raises:
+      ConfigError: for the library's ValueError, with its message.
+    """
+    try:
+        return function(*args, **kwargs)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

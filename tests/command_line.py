@@ -1,0 +1,28 @@
+"""Command lines, parsed as main.py does."""
+
+import pytest
+from absl import flags
+
+from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.flags import config_from_flags, define_flags
+
+
+def defined():
+    """Flags of their own, not yet parsed."""
+    values = flags.FlagValues()
+    define_flags(values)
+    return values
+
+
+def parse(*arguments):
+    """The `Config` of a command line."""
+    values = defined()
+    values(["main.py", *arguments])
+    return config_from_flags(values)
+
+
+def refusal(*arguments):
+    """What the user is told about a command line that is refused."""
+    with pytest.raises(ConfigError) as caught:
+        parse(*arguments)
+    return str(caught.value)
