@@ -112,7 +112,7 @@ class Experiment:
           Whether there was anything left to do.
         """
         config, learner = self.config, self.learner
-        fresh = config.reset_output_dir and not learner.step
+        fresh = config.reset_output_dir and int(learner.step) == 0
         start = self._restore(fresh)
         if start >= config.num_train_steps:
             return False

@@ -251,3 +251,26 @@ def test_a_bar_is_shown_on_a_terminal_only(tmp_path, monkeypatch):
         silent = Experiment(tiny(tmp_path, progress=False))._progress()
         assert len(wanted) == terminal
         assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("method", "strong"), [("supervised", True), ("uda", False), ("mpl", False)]
+)
+def test_labeled_images_are_augmented_in_supervised_only(
+    tmp_path, monkeypatch, method, strong
+):
+    """Quirk 31, whatever --use_augment says."""
+
+    class Seen(Exception):
+        pass
+
+    def training_dataset(*args, augment_labeled, **settings):
+        raise Seen(augment_labeled)
+
+    monkeypatch.setattr(
+        experiment_module.data, "training_dataset", training_dataset
+    )
+    run = Experiment(tiny(tmp_path, method=method, use_augment=True))
+    with pytest.raises(Seen) as seen:
+        run.train()
+    assert seen.value.args == (strong,)
