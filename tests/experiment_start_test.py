@@ -1,0 +1,194 @@
+"""Where a run starts: afresh, from its own checkpoint, or from another's."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from meta_pseudo_labels.build import build_learner
+from meta_pseudo_labels.checkpointing import CheckpointError
+from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.data import DATASETS
+from meta_pseudo_labels.experiment import Experiment
+from meta_pseudo_labels.reference import save_release_checkpoint
+from tests.tiny_run import rows, tiny, weights
+
+
+def assert_same_weights(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def steps(config):
+    return [row["step"] for row in rows(config) if "eval/accuracy" not in row]
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """Another run of ours, finished at step 4."""
+    config = tiny(tmp_path_factory.mktemp("other") / "run")
+    Experiment(config).train()
+    return config
+
+
+class TestLoadCheckpoint:
+    def test_of_our_own_goes_on_with_everything(self, other, tmp_path):
+        """Four steps more are what eight steps at once would have been."""
+        longer = dict(num_train_steps=8)
+        path = f"{other.output_dir}/checkpoints"
+        config = tiny(tmp_path / "more", load_checkpoint=path, **longer)
+        Experiment(config).train()
+        assert steps(config) == [5, 6, 7, 8]
+        # The same again, but from the run's own folder.
+        resumed = tiny(tmp_path / "resumed", **longer)
+        copy_checkpoints(other.output_dir, resumed.output_dir)
+        Experiment(resumed).train()
+        assert_same_weights(weights(config), weights(resumed))
+
+    def test_may_count_steps_from_0(self, other, tmp_path):
+        config = tiny(
+            tmp_path / "again",
+            load_checkpoint=f"{other.output_dir}/checkpoints",
+            load_checkpoint_and_restart_global_step=True,
+        )
+        Experiment(config).train()
+        assert steps(config) == [1, 2, 3, 4]
+        # The batch is that of the other's first step, the student is not.
+        name = "cross_entropy/student_on_l_old"
+        assert rows(config)[0][name] < rows(other)[0][name] - 0.01
+
+    def test_the_runs_own_checkpoint_comes_first(self, other, tmp_path):
+        """As in the release: the given one is for the first start only."""
+        source = tmp_path / "source"
+        copy_checkpoints(other.output_dir, source)
+        config = tiny(
+            tmp_path / "run",
+            load_checkpoint=f"{source}/checkpoints",
+            num_train_steps=6,
+        )
+        Experiment(config).train()
+        for path in (source / "checkpoints").iterdir():
+            path.unlink()  # Needed no more.
+        assert not Experiment(config).train()
+        assert steps(config) == [5, 6]
+
+    def test_of_the_release_gives_its_variables(self, tmp_path):
+        """And its step, under TF1's names; the report is logged."""
+        settings = dict(method="uda", model_type="wrn-10-1")
+        config = tiny(tmp_path / "run", **settings)
+        learner = build_learner(config, DATASETS["digits"])
+        learner.set_step(3)
+        path = tmp_path / "ckpt-3"
+        save_release_checkpoint(learner, path, model_type="wrn-10-1")
+        experiment = Experiment(
+            tiny(
+                tmp_path / "run", seed=1, load_checkpoint=str(path), **settings
+            )
+        )
+        assert experiment.train()
+        assert steps(experiment.config) == [4]
+
+    def test_a_missing_one_stops_the_run_before_it_begins(self, tmp_path):
+        config = tiny(tmp_path / "run", load_checkpoint=str(tmp_path / "nope"))
+        with pytest.raises(CheckpointError, match="nope.index"):
+            Experiment(config).train()
+        assert not os.path.exists(config.output_dir)
+
+    def test_one_of_another_network_is_refused(self, other, tmp_path):
+        config = tiny(
+            tmp_path / "run",
+            load_checkpoint=f"{other.output_dir}/checkpoints",
+            model_type="wrn-10-1",
+        )
+        with pytest.raises(CheckpointError, match="another model"):
+            Experiment(config).train()
+
+
+class TestReset:
+    def test_begins_again_under_other_settings(self, tmp_path):
+        Experiment(tiny(tmp_path, uda_weight=1.0)).train()
+        note = tmp_path / "note.txt"
+        note.write_text("mine")
+        again = tiny(tmp_path, uda_weight=2.0, reset_output_dir=True)
+        assert Experiment(again).train()
+        assert steps(again) == [1, 2, 3, 4]
+        assert note.read_text() == "mine"
+
+    def test_leaves_a_run_alone_that_cannot_be_replaced(self, tmp_path):
+        """Bad labels and checkpoints are found before anything is deleted."""
+        Experiment(tiny(tmp_path)).train()
+        before = files(tmp_path)
+        for settings, error in (
+            (dict(num_labeled=41), ConfigError),
+            (dict(load_checkpoint=str(tmp_path / "nope")), CheckpointError),
+        ):
+            config = tiny(tmp_path, reset_output_dir=True, **settings)
+            with pytest.raises(error):
+                Experiment(config).train()
+            assert files(tmp_path) == before
+
+    def test_happens_once(self, tmp_path):
+        """Training again with the same object does not undo the first."""
+        experiment = Experiment(tiny(tmp_path, reset_output_dir=True))
+        assert experiment.train()
+        before = files(tmp_path)
+        assert not experiment.train()
+        assert files(tmp_path) == before
+
+    def test_spares_a_folder_of_others(self, tmp_path):
+        (tmp_path / "thesis.tex").write_text("years")
+        with pytest.raises(ConfigError, match="nothing was deleted"):
+            Experiment(tiny(tmp_path, reset_output_dir=True)).train()
+        assert (tmp_path / "thesis.tex").read_text() == "years"
+
+
+class TestOtherSettings:
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            dict(use_bfloat16=True, model_type="wrn-10-1"),
+            dict(method="supervised", use_augment=True, num_labeled=0),
+            dict(optim_type="rmsprop", image_size=12),
+            dict(optim_type="lars", mpl_feedback="reinforce"),
+            dict(
+                method="supervised",
+                model_type="efficientnet-bs",
+                stochastic_depth_drop_rate=0.5,
+            ),
+        ],
+    )
+    def test_reach_the_run(self, tmp_path, settings):
+        config = tiny(tmp_path, num_train_steps=2, **settings)
+        experiment = Experiment(config)
+        experiment.train()
+        assert all(
+            np.isfinite(value) for row in rows(config) for value in row.values()
+        )
+        learner, data = experiment.learner, experiment.data
+        bfloat16 = settings.get("use_bfloat16", False)
+        assert ("bfloat16" in learner.student.layers[1].compute_dtype) is (
+            bfloat16
+        )
+        assert learner.student.trainable_variables[0].dtype == "float32"
+        assert data.spec.image_size == settings.get("image_size", 8)
+        labels = 1297 if "num_labeled" in settings else 40
+        assert len(data.labeled_labels) == labels
+
+
+def copy_checkpoints(fro, to):
+    source = pathlib.Path(fro) / "checkpoints"
+    target = pathlib.Path(to) / "checkpoints"
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+
+
+def files(folder):
+    """Every file below a folder, with its content."""
+    return {
+        str(path): path.read_bytes()
+        for path in pathlib.Path(folder).rglob("*")
+        if path.is_file()
+    }
