@@ -19,16 +19,19 @@ from meta_pseudo_labels.learners import (
     Supervised,
     UDASettings,
 )
-from meta_pseudo_labels.optimizers import Momentum
+from meta_pseudo_labels.optimizers import LARS, Momentum, RMSProp
+from meta_pseudo_labels.reference import load_release_variables, replay
 from meta_pseudo_labels.schedules import WaitWarmupDecay
 
 __all__ = [
+    "LARS",
     "UDA",
     "Config",
     "ConfigError",
     "Experiment",
     "MetaPseudoLabels",
     "Momentum",
+    "RMSProp",
     "Supervised",
     "UDASettings",
     "WaitWarmupDecay",
@@ -36,5 +39,7 @@ __all__ = [
     "data",
     "export_saved_model",
     "finetune",
+    "load_release_variables",
     "models",
+    "replay",
 ]
