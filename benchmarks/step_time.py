@@ -20,17 +20,15 @@ training, so that medians do not show them.
 """
 
 import argparse
-import datetime
 import functools
 import json
-import os
 import pathlib
-import platform
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
+from machine import headline, machine_facts
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.learners import MetaPseudoLabels, UDASettings
@@ -214,33 +212,9 @@ def summarize(seconds):
     }
 
 
-def machine_facts():
-    return {
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "python": platform.python_version(),
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def cpu_model():
-    facts = pathlib.Path("/proc/cpuinfo")
-    if facts.exists():
-        for line in facts.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def print_table(report):
-    seconds, machine = report["seconds"], report["machine"]
-    print(
-        f"{machine['cpu']}, {machine['cores']} cores, "
-        f"TensorFlow {machine['tensorflow']}, Keras {machine['keras']}"
-    )
+    seconds = report["seconds"]
+    print(headline(report["machine"]))
     print(f"{'':30}{'seconds':>9}{'ratio':>8}  quartiles")
     for name in PARTS:
         print(f"{name:30}{seconds[name]:9.3f}")

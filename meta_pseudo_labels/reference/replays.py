@@ -42,9 +42,8 @@ def replay(path, dtype="float32", *, free_running=False):
 
     Training in float32 is chaotic: where rounding moves one unit across the
     kink of its leaky ReLU, two runs part within a few steps, and how a sum is
-    rounded depends on the processor and its number of threads. (The release's
-    own graph does not repeat its float32 traces on another machine.) So a
-    float32 replay computes every step with the float32 learner, but starts
+    rounded depends on the processor and its number of threads. So a float32
+    replay computes every step with the float32 learner, but starts
     each from where the float64 replay stands, rounded to float32: all that is
     compared is computed in float32, and nothing that the comparison is not
     about is amplified. `free_running` leaves that out.
