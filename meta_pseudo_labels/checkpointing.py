@@ -1,8 +1,11 @@
 """Checkpoints of a run: everything that the next step depends on."""
 
 import os
+import re
 
 import tensorflow as tf
+
+_FOLDER = "checkpoints"
 
 
 class CheckpointError(ValueError):
@@ -22,7 +25,7 @@ def checkpoint_manager(learner, output_dir, *, max_to_keep=3):
     """
     return tf.train.CheckpointManager(
         _checkpoint(learner),
-        os.path.join(output_dir, "checkpoints"),
+        os.path.join(output_dir, _FOLDER),
         max_to_keep=max_to_keep,
         checkpoint_name="step",
     )
@@ -55,12 +58,38 @@ def restore_latest(manager):
     return int(manager.checkpoint.learner.step.numpy())
 
 
-def is_own_checkpoint(path):
-    """Whether a path is that of a checkpoint of ours, not of TF1."""
+def find_checkpoint(path):
+    """The name, without ending, of the checkpoint that a user's path means.
+
+    Args:
+      path: of a checkpoint, with or without an ending such as ".index"; of a
+        folder, for its latest; or of a run, for that in its checkpoints/.
+
+    Raises:
+      CheckpointError: where there is none.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        folders = (path, os.path.join(path, _FOLDER))
+        found = [tf.train.latest_checkpoint(f) for f in folders]
+        prefix = next((f for f in found if f), None)
+    else:
+        prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
+    if prefix is None or not os.path.exists(f"{prefix}.index"):
+        where = f"no {prefix}.index" if prefix else "no checkpoint in it"
+        raise CheckpointError(
+            f"{path} is no TensorFlow checkpoint: there is {where}. Name one "
+            "such as folder/ckpt-1000, or a folder that has one."
+        )
+    return prefix
+
+
+def is_own_checkpoint(prefix):
+    """Whether a checkpoint is one of ours, not of TF1."""
     try:
-        names = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        names = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
     except (tf.errors.OpError, RuntimeError, ValueError):
-        return False
+        return False  # Whoever loads it says what is wrong with it.
     return "_CHECKPOINTABLE_OBJECT_GRAPH" in names
 
 
@@ -69,15 +98,13 @@ def restore(learner, path, *, restart=False):
 
     Args:
       learner: a compiled `Learner`.
-      path: of the checkpoint, or of a folder, for its latest.
+      path: see `find_checkpoint`.
       restart: whether to count steps from 0 again.
 
     Raises:
       CheckpointError: as `restore_latest`.
     """
-    if os.path.isdir(path):
-        path = tf.train.latest_checkpoint(path)
-    _restore(_checkpoint(learner), path)
+    _restore(_checkpoint(learner), find_checkpoint(path))
     if restart:
         learner.set_step(0)
 

@@ -101,7 +101,7 @@ class Inputs:
         0.0,
         "Decay of the student's moving average; 0 is off.",
         low=0,
-        high=0.999999,
+        high=1,
     )
     ema_start: int = setting(0, "First step that is averaged.", low=0)
     load_checkpoint: str | None = setting(

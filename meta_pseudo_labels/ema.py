@@ -12,7 +12,7 @@ def ema_rate(step, *, decay, start=0, dtype="float32"):
 
     Args:
       step: scalar integer.
-      decay: the decay in the long run, in [0, 1).
+      decay: the decay in the long run, in [0, 1].
       start: the first step that averages.
       dtype: float type of the result.
 
@@ -39,12 +39,12 @@ class WeightAverages(keras.layers.Layer):
       start: see `ema_rate`.
 
     Raises:
-      ValueError: where decay is outside [0, 1).
+      ValueError: where decay is outside [0, 1].
     """
 
     def __init__(self, model, *, decay, start=0, name="student_ema"):
-        if not 0 <= decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1); got {decay}.")
+        if not 0 <= decay <= 1:
+            raise ValueError(f"ema_decay must be in [0, 1]; got {decay}.")
         super().__init__(name=name)
         self.decay = decay
         self.start = start

@@ -35,13 +35,14 @@ from meta_pseudo_labels.callbacks import (
 from meta_pseudo_labels.checkpointing import (
     CheckpointError,
     checkpoint_manager,
+    find_checkpoint,
     is_own_checkpoint,
     load_weights,
     restore,
     restore_latest,
     save_weights,
 )
-from meta_pseudo_labels.config import user_error
+from meta_pseudo_labels.config import ConfigError, user_error
 from meta_pseudo_labels.export import export_saved_model
 from meta_pseudo_labels.finetuning import finetune
 from meta_pseudo_labels.reference.variables import load_release_variables
@@ -74,7 +75,7 @@ class Experiment:
     def __init__(self, config):
         self.config = config
         self.output_dir = require_output_dir(config)
-        if not config.reset_output_dir:
+        if not self._resets:
             check_same_training(config)
 
     @functools.cached_property
@@ -112,7 +113,7 @@ class Experiment:
           Whether there was anything left to do.
         """
         config, learner = self.config, self.learner
-        fresh = config.reset_output_dir and int(learner.step) == 0
+        fresh = self._resets and int(learner.step) == 0
         start = self._restore(fresh)
         if start >= config.num_train_steps:
             return False
@@ -150,6 +151,11 @@ class Experiment:
         )
         return True
 
+    @property
+    def _resets(self):
+        """Whether training begins by deleting what output_dir holds."""
+        return self.config.reset_output_dir and self.config.task_mode == "train"
+
     def _restore(self, fresh):
         """Restores the run's latest checkpoint, or loads a given one.
 
@@ -163,8 +169,21 @@ class Experiment:
         manager = checkpoint_manager(learner, self.output_dir)
         if not fresh and restore_latest(manager) is not None:
             return int(learner.step)
+        if fresh and manager.latest_checkpoint:
+            logging.warning(
+                "--reset_output_dir deletes the run in %s, with %s. To go on "
+                "with a run say --noreset_output_dir.",
+                self.output_dir,
+                os.path.basename(manager.latest_checkpoint),
+            )
+        if fresh and path and _is_inside(path, self.output_dir):
+            raise ConfigError(
+                f"--load_checkpoint={path} is in the folder that "
+                "--reset_output_dir would empty: name another --output_dir, or "
+                "say --noreset_output_dir."
+            )
         restart = self.config.load_checkpoint_and_restart_global_step
-        if path and is_own_checkpoint(path):
+        if path and is_own_checkpoint(find_checkpoint(path)):
             restore(learner, path, restart=restart)
         elif path:
             report = load_release_variables(
@@ -272,3 +291,9 @@ class Experiment:
 
     def _path(self, *names):
         return os.path.join(self.output_dir, *names)
+
+
+def _is_inside(path, folder):
+    """Whether a path leads into a folder."""
+    path, folder = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([path, folder]) == folder

@@ -98,8 +98,13 @@ def saved_settings(output_dir):
 
 
 def save_settings(config):
-    """Writes all settings to hparams.json."""
-    write_whole(os.path.join(config.output_dir, HPARAMS), config.to_json())
+    """Writes all settings to hparams.json, as those of a run to go on with.
+
+    reset_output_dir is about the folder as it was; a later stage that took it
+    from the file would not check what it finds there.
+    """
+    settings = dataclasses.replace(config, reset_output_dir=False)
+    write_whole(os.path.join(config.output_dir, HPARAMS), settings.to_json())
 
 
 def reset(config):

@@ -254,7 +254,7 @@ def test_another_architecture_is_refused():
         averages.copy_to(other)
 
 
-@pytest.mark.parametrize("decay", [-0.1, 1.0, 5.0, float("nan")])
+@pytest.mark.parametrize("decay", [-0.1, 1.5, 5.0, float("nan")])
 def test_decay_out_of_range_is_named(decay):
     with pytest.raises(ValueError, match=rf"ema_decay.*got {decay}"):
         WeightAverages(small_model(), decay=decay)

@@ -13,6 +13,7 @@ from meta_pseudo_labels.reference import (
     release_variables,
     save_release_checkpoint,
 )
+from meta_pseudo_labels.run_folder import saved_settings
 from tests.tiny_run import rows, tiny, weights
 
 
@@ -105,6 +106,15 @@ class TestLoadCheckpoint:
             Experiment(config).train()
         assert not os.path.exists(config.output_dir)
 
+    def test_a_run_stands_for_its_latest_checkpoint(self, ended, tmp_path):
+        """So does the name of one of the files that make it up."""
+        folder = os.path.dirname(ended[1]["own"])
+        for number, path in enumerate(
+            (folder, f"{folder}/checkpoints/step-4.index")
+        ):
+            config = tiny(tmp_path / str(number), load_checkpoint=path)
+            assert not Experiment(config).train()
+
     def test_one_of_another_network_is_refused(self, ended, tmp_path):
         config = tiny(
             tmp_path / "run",
@@ -131,7 +141,7 @@ class TestReset:
         before = files(tmp_path)
         for settings, error in (
             (dict(num_labeled=41), ConfigError),
-            (dict(load_checkpoint=str(tmp_path / "nope")), CheckpointError),
+            (dict(load_checkpoint=f"{tmp_path}-nope"), CheckpointError),
         ):
             config = tiny(tmp_path, reset_output_dir=True, **settings)
             with pytest.raises(error):
@@ -145,6 +155,31 @@ class TestReset:
         before = files(tmp_path)
         assert not experiment.train()
         assert files(tmp_path) == before
+
+    def test_is_not_remembered(self, tmp_path):
+        """A later stage still refuses what is not its run."""
+        Experiment(tiny(tmp_path, reset_output_dir=True)).train()
+        assert not saved_settings(tmp_path)["reset_output_dir"]
+        for settings in (dict(seed=7), dict(reset_output_dir=True, seed=7)):
+            config = tiny(tmp_path, task_mode="finetune", **settings)
+            with pytest.raises(ConfigError, match="seed was 0, is now 7"):
+                Experiment(config)
+
+    def test_does_not_delete_what_it_is_to_load(self, tmp_path):
+        Experiment(tiny(tmp_path)).train()
+        before = files(tmp_path)
+        config = tiny(
+            tmp_path, reset_output_dir=True, load_checkpoint=str(tmp_path)
+        )
+        with pytest.raises(ConfigError, match="name another --output_dir"):
+            Experiment(config).train()
+        assert files(tmp_path) == before
+
+    def test_says_what_it_deletes(self, tmp_path, caplog):
+        Experiment(tiny(tmp_path)).train()
+        Experiment(tiny(tmp_path, reset_output_dir=True)).train()
+        assert "with step-4" in caplog.text
+        assert "--noreset_output_dir" in caplog.text
 
     def test_spares_a_folder_of_others(self, tmp_path):
         (tmp_path / "thesis.tex").write_text("years")

@@ -38,7 +38,7 @@ class Learner(keras.Model):
       student: a built Keras model whose output is logits, [batch, classes].
         Its own regularizers and losses count.
       label_smoothing: of the labeled losses, in [0, 1].
-      ema_decay: decay of the student's moving average, in [0, 1); 0 is off.
+      ema_decay: decay of the student's moving average, in [0, 1]; 0 is off.
       ema_start: first step that averages; before it the average is a copy.
       log_every: steps between two computations of the costly logs.
       seed: seeds the pseudo labels that a step draws, together with the step.

@@ -116,8 +116,8 @@ class BatchNorm(keras.layers.Layer):
                     group_batch_size=self.group_batch_size,
                 )
             )
-        # Rounding can leave a channel of large, equal values below 0, where
-        # the square root would be NaN; the release has no such guard.
+        # Rounding can leave a channel of large, equal values below -epsilon,
+        # whose root would be NaN; the release has no such guard.
         return mean, tf.maximum(mean_square - tf.square(mean), 0.0)
 
     def compute_output_shape(self, input_shape):

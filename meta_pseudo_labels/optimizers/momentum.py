@@ -58,6 +58,8 @@ class Momentum(keras.optimizers.Optimizer):
             accum=slot.handle,
             lr=tf.cast(learning_rate, variable.dtype),
             grad=tf.cast(gradient, variable.dtype),
+            # A cast, which rounds to float32 on its way to float64: so does
+            # TensorFlow 1, and with it the release's float64 runs.
             momentum=tf.cast(self.momentum, variable.dtype),
             use_nesterov=self.nesterov,
         )

@@ -76,6 +76,7 @@ class RMSProp(keras.optimizers.Optimizer):
             ms=self.mean_squares[index].handle,
             mom=self.slots[index].handle,
             lr=tf.cast(learning_rate, variable.dtype),
+            # Casts that round to float32 on the way, as in `Momentum`.
             rho=tf.cast(self.rho, variable.dtype),
             momentum=tf.cast(self.momentum, variable.dtype),
             epsilon=tf.cast(self.epsilon, variable.dtype),

@@ -8,9 +8,7 @@ is described with the reference data (`input/`, `init/`, `log/`, `final/`,
 `eval/` and `hparams_json`).
 """
 
-import json
-import os
-import zipfile
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +17,7 @@ from meta_pseudo_labels.build import build_learner
 from meta_pseudo_labels.config import Config
 from meta_pseudo_labels.data import DatasetSpec
 from meta_pseudo_labels.learners.passes import forward
+from meta_pseudo_labels.reference.traces import INPUTS, read_trace
 from meta_pseudo_labels.reference.variables import (
     OVERWRITTEN,
     load_release_variables,
@@ -29,12 +28,8 @@ from meta_pseudo_labels.reference.variables import (
 # What turns our defaults into the release: quirks 10 and 12.
 AS_RELEASED = dict(mpl_feedback="release", mpl_update_teacher_moments=False)
 
-_INPUTS = {
-    "labeled": "l_images",
-    "labels": "l_labels",
-    "weak": "u_images_ori",
-    "strong": "u_images_aug",
-}
+# Data-set names that have one of these words have small images (quirk 25).
+_SMALL_IMAGES = ("cifar", "tinyimages", "svhn")
 
 
 def replay(path, dtype="float32", *, free_running=False):
@@ -64,9 +59,14 @@ def replay(path, dtype="float32", *, free_running=False):
     """
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be float32 or float64; got {dtype!r}.")
-    trace = _read_trace(path)
-    run = _Run(trace, dtype)
-    guide = None if dtype == "float64" or free_running else run.twin("float64")
+    arrays, hparams = read_trace(path)
+    try:
+        run = _Run(arrays, hparams, dtype)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be repeated: {error}") from error
+    guide = None
+    if dtype == "float32" and not free_running:
+        guide = _Run(arrays, hparams, "float64")
     results = run.evaluate("initial")
     logs = []
     for step in range(run.num_steps):
@@ -82,23 +82,15 @@ def replay(path, dtype="float32", *, free_running=False):
 class _Run:
     """A trace, and the learner that repeats it in one dtype."""
 
-    def __init__(self, trace, dtype):
-        self.trace, self.dtype = trace, dtype
-        self.hparams = json.loads(str(trace["hparams_json"]))
+    def __init__(self, arrays, hparams, dtype):
+        self.arrays, self.hparams, self.dtype = arrays, hparams, dtype
         self.inputs = {
-            key: trace[f"input/{name}"]
-            for key, name in _INPUTS.items()
-            if f"input/{name}" in trace
+            key: arrays[name] for key, name in INPUTS.items() if name in arrays
         }
         self.num_steps = len(self.inputs["labeled"])
         self.learner = self._build()
         self._initialize()
         self.train_step = tf.function(self.learner.train_step)
-        self.logits = tf.function(self._logits, reduce_retracing=True)
-
-    def twin(self, dtype):
-        """The same run in another dtype."""
-        return _Run(self.trace, dtype)
 
     @property
     def networks(self):
@@ -126,26 +118,22 @@ class _Run:
 
     def evaluate(self, when):
         """Logits of `eval/images` of all networks, in both modes."""
-        if "eval/images" not in self.trace:
+        if "eval/images" not in self.arrays:
             return {}
-        images = tf.constant(self.trace["eval/images"], self.dtype)
-        logits = {
-            f"{name}_{mode}": self.logits(images, name=name, mode=mode)
-            for name in self.networks
-            for mode in ("infer", "train")
-        }
+        images = tf.constant(self.arrays["eval/images"], self.dtype)
+        logits = {}
+        for name, network in self.networks.items():
+            logits[f"{name}_infer"] = network(images, training=False)
+            train = tf.function(
+                functools.partial(forward, network, update_moments=False)
+            )
+            logits[f"{name}_train"] = train(images)
         if when == "final":
             logits["ema_infer"] = self.learner(images)
         return {
             f"eval/{when}_{name}": value.numpy()
             for name, value in logits.items()
         }
-
-    def _logits(self, images, *, name, mode):
-        network = self.networks[name]
-        if mode == "infer":
-            return network(images, training=False)
-        return forward(network, images, update_moments=False)
 
     def final_variables(self, last_logs):
         """All variables as `final/<release name>`."""
@@ -163,7 +151,7 @@ class _Run:
 
     @property
     def _scope(self):
-        names = [n for n in self.trace if n.startswith("init/model/")]
+        names = [n for n in self.arrays if n.startswith("init/model/")]
         return "/".join(names[0].split("/")[1:3])
 
     def _release_variables(self):
@@ -172,56 +160,62 @@ class _Run:
 
     def _build(self):
         hparams = self.hparams
-        known = Config.__dataclass_fields__
-        config = Config(
-            **{k: v for k, v in hparams.items() if k in known}
-            | AS_RELEASED
-            | dict(model_type=_model_type(hparams), num_classes=None)
-        )
-        images = self.inputs["labeled"]
         spec = DatasetSpec(
             name="trace",
             num_classes=hparams["num_classes"],
-            image_size=images.shape[2],
+            image_size=self.inputs["labeled"].shape[2],
             mean=(0.0,) * 3,
             std=(1.0,) * 3,
             flip=False,
+            small_images=any(
+                word in hparams.get("dataset_name", "").lower()
+                for word in _SMALL_IMAGES
+            ),
         )
-        return build_learner(config, spec, dtype=self.dtype)
+        return build_learner(_config(hparams), spec, dtype=self.dtype)
 
     def _initialize(self):
         start = "init/"
-        load_release_variables(
+        report = load_release_variables(
             self.learner,
             {
-                name[len(start) :]: self.trace[name]
-                for name in self.trace
+                name[len(start) :]: self.arrays[name]
+                for name in self.arrays
                 if name.startswith(start)
             },
         )
+        weights = set()
+        for root, network in zip(
+            ("model", "teacher"), self.networks.values(), strict=False
+        ):
+            scope = self._scope.replace("model", root, 1)
+            weights |= set(network_variables(network, scope))
+        lacking = sorted(weights.intersection(report.missing))
+        if lacking or report.left_over:
+            raise ValueError(
+                f"of its initial variables {lacking[:3]} are missing and "
+                f"{list(report.left_over[:3])} of no use."
+            )
         if self.learner.student_ema is not None:
             self.learner.student_ema.reset_as_release()
 
 
-def _read_trace(path):
-    """The arrays of a trace, a dict."""
-    path = os.fspath(path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            trace = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no trace: {error}") from error
-    for name in ("hparams_json", "input/l_images", "input/l_labels"):
-        if name not in trace:
-            raise ValueError(f"{path} is no trace of the release: no {name}.")
-    hparams = json.loads(str(trace["hparams_json"]))
-    for name in ("dense_dropout_rate", "stochastic_depth_drop_rate"):
-        if hparams.get(name):
-            raise ValueError(
-                f"{path} has {name}={hparams[name]}, whose random draws a "
-                "trace does not hold; it cannot be repeated."
-            )
-    return trace
+def _config(hparams):
+    """The `Config` of a trace's settings, as released."""
+    known = set(Config.__dataclass_fields__) - {"image_size", "num_classes"}
+    settings = {
+        name: value
+        for name, value in hparams.items()
+        if name in known and value is not None
+    }
+    settings |= AS_RELEASED | dict(model_type=_model_type(hparams))
+    if "optim_type" in settings:
+        settings["optim_type"] = settings["optim_type"].lower()
+    if hparams["method"] == "supervised" and (
+        "noisy_student" in hparams.get("dataset_name", "").lower()
+    ):
+        settings["label_smoothing"] = 0.0  # Its labels are soft already.
+    return Config(**settings)
 
 
 def _model_type(hparams):

@@ -23,8 +23,14 @@ class LoadReport:
     left_over: tuple[str, ...]
     mismatched: tuple[tuple[str, tuple, tuple], ...]
 
-    def check(self, source_name, *, skip_mismatched):
-        """Raises CheckpointError where the source is not to be used."""
+    def check(self, source_name, *, required, skip_mismatched):
+        """Raises CheckpointError where the source is not to be used.
+
+        Args:
+          source_name: for the message.
+          required: names that the source must have.
+          skip_mismatched: whether other shapes are left out.
+        """
         if self.mismatched and not skip_mismatched:
             raise CheckpointError(
                 f"{source_name} is of another network: "
@@ -32,11 +38,13 @@ class LoadReport:
                 "the model_type and the number of classes that it was trained "
                 "with."
             )
-        if not self.matched:
+        lacking = [name for name in self.missing if name in required]
+        if lacking:
             raise CheckpointError(
-                f"{source_name} holds no variable of this network. It has "
-                f"{_listed(self.left_over)}; wanted are {_listed(self.missing)}"
-                ". Give the method and model_type that it was trained with."
+                f"{source_name} lacks {len(lacking)} of {len(required)} "
+                f"variables of this network: {_listed(lacking)}. It has "
+                f"{_listed(self.left_over) or 'no others'}. Give the method "
+                "and model_type that it was trained with."
             )
 
     def __str__(self):

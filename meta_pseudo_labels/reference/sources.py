@@ -8,7 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.checkpointing import CheckpointError
+from meta_pseudo_labels.checkpointing import (
+    CheckpointError,
+    find_checkpoint,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,29 +43,23 @@ def open_source(source):
 
 
 def _open_checkpoint(path):
-    prefix = path
-    if os.path.isdir(path):
-        prefix = tf.train.latest_checkpoint(path)
-    elif path.endswith((".index", ".meta")):
-        prefix = path.rsplit(".", 1)[0]
-    if prefix is None or not os.path.exists(f"{prefix}.index"):
-        raise CheckpointError(
-            f"{path} is no TensorFlow checkpoint: there is no "
-            f"{prefix or os.path.join(path, 'checkpoint')}"
-            f"{'.index' if prefix else ''}. Name one such as folder/ckpt-1000, "
-            "or a folder that has one."
-        )
+    prefix = find_checkpoint(path)
     try:
         reader = tf.train.load_checkpoint(prefix)
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"The checkpoint {prefix} cannot be read: {error}"
         ) from error
-    names = {_plain(n): n for n in reader.get_variable_to_shape_map()}
-    all_shapes = reader.get_variable_to_shape_map()
+    shapes = reader.get_variable_to_shape_map()
+    names = {_plain(name): name for name in shapes}
+    if len(names) < len(shapes):
+        raise CheckpointError(
+            f"The checkpoint {prefix} holds variables in several parts, which "
+            "are not joined here: save it again without partitions."
+        )
     return Source(
         f"The checkpoint {prefix}",
-        {plain: tuple(all_shapes[name]) for plain, name in names.items()},
+        {plain: tuple(shapes[name]) for plain, name in names.items()},
         lambda plain: _read(reader, names[plain], prefix),
     )
 
@@ -77,5 +74,5 @@ def _read(reader, name, prefix):
 
 
 def _plain(name):
-    """Less what TF1 appends: ":0", and "/part_0" of partitioned variables."""
+    """Less what TF1 puts in: ":0", and "/part_0" of partitioned variables."""
     return re.sub(r"/part_\d+", "", re.sub(r":\d+$", "", name))

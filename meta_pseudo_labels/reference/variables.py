@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from meta_pseudo_labels.checkpointing import CheckpointError
 from meta_pseudo_labels.models import release_scope, release_variable_name
 from meta_pseudo_labels.reference.report import LoadReport
 from meta_pseudo_labels.reference.sources import open_source
@@ -84,8 +85,9 @@ def load_release_variables(
 ):
     """Sets variables of ours to those of the release.
 
-    What the source lacks keeps its value, as in the release, but for the
-    student's averages: without them they start at the weights that were read.
+    The student's weights and moments must be there. What else the source lacks
+    keeps its value, but for the student's averages: without them they start at
+    the weights that were read.
 
     Args:
       target: a compiled `Learner`, or a network alone, `keras.Model`.
@@ -103,20 +105,24 @@ def load_release_variables(
       shapes disagree.
 
     Raises:
-      CheckpointError: where the source cannot be read, nothing in it matches,
-        or shapes disagree. Then nothing was changed.
+      CheckpointError: where the source cannot be read, lacks a variable of the
+        network, or shapes disagree. Then nothing was changed.
     """
     source = open_source(source)
     if isinstance(target, keras.Model) and not hasattr(target, "student"):
         ours = network_variables(target, f"{prefix}/{_scope(source, prefix)}")
+        required = set(ours)
     else:
         scope = _scope(source, "model")
+        required = set(network_variables(target.student, f"model/{scope}"))
         teacher_scope = _scope(source, "teacher", default=scope)
         ours = release_variables(
             target, scope=scope, teacher_scope=teacher_scope
         )
     report = _compare(ours, source)
-    report.check(source.name, skip_mismatched=skip_mismatched)
+    report.check(
+        source.name, required=required, skip_mismatched=skip_mismatched
+    )
     values = {name: source.read(name) for name in report.matched}
     for name, value in values.items():
         ours[name].assign(value.astype(ours[name].dtype))
@@ -133,7 +139,12 @@ def _scope(source, prefix, default="..."):
         for name in source.shapes
         if name.startswith(start)
     }
-    return min(scopes, default=default)
+    if len(scopes) > 1:
+        raise CheckpointError(
+            f"{source.name} holds several networks under {prefix}: "
+            f"{', '.join(sorted(scopes))}. Pass a dict with one of them."
+        )
+    return next(iter(scopes), default)
 
 
 def _compare(ours, source):

@@ -171,7 +171,7 @@ def refusal(call, *arguments):
         ("--mpl_student_lr=nan", "must be a finite number."),
         ("--grad_bound=inf", "--grad_bound=inf must be a finite number."),
         ("--dense_dropout_rate=1", "is too large; at most 0.99."),
-        ("--ema_decay=1", "is too large; at most 0.999999."),
+        ("--ema_decay=1.5", "is too large; at most 1."),
         ("--num_labeled=41", "num_labeled is 41; give a positive multiple"),
         ("--num_labeled=2000", "num_labeled is 2000"),
         ("--num_labeled=1297", "no unlabeled images left"),

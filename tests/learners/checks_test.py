@@ -42,7 +42,7 @@ def test_models_that_cannot_be_trained_are_refused(model, message):
     [
         {"label_smoothing": 1.5},
         {"label_smoothing": -0.1},
-        {"ema_decay": 1.0},
+        {"ema_decay": 1.5},
         {"log_every": 0},
     ],
 )

@@ -233,9 +233,28 @@ class TestReport:
         after = target.student.get_layer("head.dense").bias.numpy()
         np.testing.assert_array_equal(after, bias)
 
-    def test_nothing_in_common_is_refused(self):
-        with pytest.raises(CheckpointError, match="no variable of this netw"):
-            load_release_variables(learner(), {"generator/w": np.zeros(3)})
+    def test_another_networks_are_refused(self):
+        """A step in common is not enough: it would train on random weights."""
+        target = learner()
+        before = arrays(target)
+        other = {"generator/w": np.zeros(3), "global_step": 300_000}
+        with pytest.raises(CheckpointError) as caught:
+            load_release_variables(target, other)
+        assert "lacks 39 of 39 variables" in str(caught.value)
+        assert "It has generator/w" in str(caught.value)
+        assert_same(arrays(target), before)
+
+    def test_half_a_student_is_refused(self):
+        source = arrays(trained())
+        del source["model/wrn-10-1/head/dense/bias"]
+        with pytest.raises(CheckpointError, match="lacks 1 of .*head/dense/b"):
+            load_release_variables(learner(), source)
+
+    def test_two_students_are_refused(self):
+        source = arrays(trained())
+        source["model/resnet-50/head/dense/bias"] = np.zeros(10)
+        with pytest.raises(CheckpointError, match="resnet-50, wrn-10-1"):
+            load_release_variables(learner(), source)
 
 
 class TestSources:
