@@ -30,6 +30,7 @@ def quiet_start():
 
 
 with quiet_start():
+    from meta_pseudo_labels import inspection
     from meta_pseudo_labels.checkpointing import CheckpointError
     from meta_pseudo_labels.config import ConfigError
     from meta_pseudo_labels.experiment import Experiment
@@ -45,6 +46,9 @@ def run(config):
     experiment = Experiment(config)
     if config.task_mode == "train":
         done = "Trained" if experiment.train() else "Was trained already"
+        skipped = inspection.skip_summary(experiment.data)
+        if skipped:
+            print(f"In the data {skipped}.")
         print(f"{done}: {config.output_dir}. Next: --task_mode=finetune.")
     elif config.task_mode == "finetune":
         experiment.finetune()
@@ -52,6 +56,9 @@ def run(config):
     elif config.task_mode == "eval":
         for network, accuracy in experiment.evaluate().items():
             print(f"{network:12s} {accuracy:.4f}")
+    elif config.task_mode == "inspect":
+        print(experiment.inspect())
+        print(f"Views: {config.output_dir}/views.png")
     else:
         print(f"Exported: {experiment.export()}")
 

@@ -7,17 +7,18 @@ of each field. Batch sizes are global, durations are in steps.
 
 import dataclasses
 import json
+import os
 
 from meta_pseudo_labels.config_inputs import Inputs
 from meta_pseudo_labels.config_training import Training
-from meta_pseudo_labels.data import DATASETS
+from meta_pseudo_labels.data import DATASETS, LABEL_SUBSETS, check_name
 from meta_pseudo_labels.learners.feedback import resolve
 from meta_pseudo_labels.models import check_model_type
 from meta_pseudo_labels.settings import ConfigError, check, setting, user_error
 
 __all__ = ["METHODS", "TASK_MODES", "Config", "ConfigError", "user_error"]
 
-TASK_MODES = ("train", "finetune", "eval", "export")
+TASK_MODES = ("train", "finetune", "eval", "export", "inspect")
 METHODS = ("supervised", "uda", "mpl")
 
 
@@ -70,8 +71,8 @@ class Run:
     )
     dataset_service_replicas: int | None = setting(
         None,
-        "Workers of the tf.data service. No effect here: the service is not "
-        "built yet.",
+        "Workers that the release asked its tf.data service for. No effect "
+        "here, where --data_service names a service and all its workers help.",
         low=1,
     )
     running_local_dev: bool = setting(
@@ -100,7 +101,7 @@ class Config(Training, Inputs, Run):
         for name in (self.model_type, self.teacher_model_type):
             if name is not None:
                 check_model_type(name)
-        self._check_classes()
+        self._check_data()
         if self.master:
             raise ConfigError(
                 f"--master={self.master}: TPU workers are not built yet; "
@@ -115,8 +116,27 @@ class Config(Training, Inputs, Run):
                 "a checkpoint in --load_checkpoint."
             )
 
-    def _check_classes(self):
-        known = DATASETS[self.dataset].num_classes
+    def _check_data(self):
+        try:
+            check_name(self.dataset)
+        except ValueError as error:
+            raise ConfigError(f"--dataset={self.dataset}: {error}") from error
+        if self.dataset in DATASETS:
+            self.check_classes(DATASETS[self.dataset].num_classes)
+        subset = self.label_subset
+        if subset not in LABEL_SUBSETS and not os.path.isfile(subset):
+            raise ConfigError(
+                f"--label_subset={subset} is no file; use one of "
+                f"{', '.join(LABEL_SUBSETS)}, or the path of a run's "
+                "labeled.json."
+            )
+
+    def check_classes(self, known):
+        """Refuses a num_classes that is not the data set's.
+
+        Raises:
+          ConfigError: where it was given and differs from `known`.
+        """
         if self.num_classes not in (None, known):
             raise ConfigError(
                 f"--num_classes={self.num_classes}, but --dataset="

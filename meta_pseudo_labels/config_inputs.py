@@ -2,10 +2,8 @@
 
 import dataclasses
 
-from meta_pseudo_labels.data import DATASETS
+from meta_pseudo_labels.data import DATASETS, POLICIES
 from meta_pseudo_labels.settings import setting
-
-LABEL_SUBSETS = ("balanced", "first")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,12 +12,41 @@ class Inputs:
 
     # Data.
     dataset: str = setting(
-        "digits", "Where the images come from.", choices=tuple(DATASETS)
+        "digits",
+        f"Where the images come from: {', '.join(DATASETS)}; folders, for "
+        "images of your own; or tfds:<name>, any other set for image "
+        "classification that TensorFlow Datasets prepared.",
     )
     data_dir: str | None = setting(
         None,
-        "Folder of the prepared data sets, as tfds has it; by default tfds's "
-        "own.",
+        "Folder of the data: of sets that TensorFlow Datasets prepared, by "
+        "default its own; or of the release's files, train.bin and "
+        "test_batch.bin, or train-*-of-* and validation-*-of-*.",
+    )
+    labeled_dir: str | None = setting(
+        None, "For --dataset=folders: images to learn from, a folder per class."
+    )
+    unlabeled_dir: str | None = setting(
+        None, "For --dataset=folders: images without labels, in any folders."
+    )
+    eval_dir: str | None = setting(
+        None, "For --dataset=folders: images to test on, a folder per class."
+    )
+    flip: bool | None = setting(
+        None,
+        "Whether a mirrored image is still one of its class, so that views "
+        "may mirror; by default as is known of the data set, and yes for "
+        "others. Say --noflip for text.",
+    )
+    strict_data: bool = setting(
+        False,
+        "Stop at the first file or record that is no usable image; otherwise "
+        "these are skipped, counted and named.",
+    )
+    data_service: str | None = setting(
+        None,
+        "Address of a tf.data service, such as grpc://localhost:5050, whose "
+        "workers then prepare the batches; see docs/data_service.md.",
     )
     num_labeled: int = setting(
         40, "Labeled images in all; 0 means that all keep their label.", low=0
@@ -28,8 +55,8 @@ class Inputs:
         "balanced",
         "Which images keep their label: balanced draws the same number of "
         "each class, by the seed; first takes the first records, as the "
-        "release does.",
-        choices=LABEL_SUBSETS,
+        "release does; the path of a run's labeled.json repeats its choice, "
+        "whatever --num_labeled says.",
     )
     image_size: int | None = setting(
         None,
@@ -53,6 +80,11 @@ class Inputs:
         False,
         "Give labeled images strong views too, in supervised training; those "
         "of uda and mpl get weak views, as in the release.",
+    )
+    augment_policy: str = setting(
+        "release",
+        "Whose RandAugment distorts strong views.",
+        choices=POLICIES,
     )
     augment_magnitude: int = setting(
         5, "Strength of RandAugment in strong views.", low=0, high=30
@@ -106,8 +138,8 @@ class Inputs:
     ema_start: int = setting(0, "First step that is averaged.", low=0)
     load_checkpoint: str | None = setting(
         None,
-        "Checkpoint with the release's variable names to begin from. A run "
-        "that has checkpoints of its own goes on from these.",
+        "Checkpoint to begin from: of the release, or of another run of ours. "
+        "A run that has checkpoints of its own goes on from these.",
     )
     load_checkpoint_and_restart_global_step: bool = setting(
         False, "Count steps from 0 after load_checkpoint, not from its own."

@@ -9,21 +9,21 @@
 Each stage leaves its result in output_dir and can be started from there alone:
 
     hparams.json      every setting
+    labeled.json      which images keep their labels
     metrics.jsonl     the logged steps and evaluations, one JSON object a line
     events/           the same for TensorBoard
     checkpoints/      the learner, every `save_every` steps
     finetune/         the finetuned student, and the logs of its finetuning
     eval.json         accuracies on the test images
     saved_model/      the exported student
+    data.json         what `inspect` found in the data; views.png beside it
 """
 
 import functools
 import json
 import os
 
-from absl import logging
-
-from meta_pseudo_labels import data, evaluation
+from meta_pseudo_labels import data, evaluation, inspection
 from meta_pseudo_labels.build import build_learner, build_model
 from meta_pseudo_labels.callbacks import (
     MetricsLogger,
@@ -35,17 +35,19 @@ from meta_pseudo_labels.callbacks import (
 from meta_pseudo_labels.checkpointing import (
     CheckpointError,
     checkpoint_manager,
-    find_checkpoint,
-    is_own_checkpoint,
     load_weights,
-    restore,
     restore_latest,
     save_weights,
 )
-from meta_pseudo_labels.config import ConfigError, user_error
+from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.export import export_saved_model
 from meta_pseudo_labels.finetuning import finetune
-from meta_pseudo_labels.reference.variables import load_release_variables
+from meta_pseudo_labels.run_data import (
+    check_choice_of_labels,
+    load_data,
+    save_choice_of_labels,
+    training_batches,
+)
 from meta_pseudo_labels.run_folder import (
     check_same_training,
     require_output_dir,
@@ -53,6 +55,7 @@ from meta_pseudo_labels.run_folder import (
     save_settings,
     write_whole,
 )
+from meta_pseudo_labels.starting import restore_start
 
 _SHOWN = {
     "loss/total": "loss",
@@ -80,17 +83,8 @@ class Experiment:
 
     @functools.cached_property
     def data(self):
-        """The images, as `data.ImageData`."""
-        config = self.config
-        return user_error(
-            data.load,
-            config.dataset,
-            num_labeled=config.num_labeled or None,  # 0 is all.
-            label_subset=config.label_subset,
-            seed=config.seed,
-            image_size=config.image_size,
-            data_dir=config.data_dir,
-        )
+        """The images, as `data.ImageData` or `data.ShardedData`."""
+        return load_data(self.config)
 
     @functools.cached_property
     def test_dataset(self):
@@ -104,7 +98,7 @@ class Experiment:
     @functools.cached_property
     def learner(self):
         """The compiled learner, with fresh weights until it is restored."""
-        return build_learner(self.config, self.data.spec)
+        return user_error(build_learner, self.config, self.data.spec)
 
     def train(self):
         """Trains to num_train_steps, from the latest checkpoint on.
@@ -114,26 +108,16 @@ class Experiment:
         """
         config, learner = self.config, self.learner
         fresh = self._resets and int(learner.step) == 0
-        start = self._restore(fresh)
+        if not fresh:
+            check_choice_of_labels(config, self.data)
+        start = restore_start(learner, config, fresh=fresh)
         if start >= config.num_train_steps:
             return False
-        dataset = user_error(
-            data.training_dataset,
-            self.data,
-            batch_size=config.train_batch_size,
-            unlabeled_ratio=self._unlabeled_ratio(),
-            magnitude=config.augment_magnitude,
-            cutout_share=config.augment_cutout,
-            # As in the release, whose other methods never read the flag.
-            augment_labeled=(
-                config.use_augment and config.method == "supervised"
-            ),
-            seed=config.seed,
-            start_step=start,
-        )
+        dataset = training_batches(config, self.data, start_step=start)
         if fresh:  # Only now that all else is known to be in order.
             reset(config)
         os.makedirs(self.output_dir, exist_ok=True)
+        save_choice_of_labels(config, self.data)
         save_settings(config)
         learner.fit(
             dataset,
@@ -151,46 +135,31 @@ class Experiment:
         )
         return True
 
+    def inspect(self):
+        """Looks at the data: counts, classes, sizes, statistics, views.
+
+        Writes data.json and the sheet views.png to output_dir.
+
+        Returns:
+          The facts as text, for a terminal.
+        """
+        config = self.config
+        summary = inspection.inspect(self.data)
+        os.makedirs(self.output_dir, exist_ok=True)
+        write_whole(self._path("data.json"), json.dumps(summary, indent=2))
+        inspection.draw_views(
+            self.data,
+            self._path("views.png"),
+            magnitude=config.augment_magnitude,
+            cutout_share=config.augment_cutout,
+            seed=config.seed,
+        )
+        return inspection.as_text(summary)
+
     @property
     def _resets(self):
         """Whether training begins by deleting what output_dir holds."""
         return self.config.reset_output_dir and self.config.task_mode == "train"
-
-    def _restore(self, fresh):
-        """Restores the run's latest checkpoint, or loads a given one.
-
-        Args:
-          fresh: whether what output_dir holds is not to be gone on with.
-
-        Returns:
-          The step to go on from.
-        """
-        learner, path = self.learner, self.config.load_checkpoint
-        manager = checkpoint_manager(learner, self.output_dir)
-        if not fresh and restore_latest(manager) is not None:
-            return int(learner.step)
-        if fresh and manager.latest_checkpoint:
-            logging.warning(
-                "--reset_output_dir deletes the run in %s, with %s. To go on "
-                "with a run say --noreset_output_dir.",
-                self.output_dir,
-                os.path.basename(manager.latest_checkpoint),
-            )
-        if fresh and path and _is_inside(path, self.output_dir):
-            raise ConfigError(
-                f"--load_checkpoint={path} is in the folder that "
-                "--reset_output_dir would empty: name another --output_dir, or "
-                "say --noreset_output_dir."
-            )
-        restart = self.config.load_checkpoint_and_restart_global_step
-        if path and is_own_checkpoint(find_checkpoint(path)):
-            restore(learner, path, restart=restart)
-        elif path:
-            report = load_release_variables(
-                learner, path, restart_global_step=restart
-            )
-            logging.warning("%s: %s", path, report)
-        return int(learner.step)
 
     def finetune(self):
         """Finetunes the student of the latest checkpoint on the labels."""
@@ -203,7 +172,7 @@ class Experiment:
             data.finetuning_dataset(
                 self.data,
                 batch_size=min(
-                    config.finetune_batch_size, len(self.data.labeled_labels)
+                    config.finetune_batch_size, len(self.data.labeled_images)
                 ),
                 seed=config.seed,
             ),
@@ -281,9 +250,6 @@ class Experiment:
         step = int(learner.step.numpy())
         return self._path("finetune", f"from-step-{step}.weights.h5")
 
-    def _unlabeled_ratio(self):
-        return 0 if self.config.method == "supervised" else self.config.uda_data
-
     def _progress(self):
         if not (self.config.progress and on_terminal()):
             return []
@@ -291,9 +257,3 @@ class Experiment:
 
     def _path(self, *names):
         return os.path.join(self.output_dir, *names)
-
-
-def _is_inside(path, folder):
-    """Whether a path leads into a folder."""
-    path, folder = os.path.realpath(path), os.path.realpath(folder)
-    return os.path.commonpath([path, folder]) == folder

@@ -60,12 +60,13 @@ def config_from_flags(flag_values=flags.FLAGS):
 
     --dataset_name stands for several of them. After training, what the
     command line does not say is taken from the run's own hparams.json, so
-    that `--output_dir` alone names a run.
+    that `--output_dir` alone names a run. --reset_output_dir is nothing to
+    inspect, which deletes nothing.
 
     Raises:
       ConfigError: for a value out of range, a task that is not built yet,
         settings that contradict --dataset_name, --reset_output_dir with
-        another task than train, or an unreadable hparams.json.
+        a task that needs the run, or an unreadable hparams.json.
     """
     given = _given(flag_values)
     if flag_values["dataset_name"].value is not None:
@@ -73,7 +74,7 @@ def config_from_flags(flag_values=flags.FLAGS):
     given["task_mode"] = task = _task_mode(given.get("task_mode") or "train")
     if task == "train":
         return Config(**given)
-    if given.get("reset_output_dir"):
+    if given.get("reset_output_dir") and task != "inspect":
         raise ConfigError(
             f"--reset_output_dir would delete the run that --task_mode={task} "
             "needs; leave it away, or say --noreset_output_dir after the "
@@ -94,10 +95,10 @@ def flag_warnings(config, flag_values=flags.FLAGS):
     lines = [flag.warning(flag_values[flag.name]) for flag in IDLE_FLAGS]
     if config.dataset_service_replicas is not None:
         lines.append(
-            "--dataset_service_replicas has no effect: the tf.data service "
-            "is not built yet."
+            "--dataset_service_replicas has no effect: --data_service names "
+            "a service, and all its workers help."
         )
-    if config.use_tpu:
+    if config.use_tpu and config.task_mode == "train":
         found = tf.config.list_physical_devices("TPU")
         why = "TPUs are not used yet" if found else "there is no TPU here"
         lines.append(

@@ -131,18 +131,19 @@ def prediction_sheet(
     figure.savefig(path)
 
 
-def view_sheet(path, *, original, weak, strong):
+def view_sheet(path, *, original, weak, strong, titles=None):
     """Draws images above their weak and their strong views.
 
     Args:
       path: PNG file to write.
       original, weak, strong: [N, H, W, 3] uint8, N in the tens.
+      titles: [N] strings above the images, such as their classes, or none.
 
     Raises:
       ValueError: the lengths differ or there is no image.
     """
     views = {"original": original, "weak": weak, "strong": strong}
-    _same_lengths(**views)
+    _same_lengths(**views, **({} if titles is None else {"titles": titles}))
     columns = len(original)
     figure = _figure(width=1.1 * columns + 0.8, height=3.5)
     grid = figure.subplots(3, columns, squeeze=False)
@@ -150,7 +151,14 @@ def view_sheet(path, *, original, weak, strong):
         row[0].set_ylabel(name, color=INK, fontsize=12)
         for axes, image in zip(row, images, strict=True):
             _show(axes, image, frame=GRID)
+    for axes, title in zip(grid[0], titles or (), strict=False):
+        axes.set_title(_shortened(title), color=INK, fontsize=9)
     figure.savefig(path)
+
+
+def _shortened(title, length=14):
+    """A title no wider than its image."""
+    return title if len(title) <= length else title[: length - 1] + "…"
 
 
 def results_table(rows):

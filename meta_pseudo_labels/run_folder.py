@@ -8,6 +8,7 @@ import shutil
 from meta_pseudo_labels.settings import ConfigError
 
 HPARAMS = "hparams.json"
+LABELED = "labeled.json"
 
 # What the stages of a run write into its folder. hparams.json, which tells a
 # run from other folders, comes last: a reset that was killed can be repeated.
@@ -18,6 +19,9 @@ RUN_FILES = (
     "finetune",
     "eval.json",
     "saved_model",
+    "data.json",
+    "views.png",
+    LABELED,
     HPARAMS,
 )
 _SCRATCH = ".part"
@@ -35,6 +39,11 @@ FREE_SETTINGS = frozenset(
         "save_every",
         "progress",
         "data_dir",
+        "labeled_dir",
+        "unlabeled_dir",
+        "eval_dir",
+        "strict_data",
+        "data_service",
         "reset_output_dir",
         "use_tpu",
         "dataset_service_replicas",

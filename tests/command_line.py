@@ -26,3 +26,14 @@ def refusal(*arguments):
     with pytest.raises(ConfigError) as caught:
         parse(*arguments)
     return str(caught.value)
+
+
+def refusal_of(main, *arguments):
+    """What main() tells the user as it gives up: one line."""
+    with pytest.raises(SystemExit) as caught:
+        main(*arguments)
+    message = caught.value.code
+    assert isinstance(message, str)  # Python prints it and exits with 1.
+    assert message.startswith("Error: ")
+    assert "\n" not in message
+    return message

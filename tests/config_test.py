@@ -85,10 +85,8 @@ def test_numbers_are_finite(field, value):
 @pytest.mark.parametrize(
     ("name", "value", "known"),
     [
-        ("task_mode", "predict", "train, finetune, eval, export"),
+        ("task_mode", "predict", "train, finetune, eval, export, inspect"),
         ("method", "fixmatch", "supervised, uda, mpl"),
-        ("dataset", "mnist", ", ".join(DATASETS)),
-        ("label_subset", "last", "balanced, first"),
         ("optim_type", "adam", "sgd, momentum, rmsprop, lars"),
         ("lr_decay_type", "linear", "constant, exponential, cosine"),
         ("mpl_feedback", "exakt", "exact, reinforce, release, off"),
@@ -101,6 +99,21 @@ def test_unknown_choices_are_named_with_the_known_ones(name, value, known):
     assert str(caught.value) == (
         f"--{name}={value} is unknown; use one of: {known}."
     )
+
+
+def test_unknown_data_sets_are_named_with_the_known_ones():
+    with pytest.raises(ConfigError, match="--dataset=mnist: .*cifar10, "):
+        Config(dataset="mnist")
+    for name in (*DATASETS, "folders", "tfds:mnist"):
+        Config(dataset=name)
+
+
+def test_a_subset_of_labels_is_a_word_or_a_file(tmp_path):
+    with pytest.raises(ConfigError, match="--label_subset=last is no file"):
+        Config(label_subset="last")
+    path = tmp_path / "labeled.json"
+    path.write_text("{}")
+    Config(label_subset=str(path))
 
 
 @pytest.mark.parametrize(

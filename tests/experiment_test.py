@@ -29,6 +29,7 @@ def test_training_leaves_settings_logs_and_checkpoints(trained):
         "checkpoints",
         "events",
         "hparams.json",
+        "labeled.json",
         "metrics.jsonl",
     ]
     with open(f"{trained.output_dir}/hparams.json") as file:

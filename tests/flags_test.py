@@ -176,6 +176,22 @@ def test_only_training_may_reset_the_folder(tmp_path, task):
     assert not parse(*later, "--noreset_output_dir").reset_output_dir
 
 
+def test_a_look_at_the_data_passes_over_a_reset(run_folder, tmp_path):
+    """Of a flagfile that is there for training."""
+    recipe = tmp_path / "run.flags"
+    recipe.write_text("--reset_output_dir\n--num_labeled=20\n")
+    look = (f"--flagfile={recipe}", "--task_mode=inspect")
+    config = parse(*look, f"--output_dir={run_folder}")
+    assert (config.task_mode, config.num_labeled) == ("inspect", 20)
+    assert config.lr == 0.3  # As the run in the folder has it.
+    assert (run_folder / "hparams.json").exists()
+
+
+def test_a_look_before_training_has_the_defaults(tmp_path):
+    look = ("--task_mode=inspect", f"--output_dir={tmp_path}")
+    assert parse(*look) == Config(task_mode="inspect", output_dir=str(tmp_path))
+
+
 def test_a_flagfile_gives_a_config(tmp_path):
     path = tmp_path / "run.flags"
     path.write_text("--lr=0.2\n--method=uda\n")

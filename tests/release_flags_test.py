@@ -123,7 +123,7 @@ def test_a_machine_without_tpus_is_warned_about(monkeypatch):
         (line,) = warned("--use_tpu")
         assert line.startswith("--use_tpu has no effect: ") and words in line
     (line,) = warned("--dataset_service_replicas=2")
-    assert "service is not built yet" in line
+    assert "--data_service names a service" in line
 
 
 def test_help_lists_every_flag_of_the_release_with_its_default(release):

@@ -101,6 +101,25 @@ def test_view_sheet_shows_three_rows(tmp_path):
         assert area > 4 * 100 * 100
 
 
+def test_view_sheet_has_titles_above_the_images(tmp_path):
+    heights = []
+    for titles in (None, ["cat", "a class with a very long name"]):
+        path = tmp_path / "views.png"
+        reports.view_sheet(
+            path,
+            original=gray_images(2),
+            weak=gray_images(2),
+            strong=gray_images(2),
+            titles=titles,
+        )
+        gray = np.all(np.rint(imread(path)[..., :3] * 255) == 128, axis=-1)
+        heights.append(np.flatnonzero(gray.any(axis=1))[0])
+    assert heights[1] > heights[0] + 5
+    assert reports._shortened("a class with a very long name") == (
+        "a class with …"
+    )
+
+
 def test_sheets_refuse_unequal_or_no_images(tmp_path):
     with pytest.raises(ValueError, match="'original': 2, 'weak': 1"):
         reports.view_sheet(
@@ -108,6 +127,14 @@ def test_sheets_refuse_unequal_or_no_images(tmp_path):
             original=gray_images(2),
             weak=gray_images(1),
             strong=gray_images(2),
+        )
+    with pytest.raises(ValueError, match="'titles': 1"):
+        reports.view_sheet(
+            tmp_path / "views.png",
+            original=gray_images(2),
+            weak=gray_images(2),
+            strong=gray_images(2),
+            titles=["cat"],
         )
     with pytest.raises(ValueError, match="one or more images"):
         draw_predictions(tmp_path / "sheet.png", [])

@@ -53,6 +53,8 @@ def load(
         num_classes=spec.num_classes,
         seed=seed,
         label_subset=label_subset,
+        source=spec.name,
+        numbers=pool,
     )
     labeled, unlabeled = pool[chosen], np.delete(pool, chosen)
     return ImageData(

@@ -6,6 +6,7 @@ import numpy as np
 
 from meta_pseudo_labels.augment import FILL
 from meta_pseudo_labels.data.specs import DatasetSpec
+from meta_pseudo_labels.data.subsets import labeled_positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,9 @@ class ImageData:
         original order of their source: enough to make the same choice again.
         Digits count as scikit-learn does, TFDS sets by the number in the `id`
         of their split `train`, arrays of your own from 0.
+      skipped: names of files that could not be read, within their folders.
+      label_subset, seed: what `data.load` chose the labeled images by; None
+        where they came chosen.
 
     Raises:
       ValueError: if an array has another type, shape or range.
@@ -35,6 +39,9 @@ class ImageData:
     test_images: np.ndarray
     test_labels: np.ndarray
     labeled_indices: np.ndarray
+    skipped: tuple[str, ...] = ()
+    label_subset: str | None = None
+    seed: int | None = None
 
     def __post_init__(self):
         for part in ("labeled", "unlabeled", "test"):
@@ -122,6 +129,60 @@ def from_arrays(
         test_images=np.asarray(test_images),
         test_labels=np.asarray(test_labels),
         labeled_indices=np.arange(len(labels)),
+    )
+
+
+def keep_labels(
+    spec,
+    *,
+    images,
+    labels,
+    test_images,
+    test_labels,
+    num_labeled,
+    seed,
+    label_subset,
+    skipped=(),
+):
+    """A semi-supervised problem out of a data set that is all labeled.
+
+    Args:
+      spec: its facts; image_size is taken from `images`.
+      images: [N, S, S, 3] uint8, the training images; where there are more of
+        them than labels, the later ones have none.
+      labels: [L] int32, L <= N.
+      test_images, test_labels: [T, S, S, 3] uint8 and [T] int32.
+      num_labeled, seed, label_subset: see `labeled_positions`.
+      skipped: see `ImageData`.
+
+    Returns:
+      `ImageData`. All training images are unlabeled images too, the labeled
+      ones among them, as in the release (quirk 31).
+
+    Raises:
+      ValueError: if so many labels cannot be had, or one is out of range.
+    """
+    spec = dataclasses.replace(spec, image_size=images.shape[1])
+    check_labels(labels, spec, count=len(labels), name="labels")
+    chosen = labeled_positions(
+        labels,
+        num_labeled=num_labeled,
+        num_classes=spec.num_classes,
+        seed=seed,
+        label_subset=label_subset,
+        source=spec.name,
+    )
+    everything = len(chosen) == len(images)
+    return ImageData(
+        spec=spec,
+        # Not a second copy where all images are labeled.
+        labeled_images=images if everything else images[chosen],
+        labeled_labels=labels[chosen],
+        unlabeled_images=images,
+        test_images=test_images,
+        test_labels=test_labels,
+        labeled_indices=chosen,
+        skipped=skipped,
     )
 
 

@@ -14,16 +14,14 @@ number of threads: a killed run goes on where it was.
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.data import views
+from meta_pseudo_labels.data import keyed, streaming, views
 from meta_pseudo_labels.data.image_data import (
     check_images,
     check_labels,
 )
-
-# Streams of one seed that must not be correlated.
-LABELED, UNLABELED, FINETUNING = range(3)
-# Purposes within a stream.
-_ORDER, _WEAK, _STRONG = range(3)
+from meta_pseudo_labels.data.keyed import FINETUNING, LABELED, UNLABELED
+from meta_pseudo_labels.data.records import Records
+from meta_pseudo_labels.data.service import through_service
 
 
 def training_dataset(
@@ -34,21 +32,26 @@ def training_dataset(
     magnitude,
     seed,
     cutout_share=0.5,
+    policy="release",
     augment_labeled=False,
     start_step=0,
+    service=None,
 ):
     """The endless stream of training batches.
 
     Args:
-      data: `ImageData`.
+      data: `ImageData`, or `ShardedData`, whose views are those of
+        imagenet_views.py: they have no cutout, so `cutout_share` is not used.
       batch_size: labeled images in a batch, B >= 1 (all replicas together).
       unlabeled_ratio: unlabeled images per labeled one, mu >= 0; U = B * mu.
-      magnitude, cutout_share: of the strong view, see `strong_view`.
+      magnitude, cutout_share, policy: of the strong view, see `strong_view`.
       augment_labeled: whether labeled images get RandAugment and a cutout
         after their flip and crop, see `labeled_strong_view`. The release's
         --use_augment, which its UDA and MPL runs do not heed.
       seed: int, all randomness of the stream.
       start_step: the step of the first batch, >= 0.
+      service: address of a tf.data service whose workers make the batches,
+        grpc://host:port; None makes them here. The stream is the same.
 
     Returns:
       tf.data.Dataset of dicts: "labeled" [B, H, W, 3] float32, normalised;
@@ -56,10 +59,10 @@ def training_dataset(
       [U, H, W, 3] float32, two views of the same unlabeled images.
 
     Raises:
-      ValueError: if a setting is out of range, or mu > 0 and `data` has no
-        unlabeled images.
+      ValueError: if a setting is out of range, mu > 0 and `data` has no
+        unlabeled images, or the service does not answer.
     """
-    _check_stream(batch_size=batch_size, start_step=start_step)
+    keyed.check_stream(batch_size=batch_size, start_step=start_step)
     if unlabeled_ratio < 0:
         raise ValueError(
             f"unlabeled_ratio is {unlabeled_ratio}; give an integer >= 0."
@@ -69,7 +72,21 @@ def training_dataset(
             f"unlabeled_ratio is {unlabeled_ratio} but {data.spec.name!r} has "
             "no unlabeled images left; label fewer or set it to 0."
         )
-    strength = dict(magnitude=magnitude, cutout_share=cutout_share)
+    if isinstance(data, streaming.ShardedData):
+        return streaming.training_dataset(
+            data,
+            batch_size=batch_size,
+            unlabeled_ratio=unlabeled_ratio,
+            magnitude=magnitude,
+            seed=seed,
+            policy=policy,
+            augment_labeled=augment_labeled,
+            start_step=start_step,
+            service=service,
+        )
+    strength = dict(
+        magnitude=magnitude, cutout_share=cutout_share, policy=policy
+    )
     labeled_strong_view = None
     if augment_labeled:
         labeled_strong_view = views.labeled_strong_view(data.spec, **strength)
@@ -81,14 +98,16 @@ def training_dataset(
         strong_view=labeled_strong_view,
     )
     if not unlabeled_ratio:
-        return _steps(labeled, start_step)
+        return _steps(labeled, start_step, service)
     unlabeled = _unlabeled_batches(
         data,
         batch_size=batch_size * unlabeled_ratio,
         strong_view=views.strong_view(data.spec, **strength),
         seed=seed,
     )
-    return _steps(lambda step: labeled(step) | unlabeled(step), start_step)
+    return _steps(
+        lambda step: labeled(step) | unlabeled(step), start_step, service
+    )
 
 
 def finetuning_dataset(data, batch_size, seed, start_step=0):
@@ -99,7 +118,11 @@ def finetuning_dataset(data, batch_size, seed, start_step=0):
     Returns:
       tf.data.Dataset of ([B, H, W, 3] float32, [B] int32).
     """
-    _check_stream(batch_size=batch_size, start_step=start_step)
+    keyed.check_stream(batch_size=batch_size, start_step=start_step)
+    if isinstance(data, streaming.ShardedData):
+        return streaming.finetuning_dataset(
+            data, batch_size=batch_size, seed=seed, start_step=start_step
+        )
     batches = _labeled_batches(
         data, batch_size=batch_size, seed=seed, stream=FINETUNING
     )
@@ -115,15 +138,19 @@ def evaluation_dataset(images, labels, spec, batch_size):
     """All images once, in order, normalised and not augmented.
 
     Args:
-      images: [N, H, W, 3] uint8.
-      labels: [N] int.
+      images: [N, H, W, 3] uint8, or `Records`.
+      labels: [N] int; None for `Records`, which hold theirs.
       spec: `DatasetSpec` of both.
       batch_size: images per batch; the last batch may be smaller.
 
     Returns:
       tf.data.Dataset of ([b, H, W, 3] float32, [b] int32).
     """
-    _check_stream(batch_size=batch_size, start_step=0)
+    keyed.check_stream(batch_size=batch_size, start_step=0)
+    if isinstance(images, Records):
+        return streaming.evaluation_dataset(
+            images, spec=spec, batch_size=batch_size
+        )
     images, labels = np.asarray(images), np.asarray(labels)
     check_images(images, spec, name="images")
     check_labels(labels, spec, count=len(images), name="labels")
@@ -145,7 +172,9 @@ def _labeled_batches(data, *, batch_size, seed, stream, strong_view=None):
     def batch(step):
         examples, view = weak_images(step)
         if strong_view:
-            view = strong_view(view, _key(seed, stream, _STRONG, step))
+            view = strong_view(
+                view, keyed.key(seed, stream, keyed.STRONG, step)
+            )
         return {
             "labeled": _normalize(view, data.spec),
             "labels": tf.cast(tf.gather(labels, examples), tf.int32),
@@ -161,7 +190,9 @@ def _unlabeled_batches(data, *, batch_size, strong_view, seed):
 
     def batch(step):
         _, weak = weak_images(step)
-        strong = strong_view(weak, _key(seed, UNLABELED, _STRONG, step))
+        strong = strong_view(
+            weak, keyed.key(seed, UNLABELED, keyed.STRONG, step)
+        )
         return {
             "weak": _normalize(weak, data.spec),
             "strong": _normalize(strong, data.spec),
@@ -175,21 +206,23 @@ def _weak_images(images, spec, batch_size, seed, stream):
     weak_view = views.weak_view(spec)
 
     def batch(step):
-        examples = _examples(
+        examples = keyed.examples(
             step,
             batch_size=batch_size,
             total=len(images),
             seed=seed,
             stream=stream,
         )
-        key = _key(seed, stream, _WEAK, step)
+        key = keyed.key(seed, stream, keyed.WEAK, step)
         return examples, weak_view(tf.gather(images, examples), key)
 
     return batch
 
 
-def _steps(batch, start_step):
+def _steps(batch, start_step, service=None):
     """The data set of batch(step) for step = start_step, start_step + 1, ..."""
+    if service:
+        return through_service(batch, service, start_step=start_step)
     # Nothing here needs AutoGraph, which makes tracing several times slower.
     batch = tf.autograph.experimental.do_not_convert(batch)
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
@@ -207,38 +240,5 @@ def _hold(*arrays):
         return [tf.convert_to_tensor(array) for array in arrays]
 
 
-def _examples(step, *, batch_size, total, seed, stream):
-    """Which examples the batch of a step holds: [batch_size] int64."""
-    position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-    epoch, index = position // total, position % total
-    # A key per example, as a batch may reach over the end of an epoch. (The
-    # raw operation, as tf.random.experimental.index_shuffle pads a batch of
-    # seeds along the wrong axis.)
-    stream_key = tf.tile(
-        _key(seed, stream, _ORDER)[tf.newaxis], [batch_size, 1]
-    )
-    return tf.raw_ops.RandomIndexShuffle(
-        index=index,
-        seed=tf.concat([stream_key, epoch[:, tf.newaxis]], axis=1),
-        max_index=tf.constant(total - 1, tf.int64),
-        rounds=4,
-    )
-
-
-def _key(seed, *data):
-    """A [2] int64 seed for stateless operations."""
-    key = tf.constant([seed, 0], tf.int64)
-    for value in data:
-        key = tf.random.fold_in(key, tf.cast(value, tf.int64))
-    return key
-
-
 def _normalize(images, spec):
     return views.normalize(images, mean=spec.mean, std=spec.std)
-
-
-def _check_stream(*, batch_size, start_step):
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; give an integer >= 1.")
-    if start_step < 0:
-        raise ValueError(f"start_step is {start_step}; give an integer >= 0.")

@@ -1,4 +1,7 @@
-"""Which images keep their labels."""
+"""Which images keep their labels, and the file that tells it."""
+
+import json
+import os
 
 import numpy as np
 
@@ -6,29 +9,44 @@ LABEL_SUBSETS = ("balanced", "first")
 
 
 def labeled_positions(
-    labels, *, num_labeled, num_classes, seed, label_subset="balanced"
+    labels,
+    *,
+    num_labeled,
+    num_classes,
+    seed,
+    label_subset="balanced",
+    source=None,
+    numbers=None,
 ):
     """Chooses the images that keep their labels.
 
     Args:
       labels: [N] int, in [0, num_classes), in the order of the source.
-      num_labeled: how many in all, or None for all N.
+      num_labeled: how many in all, or None for all N; for those of a file,
+        None or their number.
       num_classes: number of classes.
       seed: int in [0, 2**32), draws the balanced ones.
-      label_subset: "balanced", as many of each class, drawn by the seed; or
+      label_subset: "balanced", as many of each class, drawn by the seed;
         "first", the first `num_labeled` as they come: the release's choice
-        (`cifar10_4000` takes the first 4,000 records of train.bin).
+        (`cifar10_4000` takes the first 4,000 records of train.bin); or the
+        path of a file by `save_labeled_indices`, to choose the same again.
+      source: name of the data set, which a file must have too.
+      numbers: [N] int, what a file calls these images; None for 0 to N - 1.
 
     Returns:
       [num_labeled] int64, increasing positions in `labels`.
 
     Raises:
-      ValueError: if there is no such subset or number of examples.
+      ValueError: if there is no such subset or number of examples, or the
+        file does not fit the images.
     """
     if label_subset not in LABEL_SUBSETS:
-        raise ValueError(
-            f"label_subset is {label_subset!r}; choose one of "
-            f"{', '.join(LABEL_SUBSETS)}."
+        return _positions_of_file(
+            label_subset,
+            labels=labels,
+            num_labeled=num_labeled,
+            source=source,
+            numbers=np.arange(len(labels)) if numbers is None else numbers,
         )
     if num_labeled is None:
         num_labeled = len(labels)
@@ -87,3 +105,103 @@ def balanced_indices(labels, *, num_labeled, num_classes, seed):
         for label in range(num_classes)
     ]
     return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def save_labeled_indices(data, path):
+    """Writes which images keep their labels, to choose the same ones again.
+
+    The file is JSON: the name of the data set, what the images were chosen by
+    (label_subset and seed), their `labeled_indices`, and their labels, by
+    which other images are noticed. It is replaced whole or not at all. Give
+    its path as label_subset to choose from it.
+
+    Args:
+      data: `ImageData`.
+      path: of the file; its folder must exist.
+    """
+    scratch = f"{path}.partial"
+    with open(scratch, "w") as file:
+        file.write(json.dumps(labeled_choice(data)) + "\n")
+    os.replace(scratch, path)
+
+
+def labeled_choice(data):
+    """What `save_labeled_indices` writes, a dict for JSON.
+
+    Without the labels for `ShardedData`, which leaves them in its files.
+    """
+    choice = {
+        "source": data.spec.name,
+        "label_subset": data.label_subset,
+        "seed": data.seed,
+        "indices": np.asarray(data.labeled_indices).tolist(),
+    }
+    if hasattr(data, "labeled_labels"):
+        choice["labels"] = np.asarray(data.labeled_labels).tolist()
+    return choice
+
+
+def _positions_of_file(path, *, labels, num_labeled, source, numbers):
+    """The positions of the images that a file names, increasing."""
+    content = _read_file(path)
+    indices = content["indices"]
+    if content["source"] != source:
+        raise ValueError(
+            f"{path} names images of {content['source']!r}, not of {source!r}; "
+            "give the file of a run on the same data set."
+        )
+    if num_labeled not in (None, len(indices)):
+        raise ValueError(
+            f"num_labeled is {num_labeled}, but {path} names {len(indices)} "
+            f"images; give {len(indices)}, or None (on the command line 0)."
+        )
+    places = {number: place for place, number in enumerate(numbers.tolist())}
+    unknown = [index for index in indices if index not in places]
+    if unknown:
+        raise ValueError(
+            f"{path} names image {unknown[0]}, which is none of the "
+            f"{len(labels)} training images; they are numbered "
+            f"{numbers.min()} to {numbers.max()}. Was it written for other "
+            "data?"
+        )
+    positions = np.array([places[index] for index in indices], np.int64)
+    saved = content.get("labels")
+    if saved is not None and saved != labels[positions].tolist():
+        raise ValueError(
+            f"{path} has other labels for its images than this data set; it "
+            "was written for other data, or files came or went since."
+        )
+    return np.sort(positions)
+
+
+def _read_file(path):
+    """The content of a file by `save_labeled_indices`.
+
+    Raises:
+      ValueError: where there is none, or it names no images.
+    """
+    try:
+        with open(os.fspath(path)) as file:  # A number would be a stream.
+            content = json.load(file)
+        indices = content["indices"]
+        whole = indices and all(type(index) is int for index in indices)
+        if not whole or "source" not in content:
+            raise ValueError("no source, or no list of whole numbers")
+    except OSError as error:
+        raise ValueError(
+            f"label_subset is {os.fspath(path)!r}; choose one of "
+            f"{', '.join(LABEL_SUBSETS)}, or give the path of a file by "
+            f"save_labeled_indices. As a file: {error.strerror}."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} holds no labeled indices as save_labeled_indices writes "
+            f"them ({error!r}); give another file, or one of "
+            f"{', '.join(LABEL_SUBSETS)}."
+        ) from error
+    if len(set(indices)) < len(indices):
+        raise ValueError(
+            f"{path} names {len(indices) - len(set(indices))} of its images "
+            "twice; name each once."
+        )
+    return content

@@ -12,10 +12,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from meta_pseudo_labels.data.image_data import ImageData
+from meta_pseudo_labels.data.image_data import keep_labels
 from meta_pseudo_labels.data.resizing import resize_images
 from meta_pseudo_labels.data.specs import DATASETS
-from meta_pseudo_labels.data.subsets import labeled_positions
 
 NAMES = ("cifar10", "cifar100", "svhn_cropped")
 _BATCH = 1_000
@@ -52,48 +51,36 @@ def load(
     Raises:
       ValueError: if the set is not prepared, or so many labels cannot be had.
     """
-    with _hushed():
-        builder = _prepared_builder(name, data_dir)
+    with hushed():
+        builder = prepared_builder(name, data_dir)
         splits = builder.info.splits
         training = [split for split in ("train", "extra") if split in splits]
         images, labels = _read(builder, training)
         test_images, test_labels = _read(builder, ["test"])
-    images = resize_images(images, image_size)
-    spec = _spec(name, builder, image_size=images.shape[1])
-    train_labels = labels[: splits["train"].num_examples]
-    chosen = labeled_positions(
-        train_labels,
+    return keep_labels(
+        _spec(name, builder),
+        images=resize_images(images, image_size),
+        labels=labels[: splits["train"].num_examples],
+        test_images=resize_images(test_images, image_size),
+        test_labels=test_labels,
         num_labeled=num_labeled,
-        num_classes=spec.num_classes,
         seed=seed,
         label_subset=label_subset,
     )
-    everything = len(chosen) == len(images)
-    return ImageData(
-        spec=spec,
-        # Not a second copy where all images are labeled.
-        labeled_images=images if everything else images[chosen],
-        labeled_labels=train_labels[chosen],
-        unlabeled_images=images,
-        test_images=resize_images(test_images, image_size),
-        test_labels=test_labels,
-        labeled_indices=chosen,
-    )
 
 
-def _spec(name, builder, *, image_size):
-    """The table's row, with this image size and, if it has none, names."""
+def _spec(name, builder):
+    """The table's row with, if it has none, names of classes."""
     spec = DATASETS[name]
     return dataclasses.replace(
         spec,
-        image_size=image_size,
         class_names=spec.class_names
         or tuple(builder.info.features["label"].names),
     )
 
 
 @contextlib.contextmanager
-def _hushed():
+def hushed():
     """Keeps TFDS from logging each file that it opens."""
     before = logging.get_verbosity()
     logging.set_verbosity(min(before, logging.WARNING))
@@ -103,11 +90,19 @@ def _hushed():
         logging.set_verbosity(before)
 
 
-def _prepared_builder(name, data_dir):
+def prepared_builder(name, data_dir):
     """The TFDS builder of the newest version found on disk.
 
     Looking for the files first keeps TFDS from asking its servers about a set
     that is not there.
+
+    Args:
+      name: of the set, with that of a configuration where it has several, as
+        in "imagenette/320px-v2".
+      data_dir: see `load`.
+
+    Raises:
+      ValueError: if it is not there.
     """
     import tensorflow_datasets as tfds  # Slow, and needed only here.
 
@@ -117,6 +112,16 @@ def _prepared_builder(name, data_dir):
     versions = {_version(folder): folder for folder in folders}
     versions.pop(None, None)
     if not versions:
+        several = tf.io.gfile.glob(
+            os.path.join(root, name, "*", "*", "dataset_info.json")
+        )
+        if several:
+            configs = {path.split(os.sep)[-3] for path in several}
+            raise ValueError(
+                f"{name} has several configurations; name one of those "
+                f"prepared in {root}: "
+                f"{', '.join(f'{name}/{c}' for c in sorted(configs))}."
+            )
         raise ValueError(
             f"{name} is not prepared: found no {name}/<version>/"
             f"dataset_info.json in {root}"
@@ -132,6 +137,23 @@ def _version(folder):
     """The numbers of a folder called 3.0.2; None for any other name."""
     parts = os.path.basename(folder).split(".")
     return tuple(map(int, parts)) if all(map(str.isdigit, parts)) else None
+
+
+def in_order(builder, split, decoders=None):
+    """The examples of a split as they stand in its files, one after another.
+
+    A small set is not cached in memory, as TFDS does unless told otherwise.
+    """
+    import tensorflow_datasets as tfds
+
+    return builder.as_dataset(
+        split=split,
+        shuffle_files=False,
+        decoders=decoders,
+        read_config=tfds.ReadConfig(
+            interleave_cycle_length=1, try_autocache=False
+        ),
+    )
 
 
 def _read(builder, splits):
@@ -163,7 +185,7 @@ def _read_split(builder, split, *, images, labels):
             "of the images; prepare a newer version of the set."
         )
     seen = np.zeros([len(labels)], bool)
-    examples = builder.as_dataset(split=split, shuffle_files=False)
+    examples = in_order(builder, split)
     for batch in examples.batch(_BATCH).prefetch(2).as_numpy_iterator():
         places = np.array([int(i.rsplit(b"_", 1)[-1]) for i in batch["id"]])
         if places.max() >= len(labels):

@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from meta_pseudo_labels import rand_augment as random_ops
 
+POLICIES = ("release", "keras_cv")
+
 
 def weak_view(spec):
     """Flip where the data allows it, pad by an eighth and crop at random.
@@ -20,7 +22,7 @@ def weak_view(spec):
     return chain(flip(), crop) if spec.flip else crop
 
 
-def strong_view(spec, *, magnitude, cutout_share=0.5):
+def strong_view(spec, *, magnitude, cutout_share=0.5, policy="release"):
     """The release's `aug` view of a small image, made from its weak view.
 
     RandAugment of two operations, a cutout, then flip and crop once more
@@ -31,15 +33,18 @@ def strong_view(spec, *, magnitude, cutout_share=0.5):
       magnitude: of RandAugment, >= 0.
       cutout_share: side of the cutout as a share of the image's, in [0, 1];
         the release has half the side.
+      policy: see `augmentation`.
 
     Raises:
-      ValueError: if a number is out of range.
+      ValueError: if a number is out of range, or for an unknown policy.
     """
-    distort = _distortions(spec, magnitude=magnitude, cutout_share=cutout_share)
+    distort = _distortions(
+        spec, magnitude=magnitude, cutout_share=cutout_share, policy=policy
+    )
     return chain(*distort, weak_view(spec))
 
 
-def labeled_strong_view(spec, *, magnitude, cutout_share=0.5):
+def labeled_strong_view(spec, *, magnitude, cutout_share=0.5, policy="release"):
     """What the release's --use_augment adds to a labeled small image.
 
     RandAugment and a cutout as in `strong_view`, but no second flip and crop
@@ -48,20 +53,51 @@ def labeled_strong_view(spec, *, magnitude, cutout_share=0.5):
     Args: as for `strong_view`.
 
     Raises:
-      ValueError: if a number is out of range.
+      ValueError: if a number is out of range, or for an unknown policy.
     """
     return chain(
-        *_distortions(spec, magnitude=magnitude, cutout_share=cutout_share)
+        *_distortions(
+            spec, magnitude=magnitude, cutout_share=cutout_share, policy=policy
+        )
     )
 
 
-def _distortions(spec, *, magnitude, cutout_share):
+def augmentation(policy, *, magnitude, translate_const, cutout_const, fill):
+    """RandAugment of two operations.
+
+    Args:
+      policy: "release", or "keras_cv": its operations, amounts and fill, and
+        magnitudes of at most 10; see keras_cv_policy.py.
+      magnitude, translate_const, cutout_const, fill: see `rand_augment`.
+
+    Raises:
+      ValueError: for an unknown policy, or a number out of its range.
+    """
+    if policy == "keras_cv":
+        # Imported here, as it takes seconds and few runs want it.
+        from meta_pseudo_labels.data import keras_cv_policy
+
+        return keras_cv_policy.keras_cv_rand_augment(magnitude=magnitude)
+    if policy != "release":
+        raise ValueError(
+            f"Unknown augmentation policy {policy!r}; use one of {POLICIES}."
+        )
+    return rand_augment(
+        magnitude=magnitude,
+        translate_const=translate_const,
+        cutout_const=cutout_const,
+        fill=fill,
+    )
+
+
+def _distortions(spec, *, magnitude, cutout_share, policy):
     """RandAugment of two operations, then a cutout."""
     if not 0 <= cutout_share <= 1:
         raise ValueError(f"cutout_share must be in [0, 1]; got {cutout_share}.")
     size = spec.image_size
     return [
-        rand_augment(
+        augmentation(
+            policy,
             magnitude=magnitude,
             translate_const=size // 8,
             cutout_const=size // 8,

@@ -98,3 +98,11 @@ def test_impossible_numbers_of_labels_are_refused(num_labeled):
 def test_unknown_data_set_is_refused():
     with pytest.raises(ValueError, match="unknown data set 'mnist'.*digits"):
         data.load("mnist", num_labeled=40, seed=0)
+
+
+def test_flip_may_be_said_otherwise():
+    flips = [
+        data.load("digits", num_labeled=40, seed=0, flip=flip).spec.flip
+        for flip in (None, True, False)
+    ]
+    assert flips == [False, True, False]

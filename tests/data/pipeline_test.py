@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data import pipeline, views
+from meta_pseudo_labels.data import keyed, views
 
 SETTINGS = dict(batch_size=3, unlabeled_ratio=2, magnitude=10, seed=7)
 
@@ -115,7 +115,7 @@ def test_augmented_labeled_images_equal_the_views():
     )
     pixels = (plain["labeled"] * got.spec.std + got.spec.mean) * 255
     view = views.labeled_strong_view(got.spec, magnitude=10)
-    key = pipeline._key(7, pipeline.LABELED, pipeline._STRONG, 0)
+    key = keyed.key(7, keyed.LABELED, keyed.STRONG, 0)
     want = view(tf.constant(np.rint(pixels).astype(np.uint8)), key)
     want = data.normalize(want, mean=got.spec.mean, std=got.spec.std)
     np.testing.assert_allclose(batch["labeled"], want, atol=1e-6)
@@ -156,7 +156,7 @@ def test_batch_may_span_several_epochs():
 
 def test_streams_of_one_seed_are_not_correlated():
     def first_epoch(stream):
-        return pipeline._examples(
+        return keyed.examples(
             tf.constant(0, tf.int64),
             batch_size=100,
             total=100,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.data.resizing import resize_images
+from meta_pseudo_labels.data.resizing import resize_images, square_image
 
 
 def noise(count, height=8, width=8):
@@ -45,3 +45,49 @@ def test_images_that_are_not_square_become_so():
 def test_no_size_is_refused():
     with pytest.raises(ValueError, match="image_size is 0"):
         resize_images(noise(1), 0)
+
+
+def test_squares_of_the_right_size_are_not_touched():
+    image = noise(1)[0]
+    np.testing.assert_array_equal(square_image(image, 8), image)
+
+
+@pytest.mark.parametrize("height, width", [(8, 13), (13, 8)])
+def test_the_centre_is_cropped(height, width):
+    image = noise(1, height, width)[0]
+    # Five pixels too many: two go at the front, three at the end.
+    want = image[:, 2:10] if width > height else image[2:10]
+    np.testing.assert_array_equal(square_image(image, 8), want)
+
+
+def test_the_short_side_is_scaled_first():
+    """The same as resizing the picture and then cropping it."""
+    image = noise(1, 24, 40)[0]
+    whole = tf.image.resize(image, [6, 10], method="bicubic", antialias=True)
+    want = np.clip(np.rint(whole), 0, 255)[:, 2:8]
+    got = square_image(image, 6)
+    assert got.dtype == np.uint8
+    # Away from the cut, where the bicubic window sees other pixels.
+    np.testing.assert_array_equal(got[:, 2:4], want[:, 2:4])
+
+
+@pytest.mark.parametrize("side, size", [(20, 7), (7, 20), (64, 32)])
+def test_equals_tensorflow_s_function(side, size):
+    image = noise(1, side, side)[0]
+    want = tf.image.resize(image, [size] * 2, method="bicubic", antialias=True)
+    np.testing.assert_array_equal(
+        square_image(image, size), np.clip(np.rint(want), 0, 255)
+    )
+
+
+def test_fine_stripes_become_grey():
+    image = np.zeros([64, 64, 3], np.uint8)
+    image[:, ::2] = 255
+    got = square_image(image, 8)
+    assert got.shape == (8, 8, 3)
+    np.testing.assert_allclose(got, 127.5, atol=8)
+
+
+def test_one_pixel_fills_a_square():
+    got = square_image(np.full([1, 1, 3], 77, np.uint8), 4)
+    np.testing.assert_array_equal(got, np.full([4, 4, 3], 77))

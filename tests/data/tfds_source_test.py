@@ -260,9 +260,3 @@ def test_default_folder_is_that_of_tfds(tmp_path, monkeypatch):
     with pytest.raises(ValueError) as caught:
         load(None)
     assert f"in {tmp_path}, the default of TensorFlow D" in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["imagenet2012", "imagenet2012_subset"])
-def test_large_sets_are_refused(name):
-    with pytest.raises(ValueError, match=f"{name} does not fit in memory"):
-        load(None, name)

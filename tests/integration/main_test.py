@@ -1,6 +1,5 @@
 """main.py as users start it: whole runs, and whatever they may mistype."""
 
-import importlib.util
 import json
 import os
 import re
@@ -10,10 +9,9 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 
 from meta_pseudo_labels.config import Config
-from meta_pseudo_labels.flags import define_flags
+from tests.command_line import refusal_of
 
 TINY = (
     "--method=mpl",
@@ -94,7 +92,9 @@ def test_errors_reach_the_shell(tmp_path, request):
     """A message on stderr, a status other than 0, and no folder."""
     folder = tmp_path / "run"
     cases = {
-        ("--dataset=mnist",): "Error: --dataset=mnist is unknown; use one of:",
+        (
+            "--dataset=mnist",
+        ): "Error: --dataset=mnist: unknown data set 'mnist'; choose",
         ("--num_train_step=4",): "Unknown command line flag 'num_train_step'",
         ("--uda_data=four",): "Flags parsing error: flag --uda_data=four:",
     }
@@ -111,40 +111,14 @@ def test_errors_reach_the_shell(tmp_path, request):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def main(request):
-    """main.py's main() on a command line, in this process."""
-    path = request.config.rootpath / "main.py"
-    spec = importlib.util.spec_from_file_location("main_under_test", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    known = set(flags.FLAGS)
-    define_flags()
-
-    def call(*arguments):
-        module.main(flags.FLAGS(["main.py", *arguments]))
-
-    yield call
-    for name in set(flags.FLAGS) - known:
-        delattr(flags.FLAGS, name)
-
-
-def refusal(call, *arguments):
-    """What main() tells the user as it gives up: one line."""
-    with pytest.raises(SystemExit) as caught:
-        call(*arguments)
-    message = caught.value.code
-    assert isinstance(message, str)  # Python prints it and exits with 1.
-    assert message.startswith("Error: ")
-    assert "\n" not in message
-    return message
-
-
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("--dataset=mnist", "--dataset=mnist is unknown; use one of: digits"),
-        ("--dataset=", "--dataset= is unknown"),
+        (
+            "--dataset=mnist",
+            "--dataset=mnist: unknown data set 'mnist'; choose",
+        ),
+        ("--dataset=", "--dataset=: unknown data set ''; choose one of"),
         ("--model_type=vgg", "Unknown model_type 'vgg'. Known: mlp, wrn-"),
         ("--model_type=wrn-11-1", "6n + 4"),
         ("--teacher_model_type=vgg", "Unknown model_type 'vgg'"),
@@ -172,6 +146,7 @@ def refusal(call, *arguments):
         ("--grad_bound=inf", "--grad_bound=inf must be a finite number."),
         ("--dense_dropout_rate=1", "is too large; at most 0.99."),
         ("--ema_decay=1.5", "is too large; at most 1."),
+        ("--model_type=MobileNetV2", "Input size must be at least 32x32"),
         ("--num_labeled=41", "num_labeled is 41; give a positive multiple"),
         ("--num_labeled=2000", "num_labeled is 2000"),
         ("--num_labeled=1297", "no unlabeled images left"),
@@ -183,12 +158,12 @@ def test_what_cannot_be_meant_is_named_and_writes_nothing(
     tmp_path, monkeypatch, main, argument, words
 ):
     monkeypatch.chdir(tmp_path)
-    assert words in refusal(main, "--output_dir=run", *TINY, argument)
+    assert words in refusal_of(main, "--output_dir=run", *TINY, argument)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_flags_without_effect_are_warned_about(main, capsys):
-    refusal(main, "--teacher_lr=1", "--tpu_topology=2x2", "--output_dir=")
+    refusal_of(main, "--teacher_lr=1", "--tpu_topology=2x2", "--output_dir=")
     output, errors = capsys.readouterr()
     assert output == ""
     assert [
@@ -202,7 +177,7 @@ def test_flags_without_effect_are_warned_about(main, capsys):
 def test_a_missing_output_dir_is_named(tmp_path, monkeypatch, main):
     monkeypatch.chdir(tmp_path)
     for stage in ("train", "finetune", "eval", "export"):
-        message = refusal(main, *TINY, f"--task_mode={stage}")
+        message = refusal_of(main, *TINY, f"--task_mode={stage}")
         assert "--output_dir is missing: name the folder" in message
     assert list(tmp_path.iterdir()) == []
 
@@ -211,7 +186,7 @@ def test_an_output_dir_that_is_a_file_is_left_alone(tmp_path, main):
     file = tmp_path / "file"
     file.write_text("mine")
     for path in (file, file / "run"):
-        message = refusal(main, f"--output_dir={path}", *TINY)
+        message = refusal_of(main, f"--output_dir={path}", *TINY)
         assert f"--output_dir={path}: {file} is a file" in message
     assert file.read_text() == "mine"
 
@@ -224,7 +199,7 @@ def test_later_stages_need_a_trained_run(tmp_path, main, stage):
         (absent, "does not exist: train there first"),
         (folder, "holds no checkpoint: train there first"),
     ):
-        message = refusal(
+        message = refusal_of(
             main, *TINY, f"--task_mode={stage}", f"--output_dir={path}"
         )
         assert f"{path} {words}" in message
@@ -236,7 +211,7 @@ def test_later_stages_need_a_trained_run(tmp_path, main, stage):
 def test_changed_settings_of_a_run_are_named(tmp_path, main, stage):
     settings = Config(output_dir=str(tmp_path), uda_data=5).to_json()
     (tmp_path / "hparams.json").write_text(settings)
-    message = refusal(
+    message = refusal_of(
         main,
         f"--output_dir={tmp_path}",
         f"--task_mode={stage}",
@@ -251,7 +226,7 @@ def test_changed_settings_of_a_run_are_named(tmp_path, main, stage):
 def test_settings_that_cannot_be_read_are_named(tmp_path, main):
     (tmp_path / "hparams.json").write_text("{")
     for stage in ("train", "eval"):
-        message = refusal(
+        message = refusal_of(
             main, *TINY, f"--output_dir={tmp_path}", f"--task_mode={stage}"
         )
         assert f"{tmp_path}/hparams.json cannot be read" in message
@@ -262,6 +237,6 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path, main, capsys):
     folder = f"--output_dir={tmp_path}"
     main(folder, *TINY, "--num_train_steps=1")
     (tmp_path / "hparams.json").unlink()
-    message = refusal(main, folder, *TINY, "--method=uda")
+    message = refusal_of(main, folder, *TINY, "--method=uda")
     assert f"{tmp_path}/checkpoints/step-1 is of another model" in message
     assert "Trained" in capsys.readouterr().out

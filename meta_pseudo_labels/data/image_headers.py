@@ -1,0 +1,200 @@
+"""What the first bytes of an image file say, before anything is decoded.
+
+Kind and size are read here in Python, so that a file of a megabyte that
+unpacks to gigabytes is refused and not decoded. The kind is that of the bytes;
+a file's name does not count.
+"""
+
+import dataclasses
+import struct
+
+START_BYTES = 32  # As many tell the kind.
+KINDS = ("JPEG", "PNG", "GIF", "BMP", "WebP")
+
+_GREY_PALETTE = bytes(level for i in range(256) for level in (i, i, i, 0))
+_BGR_MASKS = (0xFF0000, 0xFF00, 0xFF)
+
+
+class ImageError(ValueError):
+    """Bytes that are no image, or none that is read; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What an image is.
+
+    Attributes:
+      kind: one of `KINDS`.
+      height, width: pixels, >= 1.
+      first_frame: where the bytes of the first frame begin and end, in kinds
+        that may have several; None in the others.
+    """
+
+    kind: str
+    height: int
+    width: int
+    first_frame: tuple[int, int] | None = None
+
+    @property
+    def pixels(self):
+        return self.height * self.width
+
+
+def image_kind(start):
+    """The kind of an image, from its first `START_BYTES` bytes.
+
+    Returns:
+      One of `KINDS`.
+
+    Raises:
+      ImageError: where it is none of them.
+    """
+    if start.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if start.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if start.startswith(b"BM"):
+        return "BMP"
+    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        return "WebP"
+    if not start:
+        raise ImageError("empty file")
+    raise ImageError(f"not one of {', '.join(KINDS)}")
+
+
+def read_header(data):
+    """Reads the header of an image.
+
+    Args:
+      data: bytes, the whole file.
+
+    Returns:
+      `Header`.
+
+    Raises:
+      ImageError: where the kind is unknown, the header broken, or the image
+        of a sort that TensorFlow would decode wrongly.
+    """
+    kind = image_kind(data[:START_BYTES])
+    readers = dict(JPEG=_jpeg, PNG=_png, GIF=_gif, BMP=_bmp, WebP=_webp)
+    try:
+        header = readers[kind](data)
+    except (struct.error, IndexError) as error:
+        raise ImageError(f"{kind} that ends in its header") from error
+    if header.height < 1 or header.width < 1:
+        raise ImageError(f"{kind} of {header.width} x {header.height} pixels")
+    return header
+
+
+def _jpeg(data):
+    """Walks over the segments to the frame header (ITU T.81, annex B).
+
+    It passes over stray bytes between segments just as libjpeg does, so that
+    both find the same frame header.
+    """
+    place = 2
+    while True:
+        place = data.find(b"\xff", place)
+        if place < 0:
+            raise ImageError("JPEG without a frame header")
+        marker = data[place + 1]
+        if marker == 0xFF:  # Filling.
+            place += 1
+        elif marker in (0xD9, 0xDA):  # The end, or pixels.
+            raise ImageError("JPEG without a frame header")
+        elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # Markers alone.
+            place += 2
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            return Header("JPEG", height, width)
+        else:
+            (length,) = struct.unpack_from(">H", data, place + 2)
+            place += 2 + max(length, 2)
+
+
+def _png(data):
+    if data[12:16] != b"IHDR":
+        raise ImageError("PNG without a header")
+    width, height = struct.unpack_from(">II", data, 16)
+    return Header("PNG", height, width)
+
+
+def _gif(data):
+    """Walks over the blocks to the end of the first frame (GIF89a)."""
+    width, height = struct.unpack_from("<HH", data, 6)
+    place = 13 + _color_table(data[10])
+    while data[place] == 0x21:  # Extensions.
+        place = _after_blocks(data, place + 2)
+    if data[place] != 0x2C:
+        raise ImageError("GIF without a frame")
+    frame = struct.unpack_from("<HHHHB", data, place + 1)
+    left, top, frame_width, frame_height, flags = frame
+    # One byte more: the size of a code.
+    end = _after_blocks(data, place + 11 + _color_table(flags))
+    return Header(
+        "GIF",
+        max(height, top + frame_height),
+        max(width, left + frame_width),
+        first_frame=(0, end),
+    )
+
+
+def _color_table(flags):
+    """Bytes of the table of colors that follows, if one does."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _after_blocks(data, place):
+    """Where a row of blocks is over: each begins with its length, last 0."""
+    while data[place]:
+        place += 1 + data[place]
+    return place + 1
+
+
+def _bmp(data):
+    """Refuses what TensorFlow takes for another sort and decodes wrongly."""
+    (pixels,) = struct.unpack_from("<I", data, 10)
+    (size,) = struct.unpack_from("<I", data, 14)
+    if size < 40:
+        raise ImageError("BMP of OS/2, which is not read")
+    width, height = struct.unpack_from("<ii", data, 18)
+    _, bits, compression = struct.unpack_from("<HHI", data, 26)
+    if compression == 3 and bits == 32:
+        plain = struct.unpack_from("<III", data, 54) == _BGR_MASKS
+    else:
+        plain = compression == 0 and bits in (8, 24, 32)
+    if bits == 8:
+        palette = data[14 + size : pixels]
+        plain = plain and palette == _GREY_PALETTE[: len(palette)]
+    if not plain:
+        raise ImageError(
+            "BMP that is compressed or has a palette; only grey, RGB and RGBA "
+            "of 8 bits a channel are read"
+        )
+    return Header("BMP", abs(height), width)
+
+
+def _webp(data):
+    """Walks over the chunks to the first frame (RIFF; RFC 9649)."""
+    place = 12
+    while True:
+        chunk = data[place : place + 4]
+        (length,) = struct.unpack_from("<I", data, place + 4)
+        start, end = place, place + 8 + length + length % 2
+        if chunk == b"ANMF":  # The frame's own chunks follow 16 bytes.
+            place += 8 + 16
+        elif chunk not in (b"VP8 ", b"VP8L"):
+            place = end
+        elif end > len(data) + length % 2:
+            raise ImageError("WebP that ends in its first frame")
+        else:
+            break
+    if chunk == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, start + 14)
+        width, height = width & 0x3FFF, height & 0x3FFF
+    else:
+        (bits,) = struct.unpack_from("<I", data, start + 9)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return Header("WebP", height, width, first_frame=(start, end))

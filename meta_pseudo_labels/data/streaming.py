@@ -1,0 +1,302 @@
+"""tf.data pipelines over records in files, exact and resumable.
+
+The promise and the order are those of pipeline.py: element `step` is a
+function of (seed, step) alone, and each epoch is a true permutation of all
+records, not a window of them. A step reads its records where they lie, so a
+stream that starts late reads nothing of what went before. One source element
+is one step, and all is plain graph: the tf.data service may hand out the steps
+to any number of workers.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels.data import imagenet_views, keyed, views
+from meta_pseudo_labels.data.crops import (
+    center_decoder,
+    crop_batches,
+    skip_reporter,
+)
+from meta_pseudo_labels.data.records import Records
+from meta_pseudo_labels.data.service import through_service
+from meta_pseudo_labels.data.specs import DatasetSpec
+
+DAMAGED = np.iinfo(np.int32).min  # The label of a record of no use.
+_STEPS_AT_ONCE = 2  # One is decoded while the next one begins.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ShardedData:
+    """Images and labels of one semi-supervised problem, in files.
+
+    What `ImageData` is for arrays; the pipelines take either.
+
+    Attributes:
+      spec: the facts; image_size is what images are cropped and resized to.
+      labeled_images, unlabeled_images, test_images: `Records`; the last two
+        may be empty. Their labels stand in the records.
+      skip_counter: [] int64 variable, which counts damaged records whenever
+        they are met in training; None for no count.
+      skipped, label_subset, seed: see `ImageData`; none is skipped beforehand.
+
+    Raises:
+      ValueError: if there is no labeled record.
+    """
+
+    spec: DatasetSpec
+    labeled_images: Records
+    unlabeled_images: Records
+    test_images: Records
+    skip_counter: tf.Variable | None = None
+    skipped: tuple[str, ...] = ()
+    label_subset: str | None = None
+    seed: int | None = None
+
+    def __post_init__(self):
+        if len(self.labeled_images) == 0:
+            raise ValueError(
+                "labeled_images is empty; give at least one labeled record."
+            )
+
+    @property
+    def labeled_indices(self):
+        """[N] int64: the first records of their source, see `ImageData`."""
+        return np.arange(len(self.labeled_images))
+
+    @property
+    def test_labels(self):
+        """None: they stand in the records."""
+
+
+def training_dataset(
+    data,
+    *,
+    batch_size,
+    unlabeled_ratio,
+    magnitude,
+    seed,
+    policy="release",
+    augment_labeled=False,
+    start_step=0,
+    service=None,
+):
+    """The endless stream of training batches.
+
+    Args:
+      data: `ShardedData`.
+      batch_size, unlabeled_ratio, magnitude, policy, augment_labeled, seed,
+        start_step, service: see `pipeline.training_dataset`, which checks them.
+
+    Returns:
+      tf.data.Dataset of dicts, see `pipeline.training_dataset`; the views are
+      those of `imagenet_views`.
+    """
+    labeled = _labeled_batches(
+        data,
+        batch_size=batch_size,
+        seed=seed,
+        stream=keyed.LABELED,
+        strong_view=imagenet_views.labeled_strong_view(
+            data.spec, magnitude=magnitude, policy=policy
+        )
+        if augment_labeled
+        else None,
+    )
+    parts, sources = [labeled], [data.labeled_images]
+    if unlabeled_ratio:
+        unlabeled = _unlabeled_batches(
+            data,
+            batch_size=batch_size * unlabeled_ratio,
+            seed=seed,
+            strong_view=imagenet_views.strong_view(
+                data.spec, magnitude=magnitude, policy=policy
+            ),
+        )
+        parts, sources = [labeled, unlabeled], [*sources, data.unlabeled_images]
+    steps = _steps(parts, start_step, service)
+    batches = _report(steps, sources, data.skip_counter)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def finetuning_dataset(data, *, batch_size, seed, start_step=0):
+    """The endless stream of labeled batches, weak views only.
+
+    Args: as for `training_dataset`.
+
+    Returns:
+      tf.data.Dataset of ([B, H, W, 3] float32, [B] int32).
+    """
+    labeled = _labeled_batches(
+        data, batch_size=batch_size, seed=seed, stream=keyed.FINETUNING
+    )
+    batches = _steps([labeled], start_step)
+    batches = _report(batches, [data.labeled_images], data.skip_counter)
+    return batches.map(lambda x: (x["labeled"], x["labels"])).prefetch(
+        tf.data.AUTOTUNE
+    )
+
+
+def evaluation_dataset(records, *, spec, batch_size):
+    """All records once, in order: centre crops, normalised.
+
+    Damaged records are left out, and TensorFlow logs each of them; where the
+    records are `strict` it stops there.
+
+    Args:
+      records: `Records`.
+      spec: `DatasetSpec`.
+      batch_size: images per batch; the last batch may be smaller.
+
+    Returns:
+      tf.data.Dataset of ([b, H, W, 3] float32, [b] int32).
+    """
+    read, decode = records.reader(), center_decoder(spec)
+
+    def example(number):
+        found = read(number, decode)
+        if records.strict:
+            return found.get_single_element()
+        return read_or_mark(found)
+
+    def good(batch):
+        kept = batch["label"] != DAMAGED
+        images = tf.boolean_mask(batch["image"], kept)
+        return _normalize(images, spec), tf.boolean_mask(batch["label"], kept)
+
+    dataset = tf.data.Dataset.range(len(records)).map(
+        _plain(example),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    return dataset.batch(batch_size).map(good).prefetch(tf.data.AUTOTUNE)
+
+
+def read_or_mark(found):
+    """The one element of a data set; a blank without label where it fails."""
+    blank = tf.nest.map_structure(
+        lambda spec: tf.zeros(spec.shape, spec.dtype), found.element_spec
+    )
+    blank["label"] += DAMAGED
+    # Marked, not dropped at once: Keras wants to know how many batches there
+    # are.
+    found = found.ignore_errors(log_warning=True)
+    found = found.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
+    return found.get_single_element()
+
+
+def _labeled_batches(data, *, batch_size, seed, stream, strong_view=None):
+    """A function from a step to a data set of one {"labeled", "labels"}.
+
+    Beside these are "number" and "skipped" of `crop_batches`.
+    """
+    crops = crop_batches(
+        data.labeled_images,
+        data.spec,
+        batch_size=batch_size,
+        seed=seed,
+        stream=stream,
+    )
+    weak_view = imagenet_views.weak_view(data.spec)
+
+    def batch(step):
+        def view(crop):
+            key = keyed.key(seed, stream, keyed.WEAK, step)
+            image = weak_view(crop.pop("image"), key)
+            if strong_view:
+                key = keyed.key(seed, stream, keyed.STRONG, step)
+                image = strong_view(image, key)
+            labeled = _normalize(image, data.spec)
+            return crop | {"labeled": labeled, "labels": crop.pop("label")}
+
+        return crops(step).map(view)
+
+    return batch
+
+
+def _unlabeled_batches(data, *, batch_size, seed, strong_view):
+    """A function from a step to a data set of one {"weak", "strong"}.
+
+    Beside these are "number" and "skipped" of `crop_batches`.
+    """
+    stream = keyed.UNLABELED
+    crops = crop_batches(
+        data.unlabeled_images,
+        data.spec,
+        batch_size=batch_size,
+        seed=seed,
+        stream=stream,
+        labeled=False,
+    )
+    weak_view = imagenet_views.weak_view(data.spec)
+
+    def batch(step):
+        def view(crop):
+            del crop["label"]
+            image = crop.pop("image")
+            weak = weak_view(image, keyed.key(seed, stream, keyed.WEAK, step))
+            # Of the crop, not of its weak view, which may be flipped.
+            strong = strong_view(
+                image, keyed.key(seed, stream, keyed.STRONG, step)
+            )
+            return crop | {
+                "weak": _normalize(weak, data.spec),
+                "strong": _normalize(strong, data.spec),
+            }
+
+        return crops(step).map(view)
+
+    return batch
+
+
+def _steps(parts, start_step, service=None):
+    """The data set of tuples of the parts' batches, step by step.
+
+    Args:
+      parts: functions from a step to a data set of one batch.
+      start_step: int.
+      service: address of a tf.data service, or None.
+    """
+
+    def batches(step):
+        return tf.data.Dataset.zip(tuple(part(step) for part in parts))
+
+    if service:
+        return through_service(
+            lambda step: batches(step).get_single_element(),
+            service,
+            start_step=start_step,
+        )
+    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+    return steps.interleave(
+        _plain(batches),
+        cycle_length=_STEPS_AT_ONCE,
+        num_parallel_calls=_STEPS_AT_ONCE,
+        deterministic=True,
+    )
+
+
+def _report(batches, sources, counter):
+    """Merges tuples of batches; names and counts what was skipped."""
+    reporters = [skip_reporter(records, counter) for records in sources]
+
+    def report(*parts):
+        reports = [
+            reporter(part.pop("number"), part.pop("skipped"))
+            for reporter, part in zip(reporters, parts, strict=True)
+        ]
+        merged = {key: x for part in parts for key, x in part.items()}
+        with tf.control_dependencies(reports):
+            return tf.nest.map_structure(tf.identity, merged)
+
+    return batches.map(_plain(report))
+
+
+def _plain(function):
+    """Nothing here needs AutoGraph, which makes tracing much slower."""
+    return tf.autograph.experimental.do_not_convert(function)
+
+
+def _normalize(images, spec):
+    return views.normalize(images, mean=spec.mean, std=spec.std)

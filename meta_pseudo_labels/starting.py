@@ -1,0 +1,71 @@
+"""Where training starts: afresh, from the run's checkpoint, or another's."""
+
+import os
+
+from absl import logging
+
+from meta_pseudo_labels.checkpointing import (
+    checkpoint_manager,
+    find_checkpoint,
+    is_own_checkpoint,
+    restore,
+    restore_latest,
+)
+from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.reference.variables import load_release_variables
+
+
+def restore_start(learner, config, *, fresh):
+    """Restores the run's latest checkpoint, or loads a given one.
+
+    Args:
+      learner: a compiled `Learner` with its first weights.
+      config: `Config` of the run.
+      fresh: whether what output_dir holds is not to be gone on with.
+
+    Returns:
+      The step to go on from.
+
+    Raises:
+      CheckpointError: where a checkpoint cannot be read or does not fit.
+      ConfigError: where the given one would be deleted by the reset.
+    """
+    path = config.load_checkpoint
+    manager = checkpoint_manager(learner, config.output_dir)
+    if not fresh and restore_latest(manager) is not None:
+        return int(learner.step)
+    if fresh:
+        _warn_of_reset(manager, config)
+    restart = config.load_checkpoint_and_restart_global_step
+    if path and is_own_checkpoint(find_checkpoint(path)):
+        restore(learner, path, restart=restart)
+    elif path:
+        report = load_release_variables(
+            learner, path, restart_global_step=restart
+        )
+        logging.warning("%s: %s", path, report)
+    return int(learner.step)
+
+
+def _warn_of_reset(manager, config):
+    """Names the run that goes; refuses to delete what is to be loaded."""
+    folder, path = config.output_dir, config.load_checkpoint
+    if manager.latest_checkpoint:
+        logging.warning(
+            "--reset_output_dir deletes the run in %s, with %s. To go on with "
+            "a run say --noreset_output_dir.",
+            folder,
+            os.path.basename(manager.latest_checkpoint),
+        )
+    if path and _is_inside(path, folder):
+        raise ConfigError(
+            f"--load_checkpoint={path} is in the folder that "
+            "--reset_output_dir would empty: name another --output_dir, or "
+            "say --noreset_output_dir."
+        )
+
+
+def _is_inside(path, folder):
+    """Whether a path leads into a folder."""
+    path, folder = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([path, folder]) == folder

@@ -1,0 +1,214 @@
+import os
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import logging
+
+from meta_pseudo_labels import data
+from tests.tiny_folders import load, shades, write_folders
+
+
+@pytest.fixture
+def folders(tmp_path):
+    write_folders(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """The lines that are logged."""
+    lines = []
+    monkeypatch.setattr(
+        logging, "warning", lambda text, *values: lines.append(text % values)
+    )
+    return lines
+
+
+def test_classes_are_the_sorted_folders(folders, logged):
+    got = load(folders)
+    assert shades(got.labeled_images) == [0, 1, 10, 11, 20, 21]
+    assert got.labeled_labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert got.labeled_indices.tolist() == [*range(6)]
+    assert got.spec.class_names == ("ant", "bee", "cow")
+    assert (got.spec.name, got.spec.num_classes) == ("folders", 3)
+    assert got.skipped == ()
+    # "a/b/c.png" < "a/z.png" < "b.png" < "c.dat": kinds are told by bytes.
+    assert shades(got.unlabeled_images) == [202, 201, 200, 203]
+
+
+def test_a_class_may_be_missing_in_the_test(folders, logged):
+    got = load(folders)
+    assert shades(got.test_images) == [100, 102]
+    assert got.test_labels.tolist() == [0, 2]
+    assert len(logged) == 1
+    assert "eval has no folder for 1 of 3 classes: bee." in logged[0]
+
+
+def test_order_does_not_depend_on_the_file_system(folders, monkeypatch):
+    want = load(folders)
+    scan = os.scandir
+
+    class Reversed:
+        def __init__(self, folder):
+            self.entries = sorted(scan(folder), key=lambda e: e.name)[::-1]
+
+        def __enter__(self):
+            return iter(self.entries)
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr(os, "scandir", Reversed)
+    got = load(folders)
+    assert shades(got.labeled_images) == shades(want.labeled_images)
+    assert shades(got.unlabeled_images) == shades(want.unlabeled_images)
+
+
+def test_images_that_lose_their_label_are_unlabeled(folders):
+    got = load(folders, num_labeled=3)
+    assert got.labeled_labels.tolist() == [0, 1, 2]
+    assert shades(got.labeled_images) == [
+        [0, 1, 10, 11, 20, 21][place] for place in got.labeled_indices
+    ]
+    others = {0, 1, 10, 11, 20, 21} - set(shades(got.labeled_images))
+    assert shades(got.unlabeled_images) == [202, 201, 200, 203, *sorted(others)]
+
+
+def test_the_labeled_folder_is_enough(folders):
+    got = load(folders, unlabeled_dir=None, eval_dir=None, num_labeled=3)
+    assert len(got.labeled_images) == len(got.unlabeled_images) == 3
+    assert got.test_images.shape == (0, 8, 8, 3)
+    whole = load(folders, unlabeled_dir=None, eval_dir=None)
+    assert whole.unlabeled_images.shape == (0, 8, 8, 3)
+
+
+def test_mean_and_deviation_are_those_of_the_training_images(folders):
+    for num_labeled in (None, 3):
+        spec = load(folders, num_labeled=num_labeled).spec
+        levels = np.array([0, 1, 10, 11, 20, 21, 200, 201, 202, 203]) / 255
+        np.testing.assert_allclose(spec.mean, [levels.mean()] * 3)
+        np.testing.assert_allclose(spec.std, [levels.std()] * 3)
+
+
+def test_images_are_scaled_and_cropped(folders):
+    wide = np.zeros([10, 30, 3], np.uint8)
+    wide[:, 10:20] = 255  # The central square.
+    path = folders / "labeled" / "ant" / "0.png"
+    path.write_bytes(tf.io.encode_png(wide).numpy())
+    got = load(folders, image_size=5)
+    assert got.labeled_images.shape == (6, 5, 5, 3)
+    assert got.labeled_images[0].min() == 255
+    assert got.spec.image_size == 5
+
+
+def test_flip_is_a_setting(folders):
+    assert load(folders).spec.flip
+    assert not load(folders, flip=False).spec.flip
+
+
+def remove(*names):
+    return lambda folders: [shutil.rmtree(folders / name) for name in names]
+
+
+def empty(name):
+    def change(folders):
+        shutil.rmtree(folders / name)
+        (folders / name).mkdir()
+
+    return change
+
+
+def add(name):
+    return lambda folders: (
+        (folders / name).parent.mkdir(exist_ok=True),
+        (folders / name).write_bytes(b"no image"),
+    )
+
+
+def spoil(name):
+    def change(folders):
+        for path in (folders / name).rglob("*.*"):
+            path.write_bytes(b"no image")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (remove("labeled"), "labeled cannot be read: No such file or dir"),
+        (remove("unlabeled"), "unlabeled cannot be read: No such file"),
+        (remove("eval"), "eval cannot be read: No such file"),
+        (empty("labeled"), "labeled holds no folders; make one per class"),
+        (empty("eval"), "eval holds no folders"),
+        (empty("unlabeled"), "unlabeled holds no usable image"),
+        (empty("eval/ant"), None),
+        (empty("labeled/bee"), "leaves no labeled image of bee;"),
+        (spoil("labeled/bee"), "leaves no labeled image of bee;"),
+        (spoil("labeled"), "labeled holds no usable image"),
+        (spoil("unlabeled"), "unlabeled holds no usable image"),
+        (spoil("eval"), "eval holds no usable image"),
+        (add("labeled/a.txt"), "holds files beside .* 'a.txt' first of 1"),
+        (add("eval/a.txt"), "eval holds files beside its class folders"),
+        (add("eval/dog/1.png"), "has the class 'dog', .* ant, bee, cow"),
+    ],
+)
+def test_folders_that_are_laid_out_otherwise(folders, logged, change, message):
+    change(folders)
+    if message is None:
+        assert load(folders).test_labels.tolist() == [2]
+        return
+    with pytest.raises(ValueError, match=message):
+        load(folders)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(image_size=None), "image_size is None; images of .* may differ"),
+        (dict(image_size=0), "image_size is 0"),
+        (dict(labeled_dir=None), "labeled_dir is None; name the folder"),
+        (dict(num_labeled=9), "rarest class has 2; give at most 6"),
+        (
+            dict(num_labeled=2, label_subset="first"),
+            "label_subset 'first' leaves no labeled image of bee, cow;",
+        ),
+    ],
+)
+def test_settings_that_cannot_be(folders, settings, message):
+    with pytest.raises(ValueError, match=message):
+        load(folders, **settings)
+
+
+def test_memory_that_cannot_be_had(folders):
+    with pytest.raises(ValueError, match="6 images of .* GB .* make it small"):
+        load(folders, image_size=2_000_000)
+
+
+def test_folders_for_another_data_set_are_refused(folders):
+    with pytest.raises(ValueError, match="eval_dir is given, but .* 'digits'"):
+        data.load("digits", num_labeled=40, seed=0, eval_dir=folders / "eval")
+
+
+def test_folders_of_real_images(data_dir, tmp_path):
+    with tarfile.open(data_dir / "imagefolder.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    root = tmp_path / "imagefolder"
+    got = load(root, eval_dir=root / "test", image_size=32)
+    assert np.bincount(got.labeled_labels).tolist() == [20] * 10
+    assert np.bincount(got.test_labels).tolist() == [30] * 10
+    assert got.unlabeled_images.shape == (600, 32, 32, 3)
+    first = sorted((root / "unlabeled").iterdir())[0].read_bytes()
+    want = tf.io.decode_jpeg(first, dct_method="INTEGER_ACCURATE").numpy()
+    np.testing.assert_array_equal(got.unlabeled_images[0], want)
+    batch = next(
+        iter(
+            data.training_dataset(
+                got, batch_size=4, unlabeled_ratio=2, magnitude=5, seed=0
+            )
+        )
+    )
+    assert batch["strong"].shape == (8, 32, 32, 3)

@@ -1,0 +1,174 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from meta_pseudo_labels import data, inspection
+
+
+def arrays(labels=(0, 0, 1), *, num_classes=3, unlabeled=2, size=8):
+    """Labeled images of level 51, unlabeled ones of 153, two test images."""
+    labels = np.array(labels, np.int32)
+
+    def images(count, level):
+        return np.full([count, size, size, 3], level, np.uint8)
+
+    return data.from_arrays(
+        images(len(labels), 51),
+        labels,
+        images(unlabeled, 153),
+        test_images=images(2, 0),
+        test_labels=np.array([1, 1], np.int32),
+        num_classes=num_classes,
+        mean=(0.1, 0.2, 0.3),
+        class_names=[f"class {label}" for label in range(num_classes)],
+    )
+
+
+def test_counts_classes_and_shape_by_hand():
+    summary = inspection.inspect(arrays())
+    assert summary["counts"] == {"labeled": 3, "unlabeled": 2, "test": 2}
+    assert summary["image_shape"] == [8, 8, 3]
+    assert summary["classes"] == [
+        {"label": 0, "name": "class 0", "labeled": 2, "test": 0},
+        {"label": 1, "name": "class 1", "labeled": 1, "test": 2},
+        {"label": 2, "name": "class 2", "labeled": 0, "test": 0},
+    ]
+
+
+def test_statistics_are_those_of_labeled_and_unlabeled_pixels():
+    summary = inspection.inspect(arrays())
+    # Three images of 0.2 and two of 0.6; the black test images do not count.
+    np.testing.assert_allclose(summary["mean"], [0.36] * 3)
+    np.testing.assert_allclose(summary["std"], [0.4 * 0.24**0.5] * 3)
+    assert summary["normalized_with"]["mean"] == [0.1, 0.2, 0.3]
+
+
+def test_summary_is_json():
+    summary = inspection.inspect(arrays())
+    assert json.loads(json.dumps(summary)) == summary
+
+
+def test_digits_are_what_their_table_says():
+    summary = inspection.inspect(data.load("digits", num_labeled=40, seed=0))
+    assert summary["counts"]["labeled"] == 40
+    assert {row["labeled"] for row in summary["classes"]} == {4}
+    used = summary["normalized_with"]
+    np.testing.assert_allclose(summary["mean"], used["mean"], atol=1e-4)
+    np.testing.assert_allclose(summary["std"], used["std"], atol=1e-4)
+
+
+def text(**changes):
+    return inspection.as_text(inspection.inspect(arrays()) | changes)
+
+
+def test_text_shows_each_class_with_a_bar():
+    lines = text().splitlines()
+    assert lines[0] == "arrays: 3 classes, images of 8 x 8 pixels"
+    assert lines[1] == "images: 3 labeled, 2 unlabeled, 2 test"
+    assert lines[5].split() == ["0", "class", "0", "2", "0", "#" * 20]
+    assert lines[6].split() == ["1", "class", "1", "1", "2", "#" * 10]
+    assert lines[7].split() == ["2", "class", "2", "0", "0"]
+
+
+def test_text_shows_measured_and_used_statistics():
+    (red,) = [line for line in text().splitlines() if line.startswith("red")]
+    assert red.split() == ["red", "0.3600", "0.1000", "0.1960", "0.5000"]
+
+
+def test_text_names_classes_without_images():
+    lines = text().splitlines()
+    after = lines.index("labeled images of a class: 0 to 2")
+    assert lines[after + 1].strip() == "none of: 2"
+    after = lines.index("test images of a class: 0 to 2")
+    assert lines[after + 1].strip() == "none of: 0, 2"
+
+
+def test_text_of_many_classes_is_short():
+    summary = inspection.inspect(arrays([0] * 3, num_classes=1_000))
+    got = inspection.as_text(summary)
+    assert "... and 970 more classes" in got
+    assert "none of: 1, 2, 3, 4, 5 and 994 more" in got
+    assert len(got.splitlines()) < 60
+
+
+def test_text_says_what_was_skipped():
+    assert "no file was skipped" in text()
+    assert "1 file was skipped: a.jpg" in text(skipped=["a.jpg"])
+    names = [f"{number}.jpg" for number in range(1_007)]
+    got = text(skipped=names)
+    assert "1,007 files were skipped: 0.jpg, 1.jpg" in got
+    assert got.endswith("4.jpg and 1,002 more")
+
+
+def test_classes_take_turns_on_the_sheet():
+    labels = [5, 5, 5, 2, 2, 9]
+    for count, want in (
+        (1, [2]),
+        (3, [2, 5, 9]),
+        (4, [2, 2, 5, 9]),
+        (5, [2, 2, 5, 5, 9]),
+        (9, [2, 2, 5, 5, 5, 9]),
+    ):
+        places = inspection._by_class(labels, count)
+        assert np.take(labels, places).tolist() == want
+    # The first ones of each class.
+    assert inspection._by_class(labels, 3).tolist() == [3, 0, 5]
+
+
+def draw(path, seed=0, **settings):
+    digits = data.load("digits", num_labeled=40, seed=0)
+    inspection.draw_views(digits, path, magnitude=10, seed=seed, **settings)
+    return imread(path)
+
+
+def test_sheet_is_the_same_for_the_same_seed(tmp_path):
+    one, again, other = (
+        draw(tmp_path / "views.png", seed) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert one.shape == other.shape and np.any(one != other)
+
+
+def test_sheet_shows_what_training_reads(tmp_path, monkeypatch):
+    """Weak and strong views go to the sheet, in rows of their own."""
+    drawn = {}
+    monkeypatch.setattr(
+        inspection.reports,
+        "view_sheet",
+        lambda path, **views: drawn.update(views),
+    )
+    digits = data.load("digits", num_labeled=40, seed=0)
+    inspection.draw_views(
+        digits, tmp_path / "x.png", magnitude=10, seed=0, columns=20
+    )
+    assert drawn["titles"] == [str(label // 2) for label in range(20)]
+    assert all(len(views) == 20 for views in drawn.values())
+    known = {image.tobytes() for image in digits.labeled_images}
+    assert all(image.tobytes() in known for image in drawn["original"])
+
+    def change(name):
+        difference = drawn[name] != drawn["original"]
+        return np.mean(np.any(difference, axis=(1, 2, 3)))
+
+    assert change("weak") > 0.5 and change("strong") > 0.5
+    assert np.any(drawn["weak"] != drawn["strong"])
+
+
+def test_sheet_of_one_image(tmp_path):
+    assert draw(tmp_path / "views.png", columns=1).shape[0] > 100
+
+
+@pytest.mark.parametrize("columns", [0, 21])
+def test_sheet_refuses_too_many_columns(tmp_path, columns):
+    with pytest.raises(ValueError, match=f"columns is {columns}"):
+        draw(tmp_path / "views.png", columns=columns)
+
+
+def test_inspection_does_without_matplotlib(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "3 classes" in text()
+    with pytest.raises(ImportError, match="figures"):
+        draw(tmp_path / "views.png")
