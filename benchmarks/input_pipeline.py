@@ -11,6 +11,8 @@ Images per second, on random images, of
     keras_cv, keras   their RandAugment layers, on batches
     torchvision       its RandAugment in a DataLoader, a worker per core;
                       left out unless torch and torchvision are installed
+    imagenet          labeled images of ImageNet's size, from JPEG records
+    bare_decode_and_crop   the least that such a path must do
 
 all in tf.data's parallel map, but the last. Ratios are strong_view's speed over
 a peer's, although a peer's layer is only the first part of such a view. As in
@@ -29,8 +31,11 @@ import pathlib
 import keras
 import numpy as np
 from input_costs import memory_of_own_process, peak_memory, waiting_for_input
+from input_imagenet import BARE
+from input_imagenet import OURS as IMAGENET
 from input_variants import OURS, PEERS, build_variants, peer_versions
-from step_time import machine_facts, positive
+from machine import machine_facts
+from step_time import positive
 
 BARS = {"keras_cv": 2.0, "keras": 4.0}  # Ratios not to fall below.
 MAX_WAITING_SHARE, MAX_PIPELINE_GIB = 0.02, 1.0
@@ -126,6 +131,7 @@ def summarize(rates):
             name: np.quantile(values, [0.25, 0.75]).tolist()
             for name, values in ratios.items()
         },
+        "imagenet_over_bare": float(np.median(rates[IMAGENET] / rates[BARE])),
     }
 
 
@@ -133,14 +139,15 @@ def print_table(report):
     machine, memory = report["machine"], report["memory"]
     waiting = report["waiting"]
     print(f"{machine['cpu']}, {machine['cores']} cores")
-    print(f"{'':18}{'images/s':>10}{'ratio':>8}  quartiles      bar")
+    print(f"{'':22}{'images/s':>10}{'ratio':>8}  quartiles      bar")
     for name, rate in report["images_per_second"].items():
-        line = f"{name:18}{rate:10,.0f}"
+        line = f"{name:22}{rate:10,.0f}"
         if report["ratio"].get(name):
             low, high = report["ratio_quartiles"][name]
             line += f"{report['ratio'][name]:8.2f}  {low:.2f} to {high:.2f}"
             line += f"{BARS[name]:8.1f}" if name in BARS else ""
         print(line)
+    print(f"imagenet over bare: {report['imagenet_over_bare']:.2f}")
     for note in report["notes"]:
         print(note)
     print(

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from input_data import MAGNITUDE, SPEC, random_images, training_batches
+from input_imagenet import imagenet_variants
 
 from meta_pseudo_labels.data import views
 
@@ -53,7 +54,7 @@ def build_variants(settings):
         variants["torchvision"] = torchvision_rate(settings)
     except ImportError as error:
         notes.append(f"torchvision left out: {error}")
-    return variants, notes
+    return variants | imagenet_variants(images_per_second), notes
 
 
 def keras_cv_layer():

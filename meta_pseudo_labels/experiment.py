@@ -164,6 +164,7 @@ class Experiment:
     def finetune(self):
         """Finetunes the student of the latest checkpoint on the labels."""
         config, learner = self.config, self.trained_learner()
+        check_choice_of_labels(config, self.data)
         student = build_model(config, self.data.spec, role="student")
         student.set_weights(learner.finished_student().get_weights())
         save_settings(config)

@@ -50,8 +50,16 @@ def test_the_estimator_in_the_docs_works():
     assert all(np.isfinite(value) for value in logs.values())
 
 
+DOCS = (
+    "docs/data.md",
+    "docs/data_service.md",
+    "docs/feedback.md",
+    "docs/fidelity.md",
+)
+
+
 def test_files_that_the_readme_names_exist():
-    for name in ("README.md", "docs/feedback.md"):
+    for name in ("README.md", *DOCS):
         folder = (ROOT / name).parent
         for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text()):
             assert (folder / link).exists(), f"{name} links to {link}"

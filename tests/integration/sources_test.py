@@ -73,6 +73,42 @@ def test_a_choice_of_labels_can_be_repeated(main, photos, tmp_path):
     assert again[0] != first[0]  # But all else has the other seed.
 
 
+def test_a_choice_of_other_images_is_refused(main, photos, tmp_path):
+    _, arguments = photos
+    path = tmp_path / "labeled.json"
+    for source, numbers, words in (
+        ("digits", [3], "names images of 'digits', not of 'folders'"),
+        ("folders", [3, 200], "names image 200, which is none of the 200"),
+    ):
+        path.write_text(json.dumps({"source": source, "indices": numbers}))
+        message = refusal_of(
+            main,
+            f"--output_dir={tmp_path}/run",
+            *TINY,
+            *arguments,
+            f"--label_subset={path}",
+        )
+        assert words in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_look_at_folders(main, photos, tmp_path, capsys):
+    _, arguments = photos
+    main(
+        "--task_mode=inspect",
+        f"--output_dir={tmp_path}",
+        *arguments,
+        "--num_labeled=30",
+    )
+    assert "30 labeled, 770 unlabeled, 300 test" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "data.json").read_text())
+    assert [row["labeled"] for row in facts["classes"]] == [3] * 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "data.json",
+        "views.png",
+    ]
+
+
 def test_a_run_whose_data_changed_does_not_go_on(main, photos, tmp_path):
     _, arguments = photos
     trained(main, tmp_path, *arguments, "--num_labeled=30")
@@ -144,6 +180,10 @@ def test_cifar10_in_the_releases_files(main, tmp_path):
         "--num_labeled=40",
     )
     assert np.bincount(choice["labels"]).tolist() == [4] * 10
+    main("--task_mode=eval", f"--output_dir={tmp_path}/run")
+    accuracies = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert set(accuracies) >= {"student", "teacher"}
+    assert all(0 <= share <= 1 for share in accuracies.values())
 
 
 def test_imagenet_in_the_releases_files(main, data_dir, tmp_path, capsys):
