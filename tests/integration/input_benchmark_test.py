@@ -25,7 +25,13 @@ def test_input_pipeline(tmp_path):
     assert result.returncode == 0, result.stderr[-2000:]
     report = json.loads(path.read_text())
     rates, ratio = report["images_per_second"], report["ratio"]
-    ours = {"strong_view", "rand_augment", "training_batches"}
+    ours = {
+        "strong_view",
+        "rand_augment",
+        "training_batches",
+        "imagenet",
+        "bare_decode_and_crop",
+    }
     peers = {"keras_cv", "keras", "torchvision"}
     assert ours | {"keras"} <= rates.keys() <= ours | peers
     assert all(rate > 0 for rate in rates.values())
@@ -34,6 +40,7 @@ def test_input_pipeline(tmp_path):
     # Each peer is there or said to be absent.
     notes = " ".join(report["notes"])
     assert all(name in rates or name in notes for name in peers)
+    assert report["imagenet_over_bare"] > 0
     assert 0 < report["waiting"]["share"] < 1
     assert 0 < report["memory"]["pipeline_gib"] < report["memory"]["peak_gib"]
     for line in ("waiting for input:", "peak memory:"):
