@@ -7,6 +7,8 @@ from meta_pseudo_labels.optimizers import OPTIMIZERS
 from meta_pseudo_labels.schedules import DECAYS
 from meta_pseudo_labels.settings import setting
 
+TEACHER_LOSSES = ("uda", "supervised", "rand_augment")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
@@ -74,13 +76,37 @@ class Training:
         "release, whose gradient is zero.",
         choices=tuple(ESTIMATORS),
     )
+    mpl_feedback_weight: float = setting(
+        1.0, "Weight of the feedback in the teacher's loss.", low=0
+    )
     mpl_pseudo_labels: str | None = setting(
         None,
         "Kind of pseudo labels; by default what the estimator works with.",
         choices=(None, *PSEUDO_LABELS),
     )
+    mpl_label_temp: float = setting(
+        1.0,
+        "Temperature of the teacher's logits where they become pseudo labels; "
+        "below 1 sharpens.",
+        low=1e-6,
+    )
+    mpl_teacher_loss: str = setting(
+        "uda",
+        "What the teacher learns from beside the feedback: uda, labels and "
+        "consistency; supervised, labels alone; rand_augment, strong views of "
+        "the labeled images (on which the student is judged then too).",
+        choices=TEACHER_LOSSES,
+    )
     mpl_baseline_decay: float = setting(
-        0.99, "Decay of the feedback's moving average.", low=0, high=1
+        0.99,
+        "Decay of the feedback's moving average; 1 keeps its first value.",
+        low=0,
+        high=1,
+    )
+    mpl_baseline_start: float = setting(
+        0.0,
+        "First value of the feedback's moving average: a change of the "
+        "student's labeled loss, in nats.",
     )
     mpl_update_teacher_moments: bool = setting(
         True,

@@ -8,41 +8,13 @@ that the student has learned from them. All have one signature,
 and return a scalar whose gradient with respect to the teacher is the feedback.
 """
 
-import dataclasses
-from collections.abc import Callable
-
 import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.learners.checks import check_range
-from meta_pseudo_labels.losses import mean_cross_entropy
+from meta_pseudo_labels.losses import mean_cross_entropy, soft_cross_entropy
 
 PSEUDO_LABELS = ("soft", "hard", "sampled")
-
-
-@dataclasses.dataclass(frozen=True)
-class StudentStep:
-    """What the student's step leaves for an estimator to use.
-
-    Attributes:
-      pseudo_labels: what the student trained on, [unlabeled, classes].
-      learning_rate: of the student's update, scalar.
-      labeled_loss_old: cross-entropy on the labeled batch before the update,
-        scalar, nats, no label smoothing.
-      labeled_loss_new: the same after the update.
-      dot_product: new - old less its moving average, scalar, nats; positive
-        where the pseudo labels made the student worse. The release logs it
-        under this name.
-      label_gradient: computes d(new labeled loss) / d(pseudo labels),
-        [unlabeled, classes], through the student's whole update.
-    """
-
-    pseudo_labels: tf.Tensor
-    learning_rate: tf.Tensor
-    labeled_loss_old: tf.Tensor
-    labeled_loss_new: tf.Tensor
-    dot_product: tf.Tensor
-    label_gradient: Callable[[], tf.Tensor]
 
 
 def exact(student_step, teacher_logits):
@@ -62,15 +34,49 @@ def reinforce(student_step, teacher_logits):
     labels, with h = old - new less a moving average: labels that helped gain
     probability. The mean over the batch, rather than the sum, is the paper's;
     it scales the unbiased gradient by 1 / (number of unlabeled images).
-
-    While the student waits at rate 0 its labels have done nothing, and h would
-    be batch norm's noise alone; so it counts as 0 then.
     """
-    moved = tf.cast(student_step.learning_rate > 0, teacher_logits.dtype)
-    advantage = tf.stop_gradient(-student_step.dot_product * moved)
-    return advantage * mean_cross_entropy(
-        student_step.pseudo_labels, teacher_logits
+    return _reinforced(student_step, teacher_logits, student_step.dot_product)
+
+
+def reinforce_dot_product(student_step, teacher_logits):
+    """REINFORCE with h from both gradients (paper, algorithm 1).
+
+    h is the product of the student's gradient on the pseudo labels and its
+    gradient on the labels at the new weights, which is old - new to first order
+    and free of what batch norm adds to that difference.
+    """
+    change = student_step.center(student_step.first_order_change())
+    return _reinforced(student_step, teacher_logits, change)
+
+
+def reinforce_cosine(student_step, teacher_logits):
+    """REINFORCE with h the cosine of both gradients (paper).
+
+    In [-1, 1] whatever the learning rate and the size of the gradients.
+    """
+    step, new = (_flatten(part) for part in student_step.gradients())
+    norms = tf.norm(step) * tf.norm(new)
+    cosine = tf.math.divide_no_nan(tf.tensordot(step, new, 1), norms)
+    change = student_step.center(-cosine)
+    return _reinforced(student_step, teacher_logits, change)
+
+
+def reinforce_per_example(student_step, teacher_logits):
+    """REINFORCE with an h_i for each unlabeled image, from its label alone.
+
+    h_i is how much of the first-order gain is owed to the label of image i;
+    summed up they are the gain of `reinforce_dot_product`. The cross-entropies
+    are summed too, so this is the unbiased gradient (to first order), with far
+    less variance than one h for all.
+    """
+    changes = tf.reduce_sum(
+        student_step.pseudo_labels * student_step.label_gradient(), axis=-1
     )
+    gains = -tf.stop_gradient(student_step.center(changes))
+    losses = soft_cross_entropy(
+        targets=student_step.pseudo_labels, logits=teacher_logits
+    )
+    return tf.reduce_sum(gains * _moved(student_step, losses.dtype) * losses)
 
 
 def release(student_step, teacher_logits):
@@ -90,19 +96,52 @@ def off(student_step, teacher_logits):
     return tf.zeros([], teacher_logits.dtype)
 
 
+def _reinforced(student_step, teacher_logits, change):
+    """-change times the mean cross-entropy of the labels that were used."""
+    gain = -tf.stop_gradient(change)
+    return (
+        gain
+        * _moved(student_step, teacher_logits.dtype)
+        * mean_cross_entropy(student_step.pseudo_labels, teacher_logits)
+    )
+
+
+def _moved(student_step, dtype):
+    """1, or 0 while the student waits at rate 0.
+
+    Its labels have done nothing then, and h would be batch norm's noise alone.
+    """
+    return tf.cast(student_step.learning_rate > 0, dtype)
+
+
+def _flatten(gradients):
+    return tf.concat([tf.reshape(g, [-1]) for g in gradients], axis=0)
+
+
 ESTIMATORS = {
     "exact": exact,
     "reinforce": reinforce,
+    "reinforce_dot_product": reinforce_dot_product,
+    "reinforce_cosine": reinforce_cosine,
+    "reinforce_per_example": reinforce_per_example,
     "release": release,
     "off": off,
 }
 
+# Those that ask how the student's new weights depend on its gradient, which is
+# known for some optimizers (optimizers/pullback.py).
+DIFFERENTIATING = (exact, reinforce_dot_product, reinforce_per_example)
+
 # The kinds of pseudo labels with which an estimator makes sense; the first is
 # its default. `exact` needs labels that have a gradient, `reinforce` labels
 # that are draws (or an argmax taken for one), `release` has soft ones.
+_DRAWN = ("sampled", "hard")
 _KINDS = {
     exact: ("soft",),
-    reinforce: ("sampled", "hard"),
+    reinforce: _DRAWN,
+    reinforce_dot_product: _DRAWN,
+    reinforce_cosine: _DRAWN,
+    reinforce_per_example: _DRAWN,
     release: ("soft",),
 }
 
@@ -163,28 +202,34 @@ class Baseline(keras.layers.Layer):
     """The moving average of the change in labeled loss (quirk 8).
 
     Args:
-      decay: of the average, in [0, 1]; the release's is 0.99.
+      decay: of the average, in [0, 1]; the release's is 0.99. 1 keeps the first
+        value for ever.
+      start: its first value, in nats. The release draws it from U(-1.73, 1.73).
       dtype: float type of the average.
+      name: of the layer.
 
     Raises:
       ValueError: where decay is outside [0, 1].
     """
 
-    def __init__(self, *, decay=0.99, dtype="float32"):
+    def __init__(self, *, decay=0.99, start=0.0, dtype="float32", name=None):
         check_range("baseline_decay", decay, low=0, high=1)
-        super().__init__(name="feedback_baseline", dtype=dtype)
+        super().__init__(name=name, dtype=dtype)
         self.decay = decay
-        # The release starts at a random value, from U(-1.73, 1.73).
+        self.start = start
         self.average = self.add_weight(
             name="moving_dot_product",
             shape=(),
             dtype=dtype,
-            initializer="zeros",
+            initializer=keras.initializers.Constant(start),
             trainable=False,
         )
         self.built = True
 
     def center(self, change):
-        """Moves the average towards `change`, then subtracts it."""
-        self.average.assign_sub((1.0 - self.decay) * (self.average - change))
+        """Moves the average towards the mean of `change`, then subtracts it."""
+        change_mean = tf.reduce_mean(change)
+        self.average.assign_sub(
+            (1.0 - self.decay) * (self.average - change_mean)
+        )
         return change - self.average

@@ -1,5 +1,8 @@
 """Meta Pseudo Labels: a teacher that learns from how its student fares."""
 
+import functools
+import math
+
 import keras
 import tensorflow as tf
 
@@ -7,13 +10,12 @@ from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import (
     check_model,
     check_pair,
-    check_same_classes,
+    check_range,
 )
 from meta_pseudo_labels.learners.feedback import (
+    DIFFERENTIATING,
     Baseline,
-    StudentStep,
     draw_labels,
-    exact,
     resolve,
 )
 from meta_pseudo_labels.learners.passes import (
@@ -24,15 +26,15 @@ from meta_pseudo_labels.learners.passes import (
     own_losses,
     split,
 )
+from meta_pseudo_labels.learners.student_step import take_student_step
 from meta_pseudo_labels.learners.uda import (
-    UDASettings,
+    RELEASE_UDA,
+    ViewLogits,
     consistency_term,
     forward_views,
 )
-from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
 from meta_pseudo_labels.optimizers import (
     check_differentiable,
-    update_pullback,
 )
 
 
@@ -46,15 +48,25 @@ class MetaPseudoLabels(Learner):
       student: see `Learner`.
       teacher: a built Keras model with as many logits as the student; any
         architecture. It is thrown away after training.
-      feedback: "exact", "reinforce", "release", "off", or a function of the
-        signature in `learners.feedback` (which `load_model` cannot restore).
+      feedback: a name in `learners.feedback.ESTIMATORS`, "off" for the control,
+        or a function of their signature (which `load_model` cannot restore).
+      feedback_weight: multiplies the feedback's part of the teacher's loss.
       pseudo_labels: "soft", "hard", "sampled", or None for the estimator's own.
-      uda: `UDASettings` of the teacher's consistency term.
+      label_temperature: divides the teacher's logits where they become pseudo
+        labels; below 1 sharpens.
+      uda: `UDASettings` of the teacher's consistency term; None for a teacher
+        that learns from labels and feedback alone, and needs no weak views.
       baseline_decay: of the moving average of the feedback, in [0, 1].
+      baseline_start: the average's first value, a change of the labeled loss in
+        nats (new - old).
       update_teacher_moments: whether the teacher's batch norm keeps moving
         averages. The release never does, so that its teacher is meaningless in
         inference mode (quirk 12).
       **kwargs: see `Learner`.
+
+    A batch may hold more than `Learner` says: `feedback`, [.., ...] inputs, and
+    `feedback_labels`. The student is judged on these then, and no network
+    learns from them: the held-out split of the paper's first version.
 
     Raises:
       ValueError: for models or settings that do not fit together.
@@ -66,20 +78,41 @@ class MetaPseudoLabels(Learner):
         teacher,
         *,
         feedback="exact",
+        feedback_weight=1.0,
         pseudo_labels=None,
-        uda=None,
+        label_temperature=1.0,
+        uda=RELEASE_UDA,
         baseline_decay=0.99,
+        baseline_start=0.0,
         update_teacher_moments=True,
         **kwargs,
     ):
         super().__init__(student, **kwargs)
         check_model(teacher, role="teacher")
         check_pair(student, teacher)
+        check_range("feedback_weight", feedback_weight, low=0, high=math.inf)
+        if not label_temperature > 0:
+            raise ValueError(
+                f"label_temperature must be positive; got {label_temperature}."
+            )
         self.teacher = teacher
         self.feedback, self.label_kind = resolve(feedback, pseudo_labels)
-        self.uda = uda or UDASettings()
+        self.feedback_weight = feedback_weight
+        self.label_temperature = label_temperature
+        self.uda = uda
+        if uda is None:
+            self.batch_keys = ("labeled", "labels", "strong")
         self.update_teacher_moments = update_teacher_moments
-        self.baseline = Baseline(decay=baseline_decay, dtype=self.float_type)
+        baseline = functools.partial(
+            Baseline,
+            decay=baseline_decay,
+            start=baseline_start,
+            dtype=self.float_type,
+        )
+        # The first is logged and `reinforce`'s; the other estimators measure
+        # changes of another size.
+        self.baseline = baseline(name="feedback_baseline")
+        self.estimator_baseline = baseline(name="estimator_baseline")
         self.feedback_grad_ratio = self.add_weight(
             name="feedback_grad_ratio",
             shape=(),
@@ -97,7 +130,7 @@ class MetaPseudoLabels(Learner):
           **kwargs: see `Learner.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
-        if self.feedback is exact:
+        if self.feedback in DIFFERENTIATING:
             check_differentiable(self.optimizer)
         if teacher_optimizer is None:
             teacher_optimizer = type(self.optimizer).from_config(
@@ -117,9 +150,12 @@ class MetaPseudoLabels(Learner):
             **super().get_config(),
             "teacher": serialize(self.teacher),
             "feedback": self.feedback.__name__,
+            "feedback_weight": self.feedback_weight,
             "pseudo_labels": self.label_kind,
+            "label_temperature": self.label_temperature,
             "uda": serialize(self.uda),
             "baseline_decay": self.baseline.decay,
+            "baseline_start": self.baseline.start,
             "update_teacher_moments": self.update_teacher_moments,
         }
 
@@ -132,25 +168,20 @@ class MetaPseudoLabels(Learner):
         self.check_batch(batch)
         with tf.GradientTape(persistent=True) as tape:
             # 1. The teacher looks at all images.
-            logits = forward_views(
-                self.teacher, batch, update_moments=self.update_teacher_moments
-            )
-            labels = label_probabilities(batch["labels"], logits.labeled)
+            logits = self.teacher_logits(batch)
+            label_logits = logits.strong / self.label_temperature
             # 2 to 4. It labels the strong views; the student learns these
             # labels, and then does better or worse on the labeled images.
             with tape.stop_recording():
-                pseudo_labels = self.draw_pseudo_labels(logits.strong)
-                student_step, student_logs = self.student_step(
-                    batch, labels=labels, pseudo_labels=pseudo_labels
+                pseudo_labels = self.draw_pseudo_labels(label_logits)
+                student_step, student_logs = take_student_step(
+                    self, batch, pseudo_labels=pseudo_labels
                 )
             # 5. The teacher learns from labels, consistency and feedback.
-            feedback = self.feedback(student_step, logits.strong)
-            cross_entropy = self.labeled_loss(labels, logits.labeled)
-            weighted, consistency, uda_logs = consistency_term(
-                self.uda, logits, labels, step=self.step.value
-            )
-            loss = cross_entropy + weighted + feedback
-            loss += own_losses(self.teacher)
+            feedback = self.feedback(student_step, label_logits)
+            feedback *= self.feedback_weight
+            loss, teacher_logs = self.teacher_loss(batch, logits)
+            loss += feedback
         gradients = gradients_of(tape, loss, self.teacher)
         ratio = self.measure_feedback(tape, feedback, gradients)
         learning_rate, _ = self.update(
@@ -161,12 +192,35 @@ class MetaPseudoLabels(Learner):
         self.step.assign_add(1)
         return {
             **student_logs,
-            **uda_logs,
-            "cross_entropy/teacher_on_u": consistency,
-            "cross_entropy/teacher_on_l": cross_entropy,
+            **teacher_logs,
             "lr/teacher": learning_rate,
             "mpl/feedback_grad_ratio": ratio,
         }
+
+    def teacher_logits(self, batch):
+        """`ViewLogits` of one training-mode pass over all that it looks at."""
+        moments = dict(update_moments=self.update_teacher_moments)
+        if self.uda is not None:
+            return forward_views(self.teacher, batch, **moments)
+        views = (batch["labeled"], batch["strong"])
+        labeled, strong = split(
+            forward(self.teacher, concat(*views), **moments), *views
+        )
+        return ViewLogits(labeled=labeled, weak=None, strong=strong)
+
+    def teacher_loss(self, batch, logits):
+        """What the teacher learns beside the feedback, scalar, and its logs."""
+        labels = label_probabilities(batch["labels"], logits.labeled)
+        cross_entropy = self.labeled_loss(labels, logits.labeled)
+        loss = cross_entropy + own_losses(self.teacher)
+        logs = {"cross_entropy/teacher_on_l": cross_entropy}
+        if self.uda is None:
+            return loss, logs
+        weighted, consistency, uda_logs = consistency_term(
+            self.uda, logits, labels, step=self.step.value
+        )
+        logs |= {"cross_entropy/teacher_on_u": consistency, **uda_logs}
+        return loss + weighted, logs
 
     def set_step(self, step):
         """As `Learner.set_step`, for both optimizers."""
@@ -177,65 +231,6 @@ class MetaPseudoLabels(Learner):
         """The teacher's labels for the strong views, [unlabeled, classes]."""
         seed = tf.stack([tf.cast(self.seed, "int64"), self.step.value])
         return draw_labels(logits, kind=self.label_kind, seed=seed)
-
-    def student_step(self, batch, *, labels, pseudo_labels):
-        """The student learns the pseudo labels; its labeled loss moves.
-
-        Returns:
-          A `StudentStep`, and a dict of logs.
-        """
-        student = self.student
-        views = (batch["strong"], batch["labeled"])
-        with tf.GradientTape() as label_tape:
-            label_tape.watch(pseudo_labels)
-            with tf.GradientTape() as tape:
-                logits = forward(student, concat(*views))
-                check_same_classes(
-                    student=logits.shape[-1], teacher=pseudo_labels.shape[-1]
-                )
-                strong_logits, labeled_logits = split(logits, *views)
-                targets = smooth_labels(pseudo_labels, self.label_smoothing)
-                cross_entropy = mean_cross_entropy(targets, strong_logits)
-                loss = cross_entropy + own_losses(student)
-            prepared, _ = self.prepare_gradients(
-                gradients_of(tape, loss, student), student
-            )
-        old = mean_cross_entropy(labels, labeled_logits)
-        learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
-        pullback = update_pullback(
-            self.optimizer, prepared, student.trainable_variables
-        )
-        self.optimizer.apply(prepared, student.trainable_variables)
-        with tf.GradientTape() as new_tape:
-            labeled_logits = forward(
-                student, batch["labeled"], update_moments=False
-            )
-            new = mean_cross_entropy(labels, labeled_logits)
-
-        def label_gradient():
-            upstream = gradients_of(new_tape, new, student)
-            return label_tape.gradient(
-                prepared, pseudo_labels, pullback(upstream)
-            )
-
-        dot_product = self.baseline.center(new - old)
-        logs = {
-            "cross_entropy/student_on_u": cross_entropy,
-            "cross_entropy/student_on_l": new,
-            "cross_entropy/student_on_l_old": old,
-            "lr/student": learning_rate,
-            "mpl/dot_product": dot_product,
-            "mpl/moving_dot_product": self.baseline.average.value,
-        }
-        step = StudentStep(
-            pseudo_labels=pseudo_labels,
-            learning_rate=learning_rate,
-            labeled_loss_old=old,
-            labeled_loss_new=new,
-            dot_product=dot_product,
-            label_gradient=label_gradient,
-        )
-        return step, logs
 
     def measure_feedback(self, tape, feedback, gradients):
         """Norm of the feedback's gradient over that of the teacher's whole one.

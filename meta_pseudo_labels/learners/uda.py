@@ -57,11 +57,14 @@ class UDASettings:
             )
 
 
+RELEASE_UDA = UDASettings()  # The defaults of the release's flags.
+
+
 class ViewLogits(NamedTuple):
-    """Logits of one joint batch, each [.., classes]."""
+    """Logits of one joint batch, each [.., classes]; weak None where unused."""
 
     labeled: tf.Tensor
-    weak: tf.Tensor
+    weak: tf.Tensor | None
     strong: tf.Tensor
 
 
@@ -117,9 +120,9 @@ class UDA(Learner):
       **kwargs: see `Learner`.
     """
 
-    def __init__(self, student, *, uda=None, **kwargs):
+    def __init__(self, student, *, uda=RELEASE_UDA, **kwargs):
         super().__init__(student, **kwargs)
-        self.uda = uda or UDASettings()
+        self.uda = uda
 
     def get_config(self):
         uda = keras.saving.serialize_keras_object(self.uda)

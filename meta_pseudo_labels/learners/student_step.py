@@ -1,0 +1,145 @@
+"""The student's step on pseudo labels, and what it leaves for the feedback."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from meta_pseudo_labels.learners.checks import check_same_classes
+from meta_pseudo_labels.learners.passes import (
+    concat,
+    forward,
+    gradients_of,
+    label_probabilities,
+    own_losses,
+    split,
+)
+from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
+from meta_pseudo_labels.optimizers import update_pullback
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentStep:
+    """What the student's step leaves for an estimator to use.
+
+    A change below is one of the labeled loss, new - old: negative where the
+    pseudo labels made the student better. "Labeled" are the images on which the
+    student is judged, those of a held-out split where the batch has one.
+
+    Attributes:
+      pseudo_labels: what the student trained on, [unlabeled, classes].
+      learning_rate: of the student's update, scalar.
+      labeled_loss_old: cross-entropy on the labeled batch before the update,
+        scalar, nats, no label smoothing.
+      labeled_loss_new: the same after the update.
+      dot_product: new - old less its moving average, scalar, nats. The release
+        logs it under this name.
+      label_gradient: computes d(new labeled loss) / d(pseudo labels),
+        [unlabeled, classes], through the student's whole update.
+      gradients: computes the student's gradient on the pseudo labels, before
+        weight decay and clipping, and d(new labeled loss) / d(student); two
+        lists of tensors, one per trainable weight.
+      first_order_change: computes the change as the product of these two
+        gradients, through the slope of the update: minus the learning rate for
+        SGD. Scalar, nats.
+      center: subtracts from a change, scalar or [unlabeled], the moving average
+        of its mean; call it once a step.
+    """
+
+    pseudo_labels: tf.Tensor
+    learning_rate: tf.Tensor
+    labeled_loss_old: tf.Tensor
+    labeled_loss_new: tf.Tensor
+    dot_product: tf.Tensor
+    label_gradient: Callable[[], tf.Tensor]
+    gradients: Callable[[], tuple[list, list]]
+    first_order_change: Callable[[], tf.Tensor]
+    center: Callable[[tf.Tensor], tf.Tensor]
+
+
+def take_student_step(learner, batch, *, pseudo_labels):
+    """The student learns the pseudo labels; its labeled loss moves.
+
+    Args:
+      learner: `MetaPseudoLabels`, whose student moves.
+      batch: see `Learner`.
+      pseudo_labels: of the strong views, [unlabeled, classes].
+
+    Returns:
+      A `StudentStep`, and a dict of logs.
+    """
+    student = learner.student
+    judged, labels = _judged_on(batch)
+    views = (batch["strong"], judged)
+    with tf.GradientTape() as label_tape:
+        label_tape.watch(pseudo_labels)
+        with tf.GradientTape() as tape:
+            logits = forward(student, concat(*views))
+            check_same_classes(
+                student=logits.shape[-1], teacher=pseudo_labels.shape[-1]
+            )
+            strong_logits, labeled_logits = split(logits, *views)
+            targets = smooth_labels(pseudo_labels, learner.label_smoothing)
+            cross_entropy = mean_cross_entropy(targets, strong_logits)
+            loss = cross_entropy + own_losses(student)
+        gradients = gradients_of(tape, loss, student)
+        prepared, _ = learner.prepare_gradients(gradients, student)
+    labels = label_probabilities(labels, labeled_logits)
+    old = mean_cross_entropy(labels, labeled_logits)
+    learning_rate = tf.convert_to_tensor(learner.optimizer.learning_rate)
+    pullback = update_pullback(
+        learner.optimizer, prepared, student.trainable_variables
+    )
+    learner.optimizer.apply(prepared, student.trainable_variables)
+    with tf.GradientTape() as new_tape:
+        labeled_logits = forward(student, judged, update_moments=False)
+        new = mean_cross_entropy(labels, labeled_logits)
+
+    @functools.cache
+    def new_gradients():
+        return gradients_of(new_tape, new, student)
+
+    @functools.cache
+    def label_gradient():
+        return label_tape.gradient(
+            prepared, pseudo_labels, pullback(new_gradients())
+        )
+
+    def first_order_change():
+        slopes = pullback(new_gradients())
+        return tf.add_n(
+            [
+                tf.reduce_sum(slope * gradient)
+                for slope, gradient in zip(slopes, gradients, strict=True)
+            ]
+        )
+
+    dot_product = learner.baseline.center(new - old)
+    logs = {
+        "cross_entropy/student_on_u": cross_entropy,
+        "cross_entropy/student_on_l": new,
+        "cross_entropy/student_on_l_old": old,
+        "lr/student": learning_rate,
+        "mpl/dot_product": dot_product,
+        "mpl/moving_dot_product": learner.baseline.average.value,
+    }
+    step = StudentStep(
+        pseudo_labels=pseudo_labels,
+        learning_rate=learning_rate,
+        labeled_loss_old=old,
+        labeled_loss_new=new,
+        dot_product=dot_product,
+        label_gradient=label_gradient,
+        gradients=lambda: (gradients, new_gradients()),
+        first_order_change=first_order_change,
+        center=learner.estimator_baseline.center,
+    )
+    return step, logs
+
+
+def _judged_on(batch):
+    """Inputs and labels on which the student's change is measured."""
+    if "feedback" in batch:
+        return batch["feedback"], batch["feedback_labels"]
+    return batch["labeled"], batch["labels"]
