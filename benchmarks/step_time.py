@@ -32,9 +32,10 @@ from machine import headline, machine_facts
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.learners import MetaPseudoLabels, UDASettings
+from meta_pseudo_labels.learners.feedback import ESTIMATORS
 from meta_pseudo_labels.optimizers import Momentum
 
-FEEDBACKS = ("release", "exact", "reinforce", "off")
+FEEDBACKS = tuple(ESTIMATORS)
 PARTS = (
     "teacher forward and backward",
     "student forward and backward",

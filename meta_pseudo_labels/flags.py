@@ -60,8 +60,8 @@ def config_from_flags(flag_values=flags.FLAGS):
 
     --dataset_name stands for several of them. After training, what the
     command line does not say is taken from the run's own hparams.json, so
-    that `--output_dir` alone names a run. --reset_output_dir is nothing to
-    inspect, which deletes nothing.
+    that `--output_dir` alone names a run. inspect deletes nothing; with
+    --reset_output_dir it looks at the data of a new run, not of that one.
 
     Raises:
       ConfigError: for a value out of range, a task that is not built yet,
@@ -80,6 +80,8 @@ def config_from_flags(flag_values=flags.FLAGS):
             "needs; leave it away, or say --noreset_output_dir after the "
             "--flagfile."
         )
+    if given.get("reset_output_dir"):  # A look at data for a run to come.
+        return Config(**given)
     known = {field.name for field in dataclasses.fields(Config)}
     saved = saved_settings(given.get("output_dir"))
     return Config(**{k: v for k, v in saved.items() if k in known} | given)
@@ -164,7 +166,7 @@ def _help(field):
         known = ", ".join(str(c) for c in meta["choices"] if c is not None)
         return f"{meta['help']} One of: {known}."
     bounds = [
-        f"{word} {meta[bound]:g}"
+        f"{word} {meta[bound]:,}"
         for word, bound in (("at least", "low"), ("at most", "high"))
         if meta[bound] is not None
     ]

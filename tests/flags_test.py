@@ -183,7 +183,7 @@ def test_a_look_at_the_data_passes_over_a_reset(run_folder, tmp_path):
     look = (f"--flagfile={recipe}", "--task_mode=inspect")
     config = parse(*look, f"--output_dir={run_folder}")
     assert (config.task_mode, config.num_labeled) == ("inspect", 20)
-    assert config.lr == 0.3  # As the run in the folder has it.
+    assert config.lr == Config().lr  # Not as the run in the folder has it.
     assert (run_folder / "hparams.json").exists()
 
 
