@@ -39,16 +39,23 @@ with quiet_start():
         define_flags,
         flag_warnings,
     )
+    from meta_pseudo_labels.run_data import input_errors
 
 
 def run(config):
     """Runs the task that the settings name, and says what it left."""
     experiment = Experiment(config)
-    if config.task_mode == "train":
-        done = "Trained" if experiment.train() else "Was trained already"
+    with input_errors(experiment):
+        run_task(experiment, config)
+    if config.task_mode in ("train", "finetune", "eval"):
         skipped = inspection.skip_summary(experiment.data)
         if skipped:
             print(f"In the data {skipped}.")
+
+
+def run_task(experiment, config):
+    if config.task_mode == "train":
+        done = "Trained" if experiment.train() else "Was trained already"
         print(f"{done}: {config.output_dir}. Next: --task_mode=finetune.")
     elif config.task_mode == "finetune":
         experiment.finetune()
@@ -59,6 +66,12 @@ def run(config):
     elif config.task_mode == "inspect":
         print(experiment.inspect())
         print(f"Views: {config.output_dir}/views.png")
+    elif config.task_mode == "diagnose":
+        print(experiment.diagnose())
+        print(f"Figure: {config.output_dir}/diagnosis.png")
+    elif config.task_mode == "cache_labels":
+        print(f"Cached: {experiment.cache_labels()}")
+        print(f"For a student: --teacher_labels={config.output_dir}")
     else:
         print(f"Exported: {experiment.export()}")
 

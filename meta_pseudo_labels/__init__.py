@@ -16,6 +16,8 @@ from meta_pseudo_labels.finetuning import finetune
 from meta_pseudo_labels.learners import (
     UDA,
     MetaPseudoLabels,
+    PseudoLabels,
+    ReducedMPL,
     Supervised,
     UDASettings,
 )
@@ -31,7 +33,9 @@ __all__ = [
     "Experiment",
     "MetaPseudoLabels",
     "Momentum",
+    "PseudoLabels",
     "RMSProp",
+    "ReducedMPL",
     "Supervised",
     "UDASettings",
     "WaitWarmupDecay",

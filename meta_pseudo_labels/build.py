@@ -39,6 +39,19 @@ def build_model(config, spec, *, role, dtype=None):
     )
 
 
+def build_reduced_teacher(config, spec, *, dtype=None):
+    """The teacher of Reduced MPL, small enough to be float32 in any policy."""
+    return models.reduced_teacher(
+        num_classes=spec.num_classes,
+        hidden_sizes=models.mlp_hidden_sizes(
+            config.teacher_model_type or models.REDUCED_TEACHER
+        ),
+        dropout_rate=config.dense_dropout_rate,
+        name="teacher",
+        dtype="float64" if dtype == "float64" else "float32",
+    )
+
+
 def build_learner(config, spec, *, dtype=None):
     """The compiled learner of a run; its seed fixes the fresh weights.
 
@@ -78,6 +91,13 @@ def _learner(config, spec, dtype):
     )
     if config.method == "supervised":
         return learners.Supervised(student, **settings)
+    if config.method == "pseudo_labels":
+        return learners.PseudoLabels(
+            student,
+            pseudo_labels=config.mpl_pseudo_labels or "hard",
+            label_temperature=config.mpl_label_temp,
+            **settings,
+        )
     uda = learners.UDASettings(
         weight=config.uda_weight,
         ramp_steps=config.uda_steps,
@@ -87,14 +107,22 @@ def _learner(config, spec, dtype):
     )
     if config.method == "uda":
         return learners.UDA(student, uda=uda, **settings)
+    settings |= dict(
+        feedback=config.mpl_feedback,
+        feedback_weight=config.mpl_feedback_weight,
+        pseudo_labels=config.mpl_pseudo_labels,
+        label_temperature=config.mpl_label_temp,
+        baseline_decay=config.mpl_baseline_decay,
+        baseline_start=config.mpl_baseline_start,
+        update_teacher_moments=config.mpl_update_teacher_moments,
+    )
+    if config.reduces_teacher:
+        teacher = build_reduced_teacher(config, spec, dtype=dtype)
+        return learners.ReducedMPL(student, teacher, **settings)
     return learners.MetaPseudoLabels(
         student,
         build_model(config, spec, role="teacher", dtype=dtype),
-        feedback=config.mpl_feedback,
-        pseudo_labels=config.mpl_pseudo_labels,
-        uda=uda,
-        baseline_decay=config.mpl_baseline_decay,
-        update_teacher_moments=config.mpl_update_teacher_moments,
+        uda=uda if config.mpl_teacher_loss == "uda" else None,
         **settings,
     )
 

@@ -156,6 +156,16 @@ class SaveCheckpoint(_AtStep):
         self.manager.save(checkpoint_number=self.step)
 
 
+def progress_bar(steps, *, show):
+    """A list with the run's `Progress`; empty where nobody wants to see it."""
+    shown = {
+        "loss/total": "loss",
+        "cross_entropy/teacher_on_l": "teacher",
+        "cross_entropy/student_on_u": "student",
+    }
+    return [Progress(steps, names=shown)] if show and on_terminal() else []
+
+
 def on_terminal():
     """Whether a person is watching; a log file gets no progress bar."""
     return sys.stdout.isatty()

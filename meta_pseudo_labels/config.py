@@ -13,13 +13,25 @@ from meta_pseudo_labels.config_inputs import Inputs
 from meta_pseudo_labels.config_training import Training
 from meta_pseudo_labels.data import DATASETS, LABEL_SUBSETS, check_name
 from meta_pseudo_labels.learners.feedback import resolve
-from meta_pseudo_labels.models import check_model_type
+from meta_pseudo_labels.models import (
+    REDUCED_TEACHER,
+    check_model_type,
+    mlp_hidden_sizes,
+)
 from meta_pseudo_labels.settings import ConfigError, check, setting, user_error
 
 __all__ = ["METHODS", "TASK_MODES", "Config", "ConfigError", "user_error"]
 
-TASK_MODES = ("train", "finetune", "eval", "export", "inspect")
-METHODS = ("supervised", "uda", "mpl")
+TASK_MODES = (
+    "train",
+    "finetune",
+    "eval",
+    "export",
+    "inspect",
+    "cache_labels",
+    "diagnose",
+)
+METHODS = ("supervised", "pseudo_labels", "uda", "mpl")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +46,10 @@ class Run:
         flag_default=None,
     )
     method: str = setting(
-        "mpl", "The learner; supervised and uda are controls.", choices=METHODS
+        "mpl",
+        "The learner; the others are controls. pseudo_labels learns from a "
+        "fixed teacher, that of --teacher_labels.",
+        choices=METHODS,
     )
     seed: int = setting(
         0,
@@ -97,11 +112,18 @@ class Config(Training, Inputs, Run):
 
     def _check_together(self):
         """Raises ValueError where settings do not fit each other."""
-        resolve(self.mpl_feedback, self.mpl_pseudo_labels)
+        if self.method != "pseudo_labels":  # For which all kinds will do.
+            resolve(self.mpl_feedback, self.mpl_pseudo_labels)
         for name in (self.model_type, self.teacher_model_type):
             if name is not None:
                 check_model_type(name)
         self._check_data()
+        self._check_teacher()
+        if self.task_mode == "diagnose" and self.method != "mpl":
+            raise ConfigError(
+                "--task_mode=diagnose looks at the feedback, which only mpl "
+                f"has; --method={self.method} has none."
+            )
         if self.master:
             raise ConfigError(
                 f"--master={self.master}: TPU workers are not built yet; "
@@ -130,6 +152,36 @@ class Config(Training, Inputs, Run):
                 f"{', '.join(LABEL_SUBSETS)}, or the path of a run's "
                 "labeled.json."
             )
+
+    def _check_teacher(self):
+        """Refuses a fixed teacher that is missing or of no use."""
+        if not self.teacher_labels:
+            if self.method == "pseudo_labels":
+                raise ConfigError(
+                    "--method=pseudo_labels needs --teacher_labels=<folder of "
+                    "the run that trained the teacher>; python main.py "
+                    "--task_mode=cache_labels --output_dir=<that folder> "
+                    "writes them there."
+                )
+            return
+        if self.method not in ("pseudo_labels", "mpl"):
+            raise ConfigError(
+                f"--teacher_labels: --method={self.method} has no teacher; "
+                "leave it away, or use pseudo_labels or mpl."
+            )
+        if self.reduces_teacher and not mlp_hidden_sizes(
+            self.teacher_model_type or REDUCED_TEACHER
+        ):
+            raise ConfigError(
+                f"--teacher_model_type={self.teacher_model_type}: with "
+                "--teacher_labels the teacher is a small perceptron on top of "
+                f"these; give one such as {REDUCED_TEACHER}, or none."
+            )
+
+    @property
+    def reduces_teacher(self):
+        """Whether this is Reduced MPL, on top of a fixed teacher's labels."""
+        return self.method == "mpl" and bool(self.teacher_labels)
 
     def check_classes(self, known):
         """Refuses a num_classes that is not the data set's.

@@ -58,6 +58,31 @@ class Inputs:
         "release does; the path of a run's labeled.json repeats its choice, "
         "whatever --num_labeled says.",
     )
+    known_classes: int | None = setting(
+        None,
+        "The first so many classes are the task; images of the others are "
+        "unlabeled only, their labels and test images go. By default all.",
+        low=2,
+    )
+    label_noise: float = setting(
+        0.0,
+        "Share of the labels that become wrong, those of held-out images too.",
+        low=0,
+        high=0.99,
+    )
+    num_validation: int = setting(
+        0,
+        "Labeled images that are held out to choose networks by, as many of "
+        "each class as can be; nothing learns from them.",
+        low=0,
+    )
+    num_feedback: int = setting(
+        0,
+        "Labeled images that are held out to judge mpl's student on, in place "
+        "of those that the teacher learns from; finetuning does without them "
+        "too.",
+        low=0,
+    )
     image_size: int | None = setting(
         None,
         "Height and width of the images in pixels. Counts only where it is "
@@ -101,7 +126,16 @@ class Inputs:
         "wrn-28-2", "The student, such as wrn-28-2 or resnet-50."
     )
     teacher_model_type: str | None = setting(
-        None, "The teacher; by default as the student."
+        None,
+        "The teacher; by default as the student. With --teacher_labels a "
+        "perceptron, by default mlp-5-128: five layers of 128 units.",
+    )
+    teacher_labels: str | None = setting(
+        None,
+        "Class distributions of a fixed teacher, by --task_mode=cache_labels: "
+        "the file, or the folder of the run that trained it. For "
+        "--method=pseudo_labels, and for mpl, whose teacher then is a small "
+        "one on top of them (Reduced MPL), without a consistency term.",
     )
     dense_dropout_rate: float = setting(
         0.1, "Dropout before the last layer.", low=0, high=0.99

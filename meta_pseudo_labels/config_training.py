@@ -41,11 +41,12 @@ class Training:
     )
     lr: float = setting(
         0.016,
-        "Peak learning rate of supervised and uda, per 256 labeled images.",
+        "Peak learning rate of the methods other than mpl, per 256 labeled "
+        "images.",
         low=0,
     )
     num_warmup_steps: int = setting(
-        0, "Warm-up of supervised and uda, in steps.", low=0
+        0, "Warm-up of the methods other than mpl, in steps.", low=0
     )
     lr_decay_type: str = setting(
         "exponential", "How learning rates fall.", choices=DECAYS
@@ -127,6 +128,23 @@ class Training:
     )
     mpl_teacher_lr_warmup_steps: int = setting(
         5_000, "Warm-up of the teacher, in steps.", low=0
+    )
+
+    # Diagnosis.
+    diagnose_batches: int = setting(
+        20,
+        "Batches of --task_mode=diagnose, those that follow the checkpoint.",
+        low=2,
+    )
+    diagnose_draws: int = setting(
+        16, "Draws of pseudo labels for each of these batches.", low=2
+    )
+    diagnose_lr: float | None = setting(
+        None,
+        "Learning rate, not scaled, of the student's steps that a diagnosis "
+        "looks at; by default the peak of the run, whatever it is at the "
+        "checkpoint.",
+        low=1e-12,
     )
 
     # Finetuning.

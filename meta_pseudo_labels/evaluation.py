@@ -4,6 +4,11 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import accuracy_score
 
+from meta_pseudo_labels.data.class_distributions import (
+    ClassDistributions,
+    ordered_images,
+)
+
 
 def predict_logits(model, dataset):
     """A model's inference logits for every image, and the images' labels.
@@ -40,3 +45,39 @@ def accuracy(model, dataset):
     """
     logits, labels = predict_logits(model, dataset)
     return float(accuracy_score(labels, logits.argmax(axis=-1)))
+
+
+def class_distributions(model, data, *, batch_size, source=None):
+    """What a model says of all images that are learned from.
+
+    Of the images themselves, not of augmented views, in inference mode. A
+    record that is damaged gets the uniform distribution; no batch shows it.
+
+    Args:
+      model: see `predict_logits`.
+      data: `ImageData` or `ShardedData`.
+      batch_size: images at a time.
+      source: where the model comes from, a dict for JSON.
+
+    Returns:
+      `data.ClassDistributions`.
+    """
+    return ClassDistributions(
+        labeled=_distributions(
+            model, data.labeled_images, data.spec, batch_size
+        ),
+        unlabeled=_distributions(
+            model, data.unlabeled_images, data.spec, batch_size
+        ),
+        source=source or {},
+    )
+
+
+def _distributions(model, images, spec, batch_size):
+    """[images, classes] float32."""
+    if not len(images):
+        return np.zeros([0, spec.num_classes], np.float32)
+    dataset = ordered_images(images, spec, batch_size=batch_size)
+    logits, found = predict_logits(model, dataset)
+    logits = np.where(found[:, np.newaxis], logits, 0.0)
+    return tf.nn.softmax(tf.cast(logits, tf.float32)).numpy()

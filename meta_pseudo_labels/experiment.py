@@ -16,7 +16,10 @@ Each stage leaves its result in output_dir and can be started from there alone:
     finetune/         the finetuned student, and the logs of its finetuning
     eval.json         accuracies on the test images
     saved_model/      the exported student
+    diagnosis.json    what the feedback is worth; diagnosis.png beside it
     data.json         what `inspect` found in the data; views.png beside it
+    class_distributions.npz  what the student says of all images, for a run
+                      with `teacher_labels`, where teacher_labels.json names it
 """
 
 import functools
@@ -27,10 +30,9 @@ from meta_pseudo_labels import data, evaluation, inspection
 from meta_pseudo_labels.build import build_learner, build_model
 from meta_pseudo_labels.callbacks import (
     MetricsLogger,
-    Progress,
     SaveCheckpoint,
     StopAtStep,
-    on_terminal,
+    progress_bar,
 )
 from meta_pseudo_labels.checkpointing import (
     CheckpointError,
@@ -40,11 +42,15 @@ from meta_pseudo_labels.checkpointing import (
     save_weights,
 )
 from meta_pseudo_labels.config import user_error
+from meta_pseudo_labels.diagnosis import diagnose_run
 from meta_pseudo_labels.export import export_saved_model
 from meta_pseudo_labels.finetuning import finetune
 from meta_pseudo_labels.run_data import (
     check_choice_of_labels,
+    draw_views,
+    evaluation_batches,
     load_data,
+    require_test_images,
     save_choice_of_labels,
     training_batches,
 )
@@ -56,12 +62,11 @@ from meta_pseudo_labels.run_folder import (
     write_whole,
 )
 from meta_pseudo_labels.starting import restore_start
-
-_SHOWN = {
-    "loss/total": "loss",
-    "cross_entropy/teacher_on_l": "teacher",
-    "cross_entropy/student_on_u": "student",
-}
+from meta_pseudo_labels.teacher_labels import (
+    cache_labels,
+    load_teacher_labels,
+    save_teacher_labels,
+)
 
 
 class Experiment:
@@ -88,11 +93,16 @@ class Experiment:
 
     @functools.cached_property
     def test_dataset(self):
-        return data.evaluation_dataset(
-            self.data.test_images,
-            self.data.test_labels,
-            spec=self.data.spec,
-            batch_size=self.config.eval_batch_size,
+        """All test images once; None where there are none."""
+        return evaluation_batches(self.config, self.data)
+
+    @functools.cached_property
+    def validation_dataset(self):
+        """Images of num_validation, as `test_dataset`; None where it is 0."""
+        if not self.config.num_validation:
+            return None
+        return data.validation_dataset(
+            self.data, batch_size=self.config.eval_batch_size
         )
 
     @functools.cached_property
@@ -113,11 +123,15 @@ class Experiment:
         start = restore_start(learner, config, fresh=fresh)
         if start >= config.num_train_steps:
             return False
-        dataset = training_batches(config, self.data, start_step=start)
+        distributions = load_teacher_labels(config, self.data, fresh=fresh)
+        dataset = training_batches(
+            config, self.data, start_step=start, distributions=distributions
+        )
         if fresh:  # Only now that all else is known to be in order.
             reset(config)
         os.makedirs(self.output_dir, exist_ok=True)
         save_choice_of_labels(config, self.data)
+        save_teacher_labels(config, distributions)
         save_settings(config)
         learner.fit(
             dataset,
@@ -129,7 +143,7 @@ class Experiment:
                 StopAtStep(config.num_train_steps),
                 MetricsLogger(self.output_dir, every=config.log_every),
                 SaveCheckpoint(checkpoint_manager(learner, self.output_dir)),
-                *self._progress(),
+                *progress_bar(config.num_train_steps, show=config.progress),
             ],
             verbose=0,
         )
@@ -143,17 +157,10 @@ class Experiment:
         Returns:
           The facts as text, for a terminal.
         """
-        config = self.config
         summary = inspection.inspect(self.data)
         os.makedirs(self.output_dir, exist_ok=True)
         write_whole(self._path("data.json"), json.dumps(summary, indent=2))
-        inspection.draw_views(
-            self.data,
-            self._path("views.png"),
-            magnitude=config.augment_magnitude,
-            cutout_share=config.augment_cutout,
-            seed=config.seed,
-        )
+        draw_views(self.config, self.data, self._path("views.png"))
         return inspection.as_text(summary)
 
     @property
@@ -191,7 +198,11 @@ class Experiment:
         Returns:
           A dict by network, also written to eval.json: `student` (its moving
           average, where there is one), `student_raw`, `teacher`, `finetuned`.
+
+        Raises:
+          ConfigError: where there are no test images.
         """
+        require_test_images(self.data)
         learner = self.trained_learner()
         networks = {
             "student": learner,
@@ -199,6 +210,8 @@ class Experiment:
             "teacher": getattr(learner, "teacher", None),
             "finetuned": self.finetuned_student(learner),
         }
+        if self.config.reduces_teacher:  # It sees no images.
+            del networks["teacher"]
         accuracies = {
             name: evaluation.accuracy(network, self.test_dataset)
             for name, network in networks.items()
@@ -208,6 +221,14 @@ class Experiment:
         write_whole(self._path("eval.json"), text)
         return accuracies
 
+    def diagnose(self):
+        """Measures what the feedback is worth; see `diagnosis.diagnose_run`.
+
+        Returns:
+          A table, for a terminal.
+        """
+        return diagnose_run(self.trained_learner(), self.config, self.data)
+
     def export(self):
         """Writes the student, finetuned where it was, as a SavedModel.
 
@@ -215,18 +236,29 @@ class Experiment:
           The folder of the SavedModel.
         """
         path = self._path("saved_model")
-        learner = self.trained_learner()
-        student = self.finetuned_student(learner) or learner.finished_student()
+        student = self._final_student()
         user_error(export_saved_model, student, path, spec=self.data.spec)
         return path
+
+    def cache_labels(self):
+        """Writes what the final student says of all images to learn from.
+
+        Returns:
+          The path of the file.
+        """
+        student = self._final_student()
+        check_choice_of_labels(self.config, self.data)
+        return cache_labels(student, self.config, self.data)
 
     def trained_learner(self):
         """The learner as its latest checkpoint has it.
 
         Raises:
           CheckpointError: where there is none.
+          ConfigError: where the data is not that of the run.
         """
         require_output_dir(self.config, must_exist=True)
+        check_choice_of_labels(self.config, self.data, learns=False)
         manager = checkpoint_manager(self.learner, self.output_dir)
         if restore_latest(manager) is None:
             raise CheckpointError(
@@ -247,14 +279,14 @@ class Experiment:
         load_weights(student, path)
         return student
 
+    def _final_student(self):
+        """The student of the latest checkpoint, finetuned where it was."""
+        learner = self.trained_learner()
+        return self.finetuned_student(learner) or learner.finished_student()
+
     def _finetuned_path(self, learner):
         step = int(learner.step.numpy())
         return self._path("finetune", f"from-step-{step}.weights.h5")
-
-    def _progress(self):
-        if not (self.config.progress and on_terminal()):
-            return []
-        return [Progress(self.config.num_train_steps, names=_SHOWN)]
 
     def _path(self, *names):
         return os.path.join(self.output_dir, *names)

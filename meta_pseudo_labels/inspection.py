@@ -16,7 +16,9 @@ from meta_pseudo_labels.data import (
     samples,
     views,
 )
+from meta_pseudo_labels.data.image_data import HELD_OUT
 from meta_pseudo_labels.data.pixel_statistics import channel_statistics
+from meta_pseudo_labels.data.subsets import turns
 
 BAR_LENGTH = 20  # Characters of the largest class's bar.
 CLASSES_IN_TEXT, NAMES_IN_TEXT = 30, 5
@@ -37,9 +39,12 @@ def inspect(data):
       A dict:
         name: of the data set.
         image_shape: [height, width, 3].
-        counts: images by part, "labeled", "unlabeled" and "test".
+        counts: images by part, "labeled", "unlabeled" and "test", and
+          "feedback" and "validation" where these were held out.
+        wrong_labels: labeled images, those held out among them, that were
+          given another class on purpose.
         classes: a dict per class with "label", "name" (empty where classes
-          have none) and how many "labeled" and "test" images there are.
+          have none) and how many images of each part but the unlabeled ones.
         mean, std: of each channel over the labeled and the unlabeled images,
           0..1 units; an image in both counts twice.
         normalized_with: the "mean" and "std" that training uses.
@@ -48,31 +53,35 @@ def inspect(data):
           for all of them.
     """
     counts = {
-        "labeled": len(data.labeled_images),
-        "unlabeled": len(data.unlabeled_images),
-        "test": len(data.test_images),
+        part: len(getattr(data, f"{part}_images"))
+        for part in ("labeled", *HELD_OUT, "unlabeled", "test")
+        if getattr(data, f"{part}_images", None) is not None
     }
     sample = None
     if isinstance(data, ShardedData):
         sample, data = SAMPLE, samples.sample(data, count=SAMPLE)
     spec = data.spec
     mean, std = channel_statistics(data.labeled_images, data.unlabeled_images)
-    labeled, test = (
-        np.bincount(labels, minlength=spec.num_classes).tolist()
-        for labels in (data.labeled_labels, data.test_labels)
-    )
+    by_class = {
+        part: np.bincount(
+            getattr(data, f"{part}_labels"), minlength=spec.num_classes
+        ).tolist()
+        for part in counts
+        if part != "unlabeled"
+    }
     names = spec.class_names or [""] * spec.num_classes
+    changes = data.chosen.changes if data.chosen is not None else {}
     return {
         "name": spec.name,
         "image_shape": list(data.labeled_images.shape[1:]),
         "counts": counts,
         "sample": sample,
+        "wrong_labels": len(changes.get("wrong", ())),
         "classes": [
             {
                 "label": label,
                 "name": names[label],
-                "labeled": labeled[label],
-                "test": test[label],
+                **{part: images[label] for part, images in by_class.items()},
             }
             for label in range(spec.num_classes)
         ],
@@ -93,6 +102,7 @@ def as_text(summary):
             f"{height} x {width} pixels",
             f"images: {counts}",
             *_sample_lines(summary["sample"]),
+            *_noise_lines(summary["wrong_labels"]),
             "",
             _class_lines(summary["classes"]),
             "",
@@ -108,12 +118,19 @@ def _sample_lines(sample):
     return [f"the rest is of the first {sample:,} images of each part"]
 
 
+def _noise_lines(wrong):
+    if not wrong:
+        return []
+    return [f"{wrong:,} labels were made wrong, as --label_noise asks"]
+
+
 def skip_summary(data):
     """A line on what could not be read so far; None where all could."""
     names = list(data.skipped)
     counter = getattr(data, "skip_counter", None)
     if counter is not None and int(counter) > 0:
-        return f"{int(counter):,} damaged records were replaced by others"
+        reads = "read" if int(counter) == 1 else "reads"
+        return f"{int(counter):,} {reads} met a damaged record"
     return _skipped_line(names) if names else None
 
 
@@ -171,13 +188,26 @@ def _first(names):
     return f"{text} and {more:,} more" if more > 0 else text
 
 
-def draw_views(data, path, *, magnitude, seed, cutout_share=0.5, columns=12):
+def draw_views(
+    data,
+    path,
+    *,
+    magnitude,
+    seed,
+    cutout_share=0.5,
+    policy="release",
+    augment_labeled=False,
+    columns=12,
+):
     """Draws labeled images of all classes, above their weak and strong views.
 
     Args:
-      data: `ImageData`, or `ShardedData`, of which the first are drawn.
+      data: `ImageData`, or `ShardedData`, of which the first are drawn: views
+        of their centre crops, not of the random crops that training makes.
       path: PNG file to write.
-      magnitude, cutout_share: of the strong view, see `strong_view`.
+      magnitude, cutout_share, policy: of the strong view, see `strong_view`.
+      augment_labeled: whether training learns labels from strong views, see
+        `training_dataset`; these are drawn below.
       seed: int; the same one draws the same sheet.
       columns: how many images at most, 1 to 20. Classes take turns, in their
         order, until there are so many.
@@ -190,39 +220,36 @@ def draw_views(data, path, *, magnitude, seed, cutout_share=0.5, columns=12):
         raise ValueError(
             f"columns is {columns}; give 1 to {MAX_COLUMNS} images."
         )
-    weak_view = views.weak_view(data.spec)
-    strong_view = views.strong_view(
-        data.spec, magnitude=magnitude, cutout_share=cutout_share
-    )
-    if isinstance(data, ShardedData):
-        weak_view = imagenet_views.weak_view(data.spec)
-        strong_view = imagenet_views.strong_view(data.spec, magnitude=magnitude)
-        data = samples.sample(data, count=columns)
+    module, strength = views, dict(magnitude=magnitude, policy=policy)
+    if sharded := isinstance(data, ShardedData):
+        module, data = imagenet_views, samples.sample(data, count=columns)
+    else:
+        strength["cutout_share"] = cutout_share
     spec = data.spec
+    weak_view = module.weak_view(spec)
+    strong_view = module.strong_view(spec, **strength)
     places = _by_class(data.labeled_labels, columns)
     images = tf.constant(data.labeled_images[places])
     weak = weak_view(images, keyed.key(seed, keyed.LABELED, keyed.WEAK, 0))
-    strong = strong_view(weak, keyed.key(seed, keyed.LABELED, keyed.STRONG, 0))
-    labels = data.labeled_labels[places].tolist()
+    strong_key = keyed.key(seed, keyed.LABELED, keyed.STRONG, 0)
+    # As in training: ImageNet's is one of the crop, not of its weak view.
+    strong = strong_view(images if sharded else weak, strong_key)
+    shown = {"weak": weak, "strong": strong}
+    if augment_labeled:
+        view = module.labeled_strong_view(spec, **strength)
+        shown["labeled"] = view(weak, strong_key)
+    names = spec.class_names or range(spec.num_classes)
     reports.view_sheet(
         path,
         original=images.numpy(),
-        weak=weak.numpy(),
-        strong=strong.numpy(),
-        titles=[
-            spec.class_names[label] if spec.class_names else str(label)
-            for label in labels
-        ],
+        **{name: images.numpy() for name, images in shown.items()},
+        titles=[str(names[label]) for label in data.labeled_labels[places]],
     )
 
 
 def _by_class(labels, count):
     """Places of `count` images or fewer, the classes in turn, sorted."""
     labels = np.asarray(labels)
-    # How many images of its class stand before each image.
-    turn = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        where = np.flatnonzero(labels == label)
-        turn[where] = np.arange(len(where))
+    turn = turns(labels)
     chosen = np.lexsort((labels, turn))[:count]
     return chosen[np.lexsort((turn[chosen], labels[chosen]))]

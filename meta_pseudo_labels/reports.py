@@ -131,22 +131,26 @@ def prediction_sheet(
     figure.savefig(path)
 
 
-def view_sheet(path, *, original, weak, strong, titles=None):
+def view_sheet(path, *, original, weak, strong, labeled=None, titles=None):
     """Draws images above their weak and their strong views.
 
     Args:
       path: PNG file to write.
       original, weak, strong: [N, H, W, 3] uint8, N in the tens.
+      labeled: likewise, as images with labels are learned from; None where
+        that is the weak view.
       titles: [N] strings above the images, such as their classes, or none.
 
     Raises:
       ValueError: the lengths differ or there is no image.
     """
     views = {"original": original, "weak": weak, "strong": strong}
+    if labeled is not None:
+        views["labeled"] = labeled
     _same_lengths(**views, **({} if titles is None else {"titles": titles}))
     columns = len(original)
-    figure = _figure(width=1.1 * columns + 0.8, height=3.5)
-    grid = figure.subplots(3, columns, squeeze=False)
+    figure = _figure(width=1.1 * columns + 0.8, height=0.2 + 1.1 * len(views))
+    grid = figure.subplots(len(views), columns, squeeze=False)
     for row, (name, images) in zip(grid, views.items(), strict=True):
         row[0].set_ylabel(name, color=INK, fontsize=12)
         for axes, image in zip(row, images, strict=True):

@@ -1,11 +1,18 @@
 """A run's images and batches, from its settings."""
 
+import contextlib
 import json
 import os
 
-from meta_pseudo_labels import data
+import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels import data, inspection
 from meta_pseudo_labels.config import ConfigError, user_error
 from meta_pseudo_labels.run_folder import LABELED, write_whole
+
+# In labeled.json beside the choice; runs of old have none of them.
+_FACTS = ("fingerprint", "mean", "std")
 
 
 def load_data(config):
@@ -31,11 +38,25 @@ def load_data(config):
         strict=config.strict_data,
     )
     config.check_classes(images.spec.num_classes)
-    return images
+    return user_error(
+        data.vary,
+        images,
+        seed=config.seed,
+        known_classes=config.known_classes,
+        label_noise=config.label_noise,
+        num_validation=config.num_validation,
+        num_feedback=config.num_feedback,
+    )
 
 
-def training_batches(config, images, *, start_step):
+def training_batches(config, images, *, start_step, distributions=None):
     """The endless training batches from a step on.
+
+    Args:
+      config: `Config`.
+      images: `data.ImageData` or `data.ShardedData`.
+      start_step: of the first batch.
+      distributions: `data.ClassDistributions` of a fixed teacher, or None.
 
     Raises:
       ConfigError: for settings that do not fit the images, or a service that
@@ -50,41 +71,138 @@ def training_batches(config, images, *, start_step):
         policy=config.augment_policy,
         magnitude=config.augment_magnitude,
         cutout_share=config.augment_cutout,
-        # As in the release, whose other methods never read the flag.
-        augment_labeled=config.use_augment and supervised,
+        augment_labeled=_augments_labeled(config),
         seed=config.seed,
         start_step=start_step,
         service=config.data_service,
+        distributions=distributions,
     )
 
 
-def check_choice_of_labels(config, images):
-    """Refuses to go on with a run that chose other labels.
+def _augments_labeled(config):
+    """Whether labeled images get strong views."""
+    if config.method == "mpl":
+        return config.mpl_teacher_loss == "rand_augment"
+    # As in the release, whose other methods never read the flag.
+    return config.use_augment and config.method == "supervised"
+
+
+def evaluation_batches(config, images):
+    """All test images once, see `data.evaluation_dataset`; None without any."""
+    if not len(images.test_images):
+        return None
+    return data.evaluation_dataset(
+        images.test_images,
+        images.test_labels,
+        spec=images.spec,
+        batch_size=config.eval_batch_size,
+        skip_counter=getattr(images, "skip_counter", None),
+    )
+
+
+def require_test_images(images):
+    """Raises ConfigError where there are no test images."""
+    if not len(images.test_images):
+        raise ConfigError(
+            f"{images.spec.name!r} has no test images; give some, of folders "
+            "with --eval_dir."
+        )
+
+
+def draw_views(config, images, path):
+    """Draws the views that the settings make, see `inspection.draw_views`."""
+    inspection.draw_views(
+        images,
+        path,
+        magnitude=config.augment_magnitude,
+        cutout_share=config.augment_cutout,
+        policy=config.augment_policy,
+        augment_labeled=_augments_labeled(config),
+        seed=config.seed,
+    )
+
+
+@contextlib.contextmanager
+def input_errors(experiment):
+    """Makes a line of text of what an input pipeline raises on purpose.
 
     Raises:
-      ConfigError: where its labeled.json names other images or cannot be
-        read.
+      ConfigError: where records cannot be used; any other error as it is.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        text = data.explain_input_error(error, experiment.data)
+        if text is None:
+            raise
+        raise ConfigError(text) from error
+
+
+def check_choice_of_labels(config, images, *, learns=True):
+    """Refuses to go on with a run that had other data.
+
+    Args:
+      config: `Config` of the run.
+      images: `data.ImageData` or `data.ShardedData`.
+      learns: whether the stage learns from the images. What tests or exports
+        needs the same choice and normalisation, but not the same pixels.
+
+    Raises:
+      ConfigError: where its labeled.json names other images, was written for
+        images with other pixels, or cannot be read.
     """
     path = os.path.join(config.output_dir, LABELED)
     if not os.path.exists(path):
         return
+    choice, facts = _saved_choice(path)
+    changed = None
+    if choice != data.labeled_choice(images):
+        changed = f"{path} names other labeled images than are found now"
+    for key in ("mean", "std"):
+        used = getattr(images.spec, key)
+        if facts[key] and not np.allclose(facts[key], used, rtol=0, atol=1e-5):
+            changed = changed or (
+                f"The {key} by which the run in {config.output_dir} normalises "
+                f"images is {_rounded(facts[key])}, but that of the data found "
+                f"now is {_rounded(used)}"
+            )
+    if learns and not changed and facts["fingerprint"]:
+        if facts["fingerprint"] != data.fingerprint(images):
+            changed = f"{path} was written for images with other pixels"
+    if changed:
+        raise ConfigError(
+            f"{changed}: the data has changed since the run began. Restore it, "
+            "or train in another --output_dir."
+        )
+
+
+def _saved_choice(path):
+    """What labeled.json says: the choice, and a dict of `_FACTS`."""
     try:
         with open(path) as file:
-            saved = json.load(file)
-    except (OSError, ValueError) as error:
+            choice = json.load(file)
+        return choice, {key: choice.pop(key, None) for key in _FACTS}
+    except (AttributeError, OSError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{path} cannot be read as the run's choice of labels: {error}. "
             "Restore it, or train in another --output_dir."
         ) from error
-    if saved != data.labeled_choice(images):
-        raise ConfigError(
-            f"{path} names other labeled images than are found now: the data "
-            "has changed since the run began. Restore it, or train in another "
-            "--output_dir."
-        )
 
 
 def save_choice_of_labels(config, images):
-    """Writes labeled.json, from which the choice can be repeated."""
-    text = json.dumps(data.labeled_choice(images)) + "\n"
+    """Writes labeled.json, from which the choice can be repeated.
+
+    Beside the choice stands what tells changed data: a fingerprint of the
+    images that are learned from, and what they are normalised by.
+    """
+    content = data.labeled_choice(images) | {
+        "fingerprint": data.fingerprint(images),
+        "mean": list(images.spec.mean),
+        "std": list(images.spec.std),
+    }
+    text = json.dumps(content) + "\n"
     write_whole(os.path.join(config.output_dir, LABELED), text)
+
+
+def _rounded(numbers):
+    return ", ".join(f"{number:.4f}" for number in numbers)

@@ -9,6 +9,8 @@ from meta_pseudo_labels.settings import ConfigError
 
 HPARAMS = "hparams.json"
 LABELED = "labeled.json"
+CLASS_DISTRIBUTIONS = "class_distributions.npz"
+TEACHER_LABELS = "teacher_labels.json"
 
 # What the stages of a run write into its folder. hparams.json, which tells a
 # run from other folders, comes last: a reset that was killed can be repeated.
@@ -21,6 +23,10 @@ RUN_FILES = (
     "saved_model",
     "data.json",
     "views.png",
+    "diagnosis.json",
+    "diagnosis.png",
+    CLASS_DISTRIBUTIONS,
+    TEACHER_LABELS,
     LABELED,
     HPARAMS,
 )
@@ -36,6 +42,9 @@ FREE_SETTINGS = frozenset(
         "finetune_lr",
         "finetune_steps",
         "finetune_batch_size",
+        "diagnose_batches",
+        "diagnose_draws",
+        "diagnose_lr",
         "save_every",
         "progress",
         "data_dir",
@@ -44,6 +53,7 @@ FREE_SETTINGS = frozenset(
         "eval_dir",
         "strict_data",
         "data_service",
+        "teacher_labels",  # What the file says is checked, not where it is.
         "reset_output_dir",
         "use_tpu",
         "dataset_service_replicas",
@@ -177,3 +187,9 @@ def write_whole(path, text):
     with open(scratch, "w") as file:
         file.write(text)
     os.replace(scratch, path)
+
+
+def is_inside(path, folder):
+    """Whether a path leads into a folder, or to it."""
+    path, folder = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([path, folder]) == folder

@@ -13,6 +13,7 @@ from meta_pseudo_labels.checkpointing import (
 )
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.reference.variables import load_release_variables
+from meta_pseudo_labels.run_folder import is_inside
 
 
 def restore_start(learner, config, *, fresh):
@@ -57,15 +58,9 @@ def _warn_of_reset(manager, config):
             folder,
             os.path.basename(manager.latest_checkpoint),
         )
-    if path and _is_inside(path, folder):
+    if path and is_inside(path, folder):
         raise ConfigError(
             f"--load_checkpoint={path} is in the folder that "
             "--reset_output_dir would empty: name another --output_dir, or "
             "say --noreset_output_dir."
         )
-
-
-def _is_inside(path, folder):
-    """Whether a path leads into a folder."""
-    path, folder = os.path.realpath(path), os.path.realpath(folder)
-    return os.path.commonpath([path, folder]) == folder

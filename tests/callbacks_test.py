@@ -15,6 +15,7 @@ from meta_pseudo_labels.callbacks import (
     SaveCheckpoint,
     StopAtStep,
     on_terminal,
+    progress_bar,
 )
 
 
@@ -195,3 +196,12 @@ def test_a_checkpoint_is_named_by_its_step(tmp_path):
         if n.startswith("model/step")
     ]
     np.testing.assert_array_equal(saved.get_tensor(name), 44)
+
+
+def test_a_bar_is_shown_on_a_terminal_only(monkeypatch):
+    for terminal in (True, False):
+        monkeypatch.setattr(
+            callbacks, "on_terminal", lambda answer=terminal: answer
+        )
+        assert len(progress_bar(10, show=True)) == terminal
+        assert progress_bar(10, show=False) == []

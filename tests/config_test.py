@@ -85,11 +85,20 @@ def test_numbers_are_finite(field, value):
 @pytest.mark.parametrize(
     ("name", "value", "known"),
     [
-        ("task_mode", "predict", "train, finetune, eval, export, inspect"),
-        ("method", "fixmatch", "supervised, uda, mpl"),
+        (
+            "task_mode",
+            "predict",
+            "train, finetune, eval, export, inspect, cache_labels, diagnose",
+        ),
+        ("method", "fixmatch", "supervised, pseudo_labels, uda, mpl"),
         ("optim_type", "adam", "sgd, momentum, rmsprop, lars"),
         ("lr_decay_type", "linear", "constant, exponential, cosine"),
-        ("mpl_feedback", "exakt", "exact, reinforce, release, off"),
+        (
+            "mpl_feedback",
+            "exakt",
+            "exact, reinforce, reinforce_dot_product, reinforce_cosine, "
+            "reinforce_per_example, release, off",
+        ),
         ("mpl_pseudo_labels", "firm", "soft, hard, sampled"),
     ],
 )

@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.evaluation import accuracy, predict_logits
+from meta_pseudo_labels.data import from_arrays
+from meta_pseudo_labels.evaluation import (
+    accuracy,
+    class_distributions,
+    predict_logits,
+)
 from meta_pseudo_labels.learners import Supervised
 
 
@@ -71,3 +76,32 @@ def test_agrees_with_keras():
 def test_no_images_are_named():
     with pytest.raises(ValueError, match="no images"):
         accuracy(identity_model(), batches(2).take(0))
+
+
+def test_class_distributions_of_all_images():
+    """Logits are the image's normalised pixels; softmax by hand."""
+    pixels = np.uint8([[0, 0, 0], [255, 0, 0], [0, 255, 255]])
+    images = np.broadcast_to(pixels[:, None, None], [3, 8, 8, 3])
+    problem = from_arrays(images[:2], [0, 1], images[1:], num_classes=3)
+    inputs = keras.Input([8, 8, 3])
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    model = keras.Model(inputs, keras.layers.Dropout(0.5)(x))
+    got = class_distributions(model, problem, batch_size=2)
+    e = np.exp(2.0)  # Normalised, black is -1 and white is 1.
+    want = [[1 / 3] * 3, [e / (e + 2), 1 / (e + 2), 1 / (e + 2)]]
+    np.testing.assert_allclose(got.labeled, want, rtol=1e-6)
+    want = [want[1], [1 / (1 + 2 * e), e / (1 + 2 * e), e / (1 + 2 * e)]]
+    np.testing.assert_allclose(got.unlabeled, want, rtol=1e-6)
+
+
+def test_no_unlabeled_images_leave_no_distributions():
+    images = np.zeros([2, 8, 8, 3], np.uint8)
+    inputs = keras.Input([8, 8, 3])
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    got = class_distributions(
+        keras.Model(inputs, x),
+        from_arrays(images, [0, 1], images[:0], num_classes=3),
+        batch_size=2,
+    )
+    assert got.labeled.shape == (2, 3)
+    assert got.unlabeled.shape == (0, 3)

@@ -243,17 +243,6 @@ def test_other_settings_are_refused_before_any_work(trained):
         Experiment(changed)
 
 
-def test_a_bar_is_shown_on_a_terminal_only(tmp_path, monkeypatch):
-    for terminal in (True, False):
-        monkeypatch.setattr(
-            experiment_module, "on_terminal", lambda answer=terminal: answer
-        )
-        wanted = Experiment(tiny(tmp_path, progress=True))._progress()
-        silent = Experiment(tiny(tmp_path, progress=False))._progress()
-        assert len(wanted) == terminal
-        assert silent == []
-
-
 @pytest.mark.parametrize(
     ("method", "strong"), [("supervised", True), ("uda", False), ("mpl", False)]
 )

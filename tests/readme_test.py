@@ -55,6 +55,9 @@ DOCS = (
     "docs/data_service.md",
     "docs/feedback.md",
     "docs/fidelity.md",
+    "docs/reduced_mpl.md",
+    "docs/results.md",
+    "docs/two_moons.md",
 )
 
 

@@ -35,6 +35,10 @@ def train_and_kill(config, monkeypatch):
             dict(method="supervised", lr=1.0, model_type="wrn-10-1"),
             id="batch norm",
         ),
+        pytest.param(
+            dict(known_classes=5, label_noise=0.2, num_feedback=5),
+            id="held-out feedback",
+        ),
     ],
 )
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch, settings):

@@ -1,15 +1,23 @@
-"""Which labels a run began with, and that it goes on with the same ones."""
+"""A run's images by its settings; that it goes on with the same labels."""
 
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.config import Config, ConfigError
+from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.run_data import (
     check_choice_of_labels,
+    load_data,
     save_choice_of_labels,
+    training_batches,
+)
+
+VARIED = dict(
+    known_classes=5, label_noise=0.2, num_validation=5, num_feedback=5
 )
 
 
@@ -53,7 +61,65 @@ def test_other_images_are_refused(run, tmp_path, field):
     assert path.read_text() == content
 
 
-@pytest.mark.parametrize("text", ["", "{", "\0"])
+def brighter(images, part):
+    """The images with one pixel of a part changed by one level."""
+    changed = getattr(images, part).copy()
+    changed[-1, 0, 0, 0] += 1
+    return dataclasses.replace(images, **{part: changed})
+
+
+@pytest.mark.parametrize("part", ["labeled_images", "unlabeled_images"])
+def test_images_with_other_pixels_are_not_learned_from(run, part):
+    config, images = run
+    changed = brighter(images, part)
+    with pytest.raises(ConfigError, match="written for images with other pix"):
+        check_choice_of_labels(config, changed)
+    check_choice_of_labels(config, changed, learns=False)
+
+
+def test_one_image_less_is_noticed(run):
+    config, images = run
+    fewer = dataclasses.replace(
+        images, unlabeled_images=images.unlabeled_images[1:]
+    )
+    with pytest.raises(ConfigError, match="written for images with other pix"):
+        check_choice_of_labels(config, fewer)
+
+
+def test_other_test_images_are_no_other_data(run):
+    config, images = run
+    check_choice_of_labels(config, brighter(images, "test_images"))
+
+
+@pytest.mark.parametrize("key", ["mean", "std"])
+@pytest.mark.parametrize("learns", [True, False])
+def test_another_normalisation_is_refused(run, key, learns):
+    config, images = run
+    first, *rest = getattr(images.spec, key)
+    spec = dataclasses.replace(images.spec, **{key: (first + 1e-4, *rest)})
+    changed = dataclasses.replace(images, spec=spec)
+    with pytest.raises(ConfigError, match=f"The {key} by which the run in"):
+        check_choice_of_labels(config, changed, learns=learns)
+    # But not what another processor may make of a sum.
+    spec = dataclasses.replace(images.spec, **{key: (first + 1e-9, *rest)})
+    same = dataclasses.replace(images, spec=spec)
+    check_choice_of_labels(config, same, learns=learns)
+
+
+def test_a_file_of_old_tells_less(run, tmp_path):
+    """It holds the choice alone, and gets the rest when the run goes on."""
+    config, images = run
+    path = tmp_path / "labeled.json"
+    content = json.loads(path.read_text())
+    old = {key: content[key] for key in data.labeled_choice(images)}
+    assert content.keys() - old.keys() == {"fingerprint", "mean", "std"}
+    path.write_text(json.dumps(old))
+    check_choice_of_labels(config, brighter(images, "labeled_images"))
+    save_choice_of_labels(config, images)
+    assert json.loads(path.read_text()) == content
+
+
+@pytest.mark.parametrize("text", ["", "{", "\0", "[]", "3"])
 def test_a_file_that_cannot_be_read_is_named(run, tmp_path, text):
     config, images = run
     path = tmp_path / "labeled.json"
@@ -61,3 +127,78 @@ def test_a_file_that_cannot_be_read_is_named(run, tmp_path, text):
     with pytest.raises(ConfigError, match=f"{path} cannot be read as"):
         check_choice_of_labels(config, images)
     assert path.read_text() == text
+
+
+def test_settings_vary_the_problem():
+    """Of 40 digits 20 are below five: 4 labels become wrong, 10 are kept."""
+    images = load_data(Config(**VARIED))
+    assert images.spec.num_classes == 5
+    assert len(images.spec.class_names) == 5
+    assert len(images.labeled_images) == 10
+    assert len(images.validation_images) == len(images.feedback_images) == 5
+    # 1,257 were unlabeled, 20 lost their label.
+    assert len(images.unlabeled_images) == 1277
+    assert len(images.test_images) == 250
+    assert len(images.chosen.changes["wrong"]) == 4
+
+
+def test_defaults_vary_nothing():
+    images = load_data(Config())
+    assert images.chosen is None
+    assert images.feedback_images is images.validation_images is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(known_classes=11), "known_classes is 11; give 2 to 10"),
+        (dict(label_noise=0.01), "label_noise is 0.01 of 40 labeled images"),
+        (dict(num_feedback=31), "num_feedback is 31; of 40 labeled .* 1 to 30"),
+        (
+            dict(num_validation=20, num_feedback=11),
+            "num_feedback is 11; of 20 labeled images 1 to 10",
+        ),
+    ],
+)
+def test_variants_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        load_data(Config(**settings))
+
+
+def test_a_run_goes_on_with_the_same_splits(tmp_path):
+    config = Config(output_dir=str(tmp_path), **VARIED)
+    images = load_data(config)
+    save_choice_of_labels(config, images)
+    again = load_data(config)
+    check_choice_of_labels(config, again)
+    for name in ("labeled", "feedback", "validation"):
+        for kind in ("images", "labels"):
+            np.testing.assert_array_equal(
+                getattr(again, f"{name}_{kind}"),
+                getattr(images, f"{name}_{kind}"),
+            )
+    for change in (dict(num_feedback=4), dict(label_noise=0.4)):
+        other = load_data(dataclasses.replace(config, **change))
+        with pytest.raises(ConfigError, match="names other labeled images"):
+            check_choice_of_labels(config, other)
+
+
+def test_batches_with_feedback_go_on_from_a_step():
+    config = Config(train_batch_size=8, uda_data=1, **VARIED)
+    whole = training_batches(config, load_data(config), start_step=0)
+    tail = training_batches(config, load_data(config), start_step=2)
+    *_, want = whole.take(3).as_numpy_iterator()
+    (got,) = tail.take(1).as_numpy_iterator()
+    assert got["feedback"].shape == (8, 8, 8, 3)
+    assert got.keys() == want.keys()
+    for key in want:
+        np.testing.assert_array_equal(got[key], want[key], err_msg=key)
+
+
+def test_validation_images_are_ready(tmp_path):
+    config = Config(output_dir=str(tmp_path), **VARIED, eval_batch_size=3)
+    dataset = Experiment(config).validation_dataset
+    labels = [y for _, ys in dataset.as_numpy_iterator() for y in ys]
+    assert labels == load_data(config).validation_labels.tolist()
+    plain = dataclasses.replace(config, num_validation=0)
+    assert Experiment(plain).validation_dataset is None

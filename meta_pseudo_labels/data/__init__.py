@@ -1,5 +1,11 @@
 """Data sets, views and input pipelines."""
 
+from meta_pseudo_labels.data.class_distributions import (
+    ClassDistributions,
+    fingerprint,
+    load_class_distributions,
+    save_class_distributions,
+)
 from meta_pseudo_labels.data.decoding import MAX_PIXELS
 from meta_pseudo_labels.data.image_data import ImageData, from_arrays
 from meta_pseudo_labels.data.loading import check_name, load
@@ -7,7 +13,9 @@ from meta_pseudo_labels.data.pipeline import (
     evaluation_dataset,
     finetuning_dataset,
     training_dataset,
+    validation_dataset,
 )
+from meta_pseudo_labels.data.record_checks import explain_input_error
 from meta_pseudo_labels.data.records import Records
 from meta_pseudo_labels.data.specs import DATASETS, DatasetSpec
 from meta_pseudo_labels.data.streaming import ShardedData
@@ -15,6 +23,12 @@ from meta_pseudo_labels.data.subsets import (
     LABEL_SUBSETS,
     labeled_choice,
     save_labeled_indices,
+)
+from meta_pseudo_labels.data.variants import (
+    hold_out,
+    keep_classes,
+    spoil_labels,
+    vary,
 )
 from meta_pseudo_labels.data.views import (
     POLICIES,
@@ -25,6 +39,7 @@ from meta_pseudo_labels.data.views import (
 
 __all__ = [
     "DATASETS",
+    "ClassDistributions",
     "DatasetSpec",
     "ImageData",
     "LABEL_SUBSETS",
@@ -34,13 +49,22 @@ __all__ = [
     "ShardedData",
     "check_name",
     "evaluation_dataset",
+    "explain_input_error",
+    "fingerprint",
     "finetuning_dataset",
     "from_arrays",
+    "hold_out",
+    "keep_classes",
     "labeled_choice",
     "load",
+    "load_class_distributions",
     "normalize",
+    "save_class_distributions",
     "save_labeled_indices",
+    "spoil_labels",
     "strong_view",
     "training_dataset",
+    "validation_dataset",
+    "vary",
     "weak_view",
 ]

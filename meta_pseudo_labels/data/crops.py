@@ -4,13 +4,10 @@ A record that cannot be read or decoded is replaced by the next one of the
 source, deterministically, so a batch is always full; it is named and counted.
 """
 
-import re
-import sys
-
-import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.data import imagenet_views, keyed
+from meta_pseudo_labels.data.record_checks import decoder, error_namer
 
 # Records that are tried, one after another, where the first ones are damaged.
 _ATTEMPTS = 16
@@ -32,6 +29,7 @@ def crop_batches(records, spec, *, batch_size, seed, stream, labeled=True):
       that was wanted; "skipped" [B] int64, how many were tried in vain.
     """
     read = records.reader()
+    first_or_error = error_namer(records)
     attempts = 1 if records.strict else min(_ATTEMPTS, len(records))
 
     def crop(number, position):
@@ -50,10 +48,12 @@ def crop_batches(records, spec, *, batch_size, seed, stream, labeled=True):
                 lambda x: decode(x) | {"number": number, "skipped": skipped},
             )
 
-        found = tf.data.Dataset.range(attempts).flat_map(attempt)
-        if not records.strict:
-            found = found.ignore_errors()
-        return found.take(1).get_single_element()  # The others are not read.
+        # A map goes on after an error; a flat_map would ask a file that cannot
+        # be opened again and again, for ever.
+        found = tf.data.Dataset.range(attempts).map(
+            lambda skipped: attempt(skipped).get_single_element()
+        )
+        return first_or_error(found.ignore_errors(), number, attempts)
 
     def batch(step):
         numbers = keyed.examples(
@@ -72,117 +72,23 @@ def crop_batches(records, spec, *, batch_size, seed, stream, labeled=True):
     return batch
 
 
-def decoder(spec, decode, *, labeled=True):
-    """A function from a parsed record to {"image", "label"}, both checked.
+def with_rows(batch, key, rows):
+    """Adds to crops the rows of a table that belong to the records shown.
 
     Args:
-      spec: `DatasetSpec`.
-      decode: a function from an encoded image to a view, [H, W, 3] uint8.
-      labeled: whether the record must have a label.
-    """
-
-    def apply(record):
-        label = record["label"]
-        in_range = (label >= 0) & (label < spec.num_classes)
-        with tf.control_dependencies(
-            [tf.Assert(in_range, ["label out of range; from 0 it is", label])]
-            if labeled
-            else []
-        ):
-            image = decode(tf.identity(record["image"]))
-        return {"image": image, "label": label}
-
-    return apply
-
-
-def skip_reporter(records, counter=None):
-    """A function that names and counts what a batch skipped.
-
-    Args:
-      records: `Records` that the batch comes from.
-      counter: [] int64 variable to add to, or None.
+      batch: a function from a step to a data set of one dict that has
+        "number" and "skipped" of `crop_batches`.
+      key: name of the rows in the dict.
+      rows: [records, ...], one for each record.
 
     Returns:
-      A function of "number" and "skipped" of `crop_batches`; the operation.
+      A function like `batch`.
     """
-    with tf.device("CPU:0"):  # Captured: not constants of the graph.
-        paths, shards = tf.constant(records.paths), tf.constant(records.shards)
+    with tf.device("CPU:0"):  # Captured: not a constant of the graph.
+        table = tf.convert_to_tensor(rows)
 
-    def say(number, skipped):
-        first = number[tf.argmax(skipped)]
-        operations = [
-            tf.print(
-                "Skipped",
-                tf.reduce_sum(skipped),
-                "damaged record(s), the first of them number",
-                first,
-                "of its split, in",
-                tf.gather(paths, tf.gather(shards, first)),
-                output_stream=sys.stderr,
-            )
-        ]
-        if counter is not None:
-            operations.append(counter.assign_add(tf.reduce_sum(skipped)))
-        return tf.group(*operations)
+    def add(crop):
+        shown = (crop["number"] + crop["skipped"]) % len(rows)
+        return crop | {key: tf.gather(table, shown)}
 
-    return lambda number, skipped: tf.cond(
-        tf.reduce_any(skipped > 0), lambda: say(number, skipped), tf.no_op
-    )
-
-
-def check_records(records, spec, numbers, *, labeled=True):
-    """Reads and decodes some records.
-
-    Args:
-      records: `Records`.
-      spec: `DatasetSpec`, for the range of labels.
-      numbers: which records, ints.
-      labeled: whether they must have a label.
-
-    Returns:
-      A list of strings, "record 3 of /data/train-00000-of-00004: why not",
-      one for each that is damaged.
-    """
-    read = records.reader()
-    decode = center_decoder(spec, labeled=labeled)
-
-    def is_sound(number):
-        sound = read(number, decode).map(lambda _: True).ignore_errors()
-        otherwise = tf.data.Dataset.from_tensors(False)
-        return sound.concatenate(otherwise).take(1).get_single_element()
-
-    numbers = np.asarray(numbers, np.int64)
-    answers = tf.data.Dataset.from_tensor_slices(numbers).map(
-        tf.autograph.experimental.do_not_convert(is_sound),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    answers = np.array(list(answers.as_numpy_iterator()), bool)
-    return [
-        f"{records.name(number)}: {_reason(number, read, decode)}"
-        for number in numbers[~answers]
-    ]
-
-
-def center_decoder(spec, *, labeled=True):
-    """The `decoder` of test images."""
-    return decoder(
-        spec,
-        lambda encoded: imagenet_views.decode_center_crop(
-            encoded, image_size=spec.image_size
-        ),
-        labeled=labeled,
-    )
-
-
-def _reason(number, read, decode):
-    """What TensorFlow says of a record that it cannot read, one line."""
-    dataset = tf.data.Dataset.from_tensors(number)
-    try:
-        next(iter(dataset.flat_map(lambda i: read(i, decode))))
-    except tf.errors.OpError as error:
-        # Without the names of operations and iterators around it.
-        text = re.sub(r"\{\{.*?\}\} ", "", error.message.split("\n")[0])
-        text = re.sub(r"Error in user-defined .* Iterator::\S* ", "", text)
-        return text.split(" [Op:")[0]
-    return "it could not be read"
+    return lambda step: batch(step).map(add)

@@ -66,7 +66,8 @@ def load(
 
     Raises:
       ValueError: where a folder is missing, empty, or not laid out like this,
-        a class has no usable image, or so many labels cannot be had.
+        a class has no usable image, the test images are among the unlabeled
+        ones, or so many labels cannot be had.
     """
     reading = dict(image_size=image_size, max_pixels=max_pixels, strict=strict)
     if labeled_dir is None:
@@ -77,6 +78,7 @@ def load(
     classes = _class_folders(labeled_dir)
     eval_classes = [] if eval_dir is None else _class_folders(eval_dir)
     _check_eval_classes(eval_classes, classes, eval_dir=eval_dir)
+    _check_apart(unlabeled_dir, eval_dir)
 
     pool, labels, skipped = _read_classes(labeled_dir, classes, **reading)
     _check_every_class(labels, classes, why=f"{labeled_dir} as it is read")
@@ -148,11 +150,28 @@ def _check_eval_classes(eval_classes, classes, *, eval_dir):
             f"{eval_dir} has the class {unknown[0]!r}, which the labeled "
             f"images do not have; they have {_listed(classes)}."
         )
-    absent = [name for name in classes if name not in eval_classes]
-    if eval_classes and absent:
+
+
+def _check_apart(unlabeled_dir, eval_dir):
+    """Refuses test images among those that are learned from."""
+    if unlabeled_dir is None or eval_dir is None:
+        return
+    unlabeled, test = map(os.path.realpath, (unlabeled_dir, eval_dir))
+    if os.path.commonpath([unlabeled, test]) in (unlabeled, test):
+        raise ValueError(
+            f"unlabeled_dir {unlabeled_dir} and eval_dir {eval_dir} share "
+            "files, so test images would be learned from; keep them apart."
+        )
+
+
+def _warn_of_untested(labels, classes, *, eval_dir):
+    """Names the classes of which there is no test image."""
+    tested = set(labels)
+    absent = [name for i, name in enumerate(classes) if i not in tested]
+    if absent:
         logging.warning(
-            "%s has no folder for %d of %d classes: %s. Accuracies are those "
-            "of the others.",
+            "%s has no usable image of %d of %d classes: %s. Accuracies are "
+            "those of the others.",
             eval_dir,
             len(absent),
             len(classes),
@@ -194,7 +213,9 @@ def _read_eval(folder, eval_classes, classes, **reading):
         return images, np.zeros([0], np.int32), ()
     images, places, skipped = _read_classes(folder, eval_classes, **reading)
     numbers = np.array([classes.index(name) for name in eval_classes], np.int32)
-    return images, numbers[places], skipped
+    labels = numbers[places]
+    _warn_of_untested(labels.tolist(), classes, eval_dir=folder)
+    return images, labels, skipped
 
 
 def _check_some(images, folder):

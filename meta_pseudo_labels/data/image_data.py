@@ -1,12 +1,15 @@
 """A data set in memory, as the pipelines want it: uint8 RGB arrays."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
 from meta_pseudo_labels.augment import FILL
 from meta_pseudo_labels.data.specs import DatasetSpec
-from meta_pseudo_labels.data.subsets import labeled_positions
+from meta_pseudo_labels.data.subsets import LabelChoice, labeled_positions
+
+HELD_OUT = ("feedback", "validation")  # Parts that not every problem has.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,11 @@ class ImageData:
       skipped: names of files that could not be read, within their folders.
       label_subset, seed: what `data.load` chose the labeled images by; None
         where they came chosen.
+      feedback_images, feedback_labels: [F, H, W, 3] uint8 and [F] int32, on
+        which the student is judged in place of the labeled images, and from
+        which no network learns; None where nothing was held out for it.
+      validation_images, validation_labels: likewise, to choose networks by.
+      chosen: the labels before `variants` changed them; None where it did not.
 
     Raises:
       ValueError: if an array has another type, shape or range.
@@ -42,23 +50,30 @@ class ImageData:
     skipped: tuple[str, ...] = ()
     label_subset: str | None = None
     seed: int | None = None
+    feedback_images: np.ndarray | None = None
+    feedback_labels: np.ndarray | None = None
+    validation_images: np.ndarray | None = None
+    validation_labels: np.ndarray | None = None
+    chosen: LabelChoice | None = None
 
     def __post_init__(self):
-        for part in ("labeled", "unlabeled", "test"):
+        check_images(self.unlabeled_images, self.spec, name="unlabeled_images")
+        for part in ("labeled", "test", "feedback", "validation"):
             images = getattr(self, f"{part}_images")
+            labels = getattr(self, f"{part}_labels")
+            if images is None and labels is None and part in HELD_OUT:
+                continue
+            if images is None or labels is None:
+                raise ValueError(
+                    f"{part}_images or {part}_labels is None; give both."
+                )
             check_images(images, self.spec, name=f"{part}_images")
-        check_labels(
-            self.labeled_labels,
-            self.spec,
-            count=len(self.labeled_images),
-            name="labeled_labels",
-        )
-        check_labels(
-            self.test_labels,
-            self.spec,
-            count=len(self.test_images),
-            name="test_labels",
-        )
+            check_labels(
+                labels,
+                self.spec,
+                count=len(images),
+                name=f"{part}_labels",
+            )
         if len(self.labeled_images) == 0:
             raise ValueError(
                 "labeled_images is empty; give at least one labeled image."
@@ -102,6 +117,13 @@ def from_arrays(
       ValueError: if an array has another type, shape or range.
     """
     labeled_images, labels = np.asarray(labeled_images), np.asarray(labels)
+    _check_given(unlabeled_images, test_images, test_labels)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels have type {labels.dtype} and shape {list(labels.shape)}; "
+            "pass one class number per image, integers (of one-hot rows "
+            "labels.argmax(axis=-1))."
+        )
     if labeled_images.ndim != 4 or len(labeled_images) != len(labels):
         raise ValueError(
             f"labeled_images has shape {list(labeled_images.shape)} for "
@@ -186,14 +208,36 @@ def keep_labels(
     )
 
 
+def _check_given(unlabeled_images, test_images, test_labels):
+    """Refuses None, and lists without the shape of an image."""
+    if (test_images is None) != (test_labels is None):
+        raise ValueError("test_images or test_labels is None; give both.")
+    for name, images in (
+        ("unlabeled_images", unlabeled_images),
+        ("test_images", test_images),
+    ):
+        none = images is None and name == "unlabeled_images"
+        if none or (images is not None and np.ndim(images) != 4):
+            got = "None" if none else f"of shape {list(np.shape(images))}"
+            raise ValueError(
+                f"{name} is {got}; pass [N, size, size, 3], where there are "
+                "none labeled_images[:0]."
+            )
+
+
 def _count_classes(labels):
     """Largest label + 1; raises ValueError where a class has no label."""
-    num_classes = int(labels.max(initial=0)) + 1
-    missing = sorted(set(range(num_classes)) - set(labels.tolist()))
+    present = set(np.unique(labels).tolist())
+    num_classes = max(present, default=0) + 1
+    # Not a list of all of them: a label may be any number.
+    absent = (label for label in range(num_classes) if label not in present)
+    missing = list(itertools.islice(absent, 3))
     if missing:
         raise ValueError(
-            f"No image is labeled {missing}; labels count from 0. Pass "
-            "num_classes where classes without a label are meant."
+            f"No image is labeled {', '.join(map(str, missing))}"
+            f"{' and more' if len(missing) == 3 else ''}, but one is labeled "
+            f"{num_classes - 1}; labels count from 0. Pass num_classes where "
+            "classes without a label are meant."
         )
     return num_classes
 

@@ -158,7 +158,8 @@ def _decode(read, *, image_size, max_pixels):
         image = decode_image(read(), max_pixels=max_pixels)
     except ImageError as error:
         return error
-    return square_image(image, image_size)
+    # Not a window into the whole picture, which would stay in memory with it.
+    return square_image(image, image_size).copy()
 
 
 def _allocate(count, image_size, where):

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.data import streaming, tfds_source
-from meta_pseudo_labels.data.crops import check_records
+from meta_pseudo_labels.data.record_checks import check_records
 from meta_pseudo_labels.data.records import (
     check_present,
     find_shards,
@@ -158,8 +158,14 @@ def _split_records(builder, split):
     """The records of a split of a prepared TFDS set."""
     import tensorflow_datasets as tfds  # Slow, and needed only here.
 
-    info = builder.info.splits[split]
     folder = str(builder.data_dir)
+    if split not in builder.info.splits:
+        raise ValueError(
+            f"{folder} has no split {split!r} but "
+            f"{', '.join(builder.info.splits) or 'none'}; prepare it again, or "
+            "point data_dir to where it is whole."
+        )
+    info = builder.info.splits[split]
     check_present(folder, info.filenames, present=tf.io.gfile.listdir(folder))
     # The encoded bytes: only the crop is to be decoded.
     decoders = {"image": tfds.decode.SkipDecoding()}

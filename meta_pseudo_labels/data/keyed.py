@@ -4,12 +4,18 @@ Shared by data in memory (pipeline.py) and in files (streaming.py), so that
 both give the same order for the same seed and number of examples.
 """
 
+import functools
+
 import tensorflow as tf
 
 # Streams of one seed that must not be correlated.
-LABELED, UNLABELED, FINETUNING = range(3)
+LABELED, UNLABELED, FINETUNING, FEEDBACK = range(4)
 # Purposes within a stream.
 ORDER, WEAK, STRONG, CROP = range(4)
+
+# Up to so many examples an epoch's order is sorted as a whole: the cipher for
+# larger sets tries its smallest block, 65,536, until it hits one of them.
+_SORTED = 1_024
 
 
 def key(seed, *data):
@@ -33,15 +39,41 @@ def examples(step, *, batch_size, total, seed, stream):
     """
     position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
     epoch, index = position // total, position % total
-    # A key per example, as a batch may reach over the end of an epoch. (The
-    # raw operation, as tf.random.experimental.index_shuffle pads a batch of
-    # seeds along the wrong axis.)
-    stream_key = tf.tile(key(seed, stream, ORDER)[tf.newaxis], [batch_size, 1])
+    first = epoch[0]  # A batch may reach over the end of an epoch, or several.
+    stream_key = key(seed, stream, ORDER)
+
+    def of_each_epoch(function):
+        """Stacks a function of an epoch's key."""
+        return tf.map_fn(
+            lambda number: function(tf.random.fold_in(stream_key, number)),
+            tf.range(first, epoch[-1] + 1),
+        )
+
+    if total <= _SORTED:
+        orders = of_each_epoch(functools.partial(_order, total=total))
+        return tf.gather_nd(orders, tf.stack([epoch - first, index], axis=1))
+    words = of_each_epoch(_cipher_key)
+    # The raw operation, as tf.random.experimental.index_shuffle pads a batch of
+    # seeds along the wrong axis. It cuts each word of its key to as little as 8
+    # bits, so all three are hashed anew for each epoch; with 4 rounds, its
+    # default, the places of an example are not quite evenly spread.
     return tf.raw_ops.RandomIndexShuffle(
         index=index,
-        seed=tf.concat([stream_key, epoch[:, tf.newaxis]], axis=1),
+        seed=tf.gather(words, epoch - first),
         max_index=tf.constant(total - 1, tf.int64),
-        rounds=4,
+        rounds=8,
+    )
+
+
+def _order(epoch_key, *, total):
+    """A permutation of so few examples that sorting them costs nothing."""
+    draws = tf.random.stateless_uniform([total], epoch_key, dtype=tf.float64)
+    return tf.cast(tf.argsort(draws), tf.int64)
+
+
+def _cipher_key(epoch_key):
+    return tf.random.stateless_uniform(
+        [3], epoch_key, minval=None, maxval=None, dtype=tf.int64
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 
 from meta_pseudo_labels.data import (
     cifar_binary,
@@ -84,6 +85,11 @@ def load(
         image_size=image_size,
     )
     files = dict(strict=strict, max_pixels=max_pixels, flip=flip is not False)
+    # A shell leaves the ~ of --data_dir=~/sets as it is.
+    data_dir, labeled_dir, unlabeled_dir, eval_dir = (
+        folder and os.path.expanduser(folder)
+        for folder in (data_dir, labeled_dir, unlabeled_dir, eval_dir)
+    )
     places = dict(
         labeled_dir=labeled_dir, unlabeled_dir=unlabeled_dir, eval_dir=eval_dir
     )

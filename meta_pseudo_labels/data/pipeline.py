@@ -14,12 +14,21 @@ number of threads: a killed run goes on where it was.
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.data import keyed, streaming, views
+from meta_pseudo_labels.data import keyed, ordered, streaming, views
+from meta_pseudo_labels.data.array_batches import (
+    labeled_batches,
+    unlabeled_batches,
+)
+from meta_pseudo_labels.data.class_distributions import check_fits
 from meta_pseudo_labels.data.image_data import (
     check_images,
     check_labels,
 )
-from meta_pseudo_labels.data.keyed import FINETUNING, LABELED, UNLABELED
+from meta_pseudo_labels.data.keyed import (
+    FEEDBACK,
+    FINETUNING,
+    LABELED,
+)
 from meta_pseudo_labels.data.records import Records
 from meta_pseudo_labels.data.service import through_service
 
@@ -36,6 +45,7 @@ def training_dataset(
     augment_labeled=False,
     start_step=0,
     service=None,
+    distributions=None,
 ):
     """The endless stream of training batches.
 
@@ -52,11 +62,16 @@ def training_dataset(
       start_step: the step of the first batch, >= 0.
       service: address of a tf.data service whose workers make the batches,
         grpc://host:port; None makes them here. The stream is the same.
+      distributions: `ClassDistributions` of these images; None for none.
 
     Returns:
       tf.data.Dataset of dicts: "labeled" [B, H, W, 3] float32, normalised;
       "labels" [B] int32; and unless mu is 0, "weak" and "strong"
-      [U, H, W, 3] float32, two views of the same unlabeled images.
+      [U, H, W, 3] float32, two views of the same unlabeled images. With
+      `distributions` also those of the same images, "labeled_distributions"
+      [B, classes] and "unlabeled_distributions" [U, classes] float32. Where
+      `data` has feedback images, and mu is not 0, also weak views of these
+      and their labels, "feedback" [B, H, W, 3] and "feedback_labels" [B].
 
     Raises:
       ValueError: if a setting is out of range, mu > 0 and `data` has no
@@ -72,11 +87,14 @@ def training_dataset(
             f"unlabeled_ratio is {unlabeled_ratio} but {data.spec.name!r} has "
             "no unlabeled images left; label fewer or set it to 0."
         )
+    if distributions is not None:
+        check_fits(distributions, data)
     if isinstance(data, streaming.ShardedData):
         return streaming.training_dataset(
             data,
             batch_size=batch_size,
             unlabeled_ratio=unlabeled_ratio,
+            distributions=distributions,
             magnitude=magnitude,
             seed=seed,
             policy=policy,
@@ -84,30 +102,22 @@ def training_dataset(
             start_step=start_step,
             service=service,
         )
-    strength = dict(
-        magnitude=magnitude, cutout_share=cutout_share, policy=policy
-    )
-    labeled_strong_view = None
-    if augment_labeled:
-        labeled_strong_view = views.labeled_strong_view(data.spec, **strength)
-    labeled = _labeled_batches(
+    parts = _training_parts(
         data,
         batch_size=batch_size,
+        unlabeled_ratio=unlabeled_ratio,
+        distributions=distributions,
         seed=seed,
-        stream=LABELED,
-        strong_view=labeled_strong_view,
+        augment_labeled=augment_labeled,
+        strength=dict(
+            magnitude=magnitude, cutout_share=cutout_share, policy=policy
+        ),
     )
-    if not unlabeled_ratio:
-        return _steps(labeled, start_step, service)
-    unlabeled = _unlabeled_batches(
-        data,
-        batch_size=batch_size * unlabeled_ratio,
-        strong_view=views.strong_view(data.spec, **strength),
-        seed=seed,
-    )
-    return _steps(
-        lambda step: labeled(step) | unlabeled(step), start_step, service
-    )
+
+    def batch(step):
+        return {key: x for part in parts for key, x in part(step).items()}
+
+    return _steps(batch, start_step, service)
 
 
 def finetuning_dataset(data, batch_size, seed, start_step=0):
@@ -123,7 +133,7 @@ def finetuning_dataset(data, batch_size, seed, start_step=0):
         return streaming.finetuning_dataset(
             data, batch_size=batch_size, seed=seed, start_step=start_step
         )
-    batches = _labeled_batches(
+    batches = labeled_batches(
         data, batch_size=batch_size, seed=seed, stream=FINETUNING
     )
 
@@ -134,7 +144,34 @@ def finetuning_dataset(data, batch_size, seed, start_step=0):
     return _steps(pair, start_step)
 
 
-def evaluation_dataset(images, labels, spec, batch_size):
+def validation_dataset(data, batch_size):
+    """All held-out validation images once, as `evaluation_dataset`.
+
+    Args:
+      data: `ImageData` with validation images, see `hold_out`.
+      batch_size: images per batch; the last batch may be smaller.
+
+    Returns:
+      tf.data.Dataset of ([b, H, W, 3] float32, [b] int32).
+
+    Raises:
+      ValueError: if `data` has no validation images.
+    """
+    if getattr(data, "validation_images", None) is None:
+        raise ValueError(
+            f"{data.spec.name!r} has no validation images; set some labeled "
+            "images apart with hold_out(..., part='validation'), on the "
+            "command line --num_validation."
+        )
+    return evaluation_dataset(
+        data.validation_images,
+        data.validation_labels,
+        spec=data.spec,
+        batch_size=batch_size,
+    )
+
+
+def evaluation_dataset(images, labels, spec, batch_size, skip_counter=None):
     """All images once, in order, normalised and not augmented.
 
     Args:
@@ -142,14 +179,15 @@ def evaluation_dataset(images, labels, spec, batch_size):
       labels: [N] int; None for `Records`, which hold theirs.
       spec: `DatasetSpec` of both.
       batch_size: images per batch; the last batch may be smaller.
+      skip_counter: of damaged `Records`, see `ordered.evaluation_dataset`.
 
     Returns:
       tf.data.Dataset of ([b, H, W, 3] float32, [b] int32).
     """
     keyed.check_stream(batch_size=batch_size, start_step=0)
     if isinstance(images, Records):
-        return streaming.evaluation_dataset(
-            images, spec=spec, batch_size=batch_size
+        return ordered.evaluation_dataset(
+            images, spec=spec, batch_size=batch_size, skip_counter=skip_counter
         )
     images, labels = np.asarray(images), np.asarray(labels)
     check_images(images, spec, name="images")
@@ -164,59 +202,41 @@ def evaluation_dataset(images, labels, spec, batch_size):
     )
 
 
-def _labeled_batches(data, *, batch_size, seed, stream, strong_view=None):
-    """A function from a step to {"labeled", "labels"}."""
-    images, labels = _hold(data.labeled_images, data.labeled_labels)
-    weak_images = _weak_images(images, data.spec, batch_size, seed, stream)
-
-    def batch(step):
-        examples, view = weak_images(step)
-        if strong_view:
-            view = strong_view(
-                view, keyed.key(seed, stream, keyed.STRONG, step)
-            )
-        return {
-            "labeled": _normalize(view, data.spec),
-            "labels": tf.cast(tf.gather(labels, examples), tf.int32),
-        }
-
-    return batch
-
-
-def _unlabeled_batches(data, *, batch_size, strong_view, seed):
-    """A function from a step to {"weak", "strong"}."""
-    (images,) = _hold(data.unlabeled_images)
-    weak_images = _weak_images(images, data.spec, batch_size, seed, UNLABELED)
-
-    def batch(step):
-        _, weak = weak_images(step)
-        strong = strong_view(
-            weak, keyed.key(seed, UNLABELED, keyed.STRONG, step)
-        )
-        return {
-            "weak": _normalize(weak, data.spec),
-            "strong": _normalize(strong, data.spec),
-        }
-
-    return batch
-
-
-def _weak_images(images, spec, batch_size, seed, stream):
-    """A function from a step to its examples, [B], and their weak views."""
-    weak_view = views.weak_view(spec)
-
-    def batch(step):
-        examples = keyed.examples(
-            step,
-            batch_size=batch_size,
-            total=len(images),
-            seed=seed,
-            stream=stream,
-        )
-        key = keyed.key(seed, stream, keyed.WEAK, step)
-        return examples, weak_view(tf.gather(images, examples), key)
-
-    return batch
+def _training_parts(
+    data,
+    *,
+    batch_size,
+    unlabeled_ratio,
+    distributions,
+    seed,
+    augment_labeled,
+    strength,
+):
+    """Functions from a step to a part of its batch; `strength` of the views."""
+    common = dict(batch_size=batch_size, seed=seed)
+    strong_view = None
+    if augment_labeled:
+        strong_view = views.labeled_strong_view(data.spec, **strength)
+    labeled = labeled_batches(
+        data,
+        stream=LABELED,
+        strong_view=strong_view,
+        distributions=distributions and distributions.labeled,
+        **common,
+    )
+    if not unlabeled_ratio:
+        return [labeled]
+    unlabeled = unlabeled_batches(
+        data,
+        batch_size=batch_size * unlabeled_ratio,
+        strong_view=views.strong_view(data.spec, **strength),
+        seed=seed,
+        distributions=distributions and distributions.unlabeled,
+    )
+    if data.feedback_images is None:
+        return [labeled, unlabeled]
+    feedback = labeled_batches(data, stream=FEEDBACK, part="feedback", **common)
+    return [labeled, unlabeled, feedback]
 
 
 def _steps(batch, start_step, service=None):
@@ -229,15 +249,6 @@ def _steps(batch, start_step, service=None):
     return steps.map(
         batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     ).prefetch(tf.data.AUTOTUNE)
-
-
-def _hold(*arrays):
-    """Puts arrays in host memory once; mapped functions capture the tensors.
-
-    A captured tensor is not a constant of the graph, which is limited to 2 GB.
-    """
-    with tf.device("CPU:0"):
-        return [tf.convert_to_tensor(array) for array in arrays]
 
 
 def _normalize(images, spec):

@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.data import streaming
-from meta_pseudo_labels.data.crops import center_decoder, check_records
+from meta_pseudo_labels.data import ordered
 from meta_pseudo_labels.data.image_data import ImageData
+from meta_pseudo_labels.data.record_checks import center_decoder, check_records
 
 
 def sample(data, *, count):
@@ -60,13 +60,13 @@ def _first(records, spec, count, *, labeled=True):
     read, decode = records.reader(), center_decoder(spec, labeled=labeled)
     dataset = tf.data.Dataset.range(count).map(
         tf.autograph.experimental.do_not_convert(
-            lambda number: streaming.read_or_mark(read(number, decode))
+            lambda number: ordered.read_or_mark(read(number, decode))
         ),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
     batch = next(iter(dataset.batch(count)))
-    good = batch["label"] != streaming.DAMAGED
+    good = batch["label"] != ordered.DAMAGED
     images = tf.boolean_mask(batch["image"], good).numpy()
     labels = tf.boolean_mask(batch["label"], good).numpy()
     return images, labels.astype(np.int32)

@@ -14,16 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.data import imagenet_views, keyed, views
-from meta_pseudo_labels.data.crops import (
-    center_decoder,
-    crop_batches,
-    skip_reporter,
-)
+from meta_pseudo_labels.data.crops import crop_batches, with_rows
+from meta_pseudo_labels.data.record_checks import skip_reporter
 from meta_pseudo_labels.data.records import Records
 from meta_pseudo_labels.data.service import through_service
 from meta_pseudo_labels.data.specs import DatasetSpec
 
-DAMAGED = np.iinfo(np.int32).min  # The label of a record of no use.
 _STEPS_AT_ONCE = 2  # One is decoded while the next one begins.
 
 
@@ -81,13 +77,15 @@ def training_dataset(
     augment_labeled=False,
     start_step=0,
     service=None,
+    distributions=None,
 ):
     """The endless stream of training batches.
 
     Args:
       data: `ShardedData`.
       batch_size, unlabeled_ratio, magnitude, policy, augment_labeled, seed,
-        start_step, service: see `pipeline.training_dataset`, which checks them.
+        start_step, service, distributions: see `pipeline.training_dataset`,
+        which checks them.
 
     Returns:
       tf.data.Dataset of dicts, see `pipeline.training_dataset`; the views are
@@ -104,6 +102,10 @@ def training_dataset(
         if augment_labeled
         else None,
     )
+    if distributions is not None:
+        labeled = with_rows(
+            labeled, "labeled_distributions", distributions.labeled
+        )
     parts, sources = [labeled], [data.labeled_images]
     if unlabeled_ratio:
         unlabeled = _unlabeled_batches(
@@ -114,6 +116,10 @@ def training_dataset(
                 data.spec, magnitude=magnitude, policy=policy
             ),
         )
+        if distributions is not None:
+            unlabeled = with_rows(
+                unlabeled, "unlabeled_distributions", distributions.unlabeled
+            )
         parts, sources = [labeled, unlabeled], [*sources, data.unlabeled_images]
     steps = _steps(parts, start_step, service)
     batches = _report(steps, sources, data.skip_counter)
@@ -136,54 +142,6 @@ def finetuning_dataset(data, *, batch_size, seed, start_step=0):
     return batches.map(lambda x: (x["labeled"], x["labels"])).prefetch(
         tf.data.AUTOTUNE
     )
-
-
-def evaluation_dataset(records, *, spec, batch_size):
-    """All records once, in order: centre crops, normalised.
-
-    Damaged records are left out, and TensorFlow logs each of them; where the
-    records are `strict` it stops there.
-
-    Args:
-      records: `Records`.
-      spec: `DatasetSpec`.
-      batch_size: images per batch; the last batch may be smaller.
-
-    Returns:
-      tf.data.Dataset of ([b, H, W, 3] float32, [b] int32).
-    """
-    read, decode = records.reader(), center_decoder(spec)
-
-    def example(number):
-        found = read(number, decode)
-        if records.strict:
-            return found.get_single_element()
-        return read_or_mark(found)
-
-    def good(batch):
-        kept = batch["label"] != DAMAGED
-        images = tf.boolean_mask(batch["image"], kept)
-        return _normalize(images, spec), tf.boolean_mask(batch["label"], kept)
-
-    dataset = tf.data.Dataset.range(len(records)).map(
-        _plain(example),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    return dataset.batch(batch_size).map(good).prefetch(tf.data.AUTOTUNE)
-
-
-def read_or_mark(found):
-    """The one element of a data set; a blank without label where it fails."""
-    blank = tf.nest.map_structure(
-        lambda spec: tf.zeros(spec.shape, spec.dtype), found.element_spec
-    )
-    blank["label"] += DAMAGED
-    # Marked, not dropped at once: Keras wants to know how many batches there
-    # are.
-    found = found.ignore_errors(log_warning=True)
-    found = found.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
-    return found.get_single_element()
 
 
 def _labeled_batches(data, *, batch_size, seed, stream, strong_view=None):

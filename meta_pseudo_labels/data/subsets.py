@@ -1,11 +1,28 @@
 """Which images keep their labels, and the file that tells it."""
 
+import dataclasses
 import json
 import os
 
 import numpy as np
 
 LABEL_SUBSETS = ("balanced", "first")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelChoice:
+    """The images that kept their label, before variants.py changed the problem.
+
+    Attributes:
+      indices: [N] int64, `labeled_indices` as the images were loaded.
+      labels: [N] int, their true classes, of all classes that there were.
+      changes: a dict from what was done ("wrong", "validation", "feedback") to
+        the [n] int64 indices of the images that it was done to.
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray
+    changes: dict[str, np.ndarray]
 
 
 def labeled_positions(
@@ -128,17 +145,36 @@ def save_labeled_indices(data, path):
 def labeled_choice(data):
     """What `save_labeled_indices` writes, a dict for JSON.
 
-    Without the labels for `ShardedData`, which leaves them in its files.
+    The images as they were chosen, whatever became of them after that; which
+    ones got a wrong label or were held out stands beside. Without the labels
+    for `ShardedData`, which leaves them in its files.
     """
+    chosen = getattr(data, "chosen", None)
+    labels = getattr(data, "labeled_labels", None)
+    indices, changes = data.labeled_indices, {}
+    if chosen is not None:
+        indices, labels, changes = chosen.indices, chosen.labels, chosen.changes
     choice = {
         "source": data.spec.name,
         "label_subset": data.label_subset,
         "seed": data.seed,
-        "indices": np.asarray(data.labeled_indices).tolist(),
+        "indices": np.asarray(indices).tolist(),
     }
-    if hasattr(data, "labeled_labels"):
-        choice["labels"] = np.asarray(data.labeled_labels).tolist()
-    return choice
+    if labels is not None:
+        choice["labels"] = np.asarray(labels).tolist()
+    return choice | {
+        name: np.asarray(changed).tolist() for name, changed in changes.items()
+    }
+
+
+def turns(labels):
+    """How many images of its class stand before each image: [N] int64."""
+    labels = np.asarray(labels)
+    turn = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        where = np.flatnonzero(labels == label)
+        turn[where] = np.arange(len(where))
+    return turn
 
 
 def _positions_of_file(path, *, labels, num_labeled, source, numbers):

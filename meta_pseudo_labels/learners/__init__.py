@@ -2,7 +2,17 @@
 
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.mpl import MetaPseudoLabels
+from meta_pseudo_labels.learners.pseudo_labels import PseudoLabels
+from meta_pseudo_labels.learners.reduced import ReducedMPL
 from meta_pseudo_labels.learners.supervised import Supervised
 from meta_pseudo_labels.learners.uda import UDA, UDASettings
 
-__all__ = ["UDA", "Learner", "MetaPseudoLabels", "Supervised", "UDASettings"]
+__all__ = [
+    "UDA",
+    "Learner",
+    "MetaPseudoLabels",
+    "PseudoLabels",
+    "ReducedMPL",
+    "Supervised",
+    "UDASettings",
+]

@@ -15,6 +15,7 @@ from meta_pseudo_labels.models.batch_norm import BatchNorm
 from meta_pseudo_labels.models.efficientnet import efficientnet
 from meta_pseudo_labels.models.layers import release_variable_name
 from meta_pseudo_labels.models.mlp import mlp
+from meta_pseudo_labels.models.reduced_teacher import reduced_teacher
 from meta_pseudo_labels.models.resnet import resnet
 from meta_pseudo_labels.models.stochastic_depth import StochasticDepth
 from meta_pseudo_labels.models.wide_resnet import (
@@ -25,6 +26,7 @@ from meta_pseudo_labels.models.wide_resnet import (
 
 __all__ = [
     "EFFICIENTNETS",
+    "REDUCED_TEACHER",
     "RESNETS",
     "WIDE_RESNETS",
     "BatchNorm",
@@ -35,6 +37,8 @@ __all__ = [
     "check_model_type",
     "efficientnet",
     "mlp",
+    "mlp_hidden_sizes",
+    "reduced_teacher",
     "release_scope",
     "release_variable_name",
     "resnet",
@@ -45,6 +49,9 @@ __all__ = [
 WIDE_RESNETS = {
     "wrn-28-large": dict(depth=28, width=135 / 16, stem_filters=16),
 }
+
+# Five layers (Reduced MPL); the name of the teacher where none is given.
+REDUCED_TEACHER = "mlp-5-128"
 
 RESNETS = {"resnet-50": dict(blocks_per_stage=(3, 4, 6, 3))}
 
@@ -85,13 +92,14 @@ def build(
 
     Args:
       model_type: "wrn-<depth>-<k>" such as "wrn-28-2", a name in WIDE_RESNETS,
-        RESNETS or EFFICIENTNETS, "mlp" (two hidden layers of 128 units), or a
+        RESNETS or EFFICIENTNETS, "mlp" (two hidden layers of 128 units),
+        "mlp-<layers>-<width>" (the last of the layers gives the logits), or a
         network of `keras.applications` by its class, such as "MobileNetV2".
       input_shape: shape of one example, (height, width, channels) for images.
       num_classes: number of logits, 2 or more.
       dropout_rate: before the last layer, in [0, 1).
       batch_norm_decay: of the moving averages. This and the next two: not for
-        "mlp", which has no batch norm, nor for `keras.applications`.
+        "mlp...", which have no batch norm, nor for `keras.applications`.
       batch_norm_epsilon: added to the variance.
       batch_norm_batch_size: images that share their statistics, over more
         than 8 replicas; see `BatchNorm`.
@@ -114,8 +122,9 @@ def build(
         name=name or model_type,
         dtype=dtype,
     )
-    if model_type == "mlp":
-        return mlp(**settings)
+    hidden_sizes = mlp_hidden_sizes(model_type)
+    if hidden_sizes is not None:
+        return mlp(hidden_sizes=hidden_sizes, **settings)
     if model_type in application_names():
         return application(model_type, **settings)
     settings.update(
@@ -137,11 +146,23 @@ def build(
 
 def check_model_type(model_type):
     """Raises ValueError for a name that `build` would refuse."""
-    others = ("mlp", *RESNETS, *EFFICIENTNETS, *application_names())
-    if model_type not in others:
+    others = (*RESNETS, *EFFICIENTNETS, *application_names())
+    if model_type not in others and mlp_hidden_sizes(model_type) is None:
         sizes = _wide_resnet_sizes(model_type)
         blocks_per_stage(sizes["depth"])
         first_stage_filters(sizes["width"])
+
+
+def mlp_hidden_sizes(model_type):
+    """Units of each hidden layer of a perceptron's name; None for others.
+
+    >>> mlp_hidden_sizes("mlp-5-128")
+    (128, 128, 128, 128)
+    """
+    if model_type == "mlp":
+        return (128, 128)
+    sizes = re.fullmatch(r"mlp-([1-9]\d?)-([1-9]\d*)", model_type)
+    return sizes and (int(sizes[2]),) * (int(sizes[1]) - 1)
 
 
 def release_scope(model_type):
@@ -162,7 +183,14 @@ def _wide_resnet_sizes(model_type):
     sizes = re.fullmatch(r"wrn-(\d+)-(\d+)", model_type)
     if not sizes:
         known = ", ".join(
-            ["mlp", "wrn-<depth>-<k>", *WIDE_RESNETS, *RESNETS, *EFFICIENTNETS]
+            [
+                "mlp",
+                "wrn-<depth>-<k>",
+                "mlp-<layers>-<width>",
+                *WIDE_RESNETS,
+                *RESNETS,
+                *EFFICIENTNETS,
+            ]
         )
         raise ValueError(
             f"Unknown model_type {model_type!r}. Known: {known} (for example "

@@ -35,21 +35,16 @@ def mlp(
     Raises:
       ValueError: for a size, a number of classes or a rate out of range.
     """
-    if any(size < 1 for size in hidden_sizes):
-        raise ValueError(
-            f"hidden_sizes must be positive, got {tuple(hidden_sizes)}."
-        )
     policy = keras.dtype_policies.get(dtype)
     inputs = keras.Input(input_shape, dtype=policy.variable_dtype, name="input")
     x = keras.layers.Flatten(name="flatten", dtype=policy)(inputs)
-    for number, size in enumerate(hidden_sizes, start=1):
-        x = keras.layers.Dense(
-            size,
-            activation=activation,
-            kernel_initializer=_fresh(kernel_initializer),
-            name=f"hidden_{number}.dense",
-            dtype=policy,
-        )(x)
+    x = hidden_layers(
+        x,
+        hidden_sizes=hidden_sizes,
+        activation=activation,
+        kernel_initializer=kernel_initializer,
+        dtype=policy,
+    )
     logits = classification_head(
         x,
         num_classes=num_classes,
@@ -58,6 +53,33 @@ def mlp(
         dtype=policy,
     )
     return keras.Model(inputs, logits, name=name)
+
+
+def hidden_layers(x, *, hidden_sizes, activation, kernel_initializer, dtype):
+    """Dense layers one after another; see `mlp` for the arguments.
+
+    Args:
+      x: [batch, features] symbolic Keras tensor.
+
+    Returns:
+      [batch, hidden_sizes[-1]] symbolic tensor.
+
+    Raises:
+      ValueError: for a size that is not positive.
+    """
+    if any(size < 1 for size in hidden_sizes):
+        raise ValueError(
+            f"hidden_sizes must be positive, got {tuple(hidden_sizes)}."
+        )
+    for number, size in enumerate(hidden_sizes, start=1):
+        x = keras.layers.Dense(
+            size,
+            activation=activation,
+            kernel_initializer=_fresh(kernel_initializer),
+            name=f"hidden_{number}.dense",
+            dtype=dtype,
+        )(x)
+    return x
 
 
 def _fresh(initializer):

@@ -127,6 +127,17 @@ def test_binary_files_go_before_a_prepared_set(folder, data_dir):
     assert len(load(folder).test_images) == 20
 
 
+def test_home_is_found(folder, monkeypatch):
+    """A shell leaves ~ as it is after an =."""
+    monkeypatch.setenv("HOME", str(folder.parent))
+    got = data.load(
+        "cifar10", data_dir=f"~/{folder.name}", num_labeled=10, seed=0
+    )
+    np.testing.assert_array_equal(
+        got.unlabeled_images, load(folder).unlabeled_images
+    )
+
+
 def spoil(name, *, cut=0, label=None):
     def change(folder):
         rows = records(40)

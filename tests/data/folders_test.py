@@ -44,7 +44,30 @@ def test_a_class_may_be_missing_in_the_test(folders, logged):
     assert shades(got.test_images) == [100, 102]
     assert got.test_labels.tolist() == [0, 2]
     assert len(logged) == 1
-    assert "eval has no folder for 1 of 3 classes: bee." in logged[0]
+    assert "eval has no usable image of 1 of 3 classes: bee." in logged[0]
+
+
+@pytest.mark.parametrize(
+    "change", ["rmtree", "empty", "spoil"], ids=lambda name: name
+)
+def test_classes_that_cannot_be_tested_are_named(folders, logged, change):
+    """Whether there is no folder, no file in it or none that can be used."""
+    dict(rmtree=remove, empty=empty, spoil=spoil)[change]("eval/ant")(folders)
+    assert load(folders).test_labels.tolist() == [2]
+    assert "no usable image of 2 of 3 classes: ant, bee." in logged[-1]
+
+
+@pytest.mark.parametrize(
+    "unlabeled", ["", "eval", "eval/ant", "link", "unlabeled/../eval"]
+)
+def test_test_images_are_not_learned_from(folders, unlabeled):
+    (folders / "link").symlink_to(folders / "eval")
+    with pytest.raises(ValueError, match="eval share files, so test"):
+        load(folders, unlabeled_dir=folders / unlabeled)
+    # Names that begin alike are no such thing.
+    os.rename(folders / "unlabeled", folders / "eval2")
+    got = load(folders, unlabeled_dir=folders / "eval2")
+    assert len(got.unlabeled_images) == 4
 
 
 def test_order_does_not_depend_on_the_file_system(folders, monkeypatch):
@@ -145,7 +168,6 @@ def spoil(name):
         (empty("labeled"), "labeled holds no folders; make one per class"),
         (empty("eval"), "eval holds no folders"),
         (empty("unlabeled"), "unlabeled holds no usable image"),
-        (empty("eval/ant"), None),
         (empty("labeled/bee"), "leaves no labeled image of bee;"),
         (spoil("labeled/bee"), "leaves no labeled image of bee;"),
         (spoil("labeled"), "labeled holds no usable image"),
@@ -158,9 +180,6 @@ def spoil(name):
 )
 def test_folders_that_are_laid_out_otherwise(folders, logged, change, message):
     change(folders)
-    if message is None:
-        assert load(folders).test_labels.tolist() == [2]
-        return
     with pytest.raises(ValueError, match=message):
         load(folders)
 

@@ -65,6 +65,29 @@ GOOD = data.ImageData(
         (dict(labeled_labels=np.int32([0, 1])), r"integers of shape \[3\]"),
         (dict(labeled_indices=np.arange(2)), "2 entries for 3 labeled images"),
         (
+            dict(feedback_images=images(2)),
+            "feedback_images or feedback_labels is None; give both",
+        ),
+        (
+            dict(validation_labels=np.int32([0])),
+            "validation_images or validation_labels is None",
+        ),
+        (dict(test_labels=None), "test_images or test_labels is None"),
+        (
+            dict(
+                feedback_images=images(1, size=9),
+                feedback_labels=np.int32([0]),
+            ),
+            r"feedback_images has shape \[1, 9, 9, 3\]",
+        ),
+        (
+            dict(
+                validation_images=images(2),
+                validation_labels=np.int32([0, 3]),
+            ),
+            "validation_labels has values from 0 to 3",
+        ),
+        (
             dict(
                 labeled_images=images(0),
                 labeled_labels=np.zeros([0], np.int32),
@@ -108,10 +131,39 @@ def test_own_arrays_are_small_by_their_size(size, small):
         ((images(3, dtype=np.float32), [0, 1, 2]), {}, "has type float32"),
         ((images(3)[..., 0], [0, 1, 2]), {}, r"\[3, 8, 8\] for 3 labels"),
         ((images(3), [0, 1]), {}, "for 2 labels"),
-        ((images(3), [1, 2, 3]), {}, r"No image is labeled \[0\]"),
+        ((images(3), [1, 2, 3]), {}, "No image is labeled 0, but one is .* 3;"),
+        ((images(2), [0, 2_000_000_000]), {}, "labeled 1, 2, 3 and more, but"),
+        ((images(2), [0, -1]), {}, "labels has values from -1"),
+        ((images(3), np.eye(3, dtype=int)), {}, r"shape \[3, 3\]; pass one cl"),
+        ((images(3), [0.0, 1.0, 2.0]), {}, "labels have type float64"),
+        ((images(3), None), {}, "labels have type object"),
+        ((images(0), []), {}, "labels have type float64 and shape"),
+        (([], np.int32([])), {}, r"shape \[0\] for 0 labels"),
+        ((None, [0]), {}, r"labeled_images has shape \[\] for 1 labels"),
+        (
+            (images(1), [0]),
+            {"test_images": images(2)},
+            "test_images or test_labels is None",
+        ),
+        (
+            (images(1), [0]),
+            {"test_images": [], "test_labels": []},
+            r"test_images is of shape \[0\]; pass",
+        ),
         ((images(3), [0, 1, 2]), {"num_classes": 2}, "must lie in 0 to 1"),
     ],
 )
 def test_own_arrays_are_checked(arrays, settings, message):
     with pytest.raises(ValueError, match=message):
         data.from_arrays(*arrays, images(4), **settings)
+
+
+@pytest.mark.parametrize(
+    ("unlabeled", "message"),
+    [(None, "is None"), ([], r"is of shape \[0\]")],
+)
+def test_no_unlabeled_images_have_a_shape_too(unlabeled, message):
+    with pytest.raises(ValueError, match=f"unlabeled_images {message}; pass"):
+        data.from_arrays(images(1), [0], unlabeled)
+    few = images(1)
+    assert len(data.from_arrays(few, [0], few[:0]).unlabeled_images) == 0

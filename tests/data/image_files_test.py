@@ -4,7 +4,9 @@ import os
 import shutil
 import tarfile
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels.data import image_files
@@ -121,3 +123,13 @@ def test_many_files_keep_their_order(folders, monkeypatch):
     got = load(folders, unlabeled_dir=folders / "more")
     want = [shade for shade in range(20) if shade != 7]
     assert shades(got.unlabeled_images) == want
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 8), (8, 9), (16, 16)])
+def test_no_more_than_the_square_stays_in_memory(size):
+    """Not a whole picture with a window into it."""
+    content = tf.io.encode_png(np.zeros([*size, 3], np.uint8)).numpy()
+    image = image_files._decode(
+        lambda: content, image_size=8, max_pixels=10_000
+    )
+    assert image.shape == (8, 8, 3) and image.base is None

@@ -265,3 +265,9 @@ def test_incomplete_prepared_sets_are_refused(prepared):
     lost.write_bytes(content[:first])
     with pytest.raises(ValueError, match="holds 1 records where .* says 7"):
         load(prepared)
+
+
+def test_prepared_sets_without_a_test_are_refused(tmp_path):
+    write_prepared(tmp_path, "imagenet2012", {"train": [5, 7]})
+    with pytest.raises(ValueError, match="no split 'validation' but train;"):
+        load(tmp_path, "imagenet2012")

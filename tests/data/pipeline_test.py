@@ -147,6 +147,25 @@ def test_each_epoch_is_a_permutation(batches, key, total):
     assert min(len(set(column)) for column in epochs.T) > total // 2
 
 
+@pytest.mark.parametrize("total", [40, 2_000])
+def test_orders_do_not_come_again_in_later_epochs_or_other_seeds(total):
+    """By epoch 256 a cipher keyed by eight bits has used them up."""
+
+    def start(epoch, seed):
+        first = keyed.examples(
+            tf.constant(epoch * total // 10, tf.int64),
+            batch_size=10,
+            total=total,
+            seed=seed,
+            stream=0,
+        )
+        return tuple(first.numpy().tolist())
+
+    epochs = [*range(5), *range(256, 261)]
+    assert len({start(epoch, seed=5) for epoch in epochs}) == 10
+    assert len({start(0, seed) for seed in range(60)}) == 60
+
+
 def test_batch_may_span_several_epochs():
     settings = SETTINGS | dict(batch_size=15, unlabeled_ratio=0)
     (batch,) = take(data.training_dataset(problem(), **settings), 1)
@@ -164,7 +183,9 @@ def test_streams_of_one_seed_are_not_correlated():
             stream=stream,
         ).numpy()
 
-    orders = [first_epoch(s) for s in range(3)]
+    streams = {keyed.LABELED, keyed.UNLABELED, keyed.FINETUNING, keyed.FEEDBACK}
+    assert len(streams) == 4
+    orders = [first_epoch(s) for s in streams]
     for one, other in itertools.combinations(orders, 2):
         assert np.sum(one == other) < 8
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.4

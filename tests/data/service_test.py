@@ -1,6 +1,7 @@
 """The tf.data service, its servers as processes of their own."""
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -204,9 +205,8 @@ def test_stream_is_the_local_one_though_workers_are_killed(
     assert_batches_equal(take(tail, 20), local_batches[100:])
 
 
-def test_images_in_files_are_read_by_the_workers(servers, data_dir):
-    servers.have_workers(1)
-    images = data.load(
+def mini_imagenet(data_dir):
+    return data.load(
         "imagenet2012_subset",
         num_labeled=None,
         seed=0,
@@ -214,12 +214,46 @@ def test_images_in_files_are_read_by_the_workers(servers, data_dir):
         label_subset="first",
         image_size=32,
     )
+
+
+def test_stream_of_files_is_the_local_one(servers, data_dir):
+    servers.have_workers(1)
+    images = mini_imagenet(data_dir)
     local = data.training_dataset(images, **SETTINGS, start_step=5)
     remote = data.training_dataset(
         images, **SETTINGS, start_step=5, service=servers.address
     )
     assert remote.element_spec == local.element_spec
     assert_batches_equal(take(remote, 6), take(local, 6))
+
+
+def read_by(records):
+    """Records whose labels are the process that reads them."""
+
+    def parse(record):
+        status = tf.io.read_file("/proc/self/stat")
+        process = tf.strings.split(status)[0]
+        label = tf.strings.to_number(process, tf.int32)
+        return records.parse(record) | {"label": label}
+
+    return dataclasses.replace(records, parse=parse)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc who works")
+def test_files_are_read_where_the_workers_are(servers, data_dir):
+    workers = servers.have_workers(1)
+    images = mini_imagenet(data_dir)
+    images = dataclasses.replace(
+        images,
+        spec=dataclasses.replace(images.spec, num_classes=2**31 - 1),
+        labeled_images=read_by(images.labeled_images),
+    )
+    batches = take(
+        data.training_dataset(images, **SETTINGS, service=servers.address), 20
+    )
+    readers = {int(label) for batch in batches for label in batch["labels"]}
+    readers.discard(os.getpid())  # It makes what comes late.
+    assert readers and readers <= {worker.pid for worker in workers}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc who works")

@@ -1,0 +1,248 @@
+"""A teacher's class probabilities for all images, kept in a file.
+
+A fixed teacher labels every image once. The file is tied to the images by a
+fingerprint: with other images, or in another order, it does not load.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels.data import ordered, views
+from meta_pseudo_labels.data.records import Records
+
+FILE_NAME = "class_distributions.npz"
+_PARTS = ("labeled", "unlabeled")
+_FACTS = (  # What a file is recognised by.
+    "dataset",
+    "num_classes",
+    "num_labeled",
+    "num_unlabeled",
+    "fingerprint",
+)
+# What reading raises where a file is cut off, or is something else.
+_DAMAGE = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassDistributions:
+    """What a classifier says of the images that are learned from.
+
+    Attributes:
+      labeled: [N, classes] float32, rows sum to 1, for `labeled_images`.
+      unlabeled: [M, classes] float32, likewise, for `unlabeled_images`.
+      source: where they come from, a dict for JSON.
+
+    Raises:
+      ValueError: where a row is no distribution.
+    """
+
+    labeled: np.ndarray
+    unlabeled: np.ndarray
+    source: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        for part in _PARTS:
+            _check_rows(getattr(self, part), name=part)
+
+    @property
+    def digest(self):
+        """Hexadecimal; equal for equal distributions."""
+        hashed = hashlib.sha256()
+        for part in _PARTS:
+            _hash_array(hashed, getattr(self, part))
+        return hashed.hexdigest()
+
+
+def save_class_distributions(distributions, path, *, data):
+    """Writes distributions and which images they are of, whole or not at all.
+
+    Args:
+      distributions: `ClassDistributions`.
+      path: of the file, NumPy's .npz; its folder must exist.
+      data: `ImageData` or `ShardedData`, the images.
+
+    Raises:
+      ValueError: where there is not one distribution for each image.
+    """
+    check_fits(distributions, data)
+    facts = _facts(data) | {"source": distributions.source}
+    scratch = f"{path}.part"
+    with open(scratch, "wb") as file:
+        np.savez(
+            file,
+            labeled=distributions.labeled,
+            unlabeled=distributions.unlabeled,
+            facts=json.dumps(facts),
+        )
+    os.replace(scratch, path)
+
+
+def load_class_distributions(path, *, data):
+    """Reads what `save_class_distributions` wrote for the same images.
+
+    Args:
+      path: of the file, or of the folder of a run that holds it.
+      data: `ImageData` or `ShardedData`.
+
+    Returns:
+      `ClassDistributions`.
+
+    Raises:
+      ValueError: where there is no such file, it is damaged, or it was made
+        for other images or labels.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        path = os.path.join(path, FILE_NAME)
+    try:
+        with (
+            open(path, "rb") as file,
+            np.load(file, allow_pickle=False) as content,
+        ):
+            facts = json.loads(str(content["facts"]))
+            parts = {part: content[part] for part in _PARTS}
+        saved = {name: facts[name] for name in _FACTS}
+        found = ClassDistributions(**parts, source=facts["source"])
+    except FileNotFoundError:
+        raise ValueError(
+            f"There is no {path}; make it with --task_mode=cache_labels from "
+            "the run that trained the teacher."
+        ) from None
+    except _DAMAGE as error:
+        raise ValueError(
+            f"{path} cannot be read as class distributions ({error}); make it "
+            "again with --task_mode=cache_labels."
+        ) from error
+    if saved != (now := _facts(data)):
+        raise ValueError(
+            f"{path} was made for other data: {_describe(saved)}; this run has "
+            f"{_describe(now)}. Its teacher must be trained on the same "
+            "images, labels and classes, in the same order: repeat its choice "
+            "with --label_subset=<its folder>/labeled.json, or make the file "
+            "again with --task_mode=cache_labels."
+        )
+    check_fits(found, data)
+    return found
+
+
+def check_fits(distributions, data):
+    """Raises ValueError unless there is one distribution for each image."""
+    for part in _PARTS:
+        shape = getattr(distributions, part).shape
+        want = (len(getattr(data, f"{part}_images")), data.spec.num_classes)
+        if shape != want:
+            raise ValueError(
+                f"The {part} distributions have the shape {list(shape)} for "
+                f"{want[0]} images of {want[1]} classes; give one row each."
+            )
+
+
+def fingerprint(data):
+    """A hash of the images and labels that are learned from, in their order.
+
+    Of files, it is one of their names and of where each record begins in
+    them: reading all of ImageNet would take as long as an epoch.
+
+    Args:
+      data: `ImageData` or `ShardedData`.
+
+    Returns:
+      64 hexadecimal digits.
+    """
+    hashed = hashlib.sha256()
+    for part in _PARTS:
+        images = getattr(data, f"{part}_images")
+        if isinstance(images, Records):
+            names = [os.path.basename(path) for path in images.paths]
+            hashed.update(json.dumps(names).encode())
+            _hash_array(hashed, images.shards)
+            _hash_array(hashed, images.offsets)
+        else:
+            _hash_array(hashed, images)
+    if hasattr(data, "labeled_labels"):  # Else they stand in the records.
+        _hash_array(hashed, np.asarray(data.labeled_labels, np.int32))
+    return hashed.hexdigest()
+
+
+def ordered_images(images, spec, *, batch_size):
+    """All images once, in order, not augmented; also those that are damaged.
+
+    Args:
+      images: [N, H, W, 3] uint8, or `Records`.
+      spec: `DatasetSpec` of them.
+      batch_size: images per batch; the last batch may be smaller.
+
+    Returns:
+      tf.data.Dataset of ([b, H, W, 3] float32, normalised; [b] bool, whether
+      there is such an image: false for a damaged record, which is blank).
+    """
+    if isinstance(images, Records):
+        examples = ordered.ordered_examples(images, spec, labeled=False).map(
+            lambda x: (x["image"], x["label"] != ordered.DAMAGED)
+        )
+    else:
+        examples = tf.data.Dataset.from_tensor_slices(
+            (images, np.ones([len(images)], bool))
+        )
+
+    def normalize(batch, found):
+        return views.normalize(batch, mean=spec.mean, std=spec.std), found
+
+    return examples.batch(batch_size).map(normalize).prefetch(tf.data.AUTOTUNE)
+
+
+def _facts(data):
+    """What the file says of its images, a dict for JSON."""
+    values = (
+        data.spec.name,
+        data.spec.num_classes,
+        len(data.labeled_images),
+        len(data.unlabeled_images),
+        fingerprint(data),
+    )
+    return dict(zip(_FACTS, values, strict=True))
+
+
+def _describe(facts):
+    return (
+        f"{facts['num_labeled']} labeled and {facts['num_unlabeled']} "
+        f"unlabeled images of {facts['dataset']}, {facts['num_classes']} "
+        f"classes, fingerprint {facts['fingerprint'][:8]}"
+    )
+
+
+def _check_rows(rows, *, name):
+    """Raises ValueError unless every row is a distribution over classes."""
+    if rows.ndim != 2 or rows.dtype != np.float32:
+        raise ValueError(
+            f"{name} must be float32 [images, classes]; got {rows.dtype} "
+            f"{list(rows.shape)}."
+        )
+    sums = rows.sum(axis=-1, dtype=np.float64)
+    # Sums are NaN where an entry is.
+    if not (np.abs(sums - 1) < 1e-3).all() or rows.min(initial=0) < 0:
+        raise ValueError(
+            f"A row of {name} is no distribution: entries must be at least 0 "
+            "and sum to 1."
+        )
+
+
+def _hash_array(hashed, array):
+    """Adds type, shape and bytes of an array to a hash."""
+    array = np.ascontiguousarray(array)
+    hashed.update(f"{array.dtype.str}{array.shape}".encode())
+    hashed.update(array.data if array.size else b"")

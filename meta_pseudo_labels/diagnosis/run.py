@@ -1,0 +1,118 @@
+"""The diagnosis of a trained run: `--task_mode=diagnose`."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+
+import numpy as np
+
+from meta_pseudo_labels import data
+from meta_pseudo_labels.config import ConfigError, user_error
+from meta_pseudo_labels.data.records import Records
+from meta_pseudo_labels.diagnosis.figure import draw
+from meta_pseudo_labels.diagnosis.measure import diagnose
+from meta_pseudo_labels.diagnosis.summary import as_text
+from meta_pseudo_labels.run_data import check_choice_of_labels, training_batches
+from meta_pseudo_labels.run_folder import write_whole
+from meta_pseudo_labels.schedules import scale_by_batch
+from meta_pseudo_labels.teacher_labels import load_teacher_labels
+
+# As many images as fit in memory in one batch, whatever their size.
+HELD_OUT_IMAGES = 512
+
+
+def diagnose_run(learner, config, images):
+    """Diagnoses a run at its latest checkpoint, on the batches that follow it.
+
+    Writes diagnosis.json and diagnosis.png to its folder, and nothing else.
+
+    Args:
+      learner: the `MetaPseudoLabels` of that checkpoint.
+      config: `Config` of the run.
+      images: `data.ImageData` or `data.ShardedData` of the run.
+
+    Returns:
+      A table and how to read it, for a terminal.
+
+    Raises:
+      ConfigError: where settings do not allow it, the data has changed, or
+        there is no image that nothing learned from.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError(
+            "--task_mode=diagnose draws with matplotlib, which is not "
+            "installed: pip install 'meta-pseudo-labels[figures]'"
+        )
+    check_choice_of_labels(config, images)
+    distributions = load_teacher_labels(config, images)
+    step = int(learner.step)
+    batches = training_batches(
+        config, images, start_step=step, distributions=distributions
+    )
+    rate = config.diagnose_lr
+    if rate is None:
+        rate = scale_by_batch(config.mpl_student_lr, config.train_batch_size)
+    found = user_error(
+        diagnose,
+        learner,
+        batches.take(config.diagnose_batches),
+        held_out=user_error(
+            held_out_images, images, count=HELD_OUT_IMAGES, seed=config.seed
+        ),
+        draws=config.diagnose_draws,
+        learning_rate=rate,
+        start_step=step,
+    )
+    write_whole(
+        os.path.join(config.output_dir, "diagnosis.json"),
+        json.dumps(found, indent=1, allow_nan=False) + "\n",
+    )
+    draw(found, os.path.join(config.output_dir, "diagnosis.png"))
+    return as_text(found)
+
+
+def held_out_images(images, *, count, seed):
+    """Images that no network learned from, as they are evaluated on.
+
+    Those of a validation split where there is one; else test images.
+
+    Args:
+      images: `data.ImageData` or `data.ShardedData`.
+      count: how many at most.
+      seed: int; which ones, where there are more.
+
+    Returns:
+      [n, H, W, 3] float32 and [n] int32.
+
+    Raises:
+      ValueError: where there is none.
+    """
+    held_out, labels = images.test_images, images.test_labels
+    if getattr(images, "validation_images", None) is not None:
+        held_out, labels = images.validation_images, images.validation_labels
+    if not len(held_out):
+        raise ValueError(
+            f"{images.spec.name!r} has no test images, and a diagnosis "
+            "compares with images that nothing learned from; set some apart "
+            "with --num_validation in another run, or name an --eval_dir."
+        )
+    random = np.random.RandomState([seed, len(held_out)])
+    chosen = np.sort(random.permutation(len(held_out))[:count])
+    dataset = data.evaluation_dataset(
+        _take(held_out, chosen),
+        None if labels is None else labels[chosen],
+        spec=images.spec,
+        batch_size=count,
+    )
+    return next(iter(dataset))
+
+
+def _take(images, positions):
+    if not isinstance(images, Records):
+        return images[positions]
+    return dataclasses.replace(
+        images,
+        shards=images.shards[positions],
+        offsets=images.offsets[positions],
+    )

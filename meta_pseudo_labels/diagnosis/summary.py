@@ -1,0 +1,225 @@
+"""What a diagnosis comes to: numbers by estimator, and a table of them."""
+
+import math
+import re
+
+import numpy as np
+
+from meta_pseudo_labels import reports
+
+# Whose gradients are means over the unlabeled images, and have to be multiplied
+# by their number to estimate the gradient of the judged loss.
+_MEANS = ("reinforce", "reinforce_dot_product", "reinforce_cosine")
+
+_EXPLANATION = """\
+norm ratio   feedback's gradient over the teacher's other gradient, one draw
+cosine       of the teacher's gradient with exact's: one draw; mean of {draws}
+noise        variance over draws over the squared norm of exact's gradient
+r, rank r    of h with the true fall of the held-out loss (Pearson, Spearman);
+             r within: less the mean of each batch, where draws alone differ
+move         the teacher moves by {teacher_step:g} of its norm along the mean
+             feedback: change of the judged loss that exact predicts, change
+             measured, change of the held-out loss; all in nats, times 10^6"""
+
+
+def summarize(settings, rows):
+    """Adds to what was measured on each batch what it comes to.
+
+    Args:
+      settings: a dict.
+      rows: of each batch, as `measure` makes them.
+
+    Returns:
+      A dict for JSON; where a number is not known it is None. "settings";
+      "batches", the rows; "estimators", for each a dict of
+
+      norm_ratio: norm of the feedback's gradient, times its weight, over that
+        of the teacher's other gradient; mean over draws and batches.
+      cosine_one_draw, cosine_mean: with exact's gradient, that of one draw and
+        that of the mean over all draws; mean over batches.
+      noise: variance over draws, summed over weights, over the squared norm of
+        exact's gradient; after multiplying by the number of unlabeled images
+        where an estimator is a mean over them, and by what turns a cosine into
+        a dot product.
+      noise_to_own_mean: the same over the squared norm of the mean, less what
+        of it is noise; None where nothing is left.
+      pearson, spearman: correlation of h with the fall of the held-out loss
+        over all draws of all batches.
+      pearson_within: the same less the mean of each batch.
+      pearson_inference: as pearson, with the loss in inference mode.
+
+      and "teacher_steps", for each direction the means over batches of
+
+      predicted, measured: change of the judged loss, in nats.
+      measured_error: standard error of its mean.
+      lowered: share of the batches where it fell.
+      held_out, held_out_inference: change of the held-out loss, in nats.
+      held_out_error: standard error of its mean.
+    """
+    names = rows[0]["estimators"]
+    directions = dict.fromkeys(
+        name for row in rows for name in row["teacher_steps"]
+    )
+    return {
+        "settings": settings | {"batches": len(rows)},
+        "estimators": {
+            name: _estimator(name, settings, rows) for name in names
+        },
+        "teacher_steps": {
+            name: _teacher_step(name, rows) for name in directions
+        },
+        "batches": rows,
+    }
+
+
+def _estimator(name, settings, rows):
+    found = [row["estimators"][name] for row in rows]
+    result = {
+        key: _mean([one[key] for one in found if key in one])
+        for key in ("norm_ratio", "cosine_one_draw", "cosine_mean")
+    }
+    if "h" not in found[0]:
+        return result
+    return result | _noise(name, rows) | _correlations(name, settings, rows)
+
+
+def _noise(name, rows):
+    variances, own, signals = [], [], []
+    for row in rows:
+        one, scale = row["estimators"][name], _scale(name, row) ** 2
+        variances.append(scale * one["variance"])
+        noise = one["variance"] / len(one["h"])  # That of the mean.
+        own.append(scale * (one["squared_norm_of_mean"] - noise))
+        signals.append(row["exact_squared_norm"])
+    return {
+        "noise": _ratio(sum(variances), sum(signals)),
+        "noise_to_own_mean": _ratio(sum(variances), sum(own)),
+    }
+
+
+def _scale(name, row):
+    """What makes an estimator one of the judged loss's gradient."""
+    scale = row["unlabeled"] if name in _MEANS else 1
+    others = row["estimators"]
+    if name == "reinforce_cosine" and "reinforce_dot_product" in others:
+        dot_product, cosine = (
+            np.sum(np.abs(others[key]["h"]))
+            for key in ("reinforce_dot_product", name)
+        )
+        scale *= dot_product / cosine if cosine else 0.0
+    return float(scale)
+
+
+def _correlations(name, settings, rows):
+    h = np.array([row["estimators"][name]["h"] for row in rows])
+    after = np.array([row["held_out_losses"] for row in rows])
+    before = [
+        settings[key] for key in ("held_out_loss", "held_out_loss_inference")
+    ]
+    falls = before - after
+    training = falls[..., 0]
+    return {
+        "pearson": _correlation(h, training),
+        "spearman": _correlation(_ranks(h), _ranks(training)),
+        "pearson_within": _correlation(_less_mean(h), _less_mean(training)),
+        "pearson_inference": _correlation(h, falls[..., 1]),
+    }
+
+
+def _less_mean(values):
+    return values - values.mean(axis=1, keepdims=True)
+
+
+def _ranks(values):
+    """Places in increasing order; draws of one value get their mean place."""
+    _, places, counts = np.unique(
+        values, return_inverse=True, return_counts=True
+    )
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[places].reshape(values.shape)
+
+
+def _correlation(one, other):
+    one, other = np.ravel(one), np.ravel(other)
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def _teacher_step(name, rows):
+    steps = [row["teacher_steps"].get(name) for row in rows]
+    steps = [step for step in steps if step is not None]
+    columns = {key: [step[key] for step in steps] for key in steps[0]}
+    return {
+        **{key: _mean(values) for key, values in columns.items()},
+        "measured_error": _error(columns["measured"]),
+        "held_out_error": _error(columns["held_out"]),
+        "lowered": float(np.mean(np.less(columns["measured"], 0))),
+    }
+
+
+def _mean(values):
+    return float(np.mean(values)) if values else None
+
+
+def _error(values):
+    """Standard error of the mean; None of a single value."""
+    if len(values) < 2:
+        return None
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def _ratio(value, to):
+    return float(value / to) if to > 0 else None
+
+
+def as_text(found):
+    """What `diagnose` returned, for a terminal: a table and how to read it."""
+    settings = found["settings"]
+    rows = [
+        _table_row(name, numbers, found["teacher_steps"].get(name))
+        for name, numbers in found["estimators"].items()
+    ]
+    table = reports.results_table(rows)
+    table = re.sub(r"\bnan\b", "   ", table)  # So that numbers stay aligned.
+    return "\n".join(
+        [
+            f"step {settings['start_step']:,}: {settings['batches']} batches, "
+            f"{settings['draws']} draws of labels for each; learning rate of "
+            f"the student's step {settings['learning_rate']:.4g}",
+            f"held-out loss {settings['held_out_loss']:.4f} on "
+            f"{settings['held_out_images']:,} images, "
+            f"{settings['held_out_loss_inference']:.4f} in inference mode",
+            "",
+            *(line.rstrip() for line in table.splitlines()),
+            "",
+            _EXPLANATION.format(**settings),
+        ]
+    )
+
+
+def _table_row(name, numbers, step):
+    columns = {
+        "norm ratio": "norm_ratio",
+        "cosine": "cosine_one_draw",
+        "of mean": "cosine_mean",
+        "noise": "noise",
+        "r": "pearson",
+        "rank r": "spearman",
+        "r within": "pearson_within",
+    }
+    row = {"estimator": name}
+    for column, key in columns.items():
+        row[column] = _rounded(numbers.get(key))
+    for column, key in (
+        ("move: predicted", "predicted"),
+        ("measured", "measured"),
+        ("held-out", "held_out"),
+    ):
+        row[column] = _rounded(None if step is None else 1e6 * step[key])
+    return row
+
+
+def _rounded(number):
+    """To three digits; nan for None."""
+    return math.nan if number is None else float(f"{number:.3g}")

@@ -1,0 +1,111 @@
+"""Pseudo Labels from a fixed teacher, the third control."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels.learners.base import Learner
+from meta_pseudo_labels.learners.feedback import PSEUDO_LABELS, draw_labels
+from meta_pseudo_labels.learners.passes import (
+    concat,
+    forward,
+    gradients_of,
+    label_probabilities,
+    own_losses,
+    split,
+)
+
+_TINY = np.finfo(np.float32).tiny  # Has a logarithm; 0 has none.
+
+
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
+class PseudoLabels(Learner):
+    """The student learns labels, and what a trained teacher says of the rest.
+
+    The teacher is well trained and never changes (Pham et al. 2021, section 2,
+    equation 1); all that is left of it is its class distribution for every
+    unlabeled image. The loss is the cross-entropy of the pseudo labels on
+    strong views plus that of the labels on labeled images, both means and both
+    with weight 1: pseudo labels are "combined with labeled images" (section 1).
+    The most likely class is the label, as in Lee (2013), unless said otherwise.
+
+    Args:
+      student: see `Learner`.
+      pseudo_labels: "hard", "soft" or "sampled" (anew in each step).
+      label_temperature: divides the logarithms of the distributions before
+        labels are made of them; below 1 sharpens.
+      **kwargs: see `Learner`.
+
+    The batch needs "labeled", "labels", "strong" and
+    "unlabeled_distributions", [unlabeled, classes] float, of the same images
+    as "strong"; see `data.training_dataset`.
+
+    Raises:
+      ValueError: for settings out of range.
+    """
+
+    batch_keys = ("labeled", "labels", "strong", "unlabeled_distributions")
+
+    def __init__(
+        self, student, *, pseudo_labels="hard", label_temperature=1.0, **kwargs
+    ):
+        super().__init__(student, **kwargs)
+        if pseudo_labels not in PSEUDO_LABELS:
+            raise ValueError(
+                f"pseudo_labels must be in {PSEUDO_LABELS}; got "
+                f"{pseudo_labels!r}."
+            )
+        if not label_temperature > 0:
+            raise ValueError(
+                f"label_temperature must be positive; got {label_temperature}."
+            )
+        self.label_kind = pseudo_labels
+        self.label_temperature = label_temperature
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "pseudo_labels": self.label_kind,
+            "label_temperature": self.label_temperature,
+        }
+
+    def train_step(self, batch):
+        """One update of the student on labels and pseudo labels."""
+        self.check_batch(batch)
+        views = (batch["labeled"], batch["strong"])
+        with tf.GradientTape() as tape:
+            logits = forward(self.student, concat(*views))
+            labeled_logits, strong_logits = split(logits, *views)
+            labels = label_probabilities(batch["labels"], labeled_logits)
+            pseudo_labels = self.draw_pseudo_labels(
+                label_probabilities(
+                    batch["unlabeled_distributions"], strong_logits
+                )
+            )
+            on_labeled = self.labeled_loss(labels, labeled_logits)
+            on_unlabeled = self.labeled_loss(pseudo_labels, strong_logits)
+            loss = on_labeled + on_unlabeled + own_losses(self.student)
+        weight_decay = self.weight_decay_loss(self.student)
+        learning_rate, norm = self.update(
+            self.student,
+            self.optimizer,
+            gradients_of(tape, loss, self.student),
+        )
+        self.step.assign_add(1)
+        self.average_student()
+        return {
+            "loss/total": loss + self.weight_decay * weight_decay,
+            "loss/cross_entropy": on_labeled,
+            "loss/weight_decay": weight_decay,
+            "loss/grad_norm": norm,
+            "loss/lr": learning_rate,
+            "pseudo_labels/cross_entropy": on_unlabeled,
+        }
+
+    def draw_pseudo_labels(self, distributions):
+        """Labels of this step, [unlabeled, classes], one-hot unless soft."""
+        logits = tf.math.log(tf.maximum(distributions, _TINY))
+        seed = tf.stack([tf.cast(self.seed, "int64"), self.step.value])
+        return draw_labels(
+            logits / self.label_temperature, kind=self.label_kind, seed=seed
+        )

@@ -1,0 +1,72 @@
+"""Reduced Meta Pseudo Labels: a small teacher in place of a large one."""
+
+import keras
+
+from meta_pseudo_labels.learners.mpl import MetaPseudoLabels
+from meta_pseudo_labels.learners.passes import concat, forward, split
+from meta_pseudo_labels.learners.uda import ViewLogits
+
+
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
+class ReducedMPL(MetaPseudoLabels):
+    """Meta Pseudo Labels for a student that leaves no room for its teacher.
+
+    A large teacher is trained first, its class distributions of all images are
+    kept, and it is thrown away. The teacher here takes such a distribution and
+    adjusts it to what its student needs (Pham et al. 2021, Reduced Meta Pseudo
+    Labels). It learns from the labels, by the large teacher's distributions of
+    the labeled images, and from the student's feedback. There is no consistency
+    term: a distribution has no views.
+
+    Args:
+      student: see `Learner`.
+      teacher: a built Keras model from class distributions, [batch, classes],
+        to logits, [batch, classes]; see `models.reduced_teacher`.
+      **kwargs: see `MetaPseudoLabels`; not `uda`.
+
+    Beside "labeled", "labels" and "strong" the batch needs
+    "labeled_distributions", [batch, classes], and "unlabeled_distributions",
+    [unlabeled, classes], of the same images; see `data.training_dataset`.
+
+    Raises:
+      ValueError: as `MetaPseudoLabels`, and for a teacher of other inputs.
+    """
+
+    def __init__(self, student, teacher, **kwargs):
+        super().__init__(student, teacher, uda=None, **kwargs)
+        takes, gives = (
+            getattr(teacher, name, None)
+            for name in ("input_shape", "output_shape")
+        )
+        if takes is not None and takes != gives:
+            raise ValueError(
+                "A reduced teacher maps class distributions, [batch, classes], "
+                f"to as many logits; {teacher.name!r} maps {takes} to {gives}. "
+                "See models.reduced_teacher."
+            )
+        self.batch_keys = (
+            "labeled",
+            "labels",
+            "strong",
+            "labeled_distributions",
+            "unlabeled_distributions",
+        )
+
+    def get_config(self):
+        config = super().get_config()
+        del config["uda"]
+        return config
+
+    def teacher_logits(self, batch):
+        """The adjusted distributions, of labeled and of unlabeled images."""
+        inputs = (
+            batch["labeled_distributions"],
+            batch["unlabeled_distributions"],
+        )
+        logits = forward(
+            self.teacher,
+            concat(*inputs),
+            update_moments=self.update_teacher_moments,
+        )
+        labeled, unlabeled = split(logits, *inputs)
+        return ViewLogits(labeled=labeled, weak=None, strong=unlabeled)

@@ -1,0 +1,139 @@
+"""The labels of a fixed teacher: from one run's folder into another run.
+
+The run that trains the teacher leaves class distributions in its folder
+(`--task_mode=cache_labels`); another one learns from them (`--teacher_labels`).
+Three things could go stale, and each is noticed: the images, by the file's
+fingerprint of them; the teacher, by a digest of its weights; and the file that
+a run began with, by a digest of its content.
+"""
+
+import hashlib
+import json
+import os
+
+import tensorflow as tf
+
+from meta_pseudo_labels import data, evaluation
+from meta_pseudo_labels.checkpointing import CheckpointError, find_checkpoint
+from meta_pseudo_labels.config import ConfigError, user_error
+from meta_pseudo_labels.run_folder import (
+    CLASS_DISTRIBUTIONS,
+    TEACHER_LABELS,
+    is_inside,
+    write_whole,
+)
+
+
+def cache_labels(student, config, images):
+    """Writes what a run's network says of all images, as its teacher labels.
+
+    Args:
+      student: the run's final one, finetuned where it was.
+      config: `Config` of the run.
+      images: `data.ImageData` or `data.ShardedData`.
+
+    Returns:
+      The path of the file.
+    """
+    source = {
+        "output_dir": config.output_dir,
+        "model_type": config.model_type,
+        "method": config.method,
+        "weights": _weights_digest(config.output_dir),
+    }
+    path = os.path.join(config.output_dir, CLASS_DISTRIBUTIONS)
+    distributions = evaluation.class_distributions(
+        student, images, batch_size=config.eval_batch_size, source=source
+    )
+    data.save_class_distributions(distributions, path, data=images)
+    return path
+
+
+def load_teacher_labels(config, images, *, fresh=False):
+    """The class distributions that a run learns from; None where it has none.
+
+    Args:
+      config: `Config` of the run.
+      images: `data.ImageData` or `data.ShardedData`.
+      fresh: whether what output_dir holds is not to be gone on with.
+
+    Raises:
+      ConfigError: where they cannot be read, are of other images or labels,
+        their teacher has been trained further since, they lie in the folder of
+        the run itself, or the run began with others.
+    """
+    path = config.teacher_labels
+    if not path:
+        return None
+    if is_inside(path, config.output_dir):
+        raise ConfigError(
+            f"--teacher_labels={path} is in --output_dir: the teacher has a "
+            "folder of its own; name another --output_dir."
+        )
+    found = user_error(data.load_class_distributions, path, data=images)
+    folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
+    then, now = found.source.get("weights"), _weights_digest(folder)
+    if None not in (then, now) and then != now:
+        raise ConfigError(
+            f"--teacher_labels={path}: the run in {folder} has been trained or "
+            "finetuned since its labels were written; write them again: "
+            f"{_command(folder)}"
+        )
+    if not fresh:
+        _check_same(config, found)
+    return found
+
+
+def _check_same(config, distributions):
+    """Refuses other teacher labels than those that a run began with."""
+    path = os.path.join(config.output_dir, TEACHER_LABELS)
+    if not os.path.exists(path):
+        return
+    try:
+        with open(path) as file:
+            digest = json.load(file)["digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as what the run learns from: {error!r}. "
+            "Restore it, or train in another --output_dir."
+        ) from error
+    if digest != distributions.digest:
+        raise ConfigError(
+            f"--teacher_labels={config.teacher_labels} says other things than "
+            f"when the run in {config.output_dir} began. Restore them, or "
+            "train in another --output_dir."
+        )
+
+
+def save_teacher_labels(config, distributions):
+    """Writes teacher_labels.json: where the labels of a run come from."""
+    if distributions is None:
+        return
+    text = json.dumps(
+        {"digest": distributions.digest, "source": distributions.source},
+        indent=2,
+    )
+    write_whole(os.path.join(config.output_dir, TEACHER_LABELS), text + "\n")
+
+
+def _weights_digest(folder):
+    """A hash of the weights of a run's final student; None without a run.
+
+    A checkpoint's index holds a checksum of every tensor.
+    """
+    try:
+        checkpoint = find_checkpoint(os.path.join(folder, "checkpoints"))
+    except CheckpointError:
+        return None
+    step = checkpoint.rpartition("-")[2]
+    finetuned = os.path.join(folder, "finetune", f"from-step-{step}.weights.h5")
+    hashed = hashlib.sha256()
+    for path in (f"{checkpoint}.index", finetuned):
+        if os.path.exists(path):
+            with tf.io.gfile.GFile(path, "rb") as file:
+                hashed.update(file.read())
+    return hashed.hexdigest()
+
+
+def _command(folder):
+    return f"python main.py --task_mode=cache_labels --output_dir={folder}"

@@ -1,0 +1,215 @@
+"""Labels of a fixed teacher: from the run that trained it to its student's."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_pseudo_labels import data
+from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.experiment import Experiment
+from meta_pseudo_labels.learners import PseudoLabels, ReducedMPL
+from meta_pseudo_labels.teacher_labels import (
+    load_teacher_labels,
+    save_teacher_labels,
+)
+from tests.resume_test import train_and_kill
+from tests.tiny_run import rows, tiny, weights
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """The experiment of a trained run with its labels cached."""
+    config = tiny(
+        tmp_path_factory.mktemp("teacher") / "run",
+        method="supervised",
+        num_train_steps=2,
+    )
+    experiment = Experiment(config)
+    experiment.train()
+    experiment.cache_labels()
+    return experiment
+
+
+@pytest.fixture
+def moved(teacher, tmp_path):
+    """The teacher's folder, a copy that tests may change."""
+    folder = tmp_path / "teacher"
+    shutil.copytree(teacher.output_dir, folder)
+    return folder
+
+
+def student(folder, teacher_labels, **settings):
+    settings = dict(method="mpl", mpl_label_temp=1.0) | settings
+    return tiny(folder, teacher_labels=str(teacher_labels), **settings)
+
+
+def test_they_are_what_the_exported_student_says(teacher):
+    """Its average, in inference mode, on images that are not augmented."""
+    images = teacher.data
+    found = load_teacher_labels(
+        student("elsewhere", teacher.output_dir), images
+    )
+    for part in ("labeled", "unlabeled"):
+        pixels = getattr(images, f"{part}_images")
+        inputs = data.normalize(
+            pixels, mean=images.spec.mean, std=images.spec.std
+        )
+        want = tf.nn.softmax(teacher.learner(inputs))
+        np.testing.assert_allclose(getattr(found, part), want, atol=1e-5)
+    assert found.unlabeled.shape == (1257, 10)
+    assert found.source["model_type"] == "mlp"
+
+
+def test_finetuning_makes_them_stale_and_changes_them(teacher, moved, tmp_path):
+    config = student(tmp_path / "run", moved)
+    before = load_teacher_labels(config, teacher.data)
+    experiment = Experiment(
+        dataclasses.replace(teacher.config, output_dir=str(moved))
+    )
+    experiment.finetune()
+    for path in (moved, moved / "class_distributions.npz"):
+        with pytest.raises(ConfigError, match="finetuned since its labels"):
+            load_teacher_labels(
+                dataclasses.replace(config, teacher_labels=str(path)),
+                teacher.data,
+            )
+    experiment.cache_labels()
+    after = load_teacher_labels(config, teacher.data)
+    assert np.abs(after.unlabeled - before.unlabeled).max() > 1e-4
+    assert after.source["weights"] != before.source["weights"]
+
+
+def test_a_file_alone_is_enough(teacher, moved, tmp_path):
+    """Without the run there is nothing that it could be behind."""
+    alone = tmp_path / "labels.npz"
+    shutil.move(moved / "class_distributions.npz", alone)
+    load_teacher_labels(student(tmp_path / "run", alone), teacher.data)
+    with pytest.raises(ConfigError, match="There is no .*cache_labels"):
+        load_teacher_labels(student(tmp_path / "run", moved), teacher.data)
+
+
+def test_other_labeled_images_are_refused(teacher, tmp_path):
+    """Before anything is written."""
+    config = student(tmp_path / "run", teacher.output_dir, seed=1)
+    with pytest.raises(ConfigError, match="was made for other data"):
+        Experiment(config).train()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_teacher_in_the_run_s_own_folder_is_refused(teacher):
+    """Which --reset_output_dir would delete with it."""
+    for path in (teacher.output_dir, f"{teacher.output_dir}/labels.npz"):
+        config = student(teacher.output_dir, path, reset_output_dir=True)
+        with pytest.raises(ConfigError, match="is in --output_dir: the teach"):
+            Experiment(config).train()
+    assert weights(teacher.config)
+
+
+def test_a_run_goes_on_with_its_labels_only(teacher, tmp_path):
+    config = student(tmp_path, teacher.output_dir)
+    found = load_teacher_labels(config, teacher.data)  # It has not begun.
+    save_teacher_labels(config, found)
+    load_teacher_labels(config, teacher.data)
+    content = json.loads((tmp_path / "teacher_labels.json").read_text())
+    assert content == {"digest": found.digest, "source": found.source}
+    other = dataclasses.replace(found, unlabeled=found.unlabeled[::-1])
+    save_teacher_labels(config, other)
+    with pytest.raises(ConfigError, match="says other things than when"):
+        load_teacher_labels(config, teacher.data)
+    load_teacher_labels(config, teacher.data, fresh=True)
+    (tmp_path / "teacher_labels.json").write_text("{}")
+    with pytest.raises(ConfigError, match="cannot be read as what the run"):
+        load_teacher_labels(config, teacher.data)
+
+
+def test_runs_without_a_teacher_have_no_such_file(tmp_path):
+    config = tiny(tmp_path, method="supervised")
+    assert load_teacher_labels(config, None) is None
+    save_teacher_labels(config, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_reduced_run_goes_on_bit_for_bit(
+    teacher, moved, tmp_path, monkeypatch
+):
+    """Also after its teacher has moved."""
+    whole = student(tmp_path / "whole", teacher.output_dir)
+    Experiment(whole).train()
+    killed = student(tmp_path / "killed", teacher.output_dir)
+    train_and_kill(killed, monkeypatch)
+    experiment = Experiment(
+        dataclasses.replace(killed, teacher_labels=str(moved))
+    )
+    assert experiment.train()
+    assert isinstance(experiment.learner, ReducedMPL)
+    want, got = weights(whole), weights(killed)
+    assert want.keys() == got.keys()
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+
+
+def test_a_reduced_teacher_is_not_evaluated(teacher, tmp_path):
+    """Nor needed after training."""
+    config = student(tmp_path / "run", teacher.output_dir, num_train_steps=1)
+    Experiment(config).train()
+    assert "mpl/feedback_grad_ratio" in rows(config)[0]
+    gone = str(tmp_path / "gone")
+    later = Experiment(
+        dataclasses.replace(config, teacher_labels=gone, task_mode="eval")
+    )
+    later.finetune()
+    assert list(later.evaluate()) == ["student", "student_raw", "finetuned"]
+    later.export()
+
+
+def test_the_control_learns_from_them(teacher, tmp_path):
+    config = student(
+        tmp_path / "run",
+        teacher.output_dir,
+        method="pseudo_labels",
+        mpl_pseudo_labels="soft",
+        mpl_label_temp=0.5,
+        num_train_steps=1,
+    )
+    experiment = Experiment(config)
+    experiment.train()
+    learner = experiment.learner
+    assert isinstance(learner, PseudoLabels)
+    assert (learner.label_kind, learner.label_temperature) == ("soft", 0.5)
+    assert rows(config)[0]["pseudo_labels/cross_entropy"] > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            dict(method="pseudo_labels", teacher_labels=None),
+            "needs --teacher_labels=<folder of the run.*python main.py "
+            "--task_mode=cache_labels",
+        ),
+        (dict(method="uda"), "--method=uda has no teacher"),
+        (dict(method="supervised"), "--method=supervised has no teacher"),
+        (
+            dict(teacher_model_type="wrn-28-2"),
+            "--teacher_model_type=wrn-28-2: with --teacher_labels the teacher",
+        ),
+        (dict(teacher_model_type="mlp-1-128"), "a small perceptron"),
+        (
+            dict(method="pseudo_labels", mpl_pseudo_labels="firm"),
+            "--mpl_pseudo_labels=firm is unknown",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(tmp_path, settings, words):
+    with pytest.raises(ConfigError, match=words):
+        tiny(tmp_path, **dict(method="mpl", teacher_labels="x") | settings)
+
+
+def test_all_kinds_of_labels_suit_the_control(tmp_path):
+    """Which feedback goes with them is not asked."""
+    for kind in ("hard", "soft", "sampled"):
+        student(tmp_path, "x", method="pseudo_labels", mpl_pseudo_labels=kind)
