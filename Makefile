@@ -12,8 +12,12 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # True in a Python that can run this project and build a virtual environment.
 USABLE := import ensurepip, sys; sys.exit(not (3,10) <= sys.version_info < (3,14))
 
+# Tests run on all cores, a file on one. A process may take 4 GB.
+PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
 .DEFAULT_GOAL := help
-.PHONY: help setup hooks demo test test-all lint format controls clean
+.PHONY: help setup hooks demo two-moons test test-all lint format controls \
+  results clean
 
 help:  ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | \
@@ -45,14 +49,21 @@ hooks: $(READY)  ## Check format and lint before every git commit
 demo: $(READY)  ## Train on real digits, export, classify, draw: runs/demo
 	@$(BIN)/python examples/digits_demo.py --output_dir=runs/demo
 
-controls: $(READY)  ## Every method and estimator over three seeds
-	@$(BIN)/python benchmarks/digits_controls.py
+two-moons: $(READY)  ## Every method on two moons, ten seeds: runs/two_moons
+	@$(BIN)/python examples/two_moons.py
+
+controls: $(READY)  ## Every method on digits, three seeds: runs/controls.jsonl
+	@$(BIN)/python benchmarks/controls.py digits --num_labeled 40 --jobs=2 \
+	  --json=runs/controls.jsonl
+
+results: $(READY)  ## Write docs/results.md and its figures from benchmarks/results
+	@$(BIN)/python benchmarks/results_report.py
 
 test: $(READY)  ## Run the tests, the long ones apart
-	@$(BIN)/python -m pytest -m "not long"
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not long"
 
 test-all: $(READY)  ## Run all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 lint: $(READY)  ## Check style and format
 	@$(BIN)/ruff check

@@ -216,13 +216,13 @@ def summarize(seconds):
 def print_table(report):
     seconds = report["seconds"]
     print(headline(report["machine"]))
-    print(f"{'':30}{'seconds':>9}{'ratio':>8}  quartiles")
+    print(f"{'':38}{'seconds':>9}{'ratio':>8}  quartiles")
     for name in PARTS:
-        print(f"{name:30}{seconds[name]:9.3f}")
+        print(f"{name:38}{seconds[name]:9.3f}")
     for name in FEEDBACKS:
         low, high = report["ratio_quartiles"][name]
         print(
-            f"{'step, feedback ' + name:30}{seconds[name]:9.3f}"
+            f"{'step, feedback ' + name:38}{seconds[name]:9.3f}"
             f"{report['ratio'][name]:8.2f}  {low:.2f} to {high:.2f}"
         )
 

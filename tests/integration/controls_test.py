@@ -1,55 +1,297 @@
-"""The table of controls: what it repeats, and what it makes of rows."""
+"""Control runs: which there are, what is repeated, what a table says."""
 
-import importlib.util
-import pathlib
+import dataclasses
+import json
 
+import numpy as np
 import pytest
 
-from meta_pseudo_labels.config import Config
+from meta_pseudo_labels import Config, run_data
+from tests.benchmark_modules import benchmark_module
+from tests.scripts import ROOT, run_script
 
-PATH = pathlib.Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def controls():
-    spec = importlib.util.spec_from_file_location(
-        "digits_controls", PATH / "digits_controls.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+control_rows = benchmark_module("control_rows")
+control_runs = benchmark_module("control_runs")
+control_suites = benchmark_module("control_suites")
+control_tables = benchmark_module("control_tables")
+controls = benchmark_module("controls")
 
 
-def row(run, **settings):
-    known = {"seed": 0, "lr": 0.016, **settings}
+@pytest.fixture(autouse=True)
+def at_the_top(monkeypatch):
+    """Where flagfiles name one another from."""
+    monkeypatch.chdir(ROOT)
+
+
+def row(run, *, seed=0, accuracy=0.9, **others):
+    settings = {"method": run.split()[0], "seed": seed, "lr": 0.016}
     return {
         "run": run,
-        "settings": known,
-        "accuracy": 0.9,
-        "accuracy_finetuned": 0.9 + 0.02 * known["seed"],
+        "dataset": "digits",
+        "labels": 40,
+        "seed": seed,
+        "settings": settings | others.pop("settings", {}),
+        "accuracy": 0.5,
+        "accuracy_finetuned": accuracy,
         "accuracy_teacher": None,
-        "train_seconds": 10.0 + known["seed"],
-        "revision": "abc",
+        "train_seconds": 10.0 + seed,
+    } | others
+
+
+def test_only_runs_with_the_same_settings_and_seed_are_found():
+    rows = [
+        row("uda"),
+        row("uda", seed=1),
+        row("uda", settings={"lr": 0.1}),
+        row("mpl off"),
+        row("uda", split="validation"),
+    ]
+    uda = Config(method="uda")
+    assert control_rows.find(rows, "uda", uda) == rows[:1]
+    second = dataclasses.replace(uda, seed=1)
+    assert control_rows.find(rows, "uda", second) == rows[1:2]
+    third = dataclasses.replace(uda, seed=2)
+    assert control_rows.find(rows, "uda", third) == []
+    assert control_rows.find(rows, "uda", uda, split="validation") == rows[4:]
+
+
+@pytest.mark.parametrize(
+    "run, changes, found",
+    [
+        # The row knows none of these; it had their default.
+        ("uda", {"uda_weight": 2.0}, False),
+        ("uda", {"uda_weight": 1.0}, True),
+        # What a method does not read.
+        ("uda", {"mpl_feedback": "off"}, True),
+        ("mpl off", {"mpl_feedback": "off"}, False),
+        ("supervised", {"uda_weight": 2.0}, True),
+        # Where, not what.
+        ("uda", {"output_dir": "x", "data_dir": "y"}, True),
+    ],
+)
+def test_settings_that_a_row_does_not_know(run, changes, found):
+    wanted = Config(method=run.split()[0], **changes)
+    assert bool(control_rows.find([row(run)], run, wanted)) is found
+
+
+def test_a_row_names_no_folder_of_this_machine():
+    settings = Config(output_dir="/here", data_dir="/there")
+    assert "here" not in json.dumps(control_rows.recorded_settings(settings))
+
+
+def test_a_line_that_was_cut_off_is_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    control_rows.append(row("uda"), path)
+    with path.open("a") as file:
+        file.write('{"run": "ud')
+    with pytest.raises(ValueError, match="rows.jsonl, line 2"):
+        control_rows.read(path)
+
+
+@pytest.mark.parametrize("name", control_suites.SUITES)
+def test_every_run_of_a_suite_has_valid_settings(name):
+    suite = control_suites.SUITES[name]
+    for run, how in suite.runs.items():
+        settings = how.settings(num_labeled=suite.num_labeled[0], seed=3)
+        assert settings.seed == 3
+        if run.startswith("mpl "):
+            name = run.removeprefix("mpl ").partition(", ")[0]
+            assert (settings.method, settings.mpl_feedback) == ("mpl", name)
+    assert set(suite.extra) < set(suite.runs)
+
+
+def test_suites_share_the_rows_of_the_runs_that_they_share():
+    digits, where = (control_suites.SUITES[n] for n in ("digits", "where"))
+    assert digits.rows == where.rows
+    common = digits.runs.keys() & where.runs.keys()
+    assert {"mpl off", "mpl exact"} < common
+    for run in common:
+        settings = [
+            suite.runs[run].settings(num_labeled=20, seed=0)
+            for suite in (digits, where)
+        ]
+        assert settings[0] == settings[1]
+
+
+@pytest.mark.parametrize(
+    "run, control",
+    [
+        ("mpl exact", "mpl off"),
+        ("mpl off", None),
+        ("uda", None),
+        ("mpl exact, weight 20", "mpl off"),
+        ("mpl exact, weak teacher", "mpl off, weak teacher"),
+        ("mpl off, weak teacher", None),
+        (
+            "mpl exact, teacher without UDA, weight 20",
+            "mpl off, teacher without UDA",
+        ),
+    ],
+)
+def test_a_run_is_compared_under_its_own_condition(run, control):
+    runs = control_suites.SUITES["where"].runs
+    assert control_suites.control_of(run, runs) == control
+
+
+def test_the_rows_of_the_repository_are_of_the_recipe_in_flags():
+    """Else docs/results.md would tell of a recipe that nobody can run."""
+    rows = control_rows.read(controls.RESULTS / "digits.jsonl")
+    runs = {}
+    for name in ("digits", "where"):
+        runs |= control_suites.SUITES[name].runs
+    for one in rows:
+        settings = runs[one["run"]].settings(
+            num_labeled=one["labels"], seed=one["seed"]
+        )
+        split = control_rows.split_of(one)
+        assert one in control_rows.find(rows, one["run"], settings, split=split)
+
+
+def test_tasks_come_seed_by_seed_and_bring_their_teacher():
+    arguments = controls._parse_arguments(
+        ["digits", "--seeds=2", "--first_seed=4", "--num_labeled", "20"]
+        + ["--runs", "uda", "pseudo labels"]
+    )
+    tasks = controls.list_tasks(control_suites.SUITES["digits"], arguments)
+    assert [(task.run, task.settings.seed) for task in tasks] == [
+        ("uda", 4),
+        ("pseudo labels", 4),
+        ("uda", 5),
+        ("pseudo labels", 5),
+    ]
+    assert tasks[0].supervised is None
+    teacher = tasks[3].supervised
+    assert (teacher.method, teacher.seed, teacher.num_labeled) == (
+        "supervised",
+        5,
+        20,
+    )
+
+
+def test_variants_run_only_when_asked_for():
+    suite = control_suites.SUITES["digits"]
+    arguments = controls._parse_arguments(["digits", "--seeds=1"])
+    names = {task.run for task in controls.list_tasks(suite, arguments)}
+    assert "mpl reinforce" in names and "mpl reinforce_cosine" not in names
+
+
+def test_an_unknown_run_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        controls._parse_arguments(["digits", "--runs", "mpl exakt"])
+    assert "'mpl exakt' is no run of digits" in capsys.readouterr().err
+
+
+def test_what_was_run_is_not_repeated_and_what_failed_is(
+    tmp_path, monkeypatch, capsys
+):
+    """In place of training, rows; supervised fails at first."""
+    started, failing = [], {"supervised"}
+
+    def run_all(tasks, arguments):
+        for task in tasks:
+            started.append(task.run)
+            if task.run in failing:
+                yield task, None
+            else:
+                config = dataclasses.asdict(task.settings)
+                yield task, row(task.run, settings=config)
+
+    monkeypatch.setattr(controls, "run_all", run_all)
+    command = ["digits", "--seeds=1", "--num_labeled", "40"]
+    command += ["--runs", "supervised", "uda", f"--json={tmp_path}/rows.jsonl"]
+    with pytest.raises(SystemExit, match="1 of 2 runs failed"):
+        controls.main(command)
+    failing.clear()
+    controls.main(command)
+    controls.main(command)
+    assert started == ["supervised", "uda", "supervised"]
+    assert "2 runs, 0 of them to do." in capsys.readouterr().out
+    assert len(control_rows.read(tmp_path / "rows.jsonl")) == 2
+
+
+def test_the_last_row_of_a_seed_counts_and_old_recipes_do_not():
+    old = row("uda", seed=3, settings={"lr": 0.5})
+    rows = [old, row("uda"), row("uda", seed=1), row("uda", accuracy=0.8)]
+    (group,) = control_tables.by_run(rows).values()
+    assert group == {0: rows[3], 1: rows[2]}
+
+
+def test_the_text_has_means_deviations_and_differences():
+    accuracies = {"mpl off": (0.90, 0.92, 0.94), "mpl exact": (0.9, 0.94, 0.98)}
+    rows = [
+        row(run, seed=seed, accuracy=accuracy)
+        for run, values in accuracies.items()
+        for seed, accuracy in enumerate(values)
+    ]
+    text = control_tables.as_text(rows, runs=accuracies)
+    # 90, 92, 94: mean 92, deviation 2. 90, 94, 98: 94 and 4; no teacher.
+    assert "mpl off 3 50.00 +- 0.00 92.00 +- 2.00 11" in " ".join(text.split())
+    # By seed 0, 2 and 4: mean 2, deviation 2, margin 4.302653 * 2 / sqrt(3).
+    assert "mpl exact mpl off 3 +2.00 (-2.97 to +6.97)" in " ".join(
+        text.split()
+    )
+
+
+@pytest.mark.parametrize("changes", [{}, {"known_classes": 5}])
+def test_pool_images_are_none_that_a_network_saw_the_label_of(changes):
+    config = Config(dataset="digits", num_labeled=40, seed=7, **changes)
+    images = run_data.load_data(config)
+    pool = control_runs.with_pool_as_test(images, config)
+    everything = run_data.load_data(Config(dataset="digits", num_labeled=0))
+    label_of = {
+        image.tobytes(): label
+        for image, label in zip(
+            everything.labeled_images, everything.labeled_labels, strict=True
+        )
     }
+    classes = images.spec.num_classes
+    plain = Config(dataset="digits", num_labeled=40, seed=7)
+    labeled = run_data.load_data(plain).labeled_images
+    seen = {image.tobytes() for image in labeled}
+    assert len(pool.test_images) > 500
+    assert not seen & {image.tobytes() for image in pool.test_images}
+    # Their own labels, and all classes of the task.
+    labels = [label_of[image.tobytes()] for image in pool.test_images]
+    np.testing.assert_array_equal(pool.test_labels, labels)
+    assert set(labels) == set(range(classes))
+    # Nothing else changed.
+    np.testing.assert_array_equal(pool.labeled_labels, images.labeled_labels)
 
 
-def test_only_runs_with_the_same_settings_are_taken_again(controls):
-    rows = [row("uda"), row("uda", seed=1), row("uda", lr=0.1), row("mpl off")]
-    assert controls._find(rows, "uda", Config()) == rows[:1]
-    assert controls._find(rows, "uda", Config(seed=1)) == rows[1:2]
-    assert controls._find(rows, "uda", Config(seed=2)) == []
+def test_pools_of_two_seeds_differ_by_the_labeled_images_only(monkeypatch):
+    monkeypatch.setattr(control_runs, "POOL_IMAGES", 100)
+    pools = []
+    for seed in (0, 1):
+        config = Config(dataset="digits", num_labeled=40, seed=seed)
+        images = run_data.load_data(config)
+        pool = control_runs.with_pool_as_test(images, config).test_images
+        assert len(pool) == 100
+        pools.append({image.tobytes() for image in pool})
+    assert len(pools[0] & pools[1]) > 80
 
 
-def test_the_table_has_means_and_standard_deviations(controls):
-    rows = [row("uda", seed=seed) for seed in range(3)]
-    (line,) = controls._table(rows).splitlines()[2:]
-    # 90, 92, 94: mean 92, deviation 2. No teacher.
-    assert line.split() == "uda 3 90.00 +- 0.00 92.00 +- 2.00 11".split()
-
-
-@pytest.mark.parametrize("run", ["supervised", "uda", "mpl exact", "mpl off"])
-def test_every_run_of_the_table_has_settings(controls, run, monkeypatch):
-    monkeypatch.chdir(controls.ROOT)
-    flagfile, changes = controls.RUNS[run]
-    config = controls.config_from_flagfile(flagfile, seed=3, **changes)
-    assert config.method == run.split()[0] and config.seed == 3
+@pytest.mark.long
+def test_runs_side_by_side_and_runs_that_fail(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    result = run_script(
+        "benchmarks/controls.py",
+        *("digits", "--seeds=1", "--num_labeled", "40", "--steps=3"),
+        *("--jobs=2", "--select", f"--json={path}"),
+        *("--runs", "supervised", "pseudo labels", "mpl exact"),
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    rows = {one["run"]: one for one in control_rows.read(path)}
+    assert set(rows) == {"supervised", "pseudo labels", "mpl exact"}
+    for one in rows.values():
+        assert (one["split"], one["seed"], one["steps"]) == ("validation", 0, 3)
+        assert 0 <= one["accuracy"] <= 1 and one["train_seconds"] > 0
+        assert str(tmp_path) not in json.dumps(one)
+    assert rows["pseudo labels"]["accuracy_teacher"] is not None
+    result = run_script(
+        "benchmarks/controls.py",
+        *("cifar10", "--seeds=1", "--runs", "uda", f"--json={path}"),
+        f"--data_dir={tmp_path}",
+    )
+    assert result.returncode == 1
+    assert "2 of 2 runs failed" in result.stderr
+    assert "is not prepared" in result.stderr

@@ -1,0 +1,119 @@
+"""Rows of control runs: one JSON object a line, self-describing.
+
+A row says which run it was (`run`, `dataset`, `labels`, `seed`), what came out
+(`accuracy` of the student, `accuracy_finetuned`, `accuracy_teacher`, shares of
+the images of `split`), what it cost (`train_seconds`), and all that it came
+from (`settings`, `revision`, `versions`, `machine`, `date`).
+"""
+
+import dataclasses
+import json
+
+from meta_pseudo_labels import Config
+
+TEST, VALIDATION = "test", "validation"
+
+# Settings that say where and how a run is done, not what comes out of it.
+_PLACES = (
+    "task_mode",
+    "output_dir",
+    "reset_output_dir",
+    "data_dir",
+    "teacher_labels",
+    "progress",
+    "log_every",
+    "save_every",
+)
+# By method: the beginnings of the names of settings that it does not read.
+_UNREAD = {
+    "supervised": ("mpl_", "uda_", "teacher_"),
+    "uda": ("mpl_", "teacher_"),
+    "pseudo_labels": (
+        "mpl_feedback",
+        "mpl_baseline",
+        "mpl_update",
+        "mpl_student",
+        "mpl_teacher",
+    ),
+}
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
+
+
+def read(path):
+    """The rows of a file, in its order; none where there is no file.
+
+    Raises:
+      ValueError: for a line that is no JSON, with its number.
+    """
+    if not path.exists():
+        return []
+    rows = []
+    for number, line in enumerate(
+        path.read_text(encoding="utf-8").splitlines(), start=1
+    ):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(
+                f"{path}, line {number}: {error}; a run was cut off while it "
+                "wrote. Remove the line."
+            ) from error
+    return rows
+
+
+def append(row, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def recorded_settings(config):
+    """What a row records of a `Config`: all, without this machine's places."""
+    settings = dataclasses.asdict(config)
+    return settings | {
+        name: _DEFAULTS[name] for name in _PLACES if name in _DEFAULTS
+    }
+
+
+def recipe(settings):
+    """What came to bear on a result beside the seed: a comparable value.
+
+    Settings that a row does not know came later: they had their default then.
+    Those that its method does not read do not count.
+
+    Args:
+      settings: a dict as in a row, or `dataclasses.asdict` of a `Config`.
+    """
+    known = _DEFAULTS | settings
+    unread = _UNREAD.get(known["method"], ())
+    kept = {
+        name: value
+        for name, value in known.items()
+        if name not in ("seed", *_PLACES) and not name.startswith(unread)
+    }
+    return json.dumps(kept, sort_keys=True)
+
+
+def split_of(row):
+    """ "test", or "validation" where images of the pool were classified."""
+    return row.get("split", TEST)
+
+
+def find(rows, run, settings, *, split=TEST):
+    """The rows of a run with these settings, its seed included.
+
+    Args:
+      rows: see `read`.
+      run: its name.
+      settings: a `Config`.
+      split: of the images that were classified.
+    """
+    wanted = recipe(dataclasses.asdict(settings))
+    return [
+        row
+        for row in rows
+        if row["run"] == run
+        and row["seed"] == settings.seed
+        and split_of(row) == split
+        and recipe(row["settings"]) == wanted
+    ]

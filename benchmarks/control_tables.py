@@ -1,0 +1,153 @@
+"""What rows of control runs amount to: means, and differences by seed."""
+
+import dataclasses
+import statistics
+
+from control_rows import recipe
+from control_statistics import Estimate, estimate, paired_difference
+from control_suites import control_of
+
+from meta_pseudo_labels import reports
+
+# After finetuning is what the paper reports; all runs are finetuned alike.
+JUDGED = "accuracy_finetuned"
+COLUMNS = {
+    "student": "accuracy",
+    "finetuned": "accuracy_finetuned",
+    "teacher": "accuracy_teacher",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """What a run has over another, in points of accuracy after finetuning."""
+
+    run: str
+    other: str
+    points: Estimate
+
+
+def by_run(rows, runs=()):
+    """{run: {seed: row}}, in the order of `runs`, then of appearance.
+
+    Of rows with the same run and seed the last counts: a file of rows is only
+    ever appended to. Of several recipes of one run, that of its last row.
+    """
+    names = dict.fromkeys([*runs, *(row["run"] for row in rows)])
+    groups = {}
+    for name in names:
+        own = [row for row in rows if row["run"] == name]
+        if own:
+            latest = recipe(own[-1]["settings"])
+            groups[name] = {
+                row["seed"]: row
+                for row in own
+                if recipe(row["settings"]) == latest
+            }
+    return groups
+
+
+def percent(rows_of_run, key):
+    """{seed: accuracy in percent}, without rows that have none."""
+    return {
+        seed: 100 * row[key]
+        for seed, row in rows_of_run.items()
+        if row[key] is not None
+    }
+
+
+def differences(groups, *, runs):
+    """Every comparison that the rows allow.
+
+    Args:
+      groups: see `by_run`.
+      runs: all names of the suite, by which a run finds its control.
+
+    Returns:
+      `Difference`s: MPL over its control, over UDA and over supervised; UDA
+      and the other methods over supervised.
+    """
+    found = []
+    for run in groups:
+        others = ["supervised"]
+        if run.startswith("mpl "):
+            others = [control_of(run, runs), "uda", "supervised"]
+        for other in others:
+            if other in groups and other != run:
+                points = paired_difference(
+                    percent(groups[run], JUDGED), percent(groups[other], JUDGED)
+                )
+                if points is not None:
+                    found.append(Difference(run, other, points))
+    return found
+
+
+def as_text(rows, *, runs):
+    """The tables of a terminal: per number of labels, means and differences."""
+    parts = []
+    for labels in sorted({row["labels"] for row in rows}):
+        groups = by_run([row for row in rows if row["labels"] == labels], runs)
+        parts.append(
+            f"{labels} labels; percent of the {_split(groups)} images, mean "
+            "+- standard deviation"
+        )
+        parts.append(reports.results_table(_lines(groups)))
+        compared = differences(groups, runs=runs)
+        if compared:
+            parts.append(
+                "Points after finetuning, paired by seed, with 95 % interval"
+            )
+            parts.append(reports.results_table(_compared(compared)))
+    return "\n\n".join(parts)
+
+
+def spread(rows_of_run, key):
+    """Mean +- standard deviation in percent; empty where there is none."""
+    values = percent(rows_of_run, key).values()
+    if not values:
+        return ""
+    result = estimate(values)
+    if result.deviation is None:
+        return f"{result.mean:.2f}"
+    return f"{result.mean:.2f} +- {result.deviation:.2f}"
+
+
+def interval(points):
+    """A difference and its interval, in words."""
+    if points.margin is None:
+        return f"{points.mean:+.2f}"
+    low, high = points.mean - points.margin, points.mean + points.margin
+    return f"{points.mean:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def seconds(rows_of_run):
+    """Mean time of training."""
+    return statistics.fmean(
+        row["train_seconds"] for row in rows_of_run.values()
+    )
+
+
+def _lines(groups):
+    return [
+        {"run": run, "seeds": len(group)}
+        | {name: spread(group, key) for name, key in COLUMNS.items()}
+        | {"seconds": seconds(group)}
+        for run, group in groups.items()
+    ]
+
+
+def _compared(found):
+    return [
+        {
+            "run": one.run,
+            "over": one.other,
+            "seeds": one.points.count,
+            "points": interval(one.points),
+        }
+        for one in found
+    ]
+
+
+def _split(groups):
+    row = next(iter(next(iter(groups.values())).values()))
+    return row.get("split", "test")

@@ -1,0 +1,109 @@
+"""docs/results.md is what its script makes of the rows, and nothing else."""
+
+import pytest
+
+from tests.benchmark_modules import benchmark_module
+from tests.scripts import ROOT
+
+report = benchmark_module("results_report")
+control_suites = benchmark_module("control_suites")
+
+NOTES = {
+    name: f"Of {name}."
+    for name in (
+        "Results",
+        "digits",
+        "cifar10",
+        "Where feedback helps",
+        "The paper's figures",
+    )
+}
+
+
+def row(run, seed, accuracy, *, labels=40, **others):
+    return {
+        "run": run,
+        "dataset": "digits",
+        "labels": labels,
+        "seed": seed,
+        "steps": 3000,
+        "model": "wrn-10-1",
+        "settings": {"method": run.split()[0], "seed": seed},
+        "accuracy": accuracy,
+        "accuracy_finetuned": accuracy,
+        "accuracy_teacher": None,
+        "train_seconds": 1234.0,
+        "date": "2026-11-21",
+        "revision": "abc",
+        "versions": {"tensorflow": "2.21.0", "keras": "3.15.1"},
+    } | others
+
+
+def test_the_document_is_what_the_script_writes():
+    text = report.report(report.read_rows(), report.read_notes())
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == text, (
+        "Run python benchmarks/results_report.py"
+    )
+
+
+def test_its_figures_are_there():
+    rows = report.read_rows()
+    for dataset in report.DATASETS:
+        if report.tables_of(rows, dataset):
+            for name in report.results_figures.FIGURES:
+                path = ROOT / "docs" / report.figure_name(dataset, name)
+                assert path.exists(), path
+
+
+def test_tables_differences_and_facts():
+    rows = [
+        row("mpl off", 0, 0.90),
+        row("mpl off", 1, 0.92),
+        row("mpl exact", 0, 0.95, revision="def"),
+        row("mpl exact", 1, 0.97),
+        row("supervised", 0, 0.5, split="validation"),
+    ]
+    text = report.report(rows, NOTES)
+    assert "Of digits." in text and "Of cifar10." not in text
+    assert "| mpl off | 2 | 91.00 ± 1.41 | 91.00 ± 1.41 |  | 1,234 |" in text
+    # +5 in both seeds: no deviation, so the interval is the mean.
+    assert "| mpl exact | **+5.00 (+5.00 to +5.00)** |  |  |" in text
+    assert "3,000 steps; machine not recorded;" in text
+    assert "code at abc, def." in text
+    # Images of the pool are told apart from the test set.
+    assert "### 40 labels\n" in text and "### 40 labels, validation\n" in text
+    assert "96.11" in text.split("## The paper's figures")[1]
+
+
+def test_conditions_are_compared_with_their_own_control():
+    rows = [
+        row("mpl off", 0, 0.90, labels=20),
+        row("mpl exact", 0, 0.92, labels=20),
+        row("mpl exact, weight 20", 0, 0.97, labels=20),
+        row("mpl off, 10 labels", 0, 0.50, labels=10),
+        row("mpl exact, 10 labels", 0, 0.60, labels=10),
+    ]
+    lines = report.report(rows, NOTES).splitlines()
+    assert "| none | exact | 1 | 92.00 | +2.00 |" in lines
+    assert "| weight 20 | exact | 1 | 97.00 | +7.00 |" in lines
+    assert "| 10 labels | off | 1 | 50.00 |  |" in lines
+    assert "| 10 labels | exact | 1 | 60.00 | +10.00 |" in lines
+
+
+def test_a_note_that_is_missing_is_named():
+    with pytest.raises(KeyError, match="digits"):
+        report.report([row("uda", 0, 0.9)], {"Results": ""})
+
+
+def test_figures_are_drawn(tmp_path):
+    rows = [
+        row(run, seed, 0.9 + 0.01 * seed)
+        for run in ("mpl off", "mpl exact")
+        for seed in range(2)
+    ] + [row("uda", 0, 0.9, labels=20)]  # A single run, without a control.
+    tables = report.tables_of(rows, "digits")
+    assert list(tables) == [(20, "test"), (40, "test")]
+    for name, draw in report.results_figures.FIGURES.items():
+        path = tmp_path / f"{name}.png"
+        draw(tables, path)
+        assert path.stat().st_size > 5_000

@@ -1,0 +1,166 @@
+"""The example without images: its parts, and a run cut down."""
+
+import collections
+import dataclasses
+import importlib
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from meta_pseudo_labels.learners.feedback import ESTIMATORS
+from tests.scripts import ROOT, run_script
+
+
+@pytest.fixture(scope="module")
+def two_moons():
+    """The module, imported as the script is: its folder on the path."""
+    sys.path.insert(0, str(ROOT / "examples"))
+    yield importlib.import_module("two_moons")
+    sys.path.remove(str(ROOT / "examples"))
+
+
+def test_the_data_are_the_papers(two_moons):
+    arrays = two_moons.moons(3)
+    assert arrays["points"].shape == arrays["test_points"].shape == (2000, 2)
+    assert np.bincount(arrays["test_labels"]).tolist() == [1000, 1000]
+    assert arrays["labels"].tolist() == [0, 0, 0, 1, 1, 1]
+    # The first moon is the upper one.
+    upper = arrays["test_points"][arrays["test_labels"] == 0]
+    assert upper[:, 1].mean() > 0.3
+    # The six are points of the training set, and no point is drawn twice.
+    points = {tuple(point) for point in arrays["points"]}
+    labeled = {tuple(point) for point in arrays["labeled"]}
+    assert labeled < points and len(labeled) == 6
+    test_points = {tuple(point) for point in arrays["test_points"]}
+    assert not points & test_points
+    assert np.any(arrays["points"] != two_moons.moons(4)["points"])
+
+
+def test_networks_start_as_the_papers_and_alike_in_every_method(two_moons):
+    settings = dataclasses.replace(two_moons.Settings(), num_steps=3)
+    students = []
+    for method in ("supervised", "exact"):
+        learner, train = two_moons.trainer(method, settings)
+        train(two_moons.moons(0), 0)  # A second seed begins afresh.
+        two_moons.start_afresh(learner, 7)
+        assert int(learner.step) == 0
+        students.append(np.concatenate([w.ravel() for w in weights(learner)]))
+    supervised, exact = students
+    assert exact.size == (2 + 1) * 8 + (8 + 1) * 8 + (8 + 1) * 2
+    assert abs(exact).max() <= 0.1 and 0.04 < exact.std() < 0.075
+    np.testing.assert_array_equal(exact, supervised)
+    assert np.any(learner.teacher.get_weights()[0] != weights(learner)[0])
+
+
+def weights(learner):
+    return learner.student.get_weights()
+
+
+def test_every_estimator_of_the_library_is_a_method(two_moons):
+    assert {"supervised", "pseudo labels", *ESTIMATORS} == set(
+        two_moons.METHODS
+    )
+    assert len(two_moons.METHODS) == len(ESTIMATORS) + 2
+
+
+def test_a_seed_comes_out_the_same_after_another(two_moons):
+    settings = dataclasses.replace(two_moons.WITH_CONSISTENCY, num_steps=30)
+    learner, train = two_moons.trainer("reinforce", settings)
+    outcomes = []
+    for seed in (1, 0, 1):
+        train(two_moons.moons(seed), seed)
+        outcomes.append(weights(learner))
+    for first, other, again in zip(*outcomes, strict=True):
+        np.testing.assert_array_equal(first, again)
+        assert np.any(first != other)
+
+
+def test_accuracy_counts_points_in_their_moon(two_moons):
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(2, use_bias=False)]
+    )
+    model.set_weights([np.float32([[0, 1], [0, 0]])])  # Class 1 where x > 0.
+    arrays = {
+        "test_points": np.float32([[1, 0], [2, 5], [-1, 0], [-3, 2]]),
+        "test_labels": np.array([1, 0, 0, 0]),
+    }
+    assert two_moons.accuracy(model, arrays) == 0.75
+
+
+def row(method, seed, accuracy, **settings):
+    known = {"consistency": 0.0, "feedback_weight": 1.0, **settings}
+    found = {"method": method, "seed": seed, "accuracy": accuracy}
+    if method != "supervised":
+        found["accuracy_teacher"] = 0.9
+    return {**found, "settings": known}
+
+
+def test_the_table_compares_with_the_control_seed_by_seed(two_moons):
+    rows = [
+        *(row("supervised", seed, 0.5) for seed in range(3)),
+        *(row("off", seed, value) for seed, value in enumerate((0.8, 0.9))),
+        *(row("exact", seed, value) for seed, value in enumerate((0.85, 0.97))),
+        # Another weight is compared with the same control; other data with
+        # none.
+        *(row("exact", seed, 0.9, feedback_weight=10.0) for seed in range(2)),
+        *(row("exact", seed, 0.9, consistency=4.0) for seed in range(2)),
+    ]
+    lines = two_moons.report.table(rows).splitlines()[2:]
+    supervised, off, exact, weighted, views = (line.split() for line in lines)
+    assert supervised[-5:] == "3 50.0 +- 0.0 50.0".split()
+    assert off[-8:] == "2 85.0 +- 7.1 90.0 +- 0.0 80.0".split()
+    # Gains of 5 and 7 points: mean 6, standard error sqrt(2) / sqrt(2) = 1.
+    assert exact[-4:] == "85.0 +6.0 +- 1.0".split()
+    # Gains of 10 and 0.
+    assert weighted[-4:] == "90.0 +5.0 +- 5.0".split()
+    assert "feedback_weight 10" in lines[3]
+    assert views[-1] == "90.0"
+
+
+def test_the_search_never_sees_the_seeds_of_the_table(two_moons):
+    bases = two_moons.LABELS_ALONE, two_moons.WITH_CONSISTENCY
+    tasks = two_moons.report.search_tasks(*bases)
+    assert len(set(tasks)) == len(tasks)
+    # Each setting without feedback is there to compare the others with.
+    controls = {
+        dataclasses.replace(settings, feedback_weight=1.0)
+        for method, settings in tasks
+        if method == "off"
+    }
+    for _, settings in tasks:
+        assert dataclasses.replace(settings, feedback_weight=1.0) in controls
+    assert two_moons.FIRST_SEARCH_SEED >= 100
+
+
+def test_a_run_leaves_a_table_a_figure_and_rows(tmp_path):
+    result = run_script(
+        "examples/two_moons.py",
+        "--num_steps=3",
+        "--seeds=2",
+        "--jobs=1",
+        "--methods",
+        *("supervised", "pseudo labels", "exact"),
+        f"--output_dir={tmp_path}",
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "student %" in result.stdout
+    png = (tmp_path / "two_moons.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    lines = (tmp_path / "two_moons.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    count = collections.Counter(
+        (row["method"], row["settings"]["consistency"]) for row in rows
+    )
+    assert len(count) == 2 * 3 and set(count.values()) == {2}
+    assert all(0 <= row["accuracy"] <= 1 for row in rows)
+    assert {row["seed"] for row in rows} == {0, 1}
+
+
+def test_a_run_refuses_no_seeds():
+    result = run_script("examples/two_moons.py", "--seeds=0")
+    assert result.returncode == 2
+    assert result.stderr.strip().endswith("--seeds must be at least 1")
+    assert "Traceback" not in result.stderr
