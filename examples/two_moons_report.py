@@ -1,0 +1,235 @@
+"""What two_moons.py makes of its rows: a table, a figure and a JSON file."""
+
+import collections
+import dataclasses
+import json
+import statistics
+import subprocess
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels import reports
+
+# What is shown of the plane, and in how many dots a side.
+LOW, HIGH, DOTS = np.array([-2.0, -1.3]), np.array([2.0, 1.3]), 120
+COLUMNS = 5  # Panels side by side.
+FIGURE, ROWS = "two_moons.png", "two_moons.jsonl"
+SEARCH_ROWS = "two_moons_search.jsonl"
+
+# What was tried: what differs from two_moons.py's settings without and with a
+# consistency term, and the methods for which that is another setting.
+_BOTH = (
+    ({}, ("off", "exact", "reinforce")),
+    ({"feedback_weight": 10.0}, ("exact", "reinforce")),
+    ({"feedback_weight": 100.0}, ("exact",)),
+    ({"label_temperature": 1.0}, ("off", "exact")),
+    ({"pseudo_labels": "hard"}, ("off", "reinforce")),
+    ({"learning_rate": 0.1, "num_steps": 30_000}, ("off", "exact")),
+)
+_CONSISTENCY = (
+    ({"feedback_weight": 0.1}, ("exact", "reinforce")),
+    ({"consistency": 1.0}, ("off", "exact")),
+    ({"consistency": 8.0}, ("off", "exact")),
+    ({"view_noise": 0.2}, ("off", "exact")),
+)
+
+
+def search_tasks(labels_alone, with_consistency):
+    """Pairs (method, settings) of the search."""
+    return [
+        (method, dataclasses.replace(base, **changes))
+        for base, trials in (
+            (labels_alone, _BOTH),
+            (with_consistency, _BOTH + _CONSISTENCY),
+        )
+        for changes, methods in trials
+        for method in methods
+    ]
+
+
+def regions(model):
+    """The probability of class 1 over the plane, [DOTS, DOTS]; rows are y."""
+    x, y = (np.linspace(LOW[i], HIGH[i], DOTS) for i in (0, 1))
+    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    probabilities = tf.nn.softmax(model(np.float32(grid)))[:, 1]
+    return probabilities.numpy().reshape(DOTS, DOTS)
+
+
+def progress(rows):
+    """Prints a line when a method is done."""
+    first = rows[0]
+    print(
+        f"{_learns(first['settings'])}, {first['method']}: "
+        f"{_spread(rows, 'accuracy')} in "
+        f"{sum(row['seconds'] for row in rows):.0f} s",
+        flush=True,
+    )
+
+
+def write(rows, folder, moons, *, search):
+    """Prints the table; writes the rows and, but for a search, the figure.
+
+    Args:
+      rows: of `two_moons.measure`.
+      folder: where to; made if it is missing.
+      moons: the data of seed 0, see `two_moons.moons`.
+      search: whether these are the rows of a search.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / (SEARCH_ROWS if search else ROWS)
+    drawn = [row for row in rows if "regions" in row]
+    facts = {
+        "date": time.strftime("%Y-%m-%d"),
+        "revision": _revision(),
+        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
+    }
+    path.write_text(
+        "".join(json.dumps(_plain(row) | facts) + "\n" for row in rows)
+    )
+    print(f"\n{table(rows)}\n")
+    if not search:
+        draw(drawn, moons, folder / FIGURE)
+    print(f"The rows{'' if search else ' and the figure'} are in {folder}.")
+
+
+def table(rows):
+    """Mean and standard deviation over the seeds, in percent, as text."""
+    groups = collections.defaultdict(list)
+    for row in rows:
+        groups[_key(row)].append(row)
+    plain = groups[next(iter(groups))][0]["settings"]
+    return reports.results_table(
+        [
+            {
+                "learns from": _learns(group[0]["settings"]),
+                "other settings": _changes(group[0]["settings"], plain),
+                "method": group[0]["method"],
+                "seeds": len(group),
+                "student %": _spread(group, "accuracy"),
+                "teacher %": _spread(group, "accuracy_teacher"),
+                "worst": f"{100 * min(row['accuracy'] for row in group):.1f}",
+                "over off": _difference(group, rows),
+            }
+            for group in groups.values()
+        ]
+    )
+
+
+def draw(rows, moons, path):
+    """Decision regions, a panel a row, those of one kind of teacher together.
+
+    Args:
+      rows: of seed 0, with "regions".
+      moons: the data of seed 0, see `two_moons.moons`.
+      path: PNG file to write.
+    """
+    groups = collections.defaultdict(list)
+    for row in rows:
+        groups[_learns(row["settings"])].append(row)
+    lines = [
+        (learns, group[first : first + COLUMNS])
+        for learns, group in groups.items()
+        for first in range(0, len(group), COLUMNS)
+    ]
+    figure = reports._figure(width=2.1 * COLUMNS, height=1.75 * len(lines))
+    panels = figure.subplots(len(lines), COLUMNS, squeeze=False)
+    for axes, (learns, line) in zip(panels, lines, strict=True):
+        axes[0].set_ylabel(f"from {learns}", fontsize=9, color=reports.FADED)
+        for panel in axes[len(line) :]:
+            panel.set_axis_off()
+        for panel, row in zip(axes, line, strict=False):
+            _draw_panel(panel, row, moons)
+    figure.savefig(path)
+
+
+def _draw_panel(axes, row, moons):
+    axes.set_title(
+        f"{row['method']}, {row['accuracy']:.0%}",
+        loc="left",
+        fontsize=9,
+        color=reports.INK,
+    )
+    blue, orange = reports.COLORS[:2]
+    extent = (LOW[0], HIGH[0], LOW[1], HIGH[1])
+    axes.contourf(
+        row["regions"],
+        levels=[0, 0.5, 1],
+        colors=[blue, orange],
+        alpha=0.25,
+        extent=extent,
+    )
+    axes.plot(*moons["points"][::4].T, ".", color="#555555", markersize=0.8)
+    for number, color in enumerate((blue, orange)):
+        labeled = moons["labeled"][moons["labels"] == number]
+        axes.plot(
+            *labeled.T, "o", color=color, markersize=6, markeredgecolor="white"
+        )
+    axes.set(xlim=extent[:2], ylim=extent[2:], xticks=[], yticks=[])
+
+
+def _key(row):
+    return json.dumps(row["settings"]), row["method"]
+
+
+def _plain(row):
+    return {name: value for name, value in row.items() if name != "regions"}
+
+
+def _learns(settings):
+    return "labels and views" if settings["consistency"] else "labels"
+
+
+def _changes(settings, plain):
+    """What differs from the first row's settings, as text."""
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in settings.items()
+        if value != plain[name]
+    )
+
+
+def _spread(rows, name):
+    values = [100 * row[name] for row in rows if name in row]
+    if not values:
+        return ""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.1f} +- {deviation:.1f}"
+
+
+def _difference(group, rows):
+    """Mean gain over MPL without feedback, seed by seed, and its error.
+
+    The rows of `off` under the same settings are looked for with any feedback
+    weight, which is nothing to it.
+    """
+
+    def control(row):
+        return {**row["settings"], "feedback_weight": None}, row["seed"]
+
+    first = group[0]
+    if first["method"] == "off" or "accuracy_teacher" not in first:
+        return ""
+    off = [row for row in rows if row["method"] == "off"]
+    gains = [
+        100 * (row["accuracy"] - other["accuracy"])
+        for row in group
+        for other in off
+        if control(row) == control(other)
+    ]
+    if len(gains) < 2:
+        return ""
+    error = statistics.stdev(gains) / len(gains) ** 0.5
+    return f"{statistics.mean(gains):+.1f} +- {error:.1f}"
+
+
+def _revision():
+    """Of the code that ran; None outside a git checkout."""
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+    )
+    return git.stdout.strip() or None
