@@ -198,7 +198,7 @@ def _draw_gains(axes, found, looks):
     _title(
         axes,
         "And elsewhere: the held-out loss after it",
-        x="change, 0.001 nats; bars: 2 std. errors; hollow: one draw",
+        x="change, 0.001 nats, 2 std. errors; hollow: one draw",
     )
     axes.axvline(0, color=FADED, linewidth=1)
     moves = found["teacher_steps"]
