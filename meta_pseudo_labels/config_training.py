@@ -101,13 +101,13 @@ class Training:
     mpl_baseline_decay: float = setting(
         0.99,
         "Decay of the feedback's moving average; 1 keeps its first value.",
-        low=0,
+        low=1e-6,
         high=1,
     )
     mpl_baseline_start: float = setting(
         0.0,
-        "First value of the feedback's moving average: a change of the "
-        "student's labeled loss, in nats.",
+        "First value of the feedback's moving average: a change (new - old) "
+        "in what the estimator measures.",
     )
     mpl_update_teacher_moments: bool = setting(
         True,

@@ -202,18 +202,23 @@ class Baseline(keras.layers.Layer):
     """The moving average of the change in labeled loss (quirk 8).
 
     Args:
-      decay: of the average, in [0, 1]; the release's is 0.99. 1 keeps the first
+      decay: of the average, in (0, 1]; the release's is 0.99. 1 keeps the first
         value for ever.
-      start: its first value, in nats. The release draws it from U(-1.73, 1.73).
+      start: its first value. The release draws it from U(-1.73, 1.73).
       dtype: float type of the average.
       name: of the layer.
 
     Raises:
-      ValueError: where decay is outside [0, 1].
+      ValueError: where decay is outside (0, 1].
     """
 
     def __init__(self, *, decay=0.99, start=0.0, dtype="float32", name=None):
         check_range("baseline_decay", decay, low=0, high=1)
+        if decay == 0:
+            raise ValueError(
+                "baseline_decay must be above 0; got 0, with which the average "
+                "is the change itself and nothing is left of it."
+            )
         super().__init__(name=name, dtype=dtype)
         self.decay = decay
         self.start = start
@@ -227,9 +232,25 @@ class Baseline(keras.layers.Layer):
         self.built = True
 
     def center(self, change):
-        """Moves the average towards the mean of `change`, then subtracts it."""
-        change_mean = tf.reduce_mean(change)
-        self.average.assign_sub(
-            (1.0 - self.decay) * (self.average - change_mean)
-        )
+        """Moves the average towards `change`, then subtracts it (quirk 8).
+
+        What is left is `decay` times the change less the earlier average.
+        """
+        self._move(change)
         return change - self.average
+
+    def subtract(self, change):
+        """Subtracts the average of earlier changes, then moves it.
+
+        So the average knows nothing of these labels, and leaves the
+        expectation of the feedback as it is.
+
+        Args:
+          change: scalar or [unlabeled]; the average is that of its mean.
+        """
+        centered = change - tf.convert_to_tensor(self.average)
+        self._move(tf.reduce_mean(change))
+        return centered
+
+    def _move(self, change):
+        self.average.assign_sub((1.0 - self.decay) * (self.average - change))

@@ -56,9 +56,10 @@ class MetaPseudoLabels(Learner):
         labels; below 1 sharpens.
       uda: `UDASettings` of the teacher's consistency term; None for a teacher
         that learns from labels and feedback alone, and needs no weak views.
-      baseline_decay: of the moving average of the feedback, in [0, 1].
-      baseline_start: the average's first value, a change of the labeled loss in
-        nats (new - old).
+      baseline_decay: of the moving average of the feedback, in (0, 1]; 1 keeps
+        its first value for ever.
+      baseline_start: the average's first value, a change (new - old) in what
+        the estimator measures: nats; minus a cosine.
       update_teacher_moments: whether the teacher's batch norm keeps moving
         averages. The release never does, so that its teacher is meaningless in
         inference mode (quirk 12).
@@ -66,7 +67,7 @@ class MetaPseudoLabels(Learner):
 
     A batch may hold more than `Learner` says: `feedback`, [.., ...] inputs, and
     `feedback_labels`. The student is judged on these then, and no network
-    learns from them: the held-out split of the paper's first version.
+    learns these labels: the held-out split of the paper's first version.
 
     Raises:
       ValueError: for models or settings that do not fit together.

@@ -42,9 +42,9 @@ class StudentStep:
         lists of tensors, one per trainable weight.
       first_order_change: computes the change as the product of these two
         gradients, through the slope of the update: minus the learning rate for
-        SGD. Scalar, nats.
+        SGD. Clipping is left out. Scalar, nats.
       center: subtracts from a change, scalar or [unlabeled], the moving average
-        of its mean; call it once a step.
+        of the means of earlier ones; call it once a step.
     """
 
     pseudo_labels: tf.Tensor
@@ -133,7 +133,7 @@ def take_student_step(learner, batch, *, pseudo_labels):
         label_gradient=label_gradient,
         gradients=lambda: (gradients, new_gradients()),
         first_order_change=first_order_change,
-        center=learner.estimator_baseline.center,
+        center=learner.estimator_baseline.subtract,
     )
     return step, logs
 

@@ -122,6 +122,11 @@ class UDA(Learner):
 
     def __init__(self, student, *, uda=RELEASE_UDA, **kwargs):
         super().__init__(student, **kwargs)
+        if uda is None:
+            raise ValueError(
+                "UDA needs UDASettings; got uda=None. Leave uda out for the "
+                "release's, or use Supervised."
+            )
         self.uda = uda
 
     def get_config(self):

@@ -137,9 +137,10 @@ def test_baseline_moves_then_is_subtracted():
 
 def test_baseline_subtracts_one_average_from_the_changes_of_all_examples():
     baseline = Baseline(decay=0.5, start=1.0)
+    centered = baseline.subtract(tf.constant([2.0, 4.0]))
+    np.testing.assert_allclose(centered, [1.0, 3.0])
     # 1 - 0.5 * (1 - 3) = 2.
-    centered = baseline.center(tf.constant([2.0, 4.0]))
-    np.testing.assert_allclose(centered, [0.0, 2.0])
+    assert float(baseline.average) == 2.0
 
 
 def test_baseline_that_never_decays_stays_at_its_start():

@@ -192,9 +192,10 @@ def test_sharing_an_optimizer_is_refused():
         learner.compile(optimizer, optimizer)
 
 
-def test_baseline_decay_out_of_range_is_refused():
-    with pytest.raises(ValueError, match="baseline_decay.*5"):
-        make(baseline_decay=5)
+@pytest.mark.parametrize("decay", [5, 0])
+def test_baseline_decay_out_of_range_is_refused(decay):
+    with pytest.raises(ValueError, match=f"baseline_decay.*{decay}"):
+        make(baseline_decay=decay)
 
 
 def test_sharing_weights_is_refused():

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.learners import UDA, MetaPseudoLabels, UDASettings
 from meta_pseudo_labels.learners.uda import ViewLogits, consistency_term
-from tests.learners.helpers import batch, compiled, values
+from tests.learners.helpers import batch, compiled, conv_net, values
 
 
 def test_masked_images_stay_in_the_divisor():
@@ -70,3 +70,8 @@ def test_labeled_mask_is_logged_and_not_applied(method):
     assert ratios[0] == 1.0 > ratios[1]
     for one, two in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_uda_without_its_settings_is_refused():
+    with pytest.raises(ValueError, match="uda=None"):
+        UDA(conv_net("student"), uda=None)
