@@ -19,11 +19,12 @@ _PLACES = (
     "output_dir",
     "reset_output_dir",
     "data_dir",
-    "teacher_labels",
     "progress",
     "log_every",
     "save_every",
 )
+# Beginnings of the names of those that no trained network depends on.
+_NO_MATTER = ("diagnose_", "eval_batch_size", "use_tpu")
 # By method: the beginnings of the names of settings that it does not read.
 _UNREAD = {
     "supervised": ("mpl_", "uda_", "teacher_"),
@@ -34,6 +35,7 @@ _UNREAD = {
         "mpl_update",
         "mpl_student",
         "mpl_teacher",
+        "teacher_labels",  # Always given.
     ),
 }
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
@@ -70,9 +72,11 @@ def append(row, path):
 def recorded_settings(config):
     """What a row records of a `Config`: all, without this machine's places."""
     settings = dataclasses.asdict(config)
-    return settings | {
-        name: _DEFAULTS[name] for name in _PLACES if name in _DEFAULTS
-    }
+    kept = {name: _DEFAULTS[name] for name in _PLACES if name in _DEFAULTS}
+    # Which file it was is this machine's; that there was one is another method.
+    if settings["teacher_labels"]:
+        kept["teacher_labels"] = "given"
+    return settings | kept
 
 
 def recipe(settings):
@@ -85,11 +89,12 @@ def recipe(settings):
       settings: a dict as in a row, or `dataclasses.asdict` of a `Config`.
     """
     known = _DEFAULTS | settings
-    unread = _UNREAD.get(known["method"], ())
+    known["teacher_labels"] = bool(known["teacher_labels"])
+    dropped = _NO_MATTER + _UNREAD.get(known["method"], ())
     kept = {
         name: value
         for name, value in known.items()
-        if name not in ("seed", *_PLACES) and not name.startswith(unread)
+        if name not in ("seed", *_PLACES) and not name.startswith(dropped)
     }
     return json.dumps(kept, sort_keys=True)
 

@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import os
-import pathlib
-import subprocess
 import tempfile
 import time
 
@@ -14,13 +12,12 @@ import control_rows
 import keras
 import numpy as np
 import tensorflow as tf
-from machine import cpu_model
+from machine import cpu_model, revision
 
 import meta_pseudo_labels
 from meta_pseudo_labels import run_data
 from meta_pseudo_labels.experiment import Experiment
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 POOL_IMAGES = 5_000  # At most so many are classified for --select.
 POOL_SEED = 2003
 
@@ -145,14 +142,3 @@ def _row(run, settings, *, accuracies, seconds, split):
         },
         "settings": control_rows.recorded_settings(settings),
     }
-
-
-def revision():
-    """Of the code that ran; None outside a git checkout."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    return git.stdout.strip() or None

@@ -16,15 +16,24 @@ COLUMNS = {
     "finetuned": "accuracy_finetuned",
     "teacher": "accuracy_teacher",
 }
+MIXED = "* rows of different revisions"
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What a run has over another, in points of accuracy after finetuning."""
+    """What a run has over another, in points of accuracy after finetuning.
+
+    Attributes:
+      run, other: their names.
+      points: run - other.
+      mixed: whether rows of a pair, one seed, are of different revisions of
+        the code, so that their difference may be its.
+    """
 
     run: str
     other: str
     points: Estimate
+    mixed: bool = False
 
 
 def by_run(rows, runs=()):
@@ -78,7 +87,8 @@ def differences(groups, *, runs):
                     percent(groups[run], JUDGED), percent(groups[other], JUDGED)
                 )
                 if points is not None:
-                    found.append(Difference(run, other, points))
+                    mixed = _mixed(groups[run], groups[other])
+                    found.append(Difference(run, other, points, mixed))
     return found
 
 
@@ -98,6 +108,8 @@ def as_text(rows, *, runs):
                 "Points after finetuning, paired by seed, with 95 % interval"
             )
             parts.append(reports.results_table(_compared(compared)))
+            if any(one.mixed for one in compared):
+                parts.append(MIXED)
     return "\n\n".join(parts)
 
 
@@ -142,10 +154,18 @@ def _compared(found):
             "run": one.run,
             "over": one.other,
             "seeds": one.points.count,
-            "points": interval(one.points),
+            "points": interval(one.points) + " *" * one.mixed,
         }
         for one in found
     ]
+
+
+def _mixed(group, other):
+    """Whether a seed's rows are of different revisions."""
+    return any(
+        group[seed].get("revision") != other[seed].get("revision")
+        for seed in group.keys() & other.keys()
+    )
 
 
 def _split(groups):

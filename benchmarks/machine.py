@@ -4,9 +4,12 @@ import datetime
 import os
 import pathlib
 import platform
+import subprocess
 
 import keras
 import tensorflow as tf
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def machine_facts():
@@ -28,6 +31,17 @@ def cpu_model():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def revision():
+    """Of the code that ran, wherever from; None outside a git checkout."""
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    return git.stdout.strip() or None
 
 
 def headline(machine):

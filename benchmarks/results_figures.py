@@ -1,11 +1,14 @@
 """The figures of docs/results.md: accuracies, and paired differences."""
 
+import hashlib
+import json
+
 from control_statistics import estimate
 from control_suites import OFF
 from control_tables import JUDGED, differences, percent
-from matplotlib.figure import Figure
 
-from meta_pseudo_labels.reports import COLORS, DOTS_PER_INCH, FADED, GRID, INK
+from meta_pseudo_labels import reports
+from meta_pseudo_labels.reports import COLORS, FADED, GRID, INK
 
 DOT, MEAN, NAUGHT = 12, 34, 1.0  # Areas in square points; a line's width.
 
@@ -27,7 +30,7 @@ def draw_accuracies(tables, path):
         _draw(axes, list(groups), [estimate(v) for v in values], dots=values)
         axes.set_title(_title(labels, split), loc="left", color=INK)
         axes.set_xlabel("accuracy after finetuning, %", color=FADED)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Rows": fingerprint(tables)})
 
 
 def draw_differences(tables, path):
@@ -49,7 +52,20 @@ def draw_differences(tables, path):
         _draw(axes, names, [one.points for one in found])
         axes.set_title(_title(labels, split), loc="left", color=INK)
         axes.set_xlabel("points, paired by seed", color=FADED)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Rows": fingerprint(tables)})
+
+
+def fingerprint(tables):
+    """What the figures of `tables` are drawn from, in 16 characters.
+
+    It stands in a PNG file under "Rows": who has the rows can tell whether
+    the figure is theirs.
+    """
+    shown = [
+        [key, [[run, percent(group, JUDGED)] for run, group in groups.items()]]
+        for key, groups in tables.items()
+    ]
+    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
 
 
 FIGURES = {"accuracies": draw_accuracies, "differences": draw_differences}
@@ -58,11 +74,7 @@ FIGURES = {"accuracies": draw_accuracies, "differences": draw_differences}
 def _panels(tables):
     """An empty figure with a panel per table, side by side."""
     runs = max(len(groups) for groups in tables.values())
-    figure = Figure(
-        figsize=(4.6 * len(tables), 0.36 * runs + 1.2),
-        dpi=DOTS_PER_INCH,
-        layout="constrained",
-    )
+    figure = reports.figure(width=4.6 * len(tables), height=0.36 * runs + 1.2)
     return figure, figure.subplots(1, len(tables), squeeze=False)[0]
 
 

@@ -138,7 +138,7 @@ def table_section(labels, split, groups, dataset):
     if split != control_rows.TEST:
         title += f", {split}"
     found = control_tables.differences(groups, runs=SUITES[dataset].runs)
-    by_pair = {(one.run, one.other): one.points for one in found}
+    by_pair = {(one.run, one.other): one for one in found}
     others = ("control", "uda", "supervised")
     lines = []
     for run in groups:
@@ -163,6 +163,7 @@ def table_section(labels, split, groups, dataset):
             ],
         ),
         _markdown(("points over", "mpl off", "uda", "supervised"), lines),
+        *_remark(found),
         facts(groups),
     ]
 
@@ -177,15 +178,13 @@ def conditions_section(rows):
     ]
     parts = []
     for split in sorted({split_of(row) for row in own}):
-        # Runs of the suite's base, and those under its conditions, whatever
-        # number of labels these have.
         (base,) = suite.num_labeled
         groups = control_tables.by_run(
             [
                 row
                 for row in own
                 if split_of(row) == split
-                and (row["labels"] == base or ", " in row["run"])
+                and row["labels"] == _labels_of(row["run"], base)
             ],
             suite.runs,
         )
@@ -201,7 +200,7 @@ def conditions_section(rows):
                 control_tables.spread(
                     groups[run], control_tables.JUDGED
                 ).replace("+-", "±"),
-                _points(over[run].points) if run in over else "",
+                _points(over.get(run)),
             ]
             for condition in ("", *CONDITIONS)
             for run in groups
@@ -213,9 +212,17 @@ def conditions_section(rows):
                 ("condition", "feedback", "n", "finetuned", "points over off"),
                 [[line[0] or "none", *line[1:]] for line in lines],
             ),
+            *_remark(over.values()),
             facts(groups),
         ]
     return parts
+
+
+def _labels_of(run, base):
+    """How many labels a run has under its condition; else those of `base`."""
+    condition = run.partition(", ")[2]
+    _, changes = CONDITIONS.get(condition, ((), {}))
+    return changes.get("num_labeled", base)
 
 
 def facts(groups):
@@ -246,12 +253,20 @@ def figure_name(dataset, figure):
     return f"results_{dataset}_{figure}.png"
 
 
-def _points(points):
-    """A difference for a table, bold where its interval leaves out zero."""
-    if points is None:
+def _points(found):
+    """A `Difference` for a table, bold where its interval leaves out zero."""
+    if found is None:
         return ""
-    text = control_tables.interval(points)
-    return f"**{text}**" if points.clear else text
+    text = control_tables.interval(found.points)
+    if found.points.clear:
+        text = f"**{text}**"
+    return text + r" \*" * found.mixed
+
+
+def _remark(found):
+    """What the star behind a difference says, if there is one."""
+    mixed = any(one.mixed for one in found)
+    return ["\\" + control_tables.MIXED + "."] if mixed else []
 
 
 def _joined(values):

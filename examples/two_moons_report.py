@@ -3,8 +3,9 @@
 import collections
 import dataclasses
 import json
+import pathlib
 import statistics
-import subprocess
+import sys
 import time
 
 import keras
@@ -12,6 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels import reports
+
+sys.path.append(
+    str(pathlib.Path(__file__).resolve().parent.parent / "benchmarks")
+)
+
+from machine import revision
 
 # What is shown of the plane, and in how many dots a side.
 LOW, HIGH, DOTS = np.array([-2.0, -1.3]), np.array([2.0, 1.3]), 120
@@ -83,7 +90,7 @@ def write(rows, folder, moons, *, search):
     drawn = [row for row in rows if "regions" in row]
     facts = {
         "date": time.strftime("%Y-%m-%d"),
-        "revision": _revision(),
+        "revision": revision(),
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
     }
     path.write_text(
@@ -134,7 +141,7 @@ def draw(rows, moons, path):
         for learns, group in groups.items()
         for first in range(0, len(group), COLUMNS)
     ]
-    figure = reports._figure(width=2.1 * COLUMNS, height=1.75 * len(lines))
+    figure = reports.figure(width=2.1 * COLUMNS, height=1.75 * len(lines))
     panels = figure.subplots(len(lines), COLUMNS, squeeze=False)
     for axes, (learns, line) in zip(panels, lines, strict=True):
         axes[0].set_ylabel(f"from {learns}", fontsize=9, color=reports.FADED)
@@ -223,13 +230,3 @@ def _difference(group, rows):
         return ""
     error = statistics.stdev(gains) / len(gains) ** 0.5
     return f"{statistics.mean(gains):+.1f} +- {error:.1f}"
-
-
-def _revision():
-    """Of the code that ran; None outside a git checkout."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-    )
-    return git.stdout.strip() or None

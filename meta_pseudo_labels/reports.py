@@ -62,8 +62,8 @@ def curves(histories, path, *, panels=PANELS):
     Raises:
       ValueError: no method logged any of a panel's scalars.
     """
-    figure = _figure(width=5.4 * len(panels), height=3.9)
-    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    drawing = figure(width=5.4 * len(panels), height=3.9)
+    all_axes = drawing.subplots(1, len(panels), squeeze=False)[0]
     lines = {}
     for axes, panel in zip(all_axes, panels, strict=True):
         drawn = _draw_panel(axes, panel, histories)
@@ -74,7 +74,7 @@ def curves(histories, path, *, panels=PANELS):
             )
         lines = drawn | lines
     methods = [method for method in histories if method in lines]
-    figure.legend(
+    drawing.legend(
         [lines[method] for method in methods],
         methods,
         loc="outside upper center",
@@ -82,7 +82,7 @@ def curves(histories, path, *, panels=PANELS):
         frameon=False,
         labelcolor=INK,
     )
-    figure.savefig(path)
+    drawing.savefig(path)
 
 
 def prediction_sheet(
@@ -109,8 +109,8 @@ def prediction_sheet(
     )
     columns = min(len(images), 10)
     rows = -(-len(images) // columns)
-    figure = _figure(width=max(1.15 * columns, 3.5), height=1.45 * rows + 0.5)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    drawing = figure(width=max(1.15 * columns, 3.5), height=1.45 * rows + 0.5)
+    grid = drawing.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
     for axes, image, label, prediction, row in zip(
@@ -123,12 +123,12 @@ def prediction_sheet(
         _show(axes, image, frame=GRID if right else WRONG)
         axes.set_xlabel(caption, color=INK if right else WRONG, fontsize=9)
     right = np.sum(np.asarray(labels) == np.asarray(predictions))
-    figure.suptitle(
+    drawing.suptitle(
         f"Predicted class and its probability: {right} of {len(images)} right",
         color=INK,
         fontsize=12,
     )
-    figure.savefig(path)
+    drawing.savefig(path)
 
 
 def view_sheet(path, *, original, weak, strong, labeled=None, titles=None):
@@ -149,15 +149,15 @@ def view_sheet(path, *, original, weak, strong, labeled=None, titles=None):
         views["labeled"] = labeled
     _same_lengths(**views, **({} if titles is None else {"titles": titles}))
     columns = len(original)
-    figure = _figure(width=1.1 * columns + 0.8, height=0.2 + 1.1 * len(views))
-    grid = figure.subplots(len(views), columns, squeeze=False)
+    drawing = figure(width=1.1 * columns + 0.8, height=0.2 + 1.1 * len(views))
+    grid = drawing.subplots(len(views), columns, squeeze=False)
     for row, (name, images) in zip(grid, views.items(), strict=True):
         row[0].set_ylabel(name, color=INK, fontsize=12)
         for axes, image in zip(row, images, strict=True):
             _show(axes, image, frame=GRID)
     for axes, title in zip(grid[0], titles or (), strict=False):
         axes.set_title(_shortened(title), color=INK, fontsize=9)
-    figure.savefig(path)
+    drawing.savefig(path)
 
 
 def _shortened(title, length=14):
@@ -198,8 +198,18 @@ def _cell(row, column):
     return str(value)
 
 
-def _figure(*, width, height):
-    """A figure of `width` by `height` inches without a display."""
+def figure(*, width, height):
+    """An empty figure that needs no display.
+
+    Args:
+      width, height: in inches, of DOTS_PER_INCH dots.
+
+    Returns:
+      A `matplotlib.figure.Figure`, laid out anew whenever it is saved.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

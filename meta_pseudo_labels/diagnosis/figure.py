@@ -36,7 +36,7 @@ def draw(found, path):
             strict=False,
         )
     }
-    figure = reports._figure(width=10.5, height=11.5)
+    figure = reports.figure(width=10.5, height=11.5)
     panels = figure.subplots(3, 2).ravel()
     for axes in panels:
         _style(axes)

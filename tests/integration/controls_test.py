@@ -67,25 +67,16 @@ def test_only_runs_with_the_same_settings_and_seed_are_found():
         ("supervised", {"uda_weight": 2.0}, True),
         # Where, not what.
         ("uda", {"output_dir": "x", "data_dir": "y"}, True),
+        # What no trained network depends on.
+        ("uda", {"use_tpu": True, "eval_batch_size": 7}, True),
+        ("mpl exact", {"diagnose_draws": 7, "diagnose_lr": 0.5}, True),
+        # Reduced MPL, and a method that cannot be without it.
+        ("mpl exact", {"teacher_labels": "x"}, False),
     ],
 )
 def test_settings_that_a_row_does_not_know(run, changes, found):
     wanted = Config(method=run.split()[0], **changes)
     assert bool(control_rows.find([row(run)], run, wanted)) is found
-
-
-def test_a_row_names_no_folder_of_this_machine():
-    settings = Config(output_dir="/here", data_dir="/there")
-    assert "here" not in json.dumps(control_rows.recorded_settings(settings))
-
-
-def test_a_line_that_was_cut_off_is_named(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    control_rows.append(row("uda"), path)
-    with path.open("a") as file:
-        file.write('{"run": "ud')
-    with pytest.raises(ValueError, match="rows.jsonl, line 2"):
-        control_rows.read(path)
 
 
 @pytest.mark.parametrize("name", control_suites.SUITES)
@@ -131,20 +122,6 @@ def test_suites_share_the_rows_of_the_runs_that_they_share():
 def test_a_run_is_compared_under_its_own_condition(run, control):
     runs = control_suites.SUITES["where"].runs
     assert control_suites.control_of(run, runs) == control
-
-
-def test_the_rows_of_the_repository_are_of_the_recipe_in_flags():
-    """Else docs/results.md would tell of a recipe that nobody can run."""
-    rows = control_rows.read(controls.RESULTS / "digits.jsonl")
-    runs = {}
-    for name in ("digits", "where"):
-        runs |= control_suites.SUITES[name].runs
-    for one in rows:
-        settings = runs[one["run"]].settings(
-            num_labeled=one["labels"], seed=one["seed"]
-        )
-        split = control_rows.split_of(one)
-        assert one in control_rows.find(rows, one["run"], settings, split=split)
 
 
 def test_tasks_come_seed_by_seed_and_bring_their_teacher():
@@ -230,6 +207,31 @@ def test_the_text_has_means_deviations_and_differences():
     assert "mpl exact mpl off 3 +2.00 (-2.97 to +6.97)" in " ".join(
         text.split()
     )
+
+
+def test_a_star_marks_differences_between_revisions():
+    def text(revision, *, seed):
+        rows = [
+            row("mpl off", revision="a"),
+            row("mpl off", seed=1, revision="b"),
+            row("mpl exact", revision="a"),
+            row("mpl exact", seed=seed, revision=revision),
+        ]
+        return control_tables.as_text(rows, runs=("mpl off", "mpl exact"))
+
+    mixed = text("c", seed=1)
+    assert mixed.endswith("\n\n* rows of different revisions")
+    assert "(+0.00 to +0.00) *\n" in mixed
+    # Seeds may differ, and so may a row without a partner.
+    assert "*" not in text("b", seed=1) + text("c", seed=2)
+
+
+def test_a_revision_is_that_of_the_code_wherever_it_is_called_from(
+    tmp_path, monkeypatch
+):
+    here = control_runs.revision()
+    monkeypatch.chdir(tmp_path)
+    assert control_runs.revision() == here
 
 
 @pytest.mark.parametrize("changes", [{}, {"known_classes": 5}])

@@ -1,6 +1,7 @@
 """docs/results.md is what its script makes of the rows, and nothing else."""
 
 import pytest
+from PIL import Image
 
 from tests.benchmark_modules import benchmark_module
 from tests.scripts import ROOT
@@ -46,13 +47,21 @@ def test_the_document_is_what_the_script_writes():
     )
 
 
-def test_its_figures_are_there():
+def rows_behind(path):
+    """The fingerprint of the rows that a figure was drawn from."""
+    with Image.open(path) as image:
+        return image.text["Rows"]
+
+
+def test_its_figures_are_of_the_same_rows():
     rows = report.read_rows()
     for dataset in report.DATASETS:
-        if report.tables_of(rows, dataset):
-            for name in report.results_figures.FIGURES:
-                path = ROOT / "docs" / report.figure_name(dataset, name)
-                assert path.exists(), path
+        tables = report.tables_of(rows, dataset)
+        for name in report.results_figures.FIGURES if tables else ():
+            path = ROOT / "docs" / report.figure_name(dataset, name)
+            assert rows_behind(path) == report.results_figures.fingerprint(
+                tables
+            ), f"{path.name}: run python benchmarks/results_report.py"
 
 
 def test_tables_differences_and_facts():
@@ -67,7 +76,9 @@ def test_tables_differences_and_facts():
     assert "Of digits." in text and "Of cifar10." not in text
     assert "| mpl off | 2 | 91.00 ± 1.41 | 91.00 ± 1.41 |  | 1,234 |" in text
     # +5 in both seeds: no deviation, so the interval is the mean.
-    assert "| mpl exact | **+5.00 (+5.00 to +5.00)** |  |  |" in text
+    assert r"| mpl exact | **+5.00 (+5.00 to +5.00)** \* |  |  |" in text
+    # Seed 0 of the two is of different revisions.
+    assert "\n\n\\* rows of different revisions.\n\n" in text
     assert "3,000 steps; machine not recorded;" in text
     assert "code at abc, def." in text
     # Images of the pool are told apart from the test set.
@@ -83,11 +94,34 @@ def test_conditions_are_compared_with_their_own_control():
         row("mpl off, 10 labels", 0, 0.50, labels=10),
         row("mpl exact, 10 labels", 0, 0.60, labels=10),
     ]
-    lines = report.report(rows, NOTES).splitlines()
+    text = report.report(rows, NOTES)
+    lines = text.splitlines()
+    assert "different revisions" not in text
     assert "| none | exact | 1 | 92.00 | +2.00 |" in lines
     assert "| weight 20 | exact | 1 | 97.00 | +7.00 |" in lines
     assert "| 10 labels | off | 1 | 50.00 |  |" in lines
     assert "| 10 labels | exact | 1 | 60.00 | +10.00 |" in lines
+
+
+def test_conditions_leave_out_rows_with_another_number_of_labels():
+    rows = [
+        row("mpl off", 0, 0.90, labels=20),
+        row("mpl exact, weight 20", 0, 0.97, labels=20),
+        row("mpl off, 10 labels", 0, 0.50, labels=10),
+        row("mpl exact, 10 labels", 0, 0.60, labels=10, revision="def"),
+    ]
+    section = report.conditions_section(rows)
+    # The star of a table of conditions.
+    assert r"| 10 labels | exact | 1 | 60.00 | +10.00 \* |" in section[1]
+    assert section[2] == r"\* rows of different revisions."
+    # Were they taken in, they would be the last of their seed, and count.
+    others = [
+        row("mpl off", 0, 0.10, labels=40),
+        row("mpl exact, weight 20", 0, 0.20, labels=40),
+        row("mpl exact, weight 20", 1, 0.30, labels=10),
+        row("mpl off, 10 labels", 0, 0.40, labels=20),
+    ]
+    assert report.conditions_section(rows + others) == section
 
 
 def test_a_note_that_is_missing_is_named():
@@ -107,3 +141,8 @@ def test_figures_are_drawn(tmp_path):
         path = tmp_path / f"{name}.png"
         draw(tables, path)
         assert path.stat().st_size > 5_000
+        assert rows_behind(path) == report.results_figures.fingerprint(tables)
+    # Another accuracy is another figure.
+    rows[0]["accuracy_finetuned"] = 0.8
+    changed = report.tables_of(rows, "digits")
+    assert rows_behind(path) != report.results_figures.fingerprint(changed)

@@ -120,6 +120,15 @@ def test_the_table_compares_with_the_control_seed_by_seed(two_moons):
     assert views[-1] == "90.0"
 
 
+def test_the_document_has_the_table_of_its_rows(two_moons):
+    path = ROOT / "benchmarks" / "results" / two_moons.report.ROWS
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    text = (ROOT / "docs" / "two_moons.md").read_text(encoding="utf-8")
+    assert f"```\n{two_moons.report.table(rows)}\n```" in text
+    (revision,) = {row["revision"] for row in rows}
+    assert "dirty" not in revision and f"`{revision}`" in text
+
+
 def test_the_search_never_sees_the_seeds_of_the_table(two_moons):
     bases = two_moons.LABELS_ALONE, two_moons.WITH_CONSISTENCY
     tasks = two_moons.report.search_tasks(*bases)
