@@ -53,7 +53,7 @@ FREE_SETTINGS = frozenset(
         "eval_dir",
         "strict_data",
         "data_service",
-        "teacher_labels",  # What the file says is checked, not where it is.
+        "teacher_labels",  # Where they are, not whether there are any.
         "reset_output_dir",
         "use_tpu",
         "dataset_service_replicas",
@@ -171,7 +171,7 @@ def check_same_training(config):
     for field in dataclasses.fields(config):
         now = getattr(config, field.name)
         before = saved.get(field.name, now)
-        if field.name not in FREE_SETTINGS and before != now:
+        if before != now and not _may_change(field.name, before, now):
             differences.append(f"{field.name} was {before}, is now {now}")
     if differences:
         raise ConfigError(
@@ -179,6 +179,12 @@ def check_same_training(config):
             f"{'; '.join(differences)}. Use these (is the --flagfile there?) "
             "or another --output_dir."
         )
+
+
+def _may_change(name, before, now):
+    if name == "teacher_labels":  # Its content is checked where it is read.
+        return bool(before) == bool(now)
+    return name in FREE_SETTINGS
 
 
 def write_whole(path, text):

@@ -4,7 +4,8 @@ The run that trains the teacher leaves class distributions in its folder
 (`--task_mode=cache_labels`); another one learns from them (`--teacher_labels`).
 Three things could go stale, and each is noticed: the images, by the file's
 fingerprint of them; the teacher, by a digest of its weights; and the file that
-a run began with, by a digest of its content.
+a run began with, by a digest of its content. A run that has begun goes on with
+that file, whatever became of the teacher.
 """
 
 import hashlib
@@ -59,8 +60,8 @@ def load_teacher_labels(config, images, *, fresh=False):
 
     Raises:
       ConfigError: where they cannot be read, are of other images or labels,
-        their teacher has been trained further since, they lie in the folder of
-        the run itself, or the run began with others.
+        their teacher has been trained further before the run began, they lie
+        in the folder of the run itself, or the run began with others.
     """
     path = config.teacher_labels
     if not path:
@@ -71,6 +72,8 @@ def load_teacher_labels(config, images, *, fresh=False):
             "folder of its own; name another --output_dir."
         )
     found = user_error(data.load_class_distributions, path, data=images)
+    if not fresh and _began_with(config, found):
+        return found
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
     then, now = found.source.get("weights"), _weights_digest(folder)
     if None not in (then, now) and then != now:
@@ -79,16 +82,18 @@ def load_teacher_labels(config, images, *, fresh=False):
             "finetuned since its labels were written; write them again: "
             f"{_command(folder)}"
         )
-    if not fresh:
-        _check_same(config, found)
     return found
 
 
-def _check_same(config, distributions):
-    """Refuses other teacher labels than those that a run began with."""
+def _began_with(config, distributions):
+    """Whether a run began with these teacher labels; False if it did not begin.
+
+    Raises:
+      ConfigError: where it began with others.
+    """
     path = os.path.join(config.output_dir, TEACHER_LABELS)
     if not os.path.exists(path):
-        return
+        return False
     try:
         with open(path) as file:
             digest = json.load(file)["digest"]
@@ -103,6 +108,7 @@ def _check_same(config, distributions):
             f"when the run in {config.output_dir} began. Restore them, or "
             "train in another --output_dir."
         )
+    return True
 
 
 def save_teacher_labels(config, distributions):

@@ -60,7 +60,8 @@ def test_every_changed_setting_of_a_run_is_named(tmp_path):
 
 def test_free_settings_may_change(tmp_path):
     folder = str(tmp_path)
-    write_hparams(tmp_path, Config(output_dir="elsewhere").to_json())
+    before = Config(output_dir="elsewhere", teacher_labels="another")
+    write_hparams(tmp_path, before.to_json())
     changed = Config(
         output_dir=folder,
         task_mode="eval",
@@ -88,10 +89,22 @@ def test_free_settings_may_change(tmp_path):
     names = {f.name for f in FIELDS}
     assert FREE_SETTINGS <= names
     assert all(
-        getattr(changed, name) != getattr(Config(), name)
+        getattr(changed, name) != getattr(before, name)
         for name in FREE_SETTINGS
     )
     check_same_training(changed)
+
+
+@pytest.mark.parametrize("paths", [("x", None), (None, "x"), ("x", "")])
+def test_teacher_labels_neither_come_nor_go(tmp_path, paths):
+    """With them mpl is another method."""
+    before, now = (
+        Config(output_dir=str(tmp_path), teacher_labels=path) for path in paths
+    )
+    write_hparams(tmp_path, before.to_json())
+    message = f"teacher_labels was {paths[0]}, is now {paths[1]}"
+    with pytest.raises(ConfigError, match=message):
+        check_same_training(now)
 
 
 def test_settings_that_an_older_run_did_not_know_may_have_any_value(tmp_path):

@@ -152,6 +152,23 @@ def test_a_killed_reduced_run_goes_on_bit_for_bit(
         np.testing.assert_array_equal(got[name], value, err_msg=name)
 
 
+def test_finetuning_the_teacher_does_not_lock_a_run_out(
+    teacher, moved, tmp_path, monkeypatch
+):
+    """It goes on with what it began with; another may not begin with that."""
+    config = student(tmp_path / "run", moved)
+    train_and_kill(config, monkeypatch)
+    Experiment(
+        dataclasses.replace(teacher.config, output_dir=str(moved))
+    ).finetune()
+    other = dataclasses.replace(config, output_dir=str(tmp_path / "other"))
+    with pytest.raises(ConfigError, match="finetuned since its labels"):
+        Experiment(other).train()
+    assert Experiment(config).train()
+    with pytest.raises(ConfigError, match="finetuned since its labels"):
+        load_teacher_labels(config, teacher.data, fresh=True)
+
+
 def test_a_reduced_teacher_is_not_evaluated(teacher, tmp_path):
     """Nor needed after training."""
     config = student(tmp_path / "run", teacher.output_dir, num_train_steps=1)

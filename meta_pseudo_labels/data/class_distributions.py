@@ -131,9 +131,11 @@ def load_class_distributions(path, *, data):
         raise ValueError(
             f"{path} was made for other data: {_describe(saved)}; this run has "
             f"{_describe(now)}. Its teacher must be trained on the same "
-            "images, labels and classes, in the same order: repeat its choice "
-            "with --label_subset=<its folder>/labeled.json, or make the file "
-            "again with --task_mode=cache_labels."
+            "images, labels and classes, in the same order: use its --seed, "
+            "by which --label_noise, --num_feedback and --num_validation draw "
+            "too; without these three, repeat its choice with --label_subset="
+            "<its folder>/labeled.json. Or make the file again with "
+            "--task_mode=cache_labels."
         )
     check_fits(found, data)
     return found

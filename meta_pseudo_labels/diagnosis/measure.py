@@ -17,6 +17,12 @@ RANDOM = "random direction"  # The control beside the estimators' directions.
 # Streams of the learner's seed, apart from those of the data (keyed.py).
 _LABELS, _DIRECTIONS = 100, 101
 
+_DIVERGED = "The run has diverged; diagnose an earlier checkpoint or another."
+_TOO_FAST = (
+    "Give a lower learning_rate, --diagnose_lr on the command line; if that "
+    "does not help, the run has diverged."
+)
+
 
 def diagnose(
     learner,
@@ -54,8 +60,9 @@ def diagnose(
       see `summary.summarize`; "batches", what was measured on each.
 
     Raises:
-      ValueError: for settings out of range, a student that does not learn, or
-        an optimizer whose update cannot be differentiated.
+      ValueError: for settings out of range, a student that does not learn, an
+        optimizer whose update cannot be differentiated, or where something
+        is not finite; then on the first batch that shows it.
     """
     if draws < 2:
         raise ValueError(f"draws must be at least 2; got {draws}.")
@@ -69,8 +76,9 @@ def diagnose(
         rate = _checked_rate(learner.optimizer)
         probes = Probes(learner, held_out)
         try:
-            measuring = _Measuring(probes, estimators, draws, teacher_step)
             before = probes.held_out_loss().numpy()
+            _check_finite([before], "before any step", _DIVERGED)
+            measuring = _Measuring(probes, estimators, draws, teacher_step)
             rows = measuring.measure_all(batches, start_step)
         finally:
             probes.restore()
@@ -200,7 +208,9 @@ class _Measuring:
 
     def _respond(self, batch, move):
         move = tf.constant(move, self.learner.float_type)
-        return _wide(self.probes.respond(batch, move))
+        found = _wide(self.probes.respond(batch, move))
+        _check_finite([found], "after a step", _TOO_FAST)
+        return found
 
     def _draw(self, batch, step, draw):
         key = self._key(step, draw)
@@ -209,13 +219,15 @@ class _Measuring:
     def _probe(self, batch, names, kind, seed):
         self.learner.check_batch(batch)
         baselines = np.zeros(len(names)) if kind == "soft" else self.baselines
-        return self.probes.probe(
+        found = self.probes.probe(
             batch,
             kind=kind,
             estimators=tuple(self.functions[name] for name in names),
             seed=seed,
             baselines=baselines,
         )
+        _check_finite(vars(found).values(), "after a step", _TOO_FAST)
+        return found
 
     def _key(self, step, draw):
         return keyed.key(self.learner.seed, _LABELS, step, draw)
@@ -224,6 +236,15 @@ class _Measuring:
 def _wide(tensor):
     """A tensor as a float64 array, for sums that cancel."""
     return np.asarray(tensor).astype(np.float64)
+
+
+def _check_finite(tensors, when, advice):
+    """Raises ValueError for inf or nan, before hours are spent on them."""
+    if not all(np.isfinite(tensor).all() for tensor in tensors):
+        raise ValueError(
+            f"The student's losses or the teacher's gradients are not finite "
+            f"{when}. {advice}"
+        )
 
 
 def _checked_rate(optimizer):

@@ -64,6 +64,7 @@ def diagnose_run(learner, config, images):
         learning_rate=rate,
         start_step=step,
     )
+    found["settings"]["held_out_part"] = held_out_part(images)
     write_whole(
         os.path.join(config.output_dir, "diagnosis.json"),
         json.dumps(found, indent=1, allow_nan=False) + "\n",
@@ -72,10 +73,20 @@ def diagnose_run(learner, config, images):
     return as_text(found)
 
 
+def held_out_part(images):
+    """Which images a diagnosis takes: "validation" if there are any, or "test".
+
+    Args:
+      images: `data.ImageData` or `data.ShardedData`.
+    """
+    split = getattr(images, "validation_images", None)
+    return "test" if split is None else "validation"
+
+
 def held_out_images(images, *, count, seed):
     """Images that no network learned from, as they are evaluated on.
 
-    Those of a validation split where there is one; else test images.
+    Those of `held_out_part`.
 
     Args:
       images: `data.ImageData` or `data.ShardedData`.
@@ -88,9 +99,9 @@ def held_out_images(images, *, count, seed):
     Raises:
       ValueError: where there is none.
     """
-    held_out, labels = images.test_images, images.test_labels
-    if getattr(images, "validation_images", None) is not None:
-        held_out, labels = images.validation_images, images.validation_labels
+    part = held_out_part(images)
+    held_out = getattr(images, f"{part}_images")
+    labels = getattr(images, f"{part}_labels")
     if not len(held_out):
         raise ValueError(
             f"{images.spec.name!r} has no test images, and a diagnosis "

@@ -176,6 +176,7 @@ def _ratio(value, to):
 def as_text(found):
     """What `diagnose` returned, for a terminal: a table and how to read it."""
     settings = found["settings"]
+    part = settings.get("held_out_part", "other")  # Known of runs alone.
     rows = [
         _table_row(name, numbers, found["teacher_steps"].get(name))
         for name, numbers in found["estimators"].items()
@@ -188,7 +189,7 @@ def as_text(found):
             f"{settings['draws']} draws of labels for each; learning rate of "
             f"the student's step {settings['learning_rate']:.4g}",
             f"held-out loss {settings['held_out_loss']:.4f} on "
-            f"{settings['held_out_images']:,} images, "
+            f"{settings['held_out_images']:,} {part} images, "
             f"{settings['held_out_loss_inference']:.4f} in inference mode",
             "",
             *(line.rstrip() for line in table.splitlines()),

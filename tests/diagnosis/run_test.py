@@ -12,7 +12,13 @@ from meta_pseudo_labels import data
 from meta_pseudo_labels.checkpointing import CheckpointError
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.data.records import Records
-from meta_pseudo_labels.diagnosis.run import _take, held_out_images
+from meta_pseudo_labels.diagnosis.probes import Probes
+from meta_pseudo_labels.diagnosis.run import (
+    _take,
+    diagnose_run,
+    held_out_images,
+    held_out_part,
+)
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.learners.feedback import ESTIMATORS
 from tests.tiny_run import tiny
@@ -49,6 +55,8 @@ def test_a_run_is_diagnosed_at_its_end_and_left_as_it_was(tmp_path):
     settings = found["settings"]
     assert (settings["batches"], settings["draws"]) == (2, 2)
     assert settings["start_step"] == 4
+    assert settings["held_out_part"] == "test"
+    assert " on 500 test images, " in text
     # The peak, per 256 images; a batch has 4.
     assert settings["learning_rate"] == pytest.approx(4 / 256)
     assert list(found["estimators"]) == list(ESTIMATORS)
@@ -67,6 +75,31 @@ def test_another_rate_and_a_held_out_feedback_split(tmp_path):
     path = pathlib.Path(config.output_dir) / "diagnosis.json"
     settings = json.loads(path.read_text())["settings"]
     assert settings["learning_rate"] == pytest.approx(0.5)
+
+
+def test_what_is_not_finite_ends_it_on_the_first_batch(tmp_path, monkeypatch):
+    """A rate far too high, then a run that has diverged itself."""
+    config = tiny(tmp_path / "run", num_train_steps=2)
+    Experiment(config).train()
+    probes = []
+    probe = Probes.probe
+    monkeypatch.setattr(
+        Probes,
+        "probe",
+        lambda *args, **kwargs: probes.append(1) or probe(*args, **kwargs),
+    )
+    config = dataclasses.replace(config, **DIAGNOSE)
+    with pytest.raises(ConfigError, match="not finite after .*--diagnose_lr"):
+        Experiment(dataclasses.replace(config, diagnose_lr=1e30)).diagnose()
+    assert len(probes) == 1
+
+    learner = Experiment(config).trained_learner()
+    weight = learner.student.trainable_variables[-1]  # No ReLU after it.
+    weight.assign(np.full(weight.shape, np.nan))
+    with pytest.raises(ConfigError, match="before any step. The run has div"):
+        diagnose_run(learner, config, Experiment(config).data)
+    assert len(probes) == 1
+    assert not (tmp_path / "run" / "diagnosis.json").exists()
 
 
 def test_without_a_checkpoint_it_says_so(tmp_path):
@@ -132,6 +165,7 @@ def test_images_of_a_validation_split_come_first():
         validation_images=images.test_images[:1] + 100,
         validation_labels=images.test_labels[:1],
     )
+    assert held_out_part(kept) == "validation"
     found, labels = held_out_images(kept, count=4, seed=0)
     assert np.rint(found[:, 0, 0, 0]).tolist() == [101]
     assert labels.numpy().tolist() == [1]

@@ -126,6 +126,10 @@ def test_text_has_a_row_for_each_and_blanks_for_what_is_not_known(found):
     lines = as_text(found).splitlines()
     assert lines[0].startswith("step 600: 2 batches, 2 draws")
     assert "rate of the student's step 0.1" in lines[0]
+    assert lines[1].startswith("held-out loss 1.0000 on 500 other images, ")
+    kept = found["settings"] | {"held_out_part": "validation"}
+    text = as_text(found | {"settings": kept})
+    assert " on 500 validation images, " in text
     header = lines.index(next(x for x in lines if x.startswith("estimator")))
     table = {line.split()[0]: line.split() for line in lines[header + 2 :][:5]}
     assert list(table) == list(ROWS[0]["estimators"])
