@@ -24,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import control_rows
 import control_runs
 import control_tables
+from arguments import positive
 from control_suites import SUITES
 
 from meta_pseudo_labels.config import ConfigError
@@ -170,18 +171,18 @@ def _parse_arguments(arguments):
         epilog="\n\n".join(map(_runs_in_words, SUITES)),
     )
     parser.add_argument("suite", choices=SUITES)
-    parser.add_argument("--seeds", type=_positive, default=3, help="how many")
+    parser.add_argument("--seeds", type=positive, default=3, help="how many")
     parser.add_argument("--first_seed", type=int, default=0)
     parser.add_argument(
-        "--num_labeled", type=_positive, nargs="+", help="labels in all"
+        "--num_labeled", type=positive, nargs="+", help="labels in all"
     )
     parser.add_argument("--runs", nargs="+", metavar="RUN", help="names")
     parser.add_argument(
-        "--jobs", type=_positive, default=1, help="runs at a time"
+        "--jobs", type=positive, default=1, help="runs at a time"
     )
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
     parser.add_argument(
-        "--steps", type=_positive, help="steps of training, for a trial"
+        "--steps", type=positive, help="steps of training, for a trial"
     )
     parser.add_argument(
         "--select",
@@ -213,13 +214,6 @@ def _runs_in_words(suite_name):
     suite = SUITES[suite_name]
     labels = ", ".join(map(str, suite.num_labeled))
     return "\n  ".join([f"{suite_name}, {labels} labels:", *suite.runs])
-
-
-def _positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return number
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ import subprocess
 import sys
 import time
 
+from arguments import positive
+
 VARIANTS = ("full", "reduced", "pseudo_labels")
 NUM_CLASSES = 10
 
@@ -79,13 +81,6 @@ def parse_arguments():
     if settings.json and not settings.json.absolute().parent.is_dir():
         parser.error(f"--json: no directory {settings.json.parent}")
     return settings
-
-
-def positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return number
 
 
 def measure_apart(variant):

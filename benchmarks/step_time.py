@@ -28,6 +28,7 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
+from arguments import positive
 from machine import headline, machine_facts
 
 from meta_pseudo_labels import models
@@ -92,13 +93,6 @@ def parse_arguments():
     if settings.json and not settings.json.absolute().parent.is_dir():
         parser.error(f"--json: no directory {settings.json.parent}")
     return settings
-
-
-def positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return number
 
 
 def random_batch(settings):

@@ -43,6 +43,11 @@ def check_range(name, value, *, low, high):
         raise ValueError(f"{name} must be in [{low}, {high}]; got {value}.")
 
 
+def check_positive(name, value):
+    if not value > 0:
+        raise ValueError(f"{name} must be positive; got {value}.")
+
+
 def check_pair(student, teacher):
     """Refuses a student and a teacher that cannot learn from one another."""
     shared = {id(v) for v in student.variables} & {

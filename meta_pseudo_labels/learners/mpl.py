@@ -10,6 +10,7 @@ from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import (
     check_model,
     check_pair,
+    check_positive,
     check_range,
 )
 from meta_pseudo_labels.learners.feedback import (
@@ -92,10 +93,7 @@ class MetaPseudoLabels(Learner):
         check_model(teacher, role="teacher")
         check_pair(student, teacher)
         check_range("feedback_weight", feedback_weight, low=0, high=math.inf)
-        if not label_temperature > 0:
-            raise ValueError(
-                f"label_temperature must be positive; got {label_temperature}."
-            )
+        check_positive("label_temperature", label_temperature)
         self.teacher = teacher
         self.feedback, self.label_kind = resolve(feedback, pseudo_labels)
         self.feedback_weight = feedback_weight

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.learners.base import Learner
+from meta_pseudo_labels.learners.checks import check_positive
 from meta_pseudo_labels.learners.feedback import PSEUDO_LABELS, draw_labels
 from meta_pseudo_labels.learners.passes import (
     concat,
@@ -55,10 +56,7 @@ class PseudoLabels(Learner):
                 f"pseudo_labels must be in {PSEUDO_LABELS}; got "
                 f"{pseudo_labels!r}."
             )
-        if not label_temperature > 0:
-            raise ValueError(
-                f"label_temperature must be positive; got {label_temperature}."
-            )
+        check_positive("label_temperature", label_temperature)
         self.label_kind = pseudo_labels
         self.label_temperature = label_temperature
 

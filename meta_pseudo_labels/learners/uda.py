@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.learners.base import Learner
-from meta_pseudo_labels.learners.checks import check_range
+from meta_pseudo_labels.learners.checks import check_positive, check_range
 from meta_pseudo_labels.learners.passes import (
     concat,
     forward,
@@ -51,10 +51,7 @@ class UDASettings:
         check_range("uda weight", self.weight, low=0, high=float("inf"))
         check_range("uda ramp_steps", self.ramp_steps, low=1, high=2**53)
         check_range("uda threshold", self.threshold, low=0, high=1)
-        if self.temperature <= 0:
-            raise ValueError(
-                f"uda temperature must be positive; got {self.temperature}."
-            )
+        check_positive("uda temperature", self.temperature)
 
 
 RELEASE_UDA = UDASettings()  # The defaults of the release's flags.
