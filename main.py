@@ -61,8 +61,7 @@ def run_task(experiment, config):
         experiment.finetune()
         print(f"Finetuned: {config.output_dir}. Next: --task_mode=eval.")
     elif config.task_mode == "eval":
-        for network, accuracy in experiment.evaluate().items():
-            print(f"{network:12s} {accuracy:.4f}")
+        print(accuracy_table(experiment.evaluate()))
     elif config.task_mode == "inspect":
         print(experiment.inspect())
         print(f"Views: {config.output_dir}/views.png")
@@ -73,7 +72,20 @@ def run_task(experiment, config):
         print(f"Cached: {experiment.cache_labels()}")
         print(f"For a student: --teacher_labels={config.output_dir}")
     else:
-        print(f"Exported: {experiment.export()}")
+        path = experiment.export()
+        network = "finetuned" if experiment.is_finetuned() else "student"
+        print(f"Exported: {path} ({network})")
+
+
+def accuracy_table(accuracies):
+    """A line for each network: on test images, then on those held out."""
+    held_out = accuracies.get("validation", {})
+    return "\n".join(
+        f"{network:12s} {accuracy:.4f}"
+        + (f"  validation {held_out[network]:.4f}" if held_out else "")
+        for network, accuracy in accuracies.items()
+        if network != "validation"
+    )
 
 
 def main(arguments):
@@ -85,7 +97,7 @@ def main(arguments):
                 "such as --method=mpl."
             )
         config = config_from_flags()
-        for line in flag_warnings(config):
+        for line in flag_warnings(config, arguments=sys.argv[1:]):
             print(f"Warning: {line}", file=sys.stderr)
         run(config)
     except (CheckpointError, ConfigError) as error:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 
 from meta_pseudo_labels import Config
+from meta_pseudo_labels.unread_settings import unread_settings
 
 TEST, VALIDATION = "test", "validation"
 
@@ -25,19 +26,6 @@ _PLACES = (
 )
 # Beginnings of the names of those that no trained network depends on.
 _NO_MATTER = ("diagnose_", "eval_batch_size", "use_tpu")
-# By method: the beginnings of the names of settings that it does not read.
-_UNREAD = {
-    "supervised": ("mpl_", "uda_", "teacher_"),
-    "uda": ("mpl_", "teacher_"),
-    "pseudo_labels": (
-        "mpl_feedback",
-        "mpl_baseline",
-        "mpl_update",
-        "mpl_student",
-        "mpl_teacher",
-        "teacher_labels",  # Always given.
-    ),
-}
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
 
 
@@ -90,11 +78,14 @@ def recipe(settings):
     """
     known = _DEFAULTS | settings
     known["teacher_labels"] = bool(known["teacher_labels"])
-    dropped = _NO_MATTER + _UNREAD.get(known["method"], ())
+    unread = unread_settings(known)
+    if known["method"] == "pseudo_labels":  # Always given; old rows lack it.
+        unread["teacher_labels"] = "given"
     kept = {
         name: value
         for name, value in known.items()
-        if name not in ("seed", *_PLACES) and not name.startswith(dropped)
+        if name not in ("seed", *_PLACES, *unread)
+        and not name.startswith(_NO_MATTER)
     }
     return json.dumps(kept, sort_keys=True)
 

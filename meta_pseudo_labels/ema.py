@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels import replicas
+
 
 def ema_rate(step, *, decay, start=0, dtype="float32"):
     """How far the average moves towards the weights at a step, in [0, 1].
@@ -88,9 +90,17 @@ class WeightAverages(keras.layers.Layer):
             )
             for dtype in {average.dtype for average in self.averages}
         }
+        # On each replica by itself: all have the same weights.
+        replicas.merge(self._move, model, rates)
+
+    def _move(self, strategy, model, rates):
         for average, variable in self._pairs(model):
-            rate = rates[average.dtype]
-            average.assign_sub(rate * (average - variable))
+            strategy.extended.update(
+                average.value,
+                lambda a, v, rate: a.assign_sub(rate * (a - v)),
+                args=(variable.value, rates[average.dtype]),
+                group=False,
+            )
 
     def apply(self, model, inputs):
         """The model's inference outputs, with the averages as its weights."""

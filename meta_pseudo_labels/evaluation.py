@@ -47,6 +47,21 @@ def accuracy(model, dataset):
     return float(accuracy_score(labels, logits.argmax(axis=-1)))
 
 
+def accuracies(networks, dataset):
+    """The accuracy of each network, in the order they are given.
+
+    Args:
+      networks: a dict from names to models; None for one that is not there,
+        which is left out.
+      dataset: see `predict_logits`.
+    """
+    return {
+        name: accuracy(network, dataset)
+        for name, network in networks.items()
+        if network is not None
+    }
+
+
 def class_distributions(model, data, *, batch_size, source=None):
     """What a model says of all images that are learned from.
 

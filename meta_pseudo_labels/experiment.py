@@ -14,7 +14,7 @@ Each stage leaves its result in output_dir and can be started from there alone:
     events/           the same for TensorBoard
     checkpoints/      the learner, every `save_every` steps
     finetune/         the finetuned student, and the logs of its finetuning
-    eval.json         accuracies on the test images
+    eval.json         accuracies on the test images, and on those held out
     saved_model/      the exported student
     diagnosis.json    what the feedback is worth; diagnosis.png beside it
     data.json         what `inspect` found in the data; views.png beside it
@@ -117,7 +117,7 @@ class Experiment:
           Whether there was anything left to do.
         """
         config, learner = self.config, self.learner
-        fresh = self._resets and int(learner.step) == 0
+        fresh = self._resets and int(learner.step.numpy()) == 0
         if not fresh:
             check_choice_of_labels(config, self.data)
         start = restore_start(learner, config, fresh=fresh)
@@ -138,7 +138,8 @@ class Experiment:
             epochs=-(-config.num_train_steps // config.save_every),
             initial_epoch=start // config.save_every,
             steps_per_epoch=config.save_every,
-            validation_data=self.test_dataset,
+            # The test images choose nothing where others can.
+            validation_data=self.validation_dataset or self.test_dataset,
             callbacks=[
                 StopAtStep(config.num_train_steps),
                 MetricsLogger(self.output_dir, every=config.log_every),
@@ -198,6 +199,8 @@ class Experiment:
         Returns:
           A dict by network, also written to eval.json: `student` (its moving
           average, where there is one), `student_raw`, `teacher`, `finetuned`.
+          With num_validation its `validation` is such a dict too, of the
+          images that are held out.
 
         Raises:
           ConfigError: where there are no test images.
@@ -212,11 +215,11 @@ class Experiment:
         }
         if self.config.reduces_teacher:  # It sees no images.
             del networks["teacher"]
-        accuracies = {
-            name: evaluation.accuracy(network, self.test_dataset)
-            for name, network in networks.items()
-            if network is not None
-        }
+        accuracies = evaluation.accuracies(networks, self.test_dataset)
+        if self.validation_dataset is not None:
+            accuracies["validation"] = evaluation.accuracies(
+                networks, self.validation_dataset
+            )
         text = json.dumps(accuracies, indent=2) + "\n"
         write_whole(self._path("eval.json"), text)
         return accuracies
@@ -228,6 +231,10 @@ class Experiment:
           A table, for a terminal.
         """
         return diagnose_run(self.trained_learner(), self.config, self.data)
+
+    def is_finetuned(self):
+        """Whether the student of the latest checkpoint has been finetuned."""
+        return os.path.exists(self._finetuned_path(self.trained_learner()))
 
     def export(self):
         """Writes the student, finetuned where it was, as a SavedModel.

@@ -17,6 +17,7 @@ from meta_pseudo_labels.dataset_names import (
 from meta_pseudo_labels.release_flags import IDLE_FLAGS
 from meta_pseudo_labels.run_folder import saved_settings
 from meta_pseudo_labels.settings import value_type
+from meta_pseudo_labels.unread_settings import unread_settings
 
 _DEFINE = {
     bool: flags.DEFINE_bool,
@@ -87,12 +88,15 @@ def config_from_flags(flag_values=flags.FLAGS):
     return Config(**{k: v for k, v in saved.items() if k in known} | given)
 
 
-def flag_warnings(config, flag_values=flags.FLAGS):
+def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
     """A line for each flag that was set and has no effect, or an odd one.
 
     Args:
       config: the `Config` made of them.
       flag_values: the parsed command line.
+      arguments: the command line as it was typed. Of the settings that a run
+        does not read only those are warned of that stand here: a flagfile
+        may be there for several methods.
     """
     lines = [flag.warning(flag_values[flag.name]) for flag in IDLE_FLAGS]
     if config.dataset_service_replicas is not None:
@@ -116,7 +120,33 @@ def flag_warnings(config, flag_values=flags.FLAGS):
             "anything will be learned. For a short trial set the "
             "..._wait_steps and ..._warmup_steps too."
         )
+    if config.task_mode == "train":
+        lines += _unread_lines(config, _typed(arguments))
     return [line for line in lines if line is not None]
+
+
+def _unread_lines(config, typed):
+    """A line for each reason why settings among `typed` have no effect."""
+    flags_of = {}
+    for name, why in unread_settings(dataclasses.asdict(config)).items():
+        if name in typed:
+            flags_of.setdefault(why, []).append(f"--{name}")
+    return [
+        f"{', '.join(names)} {'have' if names[1:] else 'has'} no effect: {why}"
+        for why, names in flags_of.items()
+    ]
+
+
+def _typed(arguments):
+    """The names of the flags on a command line, without those in flagfiles."""
+    names = set()
+    for argument in arguments:
+        if argument == "--":  # No flags after it.
+            break
+        if argument.startswith("-"):
+            name = argument.lstrip("-").partition("=")[0]
+            names |= {name, name.removeprefix("no")}
+    return names
 
 
 def config_from_flagfile(path, **settings):

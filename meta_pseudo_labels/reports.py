@@ -37,7 +37,8 @@ class Panel:
 
 
 PANELS = (
-    Panel("Accuracy on test images", ("eval/accuracy",), percent=True),
+    # Test images, or those of num_validation where some are held out.
+    Panel("Accuracy on images kept apart", ("eval/accuracy",), percent=True),
     # The one loss that means the same in every method; MPL's student never
     # trains on it.
     Panel(

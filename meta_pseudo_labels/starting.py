@@ -34,7 +34,7 @@ def restore_start(learner, config, *, fresh):
     path = config.load_checkpoint
     manager = checkpoint_manager(learner, config.output_dir)
     if not fresh and restore_latest(manager) is not None:
-        return int(learner.step)
+        return int(learner.step.numpy())
     if fresh:
         _warn_of_reset(manager, config)
     restart = config.load_checkpoint_and_restart_global_step
@@ -45,7 +45,7 @@ def restore_start(learner, config, *, fresh):
             learner, path, restart_global_step=restart
         )
         logging.warning("%s: %s", path, report)
-    return int(learner.step)
+    return int(learner.step.numpy())
 
 
 def _warn_of_reset(manager, config):

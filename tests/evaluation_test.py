@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.data import from_arrays
 from meta_pseudo_labels.evaluation import (
+    accuracies,
     accuracy,
     class_distributions,
     predict_logits,
@@ -52,6 +53,16 @@ def test_accuracy_ends_are_zero_and_one():
     wrong = data.map(lambda x, y: (x, tf.argmin(x, -1)))
     assert accuracy(model, right) == 1.0
     assert accuracy(model, wrong) == 0.0
+
+
+def test_networks_that_are_not_there_have_no_accuracy():
+    opposite = identity_model()
+    opposite.layers[-1].kernel.assign(-np.eye(3))
+    networks = {"b": identity_model(), "none": None, "a": opposite}
+    got = accuracies(networks, batches(2))
+    assert list(got) == ["b", "a"]
+    # Of the opposite logits only the fourth's largest is its label's.
+    assert list(got.values()) == pytest.approx([0.6, 0.2])
 
 
 def test_a_learner_answers_with_its_average():

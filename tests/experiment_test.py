@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from meta_pseudo_labels import data
 from meta_pseudo_labels import experiment as experiment_module
 from meta_pseudo_labels.checkpointing import CheckpointError
 from meta_pseudo_labels.config import Config, ConfigError
@@ -110,6 +111,32 @@ def test_training_evaluated_the_average_of_the_student(finished):
     config, _, after = finished
     last = rows(config)[-1]
     assert last["eval/accuracy"] == pytest.approx(after["student"])
+
+
+def test_held_out_images_judge_in_place_of_the_test_images(tmp_path):
+    """While training; in the end both are told."""
+    config = tiny(tmp_path, num_validation=30)
+    experiment = Experiment(config)
+    experiment.train()
+    accuracies = experiment.evaluate()
+    held_out = accuracies["validation"]
+    assert list(accuracies) == [*held_out, "validation"]
+    last = rows(config)[-1]
+    assert last["eval/accuracy"] == pytest.approx(held_out["student"])
+    assert last["eval/accuracy"] != pytest.approx(accuracies["student"])
+    learner, images = experiment.trained_learner(), experiment.data
+    for network, network_accuracy in held_out.items():
+        model = dict(student=learner, student_raw=learner.student).get(
+            network, learner.teacher
+        )
+        shown = data.normalize(
+            images.validation_images,
+            mean=images.spec.mean,
+            std=images.spec.std,
+        )
+        found = model(shown, training=False).numpy().argmax(axis=-1)
+        right = np.mean(found == images.validation_labels)
+        assert right == pytest.approx(network_accuracy)
 
 
 def test_the_export_is_the_finetuned_student(finished):

@@ -107,20 +107,20 @@ def prepared_builder(name, data_dir):
     import tensorflow_datasets as tfds  # Slow, and needed only here.
 
     root = os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
-    infos = tf.io.gfile.glob(os.path.join(root, name, "*", "dataset_info.json"))
-    folders = [os.path.dirname(info) for info in infos]
-    versions = {_version(folder): folder for folder in folders}
-    versions.pop(None, None)
+    versions = _versions(root, name)
     if not versions:
-        several = tf.io.gfile.glob(
-            os.path.join(root, name, "*", "*", "dataset_info.json")
-        )
-        if several:
-            configs = {path.split(os.sep)[-3] for path in several}
+        configs = _configurations(root, name)
+        if configs:
             raise ValueError(
                 f"{name} has several configurations; name one of those "
                 f"prepared in {root}: "
-                f"{', '.join(f'{name}/{c}' for c in sorted(configs))}."
+                f"{', '.join(f'{name}/{c}' for c in configs)}."
+            )
+        above = _folder_above(name, root)
+        if above:
+            raise ValueError(
+                f"{root} is too deep: {name} is prepared in {above}; give that "
+                "folder as data_dir."
             )
         raise ValueError(
             f"{name} is not prepared: found no {name}/<version>/"
@@ -131,6 +131,36 @@ def prepared_builder(name, data_dir):
             "to where it is."
         )
     return tfds.builder_from_directory(versions[max(versions)])
+
+
+def _versions(root, name):
+    """The prepared versions of a set, {numbers: folder}."""
+    infos = tf.io.gfile.glob(os.path.join(root, name, "*", "dataset_info.json"))
+    folders = [os.path.dirname(info) for info in infos]
+    versions = {_version(folder): folder for folder in folders}
+    versions.pop(None, None)
+    return versions
+
+
+def _configurations(root, name):
+    """The names of the prepared configurations of a set, sorted."""
+    infos = tf.io.gfile.glob(
+        os.path.join(root, name, "*", "*", "dataset_info.json")
+    )
+    return sorted({path.split(os.sep)[-3] for path in infos})
+
+
+def _folder_above(name, root):
+    """The folder up to three levels above root that holds the set, or None.
+
+    Who looks for a set finds tfds/cifar10/3.0.2 and may give any part of it.
+    """
+    folder = root.rstrip("/") if "://" in root else os.path.abspath(root)
+    for _ in range(3):
+        folder = os.path.dirname(folder)
+        if _versions(folder, name) or _configurations(folder, name):
+            return folder
+    return None
 
 
 def _version(folder):

@@ -46,7 +46,7 @@ def diagnose_run(learner, config, images):
         )
     check_choice_of_labels(config, images)
     distributions = load_teacher_labels(config, images)
-    step = int(learner.step)
+    step = int(learner.step.numpy())
     batches = training_batches(
         config, images, start_step=step, distributions=distributions
     )

@@ -3,23 +3,16 @@
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels import replicas
 from meta_pseudo_labels.ema import WeightAverages
-from meta_pseudo_labels.learners.checks import (
-    check_model,
-    check_one_replica,
-    check_range,
+from meta_pseudo_labels.learners import updates
+from meta_pseudo_labels.learners.checks import check_model, check_range
+from meta_pseudo_labels.learners.passes import float_type, gradients_of
+from meta_pseudo_labels.learners.train_function import (
+    build_train_function,
+    split_batches,
 )
-from meta_pseudo_labels.learners.passes import float_type
 from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
-from meta_pseudo_labels.models.batch_norm import BatchNorm
-
-_NORMALIZATION_LAYERS = (
-    BatchNorm,
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.RMSNormalization,
-)
 
 
 class Learner(keras.Model):
@@ -45,10 +38,12 @@ class Learner(keras.Model):
 
     Raises:
       ValueError: for a student that is not built or does not return logits,
-        for settings out of range, or under a strategy of several replicas.
+        for settings out of range, or models that were built outside of the
+        scope of the present strategy.
     """
 
     batch_keys = ("labeled", "labels", "weak", "strong")
+    costly_logs = False  # Whether train_step takes `costly`; see logs_are_due.
 
     def __init__(
         self,
@@ -62,7 +57,6 @@ class Learner(keras.Model):
         name=None,
     ):
         super().__init__(name=name)
-        check_one_replica()
         check_model(student, role="student")
         check_range("label_smoothing", label_smoothing, low=0, high=1)
         if log_every < 1:
@@ -78,6 +72,7 @@ class Learner(keras.Model):
             dtype="int64",
             initializer="zeros",
             trainable=False,
+            aggregation="only_first_replica",
         )
         self.student_ema = (
             WeightAverages(student, decay=ema_decay, start=ema_start)
@@ -126,13 +121,44 @@ class Learner(keras.Model):
             auto_scale_loss=False,  # Gradients are ours, not Keras's to scale.
             **kwargs,
         )
-        # Built here, not while the first step is traced, which fails under a
-        # distribution strategy (keras_notes 1).
-        self.optimizer.build(self.student.trainable_variables)
+        self.build_optimizer(self.optimizer, self.student)
 
-    def fit(self, *args, shuffle=False, **kwargs):
-        """As `keras.Model.fit`, on a data set of batches as they come."""
-        return super().fit(*args, shuffle=shuffle, **kwargs)
+    def build_optimizer(self, optimizer, model):
+        """Makes an optimizer's variables, and has it take reduced gradients.
+
+        Not while the first step is traced, which fails under a strategy
+        (keras-team/keras issue 23085).
+        """
+        with self.distribute_strategy.scope():
+            optimizer.build(model.trainable_variables)
+        updates.take_reduced(optimizer)
+
+    def fit(self, x=None, *args, shuffle=False, **kwargs):
+        """As `keras.Model.fit`, on a data set of batches as they come.
+
+        Under a strategy each replica gets its rows of every global batch;
+        a `tf.distribute.DistributedDataset` is taken as it is.
+        """
+        strategy = self.distribute_strategy
+        several = strategy.num_replicas_in_sync > 1
+        if several and isinstance(x, tf.data.Dataset):
+            batches = int(x.cardinality())
+            if batches > 0:  # Which cannot be told once they are split.
+                kwargs.setdefault("steps_per_epoch", batches)
+            x = split_batches(strategy, x)
+        return super().fit(x, *args, shuffle=shuffle, **kwargs)
+
+    def make_train_function(self, force=False):
+        """Makes what `fit` calls; see `build_train_function`."""
+        if self.train_function is None or force:
+            self.train_function = build_train_function(self)
+
+    def logs_are_due(self):
+        """Whether the coming step computes the costly logs, scalar boolean.
+
+        The steps that are logged: counted from 1, multiples of log_every.
+        """
+        return tf.equal((self.step.value + 1) % self.log_every, 0)
 
     def call(self, inputs, training=False):
         """The student's logits, [batch, classes].
@@ -207,61 +233,70 @@ class Learner(keras.Model):
         targets = smooth_labels(labels, self.label_smoothing)
         return mean_cross_entropy(targets, logits)
 
+    def take_step(
+        self, tape, loss, logs, *, skip_not_finite=False, decay_log=None
+    ):
+        """The update, count and average of a step that has no teacher.
+
+        Args:
+          tape: that recorded the loss.
+          loss: of the student, scalar.
+          logs: scalars; "loss/total" becomes the loss with weight decay.
+          skip_not_finite: see `update`; a step that is skipped is not counted.
+          decay_log: name of the log of the squared weights.
+
+        Returns:
+          The logs, with those of the update.
+        """
+        logs = replicas.mean({"loss/total": loss, **logs})
+        weight_decay = updates.half_squared_norm(self.student)
+        learning_rate, norm = self.update(
+            self.student,
+            self.optimizer,
+            gradients_of(tape, loss, self.student),
+            skip_not_finite=skip_not_finite,
+        )
+        counted = tf.math.is_finite(norm) if skip_not_finite else True
+        self.step.assign_add(tf.cast(counted, tf.int64))
+        self.average_student()
+        logs["loss/total"] += self.weight_decay * weight_decay
+        return logs | {
+            decay_log or "loss/weight_decay": weight_decay,
+            "loss/grad_norm": norm,
+            "loss/lr": learning_rate,
+        }
+
     def update(self, model, optimizer, gradients, *, skip_not_finite=False):
-        """Decays, clips and applies gradients.
+        """Averages gradients over replicas, decays, clips and applies them.
 
         Args:
           model: whose trainable weights move.
           optimizer: its optimizer.
-          gradients: one per trainable weight.
+          gradients: one per trainable weight, of this replica.
           skip_not_finite: whether nothing moves where the norm is not finite.
 
         Returns:
           The learning rate of the update, and the norm of the gradients after
           weight decay and before clipping. Scalars.
         """
+        gradients = replicas.mean(gradients)
         gradients, norm = self.prepare_gradients(gradients, model)
         learning_rate = tf.convert_to_tensor(optimizer.learning_rate)
-
-        def apply():
-            optimizer.apply(gradients, model.trainable_variables)
-
-        if skip_not_finite:
-            tf.cond(tf.math.is_finite(norm), apply, lambda: None)
-        else:
-            apply()
+        updates.apply_gradients(
+            optimizer,
+            gradients,
+            model.trainable_variables,
+            condition=tf.math.is_finite(norm) if skip_not_finite else None,
+        )
         return learning_rate, norm
 
     def prepare_gradients(self, gradients, model):
-        """Adds weight decay, then clips by the norm over the whole model.
-
-        Returns:
-          The gradients to apply, and their norm before clipping.
-        """
-        if self.weight_decay:
-            decayed = _decayed_ids(model)
-            gradients = [
-                g + self.weight_decay * w if id(w) in decayed else g
-                for g, w in zip(
-                    gradients, model.trainable_variables, strict=True
-                )
-            ]
-        norm = tf.linalg.global_norm(gradients)
-        if self.grad_bound is not None:
-            gradients, _ = tf.clip_by_global_norm(
-                gradients, self.grad_bound, use_norm=norm
-            )
-        return gradients, norm
-
-    def weight_decay_loss(self, model):
-        """Half the sum of the squared weights under decay, scalar."""
-        decayed = _decayed_ids(model)
-        return tf.add_n(
-            [
-                tf.nn.l2_loss(w)
-                for w in model.trainable_variables
-                if id(w) in decayed
-            ]
+        """See `updates.decay_and_clip`, with what `compile` was given."""
+        return updates.decay_and_clip(
+            gradients,
+            model,
+            weight_decay=self.weight_decay,
+            grad_bound=self.grad_bound,
         )
 
     def average_student(self):
@@ -282,14 +317,3 @@ class Learner(keras.Model):
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Does nothing: the models are built, and a batch here is no input."""
-
-
-def _decayed_ids(model):
-    """Identities of the trainable weights that weight decay applies to."""
-    exempt = {
-        id(weight)
-        for layer in model._flatten_layers()
-        if isinstance(layer, _NORMALIZATION_LAYERS)
-        for weight in layer.weights
-    }
-    return {id(w) for w in model.trainable_variables} - exempt

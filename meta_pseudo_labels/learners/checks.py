@@ -4,16 +4,6 @@ import keras
 import tensorflow as tf
 
 
-def check_one_replica():
-    """Refuses what would train on wrongly scaled gradients, silently."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if replicas > 1:
-        raise ValueError(
-            "Learners train on one device for now; got a strategy of "
-            f"{replicas} replicas. Leave out the strategy's scope."
-        )
-
-
 def check_model(model, *, role):
     """Refuses a model that cannot be trained here, before any work starts."""
     if not isinstance(model, keras.Model):
@@ -25,6 +15,14 @@ def check_model(model, *, role):
             f"The {role} {model.name!r} has no weights to train yet. Start it "
             "with keras.Input(shape), or call it once on a batch, before "
             "handing it over."
+        )
+    strategy = tf.distribute.get_strategy()
+    first = model.trainable_variables[0].value
+    if not strategy.extended.variable_created_in_scope(first):
+        raise ValueError(
+            f"The {role} {model.name!r} was built outside of the scope of the "
+            "strategy that it is to be trained with. Build models and learner "
+            "within one strategy.scope()."
         )
     last = model.layers[-1] if model.layers else None
     activation = getattr(last, "activation", None)

@@ -6,15 +6,20 @@ that the student has learned from them. All have one signature,
     estimator(student_step, teacher_logits) -> loss
 
 and return a scalar whose gradient with respect to the teacher is the feedback.
+Under a strategy it is the mean over the replicas that counts, so a sum over
+images is a `replicas.global_sum`.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from meta_pseudo_labels import replicas
 from meta_pseudo_labels.learners.checks import check_range
 from meta_pseudo_labels.losses import mean_cross_entropy, soft_cross_entropy
 
 PSEUDO_LABELS = ("soft", "hard", "sampled")
+_TINY = np.finfo(np.float32).tiny  # Has a logarithm; 0 has none.
 
 
 def exact(student_step, teacher_logits):
@@ -24,7 +29,7 @@ def exact(student_step, teacher_logits):
     batch-norm bias (spec, "The feedback, derived").
     """
     gradient = tf.stop_gradient(student_step.label_gradient())
-    return tf.reduce_sum(gradient * tf.nn.softmax(teacher_logits))
+    return replicas.global_sum(gradient * tf.nn.softmax(teacher_logits))
 
 
 def reinforce(student_step, teacher_logits):
@@ -76,7 +81,8 @@ def reinforce_per_example(student_step, teacher_logits):
     losses = soft_cross_entropy(
         targets=student_step.pseudo_labels, logits=teacher_logits
     )
-    return tf.reduce_sum(gains * _moved(student_step, losses.dtype) * losses)
+    moved = _moved(student_step, losses.dtype)
+    return replicas.global_sum(gains * moved * losses)
 
 
 def release(student_step, teacher_logits):
@@ -193,8 +199,12 @@ def draw_labels(logits, *, kind, seed):
     if kind == "hard":
         indices = tf.argmax(logits, axis=-1)
     else:
-        samples = tf.random.stateless_categorical(logits, 1, seed=seed)
-        indices = tf.squeeze(samples, axis=-1)
+        # Gumbel's trick, with draws that do not depend on the replicas.
+        draws = replicas.uniform(
+            seed, rows=logits.shape[0], width=logits.shape[-1]
+        )
+        draws = tf.cast(tf.maximum(draws, _TINY), logits.dtype)
+        indices = tf.argmax(logits - tf.math.log(-tf.math.log(draws)), axis=-1)
     return tf.one_hot(indices, logits.shape[-1], dtype=logits.dtype)
 
 
@@ -228,6 +238,7 @@ class Baseline(keras.layers.Layer):
             dtype=dtype,
             initializer=keras.initializers.Constant(start),
             trainable=False,
+            aggregation="only_first_replica",
         )
         self.built = True
 
@@ -249,7 +260,7 @@ class Baseline(keras.layers.Layer):
           change: scalar or [unlabeled]; the average is that of its mean.
         """
         centered = change - tf.convert_to_tensor(self.average)
-        self._move(tf.reduce_mean(change))
+        self._move(replicas.mean(tf.reduce_mean(change)))
         return centered
 
     def _move(self, change):

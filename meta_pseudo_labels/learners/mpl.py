@@ -6,6 +6,7 @@ import math
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels import replicas
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import (
     check_model,
@@ -20,12 +21,10 @@ from meta_pseudo_labels.learners.feedback import (
     resolve,
 )
 from meta_pseudo_labels.learners.passes import (
-    concat,
-    forward,
+    forward_together,
     gradients_of,
     label_probabilities,
     own_losses,
-    split,
 )
 from meta_pseudo_labels.learners.student_step import take_student_step
 from meta_pseudo_labels.learners.uda import (
@@ -34,9 +33,7 @@ from meta_pseudo_labels.learners.uda import (
     consistency_term,
     forward_views,
 )
-from meta_pseudo_labels.optimizers import (
-    check_differentiable,
-)
+from meta_pseudo_labels.optimizers import check_differentiable
 
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
@@ -73,6 +70,8 @@ class MetaPseudoLabels(Learner):
     Raises:
       ValueError: for models or settings that do not fit together.
     """
+
+    costly_logs = True
 
     def __init__(
         self,
@@ -118,6 +117,7 @@ class MetaPseudoLabels(Learner):
             dtype=self.float_type,
             initializer="zeros",
             trainable=False,
+            aggregation="only_first_replica",
         )
 
     def compile(self, optimizer="sgd", teacher_optimizer=None, **kwargs):
@@ -141,7 +141,7 @@ class MetaPseudoLabels(Learner):
                 "The student and the teacher share one optimizer object; give "
                 "teacher_optimizer a second one."
             )
-        self.teacher_optimizer.build(self.teacher.trainable_variables)
+        self.build_optimizer(self.teacher_optimizer, self.teacher)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -162,8 +162,14 @@ class MetaPseudoLabels(Learner):
         optimizer = keras.saving.serialize_keras_object(self.teacher_optimizer)
         return {**super().get_compile_config(), "teacher_optimizer": optimizer}
 
-    def train_step(self, batch):
-        """One step of Meta Pseudo Labels, all on one batch (spec, 1)."""
+    def train_step(self, batch, costly=None):
+        """One step of Meta Pseudo Labels, all on one batch (spec, 1).
+
+        Args:
+          batch: see `Learner`; of this replica.
+          costly: whether to compute the costly log, see `measure_feedback`;
+            by default where it is due.
+        """
         self.check_batch(batch)
         with tf.GradientTape(persistent=True) as tape:
             # 1. The teacher looks at all images.
@@ -182,7 +188,7 @@ class MetaPseudoLabels(Learner):
             loss, teacher_logs = self.teacher_loss(batch, logits)
             loss += feedback
         gradients = gradients_of(tape, loss, self.teacher)
-        ratio = self.measure_feedback(tape, feedback, gradients)
+        ratio = self.measure_feedback(tape, feedback, gradients, costly)
         learning_rate, _ = self.update(
             self.teacher, self.teacher_optimizer, gradients
         )
@@ -191,7 +197,7 @@ class MetaPseudoLabels(Learner):
         self.step.assign_add(1)
         return {
             **student_logs,
-            **teacher_logs,
+            **replicas.mean(teacher_logs),
             "lr/teacher": learning_rate,
             "mpl/feedback_grad_ratio": ratio,
         }
@@ -201,9 +207,8 @@ class MetaPseudoLabels(Learner):
         moments = dict(update_moments=self.update_teacher_moments)
         if self.uda is not None:
             return forward_views(self.teacher, batch, **moments)
-        views = (batch["labeled"], batch["strong"])
-        labeled, strong = split(
-            forward(self.teacher, concat(*views), **moments), *views
+        labeled, strong = forward_together(
+            self.teacher, batch["labeled"], batch["strong"], **moments
         )
         return ViewLogits(labeled=labeled, weak=None, strong=strong)
 
@@ -231,11 +236,18 @@ class MetaPseudoLabels(Learner):
         seed = tf.stack([tf.cast(self.seed, "int64"), self.step.value])
         return draw_labels(logits, kind=self.label_kind, seed=seed)
 
-    def measure_feedback(self, tape, feedback, gradients):
+    def measure_feedback(self, tape, feedback, gradients, costly=None):
         """Norm of the feedback's gradient over that of the teacher's whole one.
 
         Both before weight decay and clipping. Costs one backward pass of the
         teacher, so it is computed every `log_every` steps and kept between.
+
+        Args:
+          tape: that recorded the feedback.
+          feedback: its part of the loss, scalar.
+          gradients: of the teacher's whole loss.
+          costly: whether to compute it now; None is where it is due, which
+            replicas that must meet for it cannot decide within a step.
 
         Returns:
           A scalar, at least 0; 0 before it was computed first.
@@ -244,12 +256,13 @@ class MetaPseudoLabels(Learner):
         def measure():
             part = gradients_of(tape, feedback, self.teacher)
             ratio = tf.math.divide_no_nan(
-                tf.linalg.global_norm(part),
-                tf.linalg.global_norm(gradients),
+                tf.linalg.global_norm(replicas.mean(part)),
+                tf.linalg.global_norm(replicas.mean(gradients)),
             )
             self.feedback_grad_ratio.assign(ratio)
 
-        # The steps that are logged: counted from 1, multiples of log_every.
-        due = tf.equal((self.step.value + 1) % self.log_every, 0)
-        tf.cond(due, measure, lambda: None)
+        if costly is None and not replicas.merges():
+            tf.cond(self.logs_are_due(), measure, lambda: None)
+        elif costly:
+            measure()
         return self.feedback_grad_ratio.value

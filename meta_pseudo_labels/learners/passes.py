@@ -2,15 +2,27 @@
 
 import tensorflow as tf
 
-
-def concat(*inputs):
-    """Joins batches of inputs, which may be nested, along the batch."""
-    return tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *inputs)
+from meta_pseudo_labels import replicas
 
 
-def split(outputs, *inputs):
-    """Splits the outputs of a joint batch as `concat` joined its inputs."""
-    return tf.split(outputs, [_batch_size(x) for x in inputs])
+def forward_together(model, *views, update_moments=True):
+    """Training-mode logits of several batches in one call (quirk 1).
+
+    So batch norm sees them as one batch.
+
+    Args:
+      model: see `forward`.
+      *views: batches of inputs, which may be nested.
+      update_moments: see `forward`.
+
+    Returns:
+      The logits of each batch, a list of [.., classes].
+    """
+    sizes = [_batch_size(view) for view in views]
+    inputs = tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *views)
+    with replicas.joint_batch(*sizes):
+        logits = forward(model, inputs, update_moments=update_moments)
+    return tf.split(logits, sizes)
 
 
 def _batch_size(inputs):

@@ -8,12 +8,9 @@ from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import check_positive
 from meta_pseudo_labels.learners.feedback import PSEUDO_LABELS, draw_labels
 from meta_pseudo_labels.learners.passes import (
-    concat,
-    forward,
-    gradients_of,
+    forward_together,
     label_probabilities,
     own_losses,
-    split,
 )
 
 _TINY = np.finfo(np.float32).tiny  # Has a logarithm; 0 has none.
@@ -70,10 +67,10 @@ class PseudoLabels(Learner):
     def train_step(self, batch):
         """One update of the student on labels and pseudo labels."""
         self.check_batch(batch)
-        views = (batch["labeled"], batch["strong"])
         with tf.GradientTape() as tape:
-            logits = forward(self.student, concat(*views))
-            labeled_logits, strong_logits = split(logits, *views)
+            labeled_logits, strong_logits = forward_together(
+                self.student, batch["labeled"], batch["strong"]
+            )
             labels = label_probabilities(batch["labels"], labeled_logits)
             pseudo_labels = self.draw_pseudo_labels(
                 label_probabilities(
@@ -83,22 +80,11 @@ class PseudoLabels(Learner):
             on_labeled = self.labeled_loss(labels, labeled_logits)
             on_unlabeled = self.labeled_loss(pseudo_labels, strong_logits)
             loss = on_labeled + on_unlabeled + own_losses(self.student)
-        weight_decay = self.weight_decay_loss(self.student)
-        learning_rate, norm = self.update(
-            self.student,
-            self.optimizer,
-            gradients_of(tape, loss, self.student),
-        )
-        self.step.assign_add(1)
-        self.average_student()
-        return {
-            "loss/total": loss + self.weight_decay * weight_decay,
+        logs = {
             "loss/cross_entropy": on_labeled,
-            "loss/weight_decay": weight_decay,
-            "loss/grad_norm": norm,
-            "loss/lr": learning_rate,
             "pseudo_labels/cross_entropy": on_unlabeled,
         }
+        return self.take_step(tape, loss, logs)
 
     def draw_pseudo_labels(self, distributions):
         """Labels of this step, [unlabeled, classes], one-hot unless soft."""

@@ -3,7 +3,7 @@
 import keras
 
 from meta_pseudo_labels.learners.mpl import MetaPseudoLabels
-from meta_pseudo_labels.learners.passes import concat, forward, split
+from meta_pseudo_labels.learners.passes import forward_together
 from meta_pseudo_labels.learners.uda import ViewLogits
 
 
@@ -59,14 +59,10 @@ class ReducedMPL(MetaPseudoLabels):
 
     def teacher_logits(self, batch):
         """The adjusted distributions, of labeled and of unlabeled images."""
-        inputs = (
+        labeled, unlabeled = forward_together(
+            self.teacher,
             batch["labeled_distributions"],
             batch["unlabeled_distributions"],
-        )
-        logits = forward(
-            self.teacher,
-            concat(*inputs),
             update_moments=self.update_teacher_moments,
         )
-        labeled, unlabeled = split(logits, *inputs)
         return ViewLogits(labeled=labeled, weak=None, strong=unlabeled)

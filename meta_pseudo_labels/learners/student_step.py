@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from meta_pseudo_labels import replicas
+from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.checks import check_same_classes
 from meta_pseudo_labels.learners.passes import (
-    concat,
     forward,
+    forward_together,
     gradients_of,
     label_probabilities,
     own_losses,
-    split,
 )
 from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
 from meta_pseudo_labels.optimizers import update_pullback
@@ -26,9 +27,11 @@ class StudentStep:
     A change below is one of the labeled loss, new - old: negative where the
     pseudo labels made the student better. "Labeled" are the images on which the
     student is judged, those of a held-out split where the batch has one.
+    Losses, gradients and changes are those of the global batch.
 
     Attributes:
-      pseudo_labels: what the student trained on, [unlabeled, classes].
+      pseudo_labels: what the student trained on, [unlabeled, classes]; of
+        this replica.
       learning_rate: of the student's update, scalar.
       labeled_loss_old: cross-entropy on the labeled batch before the update,
         scalar, nats, no label smoothing.
@@ -36,7 +39,8 @@ class StudentStep:
       dot_product: new - old less its moving average, scalar, nats. The release
         logs it under this name.
       label_gradient: computes d(new labeled loss) / d(pseudo labels),
-        [unlabeled, classes], through the student's whole update.
+        [unlabeled, classes], through the student's whole update; of this
+        replica's labels.
       gradients: computes the student's gradient on the pseudo labels, before
         weight decay and clipping, and d(new labeled loss) / d(student); two
         lists of tensors, one per trainable weight.
@@ -71,19 +75,19 @@ def take_student_step(learner, batch, *, pseudo_labels):
     """
     student = learner.student
     judged, labels = _judged_on(batch)
-    views = (batch["strong"], judged)
     with tf.GradientTape() as label_tape:
         label_tape.watch(pseudo_labels)
         with tf.GradientTape() as tape:
-            logits = forward(student, concat(*views))
-            check_same_classes(
-                student=logits.shape[-1], teacher=pseudo_labels.shape[-1]
+            strong_logits, labeled_logits = forward_together(
+                student, batch["strong"], judged
             )
-            strong_logits, labeled_logits = split(logits, *views)
+            check_same_classes(
+                student=strong_logits.shape[-1], teacher=pseudo_labels.shape[-1]
+            )
             targets = smooth_labels(pseudo_labels, learner.label_smoothing)
             cross_entropy = mean_cross_entropy(targets, strong_logits)
             loss = cross_entropy + own_losses(student)
-        gradients = gradients_of(tape, loss, student)
+        gradients = replicas.mean(gradients_of(tape, loss, student))
         prepared, _ = learner.prepare_gradients(gradients, student)
     labels = label_probabilities(labels, labeled_logits)
     old = mean_cross_entropy(labels, labeled_logits)
@@ -91,30 +95,19 @@ def take_student_step(learner, batch, *, pseudo_labels):
     pullback = update_pullback(
         learner.optimizer, prepared, student.trainable_variables
     )
-    learner.optimizer.apply(prepared, student.trainable_variables)
+    updates.apply_gradients(
+        learner.optimizer, prepared, student.trainable_variables
+    )
     with tf.GradientTape() as new_tape:
         labeled_logits = forward(student, judged, update_moments=False)
         new = mean_cross_entropy(labels, labeled_logits)
-
-    @functools.cache
-    def new_gradients():
-        return gradients_of(new_tape, new, student)
-
-    @functools.cache
-    def label_gradient():
-        return label_tape.gradient(
-            prepared, pseudo_labels, pullback(new_gradients())
-        )
-
-    def first_order_change():
-        slopes = pullback(new_gradients())
-        return tf.add_n(
-            [
-                tf.reduce_sum(slope * gradient)
-                for slope, gradient in zip(slopes, gradients, strict=True)
-            ]
-        )
-
+    slopes = _Slopes(
+        student=student,
+        new_loss=(new_tape, new),
+        update=(label_tape, pseudo_labels, gradients, prepared),
+        pullback=pullback,
+    )
+    old, new, cross_entropy = replicas.mean([old, new, cross_entropy])
     dot_product = learner.baseline.center(new - old)
     logs = {
         "cross_entropy/student_on_u": cross_entropy,
@@ -130,12 +123,58 @@ def take_student_step(learner, batch, *, pseudo_labels):
         labeled_loss_old=old,
         labeled_loss_new=new,
         dot_product=dot_product,
-        label_gradient=label_gradient,
-        gradients=lambda: (gradients, new_gradients()),
-        first_order_change=first_order_change,
+        label_gradient=slopes.label_gradient,
+        gradients=slopes.gradients,
+        first_order_change=slopes.first_order_change,
         center=learner.estimator_baseline.subtract,
     )
     return step, logs
+
+
+class _Slopes:
+    """The derivatives of a student's step, each computed where it is asked for.
+
+    Args:
+      student: that took the step.
+      new_loss: the tape and the labeled loss after the step, of this replica.
+      update: the tape, the pseudo labels, the mean gradients on these, and what
+        was applied of them.
+      pullback: see `update_pullback`.
+    """
+
+    def __init__(self, *, student, new_loss, update, pullback):
+        self._update = update
+        self._pullback = pullback
+        # d(new labeled loss) / d(student), of this replica's images alone. Not
+        # a cached_property: its lock is that of the class, and replicas, which
+        # are traced in threads, meet within.
+        self._new_gradients = functools.cache(
+            functools.partial(gradients_of, *new_loss, student)
+        )
+
+    def label_gradient(self):
+        tape, pseudo_labels, _, prepared = self._update
+        # The mean over replicas is on the tape, and its transpose takes that of
+        # the new gradients. What comes out is for the sum of all replicas' new
+        # losses, where one replica has each.
+        gradient = tape.gradient(
+            prepared, pseudo_labels, self._pullback(self._new_gradients())
+        )
+        return gradient / replicas.count()
+
+    def gradients(self):
+        _, _, gradients, _ = self._update
+        return gradients, replicas.mean(self._new_gradients())
+
+    def first_order_change(self):
+        gradients, new_gradients = self.gradients()
+        slopes = self._pullback(new_gradients)
+        return tf.add_n(
+            [
+                tf.reduce_sum(slope * gradient)
+                for slope, gradient in zip(slopes, gradients, strict=True)
+            ]
+        )
 
 
 def _judged_on(batch):

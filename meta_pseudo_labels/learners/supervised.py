@@ -6,7 +6,6 @@ import tensorflow as tf
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.passes import (
     forward,
-    gradients_of,
     label_probabilities,
     own_losses,
 )
@@ -29,19 +28,5 @@ class Supervised(Learner):
             labels = label_probabilities(batch["labels"], logits)
             cross_entropy = self.labeled_loss(labels, logits)
             loss = cross_entropy + own_losses(self.student)
-        weight_decay = self.weight_decay_loss(self.student)
-        learning_rate, norm = self.update(
-            self.student,
-            self.optimizer,
-            gradients_of(tape, loss, self.student),
-            skip_not_finite=True,
-        )
-        self.step.assign_add(tf.cast(tf.math.is_finite(norm), tf.int64))
-        self.average_student()
-        return {
-            "loss/total": loss + self.weight_decay * weight_decay,
-            "loss/cross_entropy": cross_entropy,
-            "loss/weight_decay": weight_decay,
-            "loss/grad_norm": norm,
-            "loss/lr": learning_rate,
-        }
+        logs = {"loss/cross_entropy": cross_entropy}
+        return self.take_step(tape, loss, logs, skip_not_finite=True)

@@ -9,12 +9,9 @@ import tensorflow as tf
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import check_positive, check_range
 from meta_pseudo_labels.learners.passes import (
-    concat,
-    forward,
-    gradients_of,
+    forward_together,
     label_probabilities,
     own_losses,
-    split,
 )
 from meta_pseudo_labels.losses import consistency_loss
 
@@ -68,8 +65,9 @@ class ViewLogits(NamedTuple):
 def forward_views(model, batch, *, update_moments=True):
     """One training-mode call on labeled, weak and strong together (quirk 1)."""
     views = (batch["labeled"], batch["weak"], batch["strong"])
-    logits = forward(model, concat(*views), update_moments=update_moments)
-    return ViewLogits(*split(logits, *views))
+    return ViewLogits(
+        *forward_together(model, *views, update_moments=update_moments)
+    )
 
 
 def consistency_term(settings, logits, labels, *, step):
@@ -141,20 +139,10 @@ class UDA(Learner):
                 self.uda, logits, labels, step=self.step.value
             )
             loss = cross_entropy + weighted + own_losses(self.student)
-        weight_decay = self.weight_decay_loss(self.student)
-        learning_rate, norm = self.update(
-            self.student,
-            self.optimizer,
-            gradients_of(tape, loss, self.student),
-        )
-        self.step.assign_add(1)
-        self.average_student()
-        return {
-            "loss/total": loss + self.weight_decay * weight_decay,
+        logs = {
             "loss/cross_entropy": cross_entropy,
-            "loss/weight_dec": weight_decay,  # The release's own spelling.
-            "loss/grad_norm": norm,
-            "loss/lr": learning_rate,
             "uda/cross_entropy": consistency,
             **uda_logs,
         }
+        # The release's own spelling.
+        return self.take_step(tape, loss, logs, decay_log="loss/weight_dec")

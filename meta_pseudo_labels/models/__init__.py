@@ -5,6 +5,7 @@
 Every model is a functional `keras.Model` that gives logits, not probabilities.
 """
 
+import difflib
 import re
 
 from meta_pseudo_labels.models.applications import (
@@ -49,6 +50,18 @@ __all__ = [
 WIDE_RESNETS = {
     "wrn-28-large": dict(depth=28, width=135 / 16, stem_filters=16),
 }
+
+# Of the patterns, for who is near to one.
+_EXAMPLES = (
+    "mlp",
+    "mlp-5-128",
+    "wrn-10-1",
+    "wrn-16-8",
+    "wrn-28-2",
+    "wrn-28-10",
+    "wrn-40-2",
+    *WIDE_RESNETS,
+)
 
 # Five layers (Reduced MPL); the name of the teacher where none is given.
 REDUCED_TEACHER = "mlp-5-128"
@@ -182,19 +195,20 @@ def _wide_resnet_sizes(model_type):
         return WIDE_RESNETS[model_type]
     sizes = re.fullmatch(r"wrn-(\d+)-(\d+)", model_type)
     if not sizes:
-        known = ", ".join(
-            [
-                "mlp",
-                "wrn-<depth>-<k>",
-                "mlp-<layers>-<width>",
-                *WIDE_RESNETS,
-                *RESNETS,
-                *EFFICIENTNETS,
-            ]
-        )
-        raise ValueError(
-            f"Unknown model_type {model_type!r}. Known: {known} (for example "
-            "wrn-28-2), and the networks of keras.applications by their "
-            "classes (for example MobileNetV2, ResNet50V2, ConvNeXtTiny)."
-        )
+        raise ValueError(_what_is_known(model_type))
     return dict(depth=int(sizes[1]), width=int(sizes[2]))
+
+
+def _what_is_known(model_type):
+    """What to tell of an unknown name: the nearest ones, and the families."""
+    names = {name.lower(): name for name in application_names()}
+    names |= {name: name for name in (*RESNETS, *EFFICIENTNETS, *_EXAMPLES)}
+    near = difflib.get_close_matches(model_type.lower(), names, n=3)
+    meant = ", ".join(names[name] for name in near)
+    return (
+        f"Unknown model_type {model_type!r}."
+        + (f" Did you mean one of: {meant}?" if meant else "")
+        + " Known: mlp, mlp-<layers>-<width>, wrn-<depth>-<k>, resnet-50, "
+        "efficientnet-<bs, b0 to b8, l2>, and the networks of "
+        "keras.applications by their classes, such as MobileNetV2."
+    )

@@ -13,6 +13,8 @@ import math
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels import replicas
+
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class BatchNorm(keras.layers.Layer):
@@ -70,7 +72,7 @@ class BatchNorm(keras.layers.Layer):
                 trainable=trainable,
                 dtype=self._float_type,
                 autocast=False,
-                aggregation="none" if trainable else "mean",
+                aggregation="none" if trainable else "only_first_replica",
             )
             setattr(self, name, weight)
 
@@ -83,12 +85,7 @@ class BatchNorm(keras.layers.Layer):
         x = tf.cast(inputs, self._float_type)
         if training and self.trainable:
             mean, variance = self._moments(x)
-            rate = tf.constant(1.0 - self.momentum, x.dtype)
-            for moving, moment in (
-                (self.moving_mean, mean),
-                (self.moving_variance, variance),
-            ):
-                moving.assign(moving - rate * (moving - moment))
+            self._move_averages(x, mean, variance)
         else:
             mean, variance = self.moving_mean, self.moving_variance
         outputs = tf.nn.batch_normalization(
@@ -106,19 +103,32 @@ class BatchNorm(keras.layers.Layer):
         axes = list(range(x.shape.rank - 1))
         mean = tf.reduce_mean(x, axes)
         mean_square = tf.reduce_mean(tf.square(x), axes)
-        context = tf.distribute.get_replica_context()
-        if context is not None and context.num_replicas_in_sync > 1:
-            mean, mean_square = tf.unstack(
-                _group_mean(
-                    tf.stack([mean, mean_square]),
-                    context,
-                    batch_size=x.shape[0],
-                    group_batch_size=self.group_batch_size,
-                )
+        if replicas.count() > 1:
+            shared = _group_mean(
+                tf.stack([mean, mean_square]), members=self._members(x)
             )
+            mean, mean_square = tf.unstack(shared)
         # Rounding can leave a channel of large, equal values below -epsilon,
         # whose root would be NaN; the release has no such guard.
         return mean, tf.maximum(mean_square - tf.square(mean), 0.0)
+
+    def _move_averages(self, x, mean, variance):
+        if self._members(x) < replicas.count():  # Each group has its own.
+            mean, variance = replicas.mean([mean, variance])
+        rate = tf.constant(1.0 - self.momentum, x.dtype)
+        for moving, moment in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance),
+        ):
+            moving.assign(moving - rate * (moving - moment))
+
+    def _members(self, x):
+        """Replicas that share their moments."""
+        return replicas_per_group(
+            replicas.count(),
+            batch_size=x.shape[0],
+            group_batch_size=self.group_batch_size,
+        )
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -164,12 +174,10 @@ def replicas_per_group(num_replicas, *, batch_size, group_batch_size=None):
     return replicas
 
 
-def _group_mean(values, context, *, batch_size, group_batch_size):
+def _group_mean(values, *, members):
     """The mean of a tensor over the replicas of this one's group."""
-    total = context.num_replicas_in_sync
-    members = replicas_per_group(
-        total, batch_size=batch_size, group_batch_size=group_batch_size
-    )
+    total = replicas.count()
+    context = tf.distribute.get_replica_context()
     if members == total:
         return context.all_reduce(tf.distribute.ReduceOp.SUM, values / total)
     # Strategies reduce over all replicas only: each adds its group's share,

@@ -3,6 +3,7 @@
 import keras
 
 from meta_pseudo_labels.models import initializers
+from meta_pseudo_labels.models.dropout import Dropout
 
 
 def classification_head(
@@ -36,9 +37,9 @@ def classification_head(
         raise ValueError(f"dropout_rate must be in [0, 1), got {dropout_rate}.")
     policy = keras.dtype_policies.get(dtype)
     if dropout_rate > 0:
-        features = keras.layers.Dropout(
-            dropout_rate, name="head.dropout", dtype=policy
-        )(features)
+        features = Dropout(dropout_rate, name="head.dropout", dtype=policy)(
+            features
+        )
     return keras.layers.Dense(
         num_classes,
         kernel_initializer=kernel_initializer or initializers.dense_kernel(),

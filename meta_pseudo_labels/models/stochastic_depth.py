@@ -1,7 +1,9 @@
 """Residual branches that are left out at random in training."""
 
 import keras
-from keras import ops
+
+from meta_pseudo_labels import replicas
+from meta_pseudo_labels.models.dropout import keep
 
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
@@ -11,9 +13,9 @@ class StochasticDepth(keras.layers.Layer):
     Each example of a batch is set to 0 with probability `rate`, and divided
     by 1 - rate otherwise, so that its expectation stays what it was (Huang et
     al., arXiv 1603.09382; release `stochastic_depth`). In inference the input
-    is returned as it is. The numbers are drawn in float32 under every policy:
-    the release draws in the network's own type, and in bfloat16 the steps of
-    1/256 would bend the rate.
+    is returned as it is. The release draws in the network's own type, here it
+    is float32, see `dropout.keep`; the draws do not depend on the number of
+    replicas.
 
     Args:
       rate: probability that an example is dropped, in [0, 1).
@@ -29,17 +31,14 @@ class StochasticDepth(keras.layers.Layer):
         self.rate = check_rate(rate)
         self.seed = seed
         # Its state is a variable of the layer, and so part of checkpoints.
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed_generator = replicas.SeedGenerator(seed)
         self.supports_masking = True
 
     def call(self, inputs, training=False):
         if not training:
             return inputs
-        shape = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
-        draws = keras.random.uniform(
-            shape, dtype="float32", seed=self.seed_generator
-        )
-        kept = ops.cast(draws >= self.rate, inputs.dtype)
+        shape = [1] * (len(inputs.shape) - 1)
+        kept = keep(inputs, self.rate, self.seed_generator, shape)
         return inputs / (1.0 - self.rate) * kept
 
     def compute_output_shape(self, input_shape):

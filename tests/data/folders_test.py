@@ -5,26 +5,9 @@ import tarfile
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import logging
 
 from meta_pseudo_labels import data
-from tests.tiny_folders import load, shades, write_folders
-
-
-@pytest.fixture
-def folders(tmp_path):
-    write_folders(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def logged(monkeypatch):
-    """The lines that are logged."""
-    lines = []
-    monkeypatch.setattr(
-        logging, "warning", lambda text, *values: lines.append(text % values)
-    )
-    return lines
+from tests.tiny_folders import load, shades
 
 
 def test_classes_are_the_sorted_folders(folders, logged):

@@ -1,16 +1,10 @@
 """The tf.data service, its servers as processes of their own."""
 
-import contextlib
 import dataclasses
 import itertools
 import os
-import pathlib
 import signal
-import socket
-import subprocess
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -18,82 +12,10 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import service
-from meta_pseudo_labels.data.service import addresses, stream, watch
 from meta_pseudo_labels.data.service.__main__ import main
-from meta_pseudo_labels.data.service.addresses import free_port
-from meta_pseudo_labels.data.service.ordering import in_order
+from tests.service_processes import running, wait_until_up
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SETTINGS = dict(batch_size=4, unlabeled_ratio=2, magnitude=5, seed=7)
-
-
-def command(*arguments):
-    """A server in a new process, which is not waited for."""
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "meta_pseudo_labels.data.service",
-            *map(str, arguments),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_until_up(server):
-    """The server's address, once it says that it is up."""
-    line = server.stdout.readline()
-    assert " is up: grpc://" in line, server.stderr.read()
-    return line.split()[3].rstrip(".,")
-
-
-class Servers:
-    """A dispatcher and workers, to be killed in the end."""
-
-    def __init__(self, state=None):
-        self.processes, self.workers = [], []
-        port = free_port(0)
-        self.address = f"grpc://localhost:{port}"
-        self._dispatcher = ["dispatcher", f"--port={port}"]
-        if state:
-            self._dispatcher.append(f"--work_dir={state}")
-
-    def start(self, *arguments):
-        self.processes.append(command(*arguments))
-        return self.processes[-1]
-
-    def start_dispatcher(self):
-        self.dispatcher = self.start(*self._dispatcher)
-
-    def have_workers(self, count):
-        """Starts as many as are missing, and returns them all."""
-        self.workers = [x for x in self.workers if x.poll() is None]
-        new = [
-            self.start("worker", f"--dispatcher={self.address}")
-            for _ in range(count - len(self.workers))
-        ]
-        for worker in new:
-            worker.address = wait_until_up(worker)
-        self.workers += new
-        return self.workers
-
-    def kill(self):
-        for process in self.processes:
-            process.kill()
-            process.communicate()
-
-
-@contextlib.contextmanager
-def running(**settings):
-    servers = Servers(**settings)
-    try:
-        yield servers
-    finally:
-        servers.kill()
 
 
 @pytest.fixture(scope="module")
@@ -123,71 +45,6 @@ def take(dataset, count):
 def assert_batches_equal(got, want):
     for one, other in zip(got, want, strict=True):
         tf.nest.map_structure(np.testing.assert_array_equal, one, other)
-
-
-def numbered(order, batch):
-    """What arrives from workers that deliver steps in this order."""
-    steps = tf.data.Dataset.from_tensor_slices(np.array(order, np.int64))
-    return steps.map(lambda step: (step, batch(step)))
-
-
-def mark(origin):
-    """A batch that tells its step, in two types, and where it was made."""
-    return lambda step: {
-        "step": step,
-        "image": tf.fill([2, 3], tf.cast(step, tf.float32)),
-        "origin": tf.constant(origin),
-    }
-
-
-@pytest.mark.parametrize(
-    "order, start, window, want",
-    [
-        # (step, whether it was made here)
-        ([0, 1, 2], 0, 1, "0 1 2"),
-        ([3, 0, 2, 1, 4], 0, 4, "0 1 2 3 4"),
-        ([7, 5, 6], 5, 4, "5 6 7"),
-        # 1 is lost, and would have been waited for in a longer window.
-        ([0, 2, 3, 4, 5], 0, 4, "0 1* 2 3 4 5"),
-        ([0, 2, 3, 4, 5], 0, 5, "0"),
-        # It comes after all, and twice.
-        ([0, 2, 3, 4, 5, 1, 1, 6], 0, 4, "0 1* 2 3 4 5 6"),
-        ([0, 1, 1, 0, 2], 0, 4, "0 1 2"),
-        # Far ahead: all that the window cannot hold is made here.
-        ([0, 9, 7, 8], 0, 3, "0 1* 2* 3* 4* 5* 6* 7 8 9"),
-    ],
-)
-def test_steps_come_in_order(order, start, window, want):
-    arrivals = numbered(order, mark("service"))
-    batches = take(
-        in_order(arrivals, mark("here"), start_step=start, window=window), 20
-    )
-    origins = {b"service": "", b"here": "*"}
-    got = [f"{x['step']}{origins[x['origin']]}" for x in batches]
-    assert " ".join(got) == want
-    for batch in batches:
-        np.testing.assert_array_equal(batch["image"], [[batch["step"]] * 3] * 2)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_no_order_of_arrival_changes_the_stream(seed):
-    """Shuffled, with losses and repetitions."""
-    random = np.random.default_rng(seed)
-    order = np.arange(200) + random.integers(0, 12, 200)
-    order = np.argsort(order, kind="stable")
-    order = np.concatenate([order[random.random(200) > 0.1], np.arange(200)])
-    got = take(
-        in_order(
-            numbered(order, mark("service")),
-            mark("here"),
-            start_step=0,
-            window=8,
-        ),
-        180,
-    )
-    assert [x["step"] for x in got] == list(range(180))
-    origins = [x["origin"] for x in got]
-    assert 0 < origins.count(b"here") < 90
 
 
 def test_stream_is_the_local_one_though_workers_are_killed(
@@ -303,34 +160,6 @@ def test_a_worker_is_no_dispatcher(servers):
         service.through_service(lambda step: step, worker.address)
 
 
-def test_a_service_that_falls_silent_is_told_of(monkeypatch):
-    """Once, and once more when it answers again."""
-    troubles = iter([None, "Start it.", "Start it.", None, None, "Too late."])
-    asked, said = [], []
-
-    def trouble(*arguments):
-        asked.append(arguments)
-        if len(asked) == 6:
-            del kept[:]  # The last of the data set, while it is asked.
-        return next(troubles)
-
-    monkeypatch.setattr(watch, "_trouble", trouble)
-    monkeypatch.setattr(
-        watch.logging, "warning", lambda text, *rest: said.append(text % rest)
-    )
-    kept = [tf.data.Dataset.range(3)]
-    before = set(threading.enumerate())
-    watch.watch(kept[0], "grpc://h:1", pause_seconds=0.01)
-    for thread in set(threading.enumerate()) - before:
-        thread.join(timeout=10)
-        assert not thread.is_alive()
-    assert len(asked) == 6
-    assert said == [
-        "Training waits for its input. Start it.",
-        "grpc://h:1 answers again.",
-    ]
-
-
 def test_servers_end_when_they_are_told_to():
     """A dispatcher without a worker, too."""
     with running() as servers:
@@ -359,86 +188,11 @@ def test_servers_end_when_they_are_told_to():
             assert "Traceback" not in server.stderr.read()
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "http://localhost:5050",
-        "localhost:5050",
-        "grpc://localhost",
-        "grpc://:5050",
-        "grpc://localhost:0",
-        "grpc://localhost:65536",
-        "grpc://localhost:port",
-        "grpc://localhost:5050/path",
-        "grpc://me@localhost:5050",
-        "",
-    ],
-)
-def test_addresses_of_another_form_are_refused(address):
-    with pytest.raises(ValueError, match="form grpc://host:port") as caught:
-        service.through_service(lambda step: step, address)
-    assert repr(address) in str(caught.value)
-
-
-def test_addresses_are_split():
-    assert service.parse_address("grpc://h:50") == ("h:50", 50)
-    assert service.parse_address("grpc://[::1]:50") == ("[::1]:50", 50)
-
-
-def test_long_addresses_of_workers_are_read():
-    long = b"w" * 300 + b":50"
-    inner = b"\n\xaf\x02" + long
-    message = b"\n\xb2\x02" + inner + b"\n\x06\n\x04h:51"
-    assert list(addresses._workers(message)) == [long.decode(), "h:51"]
-
-
-def test_nobody_at_the_address():
-    port = free_port(0)
-    start = time.monotonic()
-    with pytest.raises(ValueError, match=f"localhost:{port} within 1 s") as e:
-        service.through_service(
-            lambda step: step, f"grpc://localhost:{port}", timeout_seconds=1
-        )
-    assert time.monotonic() - start < 5
-    assert f"service dispatcher --port={port}" in str(e.value)
-
-
-def test_servers_that_cannot_start(capsys):
-    def refusal(*arguments):
-        assert main(list(arguments)) == 1
-        out, errors = capsys.readouterr()
-        assert out == ""
-        return errors.splitlines()[-1]
-
-    with socket.create_server(("", 0)) as taken:
-        port = taken.getsockname()[1]
-        message = refusal("dispatcher", f"--port={port}")
-    assert message.startswith(f"Error: Port {port} cannot be used (Addr")
-    message = refusal(
-        "worker",
-        f"--dispatcher=grpc://localhost:{free_port(0)}",
-        "--timeout_seconds=0.5",
-    )
-    assert "within 0.5 s; start one with" in message
-    message = refusal("worker", "--dispatcher=localhost")
-    assert message.startswith("Error: The address 'localhost' is not of")
-
-
 def test_a_port_is_not_shared_with_another_server(servers, capsys):
     """As gRPC would without a word."""
     port = servers.address.rpartition(":")[2]
     assert main(["dispatcher", f"--port={port}"]) == 1
     assert f"Port {port} cannot be used" in capsys.readouterr().err
-
-
-def test_too_much_to_send_is_refused(monkeypatch):
-    monkeypatch.setattr(stream, "wait_for_dispatcher", lambda *_, **__: None)
-    monkeypatch.setattr(stream, "MAX_HELD_BYTES", 3000)
-    held = tf.zeros([1000, 3], tf.uint8), tf.zeros([1], tf.uint8)
-    with pytest.raises(ValueError, match="can be sent 0.00 GB at most"):
-        service.through_service(
-            lambda step: [tensor[step] for tensor in held], "grpc://host:1"
-        )
 
 
 @pytest.mark.long

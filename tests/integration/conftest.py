@@ -1,6 +1,7 @@
 """main.py in the process of the tests."""
 
 import importlib.util
+import sys
 
 import pytest
 from absl import flags
@@ -9,7 +10,7 @@ from meta_pseudo_labels.flags import define_flags
 
 
 @pytest.fixture
-def main(request):
+def main(request, monkeypatch):
     """main.py's main() on a command line, in this process."""
     path = request.config.rootpath / "main.py"
     spec = importlib.util.spec_from_file_location("main_under_test", path)
@@ -19,7 +20,9 @@ def main(request):
     define_flags()
 
     def call(*arguments):
-        module.main(flags.FLAGS(["main.py", *map(str, arguments)]))
+        command = ["main.py", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        module.main(flags.FLAGS(command))
 
     yield call
     for name in set(flags.FLAGS) - known:

@@ -71,7 +71,9 @@ def test_a_run_from_training_to_a_served_model(tmp_path, request):
     assert output_of(stage("finetune")).startswith(f"Finetuned: {folder}")
     evaluating, exporting = stage("eval"), stage("export")
     table = output_of(evaluating)
-    assert output_of(exporting) == f"Exported: {folder}/saved_model\n"
+    assert output_of(exporting) == (
+        f"Exported: {folder}/saved_model (finetuned)\n"
+    )
 
     accuracies = json.loads((folder / "eval.json").read_text())
     printed = dict(line.split() for line in table.splitlines())
@@ -119,7 +121,10 @@ def test_errors_reach_the_shell(tmp_path, request):
             "--dataset=mnist: unknown data set 'mnist'; choose",
         ),
         ("--dataset=", "--dataset=: unknown data set ''; choose one of"),
-        ("--model_type=vgg", "Unknown model_type 'vgg'. Known: mlp, wrn-"),
+        (
+            "--model_type=vgg",
+            "'vgg'. Did you mean one of: VGG19, VGG16? Known: mlp",
+        ),
         ("--model_type=wrn-11-1", "6n + 4"),
         ("--teacher_model_type=vgg", "Unknown model_type 'vgg'"),
         ("--task_mode=predict", "--task_mode=predict is unknown"),
@@ -170,7 +175,9 @@ def test_what_cannot_be_meant_is_named_and_writes_nothing(
 
 
 def test_flags_without_effect_are_warned_about(main, capsys):
-    refusal_of(main, "--teacher_lr=1", "--tpu_topology=2x2", "--output_dir=")
+    refusal_of(
+        main, "--teacher_lr=1", "--lr=1", "--tpu_topology=2x2", "--output_dir="
+    )
     output, errors = capsys.readouterr()
     assert output == ""
     assert [
@@ -178,6 +185,7 @@ def test_flags_without_effect_are_warned_about(main, capsys):
     ] == [
         "Warning: --tpu_topology",
         "Warning: --teacher_lr",
+        "Warning: --lr",
     ]
 
 

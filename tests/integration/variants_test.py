@@ -32,9 +32,11 @@ def test_a_run_on_fewer_classes_and_labels(tmp_path, main, capsys):
     assert len({*chosen["feedback"], *chosen["validation"]}) == 10
     assert json.loads((tmp_path / "labeled.json").read_text()) == chosen
     accuracies = json.loads((tmp_path / "eval.json").read_text())
-    assert list(accuracies) == [
-        "student",
-        "student_raw",
-        "teacher",
-        "finetuned",
-    ]
+    networks = ["student", "student_raw", "teacher", "finetuned"]
+    assert list(accuracies) == [*networks, "validation"]
+    assert list(accuracies["validation"]) == networks
+    for network in networks:
+        test, validation = accuracies[network], accuracies["validation"]
+        assert (
+            f"{network:12s} {test:.4f}  validation {validation[network]:.4f}\n"
+        ) in output

@@ -3,10 +3,9 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from meta_pseudo_labels.learners import MetaPseudoLabels, Supervised
-from tests.learners.helpers import batch, make
+from tests.learners.helpers import batch, conv_net, make
 
 
 @pytest.mark.parametrize(
@@ -61,13 +60,10 @@ def test_compile_refuses_what_cannot_be_meant(settings):
         make(Supervised).compile(**settings)
 
 
-def test_several_replicas_are_refused(monkeypatch):
-    class Strategy:
-        num_replicas_in_sync = 4
-
-    monkeypatch.setattr(tf.distribute, "get_strategy", Strategy)
-    with pytest.raises(ValueError, match="4 replicas"):
-        make(Supervised)
+def test_models_from_outside_of_the_strategy_are_refused(mirrored):
+    student = conv_net("student")
+    with mirrored(2).scope(), pytest.raises(ValueError, match="'student' was"):
+        Supervised(student)
 
 
 def test_raw_images_are_refused():

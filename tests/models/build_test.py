@@ -88,6 +88,33 @@ def test_unknown_names_list_the_known_ones(check, model_type):
         check(model_type)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "meant"),
+    [
+        ("wrn28-2", "wrn-28-2"),
+        ("resnet50", "ResNet50"),
+        ("resnet-51", "resnet-50"),
+        ("mobilenetv2", "MobileNetV2"),
+        ("efficientnet-b9", "efficientnet-b8"),
+        ("MLP", "mlp"),
+        ("", None),
+        ("zzz", None),
+    ],
+)
+def test_the_nearest_names_are_offered(model_type, meant):
+    with pytest.raises(ValueError) as caught:
+        models.check_model_type(model_type)
+    message = str(caught.value)
+    assert len(message) < 300
+    _, offer, rest = message.partition(" Did you mean one of: ")
+    assert bool(offer) == bool(meant)
+    if meant:
+        near = rest.partition("?")[0].split(", ")
+        assert meant in near and len(near) <= 3
+        for name in near:
+            models.check_model_type(name)
+
+
 @pytest.mark.parametrize("check", [build, models.check_model_type])
 def test_impossible_sizes_in_a_name_are_explained(check):
     with pytest.raises(ValueError, match=r"6n \+ 4.*got 27"):

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from meta_pseudo_labels import replicas
 from meta_pseudo_labels.models import StochasticDepth
 
 
@@ -13,9 +14,8 @@ def test_keeps_and_scales_whole_examples_as_the_release_does():
     outputs = np.asarray(
         StochasticDepth(0.25, seed=7)(ones(500), training=True)
     )
-    draws = keras.random.uniform(
-        [500, 1, 1, 1], seed=keras.random.SeedGenerator(7)
-    )
+    seed = keras.random.SeedGenerator(7).next()
+    draws = replicas.uniform(seed, rows=500, width=1)[..., None, None]
     # The release: x / keep * floor(keep + u).
     kept = np.floor(0.75 + np.asarray(draws))
     np.testing.assert_allclose(outputs, ones(500) / 0.75 * kept, rtol=1e-6)

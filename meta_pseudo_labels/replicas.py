@@ -1,0 +1,152 @@
+"""What replicas share under a `tf.distribute` strategy: means, state, draws.
+
+Replica r of R sees rows r * n / R to (r + 1) * n / R of every part of the
+global batch. What is written with these functions comes out the same for any R;
+outside a strategy they cost nothing.
+"""
+
+import contextlib
+import threading
+
+import keras
+import tensorflow as tf
+
+_PHILOX = 1  # The algorithm that gives the same numbers on every device.
+_WORDS = 4  # 32-bit numbers that it makes at a time.
+
+# Replicas are traced in threads of their own.
+_local = threading.local()
+
+
+def count():
+    """Replicas in sync; 1 outside the step of a strategy."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
+def mean(values):
+    """The means over all replicas, with a gradient.
+
+    A loss is the mean over a replica's images. As all have as many, the mean
+    over replicas is that over the global batch.
+
+    Args:
+      values: a tensor, or a list or dict of them.
+    """
+    if count() == 1:
+        return values
+    context = tf.distribute.get_replica_context()
+    reduced = context.all_reduce(
+        tf.distribute.ReduceOp.MEAN, tf.nest.flatten(values)
+    )
+    return tf.nest.pack_sequence_as(values, reduced)
+
+
+def global_sum(values):
+    """A loss that is a sum over images, not a mean.
+
+    Args:
+      values: [batch, ...] of this replica.
+
+    Returns:
+      A scalar whose mean over replicas, the only thing that counts of a loss,
+      is the sum over the global batch.
+    """
+    return count() * tf.reduce_sum(values)
+
+
+def merges():
+    """Whether replicas must meet outside all branches and loops of a step.
+
+    They do where each is traced in a thread of its own; on TPUs all are one
+    program. Asked within the scope of a strategy or a step of it.
+    """
+    alone = tf.__internal__.distribute.strategy_supports_no_merge_call()
+    return tf.distribute.get_strategy().num_replicas_in_sync > 1 and not alone
+
+
+def merge(function, *arguments):
+    """Calls a function once for all replicas, in cross-replica context.
+
+    Args:
+      function: takes a strategy, and the arguments as values per replica.
+      *arguments: of this replica.
+    """
+    context = tf.distribute.get_replica_context()
+    return context.merge_call(function, args=arguments)
+
+
+class SeedGenerator(keras.random.SeedGenerator):
+    """Keras's, but of one state under a strategy of several replicas."""
+
+    def __init__(self, seed=None, **kwargs):
+        super().__init__(seed, **kwargs)
+        first = self.state
+        self.state = keras.Variable(
+            lambda shape, dtype: tf.cast(first.value, dtype),
+            shape=(2,),
+            dtype="int64",
+            trainable=False,
+            aggregation="only_first_replica",
+            name="seed_generator_state",
+        )
+
+
+@contextlib.contextmanager
+def joint_batch(*sizes):
+    """Says that a network's batch is made of parts of the global batch.
+
+    Args:
+      *sizes: rows of each part on this replica, in their order.
+    """
+    before = getattr(_local, "sizes", None)
+    _local.sizes = sizes
+    try:
+        yield
+    finally:
+        _local.sizes = before
+
+
+def uniform(seed, *, rows, width):
+    """Random numbers that belong to rows of the global batch.
+
+    One replica draws for its rows what one device would draw for them.
+
+    Args:
+      seed: [2] int64, of the draw; the same on all replicas.
+      rows: of this replica's batch, whose parts `joint_batch` tells.
+      width: numbers for each row.
+
+    Returns:
+      [rows, width] float32, in [0, 1).
+    """
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    # Words for each row, rounded up so that a row begins where words are made.
+    blocks = -(-width // _WORDS)
+    parts = [
+        tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=[size, blocks * _WORDS],
+            key=key,
+            counter=tf.stack([tf.cast(first * blocks, tf.uint64), counter[1]]),
+            alg=_PHILOX,
+            dtype=tf.uint32,
+        )
+        for first, size in _parts(rows)
+    ]
+    words = tf.concat(parts, axis=0)[:, :width]
+    # The 24 high bits are as many as float32 can tell apart.
+    return tf.cast(tf.bitwise.right_shift(words, 8), tf.float32) * 2.0**-24
+
+
+def _parts(rows):
+    """(first row in the global batch, number of rows) of each part."""
+    sizes = getattr(_local, "sizes", None) or (rows,)
+    context = tf.distribute.get_replica_context()
+    replica, replicas = 0, count()
+    if replicas > 1:
+        replica = context.replica_id_in_sync_group
+    before, parts = 0, []
+    for size in sizes:
+        parts.append((before * replicas + replica * size, size))
+        before += size
+    return parts

@@ -1,0 +1,237 @@
+"""A run is the same whatever the number of replicas."""
+
+import contextlib
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_pseudo_labels.learners import (
+    UDA,
+    MetaPseudoLabels,
+    PseudoLabels,
+    ReducedMPL,
+    Supervised,
+    UDASettings,
+)
+from meta_pseudo_labels.learners.feedback import ESTIMATORS
+from meta_pseudo_labels.models.batch_norm import BatchNorm
+from meta_pseudo_labels.models.dropout import Dropout
+from meta_pseudo_labels.optimizers import LARS, Momentum, RMSProp
+from tests.learners.helpers import CLASSES, batch, values
+
+STEPS = 20
+UDA_SETTINGS = UDASettings(weight=2.0, ramp_steps=5, threshold=0.3)
+
+
+def conv_net(name):
+    """Smooth, with all that replicas must share: batch norm and dropout."""
+    dtype = "float64"
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            keras.layers.Conv2D(4, 3, activation="tanh", dtype=dtype),
+            BatchNorm(dtype=dtype, momentum=0.9),
+            keras.layers.Conv2D(4, 3, activation="tanh", dtype=dtype),
+            BatchNorm(dtype=dtype, momentum=0.9),
+            keras.layers.GlobalAveragePooling2D(dtype=dtype),
+            Dropout(0.3, seed=5, dtype=dtype),
+            keras.layers.Dense(CLASSES, dtype=dtype),
+        ],
+        name=name,
+    )
+
+
+def reduced_teacher():
+    return keras.Sequential(
+        [
+            keras.Input((CLASSES,)),
+            keras.layers.Dense(8, activation="tanh", dtype="float64"),
+            keras.layers.Dense(CLASSES, dtype="float64"),
+        ],
+        name="teacher",
+    )
+
+
+def mpl(feedback):
+    return lambda: MetaPseudoLabels(
+        conv_net("student"),
+        conv_net("teacher"),
+        feedback=feedback,
+        feedback_weight=5.0,
+        uda=UDA_SETTINGS,
+        log_every=3,
+        **COMMON,
+    )
+
+
+COMMON = dict(label_smoothing=0.1, ema_decay=0.9, seed=7)
+LEARNERS = {
+    "supervised": lambda: Supervised(conv_net("student"), **COMMON),
+    "pseudo labels": lambda: PseudoLabels(
+        conv_net("student"), pseudo_labels="sampled", **COMMON
+    ),
+    "uda": lambda: UDA(conv_net("student"), uda=UDA_SETTINGS, **COMMON),
+    "reduced": lambda: ReducedMPL(
+        conv_net("student"), reduced_teacher(), feedback_weight=5.0, **COMMON
+    ),
+    **{name: mpl(name) for name in ESTIMATORS},
+}
+
+
+def dataset(labeled=8, unlabeled=12):
+    """The same 20 global batches, of all that any learner needs."""
+    batches = []
+    for seed in range(STEPS):
+        part = batch(labeled=labeled, unlabeled=unlabeled, seed=seed)
+        held_out = batch(labeled=labeled, unlabeled=1, seed=seed + 100)
+        random = np.random.default_rng(seed)
+        part |= {
+            "feedback": held_out["labeled"],
+            "feedback_labels": held_out["labels"],
+            "labeled_distributions": random.dirichlet(
+                np.ones(CLASSES), size=labeled
+            ),
+            "unlabeled_distributions": random.dirichlet(
+                np.ones(CLASSES), size=unlabeled
+            ),
+        }
+        batches.append(part)
+    stacked = {key: np.stack([b[key] for b in batches]) for key in batches[0]}
+    return tf.data.Dataset.from_tensor_slices(stacked)
+
+
+class Logs(keras.callbacks.Callback):
+    """Keeps what every step logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.rows.append({name: float(value) for name, value in logs.items()})
+
+
+def train(
+    build,
+    strategy=None,
+    *,
+    optimizer=None,
+    drop=("feedback",),
+    steps_per_execution=1,
+):
+    """Logs of all steps, and the variables at the end."""
+    keras.utils.set_random_seed(3)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        learner = build()
+        learner.compile(
+            optimizer() if optimizer else Momentum(0.2, nesterov=True),
+            weight_decay=0.01,
+            grad_bound=0.5,  # Below some norms, so that clipping counts.
+            steps_per_execution=steps_per_execution,
+        )
+    data = dataset().map(
+        lambda x: {k: v for k, v in x.items() if not k.startswith(drop)}
+    )
+    logs = Logs()
+    learner.fit(data, verbose=0, callbacks=[logs])
+    assert learner.step.numpy() == STEPS
+    variables = learner.variables + learner.optimizer.variables
+    if hasattr(learner, "teacher_optimizer"):
+        variables += learner.teacher_optimizer.variables
+    return logs.rows, variables
+
+
+def assert_same(one, several, tolerance=1e-7):
+    """Logs and variables agree; in float64, so up to the order of sums."""
+    for name in one[0][0]:
+        first, second = (
+            [row[name] for row in rows] for rows in (one[0], several[0])
+        )
+        _assert_near(second, first, tolerance, name)
+    for a, b in zip(one[1], several[1], strict=True):
+        _assert_near(b.numpy(), a.numpy(), tolerance, a.path)
+
+
+def _assert_near(actual, wanted, tolerance, name):
+    scale = max(np.abs(wanted).max(), 1e-6)
+    np.testing.assert_allclose(
+        actual, wanted, rtol=0, atol=tolerance * scale, err_msg=name
+    )
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_two_replicas_are_as_good_as_one(name, mirrored):
+    one = train(LEARNERS[name])
+    assert_same(one, train(LEARNERS[name], mirrored(2)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", LEARNERS)
+def test_four_replicas_are_as_good_as_one(name, mirrored):
+    one = train(LEARNERS[name])
+    assert_same(one, train(LEARNERS[name], mirrored(4)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("feedback", ["exact", "reinforce_dot_product"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: RMSProp(0.02),
+        lambda: LARS(5.0),
+        lambda: keras.optimizers.SGD(0.2, momentum=0.5),
+    ],
+    ids=["rmsprop", "lars", "sgd"],
+)
+def test_so_are_they_with_every_optimizer(optimizer, feedback, mirrored):
+    one = train(mpl(feedback), optimizer=optimizer)
+    several = train(mpl(feedback), mirrored(2), optimizer=optimizer)
+    assert_same(one, several)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("feedback", ["exact", "reinforce_per_example"])
+def test_so_are_they_on_a_held_out_split(feedback, mirrored):
+    one = train(mpl(feedback), drop=("none",))
+    assert_same(one, train(mpl(feedback), mirrored(2), drop=("none",)))
+
+
+def test_an_optimizer_of_kerass_own_does_not_sum_again(mirrored):
+    """Adam alone: its state tells how often a gradient was counted."""
+    build = LEARNERS["supervised"]
+    adam = functools.partial(keras.optimizers.Adam, 0.01)
+    one = train(build, optimizer=adam)
+    assert_same(one, train(build, mirrored(2), optimizer=adam))
+
+
+def test_an_update_that_is_not_finite_is_skipped_on_all_replicas(mirrored):
+    with mirrored(2).scope():
+        learner = Supervised(conv_net("student"))
+        learner.compile(Momentum(0.1))
+    data = batch(labeled=4)
+    data["labeled"][3] = np.inf  # Seen by the second replica alone.
+    dataset = tf.data.Dataset.from_tensors(data)
+    before = values(learner.student.trainable_variables)
+    learner.fit(dataset, verbose=0)
+    assert learner.step.numpy() == 0
+    for a, b in zip(before, learner.student.trainable_variables, strict=True):
+        np.testing.assert_array_equal(a, b.numpy())
+
+
+def test_batches_that_replicas_cannot_share_are_refused(mirrored):
+    with mirrored(2).scope():
+        learner = Supervised(conv_net("student"))
+        learner.compile(Momentum(0.1))
+    dataset = tf.data.Dataset.from_tensors(batch(labeled=3))
+    with pytest.raises(ValueError, match="2 replicas can share; got 3"):
+        learner.fit(dataset, verbose=0)
+
+
+def test_steps_per_execution_changes_nothing():
+    one = train(LEARNERS["uda"])
+    _, several = train(LEARNERS["uda"], steps_per_execution=5)
+    for a, b in zip(one[1], several, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())

@@ -1,0 +1,85 @@
+"""Warnings of flags that are typed, but not read by the run."""
+
+import pathlib
+
+import pytest
+
+from meta_pseudo_labels.flags import config_from_flags, flag_warnings
+from tests.command_line import defined
+
+
+def unread(*arguments):
+    """Warnings of flags that are typed, but not read."""
+    values = defined()
+    values(["main.py", *arguments])
+    config = config_from_flags(values)
+    ours = flag_warnings(config, values, arguments=arguments)
+    return [line for line in ours if line not in flag_warnings(config, values)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            "--method=uda --mpl_feedback=off",
+            "--mpl_feedback has no effect: --method=uda has no student that "
+            "learns a teacher's labels.",
+        ),
+        (
+            "--method=supervised --uda_steps 9 -augment_cutout=0 --uda_data=2",
+            "--uda_data, --uda_steps have no effect: --method=supervised "
+            "learns from labeled images alone.",
+        ),
+        (
+            "--nouse_augment --seed=3",
+            "--use_augment has no effect: only --method=supervised reads it; "
+            "see --mpl_teacher_loss for the teacher of mpl.",
+        ),
+        (
+            "--mpl_teacher_loss=rand_augment --uda_weight=8",
+            "--uda_weight has no effect: with --mpl_teacher_loss=rand_augment "
+            "the teacher has no consistency term.",
+        ),
+    ],
+)
+def test_typed_flags_that_the_method_does_not_read_are_named(arguments, line):
+    assert line in unread(*arguments.split())
+
+
+def test_each_reason_is_told_once():
+    lines = unread("--lr=1", "--num_warmup_steps=2", "--ema_start=3")
+    assert [line.split(" no effect")[0] for line in lines] == [
+        "--ema_start has",
+        "--lr, --num_warmup_steps have",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--method=mpl --mpl_feedback_weight=2 --uda_temp=1 --seed=4",
+        "--method=uda --lr=0.1 --uda_temp=1 --augment_magnitude=2",
+        "--method=supervised --use_augment --augment_magnitude=2",
+        "--method=uda -- --mpl_feedback=off",
+        "--task_mode=inspect --method=supervised --augment_magnitude=2",
+    ],
+)
+def test_what_is_read_or_not_typed_is_not_warned_of(arguments):
+    assert unread(*arguments.split()) == []
+
+
+FLAGFILES = sorted(
+    path.name
+    for path in pathlib.Path(__file__).parent.parent.glob("flags/*.flags")
+)
+
+
+@pytest.mark.parametrize("name", FLAGFILES)
+def test_flagfiles_may_set_what_some_methods_do_not_read(
+    name, monkeypatch, request
+):
+    monkeypatch.chdir(request.config.rootpath)
+    assert unread(f"--flagfile=flags/{name}") == []
+    # But what is typed beside them is warned of.
+    (line,) = unread(f"--flagfile=flags/{name}", "--rmsprop_rho=0.5")
+    assert line.startswith("--rmsprop_rho has no effect: ")

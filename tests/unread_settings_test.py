@@ -1,0 +1,236 @@
+"""What a run does not read: the table against what is built and trained."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from meta_pseudo_labels import run_data
+from meta_pseudo_labels.build import build_learner
+from meta_pseudo_labels.config import Config
+from meta_pseudo_labels.data import DATASETS
+from meta_pseudo_labels.settings import value_type
+from meta_pseudo_labels.unread_settings import UNREAD, unread_settings
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+CONSISTENCY = {"uda_weight", "uda_steps", "uda_temp", "uda_threshold"}
+AUGMENT = {"augment_policy", "augment_magnitude", "augment_cutout"}
+RATES = {"lr", "num_warmup_steps"}
+RMSPROP = {"rmsprop_rho", "rmsprop_momentum", "rmsprop_epsilon"}
+DROPS = {"lr_decay_rate", "num_decay_steps"}
+MPL = {name for name in FIELDS if name.startswith("mpl_")}
+ALWAYS = RMSPROP | {"ema_start"}  # By the defaults.
+
+RUNS = {
+    "supervised": (
+        dict(method="supervised"),
+        MPL
+        | CONSISTENCY
+        | AUGMENT
+        | {"uda_data", "teacher_model_type", "teacher_labels"}
+        | ALWAYS,
+    ),
+    "supervised, strong views": (
+        dict(method="supervised", use_augment=True),
+        MPL
+        | CONSISTENCY
+        | {"uda_data", "teacher_model_type", "teacher_labels"}
+        | ALWAYS,
+    ),
+    "uda": (
+        dict(method="uda", lr_decay_type="cosine"),
+        MPL
+        | {"use_augment", "teacher_model_type", "teacher_labels"}
+        | DROPS
+        | ALWAYS,
+    ),
+    "pseudo labels, hard": (
+        dict(method="pseudo_labels", teacher_labels="x"),
+        MPL - {"mpl_pseudo_labels"}
+        | CONSISTENCY
+        | {"use_augment", "teacher_model_type"}
+        | ALWAYS,
+    ),
+    "pseudo labels, soft": (
+        dict(
+            method="pseudo_labels", teacher_labels="x", mpl_pseudo_labels="soft"
+        ),
+        MPL - {"mpl_pseudo_labels", "mpl_label_temp"}
+        | CONSISTENCY
+        | {"use_augment", "teacher_model_type"}
+        | ALWAYS,
+    ),
+    "mpl": (dict(), RATES | {"use_augment"} | ALWAYS),
+    "mpl, all read": (
+        dict(ema_decay=0.9, optim_type="rmsprop"),
+        RATES | {"use_augment"},
+    ),
+    "mpl, off": (
+        dict(mpl_feedback="off"),
+        RATES | {"use_augment", "mpl_feedback_weight"} | ALWAYS,
+    ),
+    "mpl, no consistency": (
+        dict(mpl_teacher_loss="supervised"),
+        RATES | CONSISTENCY | {"use_augment"} | ALWAYS,
+    ),
+    "mpl, reduced": (
+        dict(teacher_labels="x"),
+        RATES | CONSISTENCY | {"use_augment"} | ALWAYS,
+    ),
+}
+runs = pytest.mark.parametrize("run", RUNS)
+
+
+def settings_of(run):
+    """A small run, as a dict."""
+    small = dict(model_type="mlp", mpl_student_lr_wait_steps=0)
+    return small | RUNS[run][0]
+
+
+def unread(settings):
+    return unread_settings(dataclasses.asdict(Config(**settings)))
+
+
+def another(name, value):
+    """Another value of a setting."""
+    field = FIELDS[name]
+    if field.metadata["choices"]:
+        other = {"mpl_feedback": "release", "mpl_pseudo_labels": "soft"}
+        known = [c for c in field.metadata["choices"] if c not in (value, None)]
+        return other.get(name, known[0])
+    kinds = {
+        bool: lambda: not value,
+        int: lambda: value + 1,
+        float: lambda: value / 2 + 0.05,
+        str: lambda: "mlp-3-16",
+    }
+    return kinds[value_type(field)]()
+
+
+@runs
+def test_what_a_run_does_not_read(run):
+    reasons = unread(settings_of(run))
+    assert set(reasons) == RUNS[run][1]
+    for reason in reasons.values():
+        assert reason.endswith(".") and "{" not in reason
+
+
+def test_every_rule_is_of_some_run():
+    everything = [
+        dataclasses.asdict(Config(**settings_of(run))) for run in RUNS
+    ]
+    for rule in UNREAD:
+        assert any(rule.when(settings) for settings in everything), rule.why
+
+
+# Known to the learner, but without a bearing on what it learns.
+IDLE = {"mpl_feedback_weight", "mpl_label_temp", "ema_start", *DROPS}
+
+
+def built(settings, monkeypatch):
+    """All that a run is made of: the learner, and the batches' settings."""
+    config = Config(**settings)
+    keras.backend.clear_session()  # It counts the names of models.
+    learner = build_learner(config, DATASETS["digits"])
+    asked = {}
+    monkeypatch.setattr(
+        run_data.data, "training_dataset", lambda _, **kw: asked.update(kw)
+    )
+    run_data.training_batches(config, None, start_step=0)
+    if config.method == "supervised" and not config.use_augment:
+        for name in ("policy", "magnitude", "cutout_share"):
+            asked.pop(name)  # No batch of it has a strong view; see below.
+    return learner.get_config(), learner.get_compile_config(), asked
+
+
+@runs
+def test_it_reaches_neither_learner_nor_batches(run, monkeypatch):
+    """All of them changed at once."""
+    settings = settings_of(run)
+    default = Config(**settings)
+    changes = {
+        name: another(name, getattr(default, name))
+        for name in RUNS[run][1] - IDLE - {"teacher_labels"}
+    }
+    want = built(settings, monkeypatch)
+    assert built(settings | changes, monkeypatch) == want
+    # What is read is told apart.
+    assert built(settings | dict(label_smoothing=0.5), monkeypatch) != want
+
+
+def test_plain_supervised_batches_have_no_strong_views():
+    config = Config(method="supervised", train_batch_size=4)
+    images = run_data.load_data(config)
+    first, second = (
+        next(
+            run_data.training_batches(
+                dataclasses.replace(config, **changes), images, start_step=3
+            ).as_numpy_iterator()
+        )
+        for changes in ({}, dict(augment_magnitude=30, augment_cutout=1.0))
+    )
+    assert first.keys() == second.keys() == {"labeled", "labels"}
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key])
+
+
+@pytest.mark.parametrize(
+    ("run", "name", "value"),
+    [
+        ("mpl, off", "mpl_feedback_weight", 100.0),
+        ("pseudo labels, hard", "mpl_label_temp", 0.1),
+        ("mpl", "ema_start", 1),
+        ("uda", "lr_decay_rate", 0.1),
+        ("uda", "num_decay_steps", 1),
+    ],
+)
+def test_it_has_no_bearing_on_what_is_learned(run, name, value):
+    settings = settings_of(run)
+    assert name in unread(settings)
+    want, got = (trained(settings | changes) for changes in ({}, {name: value}))
+    for one, other in zip(want, got, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_weight_of_the_feedback_has_one():
+    settings = settings_of("mpl") | dict(mpl_feedback="exact")
+    want, got = (
+        trained(settings | dict(mpl_feedback_weight=weight))
+        for weight in (1.0, 1e4)
+    )
+    assert any(
+        (one != other).any() for one, other in zip(want, got, strict=True)
+    )
+
+
+def trained(settings):
+    """The weights of all networks after two steps, and what is answered."""
+    defaults = dict(
+        train_batch_size=4,
+        dense_dropout_rate=0.0,
+        mpl_teacher_lr_warmup_steps=0,
+    )
+    config = Config(**defaults | settings)
+    learner = build_learner(config, DATASETS["digits"])
+    random = np.random.default_rng(0)
+
+    def images(count):
+        return random.normal(size=(count, 8, 8, 3)).astype("float32")
+
+    batch = {
+        "labeled": images(4),
+        "labels": random.integers(10, size=4),
+        "weak": images(8),
+        "strong": images(8),
+        "unlabeled_distributions": random.dirichlet([1.0] * 10, size=8).astype(
+            "float32"
+        ),
+    }
+    for _ in range(2):
+        learner.train_step({key: batch[key] for key in learner.batch_keys})
+    networks = [learner.student, getattr(learner, "teacher", learner.student)]
+    return [
+        *(weight for network in networks for weight in network.get_weights()),
+        learner(batch["labeled"]).numpy(),
+    ]
