@@ -68,6 +68,7 @@ test-all: $(READY)  ## Run all tests
 lint: $(READY)  ## Check style and format
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/shellcheck tpu/*.sh .ci/run
 
 format: $(READY)  ## Mend style and format
 	@$(BIN)/ruff check --fix

@@ -10,6 +10,7 @@ import dataclasses
 import json
 
 from meta_pseudo_labels import Config
+from meta_pseudo_labels.config_machine import Machine
 from meta_pseudo_labels.unread_settings import unread_settings
 
 TEST, VALIDATION = "test", "validation"
@@ -23,9 +24,10 @@ _PLACES = (
     "progress",
     "log_every",
     "save_every",
+    *(field.name for field in dataclasses.fields(Machine)),
 )
 # Beginnings of the names of those that no trained network depends on.
-_NO_MATTER = ("diagnose_", "eval_batch_size", "use_tpu")
+_NO_MATTER = ("diagnose_", "eval_batch_size")
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
 
 

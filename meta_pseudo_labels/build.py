@@ -76,6 +76,11 @@ def build_learner(config, spec, *, dtype=None):
         weight_decay=config.weight_decay,
         grad_bound=config.grad_bound,
         metrics=["accuracy"],
+        jit_compile=config.jit_compile,
+        steps_per_execution=config.steps_per_execution,
+        width_splits=(
+            config.num_cores_per_replica if config.use_xla_sharding else 1
+        ),
     )
     return learner
 

@@ -7,6 +7,7 @@ import sys
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels.evaluation import accuracy
 from meta_pseudo_labels.run_folder import write_whole
 
 
@@ -92,6 +93,23 @@ def _step_of(row):
         return json.loads(row)["step"]
     except (KeyError, TypeError, ValueError):
         return float("inf")
+
+
+class Evaluation(keras.callbacks.Callback):
+    """Logs the accuracy where `fit` cannot: on one of several workers alone.
+
+    The others wait for it with the next step. Goes before `MetricsLogger`.
+
+    Args:
+      dataset: see `evaluation.predict_logits`.
+    """
+
+    def __init__(self, dataset):
+        super().__init__()
+        self.dataset = dataset
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_accuracy"] = accuracy(self.model, self.dataset)
 
 
 class Progress(_AtStep):

@@ -10,6 +10,7 @@ import json
 import os
 
 from meta_pseudo_labels.config_inputs import Inputs
+from meta_pseudo_labels.config_machine import Machine
 from meta_pseudo_labels.config_training import Training
 from meta_pseudo_labels.data import DATASETS, LABEL_SUBSETS, check_name
 from meta_pseudo_labels.learners.feedback import resolve
@@ -36,7 +37,7 @@ METHODS = ("supervised", "pseudo_labels", "uda", "mpl")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """What is done, where to, and on which machine."""
+    """What is done, and where to."""
 
     task_mode: str = setting(
         "train",
@@ -73,36 +74,14 @@ class Run:
     log_every: int = setting(10, "Steps between two logged steps.", low=1)
     progress: bool = setting(True, "Show a progress bar on a terminal.")
 
-    # The machine.
-    use_tpu: bool = setting(
-        False,
-        "Train on TPUs. Where there are none, a warning says so and training "
-        "goes on with this machine's devices.",
-    )
-    master: str | None = setting(
-        None,
-        "Address of a TPU worker. Not built yet: training runs on the machine "
-        "that it is started on, so leave this away.",
-    )
-    dataset_service_replicas: int | None = setting(
-        None,
-        "Workers that the release asked its tf.data service for. No effect "
-        "here, where --data_service names a service and all its workers help.",
-        low=1,
-    )
-    running_local_dev: bool = setting(
-        False,
-        "No effect. In the release it forbids an early stop that never comes "
-        "and shortens ImageNet's shuffle buffer.",
-    )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(Training, Inputs, Run):
+class Config(Machine, Training, Inputs, Run):
     """The settings of one run. Raises `ConfigError` for one out of range.
 
     Those of data and models are in `config_inputs.Inputs`, those of training
-    in `config_training.Training`.
+    in `config_training.Training`, those of devices in
+    `config_machine.Machine`.
     """
 
     def __post_init__(self):
@@ -124,11 +103,13 @@ class Config(Training, Inputs, Run):
                 "--task_mode=diagnose looks at the feedback, which only mpl "
                 f"has; --method={self.method} has none."
             )
-        if self.master:
-            raise ConfigError(
-                f"--master={self.master}: TPU workers are not built yet; "
-                "leave --master away to train on this machine."
-            )
+        self.check_machine()
+        for name in ("log_every", "save_every", "num_train_steps"):
+            if getattr(self, name) % self.steps_per_execution:
+                raise ConfigError(
+                    f"--steps_per_execution={self.steps_per_execution} does "
+                    f"not divide --{name}={getattr(self, name)}."
+                )
         if (
             self.load_checkpoint_and_restart_global_step
             and not self.load_checkpoint

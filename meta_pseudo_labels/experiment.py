@@ -28,12 +28,7 @@ import os
 
 from meta_pseudo_labels import data, evaluation, inspection
 from meta_pseudo_labels.build import build_learner, build_model
-from meta_pseudo_labels.callbacks import (
-    MetricsLogger,
-    SaveCheckpoint,
-    StopAtStep,
-    progress_bar,
-)
+from meta_pseudo_labels.callbacks import MetricsLogger
 from meta_pseudo_labels.checkpointing import (
     CheckpointError,
     checkpoint_manager,
@@ -43,6 +38,7 @@ from meta_pseudo_labels.checkpointing import (
 )
 from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.diagnosis import diagnose_run
+from meta_pseudo_labels.distribution import build_strategy
 from meta_pseudo_labels.export import export_saved_model
 from meta_pseudo_labels.finetuning import finetune
 from meta_pseudo_labels.run_data import (
@@ -51,22 +47,15 @@ from meta_pseudo_labels.run_data import (
     evaluation_batches,
     load_data,
     require_test_images,
-    save_choice_of_labels,
-    training_batches,
 )
 from meta_pseudo_labels.run_folder import (
     check_same_training,
     require_output_dir,
-    reset,
     save_settings,
     write_whole,
 )
-from meta_pseudo_labels.starting import restore_start
-from meta_pseudo_labels.teacher_labels import (
-    cache_labels,
-    load_teacher_labels,
-    save_teacher_labels,
-)
+from meta_pseudo_labels.teacher_labels import cache_labels
+from meta_pseudo_labels.training import train
 
 
 class Experiment:
@@ -107,8 +96,18 @@ class Experiment:
 
     @functools.cached_property
     def learner(self):
-        """The compiled learner, with fresh weights until it is restored."""
-        return user_error(build_learner, self.config, self.data.spec)
+        """The compiled learner, with fresh weights until it is restored.
+
+        Built in the scope of the strategy to train with. The other stages run
+        on one device.
+        """
+        if self.config.task_mode != "train":
+            return user_error(build_learner, self.config, self.data.spec)
+        # Before the data: once TensorFlow has run it takes no other devices.
+        strategy = build_strategy(self.config)
+        spec = self.data.spec
+        with strategy.scope():
+            return user_error(build_learner, self.config, spec)
 
     def train(self):
         """Trains to num_train_steps, from the latest checkpoint on.
@@ -116,39 +115,13 @@ class Experiment:
         Returns:
           Whether there was anything left to do.
         """
-        config, learner = self.config, self.learner
-        fresh = self._resets and int(learner.step.numpy()) == 0
-        if not fresh:
-            check_choice_of_labels(config, self.data)
-        start = restore_start(learner, config, fresh=fresh)
-        if start >= config.num_train_steps:
-            return False
-        distributions = load_teacher_labels(config, self.data, fresh=fresh)
-        dataset = training_batches(
-            config, self.data, start_step=start, distributions=distributions
-        )
-        if fresh:  # Only now that all else is known to be in order.
-            reset(config)
-        os.makedirs(self.output_dir, exist_ok=True)
-        save_choice_of_labels(config, self.data)
-        save_teacher_labels(config, distributions)
-        save_settings(config)
-        learner.fit(
-            dataset,
-            epochs=-(-config.num_train_steps // config.save_every),
-            initial_epoch=start // config.save_every,
-            steps_per_epoch=config.save_every,
+        return train(
+            self.learner,
+            self.config,
+            self.data,
             # The test images choose nothing where others can.
-            validation_data=self.validation_dataset or self.test_dataset,
-            callbacks=[
-                StopAtStep(config.num_train_steps),
-                MetricsLogger(self.output_dir, every=config.log_every),
-                SaveCheckpoint(checkpoint_manager(learner, self.output_dir)),
-                *progress_bar(config.num_train_steps, show=config.progress),
-            ],
-            verbose=0,
+            validation=self.validation_dataset or self.test_dataset,
         )
-        return True
 
     def inspect(self):
         """Looks at the data: counts, classes, sizes, statistics, views.

@@ -6,7 +6,6 @@ Only `main.py` and its like import this; the library takes a `Config`.
 import dataclasses
 import sys
 
-import tensorflow as tf
 from absl import flags
 
 from meta_pseudo_labels.config import Config, ConfigError
@@ -14,6 +13,7 @@ from meta_pseudo_labels.dataset_names import (
     DATASET_NAME_HELP,
     split_dataset_name,
 )
+from meta_pseudo_labels.distribution import has_tpu
 from meta_pseudo_labels.release_flags import IDLE_FLAGS
 from meta_pseudo_labels.run_folder import saved_settings
 from meta_pseudo_labels.settings import value_type
@@ -104,12 +104,10 @@ def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
             "--dataset_service_replicas has no effect: --data_service names "
             "a service, and all its workers help."
         )
-    if config.use_tpu and config.task_mode == "train":
-        found = tf.config.list_physical_devices("TPU")
-        why = "TPUs are not used yet" if found else "there is no TPU here"
+    if config.use_tpu and config.task_mode == "train" and not has_tpu(config):
         lines.append(
-            f"--use_tpu has no effect: {why}. It goes on with this machine's "
-            "other devices."
+            "--use_tpu has no effect: there is no TPU here. It goes on with "
+            "this machine's other devices."
         )
     if config.task_mode == "train" and (
         config.num_train_steps <= config.steps_to_peak

@@ -197,22 +197,6 @@ _NEVER_READ = (
 
 _UNDEFINED = (
     IdleFlag(
-        "num_cores_per_replica",
-        int,
-        1,
-        "TPU cores that share one replica. Not built yet: each has its own.",
-        undefined=True,
-        why="replicas of several cores are not built yet",
-    ),
-    IdleFlag(
-        "use_xla_sharding",
-        bool,
-        False,
-        "Split images by width over the cores of a replica. Not built yet.",
-        undefined=True,
-        why="splitting images over cores is not built yet",
-    ),
-    IdleFlag(
         "use_vizier",
         bool,
         False,

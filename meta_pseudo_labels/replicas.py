@@ -6,6 +6,7 @@ outside a strategy they cost nothing.
 """
 
 import contextlib
+import functools
 import threading
 
 import keras
@@ -92,19 +93,33 @@ class SeedGenerator(keras.random.SeedGenerator):
         )
 
 
-@contextlib.contextmanager
-def joint_batch(*sizes):
+def joint_batch(*sizes, number=0, slices=1):
     """Says that a network's batch is made of parts of the global batch.
 
     Args:
-      *sizes: rows of each part on this replica, in their order.
+      *sizes: rows of each part in this batch, in their order.
+      number: of the slice that this batch is, from 0.
+      slices: into which this replica's batch was cut; 1 is all of it.
+
+    Returns:
+      A context manager, for the calls that this holds for.
     """
-    before = getattr(_local, "sizes", None)
-    _local.sizes = sizes
+    return _told((sizes, number, slices))
+
+
+def present_layout():
+    """A function that gives a context manager: what `joint_batch` says now."""
+    return functools.partial(_told, getattr(_local, "layout", None))
+
+
+@contextlib.contextmanager
+def _told(layout):
+    before = getattr(_local, "layout", None)
+    _local.layout = layout
     try:
         yield
     finally:
-        _local.sizes = before
+        _local.layout = before
 
 
 def uniform(seed, *, rows, width):
@@ -140,13 +155,15 @@ def uniform(seed, *, rows, width):
 
 def _parts(rows):
     """(first row in the global batch, number of rows) of each part."""
-    sizes = getattr(_local, "sizes", None) or (rows,)
+    layout = getattr(_local, "layout", None)
+    sizes, number, slices = layout or ((rows,), 0, 1)
     context = tf.distribute.get_replica_context()
     replica, replicas = 0, count()
     if replicas > 1:
         replica = context.replica_id_in_sync_group
     before, parts = 0, []
     for size in sizes:
-        parts.append((before * replicas + replica * size, size))
+        first = before * replicas * slices + (replica * slices + number) * size
+        parts.append((first, size))
         before += size
     return parts

@@ -49,7 +49,9 @@ def load_data(config):
     )
 
 
-def training_batches(config, images, *, start_step, distributions=None):
+def training_batches(
+    config, images, *, start_step, distributions=None, share=None
+):
     """The endless training batches from a step on.
 
     Args:
@@ -57,6 +59,7 @@ def training_batches(config, images, *, start_step, distributions=None):
       images: `data.ImageData` or `data.ShardedData`.
       start_step: of the first batch.
       distributions: `data.ClassDistributions` of a fixed teacher, or None.
+      share: `data.Share` of some replicas; None for whole batches.
 
     Raises:
       ConfigError: for settings that do not fit the images, or a service that
@@ -76,6 +79,7 @@ def training_batches(config, images, *, start_step, distributions=None):
         start_step=start_step,
         service=config.data_service,
         distributions=distributions,
+        share=share,
     )
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 
+from meta_pseudo_labels.config_machine import Machine
 from meta_pseudo_labels.settings import ConfigError
 
 HPARAMS = "hparams.json"
@@ -55,9 +56,8 @@ FREE_SETTINGS = frozenset(
         "data_service",
         "teacher_labels",  # Where they are, not whether there are any.
         "reset_output_dir",
-        "use_tpu",
-        "dataset_service_replicas",
-        "running_local_dev",
+        # A run may go on on other machines.
+        *(field.name for field in dataclasses.fields(Machine)),
     }
 )
 

@@ -17,6 +17,7 @@ from meta_pseudo_labels.data.pipeline import (
 )
 from meta_pseudo_labels.data.record_checks import explain_input_error
 from meta_pseudo_labels.data.records import Records
+from meta_pseudo_labels.data.shares import Share, distribute, share_of
 from meta_pseudo_labels.data.specs import DATASETS, DatasetSpec
 from meta_pseudo_labels.data.streaming import ShardedData
 from meta_pseudo_labels.data.subsets import (
@@ -47,7 +48,9 @@ __all__ = [
     "POLICIES",
     "Records",
     "ShardedData",
+    "Share",
     "check_name",
+    "distribute",
     "evaluation_dataset",
     "explain_input_error",
     "fingerprint",
@@ -61,6 +64,7 @@ __all__ = [
     "normalize",
     "save_class_distributions",
     "save_labeled_indices",
+    "share_of",
     "spoil_labels",
     "strong_view",
     "training_dataset",

@@ -1,7 +1,8 @@
 """The parts of a training batch, from arrays in memory.
 
-Each function here returns another one, from a step to a dict of tensors, which
-is a function of (seed, step) alone; see pipeline.py for what that is good for.
+Each function here returns another one, from a turn (`shares.Turn`: a step, and
+whose rows of it) to a dict of tensors, which is a function of the seed and the
+turn alone; see pipeline.py for what that is good for.
 """
 
 import tensorflow as tf
@@ -20,7 +21,7 @@ def labeled_batches(
     strong_view=None,
     distributions=None,
 ):
-    """A function from a step to {"labeled", "labels"} and distributions.
+    """A function from a turn to {"labeled", "labels"} and distributions.
 
     Of another part of the data, "feedback", the keys begin with its name.
     """
@@ -31,12 +32,11 @@ def labeled_batches(
     extra = _extra("labeled_distributions", distributions)
     weak_images = _weak_images(images, data.spec, batch_size, seed, stream)
 
-    def batch(step):
-        examples, view = weak_images(step)
+    def batch(turn):
+        examples, view = weak_images(turn)
         if strong_view:
-            view = strong_view(
-                view, keyed.key(seed, stream, keyed.STRONG, step)
-            )
+            key = keyed.key(seed, stream, keyed.STRONG, turn.step)
+            view = strong_view(view, key, turn.rows(batch_size))
         return {
             part: _normalize(view, data.spec),
             label_key: tf.cast(tf.gather(labels, examples), tf.int32),
@@ -49,16 +49,15 @@ def labeled_batches(
 def unlabeled_batches(
     data, *, batch_size, strong_view, seed, distributions=None
 ):
-    """A function from a step to {"weak", "strong"} and distributions."""
+    """A function from a turn to {"weak", "strong"} and distributions."""
     (images,) = _hold(data.unlabeled_images)
     extra = _extra("unlabeled_distributions", distributions)
     weak_images = _weak_images(images, data.spec, batch_size, seed, UNLABELED)
 
-    def batch(step):
-        examples, weak = weak_images(step)
-        strong = strong_view(
-            weak, keyed.key(seed, UNLABELED, keyed.STRONG, step)
-        )
+    def batch(turn):
+        examples, weak = weak_images(turn)
+        key = keyed.key(seed, UNLABELED, keyed.STRONG, turn.step)
+        strong = strong_view(weak, key, turn.rows(batch_size))
         return {
             "weak": _normalize(weak, data.spec),
             "strong": _normalize(strong, data.spec),
@@ -69,25 +68,27 @@ def unlabeled_batches(
 
 
 def _weak_images(images, spec, batch_size, seed, stream):
-    """A function from a step to its examples, [B], and their weak views."""
+    """A function from a turn to its examples, [b], and their weak views."""
     weak_view = views.weak_view(spec)
 
-    def batch(step):
+    def batch(turn):
+        rows = turn.rows(batch_size)
         examples = keyed.examples(
-            step,
+            turn.step,
             batch_size=batch_size,
             total=len(images),
             seed=seed,
             stream=stream,
+            rows=rows,
         )
-        key = keyed.key(seed, stream, keyed.WEAK, step)
-        return examples, weak_view(tf.gather(images, examples), key)
+        key = keyed.key(seed, stream, keyed.WEAK, turn.step)
+        return examples, weak_view(tf.gather(images, examples), key, rows)
 
     return batch
 
 
 def _extra(key, rows):
-    """A function from examples, [B], to {key: their rows}; {} without rows."""
+    """A function from examples, [b], to {key: their rows}; {} without rows."""
     if rows is None:
         return lambda examples: {}
     (rows,) = _hold(rows)

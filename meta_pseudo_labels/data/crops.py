@@ -14,19 +14,20 @@ _ATTEMPTS = 16
 
 
 def crop_batches(records, spec, *, batch_size, seed, stream, labeled=True):
-    """A function from a step to a data set of one batch of random crops.
+    """A function from a turn to a data set of one batch of random crops.
 
     Args:
       records: `Records`, at least one.
       spec: `DatasetSpec`, for the size and the range of labels.
-      batch_size: crops in a batch, B.
+      batch_size: crops in a whole batch, B.
       seed, stream: what order and crops are keyed by, see keyed.py.
       labeled: whether a record must have a label.
 
     Returns:
-      A function from [] int64 to a tf.data.Dataset of one dict: "image"
-      [B, H, W, 3] uint8; "label" [B] int32; "number" [B] int64, the record
-      that was wanted; "skipped" [B] int64, how many were tried in vain.
+      A function from `shares.Turn` to a tf.data.Dataset of one dict, of the b
+      rows whose turn it is: "image" [b, H, W, 3] uint8; "label" [b] int32;
+      "number" [b] int64, the record that was wanted; "skipped" [b] int64, how
+      many were tried in vain.
     """
     read = records.reader()
     first_or_error = error_namer(records)
@@ -55,19 +56,16 @@ def crop_batches(records, spec, *, batch_size, seed, stream, labeled=True):
         )
         return first_or_error(found.ignore_errors(), number, attempts)
 
-    def batch(step):
+    def batch(turn):
+        wanted = dict(batch_size=batch_size, rows=turn.rows(batch_size))
         numbers = keyed.examples(
-            step,
-            batch_size=batch_size,
-            total=len(records),
-            seed=seed,
-            stream=stream,
+            turn.step, total=len(records), seed=seed, stream=stream, **wanted
         )
-        positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        positions = keyed.positions(turn.step, **wanted)
         examples = tf.data.Dataset.from_tensor_slices((numbers, positions))
         return examples.map(
             crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        ).batch(batch_size, drop_remainder=True)
+        ).batch(turn.size(batch_size), drop_remainder=True)
 
     return batch
 
@@ -76,7 +74,7 @@ def with_rows(batch, key, rows):
     """Adds to crops the rows of a table that belong to the records shown.
 
     Args:
-      batch: a function from a step to a data set of one dict that has
+      batch: a function from a turn to a data set of one dict that has
         "number" and "skipped" of `crop_batches`.
       key: name of the rows in the dict.
       rows: [records, ...], one for each record.
@@ -91,4 +89,4 @@ def with_rows(batch, key, rows):
         shown = (crop["number"] + crop["skipped"]) % len(rows)
         return crop | {key: tf.gather(table, shown)}
 
-    return lambda step: batch(step).map(add)
+    return lambda turn: batch(turn).map(add)

@@ -23,7 +23,7 @@ _CENTER = 224 / 256  # The share of the short side that is tested.
 
 def weak_view(spec):
     """Flip where the data allows it, of crops by `decode_random_crop`."""
-    return views.flip() if spec.flip else lambda images, seed: images
+    return views.flip() if spec.flip else lambda images, seed, rows=None: images
 
 
 def strong_view(spec, *, magnitude, policy="release"):

@@ -26,18 +26,32 @@ def key(seed, *data):
     return folded
 
 
-def examples(step, *, batch_size, total, seed, stream):
+def positions(step, *, batch_size, rows=None):
+    """The positions of the batch of a step in its stream, [batch_size] int64.
+
+    Args:
+      step: [] int64.
+      batch_size: examples in the whole batch.
+      rows: `shares.Rows` of it that are wanted; None for all.
+    """
+    places = tf.range(rows.count if rows else batch_size, dtype=tf.int64)
+    if rows:
+        places += rows.begin
+    return step * batch_size + places
+
+
+def examples(step, *, batch_size, total, seed, stream, rows=None):
     """Which examples the batch of a step holds: [batch_size] int64.
 
     Position p of a stream shows example shuffle(p mod total) of epoch p div
     total; each epoch has a true permutation of its own.
 
     Args:
-      step: [] int64.
-      batch_size, total: examples in the batch and in the data set.
+      step, batch_size, rows: see `positions`.
+      total: examples in the data set.
       seed, stream: what the permutations are keyed by, beside the epoch.
     """
-    position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+    position = positions(step, batch_size=batch_size, rows=rows)
     epoch, index = position // total, position % total
     first = epoch[0]  # A batch may reach over the end of an epoch, or several.
     stream_key = key(seed, stream, ORDER)

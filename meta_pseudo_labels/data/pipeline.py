@@ -8,7 +8,8 @@ Element `step` of a training stream is a function of (seed, step) alone:
 * the random draws of its views are keyed by (seed, step) and the place j.
 
 So the stream from step k is the tail of the stream from step 0, whatever the
-number of threads: a killed run goes on where it was.
+number of threads: a killed run goes on where it was. And a batch may be split
+over replicas, see shares.py: together they see what one device would see.
 """
 
 import numpy as np
@@ -31,6 +32,7 @@ from meta_pseudo_labels.data.keyed import (
 )
 from meta_pseudo_labels.data.records import Records
 from meta_pseudo_labels.data.service import through_service
+from meta_pseudo_labels.data.shares import WHOLE
 
 
 def training_dataset(
@@ -46,6 +48,7 @@ def training_dataset(
     start_step=0,
     service=None,
     distributions=None,
+    share=None,
 ):
     """The endless stream of training batches.
 
@@ -61,8 +64,12 @@ def training_dataset(
       seed: int, all randomness of the stream.
       start_step: the step of the first batch, >= 0.
       service: address of a tf.data service whose workers make the batches,
-        grpc://host:port; None makes them here. The stream is the same.
+        grpc://host:port; None makes them here. The stream is the same. With
+        several trainers each has a job of its own there, for its share.
       distributions: `ClassDistributions` of these images; None for none.
+      share: `Share` of the batches: instead of each batch, the parts of the
+        share's replicas one after another, B/R and U/R rows each. None for
+        whole batches.
 
     Returns:
       tf.data.Dataset of dicts: "labeled" [B, H, W, 3] float32, normalised;
@@ -75,9 +82,12 @@ def training_dataset(
 
     Raises:
       ValueError: if a setting is out of range, mu > 0 and `data` has no
-        unlabeled images, or the service does not answer.
+        unlabeled images, the replicas of `share` cannot have equal parts, or
+        the service does not answer.
     """
     keyed.check_stream(batch_size=batch_size, start_step=start_step)
+    share = share or WHOLE
+    share.check(batch_size)
     if unlabeled_ratio < 0:
         raise ValueError(
             f"unlabeled_ratio is {unlabeled_ratio}; give an integer >= 0."
@@ -101,6 +111,7 @@ def training_dataset(
             augment_labeled=augment_labeled,
             start_step=start_step,
             service=service,
+            share=share,
         )
     parts = _training_parts(
         data,
@@ -114,34 +125,40 @@ def training_dataset(
         ),
     )
 
-    def batch(step):
-        return {key: x for part in parts for key, x in part(step).items()}
+    def batch(turn):
+        return {key: x for part in parts for key, x in part(turn).items()}
 
-    return _steps(batch, start_step, service)
+    return _turns(batch, start_step, share, service)
 
 
-def finetuning_dataset(data, batch_size, seed, start_step=0):
+def finetuning_dataset(data, batch_size, seed, start_step=0, share=None):
     """The endless stream of labeled batches, weak views only.
 
     Args: as for `training_dataset`.
 
     Returns:
-      tf.data.Dataset of ([B, H, W, 3] float32, [B] int32).
+      tf.data.Dataset of ([B, H, W, 3] float32, [B] int32); with `share` B/R.
     """
     keyed.check_stream(batch_size=batch_size, start_step=start_step)
+    share = share or WHOLE
+    share.check(batch_size)
     if isinstance(data, streaming.ShardedData):
         return streaming.finetuning_dataset(
-            data, batch_size=batch_size, seed=seed, start_step=start_step
+            data,
+            batch_size=batch_size,
+            seed=seed,
+            start_step=start_step,
+            share=share,
         )
     batches = labeled_batches(
         data, batch_size=batch_size, seed=seed, stream=FINETUNING
     )
 
-    def pair(step):
-        batch = batches(step)
+    def pair(turn):
+        batch = batches(turn)
         return batch["labeled"], batch["labels"]
 
-    return _steps(pair, start_step)
+    return _turns(pair, start_step, share)
 
 
 def validation_dataset(data, batch_size):
@@ -212,7 +229,7 @@ def _training_parts(
     augment_labeled,
     strength,
 ):
-    """Functions from a step to a part of its batch; `strength` of the views."""
+    """Functions from a turn to a part of its batch; `strength` of the views."""
     common = dict(batch_size=batch_size, seed=seed)
     strong_view = None
     if augment_labeled:
@@ -239,15 +256,20 @@ def _training_parts(
     return [labeled, unlabeled, feedback]
 
 
-def _steps(batch, start_step, service=None):
-    """The data set of batch(step) for step = start_step, start_step + 1, ..."""
+def _turns(batch, start_step, share, service=None):
+    """The data set of batch(turn) for all turns of a share from a step on."""
+
+    def numbered(number):
+        return batch(share.turn(number))
+
+    first = share.first_number(start_step)
     if service:
-        return through_service(batch, service, start_step=start_step)
+        return through_service(numbered, service, start_step=first)
     # Nothing here needs AutoGraph, which makes tracing several times slower.
-    batch = tf.autograph.experimental.do_not_convert(batch)
-    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    return steps.map(
-        batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    numbered = tf.autograph.experimental.do_not_convert(numbered)
+    numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+    return numbers.map(
+        numbered, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     ).prefetch(tf.data.AUTOTUNE)
 
 

@@ -4,8 +4,8 @@ The promise and the order are those of pipeline.py: element `step` is a
 function of (seed, step) alone, and each epoch is a true permutation of all
 records, not a window of them. A step reads its records where they lie, so a
 stream that starts late reads nothing of what went before. One source element
-is one step, and all is plain graph: the tf.data service may hand out the steps
-to any number of workers.
+is one turn (a step, or a replica's rows of it), and all is plain graph: the
+tf.data service may hand out the turns to any number of workers.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from meta_pseudo_labels.data.crops import crop_batches, with_rows
 from meta_pseudo_labels.data.record_checks import skip_reporter
 from meta_pseudo_labels.data.records import Records
 from meta_pseudo_labels.data.service import through_service
+from meta_pseudo_labels.data.shares import WHOLE
 from meta_pseudo_labels.data.specs import DatasetSpec
 
 _STEPS_AT_ONCE = 2  # One is decoded while the next one begins.
@@ -78,14 +79,15 @@ def training_dataset(
     start_step=0,
     service=None,
     distributions=None,
+    share=WHOLE,
 ):
     """The endless stream of training batches.
 
     Args:
       data: `ShardedData`.
       batch_size, unlabeled_ratio, magnitude, policy, augment_labeled, seed,
-        start_step, service, distributions: see `pipeline.training_dataset`,
-        which checks them.
+        start_step, service, distributions, share: see
+        `pipeline.training_dataset`, which checks them.
 
     Returns:
       tf.data.Dataset of dicts, see `pipeline.training_dataset`; the views are
@@ -121,12 +123,12 @@ def training_dataset(
                 unlabeled, "unlabeled_distributions", distributions.unlabeled
             )
         parts, sources = [labeled, unlabeled], [*sources, data.unlabeled_images]
-    steps = _steps(parts, start_step, service)
-    batches = _report(steps, sources, data.skip_counter)
+    turns = _turns(parts, start_step, share, service)
+    batches = _report(turns, sources, data.skip_counter)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def finetuning_dataset(data, *, batch_size, seed, start_step=0):
+def finetuning_dataset(data, *, batch_size, seed, start_step=0, share=WHOLE):
     """The endless stream of labeled batches, weak views only.
 
     Args: as for `training_dataset`.
@@ -137,7 +139,7 @@ def finetuning_dataset(data, *, batch_size, seed, start_step=0):
     labeled = _labeled_batches(
         data, batch_size=batch_size, seed=seed, stream=keyed.FINETUNING
     )
-    batches = _steps([labeled], start_step)
+    batches = _turns([labeled], start_step, share)
     batches = _report(batches, [data.labeled_images], data.skip_counter)
     return batches.map(lambda x: (x["labeled"], x["labels"])).prefetch(
         tf.data.AUTOTUNE
@@ -145,7 +147,7 @@ def finetuning_dataset(data, *, batch_size, seed, start_step=0):
 
 
 def _labeled_batches(data, *, batch_size, seed, stream, strong_view=None):
-    """A function from a step to a data set of one {"labeled", "labels"}.
+    """A function from a turn to a data set of one {"labeled", "labels"}.
 
     Beside these are "number" and "skipped" of `crop_batches`.
     """
@@ -158,23 +160,24 @@ def _labeled_batches(data, *, batch_size, seed, stream, strong_view=None):
     )
     weak_view = imagenet_views.weak_view(data.spec)
 
-    def batch(step):
+    def batch(turn):
         def view(crop):
-            key = keyed.key(seed, stream, keyed.WEAK, step)
-            image = weak_view(crop.pop("image"), key)
+            rows = turn.rows(batch_size)
+            key = keyed.key(seed, stream, keyed.WEAK, turn.step)
+            image = weak_view(crop.pop("image"), key, rows)
             if strong_view:
-                key = keyed.key(seed, stream, keyed.STRONG, step)
-                image = strong_view(image, key)
+                key = keyed.key(seed, stream, keyed.STRONG, turn.step)
+                image = strong_view(image, key, rows)
             labeled = _normalize(image, data.spec)
             return crop | {"labeled": labeled, "labels": crop.pop("label")}
 
-        return crops(step).map(view)
+        return crops(turn).map(view)
 
     return batch
 
 
 def _unlabeled_batches(data, *, batch_size, seed, strong_view):
-    """A function from a step to a data set of one {"weak", "strong"}.
+    """A function from a turn to a data set of one {"weak", "strong"}.
 
     Beside these are "number" and "skipped" of `crop_batches`.
     """
@@ -189,45 +192,48 @@ def _unlabeled_batches(data, *, batch_size, seed, strong_view):
     )
     weak_view = imagenet_views.weak_view(data.spec)
 
-    def batch(step):
+    def batch(turn):
         def view(crop):
             del crop["label"]
-            image = crop.pop("image")
-            weak = weak_view(image, keyed.key(seed, stream, keyed.WEAK, step))
+            image, rows = crop.pop("image"), turn.rows(batch_size)
+            key = keyed.key(seed, stream, keyed.WEAK, turn.step)
+            weak = weak_view(image, key, rows)
             # Of the crop, not of its weak view, which may be flipped.
-            strong = strong_view(
-                image, keyed.key(seed, stream, keyed.STRONG, step)
-            )
+            key = keyed.key(seed, stream, keyed.STRONG, turn.step)
+            strong = strong_view(image, key, rows)
             return crop | {
                 "weak": _normalize(weak, data.spec),
                 "strong": _normalize(strong, data.spec),
             }
 
-        return crops(step).map(view)
+        return crops(turn).map(view)
 
     return batch
 
 
-def _steps(parts, start_step, service=None):
-    """The data set of tuples of the parts' batches, step by step.
+def _turns(parts, start_step, share, service=None):
+    """The data set of tuples of the parts' batches, turn by turn.
 
     Args:
-      parts: functions from a step to a data set of one batch.
+      parts: functions from a turn to a data set of one batch.
       start_step: int.
+      share: `Share`.
       service: address of a tf.data service, or None.
     """
 
-    def batches(step):
-        return tf.data.Dataset.zip(tuple(part(step) for part in parts))
+    def batches(number):
+        turn = share.turn(number)
+        return tf.data.Dataset.zip(tuple(part(turn) for part in parts))
 
+    first = share.first_number(start_step)
     if service:
         return through_service(
-            lambda step: batches(step).get_single_element(),
+            lambda number: batches(number).get_single_element(),
             service,
-            start_step=start_step,
+            start_step=first,
         )
-    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    return steps.interleave(
+    numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+    return numbers.interleave(
         _plain(batches),
         cycle_length=_STEPS_AT_ONCE,
         num_parallel_calls=_STEPS_AT_ONCE,

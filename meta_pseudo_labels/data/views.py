@@ -2,13 +2,16 @@
 
 A factory takes settings and returns an operation, (images, seed) -> images,
 on [B, H, W, 3] uint8 with a [2] integer seed. Everything stays uint8 until
-`normalize`, the last thing that happens to a view.
+`normalize`, the last thing that happens to a view. Given the images of some
+rows only and `rows`, a `shares.Rows`, as third argument, it returns what these
+rows become in the whole batch.
 """
 
 import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels import rand_augment as random_ops
+from meta_pseudo_labels.data import row_views
 
 POLICIES = ("release", "keras_cv")
 
@@ -77,7 +80,10 @@ def augmentation(policy, *, magnitude, translate_const, cutout_const, fill):
         # Imported here, as it takes seconds and few runs want it.
         from meta_pseudo_labels.data import keras_cv_policy
 
-        return keras_cv_policy.keras_cv_rand_augment(magnitude=magnitude)
+        return _operation(
+            keras_cv_policy.keras_cv_rand_augment(magnitude=magnitude),
+            row_views.keras_cv_rand_augment(magnitude=magnitude),
+        )
     if policy != "release":
         raise ValueError(
             f"Unknown augmentation policy {policy!r}; use one of {POLICIES}."
@@ -127,10 +133,12 @@ def normalize(images, *, mean, std):
 def chain(*operations):
     """Operations one after another, each with a seed of its own."""
 
-    def apply(images, seed):
+    def apply(images, seed, rows=None):
+        # The whole batch asks no operation to know of rows.
+        part = [] if rows is None else [rows]
         seeds = tf.unstack(tf.random.split(seed, len(operations)))
         for operation, own_seed in zip(operations, seeds, strict=True):
-            images = operation(images, own_seed)
+            images = operation(images, own_seed, *part)
         return images
 
     return apply
@@ -138,13 +146,16 @@ def chain(*operations):
 
 def flip():
     """Mirrors half of the images."""
-    return lambda images, seed: random_ops.random_flip(images, seed=seed)
+    return _operation(random_ops.random_flip, row_views.random_flip)
 
 
 def pad_and_crop(pad, *, fill):
     """Shifts by up to `pad` pixels each way; `fill` comes in at the edges."""
-    return lambda images, seed: random_ops.pad_and_random_crop(
-        images, seed=seed, pad=pad, fill=fill
+    return _operation(
+        random_ops.pad_and_random_crop,
+        row_views.pad_and_random_crop,
+        pad=pad,
+        fill=fill,
     )
 
 
@@ -152,9 +163,9 @@ def rand_augment(
     *, magnitude, translate_const, cutout_const, fill, num_layers=2
 ):
     """RandAugment; the constants are pixels at magnitude 10."""
-    return lambda images, seed: random_ops.rand_augment(
-        images,
-        seed=seed,
+    return _operation(
+        random_ops.rand_augment,
+        row_views.release_rand_augment,
         magnitude=magnitude,
         num_layers=num_layers,
         translate_const=translate_const,
@@ -165,6 +176,20 @@ def rand_augment(
 
 def cutout(half_size, *, fill):
     """Fills a square of side 2 * half_size."""
-    return lambda images, seed: random_ops.random_cutout(
-        images, seed=seed, half_size=half_size, fill=fill
+    return _operation(
+        random_ops.random_cutout,
+        row_views.random_cutout,
+        half_size=half_size,
+        fill=fill,
     )
+
+
+def _operation(of_all, of_rows, **settings):
+    """One operation of two functions: of whole batches, and of some rows."""
+
+    def apply(images, seed, rows=None):
+        if rows is None:
+            return of_all(images, seed=seed, **settings)
+        return of_rows(images, seed=seed, rows=rows, **settings)
+
+    return apply

@@ -89,6 +89,7 @@ class Learner(keras.Model):
         grad_bound=None,
         loss=None,
         jit_compile=False,
+        width_splits=1,
         **kwargs,
     ):
         """Sets the optimizer and what happens to gradients on their way there.
@@ -103,6 +104,8 @@ class Learner(keras.Model):
             labels. Training does not use it.
           jit_compile: whether XLA compiles the step. Off by default: on the CPU
             it is slower.
+          width_splits: cores of a TPU's replica over which images are split by
+            width.
           **kwargs: those of `keras.Model.compile`, e.g. metrics=["accuracy"].
         """
         if weight_decay < 0:
@@ -113,6 +116,7 @@ class Learner(keras.Model):
             raise ValueError(f"grad_bound must be positive; got {grad_bound}.")
         self.weight_decay = weight_decay
         self.grad_bound = grad_bound
+        self.width_splits = width_splits
         super().compile(
             optimizer=optimizer,
             loss=loss
@@ -212,6 +216,7 @@ class Learner(keras.Model):
             **super().get_compile_config(),
             "weight_decay": self.weight_decay,
             "grad_bound": self.grad_bound,
+            "width_splits": self.width_splits,
         }
 
     def compile_from_config(self, config):

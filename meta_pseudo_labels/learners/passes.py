@@ -3,9 +3,10 @@
 import tensorflow as tf
 
 from meta_pseudo_labels import replicas
+from meta_pseudo_labels.learners.slices import forward_in_slices
 
 
-def forward_together(model, *views, update_moments=True):
+def forward_together(model, *views, update_moments=True, slices=1):
     """Training-mode logits of several batches in one call (quirk 1).
 
     So batch norm sees them as one batch.
@@ -14,10 +15,16 @@ def forward_together(model, *views, update_moments=True):
       model: see `forward`.
       *views: batches of inputs, which may be nested.
       update_moments: see `forward`.
+      slices: of how many joint batches; see `forward_in_slices`.
 
     Returns:
       The logits of each batch, a list of [.., classes].
     """
+    if slices > 1:
+        logits = forward_in_slices(
+            model, views, slices=slices, update_moments=update_moments
+        )
+        return [tf.cast(part, float_type(model)) for part in logits]
     sizes = [_batch_size(view) for view in views]
     inputs = tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *views)
     with replicas.joint_batch(*sizes):
@@ -30,7 +37,7 @@ def _batch_size(inputs):
     return first.shape[0] or tf.shape(first)[0]
 
 
-def forward(model, inputs, *, update_moments=True):
+def forward(model, inputs, *, update_moments=True, slices=1):
     """Training-mode logits, at least float32 whatever the model's policy.
 
     Args:
@@ -38,7 +45,13 @@ def forward(model, inputs, *, update_moments=True):
       inputs: of the model.
       update_moments: whether batch norm's moving averages move. The states of
         random seeds always do, so that dropout stays random.
+      slices: into which the batch is cut; see `forward_in_slices`.
     """
+    if slices > 1:
+        (logits,) = forward_together(
+            model, inputs, update_moments=update_moments, slices=slices
+        )
+        return logits
     if update_moments:
         outputs = model(inputs, training=True)
     else:

@@ -5,6 +5,7 @@ import functools
 import tensorflow as tf
 
 from meta_pseudo_labels import replicas
+from meta_pseudo_labels.data.shares import share_of
 
 
 def build_train_function(learner):
@@ -21,9 +22,13 @@ def build_train_function(learner):
     with strategy.scope():
         branches = learner.costly_logs and replicas.merges()
 
+    def step(batch, **choices):
+        if learner.width_splits > 1:
+            batch = _split_by_width(strategy, batch, learner.width_splits)
+        return learner.train_step(batch, **choices)
+
     def run(batch, **choices):
-        step = functools.partial(learner.train_step, **choices)
-        logs = strategy.run(step, args=(batch,))
+        logs = strategy.run(functools.partial(step, **choices), args=(batch,))
         return tf.nest.map_structure(
             lambda log: strategy.experimental_local_results(log)[0], logs
         )
@@ -87,11 +92,8 @@ def split_batches(strategy, dataset):
       ValueError: where the rows do not divide by the replicas.
     """
     total = strategy.num_replicas_in_sync
-    for shape in tf.nest.flatten(
-        tf.nest.map_structure(lambda spec: spec.shape, dataset.element_spec),
-        expand_composites=False,
-    ):
-        rows = shape[0]
+    for spec in tf.nest.flatten(dataset.element_spec):
+        rows = spec.shape[0]
         if rows is None or rows % total:
             raise ValueError(
                 f"Batches must have a fixed number of rows that {total} "
@@ -99,21 +101,34 @@ def split_batches(strategy, dataset):
                 f"drop_remainder=True) and a multiple of {total}."
             )
 
-    def worker_dataset(context):
-        local = total // context.num_input_pipelines
-        first = context.input_pipeline_id * local
+    def make_part(context):
+        share = share_of(context)
 
-        def rows_of(batch):
+        def rows_of_replicas(batch):
             def split(x):
-                parts = tf.reshape(x, [total, -1, *x.shape[1:]])
-                parts = tf.ensure_shape(
-                    parts, [total, x.shape[0] // total, *x.shape[1:]]
-                )
-                return parts[first : first + local]
+                shape = [total, x.shape[0] // total, *x.shape[1:]]
+                parts = tf.reshape(x, [-1 if d is None else d for d in shape])
+                return parts[share.first : share.first + share.count]
 
             parts = tf.nest.map_structure(split, batch)
             return tf.data.Dataset.from_tensor_slices(parts)
 
-        return dataset.flat_map(rows_of)
+        return dataset.flat_map(rows_of_replicas)
 
-    return strategy.distribute_datasets_from_function(worker_dataset)
+    return strategy.distribute_datasets_from_function(make_part)
+
+
+def _split_by_width(strategy, batch, splits):
+    """Spreads images, [.., height, width, channels], over cores of a replica.
+
+    Of the release's use_xla_sharding; only TPUs have replicas of several cores.
+    """
+
+    def split(x):
+        if x.shape.rank != 4:
+            return x
+        return strategy.experimental_split_to_logical_devices(
+            x, [1, 1, splits, 1]
+        )
+
+    return tf.nest.map_structure(split, batch)

@@ -253,6 +253,29 @@ def test_absent_set_names_the_place_and_the_command(tmp_path, make):
     assert f"`tfds build cifar100 --data_dir={tmp_path}`" in message
 
 
+@pytest.mark.parametrize(
+    "inside", ["svhn_cropped", "svhn_cropped/", "svhn_cropped/3.1.0", "other"]
+)
+def test_a_folder_that_is_too_deep_is_told_from_the_right_one(
+    tmp_path, monkeypatch, inside
+):
+    write_set(tmp_path, "svhn_cropped", splits=["train", "test"])
+    message = f"svhn_cropped is prepared in {tmp_path}; give that folder"
+    with pytest.raises(ValueError, match=message):
+        load(f"{tmp_path}/{inside}", "svhn_cropped")
+    # Also from there.
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / inside)
+    with pytest.raises(ValueError, match=f"^. is too deep: {message}"):
+        load(".", "svhn_cropped")
+
+
+def test_a_folder_far_above_is_not_looked_at(tmp_path):
+    write_set(tmp_path, "svhn_cropped", splits=["train", "test"])
+    with pytest.raises(ValueError, match="is not prepared: found no"):
+        load(tmp_path / "a" / "b" / "c" / "d", "svhn_cropped")
+
+
 def test_default_folder_is_that_of_tfds(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 

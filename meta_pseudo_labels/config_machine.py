@@ -1,0 +1,123 @@
+"""The settings of the machines that a run trains on."""
+
+import dataclasses
+
+from meta_pseudo_labels.settings import ConfigError, setting
+
+DISTRIBUTIONS = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
+CORES = (1, 2, 4, 8, 16)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where training runs. A run may go on on other machines than it began."""
+
+    distribution: str = setting(
+        "auto",
+        "How training is spread: one_device; mirrored, over the GPUs of this "
+        "machine; multi_worker, over several machines; tpu. auto takes what "
+        "is there: a TPU that --use_tpu or --master asks for, the workers of "
+        "TF_CONFIG or --worker_addresses, several GPUs, or one device.",
+        choices=DISTRIBUTIONS,
+    )
+    replicas_per_worker: int | None = setting(
+        None,
+        "Replicas on this machine; by default one for each GPU. Without GPUs "
+        "the processor is split into as many, to try things out.",
+        low=1,
+    )
+    worker_addresses: str | None = setting(
+        None,
+        "Of all workers, host:port with commas between, the same list for "
+        "each; the first one writes the run's files. By default those of "
+        "TF_CONFIG.",
+    )
+    worker_index: int | None = setting(
+        None, "Which of --worker_addresses this process is, from 0.", low=0
+    )
+    jit_compile: bool = setting(
+        False,
+        "Compile the step with XLA, on one device; TPUs always do. On a "
+        "processor it is slower.",
+    )
+    steps_per_execution: int = setting(
+        1,
+        "Steps between two returns to Python, for networks so small, or "
+        "devices so fast, that this counts. Divides --log_every, --save_every "
+        "and --num_train_steps.",
+        low=1,
+    )
+    use_tpu: bool = setting(
+        False,
+        "Train on TPUs. Where there are none, a warning says so and training "
+        "goes on with this machine's devices.",
+    )
+    master: str | None = setting(
+        None,
+        "The TPU: local, on a TPU VM of one host; its name; or an address such "
+        "as grpc://10.0.0.2:8470. By default local.",
+    )
+    num_cores_per_replica: int = setting(
+        1, "TPU cores that share one replica.", choices=CORES
+    )
+    use_xla_sharding: bool = setting(
+        False,
+        "Split images by width over the TPU cores of a replica, for images too "
+        "large for one.",
+    )
+    dataset_service_replicas: int | None = setting(
+        None,
+        "Workers that the release asked its tf.data service for. No effect "
+        "here, where --data_service names a service and all its workers help.",
+        low=1,
+    )
+    running_local_dev: bool = setting(
+        False,
+        "No effect. In the release it forbids an early stop that never comes "
+        "and shortens ImageNet's shuffle buffer.",
+    )
+
+    def check_machine(self):
+        """Raises ConfigError where these settings do not fit each other."""
+        if (self.worker_addresses is None) != (self.worker_index is None):
+            raise ConfigError(
+                "--worker_addresses and --worker_index go together; got "
+                f"{self.worker_addresses} and {self.worker_index}."
+            )
+        workers = self.addresses
+        for address in workers:
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdigit():
+                raise ConfigError(
+                    f"--worker_addresses: {address!r} is no host:port, such as "
+                    "10.0.0.2:12345."
+                )
+        if workers and self.worker_index >= len(workers):
+            raise ConfigError(
+                f"--worker_index={self.worker_index}: --worker_addresses has "
+                f"{len(workers)} workers, which count from 0."
+            )
+        if workers and self.distribution not in ("auto", "multi_worker"):
+            raise ConfigError(
+                f"--worker_addresses needs --distribution=multi_worker; got "
+                f"{self.distribution}."
+            )
+        if self.use_xla_sharding and self.num_cores_per_replica == 1:
+            raise ConfigError(
+                "--use_xla_sharding splits images over the cores of a replica; "
+                "give --num_cores_per_replica of 2 or more."
+            )
+        if self.jit_compile and self.distribution in (
+            "mirrored",
+            "multi_worker",
+        ):
+            raise ConfigError(
+                f"--jit_compile works on one device, not with --distribution="
+                f"{self.distribution}; leave one of them away."
+            )
+
+    @property
+    def addresses(self):
+        """The workers that the settings name, a list."""
+        text = self.worker_addresses
+        return [address.strip() for address in text.split(",")] if text else []

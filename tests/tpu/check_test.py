@@ -1,0 +1,78 @@
+"""tpu/check.py, on this machine and at a tiny size."""
+
+import importlib.util
+import re
+
+import pytest
+
+from tests.benchmark_modules import benchmark_module
+from tests.scripts import ROOT, run_script
+
+TINY = (
+    "--nouse_tpu",
+    "--model_type=wrn-10-1",
+    "--image_size=8",
+    "--train_batch_size=2",
+    "--uda_data=3",
+)
+
+
+def test_ten_steps():
+    result = run_script("tpu/check.py", *TINY)
+    assert result.returncode == 0, result.stderr[-2000:]
+    found = dict(re.findall(r"^(\S.*?)  +(.*)$", result.stdout, re.MULTILINE))
+    assert re.fullmatch(r"\d+ CPU.*", found["devices"])
+    assert found["strategy"].endswith(", 1 replicas")
+    assert "median of 10" in found["step"]
+    assert found["images/s"].endswith("(2 + 6 a step)")
+    seconds = float(found["step"].split()[0]) / 1e3
+    images = float(found["images/s"].split()[0].strip(",").replace(",", ""))
+    assert images * seconds == pytest.approx(8, rel=0.1)
+    # 1,563,904 operations a forward pass (flops_test.py), of which a step of
+    # `exact` has, per labeled image, 3 * 7 + 3 * 4 + 1 + 2 + 2 * 4 = 44.
+    work = float(found["TFLOP/s"].split(",")[0]) * 1e12 * seconds
+    assert work == pytest.approx(2 * 44 * 1_563_904, rel=0.05)
+    assert 0 < float(found["loss"].split()[0]) < 20
+    assert found["loss"].endswith("after 11 steps")
+
+
+def test_without_a_tpu_it_says_so():
+    result = run_script("tpu/check.py", "--train_batch_size=2")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("Error: there is no TPU to be had; say --nouse_tpu")
+
+
+@pytest.fixture(scope="module")
+def check():
+    benchmark_module("flops")  # Puts its folder on the path.
+    spec = importlib.util.spec_from_file_location(
+        "check", ROOT / "tpu" / "check.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("--steps=0", "--steps=0"),
+        ("--step=1", "Unknown command line flag 'step'"),
+        ("--dataset_name=cifar10_4000", "steps of --method=mpl"),
+        ("--dataset=folders", "--dataset=folders"),
+    ],
+)
+def test_flags_that_cannot_be_meant_are_refused(check, flag, expected):
+    with pytest.raises(SystemExit) as caught:
+        check.main([flag])
+    assert caught.value.code.startswith("Error: ")
+    assert expected in caught.value.code
+
+
+def test_a_batch_that_does_not_divide_is_refused(check, mirrored):
+    config, steps = check.parse(["--nouse_tpu", "--train_batch_size=3"])
+    assert steps == 10
+    with pytest.raises(ValueError, match="=3 does not divide among 2 replicas"):
+        check.build_step(config, mirrored(2))
