@@ -50,6 +50,12 @@ def build_strategy(config):
             f"--train_batch_size={config.train_batch_size} cannot be shared by "
             f"{replicas} replicas; give a multiple of {replicas}."
         )
+    share = config.train_batch_size // replicas
+    if share % config.batch_slices:
+        raise ConfigError(
+            f"--batch_slices={config.batch_slices} does not divide the "
+            f"{share} labeled images of each of {replicas} replicas."
+        )
     if config.jit_compile and replicas > 1 and kind != "tpu":
         raise ConfigError(
             f"--jit_compile works on one device; here are {replicas}. Leave it "

@@ -112,12 +112,18 @@ def _check_same_start(strategy, start):
     """Refuses workers that go on from different checkpoints."""
     if not is_multi_worker(strategy):
         return
-    starts = strategy.gather(strategy.run(lambda: tf.constant([start])), axis=0)
-    if len(set(starts.numpy())) > 1:
+
+    @tf.function
+    def gather():
+        own = strategy.run(lambda: tf.constant([start], tf.int64))
+        return strategy.gather(own, axis=0)
+
+    starts = gather().numpy()
+    if len(set(starts)) > 1:
         raise CheckpointError(
             "The workers found checkpoints of different steps, "
-            f"{', '.join(map(str, starts.numpy()))}: --output_dir must be one "
-            "folder that all of them share."
+            f"{', '.join(map(str, starts))}: --output_dir must be one folder "
+            "that all of them share."
         )
 
 
@@ -126,7 +132,7 @@ def _lost_worker(config, error):
     logging.debug("%s", error)
     return ConfigError(
         "The workers lost one another: one of them stopped, or the network "
-        f"did ({str(error).splitlines()[0][:160]}). Start all of them again "
-        f"with the same commands: they go on from the latest checkpoint in "
+        f"did ({type(error).__name__}). Start all of them again with the same "
+        "commands: they go on from the latest checkpoint in "
         f"{config.output_dir}."
     )

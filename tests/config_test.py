@@ -56,12 +56,16 @@ BOUNDS = [
 ]
 
 
+# What a setting cannot be given without.
+NEEDED = {"worker_index": {"worker_addresses": "here:1,there:1"}}
+
+
 @pytest.mark.parametrize(
     ("field", "side"), BOUNDS, ids=lambda v: getattr(v, "name", v)
 )
 def test_bounds_are_inclusive_and_named(field, side):
     bound = field.metadata[side]
-    Config(**{field.name: bound})
+    Config(**{field.name: bound}, **NEEDED.get(field.name, {}))
     step = 1 if value_type(field) is int else abs(bound) * 1e-3 or 1e-3
     outside = bound + (step if side == "high" else -step)
     with pytest.raises(ConfigError) as caught:
@@ -185,12 +189,6 @@ def test_classes_must_be_those_of_the_data_set():
     )
 
 
-def test_what_is_not_built_yet_is_refused_by_name():
-    with pytest.raises(ConfigError, match="--master=x: TPU workers are not"):
-        Config(master="x", use_tpu=True)
-    assert Config(master="", use_tpu=True).use_tpu
-
-
 def test_a_step_is_restarted_only_after_a_checkpoint():
     restart = dict(load_checkpoint_and_restart_global_step=True)
     Config(load_checkpoint="ckpt", **restart)
@@ -237,3 +235,38 @@ def test_settings_cannot_be_changed_or_misspelled():
         Config().lr = 1.0
     with pytest.raises(TypeError):
         Config(learning_rate=1.0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(model_type="mlp"),
+        dict(model_type="wrn-10-1", teacher_model_type="MobileNetV2"),
+    ],
+)
+def test_remat_needs_networks_with_blocks(settings):
+    with pytest.raises(ConfigError, match="^--remat: --.*has no blocks"):
+        Config(remat=True, **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(model_type="efficientnet-b0", teacher_model_type="resnet-50"),
+        # There the teacher is another one, and small.
+        dict(
+            model_type="wrn-10-1",
+            teacher_model_type="mlp-5-128",
+            teacher_labels="folder",
+        ),
+        dict(model_type="wrn-10-1", teacher_model_type="mlp", method="uda"),
+    ],
+)
+def test_remat_asks_no_more_than_it_needs(settings):
+    assert Config(remat=True, **settings).remat
+
+
+def test_slices_divide_the_batch():
+    Config(train_batch_size=12, batch_slices=4)
+    with pytest.raises(ConfigError, match="batch_slices=5 does not divide"):
+        Config(train_batch_size=12, batch_slices=5)

@@ -34,7 +34,7 @@ def test_every_setting_has_a_flag_with_its_help_and_default(field):
     assert flag.default == field.metadata["flag_default"]
     assert flag.help.startswith(field.metadata["help"])
     for choice in field.metadata["choices"] or ():
-        assert choice is None or choice in flag.help
+        assert choice is None or str(choice) in flag.help
 
 
 def test_help_lists_every_setting():

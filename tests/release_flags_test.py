@@ -58,10 +58,16 @@ def test_help_tells_which_flags_the_release_never_read(release):
         assert len(text) > 20 and text[0].isupper()
 
 
+# Read by the release, which does not define them; here they are settings.
+BUILT_HERE = {"num_cores_per_replica", "use_xla_sharding"}
+
+
 def test_flags_without_effect_are_just_those_and_no_settings(release):
     """What the release reads must reach `Config`; what it does not, not."""
     unread = {f["name"] for f in release["flags"] if not f["read_by_release"]}
     undefined = {f["name"] for f in release["undefined_in_release"]}
+    assert BUILT_HERE <= undefined & FIELDS
+    undefined -= BUILT_HERE
     assert set(IDLE) == unread | undefined
     assert {f.name for f in IDLE_FLAGS if f.undefined} == undefined
     read = {f["name"] for f in release["flags"] if f["read_by_release"]}
@@ -81,7 +87,8 @@ def test_undefined_flags_are_defined_as_they_must_have_been():
             type_,
             default,
         )
-        assert "(Undefined in the release.)" in values[name].help
+        built = name in BUILT_HERE
+        assert ("(Undefined in the release.)" in values[name].help) != built
 
 
 @pytest.mark.parametrize("flag", IDLE_FLAGS, ids=lambda flag: flag.name)
@@ -113,15 +120,14 @@ def test_what_was_not_said_is_not_warned_about():
 
 
 def test_a_machine_without_tpus_is_warned_about(monkeypatch):
-    for devices, words in (
-        ([], "there is no TPU here"),
-        (["TPU:0"], "TPUs are not used yet"),
-    ):
+    for devices in ([], ["TPU:0"]):
         monkeypatch.setattr(
             tf.config, "list_physical_devices", lambda kind, d=devices: d
         )
-        (line,) = warned("--use_tpu")
-        assert line.startswith("--use_tpu has no effect: ") and words in line
+        lines = warned("--use_tpu")
+        assert bool(lines) != bool(devices)
+        if lines:
+            assert "--use_tpu has no effect: there is no TPU" in lines[0]
     (line,) = warned("--dataset_service_replicas=2")
     assert "--data_service names a service" in line
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from meta_pseudo_labels import experiment as experiment_module
+from meta_pseudo_labels import training as training_module
 from meta_pseudo_labels.experiment import Experiment
 from tests.tiny_run import rows, tiny, weights
 
@@ -15,14 +15,14 @@ class Killed(Exception):
 def train_and_kill(config, monkeypatch):
     """Trains until step 3, which is after the checkpoint of step 2."""
 
-    class Killer(experiment_module.MetricsLogger):
+    class Killer(training_module.MetricsLogger):
         def write(self, scalars):
             super().write(scalars)
             if self.step == 3:
                 raise Killed
 
     with monkeypatch.context() as context:
-        context.setattr(experiment_module, "MetricsLogger", Killer)
+        context.setattr(training_module, "MetricsLogger", Killer)
         with pytest.raises(Killed):
             Experiment(config).train()
 

@@ -60,7 +60,12 @@ def test_every_changed_setting_of_a_run_is_named(tmp_path):
 
 def test_free_settings_may_change(tmp_path):
     folder = str(tmp_path)
-    before = Config(output_dir="elsewhere", teacher_labels="another")
+    before = Config(
+        output_dir="elsewhere",
+        teacher_labels="another",
+        log_every=11,
+        num_train_steps=11,
+    )
     write_hparams(tmp_path, before.to_json())
     changed = Config(
         output_dir=folder,
@@ -82,10 +87,22 @@ def test_free_settings_may_change(tmp_path):
         data_service="grpc://localhost:5050",
         teacher_labels="teacher",
         reset_output_dir=True,
+        distribution="multi_worker",
+        replicas_per_worker=2,
+        worker_addresses="here:1,there:1",
+        worker_index=1,
+        steps_per_execution=11,
+        log_every=11,
+        num_train_steps=11,
         use_tpu=True,
+        master="local",
+        num_cores_per_replica=2,
+        use_xla_sharding=True,
         dataset_service_replicas=2,
         running_local_dev=True,
     )
+    # Not beside --distribution=multi_worker.
+    object.__setattr__(changed, "jit_compile", True)
     names = {f.name for f in FIELDS}
     assert FREE_SETTINGS <= names
     assert all(

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from meta_pseudo_labels import replicas
+from meta_pseudo_labels.models import channels
 
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
@@ -88,21 +89,16 @@ class BatchNorm(keras.layers.Layer):
             self._move_averages(x, mean, variance)
         else:
             mean, variance = self.moving_mean, self.moving_variance
-        outputs = tf.nn.batch_normalization(
-            x,
-            mean=mean,
-            variance=variance,
-            offset=self.beta,
-            scale=self.gamma,
-            variance_epsilon=tf.constant(self.epsilon, x.dtype),
+        epsilon = tf.constant(self.epsilon, x.dtype)
+        scale = self.gamma * tf.math.rsqrt(variance + epsilon)
+        outputs = channels.scale_and_shift(
+            x, scale=scale, shift=self.beta - mean * scale
         )
         return tf.cast(outputs, self.compute_dtype)
 
     def _moments(self, x):
         """Mean and variance of each channel, [channels] each."""
-        axes = list(range(x.shape.rank - 1))
-        mean = tf.reduce_mean(x, axes)
-        mean_square = tf.reduce_mean(tf.square(x), axes)
+        mean, mean_square = channels.mean_and_mean_square(x)
         if replicas.count() > 1:
             shared = _group_mean(
                 tf.stack([mean, mean_square]), members=self._members(x)

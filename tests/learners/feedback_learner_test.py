@@ -118,14 +118,18 @@ def test_logged_ratio_tells_whether_feedback_reaches(feedback):
     assert ratio > 1e-5 if reaches else ratio < 1e-12
 
 
-def test_ratio_is_measured_at_the_steps_that_are_logged():
+def test_ratio_is_measured_at_every_tenth_logged_step():
     learner = make_learner("exact")
     learner.log_every = 2
+    learner.set_step(18)
     ratios = [
         float(learner.train_step(batch(seed=s))["mpl/feedback_grad_ratio"])
         for s in range(4)
     ]
-    assert ratios[0] == 0 < ratios[1] == ratios[2] != ratios[3]
+    assert ratios[0] == 0 < ratios[1] == ratios[2] == ratios[3]
+    learner.set_step(39)
+    later = learner.train_step(batch(seed=5))["mpl/feedback_grad_ratio"]
+    assert float(later) != ratios[3]
 
 
 def test_exact_feedback_helps_the_student():

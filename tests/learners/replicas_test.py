@@ -62,7 +62,7 @@ def mpl(feedback):
         feedback=feedback,
         feedback_weight=5.0,
         uda=UDA_SETTINGS,
-        log_every=3,
+        log_every=2,  # So one branch of two is taken, and then the other.
         **COMMON,
     )
 
