@@ -26,6 +26,7 @@ from flops import forward_flops, mpl_step_flops  # noqa: E402
 from meta_pseudo_labels.build import build_learner  # noqa: E402
 from meta_pseudo_labels.config import ConfigError  # noqa: E402
 from meta_pseudo_labels.data import DATASETS  # noqa: E402
+from meta_pseudo_labels.distribution import build_strategy  # noqa: E402
 from meta_pseudo_labels.flags import (  # noqa: E402
     config_from_flags,
     define_flags,
@@ -71,26 +72,14 @@ def parse(arguments):
 
 
 def connect(config):
-    """The strategy over the TPU that the settings name, or over this machine.
+    """The strategy of the settings; with --use_tpu there must be a TPU.
 
     Raises:
-      ConfigError: where a TPU is asked for and none is there.
+      ConfigError: where there is none, or the batch cannot be shared.
     """
-    if not config.use_tpu:
-        return tf.distribute.get_strategy()
-    try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
-            config.master or "local"
-        )
-        tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (ValueError, tf.errors.OpError) as error:
-        why = str(error).strip().splitlines()[0][:160]
-        raise ConfigError(
-            "there is no TPU to be had; say --nouse_tpu to check this "
-            f"machine's other devices. TensorFlow says: {why}"
-        ) from error
-    return tf.distribute.TPUStrategy(resolver)
+    if config.use_tpu and config.distribution == "auto":
+        config = dataclasses.replace(config, distribution="tpu")
+    return build_strategy(config)
 
 
 def print_devices(strategy):
@@ -109,17 +98,8 @@ def print_devices(strategy):
 
 
 def build_step(config, strategy):
-    """The learner, and a compiled function that trains one step of it.
-
-    Raises:
-      ConfigError: where the batch does not divide among the replicas.
-    """
+    """The learner, and a compiled function that trains one step of it."""
     replicas = strategy.num_replicas_in_sync
-    if config.train_batch_size % replicas:
-        raise ConfigError(
-            f"--train_batch_size={config.train_batch_size} does not divide "
-            f"among {replicas} replicas; use a multiple."
-        )
     spec = DATASETS[config.dataset]
     size = config.image_size or spec.image_size
     spec = dataclasses.replace(spec, image_size=size)

@@ -41,7 +41,7 @@ def test_without_a_tpu_it_says_so():
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     line = result.stderr.splitlines()[-1]
-    assert line.startswith("Error: there is no TPU to be had; say --nouse_tpu")
+    assert line.startswith("Error: No TPU can be reached as --master=local: ")
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,28 @@ def test_flags_that_cannot_be_meant_are_refused(check, flag, expected):
     assert expected in caught.value.code
 
 
-def test_a_batch_that_does_not_divide_is_refused(check, mirrored):
-    config, steps = check.parse(["--nouse_tpu", "--train_batch_size=3"])
+def test_a_batch_that_does_not_divide_is_refused(check):
+    config, steps = check.parse(
+        ["--nouse_tpu", "--train_batch_size=3", "--replicas_per_worker=2"]
+    )
     assert steps == 10
-    with pytest.raises(ValueError, match="=3 does not divide among 2 replicas"):
-        check.build_step(config, mirrored(2))
+    with pytest.raises(ValueError, match="=3 cannot be shared by 2 replicas"):
+        check.connect(config)
+
+
+def test_two_replicas_step_too(check):
+    config, _ = check.parse(
+        [
+            "--nouse_tpu",
+            "--train_batch_size=2",
+            "--uda_data=1",
+            "--model_type=wrn-10-1",
+            "--image_size=8",
+            "--nouse_bfloat16",
+            "--replicas_per_worker=2",
+        ]
+    )
+    strategy = check.connect(config)
+    assert strategy.num_replicas_in_sync == 2
+    _, step = check.build_step(config, strategy)
+    assert 0 < step() < 10
