@@ -1,6 +1,6 @@
 """Times a step of Meta Pseudo Labels against its bare parts.
 
-    python benchmarks/step_time.py --json step_time.json
+    python benchmarks/step_time.py --torch --memory --json step_time.json
 
 A step needs at least a teacher's forward and backward pass on labeled, weak and
 strong images, a student's on strong and labeled ones, and a second forward pass
@@ -9,19 +9,29 @@ and whole steps for every feedback: with losses, optimizers, weight decay,
 clipping, averages and the feedback itself. A ratio of 1 would mean that all of
 this is free.
 
-Everything runs in one process, in rounds; a round times every variant once, in
-random order. A ratio is taken within each round, and the median over the rounds
-is reported: when the machine slows down for a while, as shared machines do, it
-slows step and parts of the same round alike, whereas the medians of step and
-parts may come from different rounds.
+--torch times the step of "release" in plain PyTorch too, after comparing the
+losses of two steps with ours (step_time_torch.py).
+
+Everything runs in rounds; a round times every variant once, in random order. A
+ratio is taken within each round, and the median over the rounds is reported:
+when the machine slows down for a while, as shared machines do, it slows step
+and parts of the same round alike, whereas the medians of step and parts may
+come from different rounds. Processor seconds, of all threads, are reported too:
+other processes hardly add to these.
+
+A product of two large matrices is timed in the same rounds. It tells what the
+processor can do: work per second is reported as a share of that.
+
+--memory starts a process for every step, which reports its peak.
 
 The logs that cost a backward pass are computed in one step out of ten, as in
-training, so that medians do not show them.
+training, so that medians of times do not show them; peaks of memory do.
 """
 
 import argparse
-import functools
+import contextlib
 import json
+import os
 import pathlib
 import time
 
@@ -29,43 +39,45 @@ import keras
 import numpy as np
 import tensorflow as tf
 from arguments import positive
-from machine import headline, machine_facts
-
-from meta_pseudo_labels import models
-from meta_pseudo_labels.learners import MetaPseudoLabels, UDASettings
-from meta_pseudo_labels.learners.feedback import ESTIMATORS
-from meta_pseudo_labels.optimizers import Momentum
-
-FEEDBACKS = tuple(ESTIMATORS)
-PARTS = (
-    "teacher forward and backward",
-    "student forward and backward",
-    "student forward",
+from machine import machine_facts
+from step_time_memory import memory_of_own_processes, peak_of_steps
+from step_time_report import print_table, summarize
+from step_time_torch import torch_steps
+from step_time_variants import (
+    FEEDBACKS,
+    MATMUL,
+    bare_parts,
+    build_learner,
+    flops,
+    matmul,
+    random_batch,
+    whole_step,
 )
-NUM_CLASSES = 10
-
-# As `fit` compiles a train step.
-compiled = functools.partial(tf.function, autograph=False)
 
 
 def main():
     settings = parse_arguments()
+    tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(settings.threads)
     keras.utils.set_random_seed(0)
-    batch = random_batch(settings)
-    variants = bare_parts(settings, batch) | {
-        feedback: whole_step(settings, batch, feedback=feedback)
-        for feedback in FEEDBACKS
-    }
-    seconds = time_in_rounds(
-        variants, rounds=settings.rounds, warmup=settings.warmup
-    )
-    report = summarize(seconds) | {
+    if settings.part:
+        print(json.dumps(peak_of_steps(settings)))
+        return
+    machine = machine_facts()  # Its load average is that of others so far.
+    # First, while this process is small.
+    memory = memory_of_own_processes(settings) if settings.memory else {}
+    with contextlib.ExitStack() as stack:
+        variants, facts = build_variants(settings, stack)
+        rounds = time_in_rounds(
+            variants, rounds=settings.rounds, warmup=settings.warmup
+        )
+    report = summarize(rounds, flops=flops(settings), memory=memory) | {
         "settings": {
-            name: value
+            name: str(value) if isinstance(value, pathlib.Path) else value
             for name, value in vars(settings).items()
-            if name != "json"
+            if name not in ("json", "part")
         },
-        "machine": machine_facts(),
+        "machine": machine | facts,
     }
     print_table(report)
     if settings.json:
@@ -85,140 +97,80 @@ def parse_arguments():
         ("image_size", 32, "height and width in pixels"),
         ("rounds", 15, "timed rounds"),
         ("warmup", 2, "rounds before these, not counted"),
+        ("threads", os.cpu_count(), "of TensorFlow, and of PyTorch"),
     ):
         parser.add_argument(
             f"--{name}", type=positive, default=default, help=meaning
         )
+    parser.add_argument(
+        "--torch", action="store_true", help="whether PyTorch takes part"
+    )
+    parser.add_argument(
+        "--torch_path", type=pathlib.Path, help="folder of an extra PyTorch"
+    )
+    parser.add_argument(
+        "--memory", action="store_true", help="whether to measure peaks"
+    )
+    parser.add_argument("--part", choices=FEEDBACKS, help=argparse.SUPPRESS)
     settings = parser.parse_args()
     if settings.json and not settings.json.absolute().parent.is_dir():
         parser.error(f"--json: no directory {settings.json.parent}")
     return settings
 
 
-def random_batch(settings):
-    """One constant batch, as `MetaPseudoLabels.train_step` takes it."""
-    size, unlabeled = (
-        settings.batch_size,
-        settings.batch_size * settings.unlabeled_ratio,
-    )
+def build_variants(settings, stack):
+    """Functions of nothing to times, by name, and what else took part.
 
-    def images(count):
-        return tf.random.normal(
-            [count, settings.image_size, settings.image_size, 3]
-        )
-
-    return {
-        "labeled": images(size),
-        "labels": tf.random.uniform([size], maxval=NUM_CLASSES, dtype=tf.int32),
-        "weak": images(unlabeled),
-        "strong": images(unlabeled),
+    Args:
+      settings: of the command line.
+      stack: a `contextlib.ExitStack`, which ends the processes of PyTorch.
+    """
+    batch = random_batch(settings)
+    learners = {
+        feedback: build_learner(settings, feedback=feedback)
+        for feedback in FEEDBACKS
     }
+    peers, facts = {}, {}
+    if settings.torch:
+        peers, facts = torch_steps(
+            settings, learner=learners["release"], batch=batch, stack=stack
+        )
+    ours = {MATMUL: matmul()} | bare_parts(settings, batch)
+    for feedback, learner in learners.items():
+        ours[feedback] = whole_step(learner, batch)
+    return {name: timed(run) for name, run in ours.items()} | peers, facts
 
 
-def build_model(settings, *, name):
-    return models.build(
-        settings.model,
-        input_shape=(settings.image_size, settings.image_size, 3),
-        num_classes=NUM_CLASSES,
-        name=name,
-    )
+def timed(run):
+    """A function that runs another and returns how long that took."""
 
+    def measure():
+        start, cpu_start = time.perf_counter(), time.process_time()
+        tf.nest.flatten(run())[0].numpy()
+        return {
+            "seconds": time.perf_counter() - start,
+            "cpu_seconds": time.process_time() - cpu_start,
+        }
 
-def bare_parts(settings, batch):
-    """{name: compiled function} of the passes that no step can do without."""
-    teacher = build_model(settings, name="teacher")
-    student = build_model(settings, name="student")
-    views = tf.concat([batch["labeled"], batch["weak"], batch["strong"]], 0)
-    student_views = tf.concat([batch["strong"], batch["labeled"]], 0)
-    functions = (
-        forward_and_backward(teacher, views),
-        forward_and_backward(student, student_views),
-        compiled(lambda: student(batch["labeled"], training=True)),
-    )
-    return dict(zip(PARTS, functions, strict=True))
-
-
-def forward_and_backward(model, images):
-    """Compiled gradients of a cross-entropy, the plainest one there is."""
-    labels = tf.zeros([len(images)], tf.int32)
-
-    @compiled
-    def run():
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(
-                tf.nn.sparse_softmax_cross_entropy_with_logits(
-                    labels=labels, logits=model(images, training=True)
-                )
-            )
-        return tape.gradient(loss, model.trainable_variables)
-
-    return run
-
-
-def whole_step(settings, batch, *, feedback):
-    """Compiled training step, with what the release trains CIFAR-10 with."""
-    learner = MetaPseudoLabels(
-        student=build_model(settings, name="student"),
-        teacher=build_model(settings, name="teacher"),
-        feedback=feedback,
-        label_smoothing=0.15,
-        ema_decay=0.995,
-        uda=UDASettings(
-            weight=8.0, ramp_steps=5000, temperature=0.7, threshold=0.6
-        ),
-    )
-    learner.compile(
-        optimizer=Momentum(0.05, momentum=0.9, nesterov=True),
-        teacher_optimizer=Momentum(0.05, momentum=0.9, nesterov=True),
-        weight_decay=5e-4,
-        grad_bound=5.0,
-    )
-    return compiled(lambda: learner.train_step(batch))
+    return measure
 
 
 def time_in_rounds(variants, *, rounds, warmup):
-    """Seconds of every variant in every round, {name: [rounds]}."""
-    seconds = {name: [] for name in variants}
+    """{"seconds" and "cpu_seconds": {variant: [rounds] array}}."""
+    measured = {name: [] for name in variants}
     generator = np.random.default_rng(0)
     for number in range(warmup + rounds):
         for name in generator.permutation(list(variants)):
-            start = time.perf_counter()
-            result = variants[name]()
-            tf.nest.flatten(result)[0].numpy()
-            elapsed = time.perf_counter() - start
+            times = variants[name]()
             if number >= warmup:
-                seconds[name].append(elapsed)
-    return {name: np.array(times) for name, times in seconds.items()}
-
-
-def summarize(seconds):
-    """Medians of the ratios and of the times, and the ratios' quartiles."""
-    parts = sum(seconds[name] for name in PARTS)
-    ratios = {name: seconds[name] / parts for name in FEEDBACKS}
+                measured[name].append(times)
     return {
-        "ratio": {name: float(np.median(r)) for name, r in ratios.items()},
-        "ratio_quartiles": {
-            name: np.quantile(r, [0.25, 0.75]).tolist()
-            for name, r in ratios.items()
-        },
-        "seconds": {
-            name: float(np.median(times)) for name, times in seconds.items()
-        },
+        kind: {
+            name: np.array([times[kind] for times in rows])
+            for name, rows in measured.items()
+        }
+        for kind in ("seconds", "cpu_seconds")
     }
-
-
-def print_table(report):
-    seconds = report["seconds"]
-    print(headline(report["machine"]))
-    print(f"{'':38}{'seconds':>9}{'ratio':>8}  quartiles")
-    for name in PARTS:
-        print(f"{name:38}{seconds[name]:9.3f}")
-    for name in FEEDBACKS:
-        low, high = report["ratio_quartiles"][name]
-        print(
-            f"{'step, feedback ' + name:38}{seconds[name]:9.3f}"
-            f"{report['ratio'][name]:8.2f}  {low:.2f} to {high:.2f}"
-        )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def build_model(config, spec, *, role, dtype=None):
     model_type = config.model_type
     if role == "teacher" and config.teacher_model_type:
         model_type = config.teacher_model_type
-    return models.build(
+    model = models.build(
         model_type,
         input_shape=(spec.image_size, spec.image_size, 3),
         num_classes=spec.num_classes,
@@ -37,6 +37,7 @@ def build_model(config, spec, *, role, dtype=None):
         name=role,
         dtype=dtype,
     )
+    return models.rematerialized(model) if config.remat else model
 
 
 def build_reduced_teacher(config, spec, *, dtype=None):
@@ -78,6 +79,7 @@ def build_learner(config, spec, *, dtype=None):
         metrics=["accuracy"],
         jit_compile=config.jit_compile,
         steps_per_execution=config.steps_per_execution,
+        batch_slices=config.batch_slices,
         width_splits=(
             config.num_cores_per_replica if config.use_xla_sharding else 1
         ),

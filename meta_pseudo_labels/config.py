@@ -17,6 +17,7 @@ from meta_pseudo_labels.learners.feedback import resolve
 from meta_pseudo_labels.models import (
     REDUCED_TEACHER,
     check_model_type,
+    has_blocks,
     mlp_hidden_sizes,
 )
 from meta_pseudo_labels.settings import ConfigError, check, setting, user_error
@@ -96,6 +97,7 @@ class Config(Machine, Training, Inputs, Run):
         for name in (self.model_type, self.teacher_model_type):
             if name is not None:
                 check_model_type(name)
+        self._check_memory()
         self._check_data()
         self._check_teacher()
         if self.task_mode == "diagnose" and self.method != "mpl":
@@ -118,6 +120,24 @@ class Config(Machine, Training, Inputs, Run):
                 "--load_checkpoint_and_restart_global_step needs the path of "
                 "a checkpoint in --load_checkpoint."
             )
+
+    def _check_memory(self):
+        """Refuses what trades memory for time where it cannot."""
+        if self.train_batch_size % self.batch_slices:
+            raise ConfigError(
+                f"--batch_slices={self.batch_slices} does not divide "
+                f"--train_batch_size={self.train_batch_size}."
+            )
+        networks = {"model_type": self.model_type}
+        if self.method == "mpl" and not self.reduces_teacher:
+            networks["teacher_model_type"] = self.teacher_model_type
+        for flag, name in networks.items():
+            if self.remat and name is not None and not has_blocks(name):
+                raise ConfigError(
+                    f"--remat: --{flag}={name} has no blocks to compute again; "
+                    "wide ResNets, ResNets and EfficientNets do. "
+                    "--batch_slices takes any network."
+                )
 
     def _check_data(self):
         try:

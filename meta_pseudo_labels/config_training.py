@@ -58,6 +58,21 @@ class Training:
         750, "Steps between drops of the exponential decay.", low=1
     )
 
+    # Memory traded for time.
+    remat: bool = setting(
+        False,
+        "Keep only the inputs of a network's blocks for the gradient, and "
+        "compute the blocks once more for it: wide ResNets, ResNets, "
+        "EfficientNets.",
+    )
+    batch_slices: int = setting(
+        1,
+        "Cut every batch into so many slices, labeled and unlabeled images "
+        "alike, and compute them one after the other. Each is normalized by "
+        "itself in batch norm. Divides --train_batch_size.",
+        low=1,
+    )
+
     # The consistency term, of uda and of the teacher in mpl.
     uda_weight: float = setting(1.0, "Weight of the UDA loss.", low=0)
     uda_steps: int = setting(

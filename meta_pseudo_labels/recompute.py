@@ -22,8 +22,8 @@ def call_again(model, slices, layouts=None):
     Args:
       model: a built Keras model, without losses of its own calls.
       slices: list of inputs of the model.
-      layouts: context manager for each slice, see `replicas.joint_batch`; None
-        for a single slice is what holds now.
+      layouts: for each slice a function that gives a context manager, see
+        `replicas.joint_batch`; None is what holds now.
 
     Returns:
       The outputs, a list with one element for each slice, and the new states
@@ -36,7 +36,7 @@ def call_again(model, slices, layouts=None):
     states = [
         tf.convert_to_tensor(v.value) for v in model.non_trainable_variables
     ]
-    layouts = layouts or [replicas.present_layout()]
+    layouts = layouts or [replicas.present_layout()] * len(slices)
     structure = slices[0]
     new_states = {}
 
@@ -192,9 +192,7 @@ def _wait(tensors, others):
         number = tf.reshape(others[0], [-1])[0]
     known = tf.cast(number, tf.bool)
     zero = tf.where(tf.equal(known, known), 0.0, float("nan"))
-    return [
-        x + tf.cast(zero, x.dtype) if _is_float(x) else x for x in tensors
-    ]
+    return [x + tf.cast(zero, x.dtype) if _is_float(x) else x for x in tensors]
 
 
 def _is_float(tensor):

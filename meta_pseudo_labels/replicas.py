@@ -128,21 +128,23 @@ def uniform(seed, *, rows, width):
     One replica draws for its rows what one device would draw for them.
 
     Args:
-      seed: [2] int64, of the draw; the same on all replicas.
+      seed: two integers, of the draw; the same on all replicas.
       rows: of this replica's batch, whose parts `joint_batch` tells.
       width: numbers for each row.
 
     Returns:
       [rows, width] float32, in [0, 1).
     """
-    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    # Not StatelessRandomGetKeyCounter, whose answer depends on the device.
+    seed = tf.cast(seed, tf.int64)
+    key, stream = tf.unstack(tf.bitcast(seed, tf.uint64))
     # Words for each row, rounded up so that a row begins where words are made.
     blocks = -(-width // _WORDS)
     parts = [
         tf.raw_ops.StatelessRandomUniformFullIntV2(
             shape=[size, blocks * _WORDS],
-            key=key,
-            counter=tf.stack([tf.cast(first * blocks, tf.uint64), counter[1]]),
+            key=key[tf.newaxis],
+            counter=tf.stack([tf.cast(first * blocks, tf.uint64), stream]),
             alg=_PHILOX,
             dtype=tf.uint32,
         )

@@ -1,6 +1,8 @@
 """Learners from settings; that settings arrive, experiment_test.py shows."""
 
-from meta_pseudo_labels.build import build_schedules
+from meta_pseudo_labels import models
+from meta_pseudo_labels.build import build_learner, build_schedules
+from meta_pseudo_labels.data import DATASETS
 from tests.tiny_run import tiny
 
 
@@ -18,3 +20,15 @@ def test_mpl_has_rates_of_its_own(tmp_path):
         assert peaks(method, **common, **rates) == [(0.4, 3, 0)]
     # The run's own settings are one step of warm-up, and one of waiting.
     assert peaks("mpl", **common, **rates) == [(0.1, 1, 1), (0.2, 1, 0)]
+
+
+def test_memory_is_traded_where_the_settings_say_so(tmp_path):
+    spec = DATASETS["digits"]
+    settings = dict(model_type="wrn-10-1", remat=True, batch_slices=2)
+    learner = build_learner(tiny(tmp_path, **settings), spec)
+    assert learner.batch_slices == 2
+    for network in (learner.student, learner.teacher):
+        assert isinstance(network, models.Rematerialized)
+    plain = build_learner(tiny(tmp_path), spec)
+    assert plain.batch_slices == 1
+    assert not isinstance(plain.student, models.Rematerialized)

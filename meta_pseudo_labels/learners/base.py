@@ -8,14 +8,11 @@ from meta_pseudo_labels.ema import WeightAverages
 from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.checks import check_model, check_range
 from meta_pseudo_labels.learners.passes import float_type, gradients_of
-from meta_pseudo_labels.learners.train_function import (
-    build_train_function,
-    split_batches,
-)
+from meta_pseudo_labels.learners.trainer import Trainer
 from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
 
 
-class Learner(keras.Model):
+class Learner(Trainer):
     """Trains a student; what calls it sees is the student's average.
 
     `call`, `predict` and `evaluate` use the moving average of the student's
@@ -33,7 +30,7 @@ class Learner(keras.Model):
       label_smoothing: of the labeled losses, in [0, 1].
       ema_decay: decay of the student's moving average, in [0, 1]; 0 is off.
       ema_start: first step that averages; before it the average is a copy.
-      log_every: steps between two computations of the costly logs.
+      log_every: steps between two logged steps; see `logs_are_due`.
       seed: seeds the pseudo labels that a step draws, together with the step.
 
     Raises:
@@ -44,6 +41,7 @@ class Learner(keras.Model):
 
     batch_keys = ("labeled", "labels", "weak", "strong")
     costly_logs = False  # Whether train_step takes `costly`; see logs_are_due.
+    batch_slices = 1  # Until `compile` says otherwise.
 
     def __init__(
         self,
@@ -90,6 +88,7 @@ class Learner(keras.Model):
         loss=None,
         jit_compile=False,
         width_splits=1,
+        batch_slices=1,
         **kwargs,
     ):
         """Sets the optimizer and what happens to gradients on their way there.
@@ -106,6 +105,8 @@ class Learner(keras.Model):
             it is slower.
           width_splits: cores of a TPU's replica over which images are split by
             width.
+          batch_slices: into which every replica's batch is cut, to fit it
+            into memory; see `learners.slices`.
           **kwargs: those of `keras.Model.compile`, e.g. metrics=["accuracy"].
         """
         if weight_decay < 0:
@@ -116,7 +117,9 @@ class Learner(keras.Model):
             raise ValueError(f"grad_bound must be positive; got {grad_bound}.")
         self.weight_decay = weight_decay
         self.grad_bound = grad_bound
+        check_range("batch_slices", batch_slices, low=1, high=2**31)
         self.width_splits = width_splits
+        self.batch_slices = batch_slices
         super().compile(
             optimizer=optimizer,
             loss=loss
@@ -137,32 +140,14 @@ class Learner(keras.Model):
             optimizer.build(model.trainable_variables)
         updates.take_reduced(optimizer)
 
-    def fit(self, x=None, *args, shuffle=False, **kwargs):
-        """As `keras.Model.fit`, on a data set of batches as they come.
-
-        Under a strategy each replica gets its rows of every global batch;
-        a `tf.distribute.DistributedDataset` is taken as it is.
-        """
-        strategy = self.distribute_strategy
-        several = strategy.num_replicas_in_sync > 1
-        if several and isinstance(x, tf.data.Dataset):
-            batches = int(x.cardinality())
-            if batches > 0:  # Which cannot be told once they are split.
-                kwargs.setdefault("steps_per_epoch", batches)
-            x = split_batches(strategy, x)
-        return super().fit(x, *args, shuffle=shuffle, **kwargs)
-
-    def make_train_function(self, force=False):
-        """Makes what `fit` calls; see `build_train_function`."""
-        if self.train_function is None or force:
-            self.train_function = build_train_function(self)
-
     def logs_are_due(self):
         """Whether the coming step computes the costly logs, scalar boolean.
 
-        The steps that are logged: counted from 1, multiples of log_every.
+        Every tenth of the steps that are logged, counted from 1; where every
+        step is logged, every step.
         """
-        return tf.equal((self.step.value + 1) % self.log_every, 0)
+        every = self.log_every * (10 if self.log_every > 1 else 1)
+        return tf.equal((self.step.value + 1) % every, 0)
 
     def call(self, inputs, training=False):
         """The student's logits, [batch, classes].
@@ -217,6 +202,7 @@ class Learner(keras.Model):
             "weight_decay": self.weight_decay,
             "grad_bound": self.grad_bound,
             "width_splits": self.width_splits,
+            "batch_slices": self.batch_slices,
         }
 
     def compile_from_config(self, config):
@@ -308,17 +294,3 @@ class Learner(keras.Model):
         """Moves the student's average, where there is one."""
         if self.student_ema is not None:
             self.student_ema.update(self.student, step=self.step.value)
-
-    def get_metrics_result(self):
-        """The metrics of `evaluate`; none before it has run.
-
-        Keras asks after every epoch of training too, where they are not built
-        yet: what training logs is what `train_step` returns.
-        """
-        compiled = self._compile_metrics
-        if compiled is not None and not compiled.built:
-            return {}
-        return super().get_metrics_result()
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Does nothing: the models are built, and a batch here is no input."""

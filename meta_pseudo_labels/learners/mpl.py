@@ -204,11 +204,14 @@ class MetaPseudoLabels(Learner):
 
     def teacher_logits(self, batch):
         """`ViewLogits` of one training-mode pass over all that it looks at."""
-        moments = dict(update_moments=self.update_teacher_moments)
+        settings = dict(
+            update_moments=self.update_teacher_moments,
+            slices=self.batch_slices,
+        )
         if self.uda is not None:
-            return forward_views(self.teacher, batch, **moments)
+            return forward_views(self.teacher, batch, **settings)
         labeled, strong = forward_together(
-            self.teacher, batch["labeled"], batch["strong"], **moments
+            self.teacher, batch["labeled"], batch["strong"], **settings
         )
         return ViewLogits(labeled=labeled, weak=None, strong=strong)
 
@@ -240,7 +243,7 @@ class MetaPseudoLabels(Learner):
         """Norm of the feedback's gradient over that of the teacher's whole one.
 
         Both before weight decay and clipping. Costs one backward pass of the
-        teacher, so it is computed every `log_every` steps and kept between.
+        teacher, so it is computed where `logs_are_due`, and kept between.
 
         Args:
           tape: that recorded the feedback.

@@ -69,7 +69,10 @@ class PseudoLabels(Learner):
         self.check_batch(batch)
         with tf.GradientTape() as tape:
             labeled_logits, strong_logits = forward_together(
-                self.student, batch["labeled"], batch["strong"]
+                self.student,
+                batch["labeled"],
+                batch["strong"],
+                slices=self.batch_slices,
             )
             labels = label_probabilities(batch["labels"], labeled_logits)
             pseudo_labels = self.draw_pseudo_labels(

@@ -64,5 +64,6 @@ class ReducedMPL(MetaPseudoLabels):
             batch["labeled_distributions"],
             batch["unlabeled_distributions"],
             update_moments=self.update_teacher_moments,
+            slices=self.batch_slices,
         )
         return ViewLogits(labeled=labeled, weak=None, strong=unlabeled)

@@ -79,7 +79,7 @@ def take_student_step(learner, batch, *, pseudo_labels):
         label_tape.watch(pseudo_labels)
         with tf.GradientTape() as tape:
             strong_logits, labeled_logits = forward_together(
-                student, batch["strong"], judged
+                student, batch["strong"], judged, slices=learner.batch_slices
             )
             check_same_classes(
                 student=strong_logits.shape[-1], teacher=pseudo_labels.shape[-1]
@@ -99,7 +99,12 @@ def take_student_step(learner, batch, *, pseudo_labels):
         learner.optimizer, prepared, student.trainable_variables
     )
     with tf.GradientTape() as new_tape:
-        labeled_logits = forward(student, judged, update_moments=False)
+        labeled_logits = forward(
+            student,
+            judged,
+            update_moments=False,
+            slices=learner.batch_slices,
+        )
         new = mean_cross_entropy(labels, labeled_logits)
     slopes = _Slopes(
         student=student,

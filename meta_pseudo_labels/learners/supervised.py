@@ -24,7 +24,9 @@ class Supervised(Learner):
         """One update of the student; none where a gradient is not finite."""
         self.check_batch(batch)
         with tf.GradientTape() as tape:
-            logits = forward(self.student, batch["labeled"])
+            logits = forward(
+                self.student, batch["labeled"], slices=self.batch_slices
+            )
             labels = label_probabilities(batch["labels"], logits)
             cross_entropy = self.labeled_loss(labels, logits)
             loss = cross_entropy + own_losses(self.student)

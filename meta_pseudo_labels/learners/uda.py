@@ -62,11 +62,16 @@ class ViewLogits(NamedTuple):
     strong: tf.Tensor
 
 
-def forward_views(model, batch, *, update_moments=True):
-    """One training-mode call on labeled, weak and strong together (quirk 1)."""
+def forward_views(model, batch, *, update_moments=True, slices=1):
+    """One training-mode call on labeled, weak and strong together (quirk 1).
+
+    See `passes.forward_together`.
+    """
     views = (batch["labeled"], batch["weak"], batch["strong"])
     return ViewLogits(
-        *forward_together(model, *views, update_moments=update_moments)
+        *forward_together(
+            model, *views, update_moments=update_moments, slices=slices
+        )
     )
 
 
@@ -132,7 +137,9 @@ class UDA(Learner):
         """One update of the student on both losses."""
         self.check_batch(batch)
         with tf.GradientTape() as tape:
-            logits = forward_views(self.student, batch)
+            logits = forward_views(
+                self.student, batch, slices=self.batch_slices
+            )
             labels = label_probabilities(batch["labels"], logits.labeled)
             cross_entropy = self.labeled_loss(labels, logits.labeled)
             weighted, consistency, uda_logs = consistency_term(

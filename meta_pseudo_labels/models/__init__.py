@@ -17,6 +17,7 @@ from meta_pseudo_labels.models.efficientnet import efficientnet
 from meta_pseudo_labels.models.layers import release_variable_name
 from meta_pseudo_labels.models.mlp import mlp
 from meta_pseudo_labels.models.reduced_teacher import reduced_teacher
+from meta_pseudo_labels.models.remat import Rematerialized, rematerialized
 from meta_pseudo_labels.models.resnet import resnet
 from meta_pseudo_labels.models.stochastic_depth import StochasticDepth
 from meta_pseudo_labels.models.wide_resnet import (
@@ -31,17 +32,20 @@ __all__ = [
     "RESNETS",
     "WIDE_RESNETS",
     "BatchNorm",
+    "Rematerialized",
     "StochasticDepth",
     "application",
     "application_names",
     "build",
     "check_model_type",
     "efficientnet",
+    "has_blocks",
     "mlp",
     "mlp_hidden_sizes",
     "reduced_teacher",
     "release_scope",
     "release_variable_name",
+    "rematerialized",
     "resnet",
     "wide_resnet",
 ]
@@ -164,6 +168,14 @@ def check_model_type(model_type):
         sizes = _wide_resnet_sizes(model_type)
         blocks_per_stage(sizes["depth"])
         first_stage_filters(sizes["width"])
+
+
+def has_blocks(model_type):
+    """Whether `rematerialized` takes what `build` makes of a name."""
+    return (
+        mlp_hidden_sizes(model_type) is None
+        and model_type not in application_names()
+    )
 
 
 def mlp_hidden_sizes(model_type):

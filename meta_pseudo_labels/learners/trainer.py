@@ -1,11 +1,50 @@
-"""What `fit` calls for a step, under every strategy."""
+"""`fit` under every strategy: what it is fed with, and calls for a step."""
 
 import functools
 
+import keras
 import tensorflow as tf
 
 from meta_pseudo_labels import replicas
 from meta_pseudo_labels.data.shares import share_of
+
+
+class Trainer(keras.Model):
+    """A Keras model whose `fit` gives each replica its rows of every batch."""
+
+    def fit(self, x=None, *args, shuffle=False, **kwargs):
+        """As `keras.Model.fit`, on a data set of batches as they come.
+
+        Under a strategy each replica gets its rows of every global batch;
+        a `tf.distribute.DistributedDataset` is taken as it is.
+        """
+        strategy = self.distribute_strategy
+        several = strategy.num_replicas_in_sync > 1
+        if several and isinstance(x, tf.data.Dataset):
+            batches = int(x.cardinality())
+            if batches > 0:  # Which cannot be told once they are split.
+                kwargs.setdefault("steps_per_epoch", batches)
+            x = split_batches(strategy, x)
+        return super().fit(x, *args, shuffle=shuffle, **kwargs)
+
+    def make_train_function(self, force=False):
+        """Makes what `fit` calls; see `build_train_function`."""
+        if self.train_function is None or force:
+            self.train_function = build_train_function(self)
+
+    def get_metrics_result(self):
+        """The metrics of `evaluate`; none before it has run.
+
+        Keras asks after every epoch of training too, where they are not built
+        yet: what training logs is what `train_step` returns.
+        """
+        compiled = self._compile_metrics
+        if compiled is not None and not compiled.built:
+            return {}
+        return super().get_metrics_result()
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Does nothing: the models are built, and a batch here is no input."""
 
 
 def build_train_function(learner):
@@ -44,8 +83,12 @@ def build_train_function(learner):
         )
 
     if not learner.run_eagerly:
+        # TPUs compile what a strategy runs there, not what calls it.
+        is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
         train_on = tf.function(
-            train_on, autograph=False, jit_compile=learner.jit_compile
+            train_on,
+            autograph=False,
+            jit_compile=learner.jit_compile and not is_tpu,
         )
 
     def train(iterator):

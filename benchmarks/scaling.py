@@ -1,0 +1,123 @@
+"""Simulates the time of a step on 1 to 2,048 TPU cores; computed, not measured.
+
+    python benchmarks/scaling.py
+    python benchmarks/scaling.py --write    # into docs/scaling.md
+    python benchmarks/scaling.py --measure --json scaling.json
+
+A small model of Meta Pseudo Labels with the release's two runs: arithmetic,
+all-reduces of gradients and of batch norm's moments, and what every core does
+alike. The global batch stays what it is. All constants are in
+`scaling_model.Machine`; what can be checked without a TPU, in
+scaling_measure.py.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import sys
+
+import keras
+from arguments import positive
+from flops import flat_layers, layer_flops
+from scaling_model import Machine, Step
+from scaling_tables import measured_report, replace, run_report
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DOC = ROOT / "docs" / "scaling.md"
+RESULTS = ROOT / "benchmarks" / "results" / "scaling.json"
+CORES = tuple(2**power for power in range(12))
+sys.path.append(str(ROOT / "tpu"))
+
+from estimates import RUNS, run_work  # noqa: E402
+
+from meta_pseudo_labels.build import build_model  # noqa: E402
+from meta_pseudo_labels.data import DATASETS  # noqa: E402
+from meta_pseudo_labels.flags import config_from_flagfile  # noqa: E402
+from meta_pseudo_labels.models.batch_norm import BatchNorm  # noqa: E402
+
+
+def read_step(flagfile):
+    """The `Step` of the run with these settings."""
+    work = run_work(flagfile)
+    config = config_from_flagfile(ROOT / flagfile, output_dir="unused")
+    model = build_model(config, DATASETS[config.dataset], role="student")
+    layers = []
+    for layer in flat_layers(model):
+        if layer_flops(layer):
+            image = len(layer.output.shape) == 4
+            wide = image and max(layer.kernel_size) > 1
+            width = layer.output.shape[2] if image else 1
+            layers.append((layer_flops(layer), width, wide))
+    return Step(
+        batch_size=work.batch_size,
+        unlabeled_ratio=work.unlabeled_ratio,
+        feedback=work.feedback,
+        forwards=work.step / work.forward / work.batch_size,
+        layers=tuple(layers),
+        channels=tuple(
+            layer.gamma.shape[0]
+            for layer in flat_layers(model)
+            if isinstance(layer, BatchNorm)
+        ),
+        parameters=sum(math.prod(w.shape) for w in model.trainable_weights),
+        group_batch_size=config.batch_norm_batch_size,
+        activations=work.activations,
+    )
+
+
+def report():
+    """What docs/scaling.md shows; Markdown."""
+    parts = []
+    for run in RUNS:
+        step = read_step(run.flagfile)
+        keras.backend.clear_session()
+        machine = Machine(utilization=run.utilization)
+        parts.append(run_report(run, step, machine, CORES))
+    return "\n".join(parts)
+
+
+def main():
+    settings = parse_arguments()
+    if settings.measure:
+        from scaling_measure import measure
+
+        found = measure(model=settings.model, rounds=settings.rounds)
+        print(measured_report(found), end="")
+        if settings.json:
+            settings.json.write_text(json.dumps(found, indent=2) + "\n")
+        return
+    text = report()
+    if RESULTS.exists():
+        text += "\n" + measured_report(json.loads(RESULTS.read_text()))
+    if settings.write:
+        DOC.write_text(replace(DOC.read_text(), text))
+    else:
+        print(text, end="")
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--write", action="store_true", help=f"into {DOC.name}, not here"
+    )
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="time two workers on this machine instead",
+    )
+    parser.add_argument("--json", type=pathlib.Path, help="of --measure")
+    parser.add_argument(
+        "--model", default="wrn-10-1", help="of --measure (%(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=positive, default=5, help="of --measure (%(default)s)"
+    )
+    settings = parser.parse_args()
+    if settings.json and not settings.json.absolute().parent.is_dir():
+        parser.error(f"--json: no directory {settings.json.parent}")
+    return settings
+
+
+if __name__ == "__main__":
+    main()
