@@ -14,6 +14,7 @@ HEAD = (
     "|---|---|---|---|---|---|---|---|---|---|\n"
 )
 HALF = 0.5
+PUBLISHED_BATCH = 32768
 
 
 def run_report(run, step, machine, cores):
@@ -41,8 +42,8 @@ def run_report(run, step, machine, cores):
     )
     conclusion = (
         f"The knee, up to which the efficiency is at least a half, is at "
-        f"{knee(times):,} cores; with a network three times as quick to answer "
-        f"at {knees[1 / 3]:,}, three times as slow at "
+        f"{knee(times):,} cores; with links three times as quick to answer at "
+        f"{knees[1 / 3]:,}, three times as slow at "
         f"{knees[3]:,}. The shortest step is that of {fastest.cores:,} cores, "
         f"{milliseconds(fastest.step)} ms."
     )
@@ -50,6 +51,40 @@ def run_report(run, step, machine, cores):
     return (
         f"{textwrap.fill(introduction, 80)}\n\n{HEAD}{rows}\n"
         f"{textwrap.fill(conclusion, 80)}\n"
+    )
+
+
+def published_report(step, machine):
+    """The model beside what was measured on 1,024 chips of v3 (1811.06992)."""
+    seconds = supervised_seconds(
+        step, machine, images=PUBLISHED_BATCH, cores=2048
+    )
+    return textwrap.fill(
+        "Beside a published figure: supervised ResNet-50 on 1,024 chips of v3 "
+        "learned from more than 1.05 million images/s ([arXiv "
+        "1811.06992](https://arxiv.org/abs/1811.06992)). The model here, with "
+        f"one batch norm for all and an assumed batch of {PUBLISHED_BATCH:,}, "
+        f"gives {PUBLISHED_BATCH / seconds / 1e6:.2f} million.",
+        80,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def supervised_seconds(step, machine, *, images, cores):
+    """Of a step forward and backward on labeled images, of one network."""
+    weights = 4 * step.parameters
+    work = 3 * images / cores * sum(flops for flops, *_ in step.layers)
+    moments = sum(
+        machine.all_reduce(2 * 4 * channels, cores=cores)
+        for channels in step.channels
+    )
+    return (
+        work / (machine.peak * machine.utilization)
+        + machine.all_reduce(weights, cores=cores)
+        + 2 * moments
+        + machine.fixed
+        + machine.accesses / 2 * weights / machine.memory_bandwidth
     )
 
 

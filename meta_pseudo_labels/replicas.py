@@ -62,8 +62,11 @@ def merges():
     They do where each is traced in a thread of its own; on TPUs all are one
     program. Asked within the scope of a strategy or a step of it.
     """
-    alone = tf.__internal__.distribute.strategy_supports_no_merge_call()
-    return tf.distribute.get_strategy().num_replicas_in_sync > 1 and not alone
+    if isinstance(
+        tf.distribute.get_strategy(), tf.distribute.OneDeviceStrategy
+    ):
+        return False
+    return not tf.__internal__.distribute.strategy_supports_no_merge_call()
 
 
 def merge(function, *arguments):

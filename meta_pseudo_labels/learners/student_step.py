@@ -75,7 +75,9 @@ def take_student_step(learner, batch, *, pseudo_labels):
     """
     student = learner.student
     judged, labels = _judged_on(batch)
-    with tf.GradientTape() as label_tape:
+    # Derivatives with respect to the labels alone: of the weights' replicas
+    # would compute, and reduce, what nobody asks for.
+    with tf.GradientTape(watch_accessed_variables=False) as label_tape:
         label_tape.watch(pseudo_labels)
         with tf.GradientTape() as tape:
             strong_logits, labeled_logits = forward_together(
@@ -148,16 +150,22 @@ class _Slopes:
     """
 
     def __init__(self, *, student, new_loss, update, pullback):
+        self._student = student
+        self._new_loss = new_loss
         self._update = update
         self._pullback = pullback
-        # d(new labeled loss) / d(student), of this replica's images alone. Not
-        # a cached_property: its lock is that of the class, and replicas, which
-        # are traced in threads, meet within.
-        self._new_gradients = functools.cache(
-            functools.partial(gradients_of, *new_loss, student)
-        )
+        # Tapes give their gradient once. Not by cached_property: its lock is
+        # that of the class, and replicas, traced in threads, meet within.
+        self._new_gradients = functools.cache(self._compute_new_gradients)
+        self.label_gradient = functools.cache(self._compute_label_gradient)
+        self.gradients = functools.cache(self._compute_gradients)
 
-    def label_gradient(self):
+    def _compute_new_gradients(self):
+        """d(new labeled loss) / d(student), of this replica's images alone."""
+        tape, new = self._new_loss
+        return gradients_of(tape, new, self._student)
+
+    def _compute_label_gradient(self):
         tape, pseudo_labels, _, prepared = self._update
         # The mean over replicas is on the tape, and its transpose takes that of
         # the new gradients. What comes out is for the sum of all replicas' new
@@ -167,7 +175,7 @@ class _Slopes:
         )
         return gradient / replicas.count()
 
-    def gradients(self):
+    def _compute_gradients(self):
         _, _, gradients, _ = self._update
         return gradients, replicas.mean(self._new_gradients())
 

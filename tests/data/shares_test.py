@@ -259,7 +259,9 @@ def test_shares_of_no_replicas(wrong):
         data.Share(*wrong)
 
 
-@pytest.mark.parametrize("images", ["digits", "sharded"])
+@pytest.mark.parametrize(
+    "images", ["digits", pytest.param("sharded", marks=pytest.mark.long)]
+)
 def test_two_trainers_share_a_service(images, request):
     """Each has a job of its own: none takes the other's elements."""
     images = request.getfixturevalue(images)

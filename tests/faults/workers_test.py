@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tests.faults import runs
@@ -38,6 +39,7 @@ def test_two_workers_learn_what_one_device_does(tmp_path):
     )
     assert weights.keys() == others.keys()
     for name, value in weights.items():
-        assert others[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+        near = 1e-4 * max(1e-2, np.abs(value).max())
+        assert others[name] == pytest.approx(value, rel=0, abs=near), name
     # The second worker wrote nothing, and neither did it say that it did.
     assert "accuracy" in json.dumps(two[-1])

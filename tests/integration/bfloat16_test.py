@@ -61,7 +61,15 @@ def trained(config):
     return experiment
 
 
-@pytest.fixture(scope="module", params=LOSSES)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(method, marks=pytest.mark.long)
+        if method == "mpl"
+        else method
+        for method in LOSSES
+    ],
+)
 def pair(request, tmp_path_factory):
     """A method, and its experiment in float32 and in bfloat16."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -133,7 +133,7 @@ def test_errors_reach_the_shell(tmp_path, request):
         ("--dataset_name=cifar10", "means --method=supervised, but"),
         ("--optim_type=adam", "use one of: sgd, momentum, rmsprop, lars."),
         ("--num_classes=7", "--dataset=digits has 10 classes"),
-        ("--master=worker", "TPU workers are not built yet"),
+        ("--distribution=tpu", "No TPU can be reached as --master=local"),
         ("--method=fixmatch", "use one of: supervised, pseudo_labels,"),
         ("--method=pseudo_labels", "pseudo_labels needs --teacher_labels="),
         ("--teacher_labels=absent", "There is no absent; make it with --task"),

@@ -162,10 +162,28 @@ def _assert_near(actual, wanted, tolerance, name):
     )
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+# The others take as long, and are much like one of these.
+SHORT = ("supervised", "uda", "exact", "reinforce")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in SHORT else pytest.mark.long)
+        for name in LEARNERS
+    ],
+)
 def test_two_replicas_are_as_good_as_one(name, mirrored):
     one = train(LEARNERS[name])
     assert_same(one, train(LEARNERS[name], mirrored(2)))
+
+
+@pytest.mark.parametrize("name", ["supervised", "exact"])
+def test_a_strategy_of_one_replica_is_no_different(name, mirrored):
+    one = train(LEARNERS[name])
+    assert_same(one, train(LEARNERS[name], mirrored(1)))
+    alone = tf.distribute.OneDeviceStrategy("CPU:0")
+    assert_same(one, train(LEARNERS[name], alone))
 
 
 @pytest.mark.long

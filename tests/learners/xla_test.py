@@ -79,6 +79,7 @@ def test_compiled_step_is_the_uncompiled_one(name):
     check_same(name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "optimizer",
     [

@@ -80,6 +80,7 @@ def test_a_batch_that_does_not_divide_is_refused(check):
         check.connect(config)
 
 
+@pytest.mark.long
 def test_two_replicas_step_too(check):
     config, _ = check.parse(
         [
