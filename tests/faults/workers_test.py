@@ -16,6 +16,7 @@ def test_a_killed_worker_costs_nothing_that_was_saved(tmp_path):
     assert result["survivor_told"] and result["survivor_exit"] == 1
 
 
+@pytest.mark.long
 def test_two_workers_learn_what_one_device_does(tmp_path):
     """The first steps: float32 sums in another order, no more."""
     short = ("--num_train_steps=3", "--save_every=3", "--log_every=1")
