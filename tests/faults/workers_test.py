@@ -40,7 +40,7 @@ def test_two_workers_learn_what_one_device_does(tmp_path):
     )
     assert weights.keys() == others.keys()
     for name, value in weights.items():
-        near = 1e-4 * max(1e-2, np.abs(value).max())
+        near = 1e-4 * float(max(1e-2, np.abs(value).max()))
         assert others[name] == pytest.approx(value, rel=0, abs=near), name
     # The second worker wrote nothing, and neither did it say that it did.
     assert "accuracy" in json.dumps(two[-1])
