@@ -71,7 +71,7 @@ def take_reduced(optimizer):
     optimizer._all_reduce_sum_gradients = list
 
 
-def apply_gradients(optimizer, gradients, variables, *, condition=None):
+def apply_gradients(optimizer, gradients, variables, *, condition):
     """Applies gradients that all replicas share.
 
     Args:
@@ -79,15 +79,13 @@ def apply_gradients(optimizer, gradients, variables, *, condition=None):
       gradients: one per variable.
       variables: trainable.
       condition: scalar, the same on all replicas; where it is false nothing
-        moves. None is always.
+        moves.
     """
 
     def apply(*gradients):
         optimizer.apply(list(gradients), variables)
 
-    if condition is None:
-        apply(*gradients)
-    elif not replicas.merges():
+    if not replicas.merges():
         tf.cond(condition, lambda: apply(*gradients), lambda: None)
     else:  # Replicas cannot meet within a branch; all take it together.
         replicas.merge(_apply_where, apply, condition, *gradients)
