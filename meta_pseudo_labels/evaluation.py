@@ -25,15 +25,26 @@ def predict_logits(model, dataset):
     Raises:
       ValueError: where the data set is empty.
     """
-    forward = tf.function(
-        lambda images: model(images, training=False),
-        input_signature=[dataset.element_spec[0]],
-    )
+    forward = _inference(model, dataset.element_spec[0])
     batches = [(forward(images), labels) for images, labels in dataset]
     if not batches:
         raise ValueError("There are no images to evaluate on; give some.")
     logits, labels = zip(*batches, strict=True)
     return np.concatenate(logits), np.concatenate(labels)
+
+
+def _inference(model, spec):
+    """The model's inference as a graph; the same one for every evaluation.
+
+    Kept on the model, and so hidden from Keras and its files: a graph for each
+    evaluation would fill the memory of a long run.
+    """
+    graphs = vars(model).setdefault("_inference_graphs", {})
+    if spec not in graphs:
+        graphs[spec] = tf.function(
+            lambda images: model(images, training=False), input_signature=[spec]
+        )
+    return graphs[spec]
 
 
 def accuracy(model, dataset):

@@ -26,8 +26,7 @@ _DEFINE = {
     str: flags.DEFINE_string,
 }
 
-# The release's names of tasks: ours, or none yet.
-_RELEASE_TASKS = {"evals": "eval", "eval_forever": None, "inference": None}
+_NOT_BUILT = ("inference",)  # Tasks of the release.
 
 
 def define_flags(flag_values=flags.FLAGS):
@@ -178,13 +177,12 @@ def _given(flag_values):
 
 
 def _task_mode(name):
-    task = _RELEASE_TASKS.get(name, name)
-    if task is None:
+    if name in _NOT_BUILT:
         raise ConfigError(
-            f"--task_mode={name} is not built yet; --task_mode=eval evaluates "
-            "the run in --output_dir, once."
+            f"--task_mode={name} is not built yet; --task_mode=export writes "
+            "a SavedModel that classifies images."
         )
-    return task
+    return name
 
 
 def _help(field):

@@ -15,13 +15,12 @@ import os
 import tensorflow as tf
 
 from meta_pseudo_labels import data, evaluation
-from meta_pseudo_labels.checkpointing import CheckpointError, find_checkpoint
+from meta_pseudo_labels.checkpoint_files import CheckpointError, find_checkpoint
 from meta_pseudo_labels.config import ConfigError, user_error
+from meta_pseudo_labels.files import is_inside, write_whole
 from meta_pseudo_labels.run_folder import (
     CLASS_DISTRIBUTIONS,
     TEACHER_LABELS,
-    is_inside,
-    write_whole,
 )
 
 

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from meta_pseudo_labels.checkpointing import CheckpointError
+from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.reference import (

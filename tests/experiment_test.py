@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels import experiment as experiment_module
-from meta_pseudo_labels.checkpointing import CheckpointError
+from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.learners import UDA, MetaPseudoLabels, Supervised
@@ -28,6 +28,7 @@ def test_training_leaves_settings_logs_and_checkpoints(trained):
     folder = experiment_module.os.listdir(trained.output_dir)
     assert sorted(folder) == [
         "checkpoints",
+        "done",
         "events",
         "hparams.json",
         "labeled.json",
@@ -52,6 +53,7 @@ def test_every_training_step_is_logged_under_the_names_of_the_release(trained):
         "mpl/dot_product",
         "mpl/moving_dot_product",
         "mpl/feedback_grad_ratio",
+        "skipped_steps",
         "uda/weight",
         "uda/u_ratio",
         "uda/l_ratio",

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from meta_pseudo_labels.config import Config, ConfigError
+from meta_pseudo_labels.files import write_whole
 from meta_pseudo_labels.run_folder import (
     FREE_SETTINGS,
     RUN_FILES,
@@ -15,7 +16,6 @@ from meta_pseudo_labels.run_folder import (
     reset,
     save_settings,
     saved_settings,
-    write_whole,
 )
 
 FIELDS = dataclasses.fields(Config)
@@ -78,6 +78,10 @@ def test_free_settings_may_change(tmp_path):
         diagnose_draws=3,
         diagnose_lr=0.1,
         save_every=11,
+        max_to_keep=5,
+        stop_after_bad_steps=7,
+        from_checkpoint="best",
+        allow_hparam_change=True,
         progress=False,
         data_dir="here",
         labeled_dir="labeled",
@@ -91,6 +95,7 @@ def test_free_settings_may_change(tmp_path):
         replicas_per_worker=2,
         worker_addresses="here:1,there:1",
         worker_index=1,
+        deterministic=True,
         steps_per_execution=11,
         log_every=11,
         num_train_steps=11,
