@@ -54,6 +54,7 @@ from meta_pseudo_labels.run_data import (
     require_test_images,
 )
 from meta_pseudo_labels.run_folder import (
+    check_reset,
     check_same_training,
     require_output_dir,
 )
@@ -77,7 +78,9 @@ class Experiment:
             tf.config.experimental.enable_op_determinism()
         self.config = config
         self.output_dir = require_output_dir(config)
-        if not self._resets:
+        if self._resets:
+            check_reset(config)
+        else:
             check_same_training(config)
 
     @functools.cached_property

@@ -151,46 +151,51 @@ def reset(config):
     the link alone. The release deletes the folder with all that it holds.
 
     Raises:
-      ConfigError: where the folder holds files, but no run of ours, or is one
-        that nobody means to empty; nothing is deleted then.
+      ConfigError: see `check_reset`; nothing is deleted then.
     """
-    folder = config.output_dir
-    if not config.reset_output_dir or config.task_mode != "train":
-        return
-    if not os.path.isdir(folder) or not set(os.listdir(folder)) - {LOCK}:
-        return
-    check_may_be_emptied(folder)
-    # The release writes a hparams.json too, but knows no such setting.
-    if "mpl_feedback" not in saved_settings(folder):
-        raise ConfigError(
-            f"--reset_output_dir: {folder} holds files, but no {HPARAMS} of a "
-            "run, so nothing was deleted. Empty it yourself or name another "
-            "--output_dir."
-        )
-    for name in RUN_FILES:
-        for path in (name + SCRATCH, name):
-            _delete(os.path.join(folder, path))
+    check_reset(config)
+    if _has_something_to_reset(config):
+        for name in RUN_FILES:
+            for path in (name + SCRATCH, name):
+                _delete(os.path.join(config.output_dir, path))
 
 
-def check_may_be_emptied(folder):
-    """Refuses to reset a root, a home, or a folder of a repository.
+def check_reset(config):
+    """Refuses to reset a folder that is not plainly that of a run.
 
     Raises:
-      ConfigError: with what it is.
+      ConfigError: for a root, a home, a repository, or a folder that holds
+        files, but no run of ours.
     """
+    if not _has_something_to_reset(config):
+        return
+    folder = config.output_dir
     path = os.path.realpath(folder)
     what = None
     if path == os.path.dirname(path):
-        what = "the root of the file system"
+        what = "is the root of the file system"
     elif path == os.path.realpath(os.path.expanduser("~")):
-        what = "your home"
+        what = "is your home"
     elif os.path.exists(os.path.join(path, ".git")):
-        what = "a git repository"
+        what = "is a git repository"
+    # The release writes a hparams.json too, but knows no such setting.
+    elif "mpl_feedback" not in saved_settings(folder):
+        what = f"holds files, but no {HPARAMS} of a run"
     if what:
         raise ConfigError(
-            f"--reset_output_dir: {folder} is {what}, so nothing was deleted. "
-            "Name a folder of its own as --output_dir."
+            f"--reset_output_dir: {folder} {what}, so nothing was deleted. "
+            "Empty it yourself or name another --output_dir."
         )
+
+
+def _has_something_to_reset(config):
+    folder = config.output_dir
+    return (
+        config.reset_output_dir
+        and config.task_mode == "train"
+        and os.path.isdir(folder)
+        and bool(set(os.listdir(folder)) - {LOCK})
+    )
 
 
 def _delete(path):

@@ -55,8 +55,13 @@ DOCS = (
     "docs/data_service.md",
     "docs/feedback.md",
     "docs/fidelity.md",
+    "docs/long_runs.md",
+    "docs/memory.md",
+    "docs/profiling.md",
     "docs/reduced_mpl.md",
     "docs/results.md",
+    "docs/scaling.md",
+    "tpu/README.md",
     "docs/two_moons.md",
 )
 

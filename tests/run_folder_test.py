@@ -11,6 +11,7 @@ from meta_pseudo_labels.files import write_whole
 from meta_pseudo_labels.run_folder import (
     FREE_SETTINGS,
     RUN_FILES,
+    check_reset,
     check_same_training,
     require_output_dir,
     reset,
@@ -255,6 +256,24 @@ def test_a_folder_of_another_program_is_not_reset(run, hparams):
         reset(resetting(run))
     assert str(run) in str(caught.value)
     assert contents(run) == before
+
+
+def test_a_repository_or_a_home_is_not_reset(run, monkeypatch):
+    """Though a run was started right in it."""
+    (run / ".git").mkdir()
+    before = contents(run)
+    with pytest.raises(ConfigError, match="is a git repository, so nothing"):
+        reset(resetting(run))
+    (run / ".git").rmdir()
+    monkeypatch.setenv("HOME", str(run))
+    with pytest.raises(ConfigError, match="is your home, so nothing"):
+        reset(resetting(run))
+    assert contents(run) == before - {".git"}
+
+
+def test_the_root_is_not_reset():
+    with pytest.raises(ConfigError, match="is the root of the file system"):
+        check_reset(resetting("/"))
 
 
 def test_a_run_with_unreadable_settings_is_not_reset(run):
