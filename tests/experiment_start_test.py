@@ -192,14 +192,18 @@ class TestOtherSettings:
     @pytest.mark.parametrize(
         "settings",
         [
-            dict(use_bfloat16=True, model_type="wrn-10-1"),
+            # Not mpl: a processor computes bfloat16 very slowly.
+            dict(method="uda", use_bfloat16=True, model_type="wrn-10-1"),
             dict(method="supervised", use_augment=True, num_labeled=0),
             dict(optim_type="rmsprop", image_size=12),
             dict(optim_type="lars", mpl_feedback="reinforce"),
-            dict(
-                method="supervised",
-                model_type="efficientnet-bs",
-                stochastic_depth_drop_rate=0.5,
+            pytest.param(
+                dict(
+                    method="supervised",
+                    model_type="efficientnet-bs",
+                    stochastic_depth_drop_rate=0.5,
+                ),
+                marks=pytest.mark.long,
             ),
         ],
     )
