@@ -6,7 +6,11 @@ import tensorflow as tf
 from meta_pseudo_labels import replicas
 from meta_pseudo_labels.ema import WeightAverages
 from meta_pseudo_labels.learners import updates
-from meta_pseudo_labels.learners.checks import check_model, check_range
+from meta_pseudo_labels.learners.checks import (
+    check_jit_compile,
+    check_model,
+    check_range,
+)
 from meta_pseudo_labels.learners.passes import float_type, gradients_of
 from meta_pseudo_labels.learners.trainer import Trainer
 from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
@@ -91,12 +95,19 @@ class Learner(Trainer):
           loss: what `evaluate` reports; by default the cross-entropy of integer
             labels. Training does not use it.
           jit_compile: whether XLA compiles the step. Off by default: on the CPU
-            it is slower.
+            it is slower. Not with several replicas, but for TPUs' own.
           width_splits: cores of a TPU's replica over which images are split by
             width.
           batch_slices: into which every replica's batch is cut, to fit it
             into memory; see `learners.slices`.
           **kwargs: those of `keras.Model.compile`, e.g. metrics=["accuracy"].
+
+        With several replicas it sets `synchronized` of the networks' Keras
+        `BatchNormalization` layers, so that they normalize the global batch.
+
+        Raises:
+          ValueError: for a number out of range, or jit_compile with several
+            replicas.
         """
         if weight_decay < 0:
             raise ValueError(
@@ -107,6 +118,11 @@ class Learner(Trainer):
         self.weight_decay = weight_decay
         self.grad_bound = grad_bound
         check_range("batch_slices", batch_slices, low=1, high=2**31)
+        check_jit_compile(jit_compile, self.distribute_strategy)
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            for layer in self._flatten_layers():
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.synchronized = True
         self.width_splits = width_splits
         self.batch_slices = batch_slices
         super().compile(

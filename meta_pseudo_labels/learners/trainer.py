@@ -83,7 +83,10 @@ class Trainer(keras.Model):
         if several and isinstance(x, tf.data.Dataset):
             batches = int(x.cardinality())
             if batches > 0:  # Which cannot be told once they are split.
-                kwargs.setdefault("steps_per_epoch", batches)
+                # One iterator serves all epochs then, so it must not end.
+                if kwargs.get("steps_per_epoch") is None:
+                    kwargs["steps_per_epoch"] = batches
+                    x = x.repeat()
             x = split_batches(strategy, x)
         return super().fit(x, *args, shuffle=shuffle, **kwargs)
 

@@ -67,8 +67,19 @@ def take_reduced(optimizer):
     By itself it sums them over replicas when it applies them, which is too late
     for a bound on their norm, and what was reduced before would count once for
     each replica.
+
+    Raises:
+      RuntimeError: where this Keras has another name for what is replaced, so
+        that it would sum after all.
     """
-    optimizer._all_reduce_sum_gradients = list
+    name = "_all_reduce_sum_gradients"  # Keras has no public way to say so.
+    if not callable(getattr(optimizer, name, None)):
+        raise RuntimeError(
+            f"{type(optimizer).__name__} of Keras {keras.__version__} has no "
+            f"{name}: its gradients would be summed over replicas twice. Use a "
+            "Keras version that requirements.txt names."
+        )
+    setattr(optimizer, name, list)
 
 
 def apply_gradients(optimizer, gradients, variables, *, condition):
