@@ -11,6 +11,10 @@ BEST_FOLDER = "best"
 NAME = "step"  # Of a checkpoint, before its step.
 
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # A tensor that TF1 does not write.
+# Of TensorFlow: a half-written index, and a half-written list of checkpoints.
+_SCRATCH = re.compile(
+    rf"{NAME}-\d+.*\.tempstate\d+.*|checkpoint\.tmp[0-9a-f]{{32}}"
+)
 # TensorFlow's reader makes errors of Python of some of its own.
 _READER_ERRORS = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
 
@@ -42,11 +46,15 @@ def remove_scratch(folder):
     """Removes what a save that was cut off left behind."""
     if not os.path.isdir(folder):
         return
-    for name in os.listdir(folder):
+    names = os.listdir(folder)
+    for name in names:
         path = os.path.join(folder, name)
+        data = re.fullmatch(rf"({NAME}-\d+)\.data-\d+-of-\d+", name)
         if re.fullmatch(rf"{NAME}-\d+_temp", name) and not os.path.islink(path):
             shutil.rmtree(path)
-        elif re.fullmatch(rf"{NAME}-\d+.*\.tempstate\d+.*", name):
+        elif _SCRATCH.fullmatch(name):
+            os.remove(path)
+        elif data and f"{data[1]}.index" not in names:
             os.remove(path)
 
 
@@ -63,8 +71,7 @@ def find_checkpoint(path):
     path = os.fspath(path)
     if os.path.isdir(path):
         folders = (path, os.path.join(path, FOLDER))
-        found = [tf.train.latest_checkpoint(f) for f in folders]
-        prefix = next((f for f in found if f), None)
+        prefix = next(filter(None, map(_latest, folders)), None)
     else:
         prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
     if prefix is None or not os.path.exists(f"{prefix}.index"):
@@ -74,6 +81,12 @@ def find_checkpoint(path):
             "such as folder/ckpt-1000, or a folder that has one."
         )
     return prefix
+
+
+def _latest(folder):
+    """The latest checkpoint of a folder; None where there is none."""
+    own = checkpoint_paths(folder)  # Of others TensorFlow's list must do.
+    return own[-1] if own else tf.train.latest_checkpoint(folder)
 
 
 def is_own_checkpoint(prefix):

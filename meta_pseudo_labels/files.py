@@ -63,10 +63,18 @@ def locked(folder):
     The lock goes with the process, however that ends.
 
     Raises:
-      ConfigError: where another process has it.
+      ConfigError: where another process has it, or it cannot be made.
     """
     is_new = not os.path.exists(folder)
-    os.makedirs(folder, exist_ok=True)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        if is_out_of_room(error):
+            raise
+        raise ConfigError(
+            f"{folder} cannot be made: {error.strerror}. Name another "
+            "--output_dir."
+        ) from error
     path = os.path.join(folder, LOCK)
     with _own_file(path) as file:
         file.truncate(0)

@@ -1,5 +1,6 @@
 """Finetuning the student on the labeled images, which it never trained on."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -79,7 +80,7 @@ def finetune_run(learner, config, images):
     check_choice_of_labels(config, images)
     path = finetuned_path(learner, config)
     folder = os.path.dirname(path)
-    with locked(folder), reports_full_disk(folder):
+    with reports_full_disk(folder), locked(folder):
         if not _prepare(config, path):
             return False
         save_settings(config)
@@ -164,10 +165,14 @@ def _prepare(config, path):
                 f"{settings}. Use these, or --allow_hparam_change to finetune "
                 "it anew."
             )
-        if before != settings:
+        if before == settings and os.path.exists(path):
+            # A kill may have come before they went.
             shutil.rmtree(_unfinished(path), ignore_errors=True)
-        elif os.path.exists(path):
             return False
+        if before != settings:  # What they made goes before the new ones come.
+            shutil.rmtree(_unfinished(path), ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
     write_whole(beside, json.dumps(settings, indent=2) + "\n")
     return True
 

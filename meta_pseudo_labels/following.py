@@ -45,8 +45,8 @@ def follow(learner, output_dir, datasets, *, forever, best_on):
     folder = os.path.join(output_dir, EVALS)
     checkpoints = Checkpoints(learner_state(learner), output_dir)
     with (
-        locked(folder),
         reports_full_disk(folder),
+        locked(folder),
         MetricsFiles(folder) as files,
     ):
         rows = {row["step"]: row for row in read_rows(files.path)}

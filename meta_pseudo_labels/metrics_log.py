@@ -6,6 +6,8 @@ import math
 import os
 
 import tensorflow as tf
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
 from meta_pseudo_labels.callbacks import AtStep
 from meta_pseudo_labels.event_files import drop_events_after
@@ -47,10 +49,15 @@ class MetricsFiles:
         finite = {k: v for k, v in scalars.items() if math.isfinite(v)}
         with open(self.path, "a") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
+        # All in one: an operation for each takes longer than some steps.
+        summary = Summary()
+        for name, value in scalars.items():
+            summary.MergeFrom(scalar_pb(name, value))
         try:
-            with self.events.as_default(step=step):  # Flushes at its end.
-                for name, value in scalars.items():
-                    tf.summary.scalar(name, value)
+            with self.events.as_default():  # Flushes at its end.
+                tf.summary.experimental.write_raw_pb(
+                    summary.SerializeToString(), step=step
+                )
         except tf.errors.OutOfRangeError as error:
             # A file beyond the size allowed. `fit` would take TensorFlow's
             # error for the end of the data.

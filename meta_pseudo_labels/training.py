@@ -25,6 +25,7 @@ from meta_pseudo_labels.run_data import (
     training_batches,
 )
 from meta_pseudo_labels.run_folder import (
+    is_done,
     mark_done,
     mark_not_done,
     reset,
@@ -74,8 +75,8 @@ def train(learner, config, images, *, validation):
     writes = worker_of(learner.distribute_strategy) == 0
     with contextlib.ExitStack() as stack:
         if writes:
-            stack.enter_context(locked(config.output_dir))
             stack.enter_context(reports_full_disk(config.output_dir))
+            stack.enter_context(locked(config.output_dir))
         stack.enter_context(_reports_lost_workers(learner, config))
         return _train(learner, config, images, validation, writes)
 
@@ -92,6 +93,8 @@ def _train(learner, config, images, validation, writes):
     start = restore_start(learner, config, checkpoints, fresh=fresh)
     _check_same_start(learner.distribute_strategy, start)
     if start >= config.num_train_steps:
+        if writes and checkpoints.paths() and not is_done(config):
+            mark_done(config)  # A kill came right after the last checkpoint.
         return False
     distributions = load_teacher_labels(config, images, fresh=fresh)
     batches = functools.cache(

@@ -230,12 +230,18 @@ def test_what_a_kill_left_half_written_goes(checkpoints, weight, tmp_path):
     scratch.mkdir()
     (scratch / "part-00000-of-00001.data-00000-of-00001").write_text("half")
     (tmp_path / "checkpoints" / "step-2.data-00000-of-00001").write_text("x")
+    (tmp_path / "checkpoints" / f"checkpoint.tmp{'0' * 32}").write_text("x")
     mine = tmp_path / "checkpoints" / "notes_temp"
     mine.mkdir()
     again = Checkpoints({"weight": weight}, tmp_path)
     assert again.restore_latest() == 1
     save(again, weight, 3)
-    assert not scratch.exists() and mine.exists()
+    left = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert left == {"checkpoint", "notes_temp"} | {
+        f"step-{step}.{end}"
+        for step in (1, 3)
+        for end in ("index", "data-00000-of-00001")
+    }
 
 
 def test_a_pickle_is_no_checkpoint(checkpoints, weight, tmp_path):

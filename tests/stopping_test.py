@@ -140,6 +140,31 @@ def test_a_finished_finetuning_is_left_unless_it_is_to_be_another(tmp_path):
     assert any((a != b).any() for a, b in zip(before, after, strict=True))
 
 
+def test_another_finetuning_that_was_stopped_goes_on_too(tmp_path, signal_at):
+    """Not with the weights of the first."""
+    config = supervised(tmp_path)
+    Experiment(config).train()
+    Experiment(config).finetune()
+    before = _finetuned_weights(config)
+    changed = supervised(tmp_path, finetune_lr=0.5, allow_hparam_change=True)
+    signal_at(finetuning, 1)
+    with pytest.raises(Interrupted):
+        Experiment(changed).finetune()
+    again = supervised(tmp_path, finetune_lr=0.5)
+    assert "finetuned" not in Experiment(again).evaluate()
+    assert Experiment(again).finetune()
+    after = _finetuned_weights(again)
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))
+
+
+def test_a_kill_between_the_last_checkpoint_and_done(tmp_path):
+    config = supervised(tmp_path)
+    Experiment(config).train()
+    (tmp_path / "done").unlink()
+    assert not Experiment(config).train()
+    assert (tmp_path / "done").read_text() == "4 steps\n"
+
+
 def test_finetuning_at_a_rate_that_breaks_it_saves_nothing(tmp_path):
     config = supervised(tmp_path, finetune_lr=1e38, finetune_steps=20)
     Experiment(config).train()
