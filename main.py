@@ -1,4 +1,4 @@
-"""Trains, finetunes, evaluates and exports from the command line.
+"""Trains, finetunes, evaluates, exports and predicts from the command line.
 
     python main.py --flagfile=flags/digits_mpl.flags --output_dir=runs/mpl
 
@@ -37,6 +37,7 @@ with quiet_start():
     from meta_pseudo_labels.checkpoint_files import CheckpointError
     from meta_pseudo_labels.config import ConfigError
     from meta_pseudo_labels.experiment import Experiment
+    from meta_pseudo_labels.export_card import summary_lines
     from meta_pseudo_labels.flags import (
         config_from_flags,
         define_flags,
@@ -74,7 +75,7 @@ def run_task(experiment, config):
         done = "Finetuned" if experiment.finetune() else "Was finetuned already"
         print(f"{done}: {config.output_dir}\n{closing_summary(config)}")
     elif config.task_mode == "eval":
-        print(accuracy_table(experiment.evaluate()))
+        print(experiment.judge().as_text())
         print(closing_summary(config))
     elif config.task_mode in ("evals", "eval_forever"):
         forever = config.task_mode == "eval_forever"
@@ -89,20 +90,24 @@ def run_task(experiment, config):
     elif config.task_mode == "cache_labels":
         print(f"Cached: {experiment.cache_labels()}")
         print(f"For a student: --teacher_labels={config.output_dir}")
+    elif config.task_mode == "inference":
+        print(prediction_lines(experiment.infer()))
     else:
         path = experiment.export()
         network = "finetuned" if experiment.is_finetuned() else "student"
         print(f"Exported: {path} ({network})")
+        for line in summary_lines(path):
+            print(line)
 
 
-def accuracy_table(accuracies):
-    """A line for each network: on test images, then on those held out."""
-    held_out = accuracies.get("validation", {})
-    return "\n".join(
-        f"{network:12s} {accuracy:.4f}"
-        + (f"  validation {held_out[network]:.4f}" if held_out else "")
-        for network, accuracy in accuracies.items()
-        if network != "validation"
+def prediction_lines(predictions):
+    """Where predictions are, and of how many images."""
+    done = "Predicted" if predictions.is_new else "Was predicted already"
+    broken = predictions.errors
+    unread = f", {broken:,} of them not readable: see `error`" if broken else ""
+    return (
+        f"{done}: {predictions.images:,} images{unread}\n"
+        f"  {predictions.csv}\n  {predictions.parquet}"
     )
 
 

@@ -9,6 +9,8 @@ import dataclasses
 import json
 import os
 
+from meta_pseudo_labels.config_evaluation import Evaluation
+from meta_pseudo_labels.config_inference import Inference
 from meta_pseudo_labels.config_inputs import Inputs
 from meta_pseudo_labels.config_machine import Machine
 from meta_pseudo_labels.config_training import Training
@@ -34,6 +36,7 @@ TASK_MODES = (
     "inspect",
     "cache_labels",
     "diagnose",
+    "inference",
 )
 METHODS = ("supervised", "pseudo_labels", "uda", "mpl")
 
@@ -46,8 +49,8 @@ class Run:
         "train",
         "What to do with output_dir; by default train. eval looks at one "
         "checkpoint, evals at all that were not looked at yet, and "
-        "eval_forever goes on until the training beside it is done. The "
-        "release's inference is not built yet.",
+        "eval_forever goes on until the training beside it is done. "
+        "inference predicts many images, see docs/inference.md.",
         choices=TASK_MODES,
         flag_default=None,
     )
@@ -106,12 +109,14 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(Machine, Training, Inputs, Run):
+class Config(Inference, Evaluation, Machine, Training, Inputs, Run):
     """The settings of one run. Raises `ConfigError` for one out of range.
 
     Those of data and models are in `config_inputs.Inputs`, those of training
     in `config_training.Training`, those of devices in
-    `config_machine.Machine`.
+    `config_machine.Machine`, those of other images to evaluate on in
+    `config_evaluation.Evaluation`, those of predictions in
+    `config_inference.Inference`.
     """
 
     def __post_init__(self):
@@ -135,6 +140,9 @@ class Config(Machine, Training, Inputs, Run):
                 f"has; --method={self.method} has none."
             )
         self.check_machine()
+        self.check_evaluation()
+        if self.task_mode == "inference":
+            self.check_inference()
         for name in ("log_every", "save_every", "num_train_steps"):
             if getattr(self, name) % self.steps_per_execution:
                 raise ConfigError(

@@ -17,8 +17,11 @@ Each stage leaves its result in output_dir and can be started from there alone:
     done              says that training ended at its last step
     finetune/         the finetuned student, and the logs of its finetuning
     eval.json         accuracies on the test images, and on those held out
+    eval_report.json  all about them; eval_confusion.png, eval_reliability.png
+    eval_sources/     the same of other images
     evals/, acc       accuracies of every checkpoint; the latest and the best
-    saved_model/      the exported student
+    inference/        predictions of images, in CSV and Parquet
+    saved_model/      the exported student, versions 1, 2, ...
     diagnosis.json    what the feedback is worth; diagnosis.png beside it
     data.json         what `inspect` found in the data; views.png beside it
     class_distributions.npz  what the student says of all images, for a run
@@ -31,7 +34,7 @@ import os
 
 import tensorflow as tf
 
-from meta_pseudo_labels import data, evaluation, inspection
+from meta_pseudo_labels import data, inspection
 from meta_pseudo_labels.build import build_learner, build_model
 from meta_pseudo_labels.checkpoint_files import CheckpointError, load_weights
 from meta_pseudo_labels.checkpointing import (
@@ -42,10 +45,12 @@ from meta_pseudo_labels.checkpointing import (
 from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.diagnosis import diagnose_run
 from meta_pseudo_labels.distribution import build_strategy
-from meta_pseudo_labels.export import export_saved_model
+from meta_pseudo_labels.evaluation_report import evaluate_run
+from meta_pseudo_labels.export_run import export_run
 from meta_pseudo_labels.files import write_whole
 from meta_pseudo_labels.finetuning import finetune_run, finetuned_path
 from meta_pseudo_labels.following import follow
+from meta_pseudo_labels.inference import infer_run, network_of
 from meta_pseudo_labels.run_data import (
     check_choice_of_labels,
     draw_views,
@@ -165,35 +170,21 @@ class Experiment:
         return finetune_run(self.trained_learner(), self.config, self.data)
 
     def evaluate(self):
-        """Accuracies on the test images, of all networks that there are.
+        """Accuracies of all networks that there are; writes what `judge` does.
 
         Returns:
-          A dict by network, also written to eval.json: `student` (its moving
-          average, where there is one), `student_raw`, `teacher`, `finetuned`.
-          With num_validation its `validation` is such a dict too, of the
-          images that are held out.
-
-        Raises:
-          ConfigError: where there are no test images.
+          A dict by network, that of eval.json: `student` (its moving average,
+          where there is one), `student_raw`, `teacher`, `finetuned`, and
+          `saved_model` where the settings name one. With num_validation its
+          `validation` is such a dict too, of the images that are held out.
         """
-        require_test_images(self.data)
+        return self.judge().accuracies
+
+    def judge(self):
+        """Evaluates all networks, see `evaluation_report.evaluate_run`."""
         learner = self.trained_learner()
-        networks = {
-            "student": learner,
-            "student_raw": learner.student,
-            "teacher": getattr(learner, "teacher", None),
-            "finetuned": self.finetuned_student(learner),
-        }
-        if self.config.reduces_teacher:  # It sees no images.
-            del networks["teacher"]
-        accuracies = evaluation.accuracies(networks, self.test_dataset)
-        if self.validation_dataset is not None:
-            accuracies["validation"] = evaluation.accuracies(
-                networks, self.validation_dataset
-            )
-        text = json.dumps(accuracies, indent=2) + "\n"
-        write_whole(self._path("eval.json"), text)
-        return accuracies
+        finetuned = self.finetuned_student(learner)
+        return evaluate_run(learner, finetuned, self.config, self.data)
 
     def follow(self, *, forever):
         """Evaluates every checkpoint once, see `following.follow`.
@@ -233,25 +224,35 @@ class Experiment:
         """Writes the student, finetuned where it was, as a SavedModel.
 
         Returns:
-          The folder of the SavedModel.
+          The folder of the new version, saved_model/1 at first.
         """
-        path = self._path("saved_model")
         student = self._final_student()
-        user_error(export_saved_model, student, path, spec=self.data.spec)
-        return path
+        finetuned = student is not self.learner.student
+        return export_run(
+            student,
+            self.config,
+            self.data,
+            network="finetuned" if finetuned else "student",
+            step=int(self.learner.step.numpy()),
+        )
 
     def cache_labels(self):
-        """Writes what the final student says of all images to learn from.
+        """Writes what a network says of all images to learn from.
 
         Returns:
           The path of the file.
         """
-        student = self._final_student()
+        learner = self.trained_learner()
+        network = network_of(learner, self.config, self.data.spec)
         check_choice_of_labels(self.config, self.data)
-        return cache_labels(student, self.config, self.data)
+        return cache_labels(network, self.config, self.data)
 
-    def trained_learner(self):
-        """The learner as its latest checkpoint has it.
+    def infer(self):
+        """Predicts images, see `inference.infer_run`."""
+        return infer_run(self)
+
+    def trained_learner(self, wanted=None):
+        """The learner as a checkpoint has it, by default `from_checkpoint`.
 
         Raises:
           CheckpointError: where there is none.
@@ -259,7 +260,7 @@ class Experiment:
         """
         require_output_dir(self.config, must_exist=True)
         check_choice_of_labels(self.config, self.data, learns=False)
-        wanted = self.config.from_checkpoint
+        wanted = wanted or self.config.from_checkpoint
         if wanted not in ("latest", "best"):
             restore(self.learner, wanted)
             return self.learner

@@ -34,7 +34,8 @@ def load_data(config):
         data_dir=config.data_dir,
         labeled_dir=config.labeled_dir,
         unlabeled_dir=config.unlabeled_dir,
-        eval_dir=config.eval_dir,
+        # With eval_dataset it is no part of the run.
+        eval_dir=None if config.eval_dataset else config.eval_dir,
         flip=config.flip,
         strict=config.strict_data,
     )

@@ -8,6 +8,8 @@ import shutil
 from absl import logging
 
 from meta_pseudo_labels.checkpoint_files import BEST_FOLDER, FOLDER
+from meta_pseudo_labels.config_evaluation import Evaluation
+from meta_pseudo_labels.config_inference import Inference
 from meta_pseudo_labels.config_machine import Machine
 from meta_pseudo_labels.files import LOCK, SCRATCH, write_whole
 from meta_pseudo_labels.settings import ConfigError
@@ -19,6 +21,10 @@ TEACHER_LABELS = "teacher_labels.json"
 DONE = "done"
 EVALS, ACCURACY = "evals", "acc"
 FINETUNE = "finetune"
+INFERENCE = "inference"
+EVAL, EVAL_REPORT = "eval.json", "eval_report.json"
+EVAL_CONFUSION, EVAL_RELIABILITY = "eval_confusion.png", "eval_reliability.png"
+EVAL_SOURCES = "eval_sources"
 
 # What the stages of a run write into its folder. hparams.json, which tells a
 # run from other folders, comes last: a reset that was killed can be repeated.
@@ -31,7 +37,12 @@ RUN_FILES = (
     EVALS,
     ACCURACY,
     FINETUNE,
-    "eval.json",
+    INFERENCE,
+    EVAL,
+    EVAL_REPORT,
+    EVAL_CONFUSION,
+    EVAL_RELIABILITY,
+    EVAL_SOURCES,
     "saved_model",
     "data.json",
     "views.png",
@@ -54,7 +65,11 @@ FREE_SETTINGS = frozenset(
         "task_mode",
         "output_dir",
         "eval_batch_size",
+        *(field.name for field in dataclasses.fields(Evaluation)),
+        *(field.name for field in dataclasses.fields(Inference)),
         *FINETUNING_SETTINGS,
+        "export_keras",
+        "export_litert",
         "diagnose_batches",
         "diagnose_draws",
         "diagnose_lr",
@@ -238,6 +253,11 @@ def mark_done(config):
     """Writes the file `done`, as the release does when a run has ended."""
     text = f"{config.num_train_steps} steps\n"
     write_whole(os.path.join(config.output_dir, DONE), text)
+
+
+def is_done(config):
+    """Whether training has ended at its last step."""
+    return os.path.exists(os.path.join(config.output_dir, DONE))
 
 
 def mark_not_done(config):

@@ -7,9 +7,22 @@ from meta_pseudo_labels.checkpoint_files import (
     FOLDER,
     checkpoint_paths,
 )
-from meta_pseudo_labels.run_folder import FINETUNE
+from meta_pseudo_labels.evaluation_sources import results_folder
+from meta_pseudo_labels.run_folder import (
+    EVAL,
+    EVAL_CONFUSION,
+    EVAL_RELIABILITY,
+    EVAL_REPORT,
+    FINETUNE,
+)
 
 _NEXT = {"train": "finetune", "finetune": "eval", "eval": "export"}
+_EVAL_FILES = (
+    (EVAL, "these accuracies"),
+    (EVAL_REPORT, "all metrics, of every class too"),
+    (EVAL_CONFUSION, "confusion matrices"),
+    (EVAL_RELIABILITY, "calibration"),
+)
 _FILES = (
     ("metrics.jsonl", "the logged steps and evaluations"),
     ("events", "the same for TensorBoard: tensorboard --logdir={folder}"),
@@ -33,14 +46,20 @@ def closing_summary(config):
         folder = os.path.join(folder, FINETUNE)
         lines.append(("*.weights.h5", "the finetuned student"))
     if config.task_mode == "eval":
-        lines.append(("eval.json", "these accuracies"))
+        folder = results_folder(config)
+        lines += [
+            (os.path.relpath(path, config.output_dir), what)
+            for name, what in _EVAL_FILES
+            if os.path.exists(path := os.path.join(folder, name))
+        ]
     else:
         lines += [
             (name, what.format(folder=folder))
             for name, what in _FILES
             if os.path.exists(os.path.join(folder, name))
         ]
-    text = "".join(f"  {name:14s} {what}\n" for name, what in lines)
+    width = max([14, *(len(name) for name, _ in lines)])
+    text = "".join(f"  {name:{width}s} {what}\n" for name, what in lines)
     return (
         f"{text}Next: python main.py --task_mode={_NEXT[config.task_mode]} "
         f"--output_dir={config.output_dir}"

@@ -93,7 +93,7 @@ def test_numbers_are_finite(field, value):
             "task_mode",
             "predict",
             "train, finetune, eval, evals, eval_forever, export, inspect, "
-            "cache_labels, diagnose",
+            "cache_labels, diagnose, inference",
         ),
         ("method", "fixmatch", "supervised, pseudo_labels, uda, mpl"),
         ("optim_type", "adam", "sgd, momentum, rmsprop, lars"),

@@ -151,10 +151,19 @@ def test_saved_settings_out_of_range_are_refused(run_folder):
         parse("--task_mode=eval", f"--output_dir={run_folder}")
 
 
-def test_a_task_that_is_not_built_yet_is_named():
-    assert "--task_mode=inference is not built yet" in refusal(
-        "--task_mode=inference"
+def test_a_class_to_infer_counts_only_where_it_is_given():
+    """0 is a class, and the release's default."""
+    task = "--task_mode=inference"
+    assert parse(task).inference_class_id is None
+    assert parse(task, "--inference_class_id=0").inference_class_id == 0
+
+
+def test_flags_of_inference_hold_for_that_task_alone():
+    bad = "--inference_thread_index=3"
+    assert "stay below --inference_num_threads=1" in refusal(
+        "--task_mode=inference", bad
     )
+    assert parse(bad).inference_thread_index == 3
 
 
 @pytest.mark.parametrize("task", ["finetune", "eval", "evals", "export"])
