@@ -1,15 +1,18 @@
-"""Trains, finetunes, evaluates and exports from the command line.
+"""Trains, finetunes, evaluates, exports and predicts from the command line.
 
     python main.py --flagfile=flags/digits_mpl.flags --output_dir=runs/mpl
 
-Run it again with --task_mode=finetune, eval or export.
+Run it again with --task_mode=finetune, eval or export. The same command again
+goes on with a run that was cut off. Exit status: 0, done; 1, a setting, file or
+run cannot be used, and a line says why; 75, a signal ended training, its state
+is saved, and the same command goes on.
 """
 
 import contextlib
 import os
 import sys
 
-from absl import app, logging
+from absl import app, flags, logging
 
 
 @contextlib.contextmanager
@@ -31,15 +34,26 @@ def quiet_start():
 
 with quiet_start():
     from meta_pseudo_labels import inspection
-    from meta_pseudo_labels.checkpointing import CheckpointError
+    from meta_pseudo_labels.checkpoint_files import CheckpointError
     from meta_pseudo_labels.config import ConfigError
     from meta_pseudo_labels.experiment import Experiment
+    from meta_pseudo_labels.export_card import summary_lines
     from meta_pseudo_labels.flags import (
         config_from_flags,
         define_flags,
         flag_warnings,
     )
+    from meta_pseudo_labels.following import wait_for_run
     from meta_pseudo_labels.run_data import input_errors
+    from meta_pseudo_labels.stopping import (
+        EXIT_INTERRUPTED,
+        Diverged,
+        Interrupted,
+    )
+    from meta_pseudo_labels.summary import closing_summary
+
+
+FLAGS = flags.FLAGS
 
 
 def run(config):
@@ -56,12 +70,17 @@ def run(config):
 def run_task(experiment, config):
     if config.task_mode == "train":
         done = "Trained" if experiment.train() else "Was trained already"
-        print(f"{done}: {config.output_dir}. Next: --task_mode=finetune.")
+        print(f"{done}: {config.output_dir}\n{closing_summary(config)}")
     elif config.task_mode == "finetune":
-        experiment.finetune()
-        print(f"Finetuned: {config.output_dir}. Next: --task_mode=eval.")
+        done = "Finetuned" if experiment.finetune() else "Was finetuned already"
+        print(f"{done}: {config.output_dir}\n{closing_summary(config)}")
     elif config.task_mode == "eval":
-        print(accuracy_table(experiment.evaluate()))
+        print(experiment.judge().as_text())
+        print(closing_summary(config))
+    elif config.task_mode in ("evals", "eval_forever"):
+        forever = config.task_mode == "eval_forever"
+        for row in experiment.follow(forever=forever):
+            print(evaluation_line(row), flush=True)
     elif config.task_mode == "inspect":
         print(experiment.inspect())
         print(f"Views: {config.output_dir}/views.png")
@@ -71,21 +90,34 @@ def run_task(experiment, config):
     elif config.task_mode == "cache_labels":
         print(f"Cached: {experiment.cache_labels()}")
         print(f"For a student: --teacher_labels={config.output_dir}")
+    elif config.task_mode == "inference":
+        print(prediction_lines(experiment.infer()))
     else:
         path = experiment.export()
         network = "finetuned" if experiment.is_finetuned() else "student"
         print(f"Exported: {path} ({network})")
+        for line in summary_lines(path):
+            print(line)
 
 
-def accuracy_table(accuracies):
-    """A line for each network: on test images, then on those held out."""
-    held_out = accuracies.get("validation", {})
-    return "\n".join(
-        f"{network:12s} {accuracy:.4f}"
-        + (f"  validation {held_out[network]:.4f}" if held_out else "")
-        for network, accuracy in accuracies.items()
-        if network != "validation"
+def prediction_lines(predictions):
+    """Where predictions are, and of how many images."""
+    done = "Predicted" if predictions.is_new else "Was predicted already"
+    broken = predictions.errors
+    unread = f", {broken:,} of them not readable: see `error`" if broken else ""
+    return (
+        f"{done}: {predictions.images:,} images{unread}\n"
+        f"  {predictions.csv}\n  {predictions.parquet}"
     )
+
+
+def evaluation_line(row):
+    """What one checkpoint reached."""
+    names = [name for name in row if name != "step"]
+    values = "  ".join(
+        f"{name.removeprefix('eval/')} {row[name]:.4f}" for name in names
+    )
+    return f"step {row['step']}  {values}"
 
 
 def main(arguments):
@@ -96,12 +128,17 @@ def main(arguments):
                 f"Unexpected argument {arguments[1]!r}; settings are flags, "
                 "such as --method=mpl."
             )
+        if FLAGS.task_mode == "eval_forever":
+            wait_for_run(FLAGS.output_dir)
         config = config_from_flags()
         for line in flag_warnings(config, arguments=sys.argv[1:]):
             print(f"Warning: {line}", file=sys.stderr)
         run(config)
-    except (CheckpointError, ConfigError) as error:
+    except (CheckpointError, ConfigError, Diverged) as error:
         sys.exit(f"Error: {error}")
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

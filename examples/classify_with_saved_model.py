@@ -3,12 +3,15 @@
     python examples/classify_with_saved_model.py \
         --saved_model=runs/demo/saved_model --images=runs/demo/test_images.npz
 
+--saved_model is one version, or the folder of all, of which the newest counts.
 The .npz file holds `images` [N, H, W, 3] uint8 and, where known, `labels` [N]
 integers. Neither Keras nor the package that trained the model is imported.
 """
 
 import argparse
 import json
+import logging
+import os
 import sys
 
 import numpy as np
@@ -27,6 +30,8 @@ def import_tensorflow_alone():
         sys.modules[name] = None
     import tensorflow as tf
 
+    # It would warn that nothing can be learned from what is loaded.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     return tf
 
 
@@ -37,6 +42,17 @@ def imported_but_not_needed():
         for name, module in sys.modules.items()
         if module is not None and name.partition(".")[0] in NOT_NEEDED
     ]
+
+
+def newest_version(path):
+    """The folder of the highest version in `path`, or `path` itself."""
+    if os.path.exists(os.path.join(path, "saved_model.pb")):
+        return path
+    names = os.listdir(path) if os.path.isdir(path) else []
+    versions = [name for name in names if name.isdigit()]
+    if not versions:
+        sys.exit(f"{path} holds no SavedModel and no version of one.")
+    return os.path.join(path, max(versions, key=int))
 
 
 def read_images(path):
@@ -83,7 +99,7 @@ def parse_arguments():
         description="Classify images with an exported SavedModel."
     )
     parser.add_argument(
-        "--saved_model", required=True, help="directory of the SavedModel"
+        "--saved_model", required=True, help="folder of the SavedModel"
     )
     parser.add_argument(
         "--images", required=True, help=".npz file: images and maybe labels"
@@ -97,8 +113,9 @@ def parse_arguments():
 def main():
     arguments = parse_arguments()
     images, labels = read_images(arguments.images)
+    version = newest_version(arguments.saved_model)
     tf = import_tensorflow_alone()
-    outputs = classify(tf.saved_model.load(arguments.saved_model), images)
+    outputs = classify(tf.saved_model.load(version), images)
     if extra := imported_but_not_needed():
         sys.exit(f"This should not have been imported: {extra}")
     print("Keras and meta_pseudo_labels: not imported")

@@ -10,6 +10,7 @@ Learners are Keras models; `Experiment` runs all stages from a `Config`.
 from meta_pseudo_labels import data, models
 from meta_pseudo_labels._version import __version__
 from meta_pseudo_labels.config import Config, ConfigError
+from meta_pseudo_labels.evaluation import evaluate
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.export import export_saved_model
 from meta_pseudo_labels.finetuning import finetune
@@ -21,6 +22,7 @@ from meta_pseudo_labels.learners import (
     Supervised,
     UDASettings,
 )
+from meta_pseudo_labels.metrics import Evaluation
 from meta_pseudo_labels.optimizers import LARS, Momentum, RMSProp
 from meta_pseudo_labels.reference import load_release_variables, replay
 from meta_pseudo_labels.schedules import WaitWarmupDecay
@@ -30,6 +32,7 @@ __all__ = [
     "UDA",
     "Config",
     "ConfigError",
+    "Evaluation",
     "Experiment",
     "MetaPseudoLabels",
     "Momentum",
@@ -41,6 +44,7 @@ __all__ = [
     "WaitWarmupDecay",
     "__version__",
     "data",
+    "evaluate",
     "export_saved_model",
     "finetune",
     "load_release_variables",

@@ -1,96 +1,260 @@
-"""Checkpoints of a run: everything that the next step depends on."""
+"""Checkpoints of a run: everything that the next step depends on.
 
+They are TensorFlow's, of copies of all variables: while one is written, in
+the background, training goes on. The files on disk say which there are, not
+the file `checkpoint`, which a crash can leave behind them.
+"""
+
+import concurrent.futures
 import os
 import re
 
 import tensorflow as tf
+from absl import logging
 
-_FOLDER = "checkpoints"
+from meta_pseudo_labels.checkpoint_files import (
+    BEST_FOLDER,
+    FOLDER,
+    NAME,
+    CheckpointError,
+    DamagedCheckpoint,
+    check_readable,
+    checkpoint_paths,
+    damaged,
+    find_checkpoint,
+    first_line,
+    remove_scratch,
+    step_of,
+)
+from meta_pseudo_labels.files import is_out_of_room, write_whole
 
 
-class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged or of another model."""
+class Checkpoints:
+    """The checkpoints of a run, newest last, and the best one apart.
+
+    Args:
+      state: the variables to save, a dict by name; see `learner_state`.
+      output_dir: folder of the run; checkpoints go to folders within.
+      max_to_keep: older ones are deleted.
+    """
+
+    def __init__(self, state, output_dir, *, max_to_keep=3):
+        self.folder = os.path.join(output_dir, FOLDER)
+        self.best_folder = os.path.join(output_dir, BEST_FOLDER)
+        self._max_to_keep = max_to_keep
+        self._state = state
+        with tf.device("CPU:0"):
+            self._copies = {
+                name: tf.Variable(tf.zeros(v.shape, v.dtype), trainable=False)
+                for name, v in state.items()
+            }
+            # What the best checkpoint reached; below 0 before there is one.
+            self._best_accuracy = tf.Variable(-1.0, dtype=tf.float64)
+        self._checkpoint = tf.train.Checkpoint(
+            state=self._copies, best_accuracy=self._best_accuracy
+        )
+        self._managers = None
+        self._writer = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._writing = None
+
+    def save(self, step, *, accuracy=None):
+        """Saves the variables as they are now, in the background.
+
+        Waits where the last one is still being written: one at a time.
+
+        Args:
+          step: of the checkpoint.
+          accuracy: by which the best one is chosen; None where it is not.
+
+        Raises:
+          CheckpointError: where an earlier one could not be written.
+        """
+        self.wait()
+        is_best = accuracy is not None and accuracy > self.best_accuracy
+        if is_best:
+            self._best_accuracy.assign(accuracy)
+        for name, variable in self._state.items():
+            self._copies[name].assign(variable)
+        self._writing = self._writer.submit(self._write, step, is_best)
+
+    def wait(self):
+        """Waits until all that was to be saved is on disk.
+
+        Raises:
+          CheckpointError: where it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def check(self):
+        """As `wait`, where waiting is not needed; else nothing."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    @property
+    def best_accuracy(self):
+        """Of the best checkpoint, in [0, 1]; below 0 where there is none."""
+        return float(self._best_accuracy.numpy())
+
+    def paths(self):
+        """The checkpoints in the folder, without ending, oldest first."""
+        return checkpoint_paths(self.folder)
+
+    def restore_latest(self):
+        """Restores the newest checkpoint that is not damaged.
+
+        Returns:
+          Its step, or None where there is no checkpoint.
+
+        Raises:
+          CheckpointError: where all are damaged, or where any variable is in
+            the checkpoint and not here, or the other way round.
+        """
+        paths = self.paths()
+        for path in reversed(paths):
+            try:
+                self.restore(path)
+            except DamagedCheckpoint as error:
+                logging.warning("%s The one before is taken.", error)
+            else:
+                return step_of(path)
+        if paths:
+            raise DamagedCheckpoint(
+                f"None of the checkpoints in {self.folder} can be read. "
+                "Restore them, or train again with --reset_output_dir or in "
+                "another --output_dir."
+            )
+        return None
+
+    def restore_best(self):
+        """Restores the best checkpoint.
+
+        Returns:
+          Its step.
+
+        Raises:
+          CheckpointError: as `restore_latest`, or where there is none.
+        """
+        paths = checkpoint_paths(self.best_folder)
+        if not paths:
+            raise CheckpointError(
+                f"{self.best_folder} has no checkpoint: the best one is kept "
+                "where --num_validation holds images out to choose it by."
+            )
+        self.restore(paths[-1])
+        return step_of(paths[-1])
+
+    def restore(self, path):
+        """Restores a checkpoint, all of it or, in an error, nothing.
+
+        Args:
+          path: without ending.
+
+        Raises:
+          CheckpointError: as `restore_latest`.
+        """
+        check_readable(path)
+        try:
+            status = self._checkpoint.restore(path).expect_partial()
+            status.assert_consumed()
+        except tf.errors.OpError as error:
+            raise damaged(path, error) from error
+        except (AssertionError, ValueError) as error:
+            raise CheckpointError(
+                f"The checkpoint {path} is of another model or method: "
+                f"{first_line(error)} Give the settings that the run was "
+                "trained with (see hparams.json there), or another "
+                "--output_dir."
+            ) from error
+        for name, variable in self._state.items():
+            variable.assign(self._copies[name])
+
+    def _write(self, step, is_best):
+        """Writes the copies; runs in the background."""
+        try:
+            if self._managers is None:
+                self._managers = (
+                    self._manager(self.best_folder, 1),
+                    self._manager(self.folder, self._max_to_keep),
+                )
+            best, latest = self._managers
+            if is_best:  # First: what the latest says of it must be there.
+                best.save(checkpoint_number=step)
+            latest.save(checkpoint_number=step)
+        except (OSError, tf.errors.OpError) as error:
+            for folder in (self.best_folder, self.folder):
+                remove_scratch(folder)
+            why = "no room" if is_out_of_room(error) else first_line(error)
+            raise CheckpointError(
+                f"The checkpoint of step {step} could not be written to "
+                f"{self.folder}: {why}. Earlier checkpoints are intact. Mend "
+                "that, and start the same command again: it goes on from the "
+                "latest one."
+            ) from error
+
+    def _manager(self, folder, max_to_keep):
+        """TensorFlow's manager, once its file says what there is."""
+        remove_scratch(folder)
+        paths = checkpoint_paths(folder)
+        if paths:
+            lines = [f'model_checkpoint_path: "{os.path.basename(paths[-1])}"']
+            for path in paths:
+                written = os.path.getmtime(f"{path}.index")
+                lines += [
+                    f'all_model_checkpoint_paths: "{os.path.basename(path)}"',
+                    f"all_model_checkpoint_timestamps: {written}",
+                ]
+            text = "\n".join(lines) + "\n"
+            write_whole(os.path.join(folder, "checkpoint"), text)
+        return tf.train.CheckpointManager(
+            self._checkpoint,
+            folder,
+            max_to_keep=max_to_keep,
+            checkpoint_name=NAME,
+        )
 
 
-def checkpoint_manager(learner, output_dir, *, max_to_keep=3):
-    """TensorFlow's manager over a learner's whole state.
+def learner_state(learner):
+    """All that a learner's next step depends on, for `Checkpoints`.
 
-    That is student, teacher, averages, both optimizers, the step and the
-    feedback's baseline. Input needs no state: it is a function of the step.
+    That is student, teacher, averages, both optimizers, the counts of steps
+    and batches, the feedback's baselines and the seeds of dropout. Input needs
+    no state: it is a function of the number of batches.
 
     Args:
       learner: a compiled `Learner`.
-      output_dir: folder of the run; checkpoints go to a folder within.
-      max_to_keep: older ones are deleted.
     """
-    return tf.train.CheckpointManager(
-        _checkpoint(learner),
-        os.path.join(output_dir, _FOLDER),
-        max_to_keep=max_to_keep,
-        checkpoint_name="step",
+    return variables_by_name(
+        student=learner.student,
+        teacher=getattr(learner, "teacher", None),
+        average=learner.student_ema,
+        student_optimizer=learner.optimizer,
+        teacher_optimizer=getattr(learner, "teacher_optimizer", None),
+        learner=learner,
     )
 
 
-def _checkpoint(learner):
-    # By itself TensorFlow does not find the states of random seeds (dropout),
-    # which Keras keeps in objects that are no layers.
-    counters = [v for v in learner.variables if "float" not in v.dtype]
-    return tf.train.Checkpoint(learner=learner, counters=counters)
-
-
-def restore_latest(manager):
-    """Restores the newest checkpoint, if there is one.
+def variables_by_name(**owners):
+    """The variables of Keras objects, each once.
 
     Args:
-      manager: see `checkpoint_manager`.
+      **owners: with `variables`, by the part that they play; or None.
 
     Returns:
-      The step of the checkpoint, or None where there is none.
-
-    Raises:
-      CheckpointError: where the checkpoint cannot be read, or any variable is
-        in the checkpoint and not in the learner, or the other way round.
+      A dict from name to variable. Names are those of the part, a number, and
+      Keras's path. Its numbers count what was built in a process, not in a
+      run: they go.
     """
-    path = manager.latest_checkpoint
-    if path is None:
-        return None
-    _restore(manager.checkpoint, path)
-    return int(manager.checkpoint.learner.step.numpy())
-
-
-def find_checkpoint(path):
-    """The name, without ending, of the checkpoint that a user's path means.
-
-    Args:
-      path: of a checkpoint, with or without an ending such as ".index"; of a
-        folder, for its latest; or of a run, for that in its checkpoints/.
-
-    Raises:
-      CheckpointError: where there is none.
-    """
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        folders = (path, os.path.join(path, _FOLDER))
-        found = [tf.train.latest_checkpoint(f) for f in folders]
-        prefix = next((f for f in found if f), None)
-    else:
-        prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
-    if prefix is None or not os.path.exists(f"{prefix}.index"):
-        where = f"no {prefix}.index" if prefix else "no checkpoint in it"
-        raise CheckpointError(
-            f"{path} is no TensorFlow checkpoint: there is {where}. Name one "
-            "such as folder/ckpt-1000, or a folder that has one."
-        )
-    return prefix
-
-
-def is_own_checkpoint(prefix):
-    """Whether a checkpoint is one of ours, not of TF1."""
-    try:
-        names = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
-    except (tf.errors.OpError, RuntimeError, ValueError):
-        return False  # Whoever loads it says what is wrong with it.
-    return "_CHECKPOINTABLE_OBJECT_GRAPH" in names
+    named, seen = {}, set()
+    for part, owner in owners.items():
+        variables = [] if owner is None else owner.variables
+        fresh = [v for v in variables if id(v) not in seen]
+        seen |= {id(v) for v in fresh}
+        for number, variable in enumerate(fresh):
+            path = re.sub(r"_\d+", "", variable.path)
+            named[f"{part}/{number}/{path}"] = variable
+    return named
 
 
 def restore(learner, path, *, restart=False):
@@ -102,52 +266,9 @@ def restore(learner, path, *, restart=False):
       restart: whether to count steps from 0 again.
 
     Raises:
-      CheckpointError: as `restore_latest`.
+      CheckpointError: as `Checkpoints.restore`.
     """
-    _restore(_checkpoint(learner), find_checkpoint(path))
+    path = find_checkpoint(path)
+    Checkpoints(learner_state(learner), os.path.dirname(path)).restore(path)
     if restart:
         learner.set_step(0)
-
-
-def _restore(checkpoint, path):
-    try:
-        status = checkpoint.restore(path).expect_partial()
-        status.assert_consumed()
-    except tf.errors.OpError as error:
-        raise CheckpointError(
-            f"The checkpoint {path} cannot be read: {_first_line(error)} Train "
-            "again in another --output_dir."
-        ) from error
-    except (AssertionError, ValueError) as error:
-        raise CheckpointError(
-            f"The checkpoint {path} is of another model or method: "
-            f"{_first_line(error)} Give the settings that the run was trained "
-            "with (see hparams.json there), or another --output_dir."
-        ) from error
-
-
-def save_weights(model, path):
-    """Writes a Keras model's weights, whole or not at all."""
-    folder, name = os.path.split(path)
-    scratch = os.path.join(folder, f"part-{name}")  # Keras wants the ending.
-    model.save_weights(scratch)
-    os.replace(scratch, path)
-
-
-def load_weights(model, path):
-    """Reads a Keras model's weights.
-
-    Raises:
-      CheckpointError: where the file is damaged or of another model.
-    """
-    try:
-        model.load_weights(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as weights of {model.name!r}: "
-            f"{_first_line(error)} Delete it, and finetune again."
-        ) from error
-
-
-def _first_line(error):
-    return str(error).strip().split("\n")[0][:200]

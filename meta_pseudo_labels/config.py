@@ -9,6 +9,8 @@ import dataclasses
 import json
 import os
 
+from meta_pseudo_labels.config_evaluation import Evaluation
+from meta_pseudo_labels.config_inference import Inference
 from meta_pseudo_labels.config_inputs import Inputs
 from meta_pseudo_labels.config_machine import Machine
 from meta_pseudo_labels.config_training import Training
@@ -28,10 +30,13 @@ TASK_MODES = (
     "train",
     "finetune",
     "eval",
+    "evals",
+    "eval_forever",
     "export",
     "inspect",
     "cache_labels",
     "diagnose",
+    "inference",
 )
 METHODS = ("supervised", "pseudo_labels", "uda", "mpl")
 
@@ -42,8 +47,10 @@ class Run:
 
     task_mode: str = setting(
         "train",
-        "What to do with output_dir; by default train. The release's evals "
-        "is our eval; its eval_forever and inference are not built yet.",
+        "What to do with output_dir; by default train. eval looks at one "
+        "checkpoint, evals at all that were not looked at yet, and "
+        "eval_forever goes on until the training beside it is done. "
+        "inference predicts many images, see docs/inference.md.",
         choices=TASK_MODES,
         flag_default=None,
     )
@@ -69,20 +76,47 @@ class Run:
         "Before training, delete the run that output_dir holds, its "
         "checkpoints too. Files that no run wrote stay.",
     )
+    allow_hparam_change: bool = setting(
+        False,
+        "Go on with the run in output_dir though settings differ from its own.",
+    )
     save_every: int = setting(
         1_000, "Steps between checkpoints, each with an evaluation.", low=1
+    )
+    max_to_keep: int = setting(
+        3, "Checkpoints to keep, beside the best one.", low=1
+    )
+    best_on: str = setting(
+        "validation",
+        "Images on which the best checkpoint is chosen: those of "
+        "--num_validation, where there are any; or test, which then no longer "
+        "tells how good the network is on images it has not seen.",
+        choices=("validation", "test"),
+    )
+    from_checkpoint: str = setting(
+        "latest",
+        "What the stages after training begin with: the latest checkpoint of "
+        "the run, the best one, or the path of one.",
+    )
+    stop_after_bad_steps: int = setting(
+        100,
+        "Updates in a row that are skipped, since they are not finite, before "
+        "training stops.",
+        low=1,
     )
     log_every: int = setting(10, "Steps between two logged steps.", low=1)
     progress: bool = setting(True, "Show a progress bar on a terminal.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(Machine, Training, Inputs, Run):
+class Config(Inference, Evaluation, Machine, Training, Inputs, Run):
     """The settings of one run. Raises `ConfigError` for one out of range.
 
     Those of data and models are in `config_inputs.Inputs`, those of training
     in `config_training.Training`, those of devices in
-    `config_machine.Machine`.
+    `config_machine.Machine`, those of other images to evaluate on in
+    `config_evaluation.Evaluation`, those of predictions in
+    `config_inference.Inference`.
     """
 
     def __post_init__(self):
@@ -106,6 +140,9 @@ class Config(Machine, Training, Inputs, Run):
                 f"has; --method={self.method} has none."
             )
         self.check_machine()
+        self.check_evaluation()
+        if self.task_mode == "inference":
+            self.check_inference()
         for name in ("log_every", "save_every", "num_train_steps"):
             if getattr(self, name) % self.steps_per_execution:
                 raise ConfigError(

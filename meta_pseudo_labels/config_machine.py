@@ -40,6 +40,11 @@ class Machine:
         "Compile the step with XLA, on one device; TPUs always do. On a "
         "processor it is slower.",
     )
+    deterministic: bool = setting(
+        False,
+        "Take only operations that give the same bits every time, where "
+        "TensorFlow has them. A GPU is slower then.",
+    )
     steps_per_execution: int = setting(
         1,
         "Steps between two returns to Python, for networks so small, or "

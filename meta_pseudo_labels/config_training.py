@@ -170,3 +170,14 @@ class Training:
     finetune_batch_size: int = setting(
         512, "Labeled images a step; all where there are fewer.", low=1
     )
+
+    # Export.
+    export_keras: bool = setting(
+        False,
+        "Put the student into the exported version as a .keras file too.",
+    )
+    export_litert: bool = setting(
+        False,
+        "Put the student into the exported version for LiteRT too, and say "
+        "how far that agrees with it on test images.",
+    )

@@ -1,20 +1,17 @@
 """From settings to a `tf.distribute` strategy, the only way to one."""
 
+import contextlib
 import json
 import os
+import signal
+import threading
 
 import tensorflow as tf
 
-from meta_pseudo_labels.settings import ConfigError
-
-# Cores of a TPU's topology, [x, y, z, core], that make one replica.
-_REPLICA_SHAPES = {
-    1: [1, 1, 1, 1],
-    2: [1, 1, 1, 2],
-    4: [1, 2, 1, 2],
-    8: [2, 2, 1, 2],
-    16: [4, 2, 1, 2],
-}
+from meta_pseudo_labels import models
+from meta_pseudo_labels.models.batch_norm import replicas_per_group
+from meta_pseudo_labels.settings import ConfigError, user_error
+from meta_pseudo_labels.tpu_devices import tpu_strategy
 
 
 def build_strategy(config):
@@ -31,11 +28,17 @@ def build_strategy(config):
       TensorFlow's default, which moves no batch.
 
     Raises:
-      ConfigError: where there are no such devices, or they cannot be reached.
+      ConfigError: where there are no such devices, or they cannot be reached,
+        or cannot share the batch.
     """
     kind = _kind(config)
+    if config.use_xla_sharding and kind != "tpu":
+        raise ConfigError(
+            "--use_xla_sharding splits images over the cores of a TPU, and "
+            "here is none; leave it away."
+        )
     if kind == "tpu":
-        strategy = _tpu(config)
+        strategy = tpu_strategy(config)
     elif kind == "multi_worker":
         strategy = _multi_worker(config)
     elif kind == "mirrored":
@@ -44,7 +47,12 @@ def build_strategy(config):
         strategy = tf.distribute.OneDeviceStrategy("/gpu:0")
     else:
         strategy = tf.distribute.get_strategy()
-    replicas = strategy.num_replicas_in_sync
+    _check_replicas(config, strategy.num_replicas_in_sync, kind)
+    return strategy
+
+
+def _check_replicas(config, replicas, kind):
+    """Refuses settings that so many replicas cannot run with."""
     if config.train_batch_size % replicas:
         raise ConfigError(
             f"--train_batch_size={config.train_batch_size} cannot be shared by "
@@ -61,7 +69,27 @@ def build_strategy(config):
             f"--jit_compile works on one device; here are {replicas}. Leave it "
             "away, or say --distribution=one_device."
         )
-    return strategy
+    types = (config.model_type, config.teacher_model_type or config.model_type)
+    if any(map(models.has_blocks, types)):
+        for parts in _parts_of_passes(config):
+            user_error(
+                replicas_per_group,
+                replicas,
+                batch_size=share // config.batch_slices * parts,
+                group_batch_size=config.batch_norm_batch_size,
+            )
+
+
+def _parts_of_passes(config):
+    """Images of each training pass, as multiples of the labeled batch."""
+    one_view, two_views = 1 + config.uda_data, 1 + 2 * config.uda_data
+    return {
+        "supervised": {1},
+        "pseudo_labels": {one_view},
+        "uda": {two_views},
+        "mpl": {1, one_view}
+        | ({two_views} if config.mpl_teacher_loss == "uda" else set()),
+    }[config.method]
 
 
 def worker_of(strategy):
@@ -99,7 +127,7 @@ def _kind(config):
         return config.distribution
     if has_tpu(config):
         return "tpu"
-    if len(_cluster(config).get("worker", [])) > 1:
+    if sum(map(len, _cluster(config).values())) > 1:
         return "multi_worker"
     gpus = len(tf.config.list_physical_devices("GPU"))
     return "mirrored" if (config.replicas_per_worker or gpus) > 1 else "one"
@@ -143,20 +171,29 @@ def _split_processor(count):
 
 
 def _cluster(config):
-    """The workers of TF_CONFIG or of the settings: {job: addresses}."""
+    """Who trains, by TF_CONFIG or the settings: {job: addresses}."""
     text = os.environ.get("TF_CONFIG", "")
     if config.addresses:
         return {"worker": config.addresses}
     if not text:
         return {}
     try:
-        return dict(json.loads(text)["cluster"])
+        told = json.loads(text)
+        cluster, task = dict(told["cluster"]), dict(told.get("task", {}))
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"TF_CONFIG={text!r} cannot be read as JSON with a cluster: "
             f"{error!r}. Mend it, or give --worker_addresses and "
             "--worker_index."
         ) from error
+    strangers = {*cluster, task.get("type", "worker")} - {"chief", "worker"}
+    if strangers:
+        raise ConfigError(
+            f"TF_CONFIG has {', '.join(sorted(strangers))}; only the jobs "
+            "chief and worker train here. To evaluate beside a run, start "
+            "--task_mode=eval_forever without TF_CONFIG."
+        )
+    return cluster
 
 
 def _multi_worker(config):
@@ -175,40 +212,33 @@ def _multi_worker(config):
             "--replicas_per_worker: workers use all their GPUs; set "
             "CUDA_VISIBLE_DEVICES to choose."
         )
+    everyone = [a for job in _cluster(config).values() for a in job]
+    if others := len(everyone) - 1:
+        print(
+            f"Waiting for {others} worker{'s' if others > 1 else ''}: all of "
+            f"{', '.join(everyone)} have to be there.",
+            flush=True,
+        )
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        with _termination_kept():
+            return tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         raise ConfigError(
             f"The workers {_cluster(config)} cannot be joined: {error}"
         ) from error
 
 
-def _tpu(config):
+@contextlib.contextmanager
+def _termination_kept():
+    """Gives SIGTERM back the effect that it had.
+
+    With the strategy TensorFlow begins to catch it, and does nothing more: a
+    worker that waits for others could not be ended by it.
+    """
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
-            tpu=config.master or "local"
-        )
-        tf.config.experimental_connect_to_cluster(resolver)
-        topology = tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (RuntimeError, ValueError, OSError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise ConfigError(
-            f"No TPU can be reached as --master={config.master or 'local'}: "
-            f"{reason} See tpu/README.md; without a TPU leave --use_tpu, "
-            "--master and --distribution=tpu away."
-        ) from error
-    cores = config.num_cores_per_replica
-    total = topology.num_tasks * topology.num_tpus_per_task
-    if total % cores:
-        raise ConfigError(
-            f"--num_cores_per_replica={cores} does not divide the {total} "
-            "cores of the TPU."
-        )
-    assignment = tf.tpu.experimental.DeviceAssignment.build(
-        topology,
-        computation_shape=_REPLICA_SHAPES[cores],
-        num_replicas=total // cores,
-    )
-    return tf.distribute.TPUStrategy(
-        resolver, experimental_device_assignment=assignment
-    )
+        yield
+    finally:
+        # Python sets handlers in its main thread only.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

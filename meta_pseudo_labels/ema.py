@@ -82,12 +82,24 @@ class WeightAverages(keras.layers.Layer):
             ones = any(word in average.name for word in ("beta", "variance"))
             average.assign(tf.fill(average.shape, tf.cast(ones, average.dtype)))
 
-    def update(self, model, *, step):
-        """Moves every average towards the model's weights."""
-        rates = {
-            dtype: ema_rate(
+    def update(self, model, *, step, moved=True):
+        """Moves every average towards the model's weights.
+
+        Args:
+          model: see `WeightAverages`.
+          step: see `ema_rate`.
+          moved: scalar boolean; where it is false the averages stand still, as
+            their model did.
+        """
+
+        def rate(dtype):
+            rate = ema_rate(
                 step, decay=self.decay, start=self.start, dtype=dtype
             )
+            return tf.where(moved, rate, tf.zeros_like(rate))
+
+        rates = {
+            dtype: rate(dtype)
             for dtype in {average.dtype for average in self.averages}
         }
         # On each replica by itself: all have the same weights.

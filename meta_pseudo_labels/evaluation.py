@@ -1,13 +1,120 @@
 """How good a classifier is."""
 
+import time
+
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from sklearn.metrics import accuracy_score
 
 from meta_pseudo_labels.data.class_distributions import (
     ClassDistributions,
     ordered_images,
 )
+from meta_pseudo_labels.metrics import evaluate_probabilities
+
+
+def evaluate(model, dataset, *, class_names=()):
+    """Evaluates a classifier: accuracy, classes, calibration, speed.
+
+        test = data.evaluation_dataset(images, labels, spec, batch_size=128)
+        evaluation = evaluate(learner, test, class_names=spec.class_names)
+        print(evaluation.top_1, evaluation.ece, evaluation.confusion)
+
+    Args:
+      model: a Keras model that returns logits; a learner answers with the
+        average of its student.
+      dataset: finite `tf.data.Dataset` of batches (images, integer labels
+        [batch]).
+      class_names: [classes] strings; by default the classes' numbers.
+
+    Returns:
+      `metrics.Evaluation`.
+
+    Raises:
+      ValueError: where the data set is empty, or the labels or the names do
+        not fit the logits.
+    """
+    networks = {"model": model}
+    return evaluate_networks(networks, dataset, class_names=class_names)[
+        "model"
+    ]
+
+
+def evaluate_networks(networks, dataset, *, class_names=()):
+    """Evaluates several classifiers, reading the data once.
+
+    Args:
+      networks: a dict from names to models; None for one that is not there,
+        which is left out.
+      dataset: see `evaluate`.
+      class_names: see `evaluate`.
+
+    Returns:
+      A dict from names to `metrics.Evaluation`.
+
+    Raises:
+      ValueError: see `evaluate`.
+    """
+    logits, labels, seconds = _timed_logits(
+        {name: model for name, model in networks.items() if model is not None},
+        dataset,
+    )
+    return {
+        # Given up one by one: there may be a thousand classes.
+        name: evaluate_probabilities(
+            _probabilities(logits.pop(name), name),
+            labels,
+            class_names=class_names,
+            images_per_second=len(labels) / seconds[name],
+        )
+        for name in list(logits)
+    }
+
+
+def _timed_logits(networks, dataset):
+    """Logits by network, the labels, and each network's time in seconds.
+
+    The time is that of the networks alone, after a first batch that is not
+    counted: it traces them.
+    """
+    forward = {
+        name: _inference(model, dataset.element_spec[0])
+        for name, model in networks.items()
+    }
+    logits = {name: [] for name in networks}
+    seconds, labels = dict.fromkeys(networks, 0.0), []
+    for images, some_labels in dataset:
+        for name in networks:
+            if not labels:
+                forward[name](images)
+            start = time.perf_counter()
+            logits[name].append(forward[name](images).numpy())
+            seconds[name] += time.perf_counter() - start
+        labels.append(some_labels.numpy())
+    if not sum(map(len, labels)):
+        raise ValueError("There are no images to evaluate on; give some.")
+    return (
+        {name: np.concatenate(parts) for name, parts in logits.items()},
+        np.concatenate(labels),
+        seconds,
+    )
+
+
+def _probabilities(logits, name):
+    """softmax in float64; uniform where the logits are not finite."""
+    probabilities = tf.nn.softmax(tf.cast(logits, tf.float64)).numpy()
+    broken = ~np.isfinite(probabilities).all(axis=-1)
+    if broken.any():
+        logging.warning(
+            "%s: the logits of %d of %d images are not finite; these count as "
+            "images on which it says nothing.",
+            name,
+            broken.sum(),
+            len(broken),
+        )
+        probabilities[broken] = 1 / probabilities.shape[-1]
+    return probabilities
 
 
 def predict_logits(model, dataset):
@@ -25,15 +132,26 @@ def predict_logits(model, dataset):
     Raises:
       ValueError: where the data set is empty.
     """
-    forward = tf.function(
-        lambda images: model(images, training=False),
-        input_signature=[dataset.element_spec[0]],
-    )
+    forward = _inference(model, dataset.element_spec[0])
     batches = [(forward(images), labels) for images, labels in dataset]
     if not batches:
         raise ValueError("There are no images to evaluate on; give some.")
     logits, labels = zip(*batches, strict=True)
     return np.concatenate(logits), np.concatenate(labels)
+
+
+def _inference(model, spec):
+    """The model's inference as a graph; the same one for every evaluation.
+
+    Kept on the model, and so hidden from Keras and its files: a graph for each
+    evaluation would fill the memory of a long run.
+    """
+    graphs = vars(model).setdefault("_inference_graphs", {})
+    if spec not in graphs:
+        graphs[spec] = tf.function(
+            lambda images: model(images, training=False), input_signature=[spec]
+        )
+    return graphs[spec]
 
 
 def accuracy(model, dataset):

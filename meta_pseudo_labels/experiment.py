@@ -13,9 +13,15 @@ Each stage leaves its result in output_dir and can be started from there alone:
     metrics.jsonl     the logged steps and evaluations, one JSON object a line
     events/           the same for TensorBoard
     checkpoints/      the learner, every `save_every` steps
+    best/             that which was best on the images that are held out
+    done              says that training ended at its last step
     finetune/         the finetuned student, and the logs of its finetuning
     eval.json         accuracies on the test images, and on those held out
-    saved_model/      the exported student
+    eval_report.json  all about them; eval_confusion.png, eval_reliability.png
+    eval_sources/     the same of other images
+    evals/, acc       accuracies of every checkpoint; the latest and the best
+    inference/        predictions of images, in CSV and Parquet
+    saved_model/      the exported student, versions 1, 2, ...
     diagnosis.json    what the feedback is worth; diagnosis.png beside it
     data.json         what `inspect` found in the data; views.png beside it
     class_distributions.npz  what the student says of all images, for a run
@@ -26,21 +32,25 @@ import functools
 import json
 import os
 
-from meta_pseudo_labels import data, evaluation, inspection
+import tensorflow as tf
+
+from meta_pseudo_labels import data, inspection
 from meta_pseudo_labels.build import build_learner, build_model
-from meta_pseudo_labels.callbacks import MetricsLogger
+from meta_pseudo_labels.checkpoint_files import CheckpointError, load_weights
 from meta_pseudo_labels.checkpointing import (
-    CheckpointError,
-    checkpoint_manager,
-    load_weights,
-    restore_latest,
-    save_weights,
+    Checkpoints,
+    learner_state,
+    restore,
 )
 from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.diagnosis import diagnose_run
 from meta_pseudo_labels.distribution import build_strategy
-from meta_pseudo_labels.export import export_saved_model
-from meta_pseudo_labels.finetuning import finetune
+from meta_pseudo_labels.evaluation_report import evaluate_run
+from meta_pseudo_labels.export_run import export_run
+from meta_pseudo_labels.files import write_whole
+from meta_pseudo_labels.finetuning import finetune_run, finetuned_path
+from meta_pseudo_labels.following import follow
+from meta_pseudo_labels.inference import infer_run, network_of
 from meta_pseudo_labels.run_data import (
     check_choice_of_labels,
     draw_views,
@@ -49,10 +59,9 @@ from meta_pseudo_labels.run_data import (
     require_test_images,
 )
 from meta_pseudo_labels.run_folder import (
+    check_reset,
     check_same_training,
     require_output_dir,
-    save_settings,
-    write_whole,
 )
 from meta_pseudo_labels.teacher_labels import cache_labels
 from meta_pseudo_labels.training import train
@@ -70,9 +79,13 @@ class Experiment:
     """
 
     def __init__(self, config):
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()
         self.config = config
         self.output_dir = require_output_dir(config)
-        if not self._resets:
+        if self._resets:
+            check_reset(config)
+        else:
             check_same_training(config)
 
     @functools.cached_property
@@ -93,6 +106,13 @@ class Experiment:
         return data.validation_dataset(
             self.data, batch_size=self.config.eval_batch_size
         )
+
+    @property
+    def _choosing_dataset(self):
+        """Images to evaluate on while training, and to choose the best by."""
+        if self.config.best_on == "test":
+            return self.test_dataset
+        return self.validation_dataset or self.test_dataset
 
     @functools.cached_property
     def learner(self):
@@ -119,8 +139,7 @@ class Experiment:
             self.learner,
             self.config,
             self.data,
-            # The test images choose nothing where others can.
-            validation=self.validation_dataset or self.test_dataset,
+            validation=self._choosing_dataset,
         )
 
     def inspect(self):
@@ -143,59 +162,50 @@ class Experiment:
         return self.config.reset_output_dir and self.config.task_mode == "train"
 
     def finetune(self):
-        """Finetunes the student of the latest checkpoint on the labels."""
-        config, learner = self.config, self.trained_learner()
-        check_choice_of_labels(config, self.data)
-        student = build_model(config, self.data.spec, role="student")
-        student.set_weights(learner.finished_student().get_weights())
-        save_settings(config)
-        finetune(
-            student,
-            data.finetuning_dataset(
-                self.data,
-                batch_size=min(
-                    config.finetune_batch_size, len(self.data.labeled_images)
-                ),
-                seed=config.seed,
-            ),
-            learning_rate=config.finetune_lr,
-            steps=config.finetune_steps,
-            callbacks=[
-                MetricsLogger(self._path("finetune"), every=config.log_every)
-            ],
-        )
-        save_weights(student, self._finetuned_path(learner))
-
-    def evaluate(self):
-        """Accuracies on the test images, of all networks that there are.
+        """Finetunes the student of a checkpoint on the labels.
 
         Returns:
-          A dict by network, also written to eval.json: `student` (its moving
-          average, where there is one), `student_raw`, `teacher`, `finetuned`.
-          With num_validation its `validation` is such a dict too, of the
-          images that are held out.
-
-        Raises:
-          ConfigError: where there are no test images.
+          Whether there was anything left to do.
         """
-        require_test_images(self.data)
+        return finetune_run(self.trained_learner(), self.config, self.data)
+
+    def evaluate(self):
+        """Accuracies of all networks that there are; writes what `judge` does.
+
+        Returns:
+          A dict by network, that of eval.json: `student` (its moving average,
+          where there is one), `student_raw`, `teacher`, `finetuned`, and
+          `saved_model` where the settings name one. With num_validation its
+          `validation` is such a dict too, of the images that are held out.
+        """
+        return self.judge().accuracies
+
+    def judge(self):
+        """Evaluates all networks, see `evaluation_report.evaluate_run`."""
         learner = self.trained_learner()
-        networks = {
-            "student": learner,
-            "student_raw": learner.student,
-            "teacher": getattr(learner, "teacher", None),
-            "finetuned": self.finetuned_student(learner),
-        }
-        if self.config.reduces_teacher:  # It sees no images.
-            del networks["teacher"]
-        accuracies = evaluation.accuracies(networks, self.test_dataset)
+        finetuned = self.finetuned_student(learner)
+        return evaluate_run(learner, finetuned, self.config, self.data)
+
+    def follow(self, *, forever):
+        """Evaluates every checkpoint once, see `following.follow`.
+
+        Args:
+          forever: whether to wait for those to come, until training is done.
+        """
+        require_output_dir(self.config, must_exist=True)
+        check_choice_of_labels(self.config, self.data, learns=False)
+        require_test_images(self.data)
+        datasets = {"test": self.test_dataset}
         if self.validation_dataset is not None:
-            accuracies["validation"] = evaluation.accuracies(
-                networks, self.validation_dataset
-            )
-        text = json.dumps(accuracies, indent=2) + "\n"
-        write_whole(self._path("eval.json"), text)
-        return accuracies
+            datasets["validation"] = self.validation_dataset
+        best_on = self.config.best_on
+        return follow(
+            self.learner,
+            self.output_dir,
+            datasets,
+            forever=forever,
+            best_on=best_on if best_on in datasets else "test",
+        )
 
     def diagnose(self):
         """Measures what the feedback is worth; see `diagnosis.diagnose_run`.
@@ -207,31 +217,42 @@ class Experiment:
 
     def is_finetuned(self):
         """Whether the student of the latest checkpoint has been finetuned."""
-        return os.path.exists(self._finetuned_path(self.trained_learner()))
+        path = finetuned_path(self.trained_learner(), self.config)
+        return os.path.exists(path)
 
     def export(self):
         """Writes the student, finetuned where it was, as a SavedModel.
 
         Returns:
-          The folder of the SavedModel.
+          The folder of the new version, saved_model/1 at first.
         """
-        path = self._path("saved_model")
         student = self._final_student()
-        user_error(export_saved_model, student, path, spec=self.data.spec)
-        return path
+        finetuned = student is not self.learner.student
+        return export_run(
+            student,
+            self.config,
+            self.data,
+            network="finetuned" if finetuned else "student",
+            step=int(self.learner.step.numpy()),
+        )
 
     def cache_labels(self):
-        """Writes what the final student says of all images to learn from.
+        """Writes what a network says of all images to learn from.
 
         Returns:
           The path of the file.
         """
-        student = self._final_student()
+        learner = self.trained_learner()
+        network = network_of(learner, self.config, self.data.spec)
         check_choice_of_labels(self.config, self.data)
-        return cache_labels(student, self.config, self.data)
+        return cache_labels(network, self.config, self.data)
 
-    def trained_learner(self):
-        """The learner as its latest checkpoint has it.
+    def infer(self):
+        """Predicts images, see `inference.infer_run`."""
+        return infer_run(self)
+
+    def trained_learner(self, wanted=None):
+        """The learner as a checkpoint has it, by default `from_checkpoint`.
 
         Raises:
           CheckpointError: where there is none.
@@ -239,8 +260,14 @@ class Experiment:
         """
         require_output_dir(self.config, must_exist=True)
         check_choice_of_labels(self.config, self.data, learns=False)
-        manager = checkpoint_manager(self.learner, self.output_dir)
-        if restore_latest(manager) is None:
+        wanted = wanted or self.config.from_checkpoint
+        if wanted not in ("latest", "best"):
+            restore(self.learner, wanted)
+            return self.learner
+        checkpoints = Checkpoints(learner_state(self.learner), self.output_dir)
+        if wanted == "best":
+            checkpoints.restore_best()
+        elif checkpoints.restore_latest() is None:
             raise CheckpointError(
                 f"{self.output_dir} holds no checkpoint: train there first, "
                 "with --task_mode=train."
@@ -252,7 +279,7 @@ class Experiment:
 
         A student finetuned before training went on is not taken for this one.
         """
-        path = self._finetuned_path(learner)
+        path = finetuned_path(learner, self.config)
         if not os.path.exists(path):
             return None
         student = build_model(self.config, self.data.spec, role="student")
@@ -263,10 +290,6 @@ class Experiment:
         """The student of the latest checkpoint, finetuned where it was."""
         learner = self.trained_learner()
         return self.finetuned_student(learner) or learner.finished_student()
-
-    def _finetuned_path(self, learner):
-        step = int(learner.step.numpy())
-        return self._path("finetune", f"from-step-{step}.weights.h5")
 
     def _path(self, *names):
         return os.path.join(self.output_dir, *names)

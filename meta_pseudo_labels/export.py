@@ -1,12 +1,15 @@
 """A trained classifier as a TensorFlow SavedModel that stands on its own.
 
-The model takes images as they come from a decoder, uint8, and needs nothing
-but TensorFlow (or TensorFlow Serving) to run:
+Versions 1, 2, ... stand side by side in one folder, as TensorFlow Serving has
+them. A version takes pictures as they come, of any size, decoded or in files,
+and needs nothing but TensorFlow (or TensorFlow Serving) to run:
 
-    classify = tf.saved_model.load(path).signatures["serving_default"]
-    classify(images=images)["labels"]
+    model = tf.saved_model.load("models/pets/1")
+    model.signatures["serving_default"](images=images)["labels"]
 """
 
+import contextlib
+import errno
 import os
 import pathlib
 import tempfile
@@ -14,75 +17,168 @@ import tempfile
 import tensorflow as tf
 
 from meta_pseudo_labels.data import normalize
+from meta_pseudo_labels.data.preparation import (
+    pixels_from_floats,
+    prepare_encoded,
+    prepare_images,
+)
+from meta_pseudo_labels.export_warmup import write_warmup_requests
+
+EXTRAS = "assets.extra"  # What TensorFlow Serving leaves alone, or warms up by.
+_DECODED_AT_A_TIME = 4  # Of a batch of files; each may have 192 MB of pixels.
 
 
-def export_saved_model(model, path, *, spec):
-    """Writes `model`, its preprocessing and its class names to `path`.
+def export_saved_model(model, path, *, spec, add=None):
+    """Writes `model` with all its preprocessing as the next version in `path`.
 
-    The signature `serving_default` takes `images`, [batch, image_size,
-    image_size, 3] uint8 in 0 to 255, and gives
+    Three signatures, each with a batch of pictures of any one height and
+    width:
+      serving_default: `images` [batch, height, width, 3] uint8, 0 to 255.
+      serving_float: the same as float32; rounded to whole levels. Levels out
+        of 0 to 255 are refused.
+      serving_bytes: `encoded` [batch] string, JPEG or PNG files, each of a
+        size of its own.
+    Pictures are decoded, resized and normalised as evaluation does it, see
+    `data.preparation`; those of decoded pictures that have the model's size
+    are taken as they are. All give
       classes: [batch] int64, the index of the most probable class,
       labels: [batch] string, its name,
       probabilities: [batch, num_classes] float32, rows sum to 1.
     Every output has one row per image, so that a server can answer image by
-    image. `tf.saved_model.load(path).class_names()` gives all names,
+    image. `tf.saved_model.load(version).class_names()` gives all names,
     [num_classes] string, in the order of the columns of `probabilities`.
 
-    The directory appears whole or not at all: it is written beside `path`
-    under another name and renamed at the end.
+    The version appears whole or not at all: it is written under another name
+    and renamed at the end. Its folder assets.extra holds requests by which
+    TensorFlow Serving warms up.
 
     Args:
       model: keras.Model from normalised float images to logits
         [batch, num_classes]. It is run with training=False.
-      path: local directory to make. For TensorFlow Serving let it end in a
-        version number: models/digits/1.
+      path: local folder of the versions, made where it is missing.
       spec: data.DatasetSpec of the images. Classes without names are called
         by their numbers.
+      add: None, or a function that adds files to the folder whose path it is
+        given, the new version's assets.extra.
+
+    Returns:
+      The folder of the new version, a string.
 
     Raises:
-      ValueError: `path` exists or is not local, or the model's logits do not
-        fit spec.num_classes.
+      ValueError: `path` is not local, or holds something else than versions;
+        or the model's logits do not fit spec.num_classes.
     """
-    path = _new_local_directory(path)
+    path = _local_folder(path)
     classifier = _Classifier(model, spec)
-    signature = classifier.classify.get_concrete_function()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=".export-", dir=path.parent
-    ) as scratch:
-        # A directory of TensorFlow's own making inside: tempfile's is closed
-        # to other users, a server among them.
-        complete = os.path.join(scratch, "saved_model")
-        tf.saved_model.save(classifier, complete, signatures=signature)
-        os.rename(complete, path)
+    signatures = classifier.signatures()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix=".export-", dir=path
+        ) as scratch:
+            # A folder of TensorFlow's own making inside: tempfile's is closed
+            # to other users, a server among them.
+            complete = os.path.join(scratch, "saved_model")
+            tf.saved_model.save(
+                classifier,
+                complete,
+                signatures=signatures,
+                # Nobody learns from it; TensorFlow would warn of each.
+                options=tf.saved_model.SaveOptions(
+                    experimental_custom_gradients=False
+                ),
+            )
+            extras = os.path.join(complete, EXTRAS)
+            os.makedirs(extras)
+            write_warmup_requests(extras, spec)
+            if add is not None:
+                add(extras)
+            return _publish(complete, path)
+    finally:
+        with contextlib.suppress(OSError):  # Where there are versions.
+            path.rmdir()
 
 
-def _new_local_directory(path):
+def newest_version(path):
+    """The SavedModel that a path leads to.
+
+    Args:
+      path: local folder of versions, or of one SavedModel.
+
+    Returns:
+      The folder of the highest version, or `path` itself; a string.
+
+    Raises:
+      ValueError: where there is neither.
+    """
+    if os.path.exists(os.path.join(path, "saved_model.pb")):
+        return str(path)
+    numbers = _versions(path)
+    if not numbers:
+        raise ValueError(
+            f"{path} holds no SavedModel and no version of one, such as "
+            f"{path}/1; name the folder that --task_mode=export wrote."
+        )
+    return os.path.join(path, str(max(numbers)))
+
+
+def _versions(path):
+    """The numbers of the versions in a folder, a list of integers."""
+    names = os.listdir(path) if os.path.isdir(path) else []
+    return [int(name) for name in names if name.isascii() and name.isdigit()]
+
+
+def _publish(complete, path):
+    """Makes a finished SavedModel the next version."""
+    while True:
+        version = os.path.join(path, str(max(_versions(path), default=0) + 1))
+        try:
+            os.rename(complete, version)
+            return version
+        except OSError as error:
+            # Another export has just taken the number.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def _local_folder(path):
     if "://" in str(path):
         raise ValueError(
             f"Export to a local directory and copy it from there; got {path}."
         )
     path = pathlib.Path(path)
-    if path.exists():
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file; name a folder for the versions.")
+    if (path / "saved_model.pb").exists():
         raise ValueError(
-            f"{path} exists and is left as it is; export to a new directory "
-            "or remove this one first."
+            f"{path} is itself a SavedModel, not a folder of versions; move "
+            f"it, for example to {path}/1, or name another folder."
         )
     return path
 
 
 class _Classifier(tf.Module):
-    """What is saved: uint8 images in, predictions out."""
+    """What is saved: pictures in, predictions out."""
 
     def __init__(self, model, spec):
         super().__init__()
-        images = tf.TensorSpec(
-            [None, spec.image_size, spec.image_size, 3], tf.uint8, name="images"
-        )
-        self.classify = tf.function(
-            lambda images: _predictions(model, images, spec),
-            input_signature=[images],
-        )
+        pictures = [None, None, None, 3]
+        inputs = {
+            "classify": tf.TensorSpec(pictures, tf.uint8, name="images"),
+            "classify_floats": tf.TensorSpec(
+                pictures, tf.float32, name="images"
+            ),
+            "classify_files": tf.TensorSpec([None], tf.string, name="encoded"),
+        }
+        prepare = {
+            "classify": lambda images: prepare_images(images, spec),
+            "classify_floats": lambda images: prepare_images(
+                pixels_from_floats(images), spec
+            ),
+            "classify_files": lambda encoded: _decode_all(encoded, spec),
+        }
+        for name, given in inputs.items():
+            setattr(self, name, _classifying(model, spec, prepare[name], given))
         self.class_names = tf.function(
             lambda: _class_names(spec), input_signature=[]
         )
@@ -91,9 +187,42 @@ class _Classifier(tf.Module):
         # and everything else it owns into the file.
         self.weights = self.classify.get_concrete_function().variables
 
+    def signatures(self):
+        return {
+            "serving_default": self.classify.get_concrete_function(),
+            "serving_float": self.classify_floats.get_concrete_function(),
+            "serving_bytes": self.classify_files.get_concrete_function(),
+        }
 
-def _predictions(model, images, spec):
-    """The signature's outputs for images [batch, H, W, 3] uint8."""
+
+def _classifying(model, spec, prepare, given):
+    """The tf.function from one kind of input to the predictions."""
+
+    def classify(pictures):
+        with tf.device("CPU:0"):  # Where evaluation prepares them too.
+            images = prepare(pictures)
+        return predictions(model, images, spec)
+
+    return tf.function(classify, input_signature=[given], autograph=False)
+
+
+def _decode_all(encoded, spec):
+    """Files [batch] string to prepared images [batch, size, size, 3] uint8."""
+    shape = [spec.image_size, spec.image_size, 3]
+    return tf.map_fn(
+        lambda file: prepare_encoded(file, spec),
+        encoded,
+        fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+        parallel_iterations=_DECODED_AT_A_TIME,
+    )
+
+
+def predictions(model, images, spec):
+    """A signature's outputs for prepared images [batch, size, size, 3] uint8.
+
+    Raises:
+      ValueError: where the model's logits do not fit spec.num_classes.
+    """
     inputs = normalize(images, mean=spec.mean, std=spec.std)
     logits = model(inputs, training=False)
     if logits.shape[1:] != (spec.num_classes,):
@@ -109,8 +238,11 @@ def _predictions(model, images, spec):
     }
 
 
+def class_names(spec):
+    """The name of each class, a list; its number where it has none."""
+    return list(spec.class_names) or list(map(str, range(spec.num_classes)))
+
+
 def _class_names(spec):
     """[num_classes] string."""
-    return tf.constant(
-        spec.class_names or list(map(str, range(spec.num_classes)))
-    )
+    return tf.constant(class_names(spec))

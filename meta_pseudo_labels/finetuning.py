@@ -1,6 +1,35 @@
 """Finetuning the student on the labeled images, which it never trained on."""
 
+import contextlib
+import json
+import os
+import shutil
+
 import keras
+import numpy as np
+
+from meta_pseudo_labels import data
+from meta_pseudo_labels.build import build_model
+from meta_pseudo_labels.callbacks import AtStep, SaveCheckpoint
+from meta_pseudo_labels.checkpoint_files import save_weights
+from meta_pseudo_labels.checkpointing import Checkpoints, variables_by_name
+from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.files import locked, reports_full_disk, write_whole
+from meta_pseudo_labels.fitting import fit_epochs
+from meta_pseudo_labels.metrics_log import MetricsLogger
+from meta_pseudo_labels.progress import progress_bar
+from meta_pseudo_labels.run_data import check_choice_of_labels
+from meta_pseudo_labels.run_folder import (
+    FINETUNE,
+    FINETUNING_SETTINGS,
+    save_settings,
+)
+from meta_pseudo_labels.stopping import (
+    Diverged,
+    StopAtStep,
+    StopOnSignal,
+    watch_signals,
+)
 
 
 def finetune(student, dataset, *, learning_rate, steps, callbacks=()):
@@ -20,12 +49,7 @@ def finetune(student, dataset, *, learning_rate, steps, callbacks=()):
     Returns:
       The `keras.callbacks.History` of the only epoch.
     """
-    student.compile(
-        optimizer=keras.optimizers.SGD(learning_rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=False,
-    )
+    _compile(student, learning_rate)
     return student.fit(
         dataset,
         steps_per_epoch=steps,
@@ -34,3 +58,136 @@ def finetune(student, dataset, *, learning_rate, steps, callbacks=()):
         shuffle=False,
         verbose=0,
     )
+
+
+def finetune_run(learner, config, images):
+    """Finetunes the student of a run, and goes on where that was cut off.
+
+    Args:
+      learner: as a checkpoint of the run has it.
+      config: `Config` of the run.
+      images: `data.ImageData` or `data.ShardedData`.
+
+    Returns:
+      Whether there was anything left to do.
+
+    Raises:
+      ConfigError: where the data is not that of the run, or its student was
+        finetuned otherwise.
+      Interrupted: by SIGTERM or Ctrl-C; the same call goes on.
+      Diverged: where the loss is not finite.
+    """
+    check_choice_of_labels(config, images)
+    path = finetuned_path(learner, config)
+    folder = os.path.dirname(path)
+    with reports_full_disk(folder), locked(folder):
+        if not _prepare(config, path):
+            return False
+        save_settings(config)
+        student = build_model(config, images.spec, role="student")
+        student.set_weights(learner.finished_student().get_weights())
+        _compile(student, config.finetune_lr)
+        # It is of this step, whatever an earlier finetuning began with.
+        checkpoints = Checkpoints(
+            variables_by_name(student=student, optimizer=student.optimizer),
+            _unfinished(path),
+            max_to_keep=1,
+        )
+        checkpoints.restore_latest()
+        with watch_signals() as signals:
+            save = SaveCheckpoint(checkpoints)
+            fit_epochs(
+                student,
+                lambda start: _batches(config, images, start),
+                every=config.save_every,
+                callbacks=[
+                    StopAtStep(config.finetune_steps),
+                    MetricsLogger(folder, every=config.log_every),
+                    *progress_bar(
+                        config.finetune_steps,
+                        show=config.progress,
+                        stage="finetune",
+                    ),
+                    _StopWhereNotFinite(),
+                    save,
+                    StopOnSignal(signals, every=config.save_every, saving=save),
+                ],
+            )
+        checkpoints.wait()
+        save_weights(student, path)
+        shutil.rmtree(_unfinished(path))
+    return True
+
+
+def finetuned_path(learner, config):
+    """Where the student finetuned from a learner's step is."""
+    step = int(learner.step.numpy())
+    name = f"from-step-{step}.weights.h5"
+    return os.path.join(config.output_dir, FINETUNE, name)
+
+
+def _compile(student, learning_rate):
+    student.compile(
+        optimizer=keras.optimizers.SGD(learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    student.optimizer.build(student.trainable_variables)
+
+
+def _batches(config, images, start):
+    """The endless labeled batches from a step of finetuning on."""
+    return data.finetuning_dataset(
+        images,
+        batch_size=min(config.finetune_batch_size, len(images.labeled_images)),
+        seed=config.seed,
+        start_step=start,
+    )
+
+
+def _prepare(config, path):
+    """Compares the settings with those of an earlier finetuning.
+
+    Returns:
+      Whether there is anything to do; what is in the way is gone then.
+    """
+    settings = {
+        name: getattr(config, name) for name in sorted(FINETUNING_SETTINGS)
+    }
+    beside = f"{path}.json"
+    if os.path.exists(beside):
+        with open(beside) as file:
+            before = json.load(file)
+        if before != settings and not config.allow_hparam_change:
+            raise ConfigError(
+                f"{path} was finetuned with other settings: {before}, now "
+                f"{settings}. Use these, or --allow_hparam_change to finetune "
+                "it anew."
+            )
+        if before == settings and os.path.exists(path):
+            # A kill may have come before they went.
+            shutil.rmtree(_unfinished(path), ignore_errors=True)
+            return False
+        if before != settings:  # What they made goes before the new ones come.
+            shutil.rmtree(_unfinished(path), ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+    write_whole(beside, json.dumps(settings, indent=2) + "\n")
+    return True
+
+
+def _unfinished(path):
+    """Folder of the checkpoints of a finetuning that goes on."""
+    return path.removesuffix(".weights.h5")
+
+
+class _StopWhereNotFinite(AtStep):
+    """Ends finetuning before it saves weights that are of no use."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not np.isfinite(logs["loss"]):
+            raise Diverged(
+                f"The loss of finetuning is {logs['loss']} at step "
+                f"{self.step}. Use a lower --finetune_lr than the present one."
+            )

@@ -26,9 +26,6 @@ _DEFINE = {
     str: flags.DEFINE_string,
 }
 
-# The release's names of tasks: ours, or none yet.
-_RELEASE_TASKS = {"evals": "eval", "eval_forever": None, "inference": None}
-
 
 def define_flags(flag_values=flags.FLAGS):
     """Defines a flag for every setting, with its help and its default.
@@ -65,14 +62,14 @@ def config_from_flags(flag_values=flags.FLAGS):
     --reset_output_dir it looks at the data of a new run, not of that one.
 
     Raises:
-      ConfigError: for a value out of range, a task that is not built yet,
-        settings that contradict --dataset_name, --reset_output_dir with
-        a task that needs the run, or an unreadable hparams.json.
+      ConfigError: for a value out of range, settings that contradict
+        --dataset_name, --reset_output_dir with a task that needs the run, or
+        an unreadable hparams.json.
     """
     given = _given(flag_values)
     if flag_values["dataset_name"].value is not None:
         given |= split_dataset_name(flag_values["dataset_name"].value, given)
-    given["task_mode"] = task = _task_mode(given.get("task_mode") or "train")
+    given["task_mode"] = task = given.get("task_mode") or "train"
     if task == "train":
         return Config(**given)
     if given.get("reset_output_dir") and task != "inspect":
@@ -104,7 +101,12 @@ def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
             "--dataset_service_replicas has no effect: --data_service names "
             "a service, and all its workers help."
         )
-    if config.use_tpu and config.task_mode == "train" and not has_tpu(config):
+    if (
+        config.use_tpu
+        and config.task_mode == "train"
+        and config.distribution == "auto"
+        and not has_tpu(config)
+    ):
         lines.append(
             "--use_tpu has no effect: there is no TPU here. It goes on with "
             "this machine's other devices."
@@ -175,16 +177,6 @@ def _given(flag_values):
         if flag_values[field.name].present
         or flag_values[field.name].value != field.metadata["flag_default"]
     }
-
-
-def _task_mode(name):
-    task = _RELEASE_TASKS.get(name, name)
-    if task is None:
-        raise ConfigError(
-            f"--task_mode={name} is not built yet; --task_mode=eval evaluates "
-            "the run in --output_dir, once."
-        )
-    return task
 
 
 def _help(field):

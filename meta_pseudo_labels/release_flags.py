@@ -182,17 +182,6 @@ _NEVER_READ = (
         "Checkpoint that the student begins from.",
         instead="load_checkpoint",
     ),
-    # Inference, of which the release has only these names.
-    IdleFlag("inference_ckpt", str, None, "Checkpoint for inference."),
-    IdleFlag(
-        "inference_ckpt_ensemble",
-        str,
-        None,
-        "Checkpoints for inference, with commas between.",
-    ),
-    IdleFlag("inference_class_id", int, 0, "Class that is inferred."),
-    IdleFlag("inference_num_threads", int, None, "Parts of the inference."),
-    IdleFlag("inference_thread_index", int, 0, "The part to do, from 0."),
 )
 
 _UNDEFINED = (

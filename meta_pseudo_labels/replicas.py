@@ -62,9 +62,9 @@ def merges():
     They do where each is traced in a thread of its own; on TPUs all are one
     program. Asked within the scope of a strategy or a step of it.
     """
-    if isinstance(
-        tf.distribute.get_strategy(), tf.distribute.OneDeviceStrategy
-    ):
+    # TensorFlow's own answer is yes for these two.
+    one_program = (tf.distribute.OneDeviceStrategy, tf.distribute.TPUStrategy)
+    if isinstance(tf.distribute.get_strategy(), one_program):
         return False
     return not tf.__internal__.distribute.strategy_supports_no_merge_call()
 

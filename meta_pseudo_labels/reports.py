@@ -48,7 +48,13 @@ PANELS = (
 )
 
 # How the numbers of a results table's column are written.
-NUMBER_FORMATS = {"test_accuracy": "{:.1%}", "seconds": "{:.0f}"}
+NUMBER_FORMATS = {
+    "test_accuracy": "{:.1%}",
+    "seconds": "{:.0f}",
+    **dict.fromkeys(("top-1", "top-5", "validation top-1"), "{:.4f}"),
+    **dict.fromkeys(("ECE", "nll"), "{:.4f}"),
+    "images/s": "{:,.0f}",
+}
 
 
 def curves(histories, path, *, panels=PANELS):
@@ -157,12 +163,12 @@ def view_sheet(path, *, original, weak, strong, labeled=None, titles=None):
         for axes, image in zip(row, images, strict=True):
             _show(axes, image, frame=GRID)
     for axes, title in zip(grid[0], titles or (), strict=False):
-        axes.set_title(_shortened(title), color=INK, fontsize=9)
+        axes.set_title(shortened(title), color=INK, fontsize=9)
     drawing.savefig(path)
 
 
-def _shortened(title, length=14):
-    """A title no wider than its image."""
+def shortened(title, length=14):
+    """A name no wider than its image."""
     return title if len(title) <= length else title[: length - 1] + "…"
 
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data, inspection
 from meta_pseudo_labels.config import ConfigError, user_error
-from meta_pseudo_labels.run_folder import LABELED, write_whole
+from meta_pseudo_labels.files import write_whole
+from meta_pseudo_labels.run_folder import LABELED
 
 # In labeled.json beside the choice; runs of old have none of them.
 _FACTS = ("fingerprint", "mean", "std")
@@ -33,7 +34,8 @@ def load_data(config):
         data_dir=config.data_dir,
         labeled_dir=config.labeled_dir,
         unlabeled_dir=config.unlabeled_dir,
-        eval_dir=config.eval_dir,
+        # With eval_dataset it is no part of the run.
+        eval_dir=None if config.eval_dataset else config.eval_dir,
         flip=config.flip,
         strict=config.strict_data,
     )

@@ -5,22 +5,44 @@ import json
 import os
 import shutil
 
+from absl import logging
+
+from meta_pseudo_labels.checkpoint_files import BEST_FOLDER, FOLDER
+from meta_pseudo_labels.config_evaluation import Evaluation
+from meta_pseudo_labels.config_inference import Inference
 from meta_pseudo_labels.config_machine import Machine
+from meta_pseudo_labels.files import LOCK, SCRATCH, write_whole
 from meta_pseudo_labels.settings import ConfigError
 
 HPARAMS = "hparams.json"
 LABELED = "labeled.json"
 CLASS_DISTRIBUTIONS = "class_distributions.npz"
 TEACHER_LABELS = "teacher_labels.json"
+DONE = "done"
+EVALS, ACCURACY = "evals", "acc"
+FINETUNE = "finetune"
+INFERENCE = "inference"
+EVAL, EVAL_REPORT = "eval.json", "eval_report.json"
+EVAL_CONFUSION, EVAL_RELIABILITY = "eval_confusion.png", "eval_reliability.png"
+EVAL_SOURCES = "eval_sources"
 
 # What the stages of a run write into its folder. hparams.json, which tells a
 # run from other folders, comes last: a reset that was killed can be repeated.
 RUN_FILES = (
     "metrics.jsonl",
     "events",
-    "checkpoints",
-    "finetune",
-    "eval.json",
+    FOLDER,
+    BEST_FOLDER,
+    DONE,
+    EVALS,
+    ACCURACY,
+    FINETUNE,
+    INFERENCE,
+    EVAL,
+    EVAL_REPORT,
+    EVAL_CONFUSION,
+    EVAL_RELIABILITY,
+    EVAL_SOURCES,
     "saved_model",
     "data.json",
     "views.png",
@@ -31,7 +53,10 @@ RUN_FILES = (
     LABELED,
     HPARAMS,
 )
-_SCRATCH = ".part"
+
+FINETUNING_SETTINGS = frozenset(
+    {"finetune_lr", "finetune_steps", "finetune_batch_size"}
+)
 
 # What may change between the stages of a run, without making it another run.
 # Not load_checkpoint: a run that began elsewhere would be another one.
@@ -40,13 +65,19 @@ FREE_SETTINGS = frozenset(
         "task_mode",
         "output_dir",
         "eval_batch_size",
-        "finetune_lr",
-        "finetune_steps",
-        "finetune_batch_size",
+        *(field.name for field in dataclasses.fields(Evaluation)),
+        *(field.name for field in dataclasses.fields(Inference)),
+        *FINETUNING_SETTINGS,
+        "export_keras",
+        "export_litert",
         "diagnose_batches",
         "diagnose_draws",
         "diagnose_lr",
         "save_every",
+        "max_to_keep",
+        "stop_after_bad_steps",
+        "from_checkpoint",
+        "allow_hparam_change",
         "progress",
         "data_dir",
         "labeled_dir",
@@ -119,10 +150,12 @@ def saved_settings(output_dir):
 def save_settings(config):
     """Writes all settings to hparams.json, as those of a run to go on with.
 
-    reset_output_dir is about the folder as it was; a later stage that took it
-    from the file would not check what it finds there.
+    reset_output_dir and allow_hparam_change are about the folder as it was; a
+    later stage that took them from the file would not check what it finds.
     """
-    settings = dataclasses.replace(config, reset_output_dir=False)
+    settings = dataclasses.replace(
+        config, reset_output_dir=False, allow_hparam_change=False
+    )
     write_whole(os.path.join(config.output_dir, HPARAMS), settings.to_json())
 
 
@@ -133,24 +166,51 @@ def reset(config):
     the link alone. The release deletes the folder with all that it holds.
 
     Raises:
-      ConfigError: where the folder holds files, but no run of ours; nothing
-        is deleted then.
+      ConfigError: see `check_reset`; nothing is deleted then.
     """
+    check_reset(config)
+    if _has_something_to_reset(config):
+        for name in RUN_FILES:
+            for path in (name + SCRATCH, name):
+                _delete(os.path.join(config.output_dir, path))
+
+
+def check_reset(config):
+    """Refuses to reset a folder that is not plainly that of a run.
+
+    Raises:
+      ConfigError: for a root, a home, a repository, or a folder that holds
+        files, but no run of ours.
+    """
+    if not _has_something_to_reset(config):
+        return
     folder = config.output_dir
-    if not config.reset_output_dir or config.task_mode != "train":
-        return
-    if not os.path.isdir(folder) or not os.listdir(folder):
-        return
+    path = os.path.realpath(folder)
+    what = None
+    if path == os.path.dirname(path):
+        what = "is the root of the file system"
+    elif path == os.path.realpath(os.path.expanduser("~")):
+        what = "is your home"
+    elif os.path.exists(os.path.join(path, ".git")):
+        what = "is a git repository"
     # The release writes a hparams.json too, but knows no such setting.
-    if "mpl_feedback" not in saved_settings(folder):
+    elif "mpl_feedback" not in saved_settings(folder):
+        what = f"holds files, but no {HPARAMS} of a run"
+    if what:
         raise ConfigError(
-            f"--reset_output_dir: {folder} holds files, but no {HPARAMS} of a "
-            "run, so nothing was deleted. Empty it yourself or name another "
-            "--output_dir."
+            f"--reset_output_dir: {folder} {what}, so nothing was deleted. "
+            "Empty it yourself or name another --output_dir."
         )
-    for name in RUN_FILES:
-        for path in (name + _SCRATCH, name):
-            _delete(os.path.join(folder, path))
+
+
+def _has_something_to_reset(config):
+    folder = config.output_dir
+    return (
+        config.reset_output_dir
+        and config.task_mode == "train"
+        and os.path.isdir(folder)
+        and bool(set(os.listdir(folder)) - {LOCK})
+    )
 
 
 def _delete(path):
@@ -163,6 +223,8 @@ def _delete(path):
 def check_same_training(config):
     """Refuses to go on with a run under settings other than its own.
 
+    With allow_hparam_change it warns of them.
+
     Raises:
       ConfigError: with each setting that differs from the saved ones.
     """
@@ -173,29 +235,37 @@ def check_same_training(config):
         before = saved.get(field.name, now)
         if before != now and not _may_change(field.name, before, now):
             differences.append(f"{field.name} was {before}, is now {now}")
-    if differences:
+    if not differences:
+        return
+    text = (
+        f"{config.output_dir} holds a run with other settings: "
+        f"{'; '.join(differences)}."
+    )
+    if not config.allow_hparam_change:
         raise ConfigError(
-            f"{config.output_dir} holds a run with other settings: "
-            f"{'; '.join(differences)}. Use these (is the --flagfile there?) "
-            "or another --output_dir."
+            f"{text} Use these (is the --flagfile there?) or another "
+            "--output_dir; --allow_hparam_change goes on with what is given."
         )
+    logging.warning("%s It goes on with what is given.", text)
+
+
+def mark_done(config):
+    """Writes the file `done`, as the release does when a run has ended."""
+    text = f"{config.num_train_steps} steps\n"
+    write_whole(os.path.join(config.output_dir, DONE), text)
+
+
+def is_done(config):
+    """Whether training has ended at its last step."""
+    return os.path.exists(os.path.join(config.output_dir, DONE))
+
+
+def mark_not_done(config):
+    """Removes the file `done` of a run that goes on."""
+    _delete(os.path.join(config.output_dir, DONE))
 
 
 def _may_change(name, before, now):
     if name == "teacher_labels":  # Its content is checked where it is read.
         return bool(before) == bool(now)
     return name in FREE_SETTINGS
-
-
-def write_whole(path, text):
-    """Replaces a file, whole or not at all."""
-    scratch = f"{path}{_SCRATCH}"
-    with open(scratch, "w") as file:
-        file.write(text)
-    os.replace(scratch, path)
-
-
-def is_inside(path, folder):
-    """Whether a path leads into a folder, or to it."""
-    path, folder = os.path.realpath(path), os.path.realpath(folder)
-    return os.path.commonpath([path, folder]) == folder

@@ -4,24 +4,23 @@ import os
 
 from absl import logging
 
-from meta_pseudo_labels.checkpointing import (
-    checkpoint_manager,
+from meta_pseudo_labels.checkpoint_files import (
     find_checkpoint,
     is_own_checkpoint,
-    restore,
-    restore_latest,
 )
+from meta_pseudo_labels.checkpointing import restore
 from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.files import is_inside
 from meta_pseudo_labels.reference.variables import load_release_variables
-from meta_pseudo_labels.run_folder import is_inside
 
 
-def restore_start(learner, config, *, fresh):
+def restore_start(learner, config, checkpoints, *, fresh):
     """Restores the run's latest checkpoint, or loads a given one.
 
     Args:
       learner: a compiled `Learner` with its first weights.
       config: `Config` of the run.
+      checkpoints: `Checkpoints` of the learner.
       fresh: whether what output_dir holds is not to be gone on with.
 
     Returns:
@@ -32,11 +31,10 @@ def restore_start(learner, config, *, fresh):
       ConfigError: where the given one would be deleted by the reset.
     """
     path = config.load_checkpoint
-    manager = checkpoint_manager(learner, config.output_dir)
-    if not fresh and restore_latest(manager) is not None:
+    if not fresh and checkpoints.restore_latest() is not None:
         return int(learner.step.numpy())
     if fresh:
-        _warn_of_reset(manager, config)
+        _warn_of_reset(checkpoints, config)
     restart = config.load_checkpoint_and_restart_global_step
     if path and is_own_checkpoint(find_checkpoint(path)):
         restore(learner, path, restart=restart)
@@ -48,15 +46,16 @@ def restore_start(learner, config, *, fresh):
     return int(learner.step.numpy())
 
 
-def _warn_of_reset(manager, config):
+def _warn_of_reset(checkpoints, config):
     """Names the run that goes; refuses to delete what is to be loaded."""
     folder, path = config.output_dir, config.load_checkpoint
-    if manager.latest_checkpoint:
+    saved = checkpoints.paths()
+    if saved:
         logging.warning(
             "--reset_output_dir deletes the run in %s, with %s. To go on with "
             "a run say --noreset_output_dir.",
             folder,
-            os.path.basename(manager.latest_checkpoint),
+            os.path.basename(saved[-1]),
         )
     if path and is_inside(path, folder):
         raise ConfigError(

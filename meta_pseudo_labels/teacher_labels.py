@@ -15,36 +15,39 @@ import os
 import tensorflow as tf
 
 from meta_pseudo_labels import data, evaluation
-from meta_pseudo_labels.checkpointing import CheckpointError, find_checkpoint
+from meta_pseudo_labels.checkpoint_files import CheckpointError, find_checkpoint
 from meta_pseudo_labels.config import ConfigError, user_error
+from meta_pseudo_labels.files import is_inside, write_whole
 from meta_pseudo_labels.run_folder import (
     CLASS_DISTRIBUTIONS,
     TEACHER_LABELS,
-    is_inside,
-    write_whole,
 )
 
 
-def cache_labels(student, config, images):
+def cache_labels(network, config, images):
     """Writes what a run's network says of all images, as its teacher labels.
 
     Args:
-      student: the run's final one, finetuned where it was.
+      network: of the run, see `inference.network_of`.
       config: `Config` of the run.
       images: `data.ImageData` or `data.ShardedData`.
 
     Returns:
       The path of the file.
     """
+    model_type = config.model_type
+    if config.inference_network == "teacher":
+        model_type = config.teacher_model_type or model_type
     source = {
         "output_dir": config.output_dir,
-        "model_type": config.model_type,
+        "network": config.inference_network,
+        "model_type": model_type,
         "method": config.method,
         "weights": _weights_digest(config.output_dir),
     }
     path = os.path.join(config.output_dir, CLASS_DISTRIBUTIONS)
     distributions = evaluation.class_distributions(
-        student, images, batch_size=config.eval_batch_size, source=source
+        network, images, batch_size=config.eval_batch_size, source=source
     )
     data.save_class_distributions(distributions, path, data=images)
     return path

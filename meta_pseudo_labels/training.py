@@ -1,32 +1,54 @@
 """The training stage of a run, on whatever devices there are."""
 
+import contextlib
 import functools
-import os
 
 import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.callbacks import (
-    Evaluation,
-    MetricsLogger,
-    SaveCheckpoint,
-    StopAtStep,
-    progress_bar,
-)
-from meta_pseudo_labels.checkpointing import CheckpointError, checkpoint_manager
+from meta_pseudo_labels.callbacks import Evaluation, SaveCheckpoint
+from meta_pseudo_labels.checkpoint_files import CheckpointError
+from meta_pseudo_labels.checkpointing import Checkpoints, learner_state
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.distribution import is_multi_worker, worker_of
+from meta_pseudo_labels.files import (
+    locked,
+    reports_full_disk,
+)
+from meta_pseudo_labels.fitting import fit_epochs, position
+from meta_pseudo_labels.metrics_log import MetricsLogger
+from meta_pseudo_labels.progress import progress_bar
 from meta_pseudo_labels.run_data import (
     check_choice_of_labels,
     save_choice_of_labels,
     training_batches,
 )
-from meta_pseudo_labels.run_folder import reset, save_settings
+from meta_pseudo_labels.run_folder import (
+    is_done,
+    mark_done,
+    mark_not_done,
+    reset,
+    save_settings,
+)
 from meta_pseudo_labels.starting import restore_start
+from meta_pseudo_labels.stopping import (
+    StopAfterBadSteps,
+    StopAtStep,
+    StopOnSignal,
+    watch_signals,
+)
 from meta_pseudo_labels.teacher_labels import (
     load_teacher_labels,
     save_teacher_labels,
+)
+
+# What collective operations raise where a worker is gone.
+_LOST = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.UnavailableError,
 )
 
 
@@ -46,17 +68,59 @@ def train(learner, config, images, *, validation):
 
     Raises:
       CheckpointError, ConfigError: before any step, where the run cannot begin
-        or go on. ConfigError also where another worker went.
+        or go on. Also where another worker went, or there is no room to write.
+      Interrupted: by SIGTERM or Ctrl-C; the run can be gone on with.
+      Diverged: where stop_after_bad_steps updates in a row were not finite.
     """
-    strategy = learner.distribute_strategy
+    writes = worker_of(learner.distribute_strategy) == 0
+    with contextlib.ExitStack() as stack:
+        if writes:
+            stack.enter_context(reports_full_disk(config.output_dir))
+            stack.enter_context(locked(config.output_dir))
+        stack.enter_context(_reports_lost_workers(learner, config))
+        return _train(learner, config, images, validation, writes)
+
+
+def _train(learner, config, images, validation, writes):
     fresh = config.reset_output_dir and learner.step.numpy() == 0
     if not fresh:
         check_choice_of_labels(config, images)
-    start = restore_start(learner, config, fresh=fresh)
-    _check_same_start(strategy, start)
+    checkpoints = Checkpoints(
+        learner_state(learner),
+        config.output_dir,
+        max_to_keep=config.max_to_keep,
+    )
+    start = restore_start(learner, config, checkpoints, fresh=fresh)
+    _check_same_start(learner.distribute_strategy, start)
     if start >= config.num_train_steps:
+        if writes and checkpoints.paths() and not is_done(config):
+            mark_done(config)  # A kill came right after the last checkpoint.
         return False
     distributions = load_teacher_labels(config, images, fresh=fresh)
+    batches = functools.cache(
+        functools.partial(_batches, learner, config, images, distributions)
+    )
+    batches(position(learner))  # What is wrong with them is known before all.
+    if writes:
+        if fresh:  # Only now that all else is known to be in order.
+            reset(config)
+        mark_not_done(config)
+        save_choice_of_labels(config, images)
+        save_teacher_labels(config, distributions)
+        save_settings(config)
+    with watch_signals() as signals:
+        callbacks = _callbacks(
+            learner, config, checkpoints if writes else None, signals
+        )
+        _fit(learner, config, batches, validation, callbacks)
+    if writes:
+        checkpoints.wait()
+        mark_done(config)
+    return True
+
+
+def _batches(learner, config, images, distributions, start):
+    """The batches from one on, split over the replicas."""
     batches = functools.partial(
         training_batches,
         config,
@@ -64,48 +128,57 @@ def train(learner, config, images, *, validation):
         start_step=start,
         distributions=distributions,
     )
-    if strategy.num_replicas_in_sync > 1:
-        dataset = data.distribute(strategy, lambda share: batches(share=share))
-    else:
-        dataset = batches()
-    writes = worker_of(strategy) == 0
-    if writes:
-        if fresh:  # Only now that all else is known to be in order.
-            reset(config)
-        os.makedirs(config.output_dir, exist_ok=True)
-        save_choice_of_labels(config, images)
-        save_teacher_labels(config, distributions)
-        save_settings(config)
-    alone = not is_multi_worker(strategy)
-    callbacks = [StopAtStep(config.num_train_steps)]
-    if writes and not alone and validation is not None:
-        callbacks.append(Evaluation(validation))
-    if writes:
-        callbacks += _records(learner, config)
-    try:
-        learner.fit(
-            dataset,
-            epochs=-(-config.num_train_steps // config.save_every),
-            initial_epoch=start // config.save_every,
-            steps_per_epoch=config.save_every,
-            validation_data=validation if alone else None,
-            callbacks=callbacks,
-            verbose=0,
-        )
-    except tf.errors.OpError as error:
-        if alone:
-            raise
-        raise _lost_worker(config, error) from error
-    return True
+    strategy = learner.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        return batches()
+    return data.distribute(strategy, lambda share: batches(share=share))
 
 
-def _records(learner, config):
-    """Callbacks that write and show what happens."""
+def _callbacks(learner, config, checkpoints, signals):
+    """What happens beside the steps, in this order.
+
+    Args:
+      checkpoints: `Checkpoints`; None on workers that write nothing.
+      signals: see `watch_signals`.
+    """
+    bad_steps = StopAfterBadSteps(config.stop_after_bad_steps)
+    stop_at_step = StopAtStep(config.num_train_steps)
+    stop_on_signal = functools.partial(
+        StopOnSignal, signals, every=config.save_every
+    )
+    if checkpoints is None:
+        return [stop_at_step, bad_steps, stop_on_signal()]
+    save = SaveCheckpoint(
+        checkpoints,
+        bad_steps=bad_steps,
+        # The test images choose nothing unless that is asked for.
+        best_by="val_accuracy"
+        if config.num_validation or config.best_on == "test"
+        else None,
+    )
     return [
+        stop_at_step,
         MetricsLogger(config.output_dir, every=config.log_every),
-        SaveCheckpoint(checkpoint_manager(learner, config.output_dir)),
         *progress_bar(config.num_train_steps, show=config.progress),
+        bad_steps,
+        save,
+        stop_on_signal(saving=save),
     ]
+
+
+def _fit(learner, config, batches, validation, callbacks):
+    """Fits epochs of save_every batches to the end."""
+    alone = not is_multi_worker(learner.distribute_strategy)
+    if not alone and worker_of(learner.distribute_strategy) == 0:
+        if validation is not None:
+            callbacks = [Evaluation(validation), *callbacks]
+    fit_epochs(
+        learner,
+        batches,
+        every=config.save_every,
+        validation_data=validation if alone else None,
+        callbacks=callbacks,
+    )
 
 
 def _check_same_start(strategy, start):
@@ -127,12 +200,18 @@ def _check_same_start(strategy, start):
         )
 
 
-def _lost_worker(config, error):
-    """What to tell where a collective operation failed."""
-    logging.debug("%s", error)
-    return ConfigError(
-        "The workers lost one another: one of them stopped, or the network "
-        f"did ({type(error).__name__}). Start all of them again with the same "
-        "commands: they go on from the latest checkpoint in "
-        f"{config.output_dir}."
-    )
+@contextlib.contextmanager
+def _reports_lost_workers(learner, config):
+    """Makes one line of what a collective operation without partners raises."""
+    try:
+        yield
+    except _LOST as error:
+        if not is_multi_worker(learner.distribute_strategy):
+            raise
+        logging.debug("%s", error)
+        raise ConfigError(
+            "The workers lost one another: one of them stopped, or the network "
+            f"did ({type(error).__name__}). Start all of them again with the "
+            "same commands: they go on from the latest checkpoint in "
+            f"{config.output_dir}."
+        ) from error

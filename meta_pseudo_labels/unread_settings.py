@@ -141,6 +141,33 @@ UNREAD = (
         lambda settings: not settings["ema_decay"],
         "--ema_decay=0 keeps no moving average.",
     ),
+    Unread(
+        ("inference_",),
+        lambda settings: settings["task_mode"] == "train",
+        "only --task_mode=inference reads it.",
+    ),
+    Unread(
+        ("replicas_per_worker",),
+        lambda settings: settings["distribution"] in ("one_device", "tpu"),
+        "--distribution={distribution} has no replicas to be counted.",
+    ),
+    Unread(
+        ("use_tpu", "master", "num_cores_per_replica"),
+        lambda settings: settings["distribution"] not in ("auto", "tpu"),
+        "--distribution={distribution} uses no TPU.",
+    ),
+    Unread(
+        ("num_cores_per_replica",),
+        lambda settings: (
+            not (
+                settings["distribution"] == "tpu"
+                or settings["use_tpu"]
+                or settings["master"]
+            )
+        ),
+        "only a TPU has it, which --use_tpu, --master or --distribution=tpu "
+        "asks for.",
+    ),
 )
 
 

@@ -3,20 +3,13 @@
 import json
 
 import keras
-import numpy as np
-import pytest
 import tensorflow as tf
-from tensorboard.compat.proto import event_pb2
 
-from meta_pseudo_labels import callbacks
-from meta_pseudo_labels.callbacks import (
-    MetricsLogger,
-    Progress,
-    SaveCheckpoint,
-    StopAtStep,
-    on_terminal,
-    progress_bar,
-)
+from meta_pseudo_labels.callbacks import SaveCheckpoint
+from meta_pseudo_labels.checkpoint_files import step_of
+from meta_pseudo_labels.checkpointing import Checkpoints
+from meta_pseudo_labels.metrics_log import MetricsLogger
+from meta_pseudo_labels.stopping import StopAtStep
 
 
 class Counter(keras.Model):
@@ -57,151 +50,34 @@ def fit(model, *used, steps, epochs=1, validate=False):
     return model
 
 
-def rows(folder):
-    text = (folder / "metrics.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def logged_steps(folder):
-    return [row["step"] for row in rows(folder)]
-
-
-def test_logs_every_nth_step_across_epochs(tmp_path):
-    fit(Counter(), MetricsLogger(tmp_path, every=3), steps=4, epochs=2)
-    assert rows(tmp_path) == [
-        {"step": 3, "loss/ten": 30.0},
-        {"step": 6, "loss/ten": 60.0},
-    ]
-
-
-def test_logs_evaluations_at_the_step_they_were_made(tmp_path):
-    logger = MetricsLogger(tmp_path, every=2)
-    fit(Counter(), logger, steps=3, epochs=2, validate=True)
-    assert [list(row) for row in rows(tmp_path)] == [
-        ["step", "loss/ten"],
-        ["step", "eval/accuracy"],
-        ["step", "loss/ten"],
-        ["step", "loss/ten"],
-        ["step", "eval/accuracy"],
-    ]
-    assert logged_steps(tmp_path) == [2, 3, 4, 6, 6]
-    assert rows(tmp_path)[1]["eval/accuracy"] == pytest.approx(0.3)
-
-
-def test_a_run_that_goes_on_appends(tmp_path):
-    fit(Counter(), MetricsLogger(tmp_path, every=2), steps=4)
-    fit(Counter(start=4), MetricsLogger(tmp_path, every=2), steps=4)
-    assert logged_steps(tmp_path) == [2, 4, 6, 8]
-
-
-def test_rows_after_the_last_checkpoint_do_not_come_twice(tmp_path):
-    """Killed at 5 while writing a row, with a checkpoint of step 2."""
-    fit(Counter(), MetricsLogger(tmp_path, every=1), steps=5)
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 6, "loss')
-    fit(Counter(start=2), MetricsLogger(tmp_path, every=1), steps=5)
-    assert logged_steps(tmp_path) == [1, 2, 3, 4, 5, 6, 7]
-
-
-def test_rows_can_be_read_while_the_run_goes_on(tmp_path):
-    seen = []
-
-    class Reader(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            seen.append(logged_steps(tmp_path))
-
-    fit(Counter(), MetricsLogger(tmp_path, every=1), Reader(), steps=2)
-    assert seen == [[1], [1, 2]]
-
-
-def test_tensorboard_shows_the_same_numbers(tmp_path):
-    logger = MetricsLogger(tmp_path, every=2)
-    fit(Counter(), logger, steps=4, validate=True)
-    (path,) = (tmp_path / "events").iterdir()
-    events = [
-        event_pb2.Event.FromString(record.numpy())
-        for record in tf.data.TFRecordDataset(str(path))
-    ]
-    shown = [
-        (event.step, value.tag, float(tf.make_ndarray(value.tensor)))
-        for event in events
-        for value in event.summary.value
-    ]
-    assert shown == [
-        (row["step"], name, pytest.approx(number))
-        for row in rows(tmp_path)
-        for name, number in row.items()
-        if name != "step"
-    ]
-    assert len(shown) == 3
-
-
 def test_stops_in_mid_epoch_and_still_evaluates_and_saves(tmp_path):
     model = Counter()
-    manager = tf.train.CheckpointManager(
-        tf.train.Checkpoint(model=model), tmp_path, max_to_keep=3
-    )
+    checkpoints = Checkpoints({"step": model.step.value}, tmp_path)
     fit(
         model,
         StopAtStep(7),
-        SaveCheckpoint(manager),
+        SaveCheckpoint(checkpoints),
         MetricsLogger(tmp_path, every=100),
         steps=5,
         epochs=9,
         validate=True,
     )
     assert model.step == 7
-    assert logged_steps(tmp_path) == [5, 7]
-    assert manager.checkpoints == [f"{tmp_path}/ckpt-5", f"{tmp_path}/ckpt-7"]
+    with open(tmp_path / "metrics.jsonl") as file:
+        assert [json.loads(row)["step"] for row in file] == [5, 7]
+    checkpoints.wait()
+    assert [step_of(path) for path in checkpoints.paths()] == [5, 7]
 
 
 def test_stop_counts_from_the_step_where_the_model_is():
     assert fit(Counter(start=5), StopAtStep(7), steps=9, epochs=9).step == 7
 
 
-def test_progress_bar_shows_the_whole_run(capsys):
-    names = {"loss/ten": "ten", "loss/absent": "absent"}
-    progress = Progress(6, names=names)
-    fit(Counter(), progress, steps=3, epochs=2, validate=True)
-    shown = capsys.readouterr().out
-    last = shown.replace("\b", "").replace("\r", "\n").strip().split("\n")[-1]
-    assert "6/6" in shown and "3/3" not in shown
-    assert "ten: 60" in last and "accuracy: 0.6" in last
-    assert "absent" not in shown
-
-
-def test_progress_bar_goes_on_where_the_run_was(capsys):
-    fit(Counter(start=4), Progress(6, names={}), steps=2)
-    shown = capsys.readouterr().out
-    assert "5/6" in shown and "6/6" in shown
-    assert "1/6" not in shown
-
-
-@pytest.mark.parametrize("answer", [True, False])
-def test_a_terminal_is_where_a_person_watches(monkeypatch, answer):
-    monkeypatch.setattr(callbacks.sys.stdout, "isatty", lambda: answer)
-    assert on_terminal() is answer
-
-
 def test_a_checkpoint_is_named_by_its_step(tmp_path):
     model = Counter(start=40)
-    manager = tf.train.CheckpointManager(
-        tf.train.Checkpoint(model=model), tmp_path, max_to_keep=1
-    )
-    fit(model, SaveCheckpoint(manager), steps=2, epochs=2)
-    saved = tf.train.load_checkpoint(f"{tmp_path}/ckpt-44")
-    (name,) = [
-        n
-        for n in saved.get_variable_to_shape_map()
-        if n.startswith("model/step")
-    ]
-    np.testing.assert_array_equal(saved.get_tensor(name), 44)
-
-
-def test_a_bar_is_shown_on_a_terminal_only(monkeypatch):
-    for terminal in (True, False):
-        monkeypatch.setattr(
-            callbacks, "on_terminal", lambda answer=terminal: answer
-        )
-        assert len(progress_bar(10, show=True)) == terminal
-        assert progress_bar(10, show=False) == []
+    checkpoints = Checkpoints({"step": model.step.value}, tmp_path)
+    fit(model, SaveCheckpoint(checkpoints), steps=2, epochs=2)
+    checkpoints.wait()
+    model.step.assign(0)
+    assert checkpoints.restore_latest() == 44
+    assert model.step == 44

@@ -92,7 +92,8 @@ def test_numbers_are_finite(field, value):
         (
             "task_mode",
             "predict",
-            "train, finetune, eval, export, inspect, cache_labels, diagnose",
+            "train, finetune, eval, evals, eval_forever, export, inspect, "
+            "cache_labels, diagnose, inference",
         ),
         ("method", "fixmatch", "supervised, pseudo_labels, uda, mpl"),
         ("optim_type", "adam", "sgd, momentum, rmsprop, lars"),

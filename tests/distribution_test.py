@@ -1,6 +1,10 @@
 """From settings to a strategy, and what is refused on the way."""
 
+import itertools
 import json
+import signal
+import subprocess
+import sys
 import types
 
 import pytest
@@ -10,6 +14,7 @@ from meta_pseudo_labels import distribution
 from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.learners import Supervised
 from meta_pseudo_labels.optimizers import Momentum
+from tests.faults import runs
 from tests.learners.helpers import batch, conv_net
 
 
@@ -79,14 +84,51 @@ def test_settings_that_cannot_be_meant_are_refused_at_once(settings, words):
         Config(**settings)
 
 
+@pytest.mark.parametrize("use_tpu", [False, True])
+def test_images_are_split_on_a_tpu_alone(use_tpu):
+    """Also where --use_tpu finds none and goes on."""
+    text = refusal(
+        use_tpu=use_tpu, use_xla_sharding=True, num_cores_per_replica=8
+    )
+    assert text.startswith("--use_xla_sharding splits images over the cores")
+
+
+class TestGroupsOfBatchNorm:
+    def test_that_do_not_divide_the_replicas_are_refused(self):
+        text = refusal(replicas_per_worker=12, train_batch_size=24)
+        assert "12 replicas do not divide into batch-norm groups of 8" in text
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            dict(model_type="mlp"),  # It has no batch norm.
+            # Supervised passes have 2 images of a replica: groups of 8 / 2.
+            dict(method="supervised", batch_norm_batch_size=8),
+        ],
+    )
+    def test_others_are_not(self, settings):
+        config = Config(**settings, replicas_per_worker=12, train_batch_size=24)
+        strategy = distribution.build_strategy(config)
+        assert strategy.num_replicas_in_sync == 12
+
+    def test_each_pass_has_groups_of_its_own(self):
+        """2 images are 4 replicas a group, but 1 image is 8."""
+        settings = dict(method="supervised", batch_norm_batch_size=8)
+        text = refusal(**settings, replicas_per_worker=12, train_batch_size=12)
+        assert "groups of 8" in text
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"task": {}}'])
 def test_a_tf_config_that_cannot_be_read_is_named(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     assert refusal().startswith(f"TF_CONFIG={text!r} cannot be read")
 
 
-def test_several_workers_are_found_in_tf_config(monkeypatch):
-    cluster = {"worker": ["a:1", "b:2"]}
+@pytest.mark.parametrize(
+    "cluster",
+    [{"worker": ["a:1", "b:2"]}, {"chief": ["a:1"], "worker": ["b:2"]}],
+)
+def test_several_workers_are_found_in_tf_config(cluster, monkeypatch, capsys):
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster}))
     made = []
     monkeypatch.setattr(
@@ -96,6 +138,79 @@ def test_several_workers_are_found_in_tf_config(monkeypatch):
     )
     distribution.build_strategy(Config())
     assert made
+    assert capsys.readouterr().out == (
+        "Waiting for 1 worker: all of a:1, b:2 have to be there.\n"
+    )
+
+
+def test_one_worker_is_one_device(monkeypatch):
+    for job in ("chief", "worker"):
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {job: ["a:1"]}}))
+        strategy = distribution.build_strategy(Config())
+        assert strategy is tf.distribute.get_strategy()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "task"),
+    [
+        ({"worker": ["a:1"], "ps": ["b:2"]}, "worker"),
+        ({"worker": ["a:1", "b:2"]}, "evaluator"),
+    ],
+)
+def test_other_jobs_are_refused(cluster, task, monkeypatch):
+    told = {"cluster": cluster, "task": {"type": task, "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(told))
+    assert "only the jobs chief and worker train here" in refusal()
+
+
+WORKER = """
+import sys, time
+from meta_pseudo_labels import config, distribution
+
+addresses, index = (flag.split("=")[1] for flag in sys.argv[1:])
+distribution.build_strategy(
+    config.Config(worker_addresses=addresses, worker_index=int(index))
+)
+print("built", flush=True)
+time.sleep(120)
+"""
+
+
+@pytest.mark.long
+def test_sigterm_ends_workers_that_have_met():
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, *flags],
+            stdout=subprocess.PIPE,
+            cwd=runs.ROOT,
+            text=True,
+        )
+        for flags in runs.worker_flags(2)
+    ]
+    try:
+        for worker in workers:
+            assert "built\n" in list(itertools.islice(worker.stdout, 2))
+        for worker in workers:
+            worker.terminate()
+            assert worker.wait(timeout=20) == -signal.SIGTERM
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+
+
+def test_sigterm_keeps_its_effect(monkeypatch):
+    """What TensorFlow does with it would keep a waiting worker alive."""
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:2"]}}')
+
+    def build():
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        return tf.distribute.get_strategy()
+
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", build)
+    before = signal.getsignal(signal.SIGTERM)
+    distribution.build_strategy(Config())
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_workers_of_the_flags_become_tf_config(monkeypatch):
@@ -150,11 +265,3 @@ def test_images_are_split_by_width_and_nothing_else(monkeypatch):
     data = {k: v for k, v in batch().items() if k in ("labeled", "labels")}
     learner.fit(tf.data.Dataset.from_tensors(data), verbose=0)
     assert calls == [((4, 6, 6, 2), [1, 1, 2, 1])]
-
-
-def test_cores_of_a_replica_multiply_to_their_number():
-    for cores, shape in distribution._REPLICA_SHAPES.items():
-        product = 1
-        for side in shape:
-            product *= side
-        assert product == cores

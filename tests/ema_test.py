@@ -104,6 +104,16 @@ def test_update_moves_every_average_by_the_rate():
             np.testing.assert_allclose(average, want * np.ones(average.shape))
 
 
+def test_update_moves_no_average_of_a_model_that_stood_still():
+    model = small_model()
+    averages = WeightAverages(model, decay=0.99)
+    before = [average.numpy().copy() for average in averages.averages]
+    fill(model, 2.0)
+    averages.update(model, step=tf.constant(0), moved=tf.constant(False))
+    for average, old in zip(averages.averages, before, strict=True):
+        np.testing.assert_array_equal(average, old)
+
+
 def test_batch_norm_moments_are_averaged():
     """Two dense layers of two variables, a batch norm of four."""
     model = small_model()

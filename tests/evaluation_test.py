@@ -10,6 +10,8 @@ from meta_pseudo_labels.evaluation import (
     accuracies,
     accuracy,
     class_distributions,
+    evaluate,
+    evaluate_networks,
     predict_logits,
 )
 from meta_pseudo_labels.learners import Supervised
@@ -87,6 +89,64 @@ def test_agrees_with_keras():
 def test_no_images_are_named():
     with pytest.raises(ValueError, match="no images"):
         accuracy(identity_model(), batches(2).take(0))
+    with pytest.raises(ValueError, match="no images"):
+        evaluate(identity_model(), batches(2).take(0))
+
+
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_an_evaluation_is_of_the_softmax_of_all_images(size):
+    found = evaluate(
+        identity_model(), batches(size), class_names=("ant", "bee", "cow")
+    )
+    assert found.images == 5
+    assert found.top_1 == pytest.approx(0.6)
+    assert found.confusion.tolist() == [[2, 0, 0], [0, 1, 1], [1, 0, 0]]
+    assert found.class_names == ("ant", "bee", "cow")
+    shares = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=-1, keepdims=True)
+    right = shares[np.arange(5), LABELS]
+    assert found.nll == pytest.approx(-np.log(right).mean(), rel=1e-6)
+    assert found.images_per_second > 0
+
+
+def test_networks_are_evaluated_on_one_reading_of_the_data():
+    reads = []
+
+    def generate():
+        reads.append(1)
+        yield from zip(LOGITS, LABELS, strict=True)
+
+    dataset = tf.data.Dataset.from_generator(
+        generate,
+        output_signature=(
+            tf.TensorSpec([3], tf.float32),
+            tf.TensorSpec([], tf.int32),
+        ),
+    ).batch(2)
+    opposite = identity_model()
+    opposite.layers[-1].kernel.assign(-np.eye(3))
+    networks = {"b": identity_model(), "none": None, "a": opposite}
+    found = evaluate_networks(networks, dataset)
+    assert [(name, one.top_1) for name, one in found.items()] == [
+        ("b", pytest.approx(0.6)),
+        ("a", pytest.approx(0.2)),
+    ]
+    assert len(reads) == 1
+
+
+def test_logits_that_are_not_finite_say_nothing():
+    """A third for each class; the other image is right and nearly sure."""
+    bad = tf.data.Dataset.from_tensor_slices(
+        (np.float32([[np.nan, 0, 1], [0, 0, 50]]), np.int32([2, 2]))
+    ).batch(2)
+    found = evaluate(identity_model(), bad)
+    assert found.top_1 == 0.5
+    assert found.nll == pytest.approx(np.log(3) / 2)
+
+
+def test_labels_of_other_classes_are_refused():
+    more = batches(2).map(lambda x, y: (x, y + 1))
+    with pytest.raises(ValueError, match="tells 3 classes apart"):
+        evaluate(identity_model(), more)
 
 
 def test_class_distributions_of_all_images():

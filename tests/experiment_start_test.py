@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from meta_pseudo_labels.checkpointing import CheckpointError
+from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.reference import (
@@ -192,14 +192,18 @@ class TestOtherSettings:
     @pytest.mark.parametrize(
         "settings",
         [
-            dict(use_bfloat16=True, model_type="wrn-10-1"),
+            # Not mpl: a processor computes bfloat16 very slowly.
+            dict(method="uda", use_bfloat16=True, model_type="wrn-10-1"),
             dict(method="supervised", use_augment=True, num_labeled=0),
             dict(optim_type="rmsprop", image_size=12),
             dict(optim_type="lars", mpl_feedback="reinforce"),
-            dict(
-                method="supervised",
-                model_type="efficientnet-bs",
-                stochastic_depth_drop_rate=0.5,
+            pytest.param(
+                dict(
+                    method="supervised",
+                    model_type="efficientnet-bs",
+                    stochastic_depth_drop_rate=0.5,
+                ),
+                marks=pytest.mark.long,
             ),
         ],
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels import experiment as experiment_module
-from meta_pseudo_labels.checkpointing import CheckpointError
+from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.learners import UDA, MetaPseudoLabels, Supervised
@@ -28,6 +29,7 @@ def test_training_leaves_settings_logs_and_checkpoints(trained):
     folder = experiment_module.os.listdir(trained.output_dir)
     assert sorted(folder) == [
         "checkpoints",
+        "done",
         "events",
         "hparams.json",
         "labeled.json",
@@ -52,6 +54,7 @@ def test_every_training_step_is_logged_under_the_names_of_the_release(trained):
         "mpl/dot_product",
         "mpl/moving_dot_product",
         "mpl/feedback_grad_ratio",
+        "skipped_steps",
         "uda/weight",
         "uda/u_ratio",
         "uda/l_ratio",
@@ -142,7 +145,7 @@ def test_held_out_images_judge_in_place_of_the_test_images(tmp_path):
 def test_the_export_is_the_finetuned_student(finished):
     config, _, after = finished
     experiment = Experiment(config)
-    served = tf.saved_model.load(f"{config.output_dir}/saved_model")
+    served = tf.saved_model.load(f"{config.output_dir}/saved_model/1")
     answers = served.signatures["serving_default"](
         images=tf.constant(experiment.data.test_images)
     )
@@ -155,10 +158,12 @@ def test_the_export_is_the_finetuned_student(finished):
     )
 
 
-def test_an_export_is_not_overwritten(finished):
+def test_another_export_is_another_version(finished):
     config, _, _ = finished
-    with pytest.raises(ConfigError, match="saved_model exists"):
-        Experiment(config).export()
+    first = pathlib.Path(config.output_dir) / "saved_model" / "1"
+    before = (first / "saved_model.pb").read_bytes()
+    assert Experiment(config).export() == str(first.with_name("2"))
+    assert (first / "saved_model.pb").read_bytes() == before
 
 
 def test_finetuning_starts_from_the_averages(tmp_path, trained):

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.data import DatasetSpec
+from meta_pseudo_labels.data.resizing import square_image
 from meta_pseudo_labels.export import export_saved_model
 
 EXAMPLE = (
@@ -54,6 +55,19 @@ def model():
     return model
 
 
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    """The folder of its versions, of which there is one."""
+    base = tmp_path_factory.mktemp("exported") / "model"
+    assert export_saved_model(model, base, spec=dataset_spec()) == f"{base}/1"
+    return base
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    return tf.saved_model.load(exported / "1")
+
+
 @pytest.fixture
 def images():
     generator = np.random.default_rng(0)
@@ -67,8 +81,9 @@ def probabilities_by_hand(model, images):
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def test_classifies_in_a_process_without_keras(model, images, tmp_path):
-    export_saved_model(model, tmp_path / "model", spec=dataset_spec())
+def test_classifies_in_a_process_without_keras(
+    model, exported, images, tmp_path
+):
     want = probabilities_by_hand(model, images)
     labels = want.argmax(axis=1)
     labels[0] = (labels[0] + 1) % 3  # one of seven is wrong
@@ -77,7 +92,7 @@ def test_classifies_in_a_process_without_keras(model, images, tmp_path):
         [
             sys.executable,
             EXAMPLE,
-            f"--saved_model={tmp_path / 'model'}",
+            f"--saved_model={exported}",
             f"--images={tmp_path / 'test.npz'}",
             f"--json={tmp_path / 'out.json'}",
         ],
@@ -96,13 +111,11 @@ def test_classifies_in_a_process_without_keras(model, images, tmp_path):
     assert names == [("cat", "dog", "owl")[row.argmax()] for row in want]
 
 
-def test_signature(model, images, tmp_path):
-    export_saved_model(model, tmp_path / "model", spec=dataset_spec())
-    loaded = tf.saved_model.load(tmp_path / "model")
+def test_signature(loaded, images):
     signature = loaded.signatures["serving_default"]
     (given,) = signature.structured_input_signature[1].values()
     assert (given.name, given.dtype) == ("images", tf.uint8)
-    assert given.shape.as_list() == [None, 8, 8, 3]
+    assert given.shape.as_list() == [None, None, None, 3]
     outputs = signature(images=tf.constant(images))
     assert {name: t.dtype for name, t in outputs.items()} == {
         "classes": tf.int64,
@@ -114,13 +127,41 @@ def test_signature(model, images, tmp_path):
     assert names == [b"cat", b"dog", b"owl"]
 
 
+def test_signatures_agree_on_the_same_pictures(loaded, images):
+    """And show the model what evaluation shows it, whatever their size."""
+    signatures = loaded.signatures
+    assert sorted(signatures) == [
+        "serving_bytes",
+        "serving_default",
+        "serving_float",
+    ]
+    wide = np.repeat(images, 2, axis=2)
+    squares = np.stack([square_image(image, 8) for image in wide])
+    for given, shown in ((images, images), (wide, squares)):
+        files = [tf.io.encode_png(image).numpy() for image in given]
+        want = signatures["serving_default"](images=tf.constant(shown))
+        for outputs in (
+            signatures["serving_default"](images=tf.constant(given)),
+            signatures["serving_float"](images=tf.constant(given, tf.float32)),
+            signatures["serving_bytes"](encoded=tf.constant(files)),
+        ):
+            for name, value in want.items():
+                np.testing.assert_array_equal(outputs[name], value)
+
+
+@pytest.mark.parametrize("level", [-1.0, 255.5, float("nan")])
+def test_floats_out_of_range_are_refused(loaded, level):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="0 to 255"):
+        loaded.signatures["serving_float"](images=tf.fill([1, 8, 8, 3], level))
+
+
 def test_extreme_pixels_reach_the_model_normalised(tmp_path):
     """Black and white by hand, through a model that passes pixels on."""
     inputs = keras.Input([1, 1, 3])
     model = keras.Model(inputs, keras.layers.Flatten()(inputs))
     spec = dataset_spec(image_size=1)
     export_saved_model(model, tmp_path / "model", spec=spec)
-    loaded = tf.saved_model.load(tmp_path / "model")
+    loaded = tf.saved_model.load(tmp_path / "model" / "1")
     pixels = tf.constant([[[[0, 0, 0]]], [[[255, 255, 255]]]], tf.uint8)
     outputs = loaded.signatures["serving_default"](images=pixels)
     logits = np.array([[-0.2, -0.8, -0.3], [1.8, 3.2, 0.7]])
@@ -135,41 +176,11 @@ def test_low_precision_model_gives_float32(images, tmp_path):
     dense = keras.layers.Dense(3, dtype="mixed_bfloat16")
     model = keras.Model(inputs, dense(hidden))
     export_saved_model(model, tmp_path / "model", spec=dataset_spec())
-    loaded = tf.saved_model.load(tmp_path / "model")
+    loaded = tf.saved_model.load(tmp_path / "model" / "1")
     outputs = loaded.signatures["serving_default"](images=tf.constant(images))
     assert outputs["probabilities"].dtype == tf.float32
     sums = tf.reduce_sum(outputs["probabilities"], axis=1)
     np.testing.assert_allclose(sums, np.ones(7), rtol=1e-6)
-
-
-def test_makes_parents_and_follows_the_umask(model, tmp_path):
-    previous = os.umask(0o022)
-    try:
-        path = tmp_path / "models" / "1"
-        export_saved_model(model, path, spec=dataset_spec())
-    finally:
-        os.umask(previous)
-    assert path.stat().st_mode & 0o777 == 0o755
-    assert os.listdir(path.parent) == ["1"]
-
-
-def test_leaves_what_exists_alone(model, tmp_path):
-    path = tmp_path / "model"
-    path.mkdir()
-    with pytest.raises(ValueError, match="exists"):
-        export_saved_model(model, path, spec=dataset_spec())
-    assert os.listdir(tmp_path) == ["model"] and os.listdir(path) == []
-
-
-def test_failure_leaves_nothing_behind(model, tmp_path, monkeypatch):
-    def save_half(module, directory, signatures):
-        pathlib.Path(directory).mkdir()
-        raise OSError("disk full")
-
-    monkeypatch.setattr(tf.saved_model, "save", save_half)
-    with pytest.raises(OSError, match="disk full"):
-        export_saved_model(model, tmp_path / "model", spec=dataset_spec())
-    assert os.listdir(tmp_path) == []
 
 
 class Pair(keras.Model):
@@ -192,7 +203,7 @@ def test_saves_only_what_predictions_read(tmp_path):
     pair = Pair()
     assert len(pair.variables) == 4
     export_saved_model(pair, tmp_path / "model", spec=dataset_spec())
-    file = tmp_path / "model" / "variables" / "variables"
+    file = tmp_path / "model" / "1" / "variables" / "variables"
     shapes = dict(tf.train.list_variables(file))
     del shapes["_CHECKPOINTABLE_OBJECT_GRAPH"]
     assert sorted(shapes.values()) == [[3], [192, 3]]
@@ -201,7 +212,7 @@ def test_saves_only_what_predictions_read(tmp_path):
 def test_classes_without_names_are_numbered(model, tmp_path):
     spec = dataset_spec(class_names=())
     export_saved_model(model, tmp_path / "model", spec=spec)
-    loaded = tf.saved_model.load(tmp_path / "model")
+    loaded = tf.saved_model.load(tmp_path / "model" / "1")
     assert loaded.class_names().numpy().tolist() == [b"0", b"1", b"2"]
 
 

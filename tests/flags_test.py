@@ -151,15 +151,19 @@ def test_saved_settings_out_of_range_are_refused(run_folder):
         parse("--task_mode=eval", f"--output_dir={run_folder}")
 
 
-def test_the_releases_evals_is_eval():
-    assert parse("--task_mode=evals") == Config(task_mode="eval")
+def test_a_class_to_infer_counts_only_where_it_is_given():
+    """0 is a class, and the release's default."""
+    task = "--task_mode=inference"
+    assert parse(task).inference_class_id is None
+    assert parse(task, "--inference_class_id=0").inference_class_id == 0
 
 
-@pytest.mark.parametrize("name", ["eval_forever", "inference"])
-def test_tasks_that_are_not_built_yet_are_named(name):
-    assert f"--task_mode={name} is not built yet" in refusal(
-        f"--task_mode={name}"
+def test_flags_of_inference_hold_for_that_task_alone():
+    bad = "--inference_thread_index=3"
+    assert "stay below --inference_num_threads=1" in refusal(
+        "--task_mode=inference", bad
     )
+    assert parse(bad).inference_thread_index == 3
 
 
 @pytest.mark.parametrize("task", ["finetune", "eval", "evals", "export"])

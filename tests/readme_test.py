@@ -50,13 +50,29 @@ def test_the_estimator_in_the_docs_works():
     assert all(np.isfinite(value) for value in logs.values())
 
 
+def test_the_evaluation_in_the_docs_works(capsys):
+    (snippet,) = python_blocks("docs/evaluation.md")
+    exec(snippet, {})
+    numbers, worst = capsys.readouterr().out.splitlines()
+    assert all(0 <= float(number) <= 1 for number in numbers.split())
+    assert worst in set("0123456789")
+
+
 DOCS = (
     "docs/data.md",
     "docs/data_service.md",
+    "docs/evaluation.md",
     "docs/feedback.md",
     "docs/fidelity.md",
+    "docs/inference.md",
+    "docs/long_runs.md",
+    "docs/memory.md",
+    "docs/profiling.md",
     "docs/reduced_mpl.md",
     "docs/results.md",
+    "docs/scaling.md",
+    "docs/serving.md",
+    "tpu/README.md",
     "docs/two_moons.md",
 )
 

@@ -115,7 +115,7 @@ def test_view_sheet_has_titles_above_the_images(tmp_path):
         gray = np.all(np.rint(imread(path)[..., :3] * 255) == 128, axis=-1)
         heights.append(np.flatnonzero(gray.any(axis=1))[0])
     assert heights[1] > heights[0] + 5
-    assert reports._shortened("a class with a very long name") == (
+    assert reports.shortened("a class with a very long name") == (
         "a class with …"
     )
 

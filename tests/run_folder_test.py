@@ -7,15 +7,16 @@ import os
 import pytest
 
 from meta_pseudo_labels.config import Config, ConfigError
+from meta_pseudo_labels.files import write_whole
 from meta_pseudo_labels.run_folder import (
     FREE_SETTINGS,
     RUN_FILES,
+    check_reset,
     check_same_training,
     require_output_dir,
     reset,
     save_settings,
     saved_settings,
-    write_whole,
 )
 
 FIELDS = dataclasses.fields(Config)
@@ -71,6 +72,20 @@ def test_free_settings_may_change(tmp_path):
         output_dir=folder,
         task_mode="eval",
         eval_batch_size=7,
+        eval_dataset="folders",
+        eval_data_dir="sets",
+        saved_model="exported",
+        inference_data="records",
+        inference_dir="images",
+        inference_split="train",
+        inference_network="teacher",
+        inference_ckpt="best",
+        inference_ckpt_ensemble="latest,best",
+        inference_class_id=1,
+        inference_num_threads=4,
+        inference_thread_index=3,
+        inference_name="others",
+        inference_block=5,
         finetune_lr=1.0,
         finetune_steps=3,
         finetune_batch_size=9,
@@ -78,6 +93,10 @@ def test_free_settings_may_change(tmp_path):
         diagnose_draws=3,
         diagnose_lr=0.1,
         save_every=11,
+        max_to_keep=5,
+        stop_after_bad_steps=7,
+        from_checkpoint="best",
+        allow_hparam_change=True,
         progress=False,
         data_dir="here",
         labeled_dir="labeled",
@@ -91,6 +110,9 @@ def test_free_settings_may_change(tmp_path):
         replicas_per_worker=2,
         worker_addresses="here:1,there:1",
         worker_index=1,
+        deterministic=True,
+        export_keras=True,
+        export_litert=True,
         steps_per_execution=11,
         log_every=11,
         num_train_steps=11,
@@ -250,6 +272,24 @@ def test_a_folder_of_another_program_is_not_reset(run, hparams):
         reset(resetting(run))
     assert str(run) in str(caught.value)
     assert contents(run) == before
+
+
+def test_a_repository_or_a_home_is_not_reset(run, monkeypatch):
+    """Though a run was started right in it."""
+    (run / ".git").mkdir()
+    before = contents(run)
+    with pytest.raises(ConfigError, match="is a git repository, so nothing"):
+        reset(resetting(run))
+    (run / ".git").rmdir()
+    monkeypatch.setenv("HOME", str(run))
+    with pytest.raises(ConfigError, match="is your home, so nothing"):
+        reset(resetting(run))
+    assert contents(run) == before - {".git"}
+
+
+def test_the_root_is_not_reset():
+    with pytest.raises(ConfigError, match="is the root of the file system"):
+        check_reset(resetting("/"))
 
 
 def test_a_run_with_unreadable_settings_is_not_reset(run):

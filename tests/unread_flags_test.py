@@ -36,6 +36,21 @@ def unread(*arguments):
             "see --mpl_teacher_loss for the teacher of mpl.",
         ),
         (
+            "--distribution=one_device --replicas_per_worker=2",
+            "--replicas_per_worker has no effect: --distribution=one_device "
+            "has no replicas to be counted.",
+        ),
+        (
+            "--distribution=mirrored --master=local --num_cores_per_replica=2",
+            "--master, --num_cores_per_replica have no effect: "
+            "--distribution=mirrored uses no TPU.",
+        ),
+        (
+            "--num_cores_per_replica=2",
+            "--num_cores_per_replica has no effect: only a TPU has it, which "
+            "--use_tpu, --master or --distribution=tpu asks for.",
+        ),
+        (
             "--mpl_teacher_loss=rand_augment --uda_weight=8",
             "--uda_weight has no effect: with --mpl_teacher_loss=rand_augment "
             "the teacher has no consistency term.",
@@ -61,6 +76,8 @@ def test_each_reason_is_told_once():
         "--method=uda --lr=0.1 --uda_temp=1 --augment_magnitude=2",
         "--method=supervised --use_augment --augment_magnitude=2",
         "--method=uda -- --mpl_feedback=off",
+        "--replicas_per_worker=2",
+        "--distribution=tpu --master=local --num_cores_per_replica=2",
         "--task_mode=inspect --method=supervised --augment_magnitude=2",
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 from meta_pseudo_labels import run_data
 from meta_pseudo_labels.build import build_learner
 from meta_pseudo_labels.config import Config
+from meta_pseudo_labels.config_inference import Inference
 from meta_pseudo_labels.data import DATASETS
 from meta_pseudo_labels.settings import value_type
 from meta_pseudo_labels.unread_settings import UNREAD, unread_settings
@@ -20,7 +21,8 @@ RATES = {"lr", "num_warmup_steps"}
 RMSPROP = {"rmsprop_rho", "rmsprop_momentum", "rmsprop_epsilon"}
 DROPS = {"lr_decay_rate", "num_decay_steps"}
 MPL = {name for name in FIELDS if name.startswith("mpl_")}
-ALWAYS = RMSPROP | {"ema_start"}  # By the defaults.
+ALWAYS = RMSPROP | {"ema_start", "num_cores_per_replica"}  # By the defaults.
+TPU = {"use_tpu", "master"}
 
 RUNS = {
     "supervised": (
@@ -63,8 +65,16 @@ RUNS = {
     ),
     "mpl": (dict(), RATES | {"use_augment"} | ALWAYS),
     "mpl, all read": (
-        dict(ema_decay=0.9, optim_type="rmsprop"),
-        RATES | {"use_augment"},
+        dict(ema_decay=0.9, optim_type="rmsprop", distribution="tpu"),
+        RATES | {"use_augment", "replicas_per_worker"},
+    ),
+    "mpl, one device": (
+        dict(distribution="one_device"),
+        RATES | {"use_augment", "replicas_per_worker"} | TPU | ALWAYS,
+    ),
+    "mpl, mirrored": (
+        dict(distribution="mirrored"),
+        RATES | {"use_augment"} | TPU | ALWAYS,
     ),
     "mpl, off": (
         dict(mpl_feedback="off"),
@@ -80,6 +90,7 @@ RUNS = {
     ),
 }
 runs = pytest.mark.parametrize("run", RUNS)
+INFERENCE = {field.name for field in dataclasses.fields(Inference)}
 
 
 def settings_of(run):
@@ -111,7 +122,7 @@ def another(name, value):
 @runs
 def test_what_a_run_does_not_read(run):
     reasons = unread(settings_of(run))
-    assert set(reasons) == RUNS[run][1]
+    assert set(reasons) == RUNS[run][1] | INFERENCE
     for reason in reasons.values():
         assert reason.endswith(".") and "{" not in reason
 
@@ -124,6 +135,7 @@ def test_every_rule_is_of_some_run():
         assert any(rule.when(settings) for settings in everything), rule.why
 
 
+MACHINE = {"replicas_per_worker", "master"}  # See distribution_test.py.
 # Known to the learner, but without a bearing on what it learns.
 IDLE = {"mpl_feedback_weight", "mpl_label_temp", "ema_start", *DROPS}
 
@@ -151,7 +163,7 @@ def test_it_reaches_neither_learner_nor_batches(run, monkeypatch):
     default = Config(**settings)
     changes = {
         name: another(name, getattr(default, name))
-        for name in RUNS[run][1] - IDLE - {"teacher_labels"}
+        for name in RUNS[run][1] - IDLE - {"teacher_labels", *MACHINE}
     }
     want = built(settings, monkeypatch)
     assert built(settings | changes, monkeypatch) == want

@@ -123,6 +123,42 @@ def load(
     )
 
 
+def load_test(
+    eval_dir, classes, *, image_size, strict=False, max_pixels=MAX_PIXELS
+):
+    """Loads the test images alone, for networks that know their classes.
+
+    Args:
+      eval_dir: see `load`.
+      classes: the names of all classes, in the order of their numbers.
+      image_size, strict, max_pixels: see `load`.
+
+    Returns:
+      Images [T, S, S, 3] uint8, labels [T] int32, and the names of the files
+      that were skipped.
+
+    Raises:
+      ValueError: where the folder is missing, empty, not laid out like this,
+        or has a class that is not among `classes`.
+    """
+    classes = list(classes)
+    eval_classes = _class_folders(eval_dir)
+    unknown = [name for name in eval_classes if name not in classes]
+    if unknown:
+        raise ValueError(
+            f"{eval_dir} has the class {unknown[0]!r}, which the networks do "
+            f"not know; they know {_listed(classes)}."
+        )
+    return _read_eval(
+        eval_dir,
+        eval_classes,
+        classes,
+        image_size=image_size,
+        strict=strict,
+        max_pixels=max_pixels,
+    )
+
+
 def _class_folders(folder):
     """The names of the classes, sorted.
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.data import views
 from meta_pseudo_labels.data.decoding import MAX_PIXELS
+from meta_pseudo_labels.data.resizing import resized_as_released
 
 # RandAugment's constants on ImageNet, pixels at magnitude 10 (quirk 26).
 TRANSLATE_CONST, CUTOUT_CONST = 100, 40
@@ -80,7 +81,7 @@ def decode_random_crop(encoded, *, image_size, seed, max_pixels=MAX_PIXELS):
     # The operation answers with the whole image where it finds no crop.
     found = tf.reduce_any(size[:2] != shape[:2])
     window = tf.concat([begin[:2], size[:2]], axis=0)
-    window = tf.where(found, window, _center_window(shape))
+    window = tf.where(found, window, center_window(shape))
     return _decode_window(encoded, window, image_size=image_size)
 
 
@@ -90,7 +91,7 @@ def decode_center_crop(encoded, *, image_size, max_pixels=MAX_PIXELS):
     Args and returns: see `decode_random_crop`.
     """
     shape = _checked_shape(encoded, max_pixels=max_pixels)
-    return _decode_window(encoded, _center_window(shape), image_size=image_size)
+    return _decode_window(encoded, center_window(shape), image_size=image_size)
 
 
 def _checked_shape(encoded, *, max_pixels):
@@ -106,8 +107,12 @@ def _checked_shape(encoded, *, max_pixels):
         return tf.identity(shape)
 
 
-def _center_window(shape):
-    """Top, left, height and width of the centre crop, [4] int32."""
+def center_window(shape):
+    """Top, left, height and width of the centre crop, [4] int32.
+
+    Args:
+      shape: [2] int32 or more, height and width first.
+    """
     short = tf.cast(tf.reduce_min(shape[:2]), tf.float32)
     side = tf.cast(_CENTER * short, tf.int32)
     side = tf.maximum(side, 1)  # An image of one pixel is its own centre.
@@ -123,7 +128,5 @@ def _decode_window(encoded, window, *, image_size):
     leave 0..255, and truncates it where RandAugment follows.
     """
     image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
-    size = [image_size, image_size]
-    image = tf.raw_ops.ResizeBicubic(images=image[tf.newaxis], size=size)[0]
-    image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+    image = resized_as_released(image[tf.newaxis], image_size)[0]
     return tf.ensure_shape(image, [image_size, image_size, 3])

@@ -33,15 +33,28 @@ def resize_images(images, image_size):
         return images
     if image_size < 1:
         raise ValueError(f"image_size is {image_size}; give pixels, 1 or more.")
-    size = [image_size, image_size]
-    resized = np.empty([len(images), *size, 3], np.uint8)
+    shape = [len(images), image_size, image_size, 3]
+    resized = np.empty(shape, np.uint8)
     with tf.device("CPU:0"):
         for start in range(0, len(images), _CHUNK):
             part = slice(start, start + _CHUNK)
-            # align_corners and half_pixel_centers are off: TensorFlow 1's grid.
-            values = tf.raw_ops.ResizeBicubic(images=images[part], size=size)
-            resized[part] = np.clip(np.rint(values), 0, 255)
+            resized[part] = resized_as_released(images[part], image_size)
     return resized
+
+
+def resized_as_released(images, image_size):
+    """The operation of `resize_images`, eager or in a graph.
+
+    Args:
+      images: [N, H, W, 3] uint8, H and W at least 1.
+      image_size: new height and width, pixels.
+
+    Returns:
+      [N, image_size, image_size, 3] uint8.
+    """
+    # align_corners and half_pixel_centers are off: TensorFlow 1's grid.
+    values = tf.raw_ops.ResizeBicubic(images=images, size=[image_size] * 2)
+    return _to_uint8(values)
 
 
 def square_image(image, image_size):
@@ -65,14 +78,42 @@ def square_image(image, image_size):
     if side == image_size:
         return square
     with tf.device("CPU:0"):
-        # What tf.image.resize comes to, without the Python around it, which
-        # takes three times as long for a small image.
-        values = tf.raw_ops.ScaleAndTranslate(
-            images=square[np.newaxis],
-            size=[image_size] * 2,
-            scale=np.full([2], image_size / side, np.float32),
-            translation=np.zeros([2], np.float32),
-            kernel_type="keyscubic",
-            antialias=True,
-        )
+        scale = np.full([2], image_size / side, np.float32)
+        values = _scaled(square[np.newaxis], scale, image_size)
         return np.clip(np.rint(values[0]), 0, 255).astype(np.uint8)
+
+
+def square_images(images, image_size):
+    """`square_image` of a batch, in a graph that takes any size.
+
+    Args:
+      images: [N, H, W, 3] uint8, H and W at least 1.
+      image_size: new height and width, pixels.
+
+    Returns:
+      [N, image_size, image_size, 3] uint8.
+    """
+    height, width = tf.unstack(tf.shape(images)[1:3])
+    side = tf.minimum(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = images[:, top : top + side, left : left + side]
+    scale = tf.cast(image_size / side, tf.float32)  # From float64.
+    return _to_uint8(_scaled(square, tf.stack([scale, scale]), image_size))
+
+
+def _scaled(squares, scale, image_size):
+    """[N, image_size, image_size, 3] float32; scale is [2] float32."""
+    # What tf.image.resize comes to, without the Python around it, which takes
+    # three times as long for a small image.
+    return tf.raw_ops.ScaleAndTranslate(
+        images=squares,
+        size=[image_size] * 2,
+        scale=scale,
+        translation=np.zeros([2], np.float32),
+        kernel_type="keyscubic",
+        antialias=True,
+    )
+
+
+def _to_uint8(values):
+    return tf.cast(tf.clip_by_value(tf.round(values), 0, 255), tf.uint8)

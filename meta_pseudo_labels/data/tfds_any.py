@@ -122,13 +122,21 @@ class _Part:
     skipped: tuple[str, ...]
 
 
+def image_feature(builder, name):
+    """The name of a set's image; see `_only` where there are several."""
+    import tensorflow_datasets as tfds
+
+    keys = builder.info.supervised_keys or ()
+    return _only(tfds.features.Image, builder.info.features, keys, name)
+
+
 def _columns(builder, name):
     """Finds the image and its label; see `_only` where there are several."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
     keys = builder.info.supervised_keys or ()
-    image = _only(tfds.features.Image, features, keys, name)
+    image = image_feature(builder, name)
     label = _only(tfds.features.ClassLabel, features, keys, name)
     if features[image].np_dtype != np.uint8:
         raise ValueError(

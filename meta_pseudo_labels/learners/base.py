@@ -1,4 +1,4 @@
-"""What the three learners share: the update, the averages, the step counter."""
+"""What all learners share: the update of a model and the average of weights."""
 
 import keras
 import tensorflow as tf
@@ -6,7 +6,11 @@ import tensorflow as tf
 from meta_pseudo_labels import replicas
 from meta_pseudo_labels.ema import WeightAverages
 from meta_pseudo_labels.learners import updates
-from meta_pseudo_labels.learners.checks import check_model, check_range
+from meta_pseudo_labels.learners.checks import (
+    check_jit_compile,
+    check_model,
+    check_range,
+)
 from meta_pseudo_labels.learners.passes import float_type, gradients_of
 from meta_pseudo_labels.learners.trainer import Trainer
 from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
@@ -19,7 +23,8 @@ class Learner(Trainer):
     weights where `ema_decay` is above 0, else the student itself.
 
     Subclasses implement `train_step(batch)` and name the `batch_keys` that it
-    needs. A batch is a dict:
+    needs. An update whose gradients are not finite is skipped: no weight moves
+    then, nor what is averaged. A batch is a dict:
       labeled: [batch, ...] inputs of the student, weakly augmented;
       labels: [batch] integers, or [batch, classes] probabilities;
       weak, strong: [unlabeled, ...] two views of the same unlabeled inputs.
@@ -40,7 +45,6 @@ class Learner(Trainer):
     """
 
     batch_keys = ("labeled", "labels", "weak", "strong")
-    costly_logs = False  # Whether train_step takes `costly`; see logs_are_due.
     batch_slices = 1  # Until `compile` says otherwise.
 
     def __init__(
@@ -54,24 +58,13 @@ class Learner(Trainer):
         seed=0,
         name=None,
     ):
-        super().__init__(name=name)
+        super().__init__(log_every=log_every, name=name)
         check_model(student, role="student")
         check_range("label_smoothing", label_smoothing, low=0, high=1)
-        if log_every < 1:
-            raise ValueError(f"log_every must be at least 1; got {log_every}.")
         self.student = student
         self.label_smoothing = label_smoothing
-        self.log_every = log_every
         self.seed = seed
         self.float_type = float_type(student)
-        self.step = self.add_weight(
-            name="global_step",
-            shape=(),
-            dtype="int64",
-            initializer="zeros",
-            trainable=False,
-            aggregation="only_first_replica",
-        )
         self.student_ema = (
             WeightAverages(student, decay=ema_decay, start=ema_start)
             if ema_decay
@@ -102,12 +95,19 @@ class Learner(Trainer):
           loss: what `evaluate` reports; by default the cross-entropy of integer
             labels. Training does not use it.
           jit_compile: whether XLA compiles the step. Off by default: on the CPU
-            it is slower.
+            it is slower. Not with several replicas, but for TPUs' own.
           width_splits: cores of a TPU's replica over which images are split by
             width.
           batch_slices: into which every replica's batch is cut, to fit it
             into memory; see `learners.slices`.
           **kwargs: those of `keras.Model.compile`, e.g. metrics=["accuracy"].
+
+        With several replicas it sets `synchronized` of the networks' Keras
+        `BatchNormalization` layers, so that they normalize the global batch.
+
+        Raises:
+          ValueError: for a number out of range, or jit_compile with several
+            replicas.
         """
         if weight_decay < 0:
             raise ValueError(
@@ -118,6 +118,11 @@ class Learner(Trainer):
         self.weight_decay = weight_decay
         self.grad_bound = grad_bound
         check_range("batch_slices", batch_slices, low=1, high=2**31)
+        check_jit_compile(jit_compile, self.distribute_strategy)
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            for layer in self._flatten_layers():
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.synchronized = True
         self.width_splits = width_splits
         self.batch_slices = batch_slices
         super().compile(
@@ -139,15 +144,6 @@ class Learner(Trainer):
         with self.distribute_strategy.scope():
             optimizer.build(model.trainable_variables)
         updates.take_reduced(optimizer)
-
-    def logs_are_due(self):
-        """Whether the coming step computes the costly logs, scalar boolean.
-
-        Every tenth of the steps that are logged, counted from 1; where every
-        step is logged, every step.
-        """
-        every = self.log_every * (10 if self.log_every > 1 else 1)
-        return tf.equal((self.step.value + 1) % every, 0)
 
     def call(self, inputs, training=False):
         """The student's logits, [batch, classes].
@@ -175,11 +171,6 @@ class Learner(Trainer):
         if self.student_ema is not None:
             self.student_ema.copy_to(self.student)
         return self.student
-
-    def set_step(self, step):
-        """Counts on from a step, in the learner and its optimizer."""
-        self.step.assign(step)
-        self.optimizer.iterations.assign(step)
 
     def get_config(self):
         return {
@@ -224,16 +215,13 @@ class Learner(Trainer):
         targets = smooth_labels(labels, self.label_smoothing)
         return mean_cross_entropy(targets, logits)
 
-    def take_step(
-        self, tape, loss, logs, *, skip_not_finite=False, decay_log=None
-    ):
+    def take_step(self, tape, loss, logs, *, decay_log=None):
         """The update, count and average of a step that has no teacher.
 
         Args:
           tape: that recorded the loss.
           loss: of the student, scalar.
           logs: scalars; "loss/total" becomes the loss with weight decay.
-          skip_not_finite: see `update`; a step that is skipped is not counted.
           decay_log: name of the log of the squared weights.
 
         Returns:
@@ -241,45 +229,45 @@ class Learner(Trainer):
         """
         logs = replicas.mean({"loss/total": loss, **logs})
         weight_decay = updates.half_squared_norm(self.student)
-        learning_rate, norm = self.update(
+        learning_rate, norm, moved = self.update(
             self.student,
             self.optimizer,
             gradients_of(tape, loss, self.student),
-            skip_not_finite=skip_not_finite,
         )
-        counted = tf.math.is_finite(norm) if skip_not_finite else True
-        self.step.assign_add(tf.cast(counted, tf.int64))
-        self.average_student()
+        skipped = self.count_step(moved)
+        self.average_student(moved)
         logs["loss/total"] += self.weight_decay * weight_decay
         return logs | {
             decay_log or "loss/weight_decay": weight_decay,
             "loss/grad_norm": norm,
             "loss/lr": learning_rate,
+            "skipped_steps": skipped,
         }
 
-    def update(self, model, optimizer, gradients, *, skip_not_finite=False):
+    def update(self, model, optimizer, gradients, *, condition=True):
         """Averages gradients over replicas, decays, clips and applies them.
+
+        Where their norm is not finite, nothing moves.
 
         Args:
           model: whose trainable weights move.
           optimizer: its optimizer.
           gradients: one per trainable weight, of this replica.
-          skip_not_finite: whether nothing moves where the norm is not finite.
+          condition: scalar boolean, the same on all replicas; where it is
+            false nothing moves either.
 
         Returns:
-          The learning rate of the update, and the norm of the gradients after
-          weight decay and before clipping. Scalars.
+          The learning rate of the update; the norm of the gradients after
+          weight decay and before clipping; whether the model moved. Scalars.
         """
         gradients = replicas.mean(gradients)
         gradients, norm = self.prepare_gradients(gradients, model)
+        moved = tf.math.is_finite(norm) & condition
         learning_rate = tf.convert_to_tensor(optimizer.learning_rate)
         updates.apply_gradients(
-            optimizer,
-            gradients,
-            model.trainable_variables,
-            condition=tf.math.is_finite(norm) if skip_not_finite else None,
+            optimizer, gradients, model.trainable_variables, condition=moved
         )
-        return learning_rate, norm
+        return learning_rate, norm, moved
 
     def prepare_gradients(self, gradients, model):
         """See `updates.decay_and_clip`, with what `compile` was given."""
@@ -290,7 +278,9 @@ class Learner(Trainer):
             grad_bound=self.grad_bound,
         )
 
-    def average_student(self):
-        """Moves the student's average, where there is one."""
+    def average_student(self, moved):
+        """Moves the student's average, where there is one and it moved."""
         if self.student_ema is not None:
-            self.student_ema.update(self.student, step=self.step.value)
+            self.student_ema.update(
+                self.student, step=self.step.value, moved=moved
+            )

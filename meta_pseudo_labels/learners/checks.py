@@ -41,6 +41,17 @@ def check_range(name, value, *, low, high):
         raise ValueError(f"{name} must be in [{low}, {high}]; got {value}.")
 
 
+def check_jit_compile(jit_compile, strategy):
+    """Refuses XLA under a strategy that it fails or hangs with."""
+    replicas = strategy.num_replicas_in_sync
+    is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    if jit_compile and replicas > 1 and not is_tpu:
+        raise ValueError(
+            f"jit_compile={jit_compile!r} works on one device; here are "
+            f"{replicas} replicas. Leave it away."
+        )
+
+
 def check_positive(name, value):
     if not value > 0:
         raise ValueError(f"{name} must be positive; got {value}.")

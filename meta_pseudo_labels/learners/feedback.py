@@ -81,8 +81,8 @@ def reinforce_per_example(student_step, teacher_logits):
     losses = soft_cross_entropy(
         targets=student_step.pseudo_labels, logits=teacher_logits
     )
-    moved = _moved(student_step, losses.dtype)
-    return replicas.global_sum(gains * moved * losses)
+    rated = _has_rate(student_step, losses.dtype)
+    return replicas.global_sum(gains * rated * losses)
 
 
 def release(student_step, teacher_logits):
@@ -107,12 +107,12 @@ def _reinforced(student_step, teacher_logits, change):
     gain = -tf.stop_gradient(change)
     return (
         gain
-        * _moved(student_step, teacher_logits.dtype)
+        * _has_rate(student_step, teacher_logits.dtype)
         * mean_cross_entropy(student_step.pseudo_labels, teacher_logits)
     )
 
 
-def _moved(student_step, dtype):
+def _has_rate(student_step, dtype):
     """1, or 0 while the student waits at rate 0.
 
     Its labels have done nothing then, and h would be batch norm's noise alone.
@@ -211,6 +211,9 @@ def draw_labels(logits, *, kind, seed):
 class Baseline(keras.layers.Layer):
     """The moving average of the change in labeled loss (quirk 8).
 
+    It takes in no change that is not finite, nor one of a student that did not
+    move: `counts`, below, is a scalar boolean.
+
     Args:
       decay: of the average, in (0, 1]; the release's is 0.99. 1 keeps the first
         value for ever.
@@ -242,15 +245,15 @@ class Baseline(keras.layers.Layer):
         )
         self.built = True
 
-    def center(self, change):
+    def center(self, change, *, counts=True):
         """Moves the average towards `change`, then subtracts it (quirk 8).
 
         What is left is `decay` times the change less the earlier average.
         """
-        self._move(change)
+        self._move(change, counts)
         return change - self.average
 
-    def subtract(self, change):
+    def subtract(self, change, *, counts=True):
         """Subtracts the average of earlier changes, then moves it.
 
         So the average knows nothing of these labels, and leaves the
@@ -258,10 +261,15 @@ class Baseline(keras.layers.Layer):
 
         Args:
           change: scalar or [unlabeled]; the average is that of its mean.
+          counts: see `Baseline`.
         """
         centered = change - tf.convert_to_tensor(self.average)
-        self._move(replicas.mean(tf.reduce_mean(change)))
+        self._move(replicas.mean(tf.reduce_mean(change)), counts)
         return centered
 
-    def _move(self, change):
-        self.average.assign_sub((1.0 - self.decay) * (self.average - change))
+    def _move(self, change, counts):
+        distance = (1.0 - self.decay) * (self.average - change)
+        counts = tf.math.is_finite(change) & counts
+        self.average.assign_sub(
+            tf.where(counts, distance, tf.zeros_like(distance))
+        )

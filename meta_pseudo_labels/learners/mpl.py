@@ -189,17 +189,21 @@ class MetaPseudoLabels(Learner):
             loss += feedback
         gradients = gradients_of(tape, loss, self.teacher)
         ratio = self.measure_feedback(tape, feedback, gradients, costly)
-        learning_rate, _ = self.update(
-            self.teacher, self.teacher_optimizer, gradients
+        learning_rate, _, teacher_moved = self.update(
+            self.teacher,
+            self.teacher_optimizer,
+            gradients,
+            condition=student_step.moved,
         )
         # 6. The average is taken at the step before its increment (quirk 16).
-        self.average_student()
-        self.step.assign_add(1)
+        self.average_student(student_step.moved)
+        skipped = self.count_step(student_step.moved, teacher_moved)
         return {
             **student_logs,
             **replicas.mean(teacher_logs),
             "lr/teacher": learning_rate,
             "mpl/feedback_grad_ratio": ratio,
+            "skipped_steps": skipped,
         }
 
     def teacher_logits(self, batch):
@@ -253,7 +257,8 @@ class MetaPseudoLabels(Learner):
             replicas that must meet for it cannot decide within a step.
 
         Returns:
-          A scalar, at least 0; 0 before it was computed first.
+          A scalar, at least 0; 0 before it was computed first, and the one
+          before where it is not finite.
         """
 
         def measure():
@@ -262,7 +267,11 @@ class MetaPseudoLabels(Learner):
                 tf.linalg.global_norm(replicas.mean(part)),
                 tf.linalg.global_norm(replicas.mean(gradients)),
             )
-            self.feedback_grad_ratio.assign(ratio)
+            self.feedback_grad_ratio.assign(
+                tf.where(
+                    tf.math.is_finite(ratio), ratio, self.feedback_grad_ratio
+                )
+            )
 
         if costly is None and not replicas.merges():
             tf.cond(self.logs_are_due(), measure, lambda: None)

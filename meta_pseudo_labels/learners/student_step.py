@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -33,6 +34,8 @@ class StudentStep:
       pseudo_labels: what the student trained on, [unlabeled, classes]; of
         this replica.
       learning_rate: of the student's update, scalar.
+      moved: whether the student took its update, scalar boolean; it does not
+        where the gradient is not finite.
       labeled_loss_old: cross-entropy on the labeled batch before the update,
         scalar, nats, no label smoothing.
       labeled_loss_new: the same after the update.
@@ -53,6 +56,7 @@ class StudentStep:
 
     pseudo_labels: tf.Tensor
     learning_rate: tf.Tensor
+    moved: tf.Tensor
     labeled_loss_old: tf.Tensor
     labeled_loss_new: tf.Tensor
     dot_product: tf.Tensor
@@ -73,49 +77,21 @@ def take_student_step(learner, batch, *, pseudo_labels):
     Returns:
       A `StudentStep`, and a dict of logs.
     """
-    student = learner.student
     judged, labels = _judged_on(batch)
-    # Derivatives with respect to the labels alone: of the weights' replicas
-    # would compute, and reduce, what nobody asks for.
-    with tf.GradientTape(watch_accessed_variables=False) as label_tape:
-        label_tape.watch(pseudo_labels)
-        with tf.GradientTape() as tape:
-            strong_logits, labeled_logits = forward_together(
-                student, batch["strong"], judged, slices=learner.batch_slices
-            )
-            check_same_classes(
-                student=strong_logits.shape[-1], teacher=pseudo_labels.shape[-1]
-            )
-            targets = smooth_labels(pseudo_labels, learner.label_smoothing)
-            cross_entropy = mean_cross_entropy(targets, strong_logits)
-            loss = cross_entropy + own_losses(student)
-        gradients = replicas.mean(gradients_of(tape, loss, student))
-        prepared, _ = learner.prepare_gradients(gradients, student)
-    labels = label_probabilities(labels, labeled_logits)
-    old = mean_cross_entropy(labels, labeled_logits)
+    learned = _learn(learner, batch["strong"], judged, pseudo_labels)
+    labels = label_probabilities(labels, learned.judged_logits)
+    old = mean_cross_entropy(labels, learned.judged_logits)
     learning_rate = tf.convert_to_tensor(learner.optimizer.learning_rate)
-    pullback = update_pullback(
-        learner.optimizer, prepared, student.trainable_variables
-    )
-    updates.apply_gradients(
-        learner.optimizer, prepared, student.trainable_variables
-    )
-    with tf.GradientTape() as new_tape:
-        labeled_logits = forward(
-            student,
-            judged,
-            update_moments=False,
-            slices=learner.batch_slices,
-        )
-        new = mean_cross_entropy(labels, labeled_logits)
+    pullback, moved = _apply(learner, learned)
+    new_tape, new = _judge(learner, judged, labels)
     slopes = _Slopes(
-        student=student,
+        student=learner.student,
+        learned=learned,
         new_loss=(new_tape, new),
-        update=(label_tape, pseudo_labels, gradients, prepared),
         pullback=pullback,
     )
-    old, new, cross_entropy = replicas.mean([old, new, cross_entropy])
-    dot_product = learner.baseline.center(new - old)
+    old, new, cross_entropy = replicas.mean([old, new, learned.cross_entropy])
+    dot_product = learner.baseline.center(new - old, counts=moved)
     logs = {
         "cross_entropy/student_on_u": cross_entropy,
         "cross_entropy/student_on_l": new,
@@ -127,15 +103,94 @@ def take_student_step(learner, batch, *, pseudo_labels):
     step = StudentStep(
         pseudo_labels=pseudo_labels,
         learning_rate=learning_rate,
+        moved=moved,
         labeled_loss_old=old,
         labeled_loss_new=new,
         dot_product=dot_product,
         label_gradient=slopes.label_gradient,
         gradients=slopes.gradients,
         first_order_change=slopes.first_order_change,
-        center=learner.estimator_baseline.subtract,
+        center=functools.partial(
+            learner.estimator_baseline.subtract, counts=moved
+        ),
     )
     return step, logs
+
+
+class _Learned(NamedTuple):
+    """The student's pass over pseudo labels, before its update.
+
+    Attributes:
+      tape: from the pseudo labels to `prepared`.
+      pseudo_labels: [unlabeled, classes].
+      cross_entropy: on the pseudo labels, of this replica, scalar.
+      judged_logits: of the images on which the student is judged.
+      gradients: one per trainable weight, means over replicas.
+      prepared: these, decayed and clipped: what is to be applied.
+      norm: of the gradients before clipping, scalar.
+    """
+
+    tape: tf.GradientTape
+    pseudo_labels: tf.Tensor
+    cross_entropy: tf.Tensor
+    judged_logits: tf.Tensor
+    gradients: list
+    prepared: list
+    norm: tf.Tensor
+
+
+def _learn(learner, strong, judged, pseudo_labels):
+    """`_Learned` of one joint pass over strong views and judged images."""
+    student = learner.student
+    # Derivatives with respect to the labels alone: of the weights' replicas
+    # would compute, and reduce, what nobody asks for.
+    with tf.GradientTape(watch_accessed_variables=False) as label_tape:
+        label_tape.watch(pseudo_labels)
+        with tf.GradientTape() as tape:
+            strong_logits, judged_logits = forward_together(
+                student, strong, judged, slices=learner.batch_slices
+            )
+            check_same_classes(
+                student=strong_logits.shape[-1], teacher=pseudo_labels.shape[-1]
+            )
+            targets = smooth_labels(pseudo_labels, learner.label_smoothing)
+            cross_entropy = mean_cross_entropy(targets, strong_logits)
+            loss = cross_entropy + own_losses(student)
+        gradients = replicas.mean(gradients_of(tape, loss, student))
+        prepared, norm = learner.prepare_gradients(gradients, student)
+    return _Learned(
+        tape=label_tape,
+        pseudo_labels=pseudo_labels,
+        cross_entropy=cross_entropy,
+        judged_logits=judged_logits,
+        gradients=gradients,
+        prepared=prepared,
+        norm=norm,
+    )
+
+
+def _apply(learner, learned):
+    """The pullback of the update, see `update_pullback`, and whether it was."""
+    variables = learner.student.trainable_variables
+    pullback = update_pullback(learner.optimizer, learned.prepared, variables)
+    moved = tf.math.is_finite(learned.norm)
+    updates.apply_gradients(
+        learner.optimizer, learned.prepared, variables, condition=moved
+    )
+    return pullback, moved
+
+
+def _judge(learner, judged, labels):
+    """The judged loss by the weights as they are, scalar, after its tape."""
+    with tf.GradientTape() as tape:
+        logits = forward(
+            learner.student,
+            judged,
+            update_moments=False,
+            slices=learner.batch_slices,
+        )
+        loss = mean_cross_entropy(labels, logits)
+    return tape, loss
 
 
 class _Slopes:
@@ -143,16 +198,15 @@ class _Slopes:
 
     Args:
       student: that took the step.
+      learned: `_Learned`.
       new_loss: the tape and the labeled loss after the step, of this replica.
-      update: the tape, the pseudo labels, the mean gradients on these, and what
-        was applied of them.
       pullback: see `update_pullback`.
     """
 
-    def __init__(self, *, student, new_loss, update, pullback):
+    def __init__(self, *, student, learned, new_loss, pullback):
         self._student = student
+        self._learned = learned
         self._new_loss = new_loss
-        self._update = update
         self._pullback = pullback
         # Tapes give their gradient once. Not by cached_property: its lock is
         # that of the class, and replicas, traced in threads, meet within.
@@ -166,18 +220,18 @@ class _Slopes:
         return gradients_of(tape, new, self._student)
 
     def _compute_label_gradient(self):
-        tape, pseudo_labels, _, prepared = self._update
         # The mean over replicas is on the tape, and its transpose takes that of
         # the new gradients. What comes out is for the sum of all replicas' new
         # losses, where one replica has each.
-        gradient = tape.gradient(
-            prepared, pseudo_labels, self._pullback(self._new_gradients())
+        gradient = self._learned.tape.gradient(
+            self._learned.prepared,
+            self._learned.pseudo_labels,
+            self._pullback(self._new_gradients()),
         )
         return gradient / replicas.count()
 
     def _compute_gradients(self):
-        _, _, gradients, _ = self._update
-        return gradients, replicas.mean(self._new_gradients())
+        return self._learned.gradients, replicas.mean(self._new_gradients())
 
     def first_order_change(self):
         gradients, new_gradients = self.gradients()

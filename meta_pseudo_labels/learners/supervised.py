@@ -21,7 +21,7 @@ class Supervised(Learner):
     batch_keys = ("labeled", "labels")
 
     def train_step(self, batch):
-        """One update of the student; none where a gradient is not finite."""
+        """One update of the student."""
         self.check_batch(batch)
         with tf.GradientTape() as tape:
             logits = forward(
@@ -31,4 +31,4 @@ class Supervised(Learner):
             cross_entropy = self.labeled_loss(labels, logits)
             loss = cross_entropy + own_losses(self.student)
         logs = {"loss/cross_entropy": cross_entropy}
-        return self.take_step(tape, loss, logs, skip_not_finite=True)
+        return self.take_step(tape, loss, logs)

@@ -1,4 +1,4 @@
-"""`fit` under every strategy: what it is fed with, and calls for a step."""
+"""`fit` under every strategy: what it is fed with, calls, and counts."""
 
 import functools
 
@@ -10,7 +10,67 @@ from meta_pseudo_labels.data.shares import share_of
 
 
 class Trainer(keras.Model):
-    """A Keras model whose `fit` gives each replica its rows of every batch."""
+    """A Keras model whose `fit` gives each replica its rows of every batch.
+
+    Attributes:
+      position: batches taken so far, of the run's input.
+      step: those of them by which the student moved.
+      skipped_steps: those of which a network's update was skipped.
+      log_every: steps between two logged steps; see `logs_are_due`.
+    """
+
+    costly_logs = False  # Whether train_step takes `costly`; see logs_are_due.
+
+    def __init__(self, *, log_every, name=None):
+        super().__init__(name=name)
+        if log_every < 1:
+            raise ValueError(f"log_every must be at least 1; got {log_every}.")
+        self.log_every = log_every
+        self.step, self.position, self.skipped_steps = (
+            self.add_weight(
+                name=name,
+                shape=(),
+                dtype="int64",
+                initializer="zeros",
+                trainable=False,
+                aggregation="only_first_replica",
+            )
+            for name in ("global_step", "position", "skipped_steps")
+        )
+
+    def set_step(self, step):
+        """Counts on from a step, in the learner and its optimizer.
+
+        As if no step before it had been skipped; how many were is kept.
+        """
+        self.step.assign(step)
+        self.position.assign(step)
+        self.optimizer.iterations.assign(step)
+
+    def count_step(self, student_moved, teacher_moved=True):
+        """Counts the batch, and what became of it.
+
+        Args:
+          student_moved, teacher_moved: scalar booleans, the same on all
+            replicas.
+
+        Returns:
+          The log of the steps that were skipped so far, scalar float32.
+        """
+        skipped = tf.logical_not(student_moved & teacher_moved)
+        self.step.assign_add(tf.cast(student_moved, tf.int64))
+        self.position.assign_add(1)
+        self.skipped_steps.assign_add(tf.cast(skipped, tf.int64))
+        return tf.cast(self.skipped_steps.value, "float32")
+
+    def logs_are_due(self):
+        """Whether the coming step computes the costly logs, scalar boolean.
+
+        Every tenth of the steps that are logged, counted from 1; where every
+        step is logged, every step.
+        """
+        every = self.log_every * (10 if self.log_every > 1 else 1)
+        return tf.equal((self.step.value + 1) % every, 0)
 
     def fit(self, x=None, *args, shuffle=False, **kwargs):
         """As `keras.Model.fit`, on a data set of batches as they come.
@@ -23,7 +83,10 @@ class Trainer(keras.Model):
         if several and isinstance(x, tf.data.Dataset):
             batches = int(x.cardinality())
             if batches > 0:  # Which cannot be told once they are split.
-                kwargs.setdefault("steps_per_epoch", batches)
+                # One iterator serves all epochs then, so it must not end.
+                if kwargs.get("steps_per_epoch") is None:
+                    kwargs["steps_per_epoch"] = batches
+                    x = x.repeat()
             x = split_batches(strategy, x)
         return super().fit(x, *args, shuffle=shuffle, **kwargs)
 
@@ -57,6 +120,37 @@ def build_train_function(learner):
     Args:
       learner: a compiled `Learner`.
     """
+    train_on = _step_on_all_replicas(learner)
+    more_steps = learner.steps_per_execution - 1
+
+    def train(iterator):
+        for _ in range(more_steps):
+            train_on(next(iterator))
+        return train_on(next(iterator))
+
+    def train_in_graph(iterator):
+        if more_steps:
+            tf.while_loop(
+                lambda step: step < more_steps,
+                lambda step: [_then(train_on(next(iterator)), step + 1)],
+                [tf.constant(0)],
+            )
+        return train_on(next(iterator))
+
+    if learner.run_eagerly:
+        return train
+    # TPUs compile what a strategy runs there, not what calls it.
+    is_tpu = isinstance(learner.distribute_strategy, tf.distribute.TPUStrategy)
+    train_on = tf.function(
+        train_on,
+        autograph=False,
+        jit_compile=learner.jit_compile and not is_tpu,
+    )
+    return tf.function(train_in_graph, autograph=False)
+
+
+def _step_on_all_replicas(learner):
+    """A function from what a strategy feeds in a step to the step's logs."""
     strategy = learner.distribute_strategy
     with strategy.scope():
         branches = learner.costly_logs and replicas.merges()
@@ -72,9 +166,7 @@ def build_train_function(learner):
             lambda log: strategy.experimental_local_results(log)[0], logs
         )
 
-    def train_on(batch):
-        if not branches:
-            return run(batch)
+    def run_branch(batch):
         # Replicas cannot meet within a branch of a step; so it has two.
         return tf.cond(
             learner.logs_are_due(),
@@ -82,33 +174,7 @@ def build_train_function(learner):
             lambda: run(batch, costly=False),
         )
 
-    if not learner.run_eagerly:
-        # TPUs compile what a strategy runs there, not what calls it.
-        is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
-        train_on = tf.function(
-            train_on,
-            autograph=False,
-            jit_compile=learner.jit_compile and not is_tpu,
-        )
-
-    def train(iterator):
-        for _ in range(learner.steps_per_execution - 1):
-            train_on(next(iterator))
-        return train_on(next(iterator))
-
-    def train_in_graph(iterator):
-        steps = learner.steps_per_execution - 1
-        if steps:
-            tf.while_loop(
-                lambda step: step < steps,
-                lambda step: [_then(train_on(next(iterator)), step + 1)],
-                [tf.constant(0)],
-            )
-        return train_on(next(iterator))
-
-    if learner.run_eagerly:
-        return train
-    return tf.function(train_in_graph, autograph=False)
+    return run_branch if branches else run
 
 
 def _then(logs, result):

@@ -67,11 +67,22 @@ def take_reduced(optimizer):
     By itself it sums them over replicas when it applies them, which is too late
     for a bound on their norm, and what was reduced before would count once for
     each replica.
+
+    Raises:
+      RuntimeError: where this Keras has another name for what is replaced, so
+        that it would sum after all.
     """
-    optimizer._all_reduce_sum_gradients = list
+    name = "_all_reduce_sum_gradients"  # Keras has no public way to say so.
+    if not callable(getattr(optimizer, name, None)):
+        raise RuntimeError(
+            f"{type(optimizer).__name__} of Keras {keras.__version__} has no "
+            f"{name}: its gradients would be summed over replicas twice. Use a "
+            "Keras version that requirements.txt names."
+        )
+    setattr(optimizer, name, list)
 
 
-def apply_gradients(optimizer, gradients, variables, *, condition=None):
+def apply_gradients(optimizer, gradients, variables, *, condition):
     """Applies gradients that all replicas share.
 
     Args:
@@ -79,15 +90,13 @@ def apply_gradients(optimizer, gradients, variables, *, condition=None):
       gradients: one per variable.
       variables: trainable.
       condition: scalar, the same on all replicas; where it is false nothing
-        moves. None is always.
+        moves.
     """
 
     def apply(*gradients):
         optimizer.apply(list(gradients), variables)
 
-    if condition is None:
-        apply(*gradients)
-    elif not replicas.merges():
+    if not replicas.merges():
         tf.cond(condition, lambda: apply(*gradients), lambda: None)
     else:  # Replicas cannot meet within a branch; all take it together.
         replicas.merge(_apply_where, apply, condition, *gradients)

@@ -27,7 +27,8 @@ class BatchNorm(keras.layers.Layer):
 
     Under a `tf.distribute` strategy the moments are those of the global batch
     for up to 8 replicas, beyond that of groups of replicas: see
-    `replicas_per_group`. Moving averages are the mean over all replicas.
+    `replicas_per_group`. Moving averages are the mean over all replicas; those
+    of a channel stand still where its moments are not finite.
 
     Like Keras's layer, one that is not trainable runs in inference mode.
 
@@ -111,12 +112,15 @@ class BatchNorm(keras.layers.Layer):
     def _move_averages(self, x, mean, variance):
         if self._members(x) < replicas.count():  # Each group has its own.
             mean, variance = replicas.mean([mean, variance])
+        # One bad batch would stay in the averages for ever.
+        finite = tf.math.is_finite(mean) & tf.math.is_finite(variance)
         rate = tf.constant(1.0 - self.momentum, x.dtype)
         for moving, moment in (
             (self.moving_mean, mean),
             (self.moving_variance, variance),
         ):
-            moving.assign(moving - rate * (moving - moment))
+            moved = moving - rate * (moving - moment)
+            moving.assign(tf.where(finite, moved, moving))
 
     def _members(self, x):
         """Replicas that share their moments."""

@@ -57,7 +57,9 @@ def mean_and_mean_square(x):
 
     @tf.custom_gradient
     def fused(x):
-        count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
+        # int32 would overflow for 2**31 entries and more.
+        size = tf.size(x, out_type=tf.int64)
+        count = tf.cast(size // x.shape[-1], x.dtype)
 
         def gradient(of_mean, of_mean_square):
             return scale_and_shift(

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.checkpointing import CheckpointError
+from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.models import release_scope, release_variable_name
 from meta_pseudo_labels.reference.report import LoadReport
 from meta_pseudo_labels.reference.sources import open_source

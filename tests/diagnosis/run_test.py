@@ -9,7 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.checkpointing import CheckpointError
+from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.data.records import Records
 from meta_pseudo_labels.diagnosis.probes import Probes

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -82,8 +81,19 @@ def differences(output_dir, other_dir):
     return sorted(one.keys() ^ other.keys()) + [
         name
         for name in one.keys() & other.keys()
-        if not np.array_equal(one[name], other[name])
+        if not same_bits(one[name], other[name])
     ]
+
+
+def same_bits(one, other):
+    """Whether two arrays are equal, signs of zeros and NaNs too."""
+    return (
+        one is not None
+        and other is not None
+        and one.dtype == other.dtype
+        and one.shape == other.shape
+        and one.tobytes() == other.tobytes()
+    )
 
 
 def worker_flags(count):

@@ -72,15 +72,16 @@ def test_a_run_from_training_to_a_served_model(tmp_path, request):
     evaluating, exporting = stage("eval"), stage("export")
     table = output_of(evaluating)
     assert output_of(exporting) == (
-        f"Exported: {folder}/saved_model (finetuned)\n"
+        f"Exported: {folder}/saved_model/1 (finetuned)\n"
     )
 
     accuracies = json.loads((folder / "eval.json").read_text())
-    printed = dict(line.split() for line in table.splitlines())
-    assert list(printed) == ["student", "student_raw", "teacher", "finetuned"]
-    for network, accuracy in accuracies.items():
-        assert float(printed[network]) == pytest.approx(accuracy, abs=1e-4)
-    served = tf.saved_model.load(str(folder / "saved_model"))
+    printed = [line.split() for line in table.splitlines()[1:7]]
+    assert printed[0] == ["network", "top-1", "top-5", "ECE", "nll", "images/s"]
+    assert [row[0] for row in printed[2:]] == list(accuracies)
+    for network, top_1, *_ in printed[2:]:
+        assert top_1 == f"{accuracies[network]:.4f}"
+    served = tf.saved_model.load(str(folder / "saved_model" / "1"))
     answers = served.signatures["serving_default"](
         images=tf.zeros([3, 8, 8, 3], tf.uint8)
     )
@@ -128,7 +129,7 @@ def test_errors_reach_the_shell(tmp_path, request):
         ("--model_type=wrn-11-1", "6n + 4"),
         ("--teacher_model_type=vgg", "Unknown model_type 'vgg'"),
         ("--task_mode=predict", "--task_mode=predict is unknown"),
-        ("--task_mode=inference", "--task_mode=inference is not built yet"),
+        ("--task_mode=inference", "does not exist: train there first"),
         ("--dataset_name=svhn", "--dataset_name=svhn is unknown"),
         ("--dataset_name=cifar10", "means --method=supervised, but"),
         ("--optim_type=adam", "use one of: sgd, momentum, rmsprop, lars."),
@@ -191,7 +192,7 @@ def test_flags_without_effect_are_warned_about(main, capsys):
 
 def test_a_missing_output_dir_is_named(tmp_path, monkeypatch, main):
     monkeypatch.chdir(tmp_path)
-    for stage in ("train", "finetune", "eval", "export"):
+    for stage in ("train", "finetune", "eval", "export", "inference"):
         message = refusal_of(main, *TINY, f"--task_mode={stage}")
         assert "--output_dir is missing: name the folder" in message
     assert list(tmp_path.iterdir()) == []
@@ -206,7 +207,7 @@ def test_an_output_dir_that_is_a_file_is_left_alone(tmp_path, main):
     assert file.read_text() == "mine"
 
 
-@pytest.mark.parametrize("stage", ["finetune", "eval", "export"])
+@pytest.mark.parametrize("stage", ["finetune", "eval", "export", "inference"])
 def test_later_stages_need_a_trained_run(tmp_path, main, stage):
     folder, absent = tmp_path / "empty", tmp_path / "absent"
     folder.mkdir()

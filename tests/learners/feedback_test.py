@@ -27,6 +27,7 @@ def student_step(*, dot_product=-0.6, labels=None, rate=0.1, gradient=None):
     return StudentStep(
         pseudo_labels=tf.one_hot([0, 2], CLASSES) if labels is None else labels,
         learning_rate=tf.constant(rate),
+        moved=tf.constant(True),
         labeled_loss_old=tf.constant(1.0),
         labeled_loss_new=tf.constant(1.0 + dot_product),
         dot_product=tf.constant(dot_product),
@@ -139,6 +140,22 @@ def test_baseline_that_never_decays_stays_at_its_start():
     baseline = Baseline(decay=1.0, start=0.25)
     assert float(baseline.center(tf.constant(7.0))) == 6.75
     assert float(baseline.average) == 0.25
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_baseline_takes_in_no_change_that_is_not_finite(bad):
+    baseline = Baseline(decay=0.5, start=1.0)
+    baseline.center(tf.constant(bad))
+    baseline.subtract(tf.constant([2.0, bad]))
+    assert float(baseline.average) == 1.0
+
+
+def test_baseline_takes_in_no_change_of_a_student_that_stood_still():
+    baseline = Baseline(decay=0.5, start=1.0)
+    assert float(baseline.center(tf.constant(3.0), counts=False)) == 2.0
+    centered = baseline.subtract(tf.constant([2.0, 4.0]), counts=False)
+    np.testing.assert_allclose(centered, [1.0, 3.0])
+    assert float(baseline.average) == 1.0
 
 
 def test_draw_labels():

@@ -150,6 +150,7 @@ def test_it_logs_what_the_release_logs_and_the_feedbacks_share():
         "mpl/dot_product",
         "mpl/feedback_grad_ratio",
         "mpl/moving_dot_product",
+        "skipped_steps",
         "uda/l_ratio",
         "uda/u_ratio",
         "uda/weight",

@@ -70,6 +70,33 @@ class TestArithmetic:
         assert layer.moving_variance.numpy()[0] >= 0
 
 
+class TestNotFinite:
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            np.nan,
+            np.inf,
+            -np.inf,
+            pytest.param(1e200, id="infinite square"),
+        ],
+    )
+    def test_averages_of_such_a_channel_stand_still(self, bad):
+        layer = BatchNorm(momentum=0.75, dtype="float64")
+        layer(np.array([[1.0, bad], [3.0, 1.0]]), training=True)
+        # The other goes a quarter of the way from 0 to 2, and from 1 to 1.
+        np.testing.assert_array_equal(layer.moving_mean, [0.5, 0.0])
+        np.testing.assert_array_equal(layer.moving_variance, [1.0, 1.0])
+
+    def test_compiled_they_do_too(self):
+        layer = BatchNorm(momentum=0.75)
+        layer.build((None, 2))
+        step = tf.function(lambda x: layer(x, training=True), jit_compile=True)
+        step(tf.constant([[1.0, np.nan], [3.0, 1.0]]))
+        step(tf.constant([[1.0, 1e30], [3.0, 1.0]]))
+        np.testing.assert_allclose(layer.moving_mean, [0.875, 0.0])
+        np.testing.assert_allclose(layer.moving_variance, [1.0, 1.0])
+
+
 class TestTypes:
     @pytest.mark.parametrize(
         ("policy", "weights", "outputs"),

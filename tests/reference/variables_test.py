@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.build import build_model
-from meta_pseudo_labels.checkpointing import CheckpointError
+from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.config import Config
 from meta_pseudo_labels.reference import (
     load_release_variables,

@@ -1,0 +1,144 @@
+"""The files of checkpoints: where they are, whose they are, whole or not."""
+
+import os
+import re
+import shutil
+
+import tensorflow as tf
+
+FOLDER = "checkpoints"  # Of a run, within its own.
+BEST_FOLDER = "best"
+NAME = "step"  # Of a checkpoint, before its step.
+
+_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # A tensor that TF1 does not write.
+# Of TensorFlow: a half-written index, and a half-written list of checkpoints.
+_SCRATCH = re.compile(
+    rf"{NAME}-\d+.*\.tempstate\d+.*|checkpoint\.tmp[0-9a-f]{{32}}"
+)
+# TensorFlow's reader makes errors of Python of some of its own.
+_READER_ERRORS = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged or of another model."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint whose files cannot be read."""
+
+
+def checkpoint_paths(folder):
+    """The checkpoints in a folder, by step, without their endings."""
+    if not os.path.isdir(folder):
+        return []
+    found = (
+        re.fullmatch(rf"({NAME}-\d+)\.index", f) for f in os.listdir(folder)
+    )
+    paths = [os.path.join(folder, match[1]) for match in found if match]
+    return sorted(paths, key=step_of)
+
+
+def step_of(path):
+    return int(path.rpartition("-")[2])
+
+
+def remove_scratch(folder):
+    """Removes what a save that was cut off left behind."""
+    if not os.path.isdir(folder):
+        return
+    names = os.listdir(folder)
+    for name in names:
+        path = os.path.join(folder, name)
+        data = re.fullmatch(rf"({NAME}-\d+)\.data-\d+-of-\d+", name)
+        if re.fullmatch(rf"{NAME}-\d+_temp", name) and not os.path.islink(path):
+            shutil.rmtree(path)
+        elif _SCRATCH.fullmatch(name):
+            os.remove(path)
+        elif data and f"{data[1]}.index" not in names:
+            os.remove(path)
+
+
+def find_checkpoint(path):
+    """The name, without ending, of the checkpoint that a user's path means.
+
+    Args:
+      path: of a checkpoint, with or without an ending such as ".index"; of a
+        folder, for its latest; or of a run, for that in its checkpoints/.
+
+    Raises:
+      CheckpointError: where there is none.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        folders = (path, os.path.join(path, FOLDER))
+        prefix = next(filter(None, map(_latest, folders)), None)
+    else:
+        prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
+    if prefix is None or not os.path.exists(f"{prefix}.index"):
+        where = f"no {prefix}.index" if prefix else "no checkpoint in it"
+        raise CheckpointError(
+            f"{path} is no TensorFlow checkpoint: there is {where}. Name one "
+            "such as folder/ckpt-1000, or a folder that has one."
+        )
+    return prefix
+
+
+def _latest(folder):
+    """The latest checkpoint of a folder; None where there is none."""
+    own = checkpoint_paths(folder)  # Of others TensorFlow's list must do.
+    return own[-1] if own else tf.train.latest_checkpoint(folder)
+
+
+def is_own_checkpoint(prefix):
+    """Whether a checkpoint is one of ours, not of TF1."""
+    try:
+        names = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
+    except _READER_ERRORS:
+        return False  # Whoever loads it says what is wrong with it.
+    return _GRAPH in names
+
+
+def check_readable(prefix):
+    """Reads what a checkpoint of ours says of itself.
+
+    Raises:
+      DamagedCheckpoint: where that cannot be read.
+    """
+    try:
+        tf.train.load_checkpoint(prefix).get_tensor(_GRAPH)
+    except _READER_ERRORS as error:
+        raise damaged(prefix, error) from error
+
+
+def damaged(prefix, error):
+    """The error to raise for a checkpoint that cannot be read."""
+    return DamagedCheckpoint(
+        f"The checkpoint {prefix} cannot be read: {first_line(error)}"
+    )
+
+
+def save_weights(model, path):
+    """Writes a Keras model's weights, whole or not at all."""
+    folder, name = os.path.split(path)
+    scratch = os.path.join(folder, f"part-{name}")  # Keras wants the ending.
+    model.save_weights(scratch)
+    os.replace(scratch, path)
+
+
+def load_weights(model, path):
+    """Reads a Keras model's weights.
+
+    Raises:
+      CheckpointError: where the file is damaged or of another model.
+    """
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as weights of {model.name!r}: "
+            f"{first_line(error)} Delete it, and finetune again."
+        ) from error
+
+
+def first_line(error):
+    return str(error).strip().split("\n")[0][:200]

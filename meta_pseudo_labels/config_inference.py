@@ -1,0 +1,166 @@
+"""The settings of inference: of what, by which networks, into which files."""
+
+import dataclasses
+import glob
+import os
+import re
+
+from meta_pseudo_labels.settings import ConfigError, setting
+
+# Images of the run itself, and those that --inference_dir has.
+OWN_PARTS = ("test", "validation", "labeled", "unlabeled")
+FOLDER, RECORDS, TFDS_PREFIX = "folder", "records", "tfds:"
+NETWORKS = ("student", "teacher", "finetuned")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inference:
+    """What --task_mode=inference predicts; nothing of training reads it."""
+
+    inference_data: str | None = setting(
+        None,
+        "Images to predict: of the run itself test, validation, labeled or "
+        "unlabeled; or those that --inference_dir has: folder, image files at "
+        "any depth; records, TFRecord files with image/encoded; or "
+        "tfds:<name>, a set that TensorFlow Datasets prepared. By default "
+        "folder where --inference_dir is given, else test.",
+    )
+    inference_dir: str | None = setting(
+        None,
+        "Where the images to predict are: a folder; of records also a file, "
+        "or a pattern such as 'sets/train-*'; of tfds: the folder of prepared "
+        "sets, by default --data_dir.",
+    )
+    inference_split: str = setting(
+        "test", "Split to predict of --inference_data=tfds:<name>."
+    )
+    inference_network: str | None = setting(
+        None,
+        "Whose predictions; of cache_labels too. student is its average, "
+        "where there is one. By default finetuned where it was, else student.",
+        choices=(None, *NETWORKS),
+    )
+    inference_ckpt: str | None = setting(
+        None,
+        "Checkpoint to predict with: latest, best or a path; by default "
+        "--from_checkpoint.",
+    )
+    inference_ckpt_ensemble: str | None = setting(
+        None,
+        "Checkpoints to predict with together, with commas between; their "
+        "probabilities are averaged. Each as --inference_ckpt, and they may "
+        "be of several runs.",
+    )
+    inference_class_id: int | None = setting(
+        None,
+        "Write the probability of this class only, by its number from 0, in "
+        "place of those of all classes. Every image keeps its row. Counts "
+        "only where it is given.",
+        low=0,
+        flag_default=0,
+    )
+    inference_num_threads: int | None = setting(
+        None,
+        "Processes that share the images, each with files of its own; by "
+        "default 1.",
+        low=1,
+    )
+    inference_thread_index: int = setting(
+        0,
+        "Which of them this is, from 0: it takes every image whose number, "
+        "divided by --inference_num_threads, leaves this.",
+        low=0,
+    )
+    inference_name: str = setting(
+        "predictions",
+        "What the files in inference/ of output_dir begin with.",
+    )
+    inference_block: int = setting(
+        1_024,
+        "Images that are read and saved at a time: what a kill costs at most.",
+        low=1,
+    )
+
+    @property
+    def inference_source(self):
+        """inference_data, or what it is by default."""
+        return self.inference_data or (FOLDER if self.inference_dir else "test")
+
+    @property
+    def inference_shards(self):
+        return self.inference_num_threads or 1
+
+    @property
+    def inference_checkpoints(self):
+        """The checkpoints that predict, a list; see `inference_ckpt`."""
+        if self.inference_ckpt_ensemble is not None:
+            names = self.inference_ckpt_ensemble.split(",")
+            return [name.strip() for name in names]
+        return [self.inference_ckpt or self.from_checkpoint]
+
+    def check_inference(self):
+        """Refuses settings of inference that do not fit each other."""
+        if self.inference_thread_index >= self.inference_shards:
+            raise ConfigError(
+                f"--inference_thread_index={self.inference_thread_index}: they "
+                "count from 0 and stay below --inference_num_threads="
+                f"{self.inference_shards}."
+            )
+        if not re.fullmatch(r"\w[\w.-]*", self.inference_name):
+            raise ConfigError(
+                f"--inference_name={self.inference_name} begins the names of "
+                "files: use letters, digits, '_', '-' and '.', no folders."
+            )
+        self._check_checkpoints()
+        self._check_source()
+
+    def _check_checkpoints(self):
+        if None not in (self.inference_ckpt, self.inference_ckpt_ensemble):
+            raise ConfigError(
+                "--inference_ckpt and --inference_ckpt_ensemble are both "
+                "given; keep one of them."
+            )
+        if not all(self.inference_checkpoints):
+            raise ConfigError(
+                "--inference_ckpt_ensemble="
+                f"{self.inference_ckpt_ensemble} names an empty checkpoint; "
+                "write paths with single commas between."
+            )
+
+    def _check_source(self):
+        source, folder = self.inference_source, self.inference_dir
+        if source in OWN_PARTS:
+            if folder is not None:
+                raise ConfigError(
+                    f"--inference_dir={folder} would not be read: "
+                    f"--inference_data={source} is of the run itself. Leave "
+                    "one of them away."
+                )
+            return
+        if source not in (FOLDER, RECORDS) and not (
+            source.startswith(TFDS_PREFIX) and source != TFDS_PREFIX
+        ):
+            known = ", ".join((*OWN_PARTS, FOLDER, RECORDS))
+            raise ConfigError(
+                f"--inference_data={source} is unknown; use one of {known}, "
+                f"or {TFDS_PREFIX}<name>."
+            )
+        if source in (FOLDER, RECORDS) and folder is None:
+            raise ConfigError(
+                f"--inference_data={source} needs --inference_dir, where the "
+                "images are."
+            )
+        if folder is not None:
+            self._check_there(source, os.path.expanduser(folder))
+
+    def _check_there(self, source, folder):
+        if "://" in folder:  # A bucket; whoever reads it looks.
+            return
+        there = os.path.isdir(folder)
+        if source == RECORDS:
+            there = bool(glob.glob(folder))
+        if not there:
+            raise ConfigError(
+                f"--inference_dir={self.inference_dir} is not there; name "
+                "what holds the images to predict."
+            )

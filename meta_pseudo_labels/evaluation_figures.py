@@ -1,0 +1,132 @@
+"""Figures of evaluations: confusion matrices and reliability diagrams."""
+
+import numpy as np
+
+from meta_pseudo_labels import reports
+
+PANEL_INCHES = 3.6
+# With more classes the numbers would not fit into their cells, then the names
+# not beside them.
+CLASSES_WITH_NUMBERS, CLASSES_WITH_NAMES = 12, 30
+
+
+def confusion_sheet(evaluations, path):
+    """Draws the networks' confusion matrices side by side.
+
+    A row is a class, coloured by the share of its images that are taken for
+    each class; the numbers are images. Rows without images stay white.
+
+    Args:
+      evaluations: a dict from networks to `metrics.Evaluation`, of the same
+        classes.
+      path: PNG file to write.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+    """
+    drawing, panels = _panels(evaluations, rows=1)
+    for axes, (network, evaluation) in zip(
+        panels[0], evaluations.items(), strict=True
+    ):
+        axes.set_title(
+            f"{network}, {evaluation.top_1:.1%}", color=reports.INK, loc="left"
+        )
+        _draw_confusion(axes, evaluation)
+    panels[0][0].set_ylabel("class", color=reports.FADED)
+    drawing.savefig(path)
+
+
+def reliability_sheet(evaluations, path):
+    """Draws the networks' reliability diagrams side by side.
+
+    Above, the accuracy of each bin of confidence, which for a calibrated
+    network lies on the diagonal, and its gap to the mean confidence there.
+    Below, how many images are in each bin.
+
+    Args:
+      evaluations: see `confusion_sheet`.
+      path: PNG file to write.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+    """
+    drawing, panels = _panels(evaluations, rows=2)
+    for (upper, lower), (network, evaluation) in zip(
+        panels.T, evaluations.items(), strict=True
+    ):
+        upper.set_title(
+            f"{network}, ECE {evaluation.ece:.3f}",
+            color=reports.INK,
+            loc="left",
+        )
+        _draw_reliability(upper, lower, evaluation.calibration)
+    panels[0][0].set_ylabel("accuracy", color=reports.FADED)
+    panels[1][0].set_ylabel("images", color=reports.FADED)
+    drawing.savefig(path)
+
+
+def _panels(evaluations, *, rows):
+    """A figure, and its axes [rows, networks]."""
+    heights = {1: [1.0], 2: [1.0, 0.35]}[rows]
+    drawing = reports.figure(
+        width=PANEL_INCHES * len(evaluations) + 0.4,
+        height=PANEL_INCHES * sum(heights) + 0.7,
+    )
+    panels = drawing.subplots(
+        rows, len(evaluations), squeeze=False, height_ratios=heights
+    )
+    return drawing, panels
+
+
+def _draw_confusion(axes, evaluation):
+    confusion, names = evaluation.confusion, evaluation.class_names
+    shares = confusion / np.maximum(evaluation.support, 1)[:, np.newaxis]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xlabel("predicted", color=reports.FADED)
+    axes.tick_params(colors=reports.FADED, length=0, labelsize=7)
+    axes.spines[:].set_color(reports.GRID)
+    if len(names) <= CLASSES_WITH_NAMES:
+        short = [reports.shortened(name) for name in names]
+        axes.set_xticks(range(len(names)), short, rotation=90)
+        axes.set_yticks(range(len(names)), short)
+    if len(names) > CLASSES_WITH_NUMBERS:
+        return
+    for row, column in np.argwhere(confusion):
+        dark = shares[row, column] > 0.5
+        axes.text(
+            column,
+            row,
+            f"{confusion[row, column]}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if dark else reports.INK,
+        )
+
+
+def _draw_reliability(upper, lower, calibration):
+    bins = len(calibration.images)
+    edges = np.linspace(0.0, 1.0, bins + 1)[:-1]
+    filled = calibration.images > 0
+    place = dict(width=1 / bins, align="edge", edgecolor="white")
+    accuracy = calibration.accuracy[filled]
+    upper.bar(edges[filled], accuracy, color=reports.COLORS[0], **place)
+    # From the accuracy to the confidence, whichever is larger.
+    upper.bar(
+        edges[filled],
+        calibration.confidence[filled] - accuracy,
+        bottom=accuracy,
+        color=reports.WRONG,
+        alpha=0.35,
+        **place,
+    )
+    upper.plot([0, 1], [0, 1], color=reports.FADED, linewidth=1, linestyle=":")
+    upper.set(xlim=(0, 1), ylim=(0, 1))
+    lower.bar(edges, calibration.images, color=reports.FADED, **place)
+    lower.set_xlim(0, 1)
+    lower.set_xlabel("confidence", color=reports.FADED)
+    for axes in (upper, lower):
+        axes.tick_params(colors=reports.FADED, length=0, labelsize=7)
+        axes.spines[:].set_visible(False)
+        axes.grid(color=reports.GRID, linewidth=0.8)
+        axes.set_axisbelow(True)

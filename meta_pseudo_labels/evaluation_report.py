@@ -1,0 +1,235 @@
+"""All networks of a run on the same images: which one is to be used?
+
+eval.json             the accuracies alone
+eval_report.json      everything, see `metrics.Evaluation`
+eval_confusion.png    eval_reliability.png    the same in events/
+"""
+
+import dataclasses
+import json
+import os
+
+import tensorflow as tf
+from absl import logging
+
+from meta_pseudo_labels import inspection, reports
+from meta_pseudo_labels.config import user_error
+from meta_pseudo_labels.evaluation import evaluate_networks
+from meta_pseudo_labels.evaluation_figures import (
+    confusion_sheet,
+    reliability_sheet,
+)
+from meta_pseudo_labels.evaluation_sources import (
+    class_names,
+    evaluation_source,
+    results_folder,
+    validation_source,
+)
+from meta_pseudo_labels.exported import ExportedModel
+from meta_pseudo_labels.files import reports_full_disk, write_whole
+from meta_pseudo_labels.metrics import Evaluation
+from meta_pseudo_labels.run_data import input_errors
+from meta_pseudo_labels.run_folder import (
+    EVAL,
+    EVAL_CONFUSION,
+    EVAL_RELIABILITY,
+    EVAL_REPORT,
+)
+
+FIGURES = {EVAL_CONFUSION: confusion_sheet, EVAL_RELIABILITY: reliability_sheet}
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationReport:
+    """How good the networks of a run are.
+
+    Attributes:
+      images: which ones, for the reader.
+      step: of the checkpoint.
+      networks: `metrics.Evaluation` by network.
+      validation: the same on the images that are held out; empty without any.
+      skipped: a line on images that could not be read, or None.
+    """
+
+    images: str
+    step: int
+    networks: dict[str, Evaluation]
+    validation: dict[str, Evaluation]
+    skipped: str | None = None
+
+    @property
+    def accuracies(self):
+        """A dict by network; with a validation split also that of its own."""
+        found = _accuracies(self.networks)
+        if self.validation:
+            found["validation"] = _accuracies(self.validation)
+        return found
+
+    @property
+    def best(self):
+        """The network with the best accuracy on the validation images.
+
+        Of equal ones that with the higher likelihood there; None where no
+        images are held out: the test images must not choose.
+        """
+        return max(
+            self.validation,
+            key=lambda name: (
+                self.validation[name].top_1,
+                -self.validation[name].nll,
+            ),
+            default=None,
+        )
+
+    def as_text(self):
+        """A table with a row for each network, and the best, for a terminal."""
+        rows = []
+        for name, found in self.networks.items():
+            rows.append({"network": name, "top-1": found.top_1})
+            if found.top_5 is not None:
+                rows[-1]["top-5"] = found.top_5
+            rows[-1] |= {"ECE": found.ece, "nll": found.nll}
+            if name in self.validation:
+                rows[-1]["validation top-1"] = self.validation[name].top_1
+            rows[-1]["images/s"] = found.images_per_second
+        count = next(iter(self.networks.values())).images
+        lines = [
+            f"On {self.images} ({count:,}), step {self.step:,}:",
+            reports.results_table(rows),
+            self._choice(),
+        ]
+        if self.skipped:
+            lines.append(f"Of these {self.skipped}.")
+        return "\n".join(lines)
+
+    def _choice(self):
+        if self.best is None:
+            return (
+                "Which one to use these images must not choose. The paper's is "
+                "the finetuned student; --num_validation holds out images to "
+                "choose by."
+            )
+        found = self.validation[self.best]
+        return (
+            f"Best on the {found.images:,} validation images: {self.best} "
+            f"({found.top_1:.4f})."
+        )
+
+    def to_dict(self):
+        """All of it, for JSON."""
+        return {
+            "images": self.images,
+            "step": self.step,
+            "best": self.best,
+            "networks": _dicts(self.networks),
+            "validation": _dicts(self.validation),
+        }
+
+    def save(self, folder):
+        """Writes it to a folder, see the module.
+
+        Without matplotlib a warning says that there are no figures.
+        """
+        os.makedirs(folder, exist_ok=True)
+        with reports_full_disk(folder):
+            for name, content in (
+                (EVAL_REPORT, json.dumps(self.to_dict())),
+                (EVAL, json.dumps(self.accuracies, indent=2)),
+            ):
+                write_whole(os.path.join(folder, name), content + "\n")
+            self._draw(folder)
+
+    def _draw(self, folder):
+        try:
+            for name, draw in FIGURES.items():
+                draw(self.networks, os.path.join(folder, name))
+        except ImportError as error:
+            logging.warning("%s", error)
+            return
+        writer = tf.summary.create_file_writer(os.path.join(folder, "events"))
+        with writer.as_default(step=self.step):
+            for name in FIGURES:
+                with open(os.path.join(folder, name), "rb") as file:
+                    image = tf.io.decode_png(file.read(), channels=3)
+                title = f"eval/{name.removesuffix('.png')}"
+                tf.summary.image(title, image[tf.newaxis])
+        writer.close()
+
+
+def evaluate_run(learner, finetuned, config, images):
+    """Evaluates the networks of a run, and the SavedModel that is named.
+
+    Args:
+      learner: as a checkpoint of the run has it.
+      finetuned: the student finetuned from there; None where none was.
+      config: `Config` of the run.
+      images: the run's `data.ImageData` or `data.ShardedData`.
+
+    Returns:
+      An `EvaluationReport`, which is saved too: in output_dir, or of other
+      images in a folder there.
+
+    Raises:
+      ConfigError: where there are no images, they are of other classes than
+        the run's, or the SavedModel is.
+    """
+    source = evaluation_source(config, images)
+    held_out = validation_source(config, images)
+    networks = {
+        "student": learner,
+        "student_raw": learner.student,
+        # That of Reduced MPL sees no images.
+        "teacher": None
+        if config.reduces_teacher
+        else getattr(learner, "teacher", None),
+        "finetuned": finetuned,
+    }
+    exported = None
+    if config.saved_model is not None:
+        exported = user_error(ExportedModel, config.saved_model)
+        _check_exported(exported, source, config)
+    with input_errors(source):
+        found = _evaluate(networks, exported, source, config)
+    report = EvaluationReport(
+        images=source.name,
+        step=int(learner.step.numpy()),
+        networks=found,
+        validation=_evaluate(networks, exported, held_out, config)
+        if held_out
+        else {},
+        # The run's own are told of with its other images.
+        skipped=inspection.skip_summary(source)
+        if config.eval_dataset
+        else None,
+    )
+    report.save(results_folder(config))
+    return report
+
+
+def _check_exported(exported, source, config):
+    batches = source.pixel_batches(config.eval_batch_size)
+    images, _ = next(iter(batches))
+    user_error(exported.check_fits, images, class_names(source.spec))
+
+
+def _evaluate(networks, exported, source, config):
+    """`metrics.Evaluation` by network."""
+    names = class_names(source.spec)
+    found = evaluate_networks(
+        networks, source.batches(config.eval_batch_size), class_names=names
+    )
+    if exported is not None:
+        found |= evaluate_networks(
+            {"saved_model": exported},
+            source.pixel_batches(config.eval_batch_size),
+            class_names=names,
+        )
+    return found
+
+
+def _accuracies(evaluations):
+    return {name: found.top_1 for name, found in evaluations.items()}
+
+
+def _dicts(evaluations):
+    return {name: found.to_dict() for name, found in evaluations.items()}

@@ -1,0 +1,205 @@
+"""The images that a run's networks are evaluated on: its own, or others."""
+
+import dataclasses
+import os
+import re
+
+import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels.config import ConfigError, user_error
+from meta_pseudo_labels.config_evaluation import FOLDERS
+from meta_pseudo_labels.data import (
+    DatasetSpec,
+    ImageData,
+    Records,
+    ShardedData,
+    evaluation_dataset,
+    folders,
+    load,
+)
+from meta_pseudo_labels.run_data import require_test_images
+from meta_pseudo_labels.run_folder import EVAL_SOURCES
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Images with labels, to evaluate a run's networks on.
+
+    Attributes:
+      name: what they are, for the reader.
+      images: [N, H, W, 3] uint8, or `Records`.
+      labels: [N] integers; None for `Records`, which hold theirs.
+      spec: `DatasetSpec` of the run, whose mean and std normalise them.
+      numbers: the run's number of each class, where the labels are others.
+      data: `ImageData` or `ShardedData` that they are of; None of folders.
+      skipped: names of files that could not be read.
+    """
+
+    name: str
+    images: np.ndarray | Records
+    labels: np.ndarray | None
+    spec: DatasetSpec
+    numbers: tuple[int, ...] | None = None
+    data: ImageData | ShardedData | None = None
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def skip_counter(self):
+        """Of damaged records, see `ShardedData`; None without one."""
+        return getattr(self.data, "skip_counter", None)
+
+    def batches(self, batch_size):
+        """All of them once, in order: normalised images, the run's labels.
+
+        Returns:
+          tf.data.Dataset of ([b, H, W, 3] float32, [b] int32).
+        """
+        return self._batches(batch_size, self.spec)
+
+    def pixel_batches(self, batch_size):
+        """The same with images as they are before that, uint8."""
+        as_they_are = dataclasses.replace(
+            self.spec, mean=(0.0,) * 3, std=(1 / 255,) * 3
+        )
+        return self._batches(batch_size, as_they_are).map(
+            lambda images, labels: (
+                tf.cast(tf.round(images), tf.uint8),
+                labels,
+            )
+        )
+
+    def _batches(self, batch_size, spec):
+        dataset = evaluation_dataset(
+            self.images,
+            self.labels,
+            spec=spec,
+            batch_size=batch_size,
+            skip_counter=self.skip_counter,
+        )
+        if self.numbers is None:
+            return dataset
+        numbers = tf.constant(self.numbers, tf.int32)
+        return dataset.map(
+            lambda images, labels: (images, tf.gather(numbers, labels))
+        )
+
+
+def class_names(spec):
+    """[num_classes] strings: the names of the classes, or their numbers."""
+    return spec.class_names or tuple(map(str, range(spec.num_classes)))
+
+
+def evaluation_source(config, images):
+    """The run's own test images, or those of --eval_dataset.
+
+    Args:
+      config: `Config` of the run.
+      images: the run's `ImageData` or `ShardedData`.
+
+    Raises:
+      ConfigError: where there are none, or their classes are not the run's.
+    """
+    if config.eval_dataset == FOLDERS:
+        return _folder(config, images.spec)
+    if config.eval_dataset is not None:
+        return _other(config, images.spec)
+    require_test_images(images)
+    return Source(
+        name=f"the test images of {images.spec.name}",
+        images=images.test_images,
+        labels=images.test_labels,
+        spec=images.spec,
+        data=images,
+        skipped=images.skipped,
+    )
+
+
+def validation_source(config, images):
+    """The run's held-out images; None where num_validation is 0."""
+    if not config.num_validation:
+        return None
+    return Source(
+        name=f"the validation images of {images.spec.name}",
+        images=images.validation_images,
+        labels=images.validation_labels,
+        spec=images.spec,
+        data=images,
+    )
+
+
+def results_folder(config):
+    """Where results go: output_dir, or a folder there for other images."""
+    if config.eval_dataset is None:
+        return config.output_dir
+    name = config.eval_dataset
+    if name == FOLDERS:
+        folder = os.path.realpath(os.path.expanduser(config.eval_dir))
+        name = f"{FOLDERS}_{os.path.basename(folder)}"
+    name = re.sub(r"[^\w.-]", "_", name)
+    return os.path.join(config.output_dir, EVAL_SOURCES, name)
+
+
+def _folder(config, spec):
+    """The images of --eval_dir, prepared as those of folders are."""
+    images, labels, skipped = user_error(
+        folders.load_test,
+        os.path.expanduser(config.eval_dir),
+        class_names(spec),
+        image_size=spec.image_size,
+        strict=config.strict_data,
+    )
+    return Source(
+        name=f"the images in {config.eval_dir}",
+        images=images,
+        labels=labels,
+        spec=spec,
+        skipped=skipped,
+    )
+
+
+def _other(config, spec):
+    """The test images of another data set, prepared as its own are."""
+    name = config.eval_dataset
+    images = user_error(
+        load,
+        name,
+        num_labeled=None,
+        seed=config.seed,
+        image_size=spec.image_size,
+        data_dir=config.eval_data_dir or config.data_dir,
+        strict=config.strict_data,
+    )
+    require_test_images(images)
+    return Source(
+        name=f"the test images of {name}",
+        images=images.test_images,
+        labels=images.test_labels,
+        spec=spec,
+        numbers=_numbers_of(name, images.spec, spec),
+        data=images,
+        skipped=images.skipped,
+    )
+
+
+def _numbers_of(name, spec, run_spec):
+    """The run's number of each class of another data set; None: the same.
+
+    By their names, where both have some; else there must be as many.
+    """
+    known = run_spec.class_names
+    if not spec.class_names or not known:
+        if spec.num_classes != run_spec.num_classes:
+            raise ConfigError(
+                f"--eval_dataset={name} has {spec.num_classes} classes and the "
+                f"run {run_spec.num_classes}: they cannot be the same ones."
+            )
+        return None
+    unknown = [one for one in spec.class_names if one not in known]
+    if unknown:
+        raise ConfigError(
+            f"--eval_dataset={name} has the class {unknown[0]!r}, which the "
+            f"run's networks do not know: they know {', '.join(known[:10])}"
+            f"{' and more' if len(known) > 10 else ''}."
+        )
+    return tuple(known.index(one) for one in spec.class_names)

@@ -1,0 +1,193 @@
+"""The card of an exported model: where it comes from, and how good it is.
+
+In assets.extra of a version: model_card.json for programs, model_card.md for
+people, labels.txt with a class name a line.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import subprocess
+
+import keras
+import tensorflow as tf
+
+from meta_pseudo_labels._version import __version__
+from meta_pseudo_labels.data.preparation import description
+from meta_pseudo_labels.export import class_names
+
+CARD, PAGE, LABELS = "model_card.json", "model_card.md", "labels.txt"
+
+
+def build_card(model, config, data, *, network, step):
+    """What is known of a model of a run, a dict for JSON.
+
+    Args:
+      model: the network that is exported.
+      config: `Config` of the run.
+      data: `ImageData` or `ShardedData` that it learned from.
+      network: what the tables of evaluation call it, such as "finetuned".
+      step: of training.
+    """
+    spec = data.spec
+    return {
+        "network": network,
+        "model_type": config.model_type,
+        "method": config.method,
+        "step": step,
+        "parameters": model.count_params(),
+        "data": {
+            "name": spec.name,
+            "classes": class_names(spec),
+            "image_size": spec.image_size,
+            "preparation": description(spec),
+            "mean": list(spec.mean),
+            "std": list(spec.std),
+            "unlabeled_images": len(data.unlabeled_images),
+            "test_images": len(data.test_images),
+        },
+        "labels": {
+            "labeled_images": len(data.labeled_images),
+            "label_subset": config.label_subset,
+            "seed": config.seed,
+            "label_noise": config.label_noise,
+        },
+        "metrics": _evaluation(config.output_dir),
+        "revision": revision(),
+        "versions": {
+            "meta_pseudo_labels": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "python": platform.python_version(),
+        },
+        "date": datetime.date.today().isoformat(),
+        "settings": dataclasses.asdict(config),
+    }
+
+
+def write_card(card, folder):
+    """Writes a card, its page and the class names into a folder."""
+    texts = {
+        CARD: json.dumps(card, indent=2) + "\n",
+        PAGE: page(card),
+        LABELS: "".join(
+            f"{' '.join(name.split())}\n" for name in card["data"]["classes"]
+        ),
+    }
+    for name, text in texts.items():
+        path = os.path.join(folder, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def page(card):
+    """The card as Markdown."""
+    data, labels = card["data"], card["labels"]
+    sections = {
+        "Network": {
+            "network": f"{card['network']} of step {card['step']:,}",
+            "kind": card["model_type"],
+            "method": card["method"],
+            "parameters": f"{card['parameters']:,}",
+        },
+        "Data": {
+            "source": data["name"],
+            "classes": f"{len(data['classes'])}, in {LABELS}",
+            "images are": data["preparation"],
+            "unlabeled images": f"{data['unlabeled_images']:,}",
+        },
+        "Labels used": {
+            "labeled images": f"{labels['labeled_images']:,}",
+            "chosen by": f"{labels['label_subset']}, seed {labels['seed']}",
+            "wrong on purpose": f"{labels['label_noise']:.0%}",
+        },
+        "Metrics": _metric_lines(card),
+        "Made with": {
+            "revision": card["revision"] or "not known",
+            **card["versions"],
+            "date": card["date"],
+        },
+        "Settings": card["settings"],
+    }
+    text = "# Model card\n"
+    for title, lines in sections.items():
+        text += f"\n## {title}\n\n"
+        text += "".join(f"- {name}: {value}\n" for name, value in lines.items())
+    return text
+
+
+def summary_lines(version):
+    """What to tell on a terminal of the version in a folder, a list."""
+    with open(os.path.join(version, "assets.extra", CARD)) as file:
+        card = json.load(file)
+    lines = []
+    if card.get("keras_file"):
+        lines.append(f"Keras: {version}/assets.extra/{card['keras_file']}")
+    if card.get("litert"):
+        lines.append(
+            f"LiteRT: {version}/assets.extra/{card['litert']['file']}, "
+            f"{_agreement(card['litert'])}"
+        )
+    return lines
+
+
+def revision():
+    """Of the code that runs, as git describes it; None outside a checkout."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    # An installed copy may lie in a repository that is not this one.
+    if _git(folder, "ls-files", "--error-unmatch", __file__) is None:
+        return None
+    return _git(folder, "describe", "--always", "--dirty")
+
+
+def _git(folder, *arguments):
+    """What git prints; None where it fails or is not there."""
+    try:
+        process = subprocess.run(
+            ["git", "-C", folder, *arguments], capture_output=True, text=True
+        )
+    except OSError:
+        return None
+    return process.stdout.strip() if process.returncode == 0 else None
+
+
+def _evaluation(output_dir):
+    """What eval.json says; None where there is none that can be read."""
+    try:
+        with open(os.path.join(output_dir, "eval.json")) as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return None
+
+
+def _metric_lines(card):
+    lines = {
+        name: f"{value:.4f}"
+        for name, value in _numbers("", card["metrics"] or {})
+    }
+    if not lines:
+        lines["none"] = "--task_mode=eval was not run before the export"
+    if card.get("litert"):
+        lines["LiteRT"] = _agreement(card["litert"])
+    return lines
+
+
+def _numbers(prefix, values):
+    """The numbers in nested dicts, each with the names that lead to it."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _numbers(f"{prefix}{name} ", value)
+        elif isinstance(value, (int, float)):
+            yield prefix + name, value
+
+
+def _agreement(litert):
+    if litert["images"] is None:
+        return f"agreement not measured: {litert['why_not']}"
+    return (
+        f"the same class for {litert['same_class']:.2%} of "
+        f"{litert['images']:,} test images, probabilities at most "
+        f"{litert['largest_difference']:.1e} apart"
+    )

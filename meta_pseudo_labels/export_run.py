@@ -1,0 +1,63 @@
+"""The student of a run as a new version of its SavedModel, with its card."""
+
+import dataclasses
+import os
+
+from meta_pseudo_labels.build import build_model
+from meta_pseudo_labels.config import user_error
+from meta_pseudo_labels.export import export_saved_model
+from meta_pseudo_labels.export_card import build_card, write_card
+from meta_pseudo_labels.export_litert import write_litert
+from meta_pseudo_labels.files import reports_full_disk
+
+FOLDER = "saved_model"
+KERAS_FILE = "student.keras"
+
+
+def export_run(student, config, data, *, network, step):
+    """Writes the next version of the SavedModel in a run's folder.
+
+    With export_keras and export_litert its assets.extra also holds the student
+    for these.
+
+    Args:
+      student: the network to export.
+      config: `Config` of the run.
+      data: `ImageData` or `ShardedData` of the run.
+      network: what it is, for the card: "finetuned" or "student".
+      step: of training, for the card.
+
+    Returns:
+      The folder of the version.
+
+    Raises:
+      ConfigError: where it cannot be written there.
+    """
+    model = plain_student(student, config, data.spec)
+    card = build_card(model, config, data, network=network, step=step)
+
+    def add(folder):
+        if config.export_keras:
+            model.save(os.path.join(folder, KERAS_FILE))
+            card["keras_file"] = KERAS_FILE
+        if config.export_litert:
+            card["litert"] = write_litert(model, folder, data)
+        write_card(card, folder)
+
+    path = os.path.join(config.output_dir, FOLDER)
+    with reports_full_disk(path):
+        return user_error(
+            export_saved_model, model, path, spec=data.spec, add=add
+        )
+
+
+def plain_student(student, config, spec):
+    """The same network in float32, without what is for training alone.
+
+    Servers may have no bfloat16, or a slow one; and what was traded for time
+    has no gradients to save here.
+    """
+    config = dataclasses.replace(config, remat=False)
+    plain = build_model(config, spec, role="student", dtype="float32")
+    plain.set_weights(student.get_weights())
+    return plain

@@ -1,0 +1,101 @@
+"""An exported SavedModel as a network that can be evaluated beside others.
+
+It is run as a server would run it, by its signature `serving_default` alone.
+"""
+
+import contextlib
+import os
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from meta_pseudo_labels.export import newest_version
+
+_SIGNATURE = "serving_default"
+_OUTPUTS = {"classes", "labels", "probabilities"}
+
+
+class ExportedModel:
+    """A SavedModel of `export_saved_model`.
+
+    Called with images [batch, height, width, 3] uint8 it gives log
+    probabilities [batch, classes], whose softmax are its probabilities.
+
+    Args:
+      path: folder of a SavedModel; or one of versions (1, 2, ...), of which
+        the newest is taken.
+
+    Raises:
+      ValueError: where there is none, or one with another signature.
+    """
+
+    def __init__(self, path):
+        self.path = newest_version(os.path.expanduser(path))
+        try:
+            with _only_errors():
+                loaded = tf.saved_model.load(self.path)
+        except (OSError, tf.errors.OpError, ValueError) as error:
+            first_line = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{self.path} cannot be read as a SavedModel: {first_line}"
+            ) from error
+        signature = loaded.signatures.get(_SIGNATURE)
+        if signature is None or not _OUTPUTS <= set(
+            signature.structured_outputs
+        ):
+            raise ValueError(
+                f"{self.path} has no signature {_SIGNATURE} that gives "
+                f"{', '.join(sorted(_OUTPUTS))}; take one that "
+                "--task_mode=export wrote."
+            )
+        self.signature = signature
+        # Its variables live as long as it does.
+        self._loaded = loaded
+
+    def __call__(self, images, training=False):
+        if training:
+            raise ValueError("A SavedModel is not trained; say training=False.")
+        return tf.math.log(self.signature(images=images)["probabilities"])
+
+    def check_fits(self, images, class_names):
+        """Raises ValueError where it is not for such images and classes.
+
+        Args:
+          images: [batch, height, width, 3] uint8.
+          class_names: [classes] strings, in the order of the labels.
+        """
+        taken = self.signature.structured_input_signature[1].get("images")
+        if taken is None or not taken.is_compatible_with(images):
+            raise ValueError(
+                f"{self.path} takes {taken} and not images of type "
+                f"{images.dtype.name} and shape {list(images.shape)}."
+            )
+        answers = self.signature(images=images)
+        width = answers["probabilities"].shape[-1]
+        if width != len(class_names):
+            raise ValueError(
+                f"{self.path} tells {width} classes apart, the run "
+                f"{len(class_names)}."
+            )
+        classes = answers["classes"].numpy()
+        said = [label.decode() for label in answers["labels"].numpy()]
+        for name, label in zip(
+            np.take(class_names, classes), said, strict=True
+        ):
+            if name != label:
+                raise ValueError(
+                    f"{self.path} calls {label!r} what the run calls {name!r}: "
+                    "it is of other classes."
+                )
+
+
+@contextlib.contextmanager
+def _only_errors():
+    """Keeps out warnings that it has no gradients, for which nobody asks."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

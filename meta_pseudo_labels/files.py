@@ -1,0 +1,110 @@
+"""Files: written whole, kept to one process, or without room to be written."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+
+import tensorflow as tf
+
+from meta_pseudo_labels.settings import ConfigError
+
+SCRATCH = ".part"
+LOCK = "lock"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_whole(path, text):
+    """Replaces a file, whole or not at all."""
+    scratch = f"{path}{SCRATCH}"
+    with open(scratch, "w") as file:
+        file.write(text)
+    os.replace(scratch, path)
+
+
+def is_inside(path, folder):
+    """Whether a path leads into a folder, or to it."""
+    path, folder = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([path, folder]) == folder
+
+
+def is_out_of_room(error):
+    """Whether an OSError or TensorFlow's error is that of a full disk."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    # The same class also stands for a processor without memory.
+    text = str(error)
+    return any(os.strerror(number) in text for number in _NO_ROOM)
+
+
+@contextlib.contextmanager
+def reports_full_disk(folder):
+    """Makes one line of what writing to a folder without room raises.
+
+    Raises:
+      ConfigError: where there is no room; any other error as it is.
+    """
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        if not is_out_of_room(error):
+            raise
+        raise ConfigError(
+            f"There is no room to write to {folder}. What was saved is intact: "
+            "make room, and start the same command again."
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Keeps a folder, made where it is missing, to this process.
+
+    The lock goes with the process, however that ends.
+
+    Raises:
+      ConfigError: where another process has it, or it cannot be made.
+    """
+    is_new = not os.path.exists(folder)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        if is_out_of_room(error):
+            raise
+        raise ConfigError(
+            f"{folder} cannot be made: {error.strerror}. Name another "
+            "--output_dir."
+        ) from error
+    path = os.path.join(folder, LOCK)
+    with _own_file(path) as file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            os.remove(path)
+            if is_new and not os.listdir(folder):  # Nothing came of it.
+                os.rmdir(folder)
+
+
+@contextlib.contextmanager
+def _own_file(path):
+    """The file, opened and locked."""
+    while True:
+        with open(path, "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                owner = file.read() or "another process"
+                raise ConfigError(
+                    f"{os.path.dirname(path)} is in use by {owner}. Wait for "
+                    "it, stop it, or name another --output_dir."
+                ) from error
+            # Its last owner may have removed the file that was opened.
+            if os.path.exists(path) and os.path.samestat(
+                os.stat(path), os.fstat(file.fileno())
+            ):
+                yield file
+                return

@@ -1,0 +1,50 @@
+"""`fit` in epochs that end at the same batches wherever it began."""
+
+import contextlib
+import sys
+
+
+def fit_epochs(model, batches, *, every, callbacks, **kwargs):
+    """Fits epochs of `every` batches until a callback stops it.
+
+    Where it begins within an epoch, the first one is the rest of that.
+
+    Args:
+      model: a compiled Keras model; a `Learner` says itself where it is.
+      batches: called with the number of the next batch, from 0; gives an
+        endless data set.
+      every: batches of an epoch.
+      callbacks: for `fit`. Those with a `close` are closed however it ends,
+        where Keras calls `on_train_end` only if nothing went wrong.
+      **kwargs: of `fit`.
+    """
+
+    def fit(initial_epoch, epochs, steps):
+        model.fit(
+            batches(position(model)),
+            initial_epoch=initial_epoch,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
+            **kwargs,
+        )
+
+    with contextlib.ExitStack() as stack:
+        for callback in callbacks:
+            stack.callback(getattr(callback, "close", lambda: None))
+        epoch, done = divmod(position(model), every)
+        if done:
+            fit(epoch, epoch + 1, steps=every - done)
+            if model.stop_training:
+                return
+            epoch += 1
+        # Without end: batches that are skipped do not count as steps.
+        fit(epoch, sys.maxsize, steps=every)
+
+
+def position(model):
+    """Batches that a model has taken, those that were skipped among them."""
+    counter = getattr(model, "position", model.optimizer.iterations)
+    return int(counter.numpy())

@@ -1,0 +1,124 @@
+"""Evaluating the checkpoints of a run, each once, beside its training.
+
+The release's tasks `evals` and `eval_forever`. A process of its own reads the
+checkpoints that another one writes, and leaves in the run's folder
+
+    evals/metrics.jsonl, evals/events   accuracies by step
+    acc                                 the latest and the best one, as JSON
+"""
+
+import json
+import os
+import time
+
+from absl import logging
+
+from meta_pseudo_labels import evaluation
+from meta_pseudo_labels.checkpoint_files import DamagedCheckpoint, step_of
+from meta_pseudo_labels.checkpointing import Checkpoints, learner_state
+from meta_pseudo_labels.files import locked, reports_full_disk, write_whole
+from meta_pseudo_labels.metrics_log import MetricsFiles, read_rows
+from meta_pseudo_labels.run_folder import ACCURACY, DONE, EVALS, HPARAMS
+
+SECONDS_BETWEEN_LOOKS = 5.0
+
+
+def follow(learner, output_dir, datasets, *, forever, best_on):
+    """Evaluates the checkpoints of a run that were not evaluated yet.
+
+    The student with its averaged weights, and the student itself.
+
+    Args:
+      learner: a compiled `Learner`.
+      output_dir: folder of the run.
+      datasets: by name, "test" or "validation", what to evaluate on.
+      forever: whether to wait for the checkpoints that are still to come,
+        until the run is done.
+      best_on: name of the data set by which the best one is named.
+
+    Yields:
+      For each checkpoint a dict: "step" and accuracies by name.
+
+    Raises:
+      ConfigError: where another process does the same.
+    """
+    folder = os.path.join(output_dir, EVALS)
+    checkpoints = Checkpoints(learner_state(learner), output_dir)
+    with (
+        reports_full_disk(folder),
+        locked(folder),
+        MetricsFiles(folder) as files,
+    ):
+        rows = {row["step"]: row for row in read_rows(files.path)}
+        for step in _restored(checkpoints, output_dir, set(rows), forever):
+            rows[step] = {"step": step, **_accuracies(learner, datasets)}
+            files.write(rows[step])
+            _write_accuracy(output_dir, rows, latest=step, best_on=best_on)
+            yield rows[step]
+
+
+def wait_for_run(output_dir):
+    """Waits for the training that is to be followed to begin."""
+    path = os.path.join(output_dir or "", HPARAMS)
+    if output_dir and not os.path.exists(path):
+        print(f"Waiting for a run in {output_dir}.", flush=True)
+    while output_dir and not os.path.exists(path):
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _restored(checkpoints, output_dir, seen, forever):
+    """Restores one checkpoint after another, oldest first; yields its step.
+
+    Args:
+      seen: steps to leave out, a set.
+    """
+    while True:
+        # Asked before the look: what was saved by then is all there is.
+        done = not forever or _is_done(output_dir)
+        fresh = [p for p in checkpoints.paths() if step_of(p) not in seen]
+        if not fresh and done:
+            return
+        if not fresh:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            continue
+        path = fresh[0]
+        seen.add(step_of(path))
+        try:
+            checkpoints.restore(path)
+        except DamagedCheckpoint as error:
+            if os.path.exists(f"{path}.index"):  # Else it was just deleted.
+                logging.warning("%s It is left out.", error)
+        else:
+            yield step_of(path)
+
+
+def _is_done(output_dir):
+    return os.path.exists(os.path.join(output_dir, DONE))
+
+
+def _accuracies(learner, datasets):
+    """Accuracies of the averaged student and of the student, by log name."""
+    networks = {"student": learner, "student_raw": learner.student}
+    return {
+        f"eval/{name}/{network}": accuracy
+        for name, dataset in datasets.items()
+        for network, accuracy in evaluation.accuracies(
+            networks, dataset
+        ).items()
+    }
+
+
+def _write_accuracy(output_dir, rows, *, latest, best_on):
+    """Writes `acc`: what the latest checkpoint reached, and the best one."""
+    name = f"eval/{best_on}/student"
+    best = max(rows.values(), key=lambda row: row[name])
+    text = json.dumps(
+        {
+            "images": best_on,
+            "step": latest,
+            "accuracy": rows[latest][name],
+            "best_step": best["step"],
+            "best_accuracy": best[name],
+        }
+    )
+    write_whole(os.path.join(output_dir, ACCURACY), text + "\n")

@@ -1,0 +1,144 @@
+"""The files of predictions: whole or not there, a part for every block.
+
+    predictions-of-00004.json               what they are predictions of
+    predictions-00001-of-00004.parts/       parts, until all are there
+    predictions-00001-of-00004.csv          the rows of one process
+    predictions-00001-of-00004.parquet      the same
+
+A part is a Parquet file that appears whole under the number of its block; the
+two files are joined from all parts and appear whole too. So a row is there
+once, or its block is to be done.
+"""
+
+import contextlib
+import json
+import os
+
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.files import LOCK, SCRATCH
+
+_PARTS = ".parts"
+
+
+class PredictionFiles:
+    """The files of one process.
+
+    Args:
+      folder: made where it is not there.
+      name: what the names of the files begin with.
+      index: of the process, from 0.
+      shards: how many there are.
+      schema: of the rows, see `rows.row_schema`.
+    """
+
+    def __init__(self, folder, *, name, index, shards, schema):
+        self.schema = schema
+        stem = os.path.join(folder, f"{name}-{index:05d}-of-{shards:05d}")
+        self.csv = f"{stem}.csv"
+        self.parquet = f"{stem}.parquet"
+        self.parts = f"{stem}{_PARTS}"
+        self._settings = os.path.join(folder, f"{name}-of-{shards:05d}.json")
+        self._scratch = f"{stem}.json{SCRATCH}"  # Processes begin together.
+
+    def claim(self, settings):
+        """Says what the files are predictions of; of the other processes too.
+
+        Args:
+          settings: a dict for JSON.
+
+        Raises:
+          ConfigError: where there are files of other predictions.
+        """
+        if os.path.exists(self._settings):
+            self._check_same(settings)
+            return
+        os.makedirs(os.path.dirname(self._settings), exist_ok=True)
+        with open(self._scratch, "w") as file:
+            file.write(json.dumps(settings, indent=2) + "\n")
+        os.replace(self._scratch, self._settings)
+
+    def _check_same(self, settings):
+        try:
+            with open(self._settings) as file:
+                before = dict(json.load(file))
+        except (OSError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{self._settings} cannot be read as what its files are "
+                f"predictions of: {error}. Delete it with them, or name others "
+                "with --inference_name."
+            ) from error
+        changed = [
+            f"{key} {before.get(key)}, now {settings.get(key)}"
+            for key in {**before, **settings}
+            if before.get(key) != settings.get(key)
+        ]
+        if changed:
+            raise ConfigError(
+                f"{self._settings} is of other predictions: "
+                f"{'; '.join(changed)}. Name other files with "
+                "--inference_name, or delete these."
+            )
+
+    def is_finished(self):
+        return os.path.exists(self.csv) and os.path.exists(self.parquet)
+
+    def has_part(self, block, rows):
+        """Whether a part is there with so many rows, and can be read."""
+        path = self._part(block)
+        if not os.path.exists(path):
+            return False
+        try:
+            return parquet.read_table(path).num_rows == rows
+        except (OSError, pa.ArrowException):
+            return False  # A lost machine left it, not a kill.
+
+    def write_part(self, block, table):
+        with _whole(self._part(block)) as file:
+            parquet.write_table(table, file, use_dictionary=["class"])
+
+    def join(self, blocks):
+        """Joins parts 0 to blocks - 1 to the two files."""
+        with _whole(self.csv) as file, csv.CSVWriter(file, self.schema) as out:
+            for block in range(blocks):
+                out.write_table(parquet.read_table(self._part(block)))
+        with (
+            _whole(self.parquet) as file,
+            parquet.ParquetWriter(
+                file, self.schema, use_dictionary=["class"]
+            ) as out,
+        ):
+            for block in range(blocks):
+                out.write_table(parquet.read_table(self._part(block)))
+
+    def has_parts(self):
+        return os.path.isdir(self.parts)
+
+    def remove_parts(self):
+        """Removes the parts, but not the lock of their folder."""
+        for name in set(os.listdir(self.parts)) - {LOCK}:
+            os.remove(os.path.join(self.parts, name))
+
+    def remove_empty(self):
+        """Removes the folder of the parts, unless it is in use again."""
+        with contextlib.suppress(OSError):
+            os.rmdir(self.parts)
+
+    def counts(self):
+        """Rows of the finished files, and how many of them have an error."""
+        errors = parquet.read_table(self.parquet, columns=["error"])["error"]
+        return len(errors), len(errors) - errors.null_count
+
+    def _part(self, block):
+        return os.path.join(self.parts, f"{block:08d}.parquet")
+
+
+@contextlib.contextmanager
+def _whole(path):
+    """A file to write bytes to, which appears once all is written."""
+    scratch = f"{path}{SCRATCH}"
+    with open(scratch, "wb") as file:
+        yield file
+    os.replace(scratch, path)

@@ -1,0 +1,150 @@
+"""The networks that predict, as checkpoints have them."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+
+from meta_pseudo_labels.build import build_learner, build_model
+from meta_pseudo_labels.checkpoint_files import (
+    BEST_FOLDER,
+    FOLDER,
+    find_checkpoint,
+    load_weights,
+)
+from meta_pseudo_labels.checkpointing import restore
+from meta_pseudo_labels.config import Config, ConfigError
+from meta_pseudo_labels.config_inference import Inference
+from meta_pseudo_labels.finetuning import finetuned_path
+from meta_pseudo_labels.run_folder import LABELED, saved_settings
+
+_OWN = ("latest", "best")  # Checkpoints of the run, not paths.
+# What makes two runs' classes and pixels the same.
+_OF_IMAGES = ("dataset", "image_size", "known_classes")
+
+
+def check_checkpoints(config):
+    """Raises CheckpointError where a checkpoint's path names none."""
+    for name in config.inference_checkpoints:
+        if name not in _OWN:
+            find_checkpoint(name)
+
+
+def checkpoint_networks(experiment):
+    """The networks that the settings ask for, one for each checkpoint.
+
+    Args:
+      experiment: `Experiment`.
+
+    Returns:
+      A list of Keras models.
+
+    Raises:
+      ConfigError: where there is no such network, or a checkpoint is of a run
+        on other images.
+      CheckpointError: where a checkpoint is missing, damaged or of another
+        model.
+    """
+    spec = experiment.data.spec
+    return [
+        network_of(*_restored(experiment, name), spec)
+        for name in experiment.config.inference_checkpoints
+    ]
+
+
+def network_of(learner, config, spec):
+    """A copy of the network that predicts, see `inference_network`.
+
+    The learner's student gets its averages, see `finished_student`.
+
+    Args:
+      learner: as a checkpoint has it.
+      config: `Config` of its run.
+      spec: `DatasetSpec` of the images.
+
+    Raises:
+      ConfigError: where the run has no such network.
+    """
+    wanted, path = config.inference_network, finetuned_path(learner, config)
+    is_finetuned = os.path.exists(path)
+    if wanted == "finetuned" and not is_finetuned:
+        raise ConfigError(
+            f"--inference_network=finetuned: there is no {path}; finetune "
+            f"first, with --task_mode=finetune --output_dir={config.output_dir}"
+        )
+    if wanted == "teacher":
+        if not hasattr(learner, "teacher") or config.reduces_teacher:
+            raise ConfigError(
+                "--inference_network=teacher: the run in "
+                f"{config.output_dir} trains no teacher that sees images; use "
+                "student."
+            )
+        weights = learner.teacher.get_weights()
+    elif wanted == "student" or not is_finetuned:
+        weights = learner.finished_student().get_weights()
+    else:
+        network = build_model(config, spec, role="student")
+        load_weights(network, path)
+        return network
+    network = build_model(config, spec, role=wanted or "student")
+    network.set_weights(weights)
+    return network
+
+
+def _restored(experiment, name):
+    """A learner as a checkpoint has it, and the settings of its run."""
+    config = experiment.config
+    if name in _OWN:
+        return experiment.trained_learner(name), config
+    path = find_checkpoint(name)
+    folder = os.path.dirname(path)
+    if os.path.basename(folder) in (FOLDER, BEST_FOLDER):
+        folder = os.path.dirname(folder) or "."
+    saved = saved_settings(folder)
+    is_own = os.path.realpath(folder) == os.path.realpath(config.output_dir)
+    if is_own or not saved:
+        learner = experiment.trained_learner(path)
+        return learner, dataclasses.replace(config, output_dir=folder)
+    known = {field.name for field in dataclasses.fields(Config)}
+    known -= {field.name for field in dataclasses.fields(Inference)}
+    other = Config(
+        **{key: value for key, value in saved.items() if key in known}
+        | {
+            "task_mode": config.task_mode,
+            "output_dir": folder,
+            "inference_network": config.inference_network,
+        }
+    )
+    _check_same_images(other, config)
+    learner = build_learner(other, experiment.data.spec)
+    restore(learner, path)
+    return learner, other
+
+
+def _check_same_images(other, config):
+    """Refuses a run whose networks see other classes, or other pixels."""
+    for name in _OF_IMAGES:
+        theirs, ours = getattr(other, name), getattr(config, name)
+        if theirs != ours:
+            raise ConfigError(
+                f"The run in {other.output_dir} has {name} {theirs}, that in "
+                f"{config.output_dir} {ours}: they cannot predict together."
+            )
+    theirs, ours = _normalisation(other), _normalisation(config)
+    if None not in (theirs, ours) and not np.allclose(theirs, ours, atol=1e-5):
+        raise ConfigError(
+            f"The runs in {other.output_dir} and {config.output_dir} normalise "
+            "images by other means or deviations: they learned from other "
+            "images and cannot predict together."
+        )
+
+
+def _normalisation(config):
+    """Mean and standard deviation that a run began with; None of old runs."""
+    try:
+        with open(os.path.join(config.output_dir, LABELED)) as file:
+            facts = json.load(file)
+        return [facts["mean"], facts["std"]]
+    except (OSError, KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,235 @@
+"""Inference of a run, block by block; a killed one goes on."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import os
+import signal
+import sys
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from meta_pseudo_labels import data, evaluation
+from meta_pseudo_labels.config import ConfigError, user_error
+from meta_pseudo_labels.files import locked, reports_full_disk
+from meta_pseudo_labels.inference.files import PredictionFiles
+from meta_pseudo_labels.inference.networks import (
+    check_checkpoints,
+    checkpoint_networks,
+)
+from meta_pseudo_labels.inference.rows import (
+    class_names,
+    row_schema,
+    row_table,
+)
+from meta_pseudo_labels.inference.sources import open_source
+from meta_pseudo_labels.run_folder import INFERENCE, require_output_dir
+from meta_pseudo_labels.stopping import Interrupted, watch_signals
+
+_DIGITS = 16  # Of a digest: enough to tell, and still to be read.
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What inference left.
+
+    Attributes:
+      csv, parquet: paths of the two files, which have the same rows.
+      images: how many, a row each.
+      errors: how many of them could not be read.
+      is_new: False where the files were there already.
+    """
+
+    csv: str
+    parquet: str
+    images: int
+    errors: int
+    is_new: bool
+
+
+def infer_run(experiment):
+    """Predicts the classes of the images that the settings name.
+
+    Writes two files, CSV and Parquet, to inference/ of output_dir. A row has
+      image: name of the file within --inference_dir, or part and number;
+      class, class_index, probability: the most probable class;
+      error: why there is no prediction, where the image cannot be read;
+      probability_<class>: float32, one for each class, which sum to 1; with
+        inference_class_id of that class only.
+
+    Args:
+      experiment: `Experiment` of a trained run.
+
+    Returns:
+      `Predictions`.
+
+    Raises:
+      ConfigError: where images or networks cannot be had as the settings say,
+        an image cannot be read and strict_data asks to stop there, or files
+        of the same name are of other predictions.
+      CheckpointError: see `checkpoint_networks`.
+      Interrupted: by SIGTERM or Ctrl-C; the same call goes on.
+    """
+    config = experiment.config
+    require_output_dir(config, must_exist=True)
+    check_checkpoints(config)
+    spec = experiment.data.spec
+    _check_class(config, spec)
+    source = user_error(open_source, config, experiment.data)
+    networks = checkpoint_networks(experiment)
+    files = PredictionFiles(
+        os.path.join(config.output_dir, INFERENCE),
+        name=config.inference_name,
+        index=config.inference_thread_index,
+        shards=config.inference_shards,
+        schema=row_schema(class_names(spec), config.inference_class_id),
+    )
+    numbers = np.arange(
+        config.inference_thread_index, len(source), config.inference_shards
+    )
+    size = config.inference_block
+    blocks = [numbers[i : i + size] for i in range(0, len(numbers), size)]
+    with reports_full_disk(config.output_dir):
+        files.claim(_settings(config, source, networks))
+        is_new = not files.is_finished()
+        if is_new or files.has_parts():
+            with locked(files.parts):
+                if not files.is_finished():
+                    _write_parts(config, spec, source, networks, files, blocks)
+                    files.join(len(blocks))
+                files.remove_parts()
+            files.remove_empty()
+    images, errors = files.counts()
+    return Predictions(files.csv, files.parquet, images, errors, is_new)
+
+
+def _check_class(config, spec):
+    wanted = config.inference_class_id
+    if wanted is not None and wanted >= spec.num_classes:
+        raise ConfigError(
+            f"--inference_class_id={wanted}, but {spec.name!r} has "
+            f"{spec.num_classes} classes, 0 to {spec.num_classes - 1}."
+        )
+
+
+def _settings(config, source, networks):
+    """What the rows depend on; the same for all processes that share them."""
+    hashed = hashlib.sha256()
+    for network in networks:
+        for weight in network.get_weights():
+            hashed.update(np.ascontiguousarray(weight))
+    return {
+        "data": config.inference_source,
+        "split": config.inference_split,
+        "images": len(source),
+        "images_digest": source.digest[:_DIGITS],
+        "networks": len(networks),
+        "weights_digest": hashed.hexdigest()[:_DIGITS],
+        "class_id": config.inference_class_id,
+        "block": config.inference_block,
+    }
+
+
+def _write_parts(config, spec, source, networks, files, blocks):
+    """Writes the parts that are not there yet."""
+    missing = [
+        number
+        for number, block in enumerate(blocks)
+        if not files.has_part(number, len(block))
+    ]
+    total = sum(map(len, blocks))
+    done = total - sum(len(blocks[number]) for number in missing)
+    with (
+        watch_signals() as signals,
+        _progress_bar(total, done, show=config.progress) as bar,
+    ):
+        read = _read_ahead(source, [blocks[number] for number in missing])
+        for number, (images, reasons) in zip(missing, read, strict=True):
+            names = [source.name(image) for image in blocks[number]]
+            if config.strict_data and reasons:
+                _refuse(names, reasons, source.place)
+            probabilities = _probabilities(
+                networks, images, reasons, spec, config.eval_batch_size
+            )
+            rows = row_table(
+                files.schema,
+                class_names=class_names(spec),
+                names=names,
+                reasons=reasons,
+                probabilities=probabilities,
+                class_id=config.inference_class_id,
+            )
+            files.write_part(number, rows)
+            bar.update(len(names))
+            done += len(names)
+            if signals:
+                raise Interrupted(
+                    f"{signal.Signals(signals[0]).name} ended inference after "
+                    f"{done} of {total} images. The same command goes on."
+                )
+
+
+def _progress_bar(total, done, *, show):
+    return tqdm(
+        desc="inference",
+        total=total,
+        initial=done,
+        unit="image",
+        dynamic_ncols=True,
+        file=sys.stdout,
+        disable=None if show else True,  # None: where there is no terminal.
+    )
+
+
+def _read_ahead(source, blocks):
+    """Reads blocks of images, each while the one before is predicted."""
+    reader = concurrent.futures.ThreadPoolExecutor(1)
+    ahead = collections.deque()
+    try:
+        for block in blocks:
+            ahead.append(reader.submit(source.read, block))
+            if len(ahead) > 1:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        reader.shutdown(cancel_futures=True)
+
+
+def _refuse(names, reasons, place):
+    first = min(reasons)
+    raise ConfigError(
+        f"{names[first]} in {place} is no image that can be used "
+        f"({reasons[first]}); mend or remove it, or say --nostrict_data, which "
+        "names it in the column `error`."
+    )
+
+
+def _probabilities(networks, images, reasons, spec, batch_size):
+    """[n, classes] float32; of no use where there is a reason.
+
+    The mean of the networks' probabilities, of the images as evaluation has
+    them.
+    """
+    usable = np.ones([len(images)], bool)
+    usable[list(reasons)] = False
+    found = np.zeros([len(images), spec.num_classes], np.float32)
+    if not usable.any():
+        return found
+    dataset = data.evaluation_dataset(
+        images[usable],
+        np.zeros([usable.sum()], np.int32),  # There are no labels.
+        spec=spec,
+        batch_size=batch_size,
+    )
+    each = [_softmax(network, dataset) for network in networks]
+    found[usable] = np.mean(each, axis=0)
+    return found
+
+
+def _softmax(network, dataset):
+    logits, _ = evaluation.predict_logits(network, dataset)
+    return tf.nn.softmax(tf.cast(logits, tf.float32)).numpy()

@@ -1,0 +1,248 @@
+"""The images to predict: by number, in any order, prepared as in evaluation.
+
+A source has a length, `name(number)`, `place` for messages, `digest`, which
+tells changed images, and `read`. What cannot be read is a reason, no error.
+"""
+
+import concurrent.futures
+import functools
+import glob
+import hashlib
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.config_inference import (
+    FOLDER,
+    OWN_PARTS,
+    RECORDS,
+    TFDS_PREFIX,
+)
+from meta_pseudo_labels.data import Records, folders, tfds_any
+from meta_pseudo_labels.data.decoding import decode_image, read_image_file
+from meta_pseudo_labels.data.image_files import list_files
+from meta_pseudo_labels.data.image_headers import (
+    START_BYTES,
+    ImageError,
+    image_kind,
+)
+from meta_pseudo_labels.data.preparation import prepare_encoded, prepare_images
+from meta_pseudo_labels.inference.record_bytes import (
+    record_bytes,
+    release_records,
+    tfds_records,
+)
+
+_THREADS = min(8, os.cpu_count() or 1)
+
+
+class ArrayImages:
+    """Images that are in memory already, such as a run's own test images."""
+
+    def __init__(self, images, part):
+        self._images = images
+        self._part = part
+        self.place = f"the {part} images"
+        self.digest = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+
+    def __len__(self):
+        return len(self._images)
+
+    def name(self, number):
+        return f"{self._part}/{number}"
+
+    def read(self, numbers):
+        """See `EncodedImages.read`."""
+        return self._images[numbers], {}
+
+
+class EncodedImages:
+    """Images as files have them.
+
+    Args:
+      count: how many.
+      name: a function from a number to what the image is called.
+      load: a function from numbers, [n] int64, to a list of functions that
+        return the bytes of an image each, or raise `ImageError`.
+      place: where they are, for messages.
+      digest: hexadecimal; another one for other images.
+      spec: `DatasetSpec` of the run.
+    """
+
+    def __init__(self, count, name, load, *, place, digest, spec):
+        self._count = count
+        self.name = name
+        self._load = load
+        self.place = place
+        self.digest = digest
+        self._spec = spec
+        self._prepare = _preparation(spec)
+
+    def __len__(self):
+        return self._count
+
+    def read(self, numbers):
+        """Some of the images, as evaluation shows them.
+
+        Args:
+          numbers: [n] int64.
+
+        Returns:
+          [n, image_size, image_size, 3] uint8, black where there is no usable
+          image; and a dict from the places of those, 0 to n - 1, to reasons.
+        """
+        size = self._spec.image_size
+        images = np.zeros([len(numbers), size, size, 3], np.uint8)
+        reasons = {}
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
+            found = threads.map(self._one, self._load(numbers))
+            for place, image in enumerate(found):
+                if isinstance(image, ImageError):
+                    reasons[place] = str(image)
+                else:
+                    images[place] = image
+        return images, reasons
+
+    def _one(self, load):
+        try:
+            return self._prepare(load())
+        except ImageError as error:
+            return error
+
+
+def open_source(config, images):
+    """The images that the settings name.
+
+    Args:
+      config: `Config`.
+      images: the run's `data.ImageData` or `data.ShardedData`.
+
+    Raises:
+      ConfigError: where there are none.
+      ValueError: where they cannot be read at all.
+    """
+    kind, spec = config.inference_source, images.spec
+    folder = config.inference_dir and os.path.expanduser(config.inference_dir)
+    if kind in OWN_PARTS:
+        return _own_images(images, kind)
+    if kind == FOLDER:
+        return _folder_images(folder, spec)
+    if kind == RECORDS:
+        records, names = release_records(_record_files(folder), folder)
+        return _record_images(records, names, place=folder, spec=spec)
+    name, split = kind.removeprefix(TFDS_PREFIX), config.inference_split
+    records = tfds_records(name, split, data_dir=folder or config.data_dir)
+    place = f"split {split!r} of {name}"
+    return _record_images(records, split, place=place, spec=spec)
+
+
+def _own_images(images, part):
+    own = getattr(images, f"{part}_images", None)
+    if own is None or not len(own):
+        raise ConfigError(
+            f"--inference_data={part}: {images.spec.name!r} has no {part} "
+            "images; name others."
+        )
+    if isinstance(own, Records):
+        place = f"the {part} images"
+        return _record_images(own, part, place=place, spec=images.spec)
+    return ArrayImages(own, part)
+
+
+def _folder_images(folder, spec):
+    names = list_files(folder)
+    if not names:
+        raise ConfigError(
+            f"--inference_dir={folder} holds no files; put images there."
+        )
+
+    def load(numbers):
+        paths = [os.path.join(folder, names[number]) for number in numbers]
+        return [functools.partial(read_image_file, path) for path in paths]
+
+    shown = [os.fsencode(name).decode("utf-8", "replace") for name in names]
+    digest = hashlib.sha256("\0".join(shown).encode()).hexdigest()
+    return EncodedImages(
+        len(names),
+        shown.__getitem__,
+        load,
+        place=folder,
+        digest=digest,
+        spec=spec,
+    )
+
+
+def _record_files(path):
+    """The files of a folder, a pattern or a path, sorted."""
+    if os.path.isdir(path):
+        return [os.path.join(path, name) for name in list_files(path)]
+    found = tf.io.gfile.glob(path) if "://" in path else glob.glob(path)
+    return sorted(found)
+
+
+def _record_images(records, names, *, place, spec):
+    """Images in `Records`.
+
+    Args:
+      records: `Records`.
+      names: what their files are called, or one name for all of them.
+      place, spec: see `EncodedImages`.
+    """
+
+    def name(number):
+        if isinstance(names, str):
+            return f"{names}/{number}"
+        shard = records.shards[number]
+        first = np.searchsorted(records.shards, shard)
+        return f"{names[shard]}/{number - first}"
+
+    hashed = hashlib.sha256(
+        "\0".join(map(os.path.basename, records.paths)).encode()
+    )
+    hashed.update(np.ascontiguousarray(records.shards))
+    hashed.update(np.ascontiguousarray(records.offsets))
+    return EncodedImages(
+        len(records),
+        name,
+        record_bytes(records, spec),
+        place=place,
+        digest=hashed.hexdigest(),
+        spec=spec,
+    )
+
+
+def _preparation(spec):
+    """A function from the bytes of an image to what evaluation shows of it.
+
+    Folders and tfds:... sets are decoded by `decode_image`, so that the same
+    files are refused; the other sources by TensorFlow alone.
+    """
+    size = spec.image_size
+    by_header = spec.name == folders.NAME
+    by_header |= spec.name.startswith(tfds_any.PREFIX)
+    encoded = tf.TensorSpec([], tf.string)
+    decoded = tf.TensorSpec([1, None, None, 3], tf.uint8)
+    from_bytes = tf.function(
+        lambda data: prepare_encoded(data, spec), input_signature=[encoded]
+    )
+    from_pixels = tf.function(
+        lambda images: prepare_images(images, spec), input_signature=[decoded]
+    )
+
+    def prepare(data):
+        kind = image_kind(data[:START_BYTES])
+        with tf.device("CPU:0"):
+            if not by_header and kind in ("JPEG", "PNG"):
+                try:
+                    return from_bytes(tf.constant(data)).numpy()
+                except tf.errors.OpError as error:
+                    text = error.message.split("\n")[0].rsplit("}} ", 1)[-1]
+                    raise ImageError(f"broken {kind}: {text}") from error
+            image = decode_image(data)
+            if image.shape == (size, size, 3):
+                return image
+            return from_pixels(image[np.newaxis])[0].numpy()
+
+    return prepare

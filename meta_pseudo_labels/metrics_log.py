@@ -1,0 +1,169 @@
+"""The numbers of a run: metrics.jsonl, and the same for TensorBoard."""
+
+import errno
+import json
+import math
+import os
+
+import tensorflow as tf
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+
+from meta_pseudo_labels.callbacks import AtStep
+from meta_pseudo_labels.event_files import drop_events_after
+from meta_pseudo_labels.files import write_whole
+
+
+class MetricsFiles:
+    """The files of a folder that take scalars: metrics.jsonl and events/.
+
+        with MetricsFiles("runs/digits") as files:
+            files.write({"step": 10, "loss/total": 0.5})
+
+    metrics.jsonl has one JSON object a line. A scalar that is not finite, for
+    which JSON has no word, is missing there; TensorBoard shows it. Whatever is
+    written can be read at once.
+
+    Args:
+      folder: made where it does not exist.
+      last_step: later rows and events are dropped, as are torn ones. By default
+        none is too late.
+
+    Raises (write and close too):
+      OSError, tf.errors.OpError: as they come, where writing fails.
+    """
+
+    def __init__(self, folder, *, last_step=math.inf):
+        self.folder = folder
+        self.path = os.path.join(folder, "metrics.jsonl")
+        events = os.path.join(folder, "events")
+        os.makedirs(folder, exist_ok=True)
+        _drop_rows_after(last_step, self.path)
+        drop_events_after(last_step, events)
+        self.events = tf.summary.create_file_writer(events)
+
+    def write(self, row):
+        """Appends a row: a dict of "step", an integer, and scalars by name."""
+        step = row["step"]
+        scalars = {k: float(v) for k, v in row.items() if k != "step"}
+        finite = {k: v for k, v in scalars.items() if math.isfinite(v)}
+        with open(self.path, "a") as file:
+            file.write(json.dumps({"step": step, **finite}) + "\n")
+        # All in one: an operation for each takes longer than some steps.
+        summary = Summary()
+        for name, value in scalars.items():
+            summary.MergeFrom(scalar_pb(name, value))
+        try:
+            with self.events.as_default():  # Flushes at its end.
+                tf.summary.experimental.write_raw_pb(
+                    summary.SerializeToString(), step=step
+                )
+        except tf.errors.OutOfRangeError as error:
+            # A file beyond the size allowed. `fit` would take TensorFlow's
+            # error for the end of the data.
+            code = errno.EFBIG
+            raise OSError(code, os.strerror(code), self.folder) from error
+
+    def close(self):
+        self.events.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+
+class MetricsLogger(AtStep):
+    """Writes what is logged, and evaluations, to `MetricsFiles`.
+
+    Evaluations appear under `eval/<name>`, at the step they were made. A run
+    that goes on keeps what was logged up to its step; what a killed run logged
+    after its last checkpoint would come twice.
+
+    Args:
+      folder: see `MetricsFiles`.
+      every: steps between two logged steps. Where several are taken at once or
+        some are skipped, it is the first step past each multiple.
+
+    Raises (in fit):
+      OSError, tf.errors.OpError: as they come, where writing fails.
+    """
+
+    def __init__(self, folder, *, every):
+        super().__init__()
+        self.folder = folder
+        self.every = every
+        self.files = None
+
+    def on_train_begin(self, logs=None):
+        self.close()  # Those of a `fit` that failed.
+        self.files = MetricsFiles(self.folder, last_step=self.step)
+        self.periods = self.step // self.every
+
+    def on_train_batch_end(self, batch, logs=None):
+        periods = self.step // self.every
+        if periods > self.periods:
+            self.periods = periods
+            self.write(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        prefix = "val_"
+        evaluated = {
+            f"eval/{name.removeprefix(prefix)}": value
+            for name, value in logs.items()
+            if name.startswith(prefix)
+        }
+        if evaluated:
+            self.write(evaluated)
+
+    def on_train_end(self, logs=None):
+        self.close()
+
+    def write(self, scalars):
+        """Logs a dict of scalars at the present step."""
+        self.files.write({"step": self.step, **scalars})
+
+    def close(self):
+        """Closes the files, where they are open."""
+        if self.files is not None:
+            files, self.files = self.files, None
+            files.close()
+
+
+def read_rows(path):
+    """The rows of a metrics.jsonl, dicts; none where there is no such file.
+
+    Rows that cannot be read are left out: a kill or a full disk tore them.
+    """
+    return [row for row in map(_parsed, _lines(path)) if row is not None]
+
+
+def _drop_rows_after(step, path):
+    """Rewrites a metrics.jsonl without rows beyond a step, or torn ones."""
+    lines = _lines(path)
+    kept = []
+    for line in lines:
+        row = _parsed(line)
+        if row is not None and row["step"] <= step:
+            # Where the last one lacks nothing else it gets its end.
+            kept.append(line.rstrip("\n") + "\n")
+    if kept != lines:
+        write_whole(path, "".join(kept))
+
+
+def _lines(path):
+    if not os.path.exists(path):
+        return []
+    with open(path, errors="replace") as file:
+        return list(file)
+
+
+def _parsed(line):
+    """The dict in a line; None where it was torn."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    is_row = isinstance(row, dict) and isinstance(row.get("step"), int)
+    return row if is_row else None

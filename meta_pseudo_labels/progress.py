@@ -1,0 +1,111 @@
+"""One line on a terminal that says how far a run is."""
+
+import sys
+
+from absl import logging
+from tqdm import tqdm
+
+from meta_pseudo_labels.callbacks import AtStep
+
+# What the bar of a stage shows: a logged scalar, and its name there.
+SCALARS = {
+    "train": {
+        "loss/total": "loss",
+        "cross_entropy/teacher_on_l": "teacher",
+        "cross_entropy/student_on_u": "student",
+    },
+    "finetune": {"loss": "loss"},
+}
+# The time gone by is not shown: after a restart it is not the run's.
+_FORMAT = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
+    "[{rate_fmt}, {remaining} left{postfix}]"
+)
+
+
+class Progress(AtStep):
+    """A progress bar over the whole stage, with a few scalars only.
+
+    It goes on where the run does, also over several `fit`s, and shows the last
+    accuracy that was evaluated. Warnings logged by absl get lines of their own.
+
+    Args:
+      steps: of the whole stage.
+      names: of the scalars to show, by the name they get in the bar.
+      title: of the bar.
+    """
+
+    def __init__(self, steps, *, names, title):
+        super().__init__()
+        self.steps = steps
+        self.names = names
+        self.title = title
+        self.accuracy = {}
+        self.bar = None
+
+    def on_train_begin(self, logs=None):
+        self.close()  # Of a `fit` that failed.
+        self.bar = tqdm(
+            desc=self.title,
+            total=self.steps,
+            initial=self.step,
+            unit="step",
+            bar_format=_FORMAT,
+            dynamic_ncols=True,
+            miniters=1,  # Drawn by the clock, not every so many steps.
+            position=0,  # Not below a bar that an error left behind.
+            file=sys.stdout,
+        )
+        logging.get_absl_logger().addFilter(self._make_room)
+
+    def on_train_batch_end(self, batch, logs=None):
+        scalars = {
+            label: logs[name]
+            for name, label in self.names.items()
+            if name in logs
+        }
+        # Accuracy first: a narrow terminal cuts off the end of the line.
+        shown = self.accuracy | {k: f"{v:.3g}" for k, v in scalars.items()}
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(self.step - self.bar.n)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if "val_accuracy" in logs:
+            self.accuracy = {"accuracy": f"{logs['val_accuracy']:.4f}"}
+
+    def on_train_end(self, logs=None):
+        # The bar of an unfinished run goes: another `fit` may draw it anew.
+        self.bar.leave = self.step >= self.steps
+        self.close()
+
+    def close(self):
+        """Ends the bar, and its line, also where training failed."""
+        if self.bar is not None:
+            logging.get_absl_logger().removeFilter(self._make_room)
+            bar, self.bar = self.bar, None
+            bar.close()
+
+    def _make_room(self, record):
+        """Wipes the bar off the line that a message is about to take."""
+        bar = self.bar  # Another thread may log while this one closes it.
+        if bar is not None:
+            bar.clear()
+        return True
+
+
+def progress_bar(steps, *, show, stage="train"):
+    """A list with the `Progress` of a stage; empty where nobody sees it.
+
+    Args:
+      steps: of the whole stage.
+      show: whether somebody wants to see it.
+      stage: one of `SCALARS`.
+    """
+    if not show or not on_terminal():
+        return []
+    return [Progress(steps, names=SCALARS[stage], title=stage)]
+
+
+def on_terminal():
+    """Whether a person is watching; a log file gets no progress bar."""
+    return sys.stdout.isatty()

@@ -1,0 +1,137 @@
+"""When training ends: at its last step, by a signal, or of bad updates."""
+
+import contextlib
+import signal
+import threading
+
+from meta_pseudo_labels.callbacks import AtStep
+
+# For scripts: the run is not finished, and the same command goes on with it.
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class Interrupted(Exception):
+    """A signal ended training, which can be gone on with."""
+
+
+class Diverged(Exception):
+    """Update after update was not finite."""
+
+
+class StopAtStep(AtStep):
+    """Ends training at a step, also in the middle of an epoch."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.last_step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.step >= self.last_step:
+            self.model.stop_training = True
+
+
+class StopAfterBadSteps(AtStep):
+    """Ends training where one update after another is not finite.
+
+    Such updates are skipped by the learner, which counts them.
+
+    Args:
+      limit: bad steps in a row that are too many.
+    """
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = limit
+        self.in_a_row = 0
+
+    def on_train_begin(self, logs=None):
+        self.skipped, self.taken = self._counts()
+
+    def on_train_batch_end(self, batch, logs=None):
+        skipped, taken = self._counts()
+        all_bad = skipped - self.skipped == taken - self.taken
+        self.in_a_row += taken - self.taken
+        if not all_bad:
+            self.in_a_row = 0
+        self.skipped, self.taken = skipped, taken
+        if self.in_a_row >= self.limit:
+            raise Diverged(
+                f"The last {self.in_a_row} updates were skipped, since losses "
+                f"or gradients were not finite; training stopped at step "
+                f"{self.step}. Look for bad images or labels, or go on with "
+                "lower learning rates and --allow_hparam_change."
+            )
+
+    def _counts(self):
+        return int(self.model.skipped_steps.numpy()), self.position
+
+
+class StopOnSignal(AtStep):
+    """Ends training where a signal asks for it: saves, then raises.
+
+    At the end of an epoch that is once its evaluation and checkpoint, which
+    come first, are done.
+
+    Args:
+      signals: see `watch_signals`.
+      every: batches of an epoch.
+      saving: the `SaveCheckpoint` that comes before; None where others save.
+
+    Raises (in fit):
+      Interrupted
+    """
+
+    def __init__(self, signals, *, every, saving=None):
+        super().__init__()
+        self.signals = signals
+        self.every = every
+        self.saving = saving
+
+    def on_train_batch_end(self, batch, logs=None):
+        within_epoch = self.position % self.every
+        if self.signals and within_epoch and not self.model.stop_training:
+            if self.saving is not None:
+                self.saving.save_now()
+            self._stop()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.signals and not self.model.stop_training:
+            if self.saving is not None:
+                self.saving.wait()
+            self._stop()
+
+    def _stop(self):
+        name = signal.Signals(self.signals[0]).name
+        raise Interrupted(
+            f"{name} ended training at step {self.step}. The same command goes "
+            "on from the latest checkpoint."
+        )
+
+
+@contextlib.contextmanager
+def watch_signals():
+    """Collects SIGTERM and Ctrl-C for `StopOnSignal` instead of dying at once.
+
+    A second one has its usual effect.
+
+    Yields:
+      A list of the signals that came.
+    """
+    came, before = [], {}
+
+    def restore():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number, frame):
+        came.append(number)
+        restore()
+
+    # Python takes signals in the main thread only.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, note)
+    try:
+        yield came
+    finally:
+        restore()

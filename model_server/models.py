@@ -1,0 +1,164 @@
+"""A SavedModel, loaded by TensorFlow alone."""
+
+import dataclasses
+import logging
+import os
+import sys
+
+import numpy as np
+
+NOT_NEEDED = ("keras", "tf_keras", "meta_pseudo_labels")
+
+
+class NoModel(ValueError):
+    """A path that leads to no model; the message says what was looked for."""
+
+
+class RefusedInput(ValueError):
+    """What the model itself refuses, such as a broken picture."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """An input of a signature.
+
+    Attributes:
+      dtype: NumPy type; object for strings.
+      shape: tuple of sizes, None for any, the batch first.
+    """
+
+    dtype: np.dtype
+    shape: tuple
+
+
+def import_tensorflow_alone():
+    """Returns TensorFlow, imported where Keras cannot be.
+
+    `import tensorflow` also imports Keras wherever that is installed, and does
+    without it where it is not. A None in sys.modules is Python's way to say
+    that a module must not be imported.
+    """
+    for name in NOT_NEEDED:
+        sys.modules.setdefault(name, None)
+    import tensorflow as tf
+
+    # It would warn that nothing can be learned from what is loaded.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    return tf
+
+
+def newest_version(path):
+    """The SavedModel that a path leads to, and its version.
+
+    Args:
+      path: folder of versions 1, 2, ..., of which the highest counts; or of
+        one SavedModel.
+
+    Returns:
+      Its folder, and the version as a string: the folder's number, or 1.
+
+    Raises:
+      NoModel: where there is neither.
+    """
+    if os.path.exists(os.path.join(path, "saved_model.pb")):
+        name = os.path.basename(os.path.abspath(path))
+        return path, name if _is_number(name) else "1"
+    names = os.listdir(path) if os.path.isdir(path) else []
+    versions = [name for name in names if _is_number(name)]
+    if not versions:
+        raise NoModel(
+            f"{path} holds no SavedModel and no version of one, such as "
+            f"{path}/1."
+        )
+    newest = max(versions, key=int)
+    return os.path.join(path, newest), newest
+
+
+def _is_number(name):
+    return name.isascii() and name.isdigit()
+
+
+class Model:
+    """One version of a SavedModel.
+
+    Args:
+      path: see `newest_version`.
+
+    Attributes:
+      version: a string.
+      inputs: a dict from signatures to dicts from names to `Input`.
+      metadata: its signatures as JSON has them, a dict.
+
+    Raises:
+      NoModel: where it cannot be loaded.
+    """
+
+    def __init__(self, path):
+        folder, self.version = newest_version(path)
+        self._tf = tf = import_tensorflow_alone()
+        try:
+            self._loaded = tf.saved_model.load(folder)
+            self.metadata = _metadata(folder)
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            reason = str(error).split("\n")[0]
+            raise NoModel(f"{folder} cannot be loaded: {reason}") from error
+        self.inputs = {
+            name: {
+                key: Input(
+                    np.dtype(spec.dtype.as_numpy_dtype),
+                    tuple(spec.shape.as_list()),
+                )
+                for key, spec in signature.structured_input_signature[1].items()
+            }
+            for name, signature in self._loaded.signatures.items()
+            if name in self.metadata
+        }
+
+    def predict(self, signature, arrays):
+        """The outputs of a signature, a dict of arrays.
+
+        Raises:
+          RefusedInput: where the model says that its input is wrong.
+        """
+        tf = self._tf
+        tensors = {
+            name: tf.constant(
+                array, tf.string if array.dtype == np.object_ else array.dtype
+            )
+            for name, array in arrays.items()
+        }
+        try:
+            outputs = self._loaded.signatures[signature](**tensors)
+        except tf.errors.InvalidArgumentError as error:
+            raise RefusedInput(_reason(error.message)) from error
+        return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _metadata(folder):
+    """The signatures with inputs, as their protocol buffers in JSON."""
+    from google.protobuf import json_format
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    with open(os.path.join(folder, "saved_model.pb"), "rb") as file:
+        saved = saved_model_pb2.SavedModel.FromString(file.read())
+    return {
+        name: json_format.MessageToDict(
+            signature, preserving_proto_field_name=True
+        )
+        for name, signature in saved.meta_graphs[0].signature_def.items()
+        if signature.inputs
+    }
+
+
+def _reason(message):
+    """The line of an error from a graph that says what is wrong."""
+    lines = [
+        line.strip()
+        for line in message.split("\n")
+        if line.strip()
+        and not line.startswith(("Graph execution error", "Detected at node"))
+        and "stack traces unavailable" not in line
+    ]
+    text = lines[0] if lines else "no reason given"
+    text = text.split(" [[{{")[0].rsplit("}} ", 1)[-1]
+    return text.removeprefix("assertion failed: ").strip("[]")

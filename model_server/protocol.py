@@ -1,0 +1,242 @@
+"""TensorFlow Serving's REST predict protocol: JSON to arrays and back.
+
+https://www.tensorflow.org/tfx/serving/api_rest, the parts on Predict. A request
+is {"instances": [...]}, a row for each image, or {"inputs": ...}, a column for
+each input; "signature_name" goes beside it. Bytes are {"b64": "..."}.
+"""
+
+import base64
+import binascii
+import json
+
+import numpy as np
+
+
+class BadRequest(ValueError):
+    """What a client can mend; the message says how."""
+
+
+def parse_request(body, signatures, *, max_batch):
+    """Reads the body of a predict request.
+
+    Args:
+      body: bytes.
+      signatures: a dict from names to dicts of their inputs, from names to
+        what has a `dtype`, a NumPy type, and a `shape`, a tuple of sizes and
+        None for any, the batch first.
+      max_batch: images at most.
+
+    Returns:
+      The signature's name, a dict of arrays, and whether it came in rows.
+
+    Raises:
+      BadRequest: for anything that is not as the signature wants it.
+    """
+    request = _json_object(body)
+    name = request.pop("signature_name", None) or "serving_default"
+    if not isinstance(name, str) or name not in signatures:
+        raise BadRequest(
+            f"There is no signature {_short(name)}; the model has "
+            f"{', '.join(sorted(signatures))}."
+        )
+    if ("instances" in request) == ("inputs" in request):
+        raise BadRequest('Give either "instances" or "inputs".')
+    in_rows = "instances" in request
+    content = request.pop("instances" if in_rows else "inputs")
+    if request:
+        raise BadRequest(
+            f"{_short(min(request))} is unknown; there are signature_name, "
+            "instances and inputs."
+        )
+    wanted = signatures[name]
+    columns = (_from_rows if in_rows else _from_columns)(content, wanted)
+    arrays = {
+        key: _array(key, columns[key], given) for key, given in wanted.items()
+    }
+    _check_batch(arrays, max_batch)
+    return name, arrays, in_rows
+
+
+def format_response(outputs, *, in_rows):
+    """The answer to a predict request, bytes of JSON.
+
+    Args:
+      outputs: a dict of arrays with a row for each image.
+      in_rows: whether the request came in rows.
+    """
+    columns = {name: _jsonable(name, value) for name, value in outputs.items()}
+    if in_rows:
+        rows = zip(*columns.values(), strict=True)
+        only = len(columns) == 1
+        predictions = [
+            row[0] if only else dict(zip(columns, row, strict=True))
+            for row in rows
+        ]
+        return dump({"predictions": predictions})
+    if len(columns) == 1:
+        (columns,) = columns.values()
+    return dump({"outputs": columns})
+
+
+def dump(content):
+    """JSON as bytes."""
+    return json.dumps(content).encode()
+
+
+def _json_object(body):
+    try:
+        request = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:  # UTF-8 is a ValueError too.
+        raise BadRequest(f"The body is no JSON: {error}") from error
+    if not isinstance(request, dict):
+        raise BadRequest('The body is no JSON object {"instances": [...]}.')
+    return request
+
+
+def _no_constant(name):
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _from_rows(rows, wanted):
+    """A list of values for each input, from a row for each image."""
+    if not isinstance(rows, list):
+        raise BadRequest('"instances" must be a list, an entry for each image.')
+    if not rows:
+        raise BadRequest('"instances" is empty; give at least one image.')
+    columns = {name: [] for name in wanted}
+    for row in rows:
+        if not isinstance(row, dict) or set(row) == {"b64"}:
+            row = {_only(wanted): row}
+        _check_names(row, wanted)
+        for name, column in columns.items():
+            column.append(row[name])
+    return columns
+
+
+def _from_columns(content, wanted):
+    if not isinstance(content, dict) or set(content) == {"b64"}:
+        content = {_only(wanted): content}
+    _check_names(content, wanted)
+    return content
+
+
+def _only(wanted):
+    """The name of the only input, which may be left away."""
+    if len(wanted) > 1:
+        raise BadRequest(f"Name the inputs: {', '.join(sorted(wanted))}.")
+    return next(iter(wanted))
+
+
+def _check_names(given, wanted):
+    for name in sorted(set(given) ^ set(wanted)):
+        what = "is missing" if name in wanted else "is unknown"
+        raise BadRequest(
+            f"The input {_short(name)} {what}; the signature takes "
+            f"{', '.join(sorted(wanted))}."
+        )
+
+
+def _array(name, value, given):
+    """The value of an input as an array of its type and rank."""
+    if given.dtype == np.object_:
+        array = _strings(name, value)
+    else:
+        array = _numbers(name, value, given.dtype)
+    fits = len(array.shape) == len(given.shape) and all(
+        want in (None, got)
+        for want, got in zip(given.shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise BadRequest(
+            f"{name} has the shape {_shape(array.shape)}; the signature takes "
+            f"{_shape(given.shape)}."
+        )
+    if array.size == 0:
+        raise BadRequest(f"{name} is empty, of shape {_shape(array.shape)}.")
+    return array
+
+
+def _numbers(name, value, dtype):
+    # First as objects: as text, one long string would make all as long.
+    array = np.array(value, dtype=object)
+    kinds = set(map(type, array.flat))
+    if kinds & {list, dict}:
+        raise BadRequest(
+            f"{name} must be lists of lists of numbers, those of a level "
+            "equally long."
+        )
+    is_integer = np.issubdtype(dtype, np.integer)
+    if not kinds <= ({int} if is_integer else {int, float}):
+        raise BadRequest(
+            f"{name} must hold numbers of type {dtype.name}; got other values."
+        )
+    if is_integer and array.size:
+        low, high = array.min(), array.max()
+        limits = np.iinfo(dtype)
+        if low < limits.min or high > limits.max:
+            raise BadRequest(
+                f"{name} must be of type {dtype.name}, from {limits.min} to "
+                f"{limits.max}; got {_short(low)} to {_short(high)}."
+            )
+    try:
+        with np.errstate(over="ignore"):  # Infinite is a matter of the model.
+            return array.astype(dtype)
+    except OverflowError as error:  # An integer beyond all floats.
+        raise BadRequest(f"{name} holds a number that is too large.") from error
+
+
+def _strings(name, value):
+    """Text or {"b64": ...}, in lists, as an array of bytes."""
+    if isinstance(value, list):
+        items = [_bytes(name, item) for item in value]
+        array = np.empty([len(items)], np.object_)
+        array[:] = items
+        return array
+    array = np.empty([], np.object_)
+    array[()] = _bytes(name, value)
+    return array
+
+
+def _bytes(name, value):
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, dict) and set(value) == {"b64"}:
+        try:
+            return base64.b64decode(value["b64"], validate=True)
+        except (TypeError, ValueError, binascii.Error) as error:
+            raise BadRequest(
+                f"{name}: the content of b64 is not base64: {error}."
+            ) from error
+    raise BadRequest(f'{name} must hold {{"b64": "..."}}, a file in base64.')
+
+
+def _check_batch(arrays, max_batch):
+    counts = sorted({len(array) for array in arrays.values()})
+    if len(counts) > 1:
+        raise BadRequest(f"Inputs have {counts} rows; give each the same.")
+    if counts[0] > max_batch:
+        raise BadRequest(
+            f"{counts[0]} images in one request; send at most {max_batch}."
+        )
+
+
+def _jsonable(name, value):
+    """Lists of what JSON has; strings as TensorFlow Serving writes them."""
+    if value.dtype != np.object_:
+        return value.tolist()
+    if name.endswith("_bytes"):
+        return [
+            {"b64": base64.b64encode(item).decode()} for item in value.tolist()
+        ]
+    return [item.decode("utf-8", "replace") for item in value.tolist()]
+
+
+def _shape(sizes):
+    return str(["any" if size is None else size for size in sizes]).replace(
+        "'", ""
+    )
+
+
+def _short(value, most=40):
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -1,0 +1,165 @@
+"""What a run exports: its network in float32, its card, other formats."""
+
+import dataclasses
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from meta_pseudo_labels import data
+from meta_pseudo_labels.build import build_model
+from meta_pseudo_labels.evaluation import predict_logits
+from meta_pseudo_labels.export_card import page, revision, summary_lines
+from meta_pseudo_labels.export_litert import write_litert
+from meta_pseudo_labels.export_run import export_run, plain_student
+from tests.tiny_run import tiny
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", num_labeled=40, seed=0)
+
+
+@pytest.fixture(scope="module")
+def exported(digits, tmp_path_factory):
+    """A wide ResNet that was trained in bfloat16: student, folder, card."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "eval.json").write_text('{"student": 0.25, "teacher": 0.125}')
+    config = tiny(
+        folder,
+        model_type="wrn-10-1",
+        use_bfloat16=True,
+        remat=True,
+        export_keras=True,
+        export_litert=True,
+        label_noise=0.1,
+    )
+    keras.utils.set_random_seed(0)
+    student = build_model(config, digits.spec, role="student")
+    # A fresh last layer, near 0, says the same of every image.
+    (kernel,) = [w for w in student.weights if len(w.shape) == 2]
+    kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))
+    path = export_run(student, config, digits, network="student", step=4)
+    assert path == f"{folder}/saved_model/1"
+    with open(f"{path}/assets.extra/model_card.json") as file:
+        return student, path, json.load(file)
+
+
+@pytest.fixture(scope="module")
+def served(exported, digits):
+    """The exported model's probabilities of all test images."""
+    model = tf.saved_model.load(exported[1])
+    outputs = model.signatures["serving_default"](
+        images=tf.constant(digits.test_images)
+    )
+    probabilities = outputs["probabilities"].numpy()
+    assert probabilities.std(axis=0).max() > 0.05  # There is a difference.
+    return probabilities
+
+
+def test_it_computes_in_float32_what_was_learned_in_bfloat16(
+    exported, digits, served
+):
+    student, path, _ = exported
+    assert "bfloat16" in {layer.compute_dtype for layer in student.layers}
+    content = pathlib.Path(path, "saved_model.pb").read_bytes()
+    (graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
+    kinds = {
+        value.type
+        for function in graph.graph_def.library.function
+        for node in function.node_def
+        for value in node.attr.values()
+    }
+    assert tf.float32.as_datatype_enum in kinds
+    assert tf.bfloat16.as_datatype_enum not in kinds
+    plain = plain_student(
+        student, tiny("x", model_type="wrn-10-1"), digits.spec
+    )
+    test = data.evaluation_dataset(
+        digits.test_images, digits.test_labels, digits.spec, batch_size=250
+    )
+    want = tf.nn.softmax(predict_logits(plain, test)[0])
+    np.testing.assert_allclose(served, want, rtol=0, atol=1e-5)
+
+
+def test_the_card_says_where_it_comes_from(exported, digits):
+    _, path, card = exported
+    assert card["network"] == "student" and card["step"] == 4
+    assert card["metrics"] == {"student": 0.25, "teacher": 0.125}
+    assert card["data"]["name"] == "digits"
+    assert card["data"]["classes"] == list("0123456789")
+    assert card["data"]["mean"] == list(digits.spec.mean)
+    assert card["labels"]["labeled_images"] == 40
+    assert card["labels"]["label_noise"] == 0.1
+    assert card["settings"]["model_type"] == "wrn-10-1"
+    assert card["versions"]["tensorflow"] == tf.__version__
+    assert card["revision"] == revision()
+    with open(f"{path}/assets.extra/labels.txt") as file:
+        assert file.read().splitlines() == list("0123456789")
+    with open(f"{path}/assets.extra/model_card.md") as file:
+        text = file.read()
+    for line in (
+        "- network: student of step 4",
+        "- source: digits",
+        "- labeled images: 40",
+        "- wrong on purpose: 10%",
+        "- student: 0.2500",
+        "- model_type: wrn-10-1",
+    ):
+        assert f"{line}\n" in text
+
+
+def test_the_page_of_a_run_that_was_not_evaluated(exported):
+    card = exported[2] | {"metrics": None, "litert": None, "revision": None}
+    assert "- none: --task_mode=eval was not run" in page(card)
+    card["metrics"] = {"finetuned": {"top_1": 0.5, "classes": ["a"]}}
+    assert "- finetuned top_1: 0.5000\n" in page(card)
+    assert "- revision: not known\n" in page(card)
+
+
+def test_the_keras_file_is_the_student(exported, digits, served):
+    model = keras.models.load_model(f"{exported[1]}/assets.extra/student.keras")
+    shown = data.normalize(
+        digits.test_images, mean=digits.spec.mean, std=digits.spec.std
+    )
+    found = tf.nn.softmax(model(shown, training=False))
+    np.testing.assert_allclose(found, served, rtol=0, atol=1e-5)
+
+
+def test_the_litert_file_agrees(exported, digits, served):
+    litert = exported[2]["litert"]
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    assert litert["images"] == 500
+    assert litert["same_class"] >= 0.99
+    assert 0 <= litert["largest_difference"] < 1e-3
+    run = interpreter.Interpreter(
+        f"{exported[1]}/assets.extra/model.tflite"
+    ).get_signature_runner()
+    outputs = run(images=digits.test_images[:1])
+    np.testing.assert_allclose(outputs["probabilities"], served[:1], atol=1e-3)
+    assert "the same class for " in summary_lines(exported[1])[1]
+
+
+def test_what_was_added_is_said(exported):
+    keras_line, litert_line = summary_lines(exported[1])
+    extras = f"{exported[1]}/assets.extra"
+    assert keras_line == f"Keras: {extras}/student.keras"
+    assert litert_line.startswith(f"LiteRT: {extras}/model.tflite, ")
+
+
+def test_without_test_images_agreement_is_not_measured(digits, tmp_path):
+    model = keras.Sequential(
+        [keras.Input([8, 8, 3]), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
+    untested = dataclasses.replace(
+        digits,
+        test_images=digits.test_images[:0],
+        test_labels=digits.test_labels[:0],
+    )
+    found = write_litert(model, tmp_path, untested)
+    assert found["images"] is None and "no test images" in found["why_not"]
+    assert (tmp_path / found["file"]).read_bytes()[4:8] == b"TFL3"

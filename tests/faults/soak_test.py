@@ -1,0 +1,50 @@
+"""What a long run holds does not grow."""
+
+import pytest
+
+from tests.faults.soak import NO_LEAK, judge, soak
+
+
+def rows(*, leak=0.0, **last):
+    """Notes of 3,000 steps, with a leak in MB per 1,000 steps."""
+    constant = dict(threads=9, open_files=9, functions=9, python_blocks=9)
+    noise = [0.0, 2.0, 1.0, -1.0, -2.0]
+    notes = [
+        {
+            "step": step,
+            "resident_mb": 500 + noise[step // 20 % 5] + leak * step / 1000,
+            **constant,
+        }
+        for step in range(20, 3001, 20)
+    ]
+    notes[-1] |= last
+    return notes
+
+
+def test_noise_is_no_leak():
+    result = judge(rows(), steps=3000)
+    assert result["all_flat"] and result["samples"] == 100
+    assert abs(result["memory"]["mb_per_1000_steps"]) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("what", "changes"),
+    [
+        ("memory", dict(leak=10 * NO_LEAK)),
+        ("threads", dict(threads=10)),
+        ("open_files", dict(open_files=10)),
+        ("functions", dict(functions=10)),
+        ("python_blocks", dict(python_blocks=10**6)),
+    ],
+)
+def test_what_grows_is_named(what, changes):
+    flat = judge(rows(**changes), steps=3000)["flat"]
+    assert [name for name in flat if not flat[name]] == [what]
+
+
+@pytest.mark.long
+def test_some_hundred_steps_leave_nothing_behind(tmp_path):
+    """Too few to tell a slope of memory from its noise."""
+    flat = soak(tmp_path, steps=400)["flat"]
+    del flat["memory"]
+    assert all(flat.values()), flat

@@ -1,0 +1,193 @@
+"""Images of files, records and TFDS sets, prepared as in evaluation."""
+
+import dataclasses
+import tarfile
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_pseudo_labels import data
+from meta_pseudo_labels.config import Config
+from meta_pseudo_labels.inference.sources import open_source
+from tests import jpeg_records
+from tests.tiny_folders import load, write, write_folders
+
+
+def sourced(images, **settings):
+    """What is read of all images, their names, and reasons by name."""
+    source = open_source(Config(task_mode="inference", **settings), images)
+    numbers = np.arange(len(source))
+    names = [source.name(number) for number in numbers]
+    pixels, reasons = source.read(numbers)
+    return pixels, names, {names[place]: why for place, why in reasons.items()}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """A folder with images 0 to 4 in two files, and a run to test on them."""
+    folder = tmp_path_factory.mktemp("records")
+    jpeg_records.write_split(folder, "validation", [3, 2])
+    jpeg_records.write_split(folder, "train", [3], first=5)
+    images = data.load(
+        "imagenet2012",
+        num_labeled=None,
+        seed=0,
+        image_size=8,
+        data_dir=str(folder),
+    )
+    return folder, images
+
+
+def test_a_run_s_records_are_those_of_evaluation(records):
+    _, images = records
+    pixels, names, reasons = sourced(images, inference_data="test")
+    spec = images.spec
+    batches = data.evaluation_dataset(
+        images.test_images, None, spec=spec, batch_size=5
+    )
+    ((want, _),) = batches
+    shown = data.normalize(pixels, mean=spec.mean, std=spec.std)
+    np.testing.assert_array_equal(shown, want)
+    assert names == [f"test/{i}" for i in range(5)]
+    assert reasons == {}
+
+
+def test_records_of_a_folder_in_any_order(records):
+    """Read by number: what a process takes need not lie side by side."""
+    folder, images = records
+    config = Config(
+        task_mode="inference",
+        inference_data="records",
+        inference_dir=str(folder / "validation-*"),
+    )
+    source = open_source(config, images)
+    pixels, _ = source.read(np.array([4, 0, 2]))
+    shades = pixels[:, 0, 0, 0] / jpeg_records.SHADE
+    assert shades.round().tolist() == [4, 0, 2]
+    assert source.name(4) == "validation-00001-of-00002/1"
+
+
+def test_damaged_records_are_named_and_the_others_read(records, tmp_path):
+    _, images = records
+    (tmp_path / "a").mkdir()
+    jpeg_records.write_split(tmp_path / "a", "train", [3])
+    jpeg_records.damage(tmp_path / "a" / "train-00000-of-00001", 1)
+    png = tf.io.encode_png(tf.fill([20, 9, 3], tf.constant(70, tf.uint8)))
+    others = [
+        jpeg_records.example(png.numpy()),
+        jpeg_records.example(b"no image"),
+        jpeg_records.example(label=3),
+    ]
+    jpeg_records.write(tmp_path / "more", others)
+    pixels, names, reasons = sourced(
+        images, inference_data="records", inference_dir=str(tmp_path)
+    )
+    damaged = "a/train-00000-of-00001/1"
+    assert names[1] == damaged
+    assert names[3:] == ["more/0", "more/1", "more/2"]
+    assert list(reasons) == [damaged, "more/1", "more/2"]
+    assert "corrupted record" in reasons[damaged]
+    assert "not one of JPEG" in reasons["more/1"]
+    assert "image/encoded" in reasons["more/2"]
+    assert pixels[3].tolist() == np.full([8, 8, 3], 70).tolist()
+    assert not pixels[1].any()
+
+
+def test_what_is_no_record_file_is_refused(records, tmp_path):
+    _, images = records
+    (tmp_path / "notes.txt").write_text("no records, but text of some length")
+    with pytest.raises(ValueError, match="notes.txt ends within record 0"):
+        sourced(images, inference_data="records", inference_dir=str(tmp_path))
+
+
+def test_files_of_a_folder_are_those_of_its_evaluation(tmp_path):
+    """Of pictures of another shape than the model's too."""
+    write_folders(tmp_path)
+    wide = tf.random.stateless_uniform(
+        [30, 70, 3], [0, 1], maxval=256, dtype=tf.int32
+    )
+    encoded = tf.io.encode_jpeg(tf.cast(wide, tf.uint8))
+    (tmp_path / "eval" / "ant" / "wide.jpg").write_bytes(encoded.numpy())
+    images = load(tmp_path)
+    pixels, names, reasons = sourced(
+        images, inference_dir=str(tmp_path / "eval")
+    )
+    assert names == ["ant/0.png", "ant/wide.jpg", "cow/0.png"]
+    np.testing.assert_array_equal(pixels, images.test_images)
+    assert reasons == {}
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    write_folders(tmp_path)
+    (tmp_path / "none").mkdir()
+    images = load(tmp_path)
+    for kind, words in (("folder", "put images"), ("records", "put TFRecord")):
+        with pytest.raises(ValueError, match=words):
+            sourced(
+                images,
+                inference_data=kind,
+                inference_dir=str(tmp_path / "none"),
+            )
+
+
+def test_other_images_have_another_digest(tmp_path):
+    write_folders(tmp_path)
+    images = load(tmp_path)
+    folder = tmp_path / "unlabeled"
+    config = Config(task_mode="inference", inference_dir=str(folder))
+    before = open_source(config, images).digest
+    assert open_source(config, images).digest == before
+    write(folder / "new.png", 1)
+    assert open_source(config, images).digest != before
+    config = Config(task_mode="inference", inference_data="test")
+    before = open_source(config, images).digest
+    fewer = dataclasses.replace(
+        images,
+        test_images=images.test_images[:1],
+        test_labels=images.test_labels[:1],
+    )
+    assert open_source(config, fewer).digest != before
+
+
+def test_a_prepared_set_is_as_tfds_decodes_it(data_dir):
+    """Its image field holds JPEG files, which TFDS decodes the fast way."""
+    import tensorflow_datasets as tfds
+
+    root = str(data_dir / "tfds")
+    spec = data.DATASETS["cifar10"]
+    images = types.SimpleNamespace(spec=spec)
+    config = Config(
+        task_mode="inference",
+        inference_data="tfds:cifar10",
+        inference_dir=root,
+    )
+    source = open_source(config, images)
+    assert len(source) == 10_000
+    pixels, reasons = source.read(np.arange(0, 40, 4))
+    builder = tfds.builder_from_directory(f"{root}/cifar10/3.0.2")
+    first = builder.as_dataset(split="test[:40]").as_numpy_iterator()
+    want = [example["image"] for example in first][::4]
+    np.testing.assert_array_equal(pixels, want)
+    assert reasons == {}
+    assert source.name(4) == "test/4"
+    for settings, words in (
+        (dict(inference_split="extra"), "no split 'extra' but"),
+        (dict(inference_data="tfds:mnist"), "mnist is not prepared"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            open_source(dataclasses.replace(config, **settings), images)
+
+
+def test_awkward_files_are_read_or_named(data_dir, tmp_path):
+    with tarfile.open(data_dir / "bad_inputs.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    spec = dataclasses.replace(data.DATASETS["digits"], image_size=8)
+    images = types.SimpleNamespace(spec=spec)
+    _, names, reasons = sourced(
+        images, inference_dir=str(tmp_path / "bad_inputs")
+    )
+    read = {"animated.gif", "one_pixel.png", "rgba.png", "sixteen_bit.png"}
+    assert set(names) - set(reasons) == read
+    assert all("\n" not in reason for reason in reasons.values())

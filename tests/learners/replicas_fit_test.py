@@ -1,0 +1,138 @@
+"""`fit` on several replicas: what it is given, refuses, skips and counts."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_pseudo_labels import models, replicas
+from meta_pseudo_labels.learners import (
+    MetaPseudoLabels,
+    Supervised,
+    updates,
+)
+from meta_pseudo_labels.optimizers import Momentum
+from tests.learners.helpers import CLASSES, batch, values
+from tests.learners.replicas_test import (
+    LEARNERS,
+    UDA_SETTINGS,
+    Logs,
+    assert_same,
+    conv_net,
+    dataset,
+    train,
+)
+
+
+def test_keras_takes_reduced_gradients_by_a_name_it_still_has():
+    class Renamed(keras.optimizers.SGD):
+        _all_reduce_sum_gradients = None
+
+    with pytest.raises(RuntimeError, match="summed over replicas twice"):
+        updates.take_reduced(Renamed())
+
+
+def test_xla_is_refused_before_it_hangs(mirrored):
+    with mirrored(2).scope():
+        learner = Supervised(conv_net("student"))
+        with pytest.raises(ValueError, match="here are 2 replicas"):
+            learner.compile(Momentum(0.1), jit_compile=True)
+
+
+def test_every_epoch_has_all_batches(mirrored):
+    with mirrored(2).scope():
+        learner = Supervised(conv_net("student"))
+        learner.compile(Momentum(0.1))
+    data = tf.data.Dataset.from_tensors(batch(labeled=4)).repeat(2)
+    learner.fit(data, epochs=3, verbose=0)
+    assert learner.step.numpy() == 6
+
+
+def test_replicas_of_a_tpu_need_not_meet_outside(monkeypatch):
+    """All of them are one program, though TensorFlow says otherwise."""
+    tpu = object.__new__(tf.distribute.TPUStrategy)
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: tpu)
+    assert not replicas.merges()
+
+
+def test_an_update_that_is_not_finite_is_skipped_on_all_replicas(mirrored):
+    with mirrored(2).scope():
+        learner = Supervised(conv_net("student"))
+        learner.compile(Momentum(0.1))
+    data = batch(labeled=4)
+    data["labeled"][3] = np.inf  # Seen by the second replica alone.
+    dataset = tf.data.Dataset.from_tensors(data)
+    before = values(learner.student.trainable_variables)
+    learner.fit(dataset, verbose=0)
+    assert learner.step.numpy() == 0
+    for a, b in zip(before, learner.student.trainable_variables, strict=True):
+        np.testing.assert_array_equal(a, b.numpy())
+
+
+def test_batches_that_replicas_cannot_share_are_refused(mirrored):
+    with mirrored(2).scope():
+        learner = Supervised(conv_net("student"))
+        learner.compile(Momentum(0.1))
+    dataset = tf.data.Dataset.from_tensors(batch(labeled=3))
+    with pytest.raises(ValueError, match="2 replicas can share; got 3"):
+        learner.fit(dataset, verbose=0)
+
+
+def test_steps_per_execution_on_two_replicas(mirrored):
+    one = train(LEARNERS["uda"], steps=6)
+    rows, several = train(
+        LEARNERS["uda"], mirrored(2), steps=6, steps_per_execution=3
+    )
+    assert len(rows) == 2
+    assert_same((one[0][2::3], one[1]), (rows, several))
+
+
+def test_steps_per_execution_changes_nothing():
+    one = train(LEARNERS["uda"])
+    _, several = train(LEARNERS["uda"], steps_per_execution=5)
+    for a, b in zip(one[1], several, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_costly_logs_come_in_the_middle_of_an_execution():
+    """Skipped steps have shifted the multiples away from its end."""
+    learner = LEARNERS["reinforce"]()  # Due is every 20th step.
+    learner.compile(Momentum(0.2), steps_per_execution=3)
+    batches = list(dataset(steps=24).as_numpy_iterator())
+    for skipped in batches[1:3]:
+        skipped["labeled"] = np.full_like(skipped["labeled"], np.inf)
+    stacked = {
+        key: np.stack([b[key] for b in batches]) for key in learner.batch_keys
+    }
+    logs = Logs()
+    data = tf.data.Dataset.from_tensor_slices(stacked)
+    learner.fit(data, verbose=0, callbacks=[logs])
+    assert learner.step.numpy() == 22
+    *before, last = (row["mpl/feedback_grad_ratio"] for row in logs.rows)
+    assert not any(before) and last > 0
+
+
+@pytest.mark.long
+def test_blocks_that_are_computed_again_on_two_replicas(mirrored):
+    """`exact` differentiates the recomputation, all-reduces and all."""
+
+    def build():
+        networks = [
+            models.rematerialized(
+                models.build(
+                    "wrn-10-1",
+                    input_shape=(6, 6, 2),
+                    num_classes=CLASSES,
+                    dropout_rate=0.3,
+                    name=name,
+                    dtype="float64",
+                )
+            )
+            for name in ("student", "teacher")
+        ]
+        return MetaPseudoLabels(
+            *networks, feedback="exact", feedback_weight=5.0, uda=UDA_SETTINGS
+        )
+
+    one = train(build, steps=3)
+    assert_same(one, train(build, mirrored(2), steps=3))

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model_server.models import Model, NoModel, RefusedInput, newest_version
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model that halves positive numbers."""
+
+    def halve(numbers):
+        tf.debugging.assert_positive(numbers, message="only numbers above 0")
+        return {"half": numbers / 2}
+
+    module = tf.Module()
+    module.halve = tf.function(
+        halve, input_signature=[tf.TensorSpec([None], tf.float32, name="x")]
+    )
+    path = tmp_path_factory.mktemp("model")
+    tf.saved_model.save(
+        module,
+        str(path / "12"),
+        signatures=module.halve.get_concrete_function(),
+    )
+    (path / "9").mkdir()
+    (path / "notes").mkdir()
+    return path
+
+
+def test_the_newest_version_counts(folder):
+    assert newest_version(str(folder)) == (f"{folder}/12", "12")
+    assert newest_version(f"{folder}/12") == (f"{folder}/12", "12")
+
+
+def test_a_model_says_what_it_takes_and_answers(folder):
+    model = Model(str(folder))
+    assert model.version == "12"
+    (given,) = model.inputs["serving_default"].values()
+    assert (given.dtype, given.shape) == (np.float32, (None,))
+    outputs = model.predict(
+        "serving_default", {"x": np.array([1, 3], np.float32)}
+    )
+    assert outputs["half"].tolist() == [0.5, 1.5]
+    with pytest.raises(RefusedInput, match="^only numbers above 0"):
+        model.predict("serving_default", {"x": np.array([-1], np.float32)})
+
+
+def test_what_is_no_model(tmp_path):
+    with pytest.raises(NoModel, match="no version of one"):
+        Model(str(tmp_path / "absent"))
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"no such thing")
+    with pytest.raises(NoModel, match="1 cannot be loaded"):
+        Model(str(tmp_path))

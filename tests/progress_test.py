@@ -1,0 +1,145 @@
+"""The progress bar, on a terminal of the tests' own."""
+
+import functools
+import io
+import types
+
+import pytest
+from absl import logging
+
+from meta_pseudo_labels import progress
+from meta_pseudo_labels.progress import Progress, on_terminal, progress_bar
+from tests.fit_by_hand import FitByHand
+
+
+class Terminal(io.StringIO):
+    """Remembers what was written, and shows what is to be seen."""
+
+    def isatty(self):
+        return True
+
+    def screen(self):
+        """The lines at the end; a carriage return writes over a line."""
+        lines = []
+        for text in self.getvalue().split("\n"):
+            line = ""
+            for part in text.split("\r"):
+                line = part + line[len(part) :]
+            lines.append(line.rstrip())
+        return lines
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    terminal = Terminal()
+    # Not sys.stdout itself, which pytest sets anew before each test.
+    system = types.SimpleNamespace(stdout=terminal)
+    monkeypatch.setattr(progress, "sys", system)
+    # Drawn at every step, not only every tenth of a second.
+    eager = functools.partial(progress.tqdm, mininterval=0)
+    monkeypatch.setattr(progress, "tqdm", eager)
+    return terminal
+
+
+def fit(*, steps, start=0):
+    bar = Progress(steps, names={"loss/total": "loss", "no": "no"}, title="go")
+    return FitByHand(bar, start=start)
+
+
+def test_shows_step_rate_time_left_losses_and_accuracy(terminal):
+    run = fit(steps=4).begin().steps(1)
+    run.end_epoch(val_accuracy=0.87654).steps(1)
+    (line,) = terminal.screen()
+    assert line.startswith("go:  50%|") and " 2/4 [" in line
+    assert "step/s, 00:00 left, accuracy=0.8765, loss=2]" in line
+    assert "no=" not in line
+    run.end()
+
+
+def test_the_bar_of_a_finished_run_stays(terminal):
+    fit(steps=3).begin().steps(3).end()
+    line, after = terminal.screen()
+    assert "go: 100%|" in line and " 3/3 [" in line and "loss=3" in line
+    assert after == ""
+
+
+def test_goes_on_where_the_run_was(terminal):
+    """Its rate is that of the steps since, not of all steps."""
+    run = fit(steps=10, start=6).begin()
+    bar = run.callbacks[0].bar
+    assert " 6/10 [" in terminal.screen()[0]
+    run.steps(1)
+    assert " 7/10 [" in terminal.screen()[0]
+    assert (bar.format_dict["initial"], bar.format_dict["n"]) == (6, 7)
+    assert "1/10" not in terminal.getvalue()
+    run.end()
+
+
+def test_a_skipped_step_is_no_progress(terminal):
+    run = fit(steps=9).begin()
+    for by in (4, 0, 3):
+        run.step(by, **{"loss/total": float("nan")})
+    assert " 7/9 [" in terminal.screen()[0]
+    run.end()
+
+
+def test_several_fits_share_one_bar_and_the_last_accuracy(terminal):
+    run = fit(steps=4).begin().steps(1).end_epoch(val_accuracy=0.5).end()
+    assert terminal.screen() == [""]
+    run.begin().steps(3).end()
+    line, after = terminal.screen()
+    assert " 4/4 [" in line and "accuracy=0.5000," in line
+    assert after == ""
+
+
+def test_an_error_is_told_on_a_line_of_its_own(terminal):
+    run = fit(steps=4).begin().steps(2)
+    run.callbacks[0].close()
+    run.callbacks[0].close()
+    terminal.write("Error: no room")
+    bar, error = terminal.screen()
+    assert " 2/4 [" in bar
+    assert error == "Error: no room"
+
+
+def test_a_fit_after_one_that_failed(terminal):
+    run = fit(steps=4).begin().steps(2)
+    run.begin().steps(2).end()
+    assert [" 4/4 [" in line for line in terminal.screen()][-2:] == [
+        True,
+        False,
+    ]
+
+
+def test_a_warning_does_not_tear_the_bar(terminal, monkeypatch):
+    logger = logging.get_absl_logger()
+    filters = list(logger.filters)
+    run = fit(steps=4).begin().steps(1)
+    monkeypatch.setattr(
+        logger, "callHandlers", lambda record: terminal.write("W skipped\n")
+    )
+    logging.warning("skipped")
+    run.steps(1)
+    warning, bar = terminal.screen()
+    assert warning == "W skipped"
+    assert bar.startswith("go:  50%|")
+    run.end()
+    assert logger.filters == filters
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_terminal_is_where_a_person_watches(monkeypatch, answer):
+    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: answer)
+    assert on_terminal() is answer
+    assert len(progress_bar(10, show=True)) == answer
+    assert progress_bar(10, show=False) == []
+
+
+def test_every_stage_has_a_bar(terminal):
+    for stage, name in [("train", "loss/total"), ("finetune", "loss")]:
+        run = FitByHand(*progress_bar(1, show=True, stage=stage)).begin()
+        run.step(**{name: 2.5})
+        run.end()
+        line = terminal.screen()[-2]
+        assert line.startswith(f"{stage}: 100%|")
+        assert "loss=2.5]" in line

@@ -1,0 +1,203 @@
+"""Runs that are stopped: by a signal, by bad updates; and gone on with."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from meta_pseudo_labels import finetuning, training
+from meta_pseudo_labels.callbacks import AtStep
+from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.experiment import Experiment
+from meta_pseudo_labels.stopping import Diverged, Interrupted, watch_signals
+from tests.tiny_run import rows, tiny, weights
+
+
+class SignalAt(AtStep):
+    """Sends this process a signal at a step, as a scheduler would."""
+
+    def __init__(self, step, number=signal.SIGTERM):
+        super().__init__()
+        self.at = step
+        self.number = number
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.step == self.at:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture
+def signal_at(monkeypatch):
+    """Makes runs get a signal at a step, from a callback of their own."""
+
+    def arm(module, *args):
+        fit = module.fit_epochs
+
+        def armed(model, batches, *, callbacks, **kwargs):
+            callbacks = [SignalAt(*args), *callbacks]
+            monkeypatch.setattr(module, "fit_epochs", fit)
+            return fit(model, batches, callbacks=callbacks, **kwargs)
+
+        monkeypatch.setattr(module, "fit_epochs", armed)
+
+    return arm
+
+
+def supervised(folder, **settings):
+    return tiny(folder, method="supervised", lr=1.0, **settings)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    config = supervised(tmp_path_factory.mktemp("undisturbed"))
+    Experiment(config).train()
+    return config
+
+
+def saved_steps(config, folder="checkpoints"):
+    names = os.listdir(os.path.join(config.output_dir, folder))
+    return sorted(n.split(".")[0] for n in names if n.endswith(".index"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_signal_saves_and_the_same_command_goes_on(
+    tmp_path, undisturbed, signal_at, step, number
+):
+    """Within an epoch at once; at its end (2) after its evaluation."""
+    config = supervised(tmp_path)
+    signal_at(training, step, number)
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=f"at step {step}. The same command"):
+        Experiment(config).train()
+    assert signal.getsignal(number) is before
+    assert saved_steps(config)[-1] == f"step-{step}"
+    assert rows(config) == [r for r in rows(undisturbed) if r["step"] <= step]
+    assert not (tmp_path / "done").exists()
+
+    assert Experiment(config).train()
+
+    assert rows(config) == rows(undisturbed)
+    assert_same_weights(config, undisturbed)
+    assert (tmp_path / "done").exists() and not (tmp_path / "lock").exists()
+
+
+def assert_same_weights(config, other):
+    got, want = weights(config), weights(other)
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+
+
+def test_a_signal_in_the_last_step_ends_a_run_as_ever(
+    tmp_path, undisturbed, signal_at
+):
+    config = supervised(tmp_path)
+    signal_at(training, 4)
+    assert Experiment(config).train()
+    assert (tmp_path / "done").read_text() == "4 steps\n"
+    assert_same_weights(config, undisturbed)
+
+
+def test_a_finetuning_that_was_stopped_goes_on(tmp_path, signal_at):
+    settings = dict(finetune_steps=5, finetune_batch_size=8)
+    finetuned = []
+    for name, step in (("whole", None), ("stopped", 3)):
+        config = supervised(tmp_path / name, **settings)
+        Experiment(config).train()
+        if step is not None:
+            signal_at(finetuning, step)
+            with pytest.raises(Interrupted):
+                Experiment(config).finetune()
+            assert "finetuned" not in Experiment(config).evaluate()
+        assert Experiment(config).finetune()
+        finetuned.append(_finetuned_weights(config))
+        log = (tmp_path / name / "finetune" / "metrics.jsonl").read_text()
+        assert log.count("\n") == 5
+    for got, want in zip(*finetuned, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def _finetuned_weights(config):
+    experiment = Experiment(config)
+    return experiment.finetuned_student(
+        experiment.trained_learner()
+    ).get_weights()
+
+
+def test_a_finished_finetuning_is_left_unless_it_is_to_be_another(tmp_path):
+    config = supervised(tmp_path)
+    Experiment(config).train()
+    assert Experiment(config).finetune()
+    before = _finetuned_weights(config)
+    assert not Experiment(config).finetune()
+    with pytest.raises(ConfigError, match="finetune_lr.*allow_hparam_change"):
+        Experiment(supervised(tmp_path, finetune_lr=0.5)).finetune()
+    changed = supervised(tmp_path, finetune_lr=0.5, allow_hparam_change=True)
+    assert Experiment(changed).finetune()
+    after = _finetuned_weights(config)
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))
+
+
+def test_another_finetuning_that_was_stopped_goes_on_too(tmp_path, signal_at):
+    """Not with the weights of the first."""
+    config = supervised(tmp_path)
+    Experiment(config).train()
+    Experiment(config).finetune()
+    before = _finetuned_weights(config)
+    changed = supervised(tmp_path, finetune_lr=0.5, allow_hparam_change=True)
+    signal_at(finetuning, 1)
+    with pytest.raises(Interrupted):
+        Experiment(changed).finetune()
+    again = supervised(tmp_path, finetune_lr=0.5)
+    assert "finetuned" not in Experiment(again).evaluate()
+    assert Experiment(again).finetune()
+    after = _finetuned_weights(again)
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))
+
+
+def test_a_kill_between_the_last_checkpoint_and_done(tmp_path):
+    config = supervised(tmp_path)
+    Experiment(config).train()
+    (tmp_path / "done").unlink()
+    assert not Experiment(config).train()
+    assert (tmp_path / "done").read_text() == "4 steps\n"
+
+
+def test_finetuning_at_a_rate_that_breaks_it_saves_nothing(tmp_path):
+    config = supervised(tmp_path, finetune_lr=1e38, finetune_steps=20)
+    Experiment(config).train()
+    with pytest.raises(Diverged, match="finetune_lr"):
+        Experiment(config).finetune()
+    assert "finetuned" not in Experiment(config).evaluate()
+
+
+def test_bad_updates_stop_at_the_last_good_checkpoint(tmp_path, capsys):
+    """Step 3 throws the weights so far that no later loss is finite."""
+    settings = dict(num_train_steps=20, stop_after_bad_steps=5)
+    good = supervised(tmp_path, **settings, lr_decay_type="constant")
+    bad = supervised(tmp_path, **settings, lr_decay_type="constant")
+    bad = type(bad)(**vars(bad) | {"lr": 1e38})
+    with pytest.raises(Diverged, match="last 5 updates were skipped"):
+        Experiment(bad).train()
+    # Whatever was saved is finite.
+    for name, value in weights(bad).items() if saved(bad) else ():
+        if value.dtype.kind == "f":
+            assert np.isfinite(value).all(), name
+    with pytest.raises(ConfigError, match="lr was 1e\\+38, is now"):
+        Experiment(good)
+    good = type(good)(**vars(good) | {"allow_hparam_change": True})
+    if saved(bad):
+        assert Experiment(good).train()
+
+
+def saved(config):
+    return os.path.isdir(os.path.join(config.output_dir, "checkpoints"))
+
+
+def test_a_second_signal_has_its_usual_effect():
+    with pytest.raises(KeyboardInterrupt), watch_signals() as came:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert came == [signal.SIGINT]
+        os.kill(os.getpid(), signal.SIGINT)
