@@ -49,6 +49,7 @@ with quiet_start():
         EXIT_INTERRUPTED,
         Diverged,
         Interrupted,
+        signals_interrupt,
     )
     from meta_pseudo_labels.summary import closing_summary
 
@@ -120,20 +121,26 @@ def evaluation_line(row):
     return f"step {row['step']}  {values}"
 
 
+def run_command(arguments):
+    """Runs what the command line asks for."""
+    if len(arguments) > 1:
+        raise ConfigError(
+            f"Unexpected argument {arguments[1]!r}; settings are flags, "
+            "such as --method=mpl."
+        )
+    if FLAGS.task_mode == "eval_forever":
+        wait_for_run(FLAGS.output_dir)
+    config = config_from_flags()
+    for line in flag_warnings(config, arguments=sys.argv[1:]):
+        print(f"Warning: {line}", file=sys.stderr)
+    run(config)
+
+
 def main(arguments):
     logging.set_verbosity(logging.WARNING)
     try:
-        if len(arguments) > 1:
-            raise ConfigError(
-                f"Unexpected argument {arguments[1]!r}; settings are flags, "
-                "such as --method=mpl."
-            )
-        if FLAGS.task_mode == "eval_forever":
-            wait_for_run(FLAGS.output_dir)
-        config = config_from_flags()
-        for line in flag_warnings(config, arguments=sys.argv[1:]):
-            print(f"Warning: {line}", file=sys.stderr)
-        run(config)
+        with signals_interrupt():
+            run_command(arguments)
     except (CheckpointError, ConfigError, Diverged) as error:
         sys.exit(f"Error: {error}")
     except Interrupted as error:

@@ -1,10 +1,14 @@
 """The files of checkpoints: where they are, whose they are, whole or not."""
 
+import errno
+import math
 import os
 import re
 import shutil
 
 import tensorflow as tf
+
+from meta_pseudo_labels.files import sync
 
 FOLDER = "checkpoints"  # Of a run, within its own.
 BEST_FOLDER = "best"
@@ -118,10 +122,19 @@ def damaged(prefix, error):
 
 
 def save_weights(model, path):
-    """Writes a Keras model's weights, whole or not at all."""
+    """Writes a Keras model's weights, whole or not at all.
+
+    Raises:
+      OSError: where there is no room.
+    """
     folder, name = os.path.split(path)
+    # HDF5 does not bear a disk that fills while it writes.
+    needed = 2**20 + 2 * sum(8 * math.prod(w.shape) for w in model.weights)
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     scratch = os.path.join(folder, f"part-{name}")  # Keras wants the ending.
     model.save_weights(scratch)
+    sync(scratch)
     os.replace(scratch, path)
 
 

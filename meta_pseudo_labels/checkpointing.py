@@ -6,6 +6,7 @@ the file `checkpoint`, which a crash can leave behind them.
 """
 
 import concurrent.futures
+import glob
 import os
 import re
 
@@ -26,7 +27,7 @@ from meta_pseudo_labels.checkpoint_files import (
     remove_scratch,
     step_of,
 )
-from meta_pseudo_labels.files import is_out_of_room, write_whole
+from meta_pseudo_labels.files import is_out_of_room, sync, write_whole
 
 
 class Checkpoints:
@@ -86,6 +87,10 @@ class Checkpoints:
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
+
+    def close(self):
+        """Ends the writing in the background, once what was begun is done."""
+        self._writer.shutdown(wait=True)
 
     def check(self):
         """As `wait`, where waiting is not needed; else nothing."""
@@ -180,8 +185,8 @@ class Checkpoints:
                 )
             best, latest = self._managers
             if is_best:  # First: what the latest says of it must be there.
-                best.save(checkpoint_number=step)
-            latest.save(checkpoint_number=step)
+                _sync(best.save(checkpoint_number=step))
+            _sync(latest.save(checkpoint_number=step))
         except (OSError, tf.errors.OpError) as error:
             for folder in (self.best_folder, self.folder):
                 remove_scratch(folder)
@@ -213,6 +218,13 @@ class Checkpoints:
             max_to_keep=max_to_keep,
             checkpoint_name=NAME,
         )
+
+
+def _sync(path):
+    """Has a checkpoint survive the loss of the machine."""
+    for file in glob.glob(f"{glob.escape(path)}.*"):
+        sync(file)
+    sync(os.path.dirname(path))
 
 
 def learner_state(learner):

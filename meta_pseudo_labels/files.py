@@ -20,7 +20,18 @@ def write_whole(path, text):
     scratch = f"{path}{SCRATCH}"
     with open(scratch, "w") as file:
         file.write(text)
+    sync(scratch)
     os.replace(scratch, path)
+    sync(os.path.dirname(path) or ".")
+
+
+def sync(path):
+    """Has a file, or what a folder names, survive the loss of the machine."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def is_inside(path, folder):
@@ -83,16 +94,17 @@ def locked(folder):
         try:
             yield
         finally:
-            os.remove(path)
-            if is_new and not os.listdir(folder):  # Nothing came of it.
-                os.rmdir(folder)
+            with contextlib.suppress(FileNotFoundError):  # Reset by another.
+                os.remove(path)
+                if is_new and not os.listdir(folder):  # Nothing came of it.
+                    os.rmdir(folder)
 
 
 @contextlib.contextmanager
 def _own_file(path):
     """The file, opened and locked."""
     while True:
-        with open(path, "a+") as file:
+        with _opened(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -102,9 +114,28 @@ def _own_file(path):
                     f"{os.path.dirname(path)} is in use by {owner}. Wait for "
                     "it, stop it, or name another --output_dir."
                 ) from error
+            except OSError as error:
+                raise _cannot_lock(path, error) from error
             # Its last owner may have removed the file that was opened.
             if os.path.exists(path) and os.path.samestat(
                 os.stat(path), os.fstat(file.fileno())
             ):
                 yield file
                 return
+
+
+def _opened(path):
+    try:
+        return open(path, "a+")
+    except OSError as error:
+        if is_out_of_room(error):
+            raise
+        raise _cannot_lock(path, error) from error
+
+
+def _cannot_lock(path, error):
+    return ConfigError(
+        f"{path} cannot be locked, which keeps other processes out: "
+        f"{error.strerror}. Name an --output_dir on a file system with locks, "
+        "where you may write."
+    )

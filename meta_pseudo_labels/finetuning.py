@@ -4,14 +4,16 @@ import contextlib
 import json
 import os
 import shutil
+import zlib
 
 import keras
 import numpy as np
+from absl import logging
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.build import build_model
 from meta_pseudo_labels.callbacks import AtStep, SaveCheckpoint
-from meta_pseudo_labels.checkpoint_files import save_weights
+from meta_pseudo_labels.checkpoint_files import DamagedCheckpoint, save_weights
 from meta_pseudo_labels.checkpointing import Checkpoints, variables_by_name
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.files import locked, reports_full_disk, write_whole
@@ -91,10 +93,16 @@ def finetune_run(learner, config, images):
         checkpoints = Checkpoints(
             variables_by_name(student=student, optimizer=student.optimizer),
             _unfinished(path),
-            max_to_keep=1,
+            max_to_keep=2,
         )
-        checkpoints.restore_latest()
-        with watch_signals() as signals:
+        try:
+            checkpoints.restore_latest()
+        except DamagedCheckpoint as error:
+            logging.warning("Finetuning begins anew: %s", error)
+        with (
+            contextlib.closing(checkpoints),
+            watch_signals() as signals,
+        ):
             save = SaveCheckpoint(checkpoints)
             fit_epochs(
                 student,
@@ -113,16 +121,21 @@ def finetune_run(learner, config, images):
                     StopOnSignal(signals, every=config.save_every, saving=save),
                 ],
             )
-        checkpoints.wait()
-        save_weights(student, path)
-        shutil.rmtree(_unfinished(path))
+            checkpoints.wait()
+            save_weights(student, path)
+            shutil.rmtree(_unfinished(path))
     return True
 
 
 def finetuned_path(learner, config):
     """Where the student finetuned from a learner's step is."""
+    source = config.from_checkpoint
+    of_another = ""
+    if source not in ("latest", "best"):  # Its step may be that of two runs.
+        name = os.path.realpath(source).encode()
+        of_another = f"-of-{zlib.crc32(name):08x}"
     step = int(learner.step.numpy())
-    name = f"from-step-{step}.weights.h5"
+    name = f"from-step-{step}{of_another}.weights.h5"
     return os.path.join(config.output_dir, FINETUNE, name)
 
 
@@ -157,8 +170,7 @@ def _prepare(config, path):
     }
     beside = f"{path}.json"
     if os.path.exists(beside):
-        with open(beside) as file:
-            before = json.load(file)
+        before = _settings_in(beside)
         if before != settings and not config.allow_hparam_change:
             raise ConfigError(
                 f"{path} was finetuned with other settings: {before}, now "
@@ -175,6 +187,17 @@ def _prepare(config, path):
                 os.remove(path)
     write_whole(beside, json.dumps(settings, indent=2) + "\n")
     return True
+
+
+def _settings_in(path):
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as the settings of a finetuning: {error}. "
+            "Delete it to finetune again."
+        ) from error
 
 
 def _unfinished(path):

@@ -99,6 +99,7 @@ class MetricsLogger(AtStep):
     def on_train_begin(self, logs=None):
         self.close()  # Those of a `fit` that failed.
         self.files = MetricsFiles(self.folder, last_step=self.step)
+        self.evaluated = self.step
         self.periods = self.step // self.every
 
     def on_train_batch_end(self, batch, logs=None):
@@ -114,7 +115,9 @@ class MetricsLogger(AtStep):
             for name, value in logs.items()
             if name.startswith(prefix)
         }
-        if evaluated:
+        # Where all updates are skipped the step stands still.
+        if evaluated and self.step > self.evaluated:
+            self.evaluated = self.step
             self.write(evaluated)
 
     def on_train_end(self, logs=None):

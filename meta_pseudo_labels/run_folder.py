@@ -54,6 +54,9 @@ RUN_FILES = (
     HPARAMS,
 )
 
+# What a run writes before its settings say that it is one.
+_BEFORE_SETTINGS = (LABELED, TEACHER_LABELS)
+
 FINETUNING_SETTINGS = frozenset(
     {"finetune_lr", "finetune_steps", "finetune_batch_size"}
 )
@@ -105,6 +108,12 @@ def require_output_dir(config, *, must_exist=False):
         raise ConfigError(
             "--output_dir is missing: name the folder of the run, for example "
             "--output_dir=runs/digits_mpl."
+        )
+    if set(os.path.realpath(path)) & set("*?[]\\"):
+        raise ConfigError(
+            f"--output_dir={path}: TensorFlow takes *, ?, [, ] and \\ for "
+            "patterns of names and would touch other folders; name one "
+            "without them."
         )
     nearest = path
     while not os.path.exists(nearest):
@@ -193,14 +202,22 @@ def check_reset(config):
         what = "is your home"
     elif os.path.exists(os.path.join(path, ".git")):
         what = "is a git repository"
-    # The release writes a hparams.json too, but knows no such setting.
-    elif "mpl_feedback" not in saved_settings(folder):
+    elif not _is_run(folder):
         what = f"holds files, but no {HPARAMS} of a run"
     if what:
         raise ConfigError(
             f"--reset_output_dir: {folder} {what}, so nothing was deleted. "
             "Empty it yourself or name another --output_dir."
         )
+
+
+def _is_run(folder):
+    """Whether a folder is that of a run, or of one killed as it began."""
+    # The release writes a hparams.json too, but knows no such setting.
+    if "mpl_feedback" in saved_settings(folder):
+        return True
+    begun = {*_BEFORE_SETTINGS, *(f + SCRATCH for f in _BEFORE_SETTINGS)}
+    return set(os.listdir(folder)) <= begun | {HPARAMS + SCRATCH, LOCK}
 
 
 def _has_something_to_reset(config):

@@ -109,6 +109,23 @@ class StopOnSignal(AtStep):
 
 
 @contextlib.contextmanager
+def signals_interrupt():
+    """Makes `Interrupted` of SIGTERM and Ctrl-C, where nobody watches them.
+
+    For a program: before and after training, when nothing is lost but time.
+    """
+
+    def interrupt(number, frame):
+        raise Interrupted(
+            f"{signal.Signals(number).name} ended this; nothing that was saved "
+            "is lost. The same command goes on."
+        )
+
+    with _handling(interrupt):
+        yield
+
+
+@contextlib.contextmanager
 def watch_signals():
     """Collects SIGTERM and Ctrl-C for `StopOnSignal` instead of dying at once.
 
@@ -117,21 +134,30 @@ def watch_signals():
     Yields:
       A list of the signals that came.
     """
-    came, before = [], {}
-
-    def restore():
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    came = []
 
     def note(number, frame):
         came.append(number)
         restore()
 
+    with _handling(note) as restore:
+        yield came
+
+
+@contextlib.contextmanager
+def _handling(handler):
+    """Handles SIGTERM and Ctrl-C; yields a function that ends that early."""
+    before = {}
+
+    def restore():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     # Python takes signals in the main thread only.
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, note)
+            before[number] = signal.signal(number, handler)
     try:
-        yield came
+        yield restore
     finally:
         restore()

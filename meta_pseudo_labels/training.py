@@ -78,24 +78,27 @@ def train(learner, config, images, *, validation):
             stack.enter_context(reports_full_disk(config.output_dir))
             stack.enter_context(locked(config.output_dir))
         stack.enter_context(_reports_lost_workers(learner, config))
-        return _train(learner, config, images, validation, writes)
+        checkpoints = Checkpoints(
+            learner_state(learner),
+            config.output_dir,
+            max_to_keep=config.max_to_keep,
+        )
+        # Before the lock goes, however it ends.
+        stack.callback(checkpoints.close)
+        return _train(learner, config, images, validation, checkpoints, writes)
 
 
-def _train(learner, config, images, validation, writes):
+def _train(learner, config, images, validation, checkpoints, writes):
     fresh = config.reset_output_dir and learner.step.numpy() == 0
     if not fresh:
         check_choice_of_labels(config, images)
-    checkpoints = Checkpoints(
-        learner_state(learner),
-        config.output_dir,
-        max_to_keep=config.max_to_keep,
-    )
     start = restore_start(learner, config, checkpoints, fresh=fresh)
     _check_same_start(learner.distribute_strategy, start)
     if start >= config.num_train_steps:
         if writes and checkpoints.paths() and not is_done(config):
             mark_done(config)  # A kill came right after the last checkpoint.
         return False
+    _check_steps_per_execution(config, position(learner))
     distributions = load_teacher_labels(config, images, fresh=fresh)
     batches = functools.cache(
         functools.partial(_batches, learner, config, images, distributions)
@@ -113,10 +116,20 @@ def _train(learner, config, images, validation, writes):
             learner, config, checkpoints if writes else None, signals
         )
         _fit(learner, config, batches, validation, callbacks)
-    if writes:
-        checkpoints.wait()
-        mark_done(config)
+        if writes:
+            checkpoints.wait()
+            mark_done(config)
     return True
+
+
+def _check_steps_per_execution(config, start):
+    """Refuses to go on within what would be one execution."""
+    if start % config.steps_per_execution:
+        raise ConfigError(
+            f"The run in {config.output_dir} goes on from step {start}, which "
+            f"--steps_per_execution={config.steps_per_execution} does not "
+            "divide; go on with --steps_per_execution=1."
+        )
 
 
 def _batches(learner, config, images, distributions, start):

@@ -287,6 +287,20 @@ def test_a_repository_or_a_home_is_not_reset(run, monkeypatch):
     assert contents(run) == before - {".git"}
 
 
+def test_a_run_that_was_killed_as_it_began_is_reset(tmp_path):
+    """labeled.json comes before hparams.json."""
+    for name in ("labeled.json", "hparams.json.part"):
+        (tmp_path / name).write_text("{")
+    reset(resetting(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a[12]", "a*", "what?"])
+def test_a_folder_named_like_a_pattern_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match="for patterns of names"):
+        require_output_dir(Config(output_dir=str(tmp_path / name)))
+
+
 def test_the_root_is_not_reset():
     with pytest.raises(ConfigError, match="is the root of the file system"):
         check_reset(resetting("/"))

@@ -10,7 +10,12 @@ from meta_pseudo_labels import finetuning, training
 from meta_pseudo_labels.callbacks import AtStep
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.experiment import Experiment
-from meta_pseudo_labels.stopping import Diverged, Interrupted, watch_signals
+from meta_pseudo_labels.stopping import (
+    Diverged,
+    Interrupted,
+    signals_interrupt,
+    watch_signals,
+)
 from tests.tiny_run import rows, tiny, weights
 
 
@@ -173,27 +178,80 @@ def test_finetuning_at_a_rate_that_breaks_it_saves_nothing(tmp_path):
     assert "finetuned" not in Experiment(config).evaluate()
 
 
-def test_bad_updates_stop_at_the_last_good_checkpoint(tmp_path, capsys):
-    """Step 3 throws the weights so far that no later loss is finite."""
-    settings = dict(num_train_steps=20, stop_after_bad_steps=5)
-    good = supervised(tmp_path, **settings, lr_decay_type="constant")
-    bad = supervised(tmp_path, **settings, lr_decay_type="constant")
-    bad = type(bad)(**vars(bad) | {"lr": 1e38})
-    with pytest.raises(Diverged, match="last 5 updates were skipped"):
-        Experiment(bad).train()
-    # Whatever was saved is finite.
-    for name, value in weights(bad).items() if saved(bad) else ():
-        if value.dtype.kind == "f":
-            assert np.isfinite(value).all(), name
-    with pytest.raises(ConfigError, match="lr was 1e\\+38, is now"):
-        Experiment(good)
-    good = type(good)(**vars(good) | {"allow_hparam_change": True})
-    if saved(bad):
-        assert Experiment(good).train()
+class Spoil(AtStep):
+    """Makes a weight not a number as soon as a step is taken."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.at = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.step == self.at:
+            weight = self.model.student.trainable_variables[0]
+            weight.assign(weight * np.nan)
 
 
-def saved(config):
-    return os.path.isdir(os.path.join(config.output_dir, "checkpoints"))
+@pytest.mark.parametrize("step", [2, 3])
+def test_bad_updates_stop_at_the_last_good_checkpoint(
+    tmp_path, monkeypatch, step
+):
+    """In the last step before a checkpoint it is too late to notice."""
+    config = supervised(
+        tmp_path, num_train_steps=8, save_every=2, stop_after_bad_steps=5
+    )
+    fit = training.fit_epochs
+
+    def spoiled(model, batches, *, callbacks, **kwargs):
+        return fit(
+            model, batches, callbacks=[*callbacks, Spoil(step)], **kwargs
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit_epochs", spoiled)
+        with pytest.raises(Diverged, match="last 5 updates were skipped"):
+            Experiment(config).train()
+    assert saved_steps(config) == ["step-2"]
+    logged = [row["step"] for row in rows(config) if "eval/accuracy" in row]
+    assert len(logged) == len(set(logged))  # Though the step stands still.
+    if step == 3:
+        assert Experiment(config).train()
+        assert all(
+            np.isfinite(value).all()
+            for value in weights(config).values()
+            if value.dtype.kind == "f"
+        )
+
+
+def test_steps_per_execution_that_do_not_fit_are_refused(tmp_path, signal_at):
+    config = supervised(tmp_path)
+    signal_at(training, 1)
+    with pytest.raises(Interrupted):
+        Experiment(config).train()
+    together = dict(
+        steps_per_execution=2, log_every=2, allow_hparam_change=True
+    )
+    with pytest.raises(ConfigError, match="from step 1.*per_execution=2"):
+        Experiment(supervised(tmp_path, **together)).train()
+
+
+def test_a_signal_outside_of_training_is_an_interruption():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="SIGTERM"), signals_interrupt():
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("It went on.")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_damaged_finetuning_begins_anew(tmp_path, signal_at, caplog):
+    config = supervised(tmp_path, finetune_steps=5, save_every=2)
+    Experiment(config).train()
+    signal_at(finetuning, 3)
+    with pytest.raises(Interrupted):
+        Experiment(config).finetune()
+    for path in tmp_path.glob("finetune/from-step-*/checkpoints/*.index"):
+        path.write_bytes(b"")
+    assert Experiment(config).finetune()
+    assert "Finetuning begins anew" in caplog.text
 
 
 def test_a_second_signal_has_its_usual_effect():

@@ -31,6 +31,9 @@ def problems(folder, undisturbed):
         f"variable {name} differs"
         for name in runs.differences(folder, undisturbed)
     ]
+    best = [newest_step(f / "best") for f in (folder, undisturbed)]
+    if best[0] != best[1]:
+        found.append(f"best is {best[0]}, should be {best[1]}")
     for logs in (".", "finetune"):
         one, other = folder / logs, undisturbed / logs
         found += _rows_that_differ(one, other)

@@ -21,6 +21,7 @@ SETTINGS = (
     "--mpl_teacher_lr_warmup_steps=5",
     "--ema_decay=0.99",
     "--dense_dropout_rate=0.2",
+    "--num_validation=10",
     "--noreset_output_dir",
 )
 
