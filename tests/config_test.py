@@ -16,6 +16,7 @@ OTHER_DEFAULTS = {
     "task_mode": "the release has none and fails without; training is meant",
     "image_size": "the data set knows it",
     "num_classes": "the data set knows it",
+    "inference_class_id": "0 is a class; it counts only where it is given",
 }
 
 

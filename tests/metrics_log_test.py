@@ -38,7 +38,7 @@ def logged_steps(folder):
 
 
 def shown(folder):
-    """What TensorBoard has: (step, name, value) in the order of writing."""
+    """What TensorBoard has: (step, name, value), by step."""
     scalars = []
     for path in sorted(folder.glob("events/*")):
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
@@ -47,7 +47,7 @@ def shown(folder):
                 (event.step, value.tag, float(tf.make_ndarray(value.tensor)))
                 for value in event.summary.value
             ]
-    return scalars
+    return sorted(scalars)
 
 
 def shown_steps(folder, name="loss/total"):

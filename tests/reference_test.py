@@ -70,6 +70,7 @@ def assert_norms_agree(results, trace):
 
 
 @pytest.mark.parametrize("name", TRACES)
+@pytest.mark.long
 def test_float32_repeats_the_release(reference_dir, name):
     path = reference_dir / f"{name}.npz"
     trace, results = read(path), replay(path, "float32")
@@ -81,6 +82,7 @@ def test_float32_repeats_the_release(reference_dir, name):
 
 
 @pytest.mark.parametrize("name", TRACES)
+@pytest.mark.long
 def test_float32_left_to_itself_repeats_the_first_steps(
     reference_dir, tmp_path, name
 ):

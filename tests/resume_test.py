@@ -30,7 +30,8 @@ def train_and_kill(config, monkeypatch):
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param({}, id="mpl"),
+        # killed_runs_test kills such a one for real.
+        pytest.param({}, id="mpl", marks=pytest.mark.long),
         pytest.param(
             dict(method="supervised", lr=1.0, model_type="wrn-10-1"),
             id="batch norm",

@@ -133,6 +133,7 @@ def test_runs_without_a_teacher_have_no_such_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_killed_reduced_run_goes_on_bit_for_bit(
     teacher, moved, tmp_path, monkeypatch
 ):

@@ -73,6 +73,7 @@ def mini_imagenet(data_dir):
     )
 
 
+@pytest.mark.long
 def test_stream_of_files_is_the_local_one(servers, data_dir):
     servers.have_workers(1)
     images = mini_imagenet(data_dir)
@@ -142,6 +143,7 @@ def test_hanging_worker_does_not_stop_the_stream(servers):
     assert got == list(range(1020))
 
 
+@pytest.mark.long
 def test_dispatcher_with_a_work_dir_can_be_started_again(servers):
     servers.have_workers(1)
     batches = iter(service.through_service(lambda step: step, servers.address))

@@ -118,7 +118,11 @@ def test_all_that_lasts_is_float32(pair):
         assert kinds <= {"float32", "int32", "int64"}
     saved = weights(rounded.config)
     assert len(saved) > 50
-    kinds = {value.dtype.name for value in saved.values()}
+    kinds = {
+        value.dtype.name
+        for name, value in saved.items()
+        if not name.startswith("best_accuracy")  # Of no network.
+    }
     assert kinds <= {"float32", "int32", "int64", "object"}
     images = tf.zeros([2, 8, 8, 3])
     for training in (False, True):

@@ -7,6 +7,7 @@ import pytest
 from tests.scripts import run_script
 
 
+@pytest.mark.long
 def test_demo_leaves_results_figures_and_a_saved_model(tmp_path):
     folder = tmp_path / "demo"
     result = run_script(

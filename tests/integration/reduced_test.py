@@ -2,11 +2,14 @@
 
 import json
 
+import pytest
+
 from tests.command_line import refusal_of
 from tests.integration.main_test import TINY, finish, start
 from tests.readme_test import python_blocks
 
 
+@pytest.mark.long
 def test_a_teacher_its_labels_and_its_student(tmp_path, request):
     """Each stage in a process of its own; the later ones know their run."""
     teacher, student = tmp_path / "teacher", tmp_path / "student"

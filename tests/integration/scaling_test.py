@@ -196,6 +196,7 @@ def test_what_the_docs_name_exists():
         )
 
 
+@pytest.mark.long
 def test_the_snippet_trains():
     (snippet,) = re.findall(
         r"```python\n(.*?)```", DOC.read_text(), flags=re.DOTALL

@@ -144,6 +144,7 @@ def test_the_search_never_sees_the_seeds_of_the_table(two_moons):
     assert two_moons.FIRST_SEARCH_SEED >= 100
 
 
+@pytest.mark.long
 def test_a_run_leaves_a_table_a_figure_and_rows(tmp_path):
     result = run_script(
         "examples/two_moons.py",

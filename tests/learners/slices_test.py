@@ -138,6 +138,7 @@ def test_a_held_out_batch_is_cut_too():
     assert_same(whole, train(LEARNERS["exact"], slices=4, held_out=True))
 
 
+@pytest.mark.long
 def test_slices_on_two_replicas(mirrored):
     """Rows of a slice are those of its replica, so dropout stays the same."""
     whole = train(LEARNERS["exact"], slices=1)

@@ -20,7 +20,14 @@ TOLERANCE, SMALLEST_SCALE = 1e-4, 1e-3
 
 
 # What these do, the others do too.
-LONG = ("reinforce_dot_product", "release", "off", "hard labels, quirks")
+LONG = (
+    "reinforce_dot_product",
+    "reinforce_cosine",
+    "reinforce_per_example",
+    "release",
+    "off",
+    "hard labels, quirks",
+)
 
 
 class Logs(keras.callbacks.Callback):

@@ -71,6 +71,7 @@ def test_all_derivatives_and_states_are_those_of_the_network():
         assert not np.array_equal(value, now)
 
 
+@pytest.mark.long
 def test_a_block_that_draws_draws_the_same_again():
     """A gradient of other draws would be another."""
     results = []
