@@ -47,7 +47,7 @@ def shown(folder):
                 (event.step, value.tag, float(tf.make_ndarray(value.tensor)))
                 for value in event.summary.value
             ]
-    return sorted(scalars)
+    return sorted(scalars, key=lambda scalar: scalar[0])
 
 
 def shown_steps(folder, name="loss/total"):
