@@ -31,6 +31,7 @@ def kill_one_of_two(folder, *, seed):
     runs.wait_for_step(killed, step, process=processes[0])
     time.sleep(choose.random())
     processes[victim].send_signal(signal.SIGKILL)
+    processes[victim].wait()
     start = time.monotonic()
     survivor = processes[1 - victim].wait(timeout=300)
     noticed = time.monotonic() - start
