@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from meta_pseudo_labels.metrics_log import read_rows
 from tests.faults import runs
 from tests.faults.kill_worker import kill_one_of_two
 
@@ -28,8 +29,7 @@ def test_two_workers_learn_what_one_device_does(tmp_path):
     for process in (*workers, alone):
         assert process.wait(timeout=300) == 0, runs.said(tmp_path / "two")
     one, two = (
-        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").open()]
-        for run in ("one", "two")
+        read_rows(tmp_path / run / "metrics.jsonl") for run in ("one", "two")
     )
     steps = [row for row in one if "lr/student" in row]
     assert len(steps) == 3
