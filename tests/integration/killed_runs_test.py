@@ -81,13 +81,13 @@ def test_a_process_beside_training_evaluates_each_checkpoint_once(followed):
     folder = job.undisturbed
     assert [row["step"] for row in rows] == [5, 10, 15, 20, 25, 30]
     assert _rows(folder / "evals" / "metrics.jsonl") == rows
-    # Training evaluated the same networks on the same images.
+    # Training evaluated the same networks, on the images it held out.
     logged = {
         row["step"]: row["eval/accuracy"]
         for row in _rows(folder / "metrics.jsonl")
         if "eval/accuracy" in row
     }
-    assert {row["step"]: row["eval/test/student"] for row in rows} == (
+    assert {row["step"]: row["eval/validation/student"] for row in rows} == (
         pytest.approx(logged, abs=1e-6)
     )
     best = max(rows, key=lambda row: row["eval/test/student"])
