@@ -5,6 +5,7 @@ import json
 import math
 import os
 
+import numpy as np
 import tensorflow as tf
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
@@ -55,8 +56,10 @@ class MetricsFiles:
             summary.MergeFrom(scalar_pb(name, value))
         try:
             with self.events.as_default():  # Flushes at its end.
+                # Not a number of Python's: TensorFlow keeps the tensor of
+                # every one that it has met for good, 0.7 kB each.
                 tf.summary.experimental.write_raw_pb(
-                    summary.SerializeToString(), step=step
+                    summary.SerializeToString(), step=np.int64(step)
                 )
         except tf.errors.OutOfRangeError as error:
             # A file beyond the size allowed. `fit` would take TensorFlow's
