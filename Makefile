@@ -12,8 +12,11 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # True in a Python that can run this project and build a virtual environment.
 USABLE := import ensurepip, sys; sys.exit(not (3,10) <= sys.version_info < (3,14))
 
-# Tests run on all cores, a file on one. A process may take 4 GB.
-PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile
+# Tests run on all cores, a file on one, in the order of their names: xdist's own
+# leaves files of few tests, which are the longest, for the end. A process may
+# take 4 GB.
+PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+  --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup hooks demo two-moons test test-all lint format controls \
