@@ -1,5 +1,6 @@
 """Devices for all tests, and data that is kept outside the repository."""
 
+import gc
 import os
 import pathlib
 
@@ -16,6 +17,35 @@ def pytest_configure():
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * REPLICAS,
     )
+    gc.freeze()  # What is imported by now stays; nothing looks at it again.
+    _note_failures()
+
+
+_failed = []
+
+
+def _note_failures():
+    """Notes operations that fail, but for the ends of data sets."""
+    init = tf.errors.OpError.__init__
+
+    def noted(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        if not isinstance(self, tf.errors.OutOfRangeError):
+            _failed.append(type(self))
+
+    tf.errors.OpError.__init__ = noted
+
+
+def pytest_runtest_logfinish():
+    """Lets go of iterators over data that failed.
+
+    TensorFlow joins the thread that tunes such an iterator as it wakes the
+    next time, which takes longer the older the iterator is: up to a minute, in
+    whatever test Python comes to collect it.
+    """
+    if _failed:
+        _failed.clear()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
