@@ -1,6 +1,8 @@
-"""What the command lines of the benchmarks share."""
+"""What the command lines of the benchmarks share, and their reports."""
 
 import argparse
+import json
+import pathlib
 
 
 def positive(text):
@@ -9,3 +11,45 @@ def positive(text):
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return number
+
+
+def benchmark_parser(doc, numbers=()):
+    """A parser that knows --json, the file to write.
+
+    Args:
+      doc: of the benchmark; its first line becomes the description.
+      numbers: of flags that take integers of at least 1: (name, default, help).
+    """
+    parser = argparse.ArgumentParser(
+        description=doc.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--json", type=pathlib.Path, help="file to write")
+    for name, default, meaning in numbers:
+        parser.add_argument(
+            f"--{name}", type=positive, default=default, help=meaning
+        )
+    return parser
+
+
+def parsed(parser):
+    """The settings of the command line; --json is known to be writable."""
+    settings = parser.parse_args()
+    if settings.json and not settings.json.absolute().parent.is_dir():
+        parser.error(f"--json: no directory {settings.json.parent}")
+    return settings
+
+
+def recorded(settings, *, without=()):
+    """Settings as they stand in a report: a dict for JSON, without --json."""
+    return {
+        name: str(value) if isinstance(value, pathlib.Path) else value
+        for name, value in vars(settings).items()
+        if name not in ("json", *without)
+    }
+
+
+def write_report(report, path):
+    """Writes a dict as JSON, unless the path is None."""
+    if path:
+        path.write_text(json.dumps(report, indent=2) + "\n")

@@ -18,15 +18,13 @@ the same round; medians over rounds are reported (see step_time.py).
 """
 
 import argparse
-import json
 import os
-import pathlib
 import tempfile
 
 import keras
 import numpy as np
 import tensorflow as tf
-from arguments import positive
+from arguments import benchmark_parser, parsed, recorded, write_report
 from machine import headline, machine_facts
 from step_time import time_in_rounds, timed
 from step_time_variants import build_learner, compiled, random_batch
@@ -59,40 +57,28 @@ def main():
             )["seconds"]
             report[role] = summarize(seconds, steps=steps) | {"model": model}
     report |= {
-        "settings": {
-            name: value
-            for name, value in vars(settings).items()
-            if name != "json"
-        },
+        "settings": recorded(settings),
         "machine": machine_facts(),
     }
     print_tables(report)
-    if settings.json:
-        settings.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, settings.json)
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = benchmark_parser(
+        __doc__,
+        (
+            ("batch_size", 8, "labeled images, B"),
+            ("unlabeled_ratio", 7, "unlabeled images per labeled one, mu"),
+            ("image_size", 32, "height and width in pixels"),
+            ("rounds", 9, "timed rounds"),
+            ("steps", 5, "of the large network in each measurement"),
+            ("tiny_steps", 500, "of the tiny one, a multiple of 100"),
+        ),
     )
-    parser.add_argument("--json", type=pathlib.Path, help="file to write")
     parser.add_argument("--model", default="wrn-28-2", help="the large one")
     parser.add_argument("--tiny_model", default="mlp", help="the tiny one")
-    for name, default, meaning in (
-        ("batch_size", 8, "labeled images, B"),
-        ("unlabeled_ratio", 7, "unlabeled images per labeled one, mu"),
-        ("image_size", 32, "height and width in pixels"),
-        ("rounds", 9, "timed rounds"),
-        ("steps", 5, "of the large network in each measurement"),
-        ("tiny_steps", 500, "of the tiny one, a multiple of 100"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=positive, default=default, help=meaning
-        )
-    settings = parser.parse_args()
-    if settings.json and not settings.json.absolute().parent.is_dir():
-        parser.error(f"--json: no directory {settings.json.parent}")
+    settings = parsed(parser)
     if settings.tiny_steps % max(EXECUTIONS):
         parser.error(
             f"--tiny_steps must be a multiple of {max(EXECUTIONS)}; got "

@@ -24,18 +24,16 @@ Then, how long a step of Meta Pseudo Labels waits for its batch, as a share of
 the step; and the peak memory of a process that reads a set of CIFAR-10's size.
 """
 
-import argparse
 import json
-import pathlib
 
 import keras
 import numpy as np
+from arguments import benchmark_parser, parsed, recorded, write_report
 from input_costs import memory_of_own_process, peak_memory, waiting_for_input
 from input_imagenet import BARE
 from input_imagenet import OURS as IMAGENET
 from input_variants import OURS, PEERS, build_variants, peer_versions
 from machine import machine_facts
-from step_time import positive
 
 BARS = {"keras_cv": 2.0, "keras": 4.0}  # Ratios not to fall below.
 MAX_WAITING_SHARE, MAX_PIPELINE_GIB = 0.02, 1.0
@@ -58,45 +56,33 @@ def main():
         "waiting": waiting_for_input(settings),
         "memory": memory,
         "notes": notes,
-        "settings": {
-            name: value
-            for name, value in vars(settings).items()
-            if name not in ("json", "part")
-        },
+        "settings": recorded(settings, without=("part",)),
         "machine": machine | peer_versions(),
     }
     print_table(report)
-    if settings.json:
-        settings.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, settings.json)
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = benchmark_parser(
+        __doc__,
+        (
+            ("batch_size", 128, "images in a batch of the speed table"),
+            ("rounds", 7, "timed rounds"),
+            ("train_images", 50_000, "size of the random training set"),
+            ("step_batch_size", 8, "labeled images of a training step, B"),
+            ("unlabeled_ratio", 7, "unlabeled images per labeled one, mu"),
+            ("steps", 20, "timed training steps"),
+        ),
     )
-    parser.add_argument("--json", type=pathlib.Path, help="file to write")
     parser.add_argument("--model", default="wrn-28-2", help="both networks")
     parser.add_argument(
         "--seconds", type=float, default=1.0, help="of a variant in a round"
     )
-    for name, default, meaning in (
-        ("batch_size", 128, "images in a batch of the speed table"),
-        ("rounds", 7, "timed rounds"),
-        ("train_images", 50_000, "size of the random training set"),
-        ("step_batch_size", 8, "labeled images of a training step, B"),
-        ("unlabeled_ratio", 7, "unlabeled images per labeled one, mu"),
-        ("steps", 20, "timed training steps"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=positive, default=default, help=meaning
-        )
     parser.add_argument(
         "--part", choices=("all", "memory"), default="all", help="what to run"
     )
-    settings = parser.parse_args()
-    if settings.json and not settings.json.absolute().parent.is_dir():
-        parser.error(f"--json: no directory {settings.json.parent}")
+    settings = parsed(parser)
     if settings.seconds <= 0:
         parser.error(f"--seconds: must be above 0, got {settings.seconds}")
     return settings

@@ -24,7 +24,7 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
-from arguments import positive
+from arguments import positive, write_report
 from input_costs import peak_gibibytes
 from machine import headline, machine_facts
 from step_time_variants import build_learner, random_batch, whole_step
@@ -69,7 +69,7 @@ def main():
     }
     print_table(report)
     settings.json.parent.mkdir(parents=True, exist_ok=True)
-    settings.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, settings.json)
 
 
 def parse_arguments():

@@ -18,13 +18,12 @@ while, it slows all of them. Peak memory is the most that the process ever held
 
 import argparse
 import json
-import pathlib
 import statistics
 import subprocess
 import sys
 import time
 
-from arguments import positive
+from arguments import benchmark_parser, parsed, recorded, write_report
 
 VARIANTS = ("full", "reduced", "pseudo_labels")
 NUM_CLASSES = 10
@@ -39,25 +38,27 @@ def main():
     for _ in range(settings.rounds):
         rounds.append({name: measure_apart(name) for name in VARIANTS})
         report = summarize(rounds) | {
-            "settings": {
-                name: value
-                for name, value in vars(settings).items()
-                if name not in ("json", "variant")
-            },
+            "settings": recorded(settings, without=("variant",)),
             "machine": rounds[0][VARIANTS[0]]["machine"],
             "rounds": rounds,
         }
-        if settings.json:  # After each, as a round may take minutes.
-            settings.json.write_text(json.dumps(report, indent=2) + "\n")
+        # After each, as a round may take minutes.
+        write_report(report, settings.json)
     print_table(report)
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = benchmark_parser(
+        __doc__,
+        (
+            ("batch_size", 8, "labeled images, B"),
+            ("unlabeled_ratio", 7, "unlabeled images per labeled one, mu"),
+            ("image_size", 32, "height and width in pixels"),
+            ("steps", 3, "timed steps of a process"),
+            ("warmup", 1, "steps before these, not counted"),
+            ("rounds", 5, "processes of each variant"),
+        ),
     )
-    parser.add_argument("--json", type=pathlib.Path, help="file to write")
     parser.add_argument("--student", default="wrn-28-2", help="the student")
     parser.add_argument(
         "--teacher", default="wrn-28-4", help="the teacher of `full`"
@@ -65,22 +66,8 @@ def parse_arguments():
     parser.add_argument(
         "--reduced_teacher", default="mlp-5-128", help="that of `reduced`"
     )
-    for name, default, meaning in (
-        ("batch_size", 8, "labeled images, B"),
-        ("unlabeled_ratio", 7, "unlabeled images per labeled one, mu"),
-        ("image_size", 32, "height and width in pixels"),
-        ("steps", 3, "timed steps of a process"),
-        ("warmup", 1, "steps before these, not counted"),
-        ("rounds", 5, "processes of each variant"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=positive, default=default, help=meaning
-        )
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
-    settings = parser.parse_args()
-    if settings.json and not settings.json.absolute().parent.is_dir():
-        parser.error(f"--json: no directory {settings.json.parent}")
-    return settings
+    return parsed(parser)
 
 
 def measure_apart(variant):

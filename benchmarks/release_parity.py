@@ -8,11 +8,10 @@ step starting from the float64 run, and in float32 left to itself (see
 logged scalars, relative to max(1, |recorded|).
 """
 
-import argparse
-import json
 import pathlib
 
 import numpy as np
+from arguments import benchmark_parser, parsed, write_report
 from machine import headline, machine_facts
 
 from meta_pseudo_labels import replay
@@ -41,18 +40,13 @@ def main():
             found[mode] = errors.tolist()
             steps = " ".join(f"{error:.0e}" for error in errors)
             print(f"{path.stem:22} {mode:24} {steps}", flush=True)
-    if settings.json:
-        settings.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, settings.json)
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("folder", type=pathlib.Path, help="of the traces")
-    parser.add_argument("--json", type=pathlib.Path, help="file to write")
-    return parser.parse_args()
+    return parsed(parser)
 
 
 def read_trace(path):

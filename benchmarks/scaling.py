@@ -18,7 +18,7 @@ import pathlib
 import sys
 
 import keras
-from arguments import positive
+from arguments import parsed, positive, write_report
 from flops import flat_layers, layer_flops
 from scaling_model import Machine, Step
 from scaling_tables import (
@@ -89,8 +89,7 @@ def main():
 
         found = measure(model=settings.model, rounds=settings.rounds)
         print(measured_report(found), end="")
-        if settings.json:
-            settings.json.write_text(json.dumps(found, indent=2) + "\n")
+        write_report(found, settings.json)
         return
     text = report()
     if RESULTS.exists():
@@ -118,10 +117,7 @@ def parse_arguments():
     parser.add_argument(
         "--rounds", type=positive, default=5, help="of --measure (%(default)s)"
     )
-    settings = parser.parse_args()
-    if settings.json and not settings.json.absolute().parent.is_dir():
-        parser.error(f"--json: no directory {settings.json.parent}")
-    return settings
+    return parsed(parser)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,10 @@ images (lists of numbers in JSON) and JPEG files (base64):
 An answer other than 200 is counted apart and belongs to no time.
 """
 
-import argparse
 import asyncio
 import base64
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -31,7 +29,7 @@ import aiohttp
 import keras
 import numpy as np
 import tensorflow as tf
-from arguments import positive
+from arguments import benchmark_parser, parsed, recorded, write_report
 from machine import ROOT, headline, machine_facts, revision
 
 from meta_pseudo_labels import data, models
@@ -51,39 +49,26 @@ def main():
             process.send_signal(signal.SIGTERM)
             process.wait()
     report = {
-        "settings": {
-            name: value
-            for name, value in vars(settings).items()
-            if name != "json"
-        },
+        "settings": recorded(settings),
         "rows": rows,
         "code": revision(),
         "machine": machine_facts(),
     }
     print_table(report)
-    if settings.json:
-        settings.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, settings.json)
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = benchmark_parser(
+        __doc__,
+        (
+            ("image_size", 32, "height and width in pixels"),
+            ("seconds", 10, "of each measurement"),
+            ("workers", 2, "requests that the server works on at a time"),
+        ),
     )
-    parser.add_argument("--json", type=pathlib.Path, help="file to write")
     parser.add_argument("--model", default="wrn-28-2", help="the network")
-    for name, default, meaning in (
-        ("image_size", 32, "height and width in pixels"),
-        ("seconds", 10, "of each measurement"),
-        ("workers", 2, "requests that the server works on at a time"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=positive, default=default, help=meaning
-        )
-    settings = parser.parse_args()
-    if settings.json and not settings.json.absolute().parent.is_dir():
-        parser.error(f"--json: no directory {settings.json.parent}")
-    return settings
+    return parsed(parser)
 
 
 def export(settings, folder):

@@ -38,7 +38,7 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
-from arguments import positive
+from arguments import benchmark_parser, parsed, recorded, write_report
 from machine import machine_facts
 from step_time_memory import memory_of_own_processes, peak_of_steps
 from step_time_report import print_table, summarize
@@ -72,36 +72,26 @@ def main():
             variants, rounds=settings.rounds, warmup=settings.warmup
         )
     report = summarize(rounds, flops=flops(settings), memory=memory) | {
-        "settings": {
-            name: str(value) if isinstance(value, pathlib.Path) else value
-            for name, value in vars(settings).items()
-            if name not in ("json", "part")
-        },
+        "settings": recorded(settings, without=("part",)),
         "machine": machine | facts,
     }
     print_table(report)
-    if settings.json:
-        settings.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, settings.json)
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = benchmark_parser(
+        __doc__,
+        (
+            ("batch_size", 8, "labeled images, B"),
+            ("unlabeled_ratio", 7, "unlabeled images per labeled one, mu"),
+            ("image_size", 32, "height and width in pixels"),
+            ("rounds", 15, "timed rounds"),
+            ("warmup", 2, "rounds before these, not counted"),
+            ("threads", os.cpu_count(), "of TensorFlow, and of PyTorch"),
+        ),
     )
-    parser.add_argument("--json", type=pathlib.Path, help="file to write")
     parser.add_argument("--model", default="wrn-28-2", help="both networks")
-    for name, default, meaning in (
-        ("batch_size", 8, "labeled images, B"),
-        ("unlabeled_ratio", 7, "unlabeled images per labeled one, mu"),
-        ("image_size", 32, "height and width in pixels"),
-        ("rounds", 15, "timed rounds"),
-        ("warmup", 2, "rounds before these, not counted"),
-        ("threads", os.cpu_count(), "of TensorFlow, and of PyTorch"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=positive, default=default, help=meaning
-        )
     parser.add_argument(
         "--torch", action="store_true", help="whether PyTorch takes part"
     )
@@ -112,10 +102,7 @@ def parse_arguments():
         "--memory", action="store_true", help="whether to measure peaks"
     )
     parser.add_argument("--part", choices=FEEDBACKS, help=argparse.SUPPRESS)
-    settings = parser.parse_args()
-    if settings.json and not settings.json.absolute().parent.is_dir():
-        parser.error(f"--json: no directory {settings.json.parent}")
-    return settings
+    return parsed(parser)
 
 
 def build_variants(settings, stack):
