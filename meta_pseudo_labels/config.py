@@ -140,6 +140,7 @@ class Config(Inference, Evaluation, Machine, Training, Inputs, Run):
                 f"has; --method={self.method} has none."
             )
         self.check_machine()
+        self.check_finetuning()
         self.check_evaluation()
         if self.task_mode == "inference":
             self.check_inference()

@@ -48,7 +48,7 @@ from meta_pseudo_labels.distribution import build_strategy
 from meta_pseudo_labels.evaluation_report import evaluate_run
 from meta_pseudo_labels.export_run import export_run
 from meta_pseudo_labels.files import write_whole
-from meta_pseudo_labels.finetuning import finetune_run, finetuned_path
+from meta_pseudo_labels.finetuning_run import finetune_run, finetuned_path
 from meta_pseudo_labels.following import follow
 from meta_pseudo_labels.inference import infer_run, network_of
 from meta_pseudo_labels.run_data import (

@@ -1,145 +1,103 @@
-"""Finetuning the student on the labeled images, which it never trained on."""
+"""Finetuning a student on labels, which it never trained on."""
 
 import contextlib
-import json
-import os
-import shutil
-import zlib
 
 import keras
-import numpy as np
-from absl import logging
 
-from meta_pseudo_labels import data
-from meta_pseudo_labels.build import build_model
-from meta_pseudo_labels.callbacks import AtStep, SaveCheckpoint
-from meta_pseudo_labels.checkpoint_files import DamagedCheckpoint, save_weights
-from meta_pseudo_labels.checkpointing import Checkpoints, variables_by_name
-from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.files import locked, reports_full_disk, write_whole
-from meta_pseudo_labels.fitting import fit_epochs
-from meta_pseudo_labels.metrics_log import MetricsLogger
-from meta_pseudo_labels.progress import progress_bar
-from meta_pseudo_labels.run_data import check_choice_of_labels
-from meta_pseudo_labels.run_folder import (
-    FINETUNE,
-    FINETUNING_SETTINGS,
-    save_settings,
-)
-from meta_pseudo_labels.stopping import (
-    Diverged,
-    StopAtStep,
-    StopOnSignal,
-    watch_signals,
-)
+from meta_pseudo_labels.models import BatchNorm
+from meta_pseudo_labels.stopping import StopAtStep
+
+BATCH_NORM_MODES = ("update", "frozen")
 
 
-def finetune(student, dataset, *, learning_rate, steps, callbacks=()):
+def finetune(
+    student,
+    dataset,
+    *,
+    learning_rate,
+    steps,
+    batch_norm="update",
+    validation_data=None,
+    eval_every=100,
+    patience=0,
+    callbacks=(),
+):
     """Trains the student on labels: the last stage of the paper (section 3).
 
     Plain SGD at a fixed rate, and whatever weights the last step leaves: no
-    selection. Batch norm runs in training mode, so that its moving averages go
-    over to the labeled images.
+    selection. With `patience` it ends early, with the weights of the best
+    evaluation.
 
     Args:
       student: a Keras model that returns logits, [batch, classes]; changed.
       dataset: batches of (inputs, integer labels [batch]), without end.
       learning_rate: the paper's is 1e-5.
-      steps: the paper's is 1,000 for CIFAR-10 and SVHN, 2,000 for ImageNet.
+      steps: the paper's are 1,000 for CIFAR-10 and SVHN, 2,000 for ImageNet
+        with a tenth of its labels; at most so many with `patience`.
+      batch_norm: "update", training mode, so that moving averages go over to
+        the labeled images; or "frozen", inference mode, see `batch_norm_mode`.
+      validation_data: batches as those of `dataset`, but with an end, to
+        evaluate on; or None.
+      eval_every: steps between two evaluations.
+      patience: evaluations in a row without a gain in accuracy, after which
+        it ends; 0 takes all steps and keeps the last weights.
       callbacks: for `fit`.
 
     Returns:
-      The `keras.callbacks.History` of the only epoch.
-    """
-    _compile(student, learning_rate)
-    return student.fit(
-        dataset,
-        steps_per_epoch=steps,
-        epochs=1,
-        callbacks=list(callbacks),
-        shuffle=False,
-        verbose=0,
-    )
-
-
-def finetune_run(learner, config, images):
-    """Finetunes the student of a run, and goes on where that was cut off.
-
-    Args:
-      learner: as a checkpoint of the run has it.
-      config: `Config` of the run.
-      images: `data.ImageData` or `data.ShardedData`.
-
-    Returns:
-      Whether there was anything left to do.
+      The `keras.callbacks.History`. An epoch is `eval_every` steps where there
+      is `validation_data`, else all of them.
 
     Raises:
-      ConfigError: where the data is not that of the run, or its student was
-        finetuned otherwise.
-      Interrupted: by SIGTERM or Ctrl-C; the same call goes on.
-      Diverged: where the loss is not finite.
+      ValueError: for a number or a name out of range, or patience without
+        `validation_data`.
     """
-    check_choice_of_labels(config, images)
-    path = finetuned_path(learner, config)
-    folder = os.path.dirname(path)
-    with reports_full_disk(folder), locked(folder):
-        if not _prepare(config, path):
-            return False
-        save_settings(config)
-        student = build_model(config, images.spec, role="student")
-        student.set_weights(learner.finished_student().get_weights())
-        _compile(student, config.finetune_lr)
-        # It is of this step, whatever an earlier finetuning began with.
-        checkpoints = Checkpoints(
-            variables_by_name(student=student, optimizer=student.optimizer),
-            _unfinished(path),
-            max_to_keep=2,
+    _check(steps, eval_every, patience, validation_data)
+    every = steps if validation_data is None else min(eval_every, steps)
+    stops = [StopAtStep(steps), *_early_stopping(patience)]
+    with batch_norm_mode(student, batch_norm):
+        compile_for_finetuning(student, learning_rate)
+        return student.fit(
+            dataset,
+            validation_data=validation_data,
+            steps_per_epoch=every,
+            epochs=-(-steps // every),
+            callbacks=[*stops, *callbacks],
+            shuffle=False,
+            verbose=0,
         )
-        try:
-            checkpoints.restore_latest()
-        except DamagedCheckpoint as error:
-            logging.warning("Finetuning begins anew: %s", error)
-        with (
-            contextlib.closing(checkpoints),
-            watch_signals() as signals,
-        ):
-            save = SaveCheckpoint(checkpoints)
-            fit_epochs(
-                student,
-                lambda start: _batches(config, images, start),
-                every=config.save_every,
-                callbacks=[
-                    StopAtStep(config.finetune_steps),
-                    MetricsLogger(folder, every=config.log_every),
-                    *progress_bar(
-                        config.finetune_steps,
-                        show=config.progress,
-                        stage="finetune",
-                    ),
-                    _StopWhereNotFinite(),
-                    save,
-                    StopOnSignal(signals, every=config.save_every, saving=save),
-                ],
-            )
-            checkpoints.wait()
-            save_weights(student, path)
-            shutil.rmtree(_unfinished(path))
-    return True
 
 
-def finetuned_path(learner, config):
-    """Where the student finetuned from a learner's step is."""
-    source = config.from_checkpoint
-    of_another = ""
-    if source not in ("latest", "best"):  # Its step may be that of two runs.
-        name = os.path.realpath(source).encode()
-        of_another = f"-of-{zlib.crc32(name):08x}"
-    step = int(learner.step.numpy())
-    name = f"from-step-{step}{of_another}.weights.h5"
-    return os.path.join(config.output_dir, FINETUNE, name)
+def _check(steps, eval_every, patience, validation_data):
+    for name, value, low in (
+        ("steps", steps, 1),
+        ("eval_every", eval_every, 1),
+        ("patience", patience, 0),
+    ):
+        if value < low:
+            raise ValueError(f"{name} must be at least {low}; got {value}.")
+    if patience and validation_data is None:
+        raise ValueError(
+            f"patience is {patience}, but there is nothing to evaluate on; "
+            "give validation_data, or patience=0."
+        )
 
 
-def _compile(student, learning_rate):
+def _early_stopping(patience):
+    """A list with the callback; empty without patience."""
+    if not patience:
+        return []
+    return [
+        keras.callbacks.EarlyStopping(
+            "val_accuracy",
+            mode="max",
+            patience=patience,
+            restore_best_weights=True,
+        )
+    ]
+
+
+def compile_for_finetuning(student, learning_rate):
+    """Compiles with plain SGD, whose variables are there before any step."""
     student.compile(
         optimizer=keras.optimizers.SGD(learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -149,68 +107,40 @@ def _compile(student, learning_rate):
     student.optimizer.build(student.trainable_variables)
 
 
-def _batches(config, images, start):
-    """The endless labeled batches from a step of finetuning on."""
-    return data.finetuning_dataset(
-        images,
-        batch_size=min(config.finetune_batch_size, len(images.labeled_images)),
-        seed=config.seed,
-        start_step=start,
-    )
+@contextlib.contextmanager
+def batch_norm_mode(model, mode):
+    """Has the batch norm of a model, however deep, train in a mode.
 
+    Compile within it, and again after it to go on with other training.
 
-def _prepare(config, path):
-    """Compares the settings with those of an earlier finetuning.
+    Args:
+      model: a Keras model, whose batch norm is Keras's or ours.
+      mode: "update" leaves the layers as they are. "frozen" has them normalize
+        by their moving averages, and change nothing: neither these nor scale
+        (gamma) and shift (beta), as Keras means by a layer that is not
+        trainable. Dropout still drops.
 
-    Returns:
-      Whether there is anything to do; what is in the way is gone then.
+    Raises:
+      ValueError: for another mode.
     """
-    settings = {
-        name: getattr(config, name) for name in sorted(FINETUNING_SETTINGS)
-    }
-    beside = f"{path}.json"
-    if os.path.exists(beside):
-        before = _settings_in(beside)
-        if before != settings and not config.allow_hparam_change:
-            raise ConfigError(
-                f"{path} was finetuned with other settings: {before}, now "
-                f"{settings}. Use these, or --allow_hparam_change to finetune "
-                "it anew."
-            )
-        if before == settings and os.path.exists(path):
-            # A kill may have come before they went.
-            shutil.rmtree(_unfinished(path), ignore_errors=True)
-            return False
-        if before != settings:  # What they made goes before the new ones come.
-            shutil.rmtree(_unfinished(path), ignore_errors=True)
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)
-    write_whole(beside, json.dumps(settings, indent=2) + "\n")
-    return True
-
-
-def _settings_in(path):
+    if mode not in BATCH_NORM_MODES:
+        raise ValueError(
+            f"batch_norm must be one of {', '.join(BATCH_NORM_MODES)}; got "
+            f"{mode!r}."
+        )
+    frozen = [
+        layer
+        for layer in model._flatten_layers()
+        if mode == "frozen" and _is_batch_norm(layer) and layer.trainable
+    ]
+    for layer in frozen:
+        layer.trainable = False
     try:
-        with open(path) as file:
-            return json.load(file)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path} cannot be read as the settings of a finetuning: {error}. "
-            "Delete it to finetune again."
-        ) from error
+        yield
+    finally:
+        for layer in frozen:
+            layer.trainable = True
 
 
-def _unfinished(path):
-    """Folder of the checkpoints of a finetuning that goes on."""
-    return path.removesuffix(".weights.h5")
-
-
-class _StopWhereNotFinite(AtStep):
-    """Ends finetuning before it saves weights that are of no use."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        if not np.isfinite(logs["loss"]):
-            raise Diverged(
-                f"The loss of finetuning is {logs['loss']} at step "
-                f"{self.step}. Use a lower --finetune_lr than the present one."
-            )
+def _is_batch_norm(layer):
+    return isinstance(layer, (keras.layers.BatchNormalization, BatchNorm))

@@ -58,7 +58,14 @@ RUN_FILES = (
 _BEFORE_SETTINGS = (LABELED, TEACHER_LABELS)
 
 FINETUNING_SETTINGS = frozenset(
-    {"finetune_lr", "finetune_steps", "finetune_batch_size"}
+    {
+        "finetune_lr",
+        "finetune_steps",
+        "finetune_batch_size",
+        "finetune_batch_norm",
+        "finetune_patience",
+        "finetune_eval_every",
+    }
 )
 
 # What may change between the stages of a run, without making it another run.

@@ -142,6 +142,11 @@ UNREAD = (
         "--ema_decay=0 keeps no moving average.",
     ),
     Unread(
+        ("finetune_eval_every",),
+        lambda settings: not settings["finetune_patience"],
+        "without --finetune_patience finetuning does not evaluate.",
+    ),
+    Unread(
         ("inference_",),
         lambda settings: settings["task_mode"] == "train",
         "only --task_mode=inference reads it.",

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import pathlib
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -168,9 +170,11 @@ def test_another_export_is_another_version(finished):
 
 def test_finetuning_starts_from_the_averages(tmp_path, trained):
     """At rate 0 an mlp comes out as it went in."""
-    config = dataclasses.replace(trained, finetune_lr=0.0)
+    # Leaves the shared run as it is.
+    config = dataclasses.replace(
+        trained, output_dir=str(tmp_path), finetune_lr=0.0
+    )
     experiment = Experiment(config)
-    experiment.output_dir = str(tmp_path)  # Leaves the shared run as it is.
     experiment.trained_learner = trained_learner = lambda: _restored(trained)
     experiment.finetune()
     images = next(iter(experiment.test_dataset))[0]
@@ -184,6 +188,32 @@ def test_finetuning_starts_from_the_averages(tmp_path, trained):
 
 def _restored(config):
     return Experiment(config).trained_learner()
+
+
+def test_any_checkpoint_can_be_finetuned(tmp_path, trained):
+    """One that is not the latest, by its path; also that of another run."""
+    shutil.copytree(trained.output_dir, tmp_path / "run")
+    path = f"{trained.output_dir}/checkpoints/step-2"
+    config = dataclasses.replace(
+        trained,
+        output_dir=str(tmp_path / "run"),
+        from_checkpoint=path,
+        finetune_lr=0.0,
+    )
+    assert Experiment(config).finetune()
+    (weights,) = (tmp_path / "run").glob("finetune/*.h5")
+    assert re.fullmatch("from-step-2-of-[0-9a-f]{8}.weights.h5", weights.name)
+    experiment = Experiment(config)
+    finetuned = experiment.finetuned_student(experiment.trained_learner())
+    students = [
+        _restored(dataclasses.replace(config, from_checkpoint=source))
+        for source in (path, "latest")
+    ]
+    own, latest = (
+        learner.finished_student().get_weights()[0] for learner in students
+    )
+    np.testing.assert_array_equal(finetuned.get_weights()[0], own)
+    assert (own != latest).any()
 
 
 @pytest.mark.parametrize(

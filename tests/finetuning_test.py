@@ -2,9 +2,11 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.finetuning import finetune
+from meta_pseudo_labels.finetuning import batch_norm_mode, finetune
+from meta_pseudo_labels.models import BatchNorm
 
 
 def zero_classifier(*layers):
@@ -62,14 +64,170 @@ def test_runs_exactly_the_steps_asked_for():
     assert set(history.history) == {"accuracy", "loss"}
 
 
-def test_batch_norm_moments_move_to_the_labeled_images():
-    norm = keras.layers.BatchNormalization(momentum=0.5)
-    model = zero_classifier(norm)
+KINDS = {"keras": keras.layers.BatchNormalization, "ours": BatchNorm}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", ["update", "frozen"])
+def test_batch_norm_moves_or_stands_still(kind, mode):
+    """Inputs 5 and -1 against averages 1 and 4.
+
+    By the moving averages they become 2 and -1, by the batch's mean 2 and
+    variance 9 they become 1 and -1.
+    """
+    norm = KINDS[kind](momentum=0.5, epsilon=0.0)
+    logits = keras.layers.Dense(2, use_bias=False)
+    model = keras.Sequential([keras.Input([1]), norm, logits])
+    weights = [[1.0], [0.0], [1.0], [4.0]]  # gamma, beta, mean, variance
+    norm.set_weights(np.float32(weights))
+    logits.set_weights([np.float32([[0.5, -0.5]])])
     finetune(
-        model, endless([[4, 0], [8, 0]], [0, 1]), learning_rate=0.0, steps=1
+        model,
+        endless([[5], [-1]], [1, 0]),
+        learning_rate=1.0,
+        steps=1,
+        batch_norm=mode,
     )
-    np.testing.assert_allclose(norm.moving_mean, [3, 0])
-    np.testing.assert_allclose(norm.moving_variance, [2.5, 0.5])
+    x = np.array({"update": [1, -1], "frozen": [2, -1]}[mode])
+    wrong = 1 / (1 + np.exp(-x)) - [0, 1]  # p - y of class 0.
+    np.testing.assert_allclose(
+        logits.get_weights()[0][0],
+        [0.5 - np.mean(x * wrong), -0.5 + np.mean(x * wrong)],
+        rtol=1e-5,
+    )
+    gamma, beta, mean, variance = np.ravel(norm.get_weights())
+    assert norm.trainable
+    if mode == "frozen":
+        np.testing.assert_array_equal(norm.get_weights(), weights)
+        return
+    np.testing.assert_allclose([mean, variance], [1.5, 6.5], rtol=1e-6)
+    np.testing.assert_allclose(gamma, 1 - np.mean(wrong * x), rtol=1e-5)
+    np.testing.assert_allclose(beta, -np.mean(wrong), rtol=1e-5)
+
+
+class Block(keras.layers.Layer):
+    """Batch norm out of sight of `model.layers`."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = BatchNorm()
+
+    def call(self, inputs, training=False):
+        return self.norm(inputs, training=training)
+
+
+def test_all_batch_norm_is_frozen_however_deep_and_nothing_else():
+    inner, still = (keras.layers.BatchNormalization() for _ in range(2))
+    still.trainable = False
+    block, other = Block(), keras.layers.LayerNormalization()
+    model = keras.Sequential(
+        [keras.Input([2]), keras.Sequential([inner, still]), block, other]
+    )
+    seen = (inner, still, block.norm, other, model)
+    with pytest.raises(ZeroDivisionError), batch_norm_mode(model, "frozen"):
+        assert [x.trainable for x in seen] == [False, False, False, True, True]
+        raise ZeroDivisionError
+    assert [x.trainable for x in seen] == [True, False, True, True, True]
+    with batch_norm_mode(model, "update"):
+        assert [x.trainable for x in seen] == [True, False, True, True, True]
+
+
+def test_dropout_still_drops_where_batch_norm_is_frozen():
+    norm = keras.layers.BatchNormalization(epsilon=0.0)
+    model = keras.Sequential(
+        [keras.Input([1]), norm, keras.layers.Dropout(0.5, seed=0)]
+    )
+    norm.moving_mean.assign([1.0])
+    norm.moving_variance.assign([4.0])
+    with batch_norm_mode(model, "frozen"):
+        shown = model(np.full([50, 1], 5.0), training=True)
+    # Half are 0, the others twice (5 - 1) / 2.
+    assert set(np.ravel(shown)) == {0.0, 4.0}
+
+
+def labels_in_turn(*labels):
+    """A batch of the input (1, 0) for each label, the last one for ever."""
+    labels = np.int32(labels)[:, np.newaxis]
+    turns = tf.data.Dataset.from_tensor_slices(labels)
+    turns = turns.concatenate(endless_labels(labels[-1]))
+    return turns.map(lambda label: (tf.constant([[1.0, 0.0]]), label))
+
+
+def endless_labels(label):
+    return tf.data.Dataset.from_tensors(label).repeat()
+
+
+RIGHT_IS_1 = tf.data.Dataset.from_tensors((np.float32([[1, 0]]), np.int32([1])))
+
+
+def test_patience_ends_it_with_the_best_weights():
+    """The first step is right, all others teach the opposite."""
+    model = zero_classifier()
+    history = finetune(
+        model,
+        labels_in_turn(1, 0),
+        learning_rate=1.0,
+        steps=9,
+        validation_data=RIGHT_IS_1,
+        eval_every=1,
+        patience=2,
+    )
+    assert history.history["val_accuracy"] == [1, 0, 0]
+    np.testing.assert_allclose(model.get_weights()[0][0], [-0.5, 0.5])
+
+
+def test_the_best_weights_stay_where_patience_does_not_end():
+    model = zero_classifier()
+    history = finetune(
+        model,
+        labels_in_turn(1, 0),
+        learning_rate=1.0,
+        steps=3,
+        validation_data=RIGHT_IS_1,
+        eval_every=1,
+        patience=4,
+    )
+    assert history.history["val_accuracy"] == [1, 0, 0]
+    np.testing.assert_allclose(model.get_weights()[0][0], [-0.5, 0.5])
+
+
+def test_without_patience_it_only_looks():
+    """After steps 2, 4 and 5; the last weights stay."""
+    model = zero_classifier()
+    seen = []
+    history = finetune(
+        model,
+        labels_in_turn(1, 1, 0),
+        learning_rate=1.0,
+        steps=5,
+        validation_data=RIGHT_IS_1,
+        eval_every=2,
+        callbacks=[
+            keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda batch, logs: seen.append(batch)
+            )
+        ],
+    )
+    assert len(seen) == 5
+    assert history.history["val_accuracy"] == [1, 0, 0]
+    first, second = model.get_weights()[0][0]
+    assert first > second
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (dict(steps=0), "steps must be at least 1; got 0"),
+        (dict(eval_every=0), "eval_every must be at least 1; got 0"),
+        (dict(patience=-1), "patience must be at least 0; got -1"),
+        (dict(patience=2), "patience is 2, but there is nothing to evaluate"),
+        (dict(batch_norm="off"), "one of update, frozen; got 'off'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(settings, words):
+    settings = dict(learning_rate=0.1, steps=1) | settings
+    with pytest.raises(ValueError, match=words):
+        finetune(zero_classifier(), endless([[1, 0]], [0]), **settings)
 
 
 def test_learns_the_labels():

@@ -58,12 +58,20 @@ def test_the_evaluation_in_the_docs_works(capsys):
     assert worst in set("0123456789")
 
 
+def test_the_finetuning_in_the_docs_works(capsys):
+    (snippet,) = python_blocks("docs/finetuning.md")
+    exec(snippet, {})
+    found = ast.literal_eval(capsys.readouterr().out)
+    assert 1 <= len(found) <= 4 and all(0 <= value <= 1 for value in found)
+
+
 DOCS = (
     "docs/data.md",
     "docs/data_service.md",
     "docs/evaluation.md",
     "docs/feedback.md",
     "docs/fidelity.md",
+    "docs/finetuning.md",
     "docs/inference.md",
     "docs/long_runs.md",
     "docs/memory.md",

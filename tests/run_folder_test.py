@@ -66,6 +66,7 @@ def test_free_settings_may_change(tmp_path):
         teacher_labels="another",
         log_every=11,
         num_train_steps=11,
+        num_validation=10,  # For finetune_patience.
     )
     write_hparams(tmp_path, before.to_json())
     changed = Config(
@@ -89,6 +90,9 @@ def test_free_settings_may_change(tmp_path):
         finetune_lr=1.0,
         finetune_steps=3,
         finetune_batch_size=9,
+        finetune_batch_norm="frozen",
+        finetune_patience=2,
+        finetune_eval_every=7,
         diagnose_batches=2,
         diagnose_draws=3,
         diagnose_lr=0.1,
@@ -116,6 +120,7 @@ def test_free_settings_may_change(tmp_path):
         steps_per_execution=11,
         log_every=11,
         num_train_steps=11,
+        num_validation=10,
         use_tpu=True,
         master="local",
         num_cores_per_replica=2,

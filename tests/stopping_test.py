@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 
-from meta_pseudo_labels import finetuning, training
+from meta_pseudo_labels import finetuning_run, training
 from meta_pseudo_labels.callbacks import AtStep
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.experiment import Experiment
@@ -112,7 +112,7 @@ def test_a_finetuning_that_was_stopped_goes_on(tmp_path, signal_at):
         config = supervised(tmp_path / name, **settings)
         Experiment(config).train()
         if step is not None:
-            signal_at(finetuning, step)
+            signal_at(finetuning_run, step)
             with pytest.raises(Interrupted):
                 Experiment(config).finetune()
             assert "finetuned" not in Experiment(config).evaluate()
@@ -152,7 +152,7 @@ def test_another_finetuning_that_was_stopped_goes_on_too(tmp_path, signal_at):
     Experiment(config).finetune()
     before = _finetuned_weights(config)
     changed = supervised(tmp_path, finetune_lr=0.5, allow_hparam_change=True)
-    signal_at(finetuning, 1)
+    signal_at(finetuning_run, 1)
     with pytest.raises(Interrupted):
         Experiment(changed).finetune()
     again = supervised(tmp_path, finetune_lr=0.5)
@@ -245,7 +245,7 @@ def test_a_signal_outside_of_training_is_an_interruption():
 def test_a_damaged_finetuning_begins_anew(tmp_path, signal_at, caplog):
     config = supervised(tmp_path, finetune_steps=5, save_every=2)
     Experiment(config).train()
-    signal_at(finetuning, 3)
+    signal_at(finetuning_run, 3)
     with pytest.raises(Interrupted):
         Experiment(config).finetune()
     for path in tmp_path.glob("finetune/from-step-*/checkpoints/*.index"):

@@ -21,7 +21,11 @@ RATES = {"lr", "num_warmup_steps"}
 RMSPROP = {"rmsprop_rho", "rmsprop_momentum", "rmsprop_epsilon"}
 DROPS = {"lr_decay_rate", "num_decay_steps"}
 MPL = {name for name in FIELDS if name.startswith("mpl_")}
-ALWAYS = RMSPROP | {"ema_start", "num_cores_per_replica"}  # By the defaults.
+ALWAYS = RMSPROP | {  # By the defaults.
+    "ema_start",
+    "num_cores_per_replica",
+    "finetune_eval_every",
+}
 TPU = {"use_tpu", "master"}
 
 RUNS = {
@@ -65,7 +69,13 @@ RUNS = {
     ),
     "mpl": (dict(), RATES | {"use_augment"} | ALWAYS),
     "mpl, all read": (
-        dict(ema_decay=0.9, optim_type="rmsprop", distribution="tpu"),
+        dict(
+            ema_decay=0.9,
+            optim_type="rmsprop",
+            distribution="tpu",
+            num_validation=5,
+            finetune_patience=1,
+        ),
         RATES | {"use_augment", "replicas_per_worker"},
     ),
     "mpl, one device": (

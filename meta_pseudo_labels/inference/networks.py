@@ -16,7 +16,7 @@ from meta_pseudo_labels.checkpoint_files import (
 from meta_pseudo_labels.checkpointing import restore
 from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.config_inference import Inference
-from meta_pseudo_labels.finetuning import finetuned_path
+from meta_pseudo_labels.finetuning_run import finetuned_path
 from meta_pseudo_labels.run_folder import LABELED, saved_settings
 
 _OWN = ("latest", "best")  # Checkpoints of the run, not paths.

@@ -1,0 +1,49 @@
+"""An early end that goes on counting where a run was cut off."""
+
+import keras
+
+from meta_pseudo_labels.checkpoint_files import checkpoint_paths, step_of
+from meta_pseudo_labels.fitting import position
+
+
+class EarlyStopping(keras.callbacks.EarlyStopping):
+    """Keras's, on val_accuracy, but the checkpoints say where it was.
+
+    Keras's own begins anew with every `fit`. This one needs no state: the
+    best checkpoint has the accuracy and the step.
+
+    Args:
+      checkpoints: `Checkpoints`, one after every epoch, the best by
+        val_accuracy.
+      patience: epochs in a row without a gain that are too many.
+      every: steps of an epoch.
+    """
+
+    def __init__(self, checkpoints, *, patience, every):
+        super().__init__("val_accuracy", mode="max", patience=patience)
+        self.checkpoints = checkpoints
+        self.every = every
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self.checkpoints.wait()
+        if self.checkpoints.best_accuracy >= 0:
+            self.best = self.checkpoints.best_accuracy
+        self.wait = epochs_since_best(
+            self.checkpoints, position(self.model), every=self.every
+        )
+
+
+def epochs_since_best(checkpoints, step, *, every):
+    """Whole epochs from the best checkpoint to a step; 0 before there is one.
+
+    Args:
+      checkpoints: `Checkpoints`, with nothing left to write.
+      step: of the run.
+      every: steps of an epoch.
+    """
+    paths = checkpoint_paths(checkpoints.best_folder)
+    if not paths or checkpoints.best_accuracy < 0:
+        return 0
+    # Ahead of the step where a kill came after the best, before the latest.
+    return max(0, (step - step_of(paths[-1])) // every)

@@ -1,0 +1,274 @@
+"""The finetuning stage of a run, which goes on where it was cut off."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import zlib
+
+import keras
+import numpy as np
+from absl import logging
+
+from meta_pseudo_labels import data
+from meta_pseudo_labels.build import build_model
+from meta_pseudo_labels.callbacks import AtStep, SaveCheckpoint
+from meta_pseudo_labels.checkpoint_files import (
+    CheckpointError,
+    DamagedCheckpoint,
+    save_weights,
+)
+from meta_pseudo_labels.checkpointing import Checkpoints, variables_by_name
+from meta_pseudo_labels.config import Config, ConfigError, user_error
+from meta_pseudo_labels.early_stopping import EarlyStopping, epochs_since_best
+from meta_pseudo_labels.files import locked, reports_full_disk, write_whole
+from meta_pseudo_labels.finetuning import (
+    batch_norm_mode,
+    compile_for_finetuning,
+)
+from meta_pseudo_labels.fitting import fit_epochs, position
+from meta_pseudo_labels.metrics_log import MetricsLogger
+from meta_pseudo_labels.progress import progress_bar
+from meta_pseudo_labels.run_data import check_choice_of_labels
+from meta_pseudo_labels.run_folder import (
+    FINETUNE,
+    FINETUNING_SETTINGS,
+    save_settings,
+)
+from meta_pseudo_labels.stopping import (
+    Diverged,
+    StopAtStep,
+    StopOnSignal,
+    watch_signals,
+)
+from meta_pseudo_labels.unread_settings import unread_settings
+
+
+def finetune_run(learner, config, images):
+    """Finetunes the student of a run, and goes on where that was cut off.
+
+    Args:
+      learner: as a checkpoint of the run has it.
+      config: `Config` of the run.
+      images: `data.ImageData` or `data.ShardedData`.
+
+    Returns:
+      Whether there was anything left to do.
+
+    Raises:
+      CheckpointError: where the best of its own checkpoints is damaged.
+      ConfigError: where the data is not that of the run, or its student was
+        finetuned otherwise.
+      Interrupted: by SIGTERM or Ctrl-C; the same call goes on.
+      Diverged: where the loss is not finite.
+    """
+    check_choice_of_labels(config, images)
+    # What the data set decides is written down too.
+    config = dataclasses.replace(config, finetune_steps=config.finetuning_steps)
+    path = finetuned_path(learner, config)
+    folder = os.path.dirname(path)
+    with reports_full_disk(folder), locked(folder):
+        if not _prepare(config, path):
+            return False
+        save_settings(config)
+        student = build_model(config, images.spec, role="student")
+        student.set_weights(learner.finished_student().get_weights())
+        with batch_norm_mode(student, config.finetune_batch_norm):
+            compile_for_finetuning(student, config.finetune_lr)
+            _train(student, config, images, path)
+        save_weights(student, path)
+        shutil.rmtree(_unfinished(path))
+    return True
+
+
+def finetuned_path(learner, config):
+    """Where the student finetuned from a learner's step is."""
+    source = config.from_checkpoint
+    of_another = ""
+    if source not in ("latest", "best"):  # Its step may be that of two runs.
+        name = os.path.realpath(source).encode()
+        of_another = f"-of-{zlib.crc32(name):08x}"
+    step = int(learner.step.numpy())
+    name = f"from-step-{step}{of_another}.weights.h5"
+    return os.path.join(config.output_dir, FINETUNE, name)
+
+
+def _train(student, config, images, path):
+    """Takes the steps that are left, and gives the student what to keep."""
+    # It is of this step, whatever an earlier finetuning began with.
+    checkpoints = Checkpoints(
+        variables_by_name(student=student, optimizer=student.optimizer),
+        _unfinished(path),
+        max_to_keep=2,
+    )
+    try:
+        checkpoints.restore_latest()
+    except DamagedCheckpoint as error:
+        logging.warning("Finetuning begins anew: %s", error)
+    with contextlib.closing(checkpoints), watch_signals() as signals:
+        if not _is_over(config, checkpoints, position(student)):
+            fit_epochs(
+                student,
+                lambda start: _batches(config, images, start),
+                every=_epoch_steps(config),
+                validation_data=_validation_data(config, images),
+                callbacks=_callbacks(
+                    config, os.path.dirname(path), checkpoints, signals
+                ),
+            )
+            checkpoints.wait()
+    if config.finetune_patience:
+        _restore_best(checkpoints, path)
+
+
+def _callbacks(config, folder, checkpoints, signals):
+    """What happens beside the steps, in this order.
+
+    Args:
+      config: `Config` of the run.
+      folder: for the log.
+      checkpoints: `Checkpoints` of the student.
+      signals: see `watch_signals`.
+    """
+    every = _epoch_steps(config)
+    save = SaveCheckpoint(
+        checkpoints,
+        best_by="val_accuracy" if config.finetune_patience else None,
+    )
+    bar = progress_bar(
+        config.finetune_steps, show=config.progress, stage="finetune"
+    )
+    callbacks = [
+        StopAtStep(config.finetune_steps),
+        _LogStepsAlone(),
+        MetricsLogger(folder, every=config.log_every),
+        *bar,
+        _StopWhereNotFinite(),
+    ]
+    if config.finetune_patience:
+        patience = config.finetune_patience
+        callbacks.append(
+            EarlyStopping(checkpoints, patience=patience, every=every)
+        )
+    stop_on_signal = StopOnSignal(signals, every=every, saving=save)
+    return [*callbacks, save, stop_on_signal]
+
+
+def _epoch_steps(config):
+    """Steps of an epoch of `fit`: to the next checkpoint."""
+    if config.finetune_patience:
+        return config.finetune_eval_every
+    return config.save_every
+
+
+def _batches(config, images, start):
+    """The endless labeled batches from a step of finetuning on."""
+    return data.finetuning_dataset(
+        images,
+        batch_size=min(config.finetune_batch_size, len(images.labeled_images)),
+        seed=config.seed,
+        start_step=start,
+    )
+
+
+def _validation_data(config, images):
+    """The held-out images, where it is them that end finetuning."""
+    if not config.finetune_patience:
+        return None
+    return user_error(
+        data.validation_dataset, images, batch_size=config.eval_batch_size
+    )
+
+
+def _is_over(config, checkpoints, step):
+    """Whether no step is left: a kill came before the weights were written."""
+    if step >= config.finetune_steps:
+        return True
+    if not config.finetune_patience:
+        return False
+    waited = epochs_since_best(checkpoints, step, every=_epoch_steps(config))
+    return waited >= config.finetune_patience
+
+
+def _restore_best(checkpoints, path):
+    try:
+        checkpoints.restore_best()
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error} Delete {_unfinished(path)} to finetune again."
+        ) from error
+
+
+def _prepare(config, path):
+    """Compares the settings with those of an earlier finetuning.
+
+    Returns:
+      Whether there is anything to do; what is in the way is gone then.
+    """
+    settings = _settings_of(config)
+    beside = f"{path}.json"
+    if os.path.exists(beside):
+        before = _settings_in(beside)
+        same = {name: before.get(name) for name in settings} == settings
+        if not same and not config.allow_hparam_change:
+            raise ConfigError(
+                f"{path} was finetuned with other settings: {before}, now "
+                f"{settings}. Use these, or --allow_hparam_change to finetune "
+                "it anew."
+            )
+        if same and os.path.exists(path):
+            # A kill may have come before they went.
+            shutil.rmtree(_unfinished(path), ignore_errors=True)
+            return False
+        if not same:  # What they made goes before the new ones come.
+            shutil.rmtree(_unfinished(path), ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+    write_whole(beside, json.dumps(settings, indent=2) + "\n")
+    return True
+
+
+def _settings_of(config):
+    """All that the outcome of a finetuning depends on, by name."""
+    unread = unread_settings(dataclasses.asdict(config))
+    names = sorted(FINETUNING_SETTINGS - unread.keys())
+    return {name: getattr(config, name) for name in names}
+
+
+def _settings_in(path):
+    """Those of an earlier finetuning; what it did not know had its default."""
+    try:
+        with open(path) as file:
+            return _settings_of(Config()) | json.load(file)
+    except (OSError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as the settings of a finetuning: {error}. "
+            "Delete it to finetune again."
+        ) from error
+
+
+def _unfinished(path):
+    """Folder of the checkpoints of a finetuning that goes on."""
+    return path.removesuffix(".weights.h5")
+
+
+class _LogStepsAlone(keras.callbacks.Callback):
+    """Has `fit` log every step alone, not the mean since its epoch began.
+
+    That mean would be another one where a signal cut the epoch in two.
+    """
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.reset_metrics()
+
+
+class _StopWhereNotFinite(AtStep):
+    """Ends finetuning before it saves weights that are of no use."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not np.isfinite(logs["loss"]):
+            raise Diverged(
+                f"The loss of finetuning is {logs['loss']} at step "
+                f"{self.step}. Use a lower --finetune_lr than the present one."
+            )

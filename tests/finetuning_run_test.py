@@ -1,0 +1,133 @@
+"""The finetuning of a run: its settings, its log, its early end."""
+
+import json
+
+import numpy as np
+import pytest
+
+from meta_pseudo_labels import config_training, data
+from meta_pseudo_labels.config import Config, ConfigError
+from meta_pseudo_labels.finetuning import finetune
+from tests.tiny_finetuning import (
+    EARLY,
+    evaluations,
+    images,
+    network,
+    run,
+    weights,
+    weights_path,
+)
+from tests.tiny_run import tiny
+
+
+@pytest.fixture(scope="module")
+def ended_early(tmp_path_factory):
+    config = tiny(tmp_path_factory.mktemp("early"), **EARLY)
+    assert run(config)
+    return config
+
+
+def test_it_ends_early_and_keeps_the_best(ended_early):
+    rows = evaluations(ended_early)
+    found = [row["eval/accuracy"] for row in rows]
+    every = ended_early.finetune_eval_every
+    assert [row["step"] for row in rows] == [
+        every * (number + 1) for number in range(len(found))
+    ]
+    best = found.index(max(found))
+    assert best > 0  # It learned something, and then nothing more.
+    assert len(found) == best + 1 + ended_early.finetune_patience
+    assert len(found) * every < ended_early.finetune_steps
+    student = network()
+    student.set_weights(weights(ended_early))
+    right = [
+        np.argmax(student(shown, training=False), -1) == labels
+        for shown, labels in data.validation_dataset(images(), batch_size=50)
+    ]
+    assert np.mean(np.concatenate(right)) == pytest.approx(max(found))
+
+
+def test_it_does_what_the_library_does(ended_early):
+    student = network()
+    history = finetune(
+        student,
+        data.finetuning_dataset(images(), batch_size=20, seed=0),
+        learning_rate=ended_early.finetune_lr,
+        steps=ended_early.finetune_steps,
+        validation_data=data.validation_dataset(images(), batch_size=250),
+        eval_every=ended_early.finetune_eval_every,
+        patience=ended_early.finetune_patience,
+    )
+    assert history.history["val_accuracy"] == [
+        row["eval/accuracy"] for row in evaluations(ended_early)
+    ]
+    for one, two in zip(
+        student.get_weights(), weights(ended_early), strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("mode", ["update", "frozen"])
+def test_batch_norm_is_as_the_settings_say(tmp_path, mode):
+    config = tiny(tmp_path, finetune_steps=1, finetune_batch_norm=mode)
+    assert run(config)
+    *norm, kernel, bias = [
+        (one != two).any()
+        for one, two in zip(
+            network().get_weights(), weights(config), strict=True
+        )
+    ]
+    assert norm == [mode == "update"] * 4
+    assert kernel and bias
+
+
+@pytest.mark.parametrize(
+    ("dataset", "steps"),
+    [
+        ("cifar10", 1_000),
+        ("svhn_cropped", 1_000),
+        ("imagenet2012", 2_000),
+        ("imagenet2012_subset", 2_000),
+        ("folders", 1_000),
+    ],
+)
+def test_steps_are_the_papers_of_the_data_set(dataset, steps):
+    assert Config(dataset=dataset).finetuning_steps == steps
+    assert Config(dataset=dataset, finetune_steps=3).finetuning_steps == 3
+
+
+def test_the_settings_say_how_many_steps_were_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(config_training, "OTHER_FINETUNING_STEPS", 2)
+    assert run(tiny(tmp_path, finetune_steps=None))
+    hparams = json.loads((tmp_path / "hparams.json").read_text())
+    assert hparams["finetune_steps"] == 2
+    # The same, said out loud.
+    assert not run(tiny(tmp_path, finetune_steps=2))
+
+
+def test_one_from_before_there_were_more_settings_counts(tmp_path):
+    config = tiny(tmp_path, finetune_steps=1)
+    assert run(config)
+    path = weights_path(config).with_name(f"{weights_path(config).name}.json")
+    old = dict(finetune_batch_size=512, finetune_lr=0.1, finetune_steps=1)
+    assert old.items() < json.loads(path.read_text()).items()
+    path.write_text(json.dumps(old))
+    assert not run(config)
+    for changes in (
+        dict(finetune_batch_norm="frozen"),
+        dict(finetune_patience=1, num_validation=20),
+    ):
+        other = tiny(tmp_path, finetune_steps=1, **changes)
+        with pytest.raises(ConfigError, match="finetuned with other settings"):
+            run(other)
+    # Not read without patience.
+    assert not run(tiny(tmp_path, finetune_steps=1, finetune_eval_every=7))
+
+
+def test_patience_needs_images_that_are_held_out():
+    with pytest.raises(ConfigError) as caught:
+        Config(finetune_patience=2)
+    assert str(caught.value) == (
+        "--finetune_patience=2 judges by images that are held out, and there "
+        "are none: train with --num_validation, or leave it away."
+    )
