@@ -155,12 +155,12 @@ def rand_augment(
     )
     for draws in draw_layers(images, seed=seed, num_layers=num_layers):
         images = augment.apply_by_group(
-            images, draws.operation, _bind(draws, arguments)
+            images, draws.operation, bind_operations(draws, arguments)
         )
     return images
 
 
-def _bind(draws, arguments):
+def bind_operations(draws, arguments):
     """The operations as `apply_by_group` wants them, then None."""
 
     def bind(operation):
@@ -191,8 +191,8 @@ def draw_layers(images, *, seed, num_layers):
         layers.append(
             Draws(
                 operation=tf.where(applied, choice, len(OPERATIONS)),
-                sign=tf.where(_coin(batch, sign_seed), 1.0, -1.0),
-                center=_draw_center(images, seed=center_seed),
+                sign=tf.where(coin(batch, sign_seed), 1.0, -1.0),
+                center=draw_center(images, seed=center_seed),
             )
         )
     return layers
@@ -200,7 +200,7 @@ def draw_layers(images, *, seed, num_layers):
 
 def random_flip(images, *, seed):
     """Mirrors each image, left to right, with probability 1/2."""
-    flipped = tf.cast(_coin(tf.shape(images)[0], seed), tf.int32)
+    flipped = tf.cast(coin(tf.shape(images)[0], seed), tf.int32)
     return augment.apply_by_group(
         images, flipped, [None, lambda images, _: augment.mirror(images)]
     )
@@ -219,16 +219,17 @@ def pad_and_random_crop(images, *, seed, pad, fill=augment.FILL):
 
 def random_cutout(images, *, seed, half_size, fill=augment.FILL):
     """Fills a square of side 2 * half_size, centred anywhere in the image."""
-    center = _draw_center(images, seed=seed)
+    center = draw_center(images, seed=seed)
     return augment.cutout(images, center=center, half_size=half_size, fill=fill)
 
 
-def _coin(batch, seed):
+def coin(batch, seed):
+    """[B] booleans, true with probability 1/2."""
     return tf.random.stateless_uniform([batch], seed) < 0.5
 
 
-def _draw_center(images, *, seed):
-    """[B, 2] int32: row and column, uniform over the image."""
+def draw_center(images, *, seed):
+    """Draws [B, 2] int32: row and column, uniform over the image."""
     size = tf.cast(images.shape[1:3], tf.float32)
     where = tf.random.stateless_uniform([tf.shape(images)[0], 2], seed)
     return tf.cast(where * size, tf.int32)

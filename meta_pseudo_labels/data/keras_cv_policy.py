@@ -59,8 +59,8 @@ def keras_cv_rand_augment(
         if not 0 <= share <= 1:
             raise ValueError(f"{name} must be in [0, 1]; got {share}.")
     draws = KeyedDraws()
-    layers = _layers(magnitude / MAX_LEVEL, magnitude_stddev, draws)
-    operations = [*map(_operation, layers)]
+    layers = policy_layers(magnitude / MAX_LEVEL, magnitude_stddev, draws)
+    operations = [*map(as_operation, layers)]
 
     def apply(images, seed):
         draws.start(seed)
@@ -112,7 +112,7 @@ def _random_operation(images, operations, draws, rate):
     )
 
 
-def _operation(layer):
+def as_operation(layer):
     """A layer as `apply_by_group` wants it."""
     # KerasCV's code needs AutoGraph, which our pipelines do without.
     augment_images = tf.function(
@@ -135,7 +135,7 @@ def _operation(layer):
     return apply
 
 
-def _layers(magnitude, magnitude_stddev, draws):
+def policy_layers(magnitude, magnitude_stddev, draws):
     """KerasCV's ten layers, drawing from `draws`."""
     keras_cv = _import_keras_cv()
     # Layers ask for the global generator as they are built. It would make a

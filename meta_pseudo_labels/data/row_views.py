@@ -19,14 +19,10 @@ import tensorflow as tf
 from meta_pseudo_labels import augment, rand_augment
 from meta_pseudo_labels.data import keras_cv_policy
 
-# The draws are those of the whole batch, so they are made by its own helpers.
-_coin, _center = rand_augment._coin, rand_augment._draw_center
-_bind = rand_augment._bind
-
 
 def random_flip(images, *, seed, rows):
     """Some rows of `rand_augment.random_flip`."""
-    flipped = tf.cast(rows.of(_coin(rows.total, seed)), tf.int32)
+    flipped = tf.cast(rows.of(rand_augment.coin(rows.total, seed)), tf.int32)
     return augment.apply_by_group(
         images, flipped, [None, lambda images, _: augment.mirror(images)]
     )
@@ -44,7 +40,9 @@ def pad_and_random_crop(images, *, seed, rows, pad, fill):
 
 def random_cutout(images, *, seed, rows, half_size, fill):
     """Some rows of `rand_augment.random_cutout`."""
-    center = rows.of(_center(_shape_of_all(images, rows), seed=seed))
+    center = rows.of(
+        rand_augment.draw_center(_shape_of_all(images, rows), seed=seed)
+    )
     return augment.cutout(images, center=center, half_size=half_size, fill=fill)
 
 
@@ -61,7 +59,9 @@ def release_rand_augment(images, *, seed, rows, num_layers, **level):
             }
         )
         images = augment.apply_by_group(
-            images, draws.operation, _bind(draws, arguments)
+            images,
+            draws.operation,
+            rand_augment.bind_operations(draws, arguments),
         )
     return images
 
@@ -81,10 +81,10 @@ def keras_cv_rand_augment(*, magnitude):
       A function of (images, *, seed, rows).
     """
     draws = _GroupDraws()
-    layers = keras_cv_policy._layers(
+    layers = keras_cv_policy.policy_layers(
         magnitude / rand_augment.MAX_LEVEL, 0.15, draws
     )
-    operations = [*map(keras_cv_policy._operation, layers)]
+    operations = [*map(keras_cv_policy.as_operation, layers)]
     rate, num_layers = keras_cv_policy.RATE, 2
 
     def apply(images, *, seed, rows):
@@ -118,7 +118,7 @@ class _GroupDraws(keras_cv_policy.KeyedDraws):
         """Operations for `apply_by_group` that draw as for the whole batch.
 
         Args:
-          operations: see `keras_cv_policy._operation`.
+          operations: see `keras_cv_policy.as_operation`.
           choice: [total] int32, which of them each image undergoes.
           rows: those that are there.
         """

@@ -87,7 +87,7 @@ def test_amounts_have_kerascvs_distribution(index):
     """Mean, deviation and tails of 20,000 draws, ours and KerasCV's."""
     draws = keras_cv_policy.KeyedDraws()
     draws.start(SEED)
-    ours = keras_cv_policy._layers(0.7, 0.15, draws)[index]
+    ours = keras_cv_policy.policy_layers(0.7, 0.15, draws)[index]
     theirs = keras_cv.layers.RandAugment.get_standard_policy(
         (0, 255), 0.7, 0.15
     )[index]
