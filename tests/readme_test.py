@@ -66,6 +66,7 @@ def test_the_finetuning_in_the_docs_works(capsys):
 
 
 DOCS = (
+    "docs/bring_your_own.md",
     "docs/data.md",
     "docs/data_service.md",
     "docs/evaluation.md",

@@ -25,6 +25,7 @@ from meta_pseudo_labels.data.subsets import (
     labeled_choice,
     save_labeled_indices,
 )
+from meta_pseudo_labels.data.two_views import two_view_dataset
 from meta_pseudo_labels.data.variants import (
     hold_out,
     keep_classes,
@@ -68,6 +69,7 @@ __all__ = [
     "spoil_labels",
     "strong_view",
     "training_dataset",
+    "two_view_dataset",
     "validation_dataset",
     "vary",
     "weak_view",
