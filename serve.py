@@ -15,6 +15,7 @@ like this; 1, it could not begin, and a line says why.
 
 import argparse
 import os
+import re
 import socket
 import sys
 
@@ -39,25 +40,31 @@ def parse_arguments():
     ):
         parser.add_argument(f"--{name}", default=default, help=meaning)
     for name, default, meaning in (
-        ("port", 8501, "to listen on; 0 takes a free one"),
+        ("port", 8501, "to listen on, up to 65535; 0 takes a free one"),
         ("workers", 2, "requests that are worked on at a time"),
         ("max_requests", 64, "requests under way at a time; others get 503"),
         ("max_body_mb", 32, "size of a request; larger ones get 413"),
         ("max_batch", 256, "images in a request; more get 400"),
     ):
-        low = 0 if name == "port" else 1
+        limits = (0, 65_535) if name == "port" else (1, 1_000_000)
         parser.add_argument(
-            f"--{name}", type=_at_least(low), default=default, help=meaning
+            f"--{name}", type=_within(*limits), default=default, help=meaning
         )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if not re.fullmatch(r"[\w.-]+", arguments.name):
+        parser.error(
+            f"argument --name: {arguments.name!r} is part of an address: use "
+            "letters, digits, '_', '-' and '.'"
+        )
+    return arguments
 
 
-def _at_least(low):
+def _within(low, high):
     def integer(text):
         number = int(text)
-        if number < low:
+        if not low <= number <= high:
             raise argparse.ArgumentTypeError(
-                f"must be at least {low}, got {text}"
+                f"must be from {low} to {high}, got {text}"
             )
         return number
 

@@ -187,13 +187,12 @@ def evaluate_run(learner, finetuned, config, images):
     exported = None
     if config.saved_model is not None:
         exported = user_error(ExportedModel, config.saved_model)
-        _check_exported(exported, source, config)
-    with input_errors(source):
-        found = _evaluate(networks, exported, source, config)
+        with input_errors(source):
+            _check_exported(exported, source, config)
     report = EvaluationReport(
         images=source.name,
         step=int(learner.step.numpy()),
-        networks=found,
+        networks=_evaluate(networks, exported, source, config),
         validation=_evaluate(networks, exported, held_out, config)
         if held_out
         else {},
@@ -215,15 +214,16 @@ def _check_exported(exported, source, config):
 def _evaluate(networks, exported, source, config):
     """`metrics.Evaluation` by network."""
     names = class_names(source.spec)
-    found = evaluate_networks(
-        networks, source.batches(config.eval_batch_size), class_names=names
-    )
-    if exported is not None:
-        found |= evaluate_networks(
-            {"saved_model": exported},
-            source.pixel_batches(config.eval_batch_size),
-            class_names=names,
+    with input_errors(source):
+        found = evaluate_networks(
+            networks, source.batches(config.eval_batch_size), class_names=names
         )
+        if exported is not None:
+            found |= evaluate_networks(
+                {"saved_model": exported},
+                source.pixel_batches(config.eval_batch_size),
+                class_names=names,
+            )
     return found
 
 

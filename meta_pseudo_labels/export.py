@@ -23,6 +23,7 @@ from meta_pseudo_labels.data.preparation import (
     prepare_images,
 )
 from meta_pseudo_labels.export_warmup import write_warmup_requests
+from meta_pseudo_labels.files import sync
 
 EXTRAS = "assets.extra"  # What TensorFlow Serving leaves alone, or warms up by.
 _DECODED_AT_A_TIME = 4  # Of a batch of files; each may have 192 MB of pixels.
@@ -93,6 +94,7 @@ def export_saved_model(model, path, *, spec, add=None):
             write_warmup_requests(extras, spec)
             if add is not None:
                 add(extras)
+            _sync_all(complete)
             return _publish(complete, path)
     finally:
         with contextlib.suppress(OSError):  # Where there are versions.
@@ -128,12 +130,20 @@ def _versions(path):
     return [int(name) for name in names if name.isascii() and name.isdigit()]
 
 
+def _sync_all(folder):
+    """Has a folder survive the loss of the machine before it gets its name."""
+    for parent, _, names in os.walk(folder):
+        for name in (*names, "."):
+            sync(os.path.join(parent, name))
+
+
 def _publish(complete, path):
     """Makes a finished SavedModel the next version."""
     while True:
         version = os.path.join(path, str(max(_versions(path), default=0) + 1))
         try:
             os.rename(complete, version)
+            sync(path)
             return version
         except OSError as error:
             # Another export has just taken the number.

@@ -17,6 +17,7 @@ import tensorflow as tf
 from meta_pseudo_labels._version import __version__
 from meta_pseudo_labels.data.preparation import description
 from meta_pseudo_labels.export import class_names
+from meta_pseudo_labels.run_folder import EVAL, EVAL_REPORT
 
 CARD, PAGE, LABELS = "model_card.json", "model_card.md", "labels.txt"
 
@@ -54,7 +55,7 @@ def build_card(model, config, data, *, network, step):
             "seed": config.seed,
             "label_noise": config.label_noise,
         },
-        "metrics": _evaluation(config.output_dir),
+        "metrics": _evaluation(config.output_dir, step),
         "revision": revision(),
         "versions": {
             "meta_pseudo_labels": __version__,
@@ -153,10 +154,18 @@ def _git(folder, *arguments):
     return process.stdout.strip() if process.returncode == 0 else None
 
 
-def _evaluation(output_dir):
-    """What eval.json says; None where there is none that can be read."""
+def _evaluation(output_dir, step):
+    """What eval.json says; None where it does not say it of this step."""
+    report, accuracies = (
+        _json(os.path.join(output_dir, name)) for name in (EVAL_REPORT, EVAL)
+    )
+    return accuracies if report and report.get("step") == step else None
+
+
+def _json(path):
+    """What a file holds; None where there is none that can be read."""
     try:
-        with open(os.path.join(output_dir, "eval.json")) as file:
+        with open(path) as file:
             return json.load(file)
     except (OSError, ValueError):
         return None
@@ -168,7 +177,9 @@ def _metric_lines(card):
         for name, value in _numbers("", card["metrics"] or {})
     }
     if not lines:
-        lines["none"] = "--task_mode=eval was not run before the export"
+        lines["none"] = (
+            "--task_mode=eval was not run for this step before the export"
+        )
     if card.get("litert"):
         lines["LiteRT"] = _agreement(card["litert"])
     return lines

@@ -100,7 +100,7 @@ def _test_images(data):
     if not len(images):
         return ()
     examples = ordered.ordered_examples(images.first(COMPARED), data.spec)
-    return np.stack(
+    return np.array(
         [
             example["image"]
             for example in examples.as_numpy_iterator()

@@ -6,7 +6,6 @@ It is run as a server would run it, by its signature `serving_default` alone.
 import contextlib
 import os
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -78,16 +77,21 @@ class ExportedModel:
                 f"{self.path} tells {width} classes apart, the run "
                 f"{len(class_names)}."
             )
-        classes = answers["classes"].numpy()
-        said = [label.decode() for label in answers["labels"].numpy()]
-        for name, label in zip(
-            np.take(class_names, classes), said, strict=True
-        ):
-            if name != label:
+        for label, name in self._labels(answers).items():
+            if name != class_names[label]:
                 raise ValueError(
-                    f"{self.path} calls {label!r} what the run calls {name!r}: "
-                    "it is of other classes."
+                    f"{self.path} calls {name!r} what the run calls "
+                    f"{class_names[label]!r}: it is of other classes, or has "
+                    "them in another order."
                 )
+
+    def _labels(self, answers):
+        """Names by class, of all of them; in older exports of those seen."""
+        if hasattr(self._loaded, "class_names"):
+            names = self._loaded.class_names().numpy()
+            return {label: name.decode() for label, name in enumerate(names)}
+        names = [name.decode() for name in answers["labels"].numpy()]
+        return dict(zip(answers["classes"].numpy(), names, strict=True))
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ class Model:
     """
 
     def __init__(self, path):
-        folder, self.version = newest_version(path)
+        folder, self.version = newest_version(os.path.expanduser(path))
         self._tf = tf = import_tensorflow_alone()
         try:
             self._loaded = tf.saved_model.load(folder)

@@ -33,7 +33,8 @@ def parse_request(body, signatures, *, max_batch):
       BadRequest: for anything that is not as the signature wants it.
     """
     request = _json_object(body)
-    name = request.pop("signature_name", None) or "serving_default"
+    name = request.pop("signature_name", "")
+    name = "serving_default" if name == "" else name
     if not isinstance(name, str) or name not in signatures:
         raise BadRequest(
             f"There is no signature {_short(name)}; the model has "
@@ -85,7 +86,9 @@ def dump(content):
 
 def _json_object(body):
     try:
-        request = json.loads(body, parse_constant=_no_constant)
+        # As UTF-8 alone: json would also take UTF-16 for it.
+        text = body.decode("utf-8-sig")
+        request = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:  # UTF-8 is a ValueError too.
         raise BadRequest(f"The body is no JSON: {error}") from error
     if not isinstance(request, dict):
@@ -104,8 +107,14 @@ def _from_rows(rows, wanted):
     if not rows:
         raise BadRequest('"instances" is empty; give at least one image.')
     columns = {name: [] for name in wanted}
+    is_named = _is_named(rows[0])
     for row in rows:
-        if not isinstance(row, dict) or set(row) == {"b64"}:
+        if _is_named(row) != is_named:
+            raise BadRequest(
+                '"instances" must all be objects with the names of inputs, or '
+                "none of them."
+            )
+        if not is_named:
             row = {_only(wanted): row}
         _check_names(row, wanted)
         for name, column in columns.items():
@@ -114,10 +123,15 @@ def _from_rows(rows, wanted):
 
 
 def _from_columns(content, wanted):
-    if not isinstance(content, dict) or set(content) == {"b64"}:
+    if not _is_named(content):
         content = {_only(wanted): content}
     _check_names(content, wanted)
     return content
+
+
+def _is_named(value):
+    """Whether it has values by inputs' names; {"b64": ...} is a value."""
+    return isinstance(value, dict) and set(value) != {"b64"}
 
 
 def _only(wanted):
@@ -141,6 +155,7 @@ def _array(name, value, given):
     if given.dtype == np.object_:
         array = _strings(name, value)
     else:
+        _check_depth(name, value, given.shape)
         array = _numbers(name, value, given.dtype)
     fits = len(array.shape) == len(given.shape) and all(
         want in (None, got)
@@ -154,6 +169,18 @@ def _array(name, value, given):
     if array.size == 0:
         raise BadRequest(f"{name} is empty, of shape {_shape(array.shape)}.")
     return array
+
+
+def _check_depth(name, value, shape):
+    """Refuses lists in lists that NumPy has no dimensions for."""
+    depth = 0
+    while isinstance(value, list):
+        value, depth = value[0] if value else None, depth + 1
+    if depth > len(shape):
+        raise BadRequest(
+            f"{name} has lists nested {depth} deep; the signature takes the "
+            f"shape {_shape(shape)}."
+        )
 
 
 def _numbers(name, value, dtype):
@@ -199,7 +226,10 @@ def _strings(name, value):
 
 def _bytes(name, value):
     if isinstance(value, str):
-        return value.encode()
+        try:
+            return value.encode()
+        except UnicodeEncodeError as error:  # Such as "\\ud800".
+            raise BadRequest(f"{name} holds half a character.") from error
     if isinstance(value, dict) and set(value) == {"b64"}:
         try:
             return base64.b64decode(value["b64"], validate=True)

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from model_server.models import RefusedInput
 from model_server.protocol import (
@@ -30,12 +30,14 @@ class Limits:
     """What keeps memory bounded, whatever clients send.
 
     Attributes:
-      requests: under way at a time, waiting or worked on; others get 503.
+      requests: under way at a time, from the body to the answer that was
+        taken; others get 503.
       workers: requests worked on at a time.
       body_bytes: of one request; a larger one gets 413.
       waiting_bytes: of the bodies of all requests under way; others get 503.
       batch: images in one request; more get 400.
-      body_seconds: for a body to arrive; else 408.
+      body_seconds: for a body to arrive, else 408; and for the answer to be
+        taken, else the connection ends.
     """
 
     requests: int = 64
@@ -105,15 +107,16 @@ class _Service:
 
     async def predict(self, request):
         self._check_model(request)
-        size = request.content_length
-        if size is None:  # It comes in pieces, and may become as large.
-            size = self._limits.body_bytes
-        if size > self._limits.body_bytes:
-            raise web.HTTPRequestEntityTooLarge(self._limits.body_bytes, size)
+        limits, size = self._limits, request.content_length
+        if size is not None and size > limits.body_bytes:
+            raise web.HTTPRequestEntityTooLarge(limits.body_bytes, size)
+        # In pieces or compressed, it may become as large.
+        if size is None or hdrs.CONTENT_ENCODING in request.headers:
+            size = limits.body_bytes
         with self._admitted(size):
             try:
                 body = await asyncio.wait_for(
-                    request.read(), self._limits.body_seconds
+                    request.read(), limits.body_seconds
                 )
             except asyncio.TimeoutError as error:
                 raise web.HTTPRequestTimeout(
@@ -121,7 +124,12 @@ class _Service:
                 ) from error
             loop = asyncio.get_running_loop()
             answer = await loop.run_in_executor(self._pool, self._answer, body)
-        return web.Response(body=answer, content_type="application/json")
+            response = web.Response(
+                body=answer, content_type="application/json"
+            )
+            # Here, so that answers which nobody takes are not without number.
+            await _send(request, response, seconds=limits.body_seconds)
+        return response
 
     def _answer(self, body):
         """The bytes that answer a predict request; in a worker's thread."""
@@ -155,11 +163,29 @@ class _Service:
         """Raises HTTPNotFound for another model than the one that is here."""
         name = request.match_info["name"]
         version = request.match_info.get("version", self._model.version)
-        if name != self._name or int(version) != int(self._model.version):
+        # As text: Python refuses to read numbers of thousands of digits.
+        same = version.lstrip("0") == self._model.version.lstrip("0")
+        if name != self._name or not same:
             raise web.HTTPNotFound(
-                text=f"There is no version {version} of model {name} here, but "
-                f"version {self._model.version} of {self._name}."
+                text=f"There is no version {version[:20]} of model "
+                f"{name[:40]} here, but version {self._model.version} of "
+                f"{self._name}."
             )
+
+
+async def _send(request, response, *, seconds):
+    """Sends an answer, and waits until most of it has been taken.
+
+    Raises:
+      ConnectionError: where the client has left, or takes too long.
+    """
+    await response.prepare(request)
+    try:
+        await asyncio.wait_for(response.write_eof(), seconds)
+    except asyncio.TimeoutError as error:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("The answer was not taken.") from error
 
 
 @web.middleware
@@ -175,6 +201,8 @@ async def _errors_as_json(request, handler):
             status=error.status,
             headers={k: v for k, v in error.headers.items() if k in kept},
         )
+    except ConnectionError:  # The client left; nobody reads this.
+        return _json({"error": "The connection has ended."}, status=400)
     except Exception:  # A fault of ours must not end the others' requests.
         _LOG.exception("A request could not be answered.")
         return _json({"error": "The server failed; see its log."}, status=500)

@@ -13,7 +13,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 from meta_pseudo_labels import data
 from meta_pseudo_labels.build import build_model
 from meta_pseudo_labels.evaluation import predict_logits
-from meta_pseudo_labels.export_card import page, revision, summary_lines
+from meta_pseudo_labels.export_card import (
+    build_card,
+    page,
+    revision,
+    summary_lines,
+)
 from meta_pseudo_labels.export_litert import write_litert
 from meta_pseudo_labels.export_run import export_run, plain_student
 from tests.tiny_run import tiny
@@ -29,6 +34,7 @@ def exported(digits, tmp_path_factory):
     """A wide ResNet that was trained in bfloat16: student, folder, card."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "eval.json").write_text('{"student": 0.25, "teacher": 0.125}')
+    (folder / "eval_report.json").write_text('{"step": 4}')
     config = tiny(
         folder,
         model_type="wrn-10-1",
@@ -111,6 +117,26 @@ def test_the_card_says_where_it_comes_from(exported, digits):
         "- model_type: wrn-10-1",
     ):
         assert f"{line}\n" in text
+
+
+def test_accuracies_of_another_step_are_not_the_card_s(digits, tmp_path):
+    """Training went on after the evaluation, or it was of another one."""
+    model = keras.Sequential([keras.Input([8]), keras.layers.Dense(1)])
+    config = tiny(tmp_path)
+
+    def metrics():
+        return build_card(model, config, digits, network="student", step=4)[
+            "metrics"
+        ]
+
+    assert metrics() is None
+    (tmp_path / "eval.json").write_text('{"student": 0.25}')
+    assert metrics() is None  # Nothing says of which step.
+    for text in ('{"step": 2}', "{"):
+        (tmp_path / "eval_report.json").write_text(text)
+        assert metrics() is None
+    (tmp_path / "eval_report.json").write_text('{"step": 4}')
+    assert metrics() == {"student": 0.25}
 
 
 def test_the_page_of_a_run_that_was_not_evaluated(exported):

@@ -7,6 +7,7 @@ import keras
 import pytest
 import tensorflow as tf
 
+from meta_pseudo_labels import export
 from meta_pseudo_labels.export import export_saved_model, newest_version
 from tests.export_test import dataset_spec
 
@@ -65,6 +66,26 @@ def test_another_export_may_take_the_number(
     monkeypatch.setattr(os, "rename", late)
     path = export_saved_model(model, tmp_path, spec=dataset_spec())
     assert taken == [f"{tmp_path}/1"] and path == f"{tmp_path}/2"
+
+
+def test_all_is_on_the_disk_before_it_has_its_name(
+    model, tmp_path, monkeypatch, fast_save
+):
+    """Else the loss of the machine might leave a version of empty files."""
+    calls, rename = [], os.rename
+    monkeypatch.setattr(export, "sync", lambda path: calls.append(path))
+    monkeypatch.setattr(
+        os, "rename", lambda *paths: calls.append("rename") or rename(*paths)
+    )
+    export_saved_model(model, tmp_path, spec=dataset_spec())
+    *before, named, folder = calls
+    assert (named, str(folder)) == ("rename", str(tmp_path))
+    names = {os.path.basename(os.path.normpath(path)) for path in before}
+    assert names == {
+        "saved_model",
+        "assets.extra",
+        "tf_serving_warmup_requests",
+    }
 
 
 def test_what_is_no_folder_of_versions_is_left_alone(model, tmp_path):

@@ -72,6 +72,10 @@ def test_other_classes_and_images_are_refused(exported):
         served.check_fits(images, ("ant", "bee", "cow", "dog"))
     with pytest.raises(ValueError, match="calls '(ant|bee|cow)' what the run"):
         served.check_fits(images, ("0", "1", "2"))
+    # Two of them in another order, of which no image was taken for either.
+    sees = ExportedModel(f"{exported}/1")  # It says "ant" of all.
+    with pytest.raises(ValueError, match="calls 'bee' what the run calls 'cow"):
+        sees.check_fits(images, ("ant", "cow", "bee"))
     with pytest.raises(ValueError, match="not images of type float32"):
         served.check_fits(tf.cast(images, tf.float32), SPEC.class_names)
     with pytest.raises(ValueError, match="not trained"):

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.files import LOCK, SCRATCH
+from meta_pseudo_labels.files import LOCK, SCRATCH, sync
 
 _PARTS = ".parts"
 
@@ -56,9 +56,9 @@ class PredictionFiles:
             self._check_same(settings)
             return
         os.makedirs(os.path.dirname(self._settings), exist_ok=True)
-        with open(self._scratch, "w") as file:
-            file.write(json.dumps(settings, indent=2) + "\n")
-        os.replace(self._scratch, self._settings)
+        text = json.dumps(settings, indent=2) + "\n"
+        with _whole(self._settings, scratch=self._scratch) as file:
+            file.write(text.encode())
 
     def _check_same(self, settings):
         try:
@@ -99,8 +99,18 @@ class PredictionFiles:
         with _whole(self._part(block)) as file:
             parquet.write_table(table, file, use_dictionary=["class"])
 
-    def join(self, blocks):
-        """Joins parts 0 to blocks - 1 to the two files."""
+    def join(self, blocks, settings):
+        """Joins parts 0 to blocks - 1 to the two files.
+
+        Args:
+          blocks: how many parts there are.
+          settings: see `claim`. Where two processes claimed at the same time
+            only one did it for both.
+
+        Raises:
+          ConfigError: see `claim`.
+        """
+        self._check_same(settings)
         with _whole(self.csv) as file, csv.CSVWriter(file, self.schema) as out:
             for block in range(blocks):
                 out.write_table(parquet.read_table(self._part(block)))
@@ -136,9 +146,11 @@ class PredictionFiles:
 
 
 @contextlib.contextmanager
-def _whole(path):
+def _whole(path, *, scratch=None):
     """A file to write bytes to, which appears once all is written."""
-    scratch = f"{path}{SCRATCH}"
+    scratch = scratch or f"{path}{SCRATCH}"
     with open(scratch, "wb") as file:
         yield file
+    sync(scratch)  # What it was joined from is removed next.
     os.replace(scratch, path)
+    sync(os.path.dirname(path))

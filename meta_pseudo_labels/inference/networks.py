@@ -46,11 +46,14 @@ def checkpoint_networks(experiment):
       CheckpointError: where a checkpoint is missing, damaged or of another
         model.
     """
-    spec = experiment.data.spec
-    return [
-        network_of(*_restored(experiment, name), spec)
-        for name in experiment.config.inference_checkpoints
-    ]
+    ours, spec = experiment.config, experiment.data.spec
+    networks = []
+    for name in ours.inference_checkpoints:
+        learner, config = _restored(experiment, name)
+        if name not in _OWN:
+            config = _finetuned_here(learner, name, ours) or config
+        networks.append(network_of(learner, config, spec))
+    return networks
 
 
 def network_of(learner, config, spec):
@@ -90,6 +93,16 @@ def network_of(learner, config, spec):
     network = build_model(config, spec, role=wanted or "student")
     network.set_weights(weights)
     return network
+
+
+def _finetuned_here(learner, name, config):
+    """The settings by which a path was finetuned in this run; None: it wasn't.
+
+    As --from_checkpoint does it, whichever run the path is of: evaluation and
+    export take that student too.
+    """
+    config = dataclasses.replace(config, from_checkpoint=name)
+    return config if os.path.exists(finetuned_path(learner, config)) else None
 
 
 def _restored(experiment, name):

@@ -29,6 +29,7 @@ from meta_pseudo_labels.inference.sources import open_source
 from meta_pseudo_labels.run_folder import INFERENCE, require_output_dir
 from meta_pseudo_labels.stopping import Interrupted, watch_signals
 
+NOT_FINITE = "the network's logits are not finite"
 _DIGITS = 16  # Of a digest: enough to tell, and still to be read.
 
 
@@ -39,7 +40,7 @@ class Predictions:
     Attributes:
       csv, parquet: paths of the two files, which have the same rows.
       images: how many, a row each.
-      errors: how many of them could not be read.
+      errors: how many of them have no prediction.
       is_new: False where the files were there already.
     """
 
@@ -56,7 +57,8 @@ def infer_run(experiment):
     Writes two files, CSV and Parquet, to inference/ of output_dir. A row has
       image: name of the file within --inference_dir, or part and number;
       class, class_index, probability: the most probable class;
-      error: why there is no prediction, where the image cannot be read;
+      error: why there is no prediction, where the image cannot be read or
+        the network's logits are not finite;
       probability_<class>: float32, one for each class, which sum to 1; with
         inference_class_id of that class only.
 
@@ -93,13 +95,14 @@ def infer_run(experiment):
     size = config.inference_block
     blocks = [numbers[i : i + size] for i in range(0, len(numbers), size)]
     with reports_full_disk(config.output_dir):
-        files.claim(_settings(config, source, networks))
+        settings = _settings(config, source, networks)
+        files.claim(settings)
         is_new = not files.is_finished()
         if is_new or files.has_parts():
             with locked(files.parts):
                 if not files.is_finished():
                     _write_parts(config, spec, source, networks, files, blocks)
-                    files.join(len(blocks))
+                    files.join(len(blocks), settings)
                 files.remove_parts()
             files.remove_empty()
     images, errors = files.counts()
@@ -154,6 +157,8 @@ def _write_parts(config, spec, source, networks, files, blocks):
             probabilities = _probabilities(
                 networks, images, reasons, spec, config.eval_batch_size
             )
+            broken = ~np.isfinite(probabilities).all(axis=-1)
+            reasons |= dict.fromkeys(np.flatnonzero(broken), NOT_FINITE)
             rows = row_table(
                 files.schema,
                 class_names=class_names(spec),

@@ -59,6 +59,23 @@ def test_the_finetuned_student_goes_first(inferring):
         )
 
 
+def test_what_was_finetuned_from_a_path_is_found_by_it(inferring, tmp_path):
+    """In this run, of its own checkpoint and of another run's."""
+    experiment = inferring()
+    other = other_run(experiment, tmp_path / "other")
+    for path in (f"{experiment.output_dir}/checkpoints/step-2", other):
+        finetuning = inferring(from_checkpoint=path)
+        finetuning.finetune()
+        learner = finetuning.trained_learner()
+        want = weights_of(finetuning.finetuned_student(learner))
+        for settings in (
+            dict(from_checkpoint=path),
+            dict(inference_ckpt=path, inference_network="finetuned"),
+        ):
+            (network,) = checkpoint_networks(inferring(**settings))
+            same(network, want)
+
+
 def other_run(experiment, folder, **settings):
     """Another run: a copy, whose hparams.json says these settings."""
     shutil.copytree(experiment.output_dir, folder)

@@ -137,14 +137,6 @@ def test_a_killed_one_goes_on(inferring, monkeypatch):
     assert not os.path.exists(parts)
 
 
-def test_a_finished_one_is_left_alone(inferring, monkeypatch):
-    first = inferring().infer()
-    monkeypatch.setattr(ArrayImages, "read", None)  # Nothing is read.
-    again = inferring().infer()
-    assert first.is_new and not again.is_new
-    assert (again.csv, again.images) == (first.csv, 500)
-
-
 def test_a_signal_ends_it_after_a_block(inferring, monkeypatch):
     write_part = run_module.PredictionFiles.write_part
 
@@ -157,30 +149,26 @@ def test_a_signal_ends_it_after_a_block(inferring, monkeypatch):
         inferring(inference_block=200).infer()
 
 
-def test_other_predictions_under_the_same_name_are_refused(inferring):
-    inferring().infer()
-    changed = {
-        "class_id None, now 3": dict(inference_class_id=3),
-        "data test, now unlabeled": dict(inference_data="unlabeled"),
-        "weights_digest": dict(inference_network="teacher"),
-        "block 1024, now 7": dict(inference_block=7),
-    }
-    for words, settings in changed.items():
-        with pytest.raises(ConfigError, match="is of other predictions") as e:
-            inferring(**settings).infer()
-        assert words in str(e.value)
-    inferring(inference_class_id=3, inference_name="threes").infer()
+def test_logits_that_are_not_finite_predict_nothing(inferring, monkeypatch):
+    whole = columns(inferring(inference_name="whole").infer())
 
+    def broken(network, dataset):
+        logits, labels = predict_logits(network, dataset)
+        logits[[3, 7], 2] = np.nan, np.inf
+        return logits, labels
 
-def test_unreadable_facts_of_files_are_named(inferring):
-    experiment = inferring()
-    experiment.infer()
-    path = f"{experiment.output_dir}/inference/predictions-of-00001.json"
-    for text in ("{", "3"):
-        with open(path, "w") as file:
-            file.write(text)
-        with pytest.raises(ConfigError, match="cannot be read as what its"):
-            inferring().infer()
+    monkeypatch.setattr(run_module.evaluation, "predict_logits", broken)
+    predictions = inferring().infer()
+    assert (predictions.images, predictions.errors) == (500, 2)
+    for name, values in columns(predictions).items():
+        said = name in ("image", "error")
+        for image, (got, want) in enumerate(
+            zip(values, whole[name], strict=True)
+        ):
+            if image not in (3, 7) or name == "image":
+                assert got == want
+            else:
+                assert got == (run_module.NOT_FINITE if said else None)
 
 
 def test_one_class_has_one_column_and_every_image_a_row(inferring):
@@ -256,14 +244,6 @@ def test_the_run_s_other_parts(inferring):
     assert predictions.images == 1257
     with pytest.raises(ConfigError, match="'digits' has no validation images"):
         inferring(inference_data="validation").infer()
-
-
-def test_files_in_use_are_refused(inferring):
-    experiment = inferring()
-    parts = f"{experiment.output_dir}/inference/predictions-00000-of-00001"
-    with run_module.locked(f"{parts}.parts"):
-        with pytest.raises(ConfigError, match="is in use by process"):
-            inferring().infer()
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ B64 = {"b64": base64.b64encode(b"\xff\x00").decode()}
 
 
 def parsed(request, *, max_batch=4):
-    body = request if isinstance(request, bytes) else json.dumps(request)
-    return parse_request(body, SIGNATURES, max_batch=max_batch)
+    if not isinstance(request, bytes):
+        request = json.dumps(request).encode()
+    return parse_request(request, SIGNATURES, max_batch=max_batch)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +78,15 @@ BAD = {
         b"{",
         b"\xff\xfe",
         b'{"instances": [NaN]}',
+        '{"instances": [[[[1, 2, 3]]]]}'.encode("utf-16"),
         b"[" * 99_999,
     ],
     "no JSON object": [[1], "text", 3, None],
     "There is no signature": [
         {"signature_name": "other", "instances": [IMAGE]},
         {"signature_name": ["serving_default"], "instances": [IMAGE]},
+        {"signature_name": None, "instances": [IMAGE]},
+        {"signature_name": [], "instances": [IMAGE]},
         {"signature_name": "x" * 10_000, "instances": [IMAGE]},
     ],
     'either "instances" or "inputs"': [
@@ -102,6 +106,18 @@ BAD = {
         {"inputs": []},
         {"signature_name": "serving_bytes", "inputs": "text"},
     ],
+    "nested 5 deep": [{"instances": [[IMAGE]]}],
+    # More than NumPy's flat iterator takes, and than its arrays have.
+    "nested 40 deep": [b'{"inputs": ' + b"[" * 40 + b"]" * 40 + b"}"],
+    "nested 900 deep": [
+        b'{"instances": ' + b"[" * 900 + b"1" + b"]" * 900 + b"}",
+    ],
+    "or none of them": [
+        {"instances": [IMAGE, {"images": IMAGE}]},
+        {"instances": [{"images": IMAGE}, IMAGE]},
+        of_bytes([B64, {"encoded": B64}]),
+    ],
+    "half a character": [of_bytes(["\ud800"])],
     "equally long": [
         {"instances": [IMAGE, [[[1, 2, 3]]]]},
         {"instances": [B64]},

@@ -1,0 +1,145 @@
+"""What keeps the server's memory bounded, in this process, by a small model."""
+
+import asyncio
+import contextlib
+import gzip
+import json
+import logging
+import socket
+
+import numpy as np
+import pytest
+
+from model_server.models import Input
+
+aiohttp = pytest.importorskip("aiohttp")
+from aiohttp.test_utils import TestServer  # noqa: E402
+
+from model_server.server import Limits, build_app  # noqa: E402
+
+LIMITS = Limits(
+    requests=4,
+    workers=1,
+    body_bytes=1_000_000,
+    waiting_bytes=2_000_000,
+    body_seconds=0.5,
+)
+PATH = "/v1/models/m:predict"
+
+
+class Numbers:
+    """Answers a number with that many megabytes."""
+
+    version = "3"
+    metadata = {}
+    inputs = {"serving_default": {"x": Input(np.dtype("uint8"), (None,))}}
+
+    def predict(self, signature, arrays):
+        size = int(arrays["x"][0]) * 1_000_000
+        return {"text": np.array([b"a" * size], object)}
+
+
+@contextlib.asynccontextmanager
+async def serving():
+    server = TestServer(build_app(Numbers(), name="m", limits=LIMITS))
+    await server.start_server()
+    session = aiohttp.ClientSession(server.make_url("/"))
+    try:
+        yield server, session
+    finally:
+        await session.close()
+        await server.close()
+
+
+async def ask(session, body, **headers):
+    async with session.post(PATH, data=body, headers=headers) as response:
+        return response.status, await response.json()
+
+
+def body(number):
+    return json.dumps({"instances": [number]}).encode()
+
+
+@contextlib.asynccontextmanager
+async def client(server, head, content):
+    """A connection that has sent this, and reads nothing."""
+    raw = socket.create_connection((server.host, server.port))
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode()
+    raw.sendall(head + content)
+    try:
+        yield raw
+    finally:
+        raw.close()
+
+
+def test_a_compressed_body_counts_as_the_largest():
+    """It is a few bytes on the way, and may be any number of them here."""
+
+    async def run():
+        async with serving() as (server, session):
+            zipped = gzip.compress(body(0))
+            encoding = {"Content-Encoding": "gzip"}
+            assert (await ask(session, zipped, **encoding))[0] == 200
+            bomb = gzip.compress(b" " * 2_000_000)
+            assert len(bomb) < 10_000
+            assert (await ask(session, bomb, **encoding))[0] == 413
+            # Two that do not end take all the room.
+            head = "Content-Encoding: gzip\r\nContent-Length: 9999"
+            async with client(server, head, zipped):
+                async with client(server, head, zipped):
+                    await asyncio.sleep(0.1)
+                    status, answer = await ask(session, body(0))
+                    assert status == 503 and "try again" in answer["error"]
+                    await asyncio.sleep(LIMITS.body_seconds + 0.1)
+                    assert (await ask(session, body(0)))[0] == 200
+
+    asyncio.run(run())
+
+
+def test_answers_that_nobody_takes_keep_their_places_for_a_time():
+    """So there are never more of them than places."""
+
+    async def run():
+        async with serving() as (server, session):
+            async with contextlib.AsyncExitStack() as deaf:
+                content = body(20)
+                head = f"Content-Length: {len(content)}"
+                for _ in range(LIMITS.requests):
+                    await deaf.enter_async_context(
+                        client(server, head, content)
+                    )
+                await asyncio.sleep(0.3)
+                assert (await ask(session, body(0)))[0] == 503
+                await asyncio.sleep(LIMITS.body_seconds + 0.5)
+                assert (await ask(session, body(0)))[0] == 200
+
+    asyncio.run(run())
+
+
+def test_a_client_that_leaves_is_no_fault_of_the_server(caplog):
+    async def run():
+        async with serving() as (server, session):
+            async with client(server, "Content-Length: 900", b"{"):
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)
+            assert (await ask(session, body(0)))[0] == 200
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(run())
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("version", ["1", "9" * 5_000])
+def test_versions_of_any_length_are_not_there(version):
+    async def run():
+        async with serving() as (_, session):
+            url = f"/v1/models/m/versions/{version}"
+            async with session.get(url) as response:
+                answer = await response.json()
+                assert response.status == 404
+                assert len(answer["error"]) < 100
+            async with session.get("/v1/models/m/versions/03") as response:
+                assert response.status == 200
+
+    asyncio.run(run())
