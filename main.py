@@ -4,8 +4,8 @@
 
 Run it again with --task_mode=finetune, eval or export. The same command again
 goes on with a run that was cut off. Exit status: 0, done; 1, a setting, file or
-run cannot be used, and a line says why; 75, a signal ended training, its state
-is saved, and the same command goes on.
+run cannot be used, and a line says why; 75, a signal or the loss of another
+worker ended training, its state is saved, and the same command goes on.
 """
 
 import contextlib
@@ -70,6 +70,7 @@ def run(config):
 
 def run_task(experiment, config):
     if config.task_mode == "train":
+        print(f"Devices: {experiment.devices()}", flush=True)
         done = "Trained" if experiment.train() else "Was trained already"
         print(f"{done}: {config.output_dir}\n{closing_summary(config)}")
     elif config.task_mode == "finetune":
@@ -105,9 +106,9 @@ def prediction_lines(predictions):
     """Where predictions are, and of how many images."""
     done = "Predicted" if predictions.is_new else "Was predicted already"
     broken = predictions.errors
-    unread = f", {broken:,} of them not readable: see `error`" if broken else ""
+    failed = f", {broken:,} of them in vain: see `error`" if broken else ""
     return (
-        f"{done}: {predictions.images:,} images{unread}\n"
+        f"{done}: {predictions.images:,} images{failed}\n"
         f"  {predictions.csv}\n  {predictions.parquet}"
     )
 

@@ -51,6 +51,24 @@ def build_strategy(config):
     return strategy
 
 
+def describe(strategy):
+    """What a strategy trains on, in words.
+
+    A run that finds no GPU takes the processor: for hours, or for months.
+    """
+    count = strategy.num_replicas_in_sync
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        kind = "TPU"
+    elif tf.config.list_physical_devices("GPU"):
+        kind = "GPU"
+    else:
+        kind = "CPU"
+    text = f"{count} {kind} replica{'s' if count > 1 else ''}"
+    if is_multi_worker(strategy):
+        text += " of several workers"
+    return text + ("; TensorFlow sees no GPU" if kind == "CPU" else "")
+
+
 def _check_replicas(config, replicas, kind):
     """Refuses settings that so many replicas cannot run with."""
     if config.train_batch_size % replicas:

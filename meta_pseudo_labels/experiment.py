@@ -44,7 +44,7 @@ from meta_pseudo_labels.checkpointing import (
 )
 from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.diagnosis import diagnose_run
-from meta_pseudo_labels.distribution import build_strategy
+from meta_pseudo_labels.distribution import build_strategy, describe
 from meta_pseudo_labels.evaluation_report import evaluate_run
 from meta_pseudo_labels.export_run import export_run
 from meta_pseudo_labels.files import write_whole
@@ -128,6 +128,10 @@ class Experiment:
         spec = self.data.spec
         with strategy.scope():
             return user_error(build_learner, self.config, spec)
+
+    def devices(self):
+        """What training runs on, in words."""
+        return describe(self.learner.distribute_strategy)
 
     def train(self):
         """Trains to num_train_steps, from the latest checkpoint on.

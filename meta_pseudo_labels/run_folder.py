@@ -116,6 +116,12 @@ def require_output_dir(config, *, must_exist=False):
             "--output_dir is missing: name the folder of the run, for example "
             "--output_dir=runs/digits_mpl."
         )
+    if "://" in path:
+        raise ConfigError(
+            f"--output_dir={path}: runs are written to folders of a file "
+            "system, which locks and moves files. Name one, also a network's, "
+            "and copy it to the bucket afterwards (tpu/fetch.sh does so)."
+        )
     if set(os.path.realpath(path)) & set("*?[]\\"):
         raise ConfigError(
             f"--output_dir={path}: TensorFlow takes *, ?, [, ] and \\ for "

@@ -11,7 +11,7 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class Interrupted(Exception):
-    """A signal ended training, which can be gone on with."""
+    """A signal, or a lost worker, ended training; it can be gone on with."""
 
 
 class Diverged(Exception):

@@ -33,6 +33,7 @@ from meta_pseudo_labels.run_folder import (
 )
 from meta_pseudo_labels.starting import restore_start
 from meta_pseudo_labels.stopping import (
+    Interrupted,
     StopAfterBadSteps,
     StopAtStep,
     StopOnSignal,
@@ -68,8 +69,9 @@ def train(learner, config, images, *, validation):
 
     Raises:
       CheckpointError, ConfigError: before any step, where the run cannot begin
-        or go on. Also where another worker went, or there is no room to write.
-      Interrupted: by SIGTERM or Ctrl-C; the run can be gone on with.
+        or go on. Also where there is no room to write.
+      Interrupted: by SIGTERM or Ctrl-C, or where another worker went; the run
+        can be gone on with.
       Diverged: where stop_after_bad_steps updates in a row were not finite.
     """
     writes = worker_of(learner.distribute_strategy) == 0
@@ -222,7 +224,7 @@ def _reports_lost_workers(learner, config):
         if not is_multi_worker(learner.distribute_strategy):
             raise
         logging.debug("%s", error)
-        raise ConfigError(
+        raise Interrupted(
             "The workers lost one another: one of them stopped, or the network "
             f"did ({type(error).__name__}). Start all of them again with the "
             "same commands: they go on from the latest checkpoint in "

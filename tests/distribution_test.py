@@ -29,6 +29,8 @@ def test_a_machine_without_gpus_trains_on_one_device():
         strategy = distribution.build_strategy(Config(distribution=kind))
         assert strategy is tf.distribute.get_strategy()
         assert distribution.worker_of(strategy) == 0
+        said = "1 CPU replica; TensorFlow sees no GPU"
+        assert distribution.describe(strategy) == said
 
 
 @pytest.mark.parametrize("kind", ["auto", "mirrored"])
@@ -38,6 +40,7 @@ def test_replicas_are_parts_of_the_processor(kind):
     )
     assert isinstance(strategy, tf.distribute.MirroredStrategy)
     assert strategy.num_replicas_in_sync == 4
+    assert distribution.describe(strategy).startswith("4 CPU replicas;")
 
 
 def test_a_batch_that_replicas_cannot_share_is_refused_before_any_work():

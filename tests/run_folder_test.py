@@ -306,6 +306,11 @@ def test_a_folder_named_like_a_pattern_is_refused(tmp_path, name):
         require_output_dir(Config(output_dir=str(tmp_path / name)))
 
 
+def test_the_address_of_a_bucket_is_refused():
+    with pytest.raises(ConfigError, match="gs://b/run: .* a file system"):
+        require_output_dir(Config(output_dir="gs://b/run"))
+
+
 def test_the_root_is_not_reset():
     with pytest.raises(ConfigError, match="is the root of the file system"):
         check_reset(resetting("/"))

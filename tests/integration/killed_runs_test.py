@@ -131,7 +131,7 @@ def test_a_run_is_kept_from_a_second_process_and_stopped_by_sigterm(
     first.send_signal(signal.SIGTERM)
     first.send_signal(signal.SIGCONT)
     assert first.wait(timeout=60) == 75
-    (line,) = _said(folder)
+    _devices, line = _said(folder)
     assert re.match(r"SIGTERM ended training at step \d+\. The same com", line)
     assert not (folder / "done").exists() and not (folder / "lock").exists()
     assert job.start(folder).wait(timeout=120) == 0
