@@ -24,8 +24,9 @@ processor can do: work per second is reported as a share of that.
 
 --memory starts a process for every step, which reports its peak.
 
-The logs that cost a backward pass are computed in one step out of ten, as in
-training, so that medians of times do not show them; peaks of memory do.
+The logs that cost a backward pass are computed in one step out of a hundred, as
+in training with log_every=10, so that medians of times do not show them; peaks
+of memory do.
 """
 
 import argparse
@@ -72,7 +73,7 @@ def main():
             variants, rounds=settings.rounds, warmup=settings.warmup
         )
     report = summarize(rounds, flops=flops(settings), memory=memory) | {
-        "settings": recorded(settings, without=("part",)),
+        "settings": recorded(settings, without=("part", "torch_path")),
         "machine": machine | facts,
     }
     print_table(report)

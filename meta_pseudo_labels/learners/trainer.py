@@ -63,14 +63,22 @@ class Trainer(keras.Model):
         self.skipped_steps.assign_add(tf.cast(skipped, tf.int64))
         return tf.cast(self.skipped_steps.value, "float32")
 
-    def logs_are_due(self):
-        """Whether the coming step computes the costly logs, scalar boolean.
+    @property
+    def costly_log_every(self):
+        """Steps between two that compute the costly logs.
 
-        Every tenth of the steps that are logged, counted from 1; where every
-        step is logged, every step.
+        Every tenth of the steps that are logged does; where every step is
+        logged, every step.
         """
-        every = self.log_every * (10 if self.log_every > 1 else 1)
-        return tf.equal((self.step.value + 1) % every, 0)
+        return self.log_every * (10 if self.log_every > 1 else 1)
+
+    def logs_are_due(self):
+        """Whether the coming step, counted from 1, computes the costly logs.
+
+        Returns:
+          Scalar boolean tensor.
+        """
+        return tf.equal((self.step.value + 1) % self.costly_log_every, 0)
 
     def fit(self, x=None, *args, shuffle=False, **kwargs):
         """As `keras.Model.fit`, on a data set of batches as they come.
@@ -210,6 +218,8 @@ def split_batches(strategy, dataset):
                 f"drop_remainder=True) and a multiple of {total}."
             )
 
+    endless = dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+
     def make_part(context):
         share = share_of(context)
 
@@ -222,7 +232,16 @@ def split_batches(strategy, dataset):
             parts = tf.nest.map_structure(split, batch)
             return tf.data.Dataset.from_tensor_slices(parts)
 
-        return dataset.flat_map(rows_of_replicas)
+        parts = dataset.flat_map(rows_of_replicas)
+        if endless:  # Which cannot be told from the parts any more.
+            # Where the end may come, several workers take it that rows may be
+            # missing, so that no step knows their number.
+            parts = parts.apply(
+                tf.data.experimental.assert_cardinality(
+                    tf.data.INFINITE_CARDINALITY
+                )
+            )
+        return parts
 
     return strategy.distribute_datasets_from_function(make_part)
 
