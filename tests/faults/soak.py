@@ -96,15 +96,17 @@ def judge(rows, *, steps):
     """
     rows = [row for row in rows if row["step"] > WARM_UP * steps]
     memory = slope(rows, "resident_mb")
+    # By minima: a file or a thread that writes may be on its way out or in.
+    half = len(rows) // 2
     grown = {
-        name: rows[-1][name] - rows[0][name]
+        name: min(row[name] for row in rows[half:])
+        - min(row[name] for row in rows[:half])
         for name in ("threads", "open_files", "functions", "python_blocks")
     }
     rate, error = memory["mb_per_1000_steps"], memory["standard_error"]
     epochs = (rows[-1]["step"] - rows[0]["step"]) / SAVE_EVERY
     flat = {
         "memory": rate <= max(3 * error, NO_LEAK),
-        # One that writes may be on its way out or in.
         "threads": grown["threads"] <= 0,
         "open_files": grown["open_files"] <= 0,
         "functions": grown["functions"] <= 0,
