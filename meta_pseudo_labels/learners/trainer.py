@@ -206,7 +206,8 @@ def split_batches(strategy, dataset):
       `tf.distribute.DistributedDataset`.
 
     Raises:
-      ValueError: where the rows do not divide by the replicas.
+      ValueError: where the rows do not divide by the replicas, or the data set
+        of several workers ends.
     """
     total = strategy.num_replicas_in_sync
     for spec in tf.nest.flatten(dataset.element_spec):
@@ -219,6 +220,13 @@ def split_batches(strategy, dataset):
             )
 
     endless = dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+    if not endless and isinstance(
+        strategy, tf.distribute.MultiWorkerMirroredStrategy
+    ):
+        raise ValueError(
+            "On several workers a data set must not end: use .repeat(), and "
+            "steps_per_epoch of fit."
+        )
 
     def make_part(context):
         share = share_of(context)
@@ -234,8 +242,8 @@ def split_batches(strategy, dataset):
 
         parts = dataset.flat_map(rows_of_replicas)
         if endless:  # Which cannot be told from the parts any more.
-            # Where the end may come, several workers take it that rows may be
-            # missing, so that no step knows their number.
+            # Where the end may come, TensorFlow has several workers expect
+            # that rows are missing, so that no step knows their number.
             parts = parts.apply(
                 tf.data.experimental.assert_cardinality(
                     tf.data.INFINITE_CARDINALITY

@@ -1,4 +1,4 @@
-"""Kills one of two workers, starts both again, compares with one device.
+"""Kills one of two workers, starts both again, compares with two undisturbed.
 
     python -m tests.faults.kill_worker --seed 0 --json kill_worker.json
 

@@ -1,5 +1,7 @@
 """`fit` on several replicas: what it is given, refuses, skips and counts."""
 
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from meta_pseudo_labels.learners import (
     Supervised,
     updates,
 )
+from meta_pseudo_labels.learners.trainer import split_batches
 from meta_pseudo_labels.optimizers import Momentum
 from tests.learners.helpers import CLASSES, batch, values
 from tests.learners.replicas_test import (
@@ -78,6 +81,15 @@ def test_batches_that_replicas_cannot_share_are_refused(mirrored):
         learner.fit(dataset, verbose=0)
 
 
+def test_what_is_endless_is_so_for_every_replica(mirrored):
+    """Else steps on several workers know no number of rows: some may end."""
+    data = tf.data.Dataset.from_tensors(batch(labeled=4))
+    endless = split_batches(mirrored(2), data.repeat())
+    assert endless.cardinality == tf.data.INFINITE_CARDINALITY
+    ending = split_batches(mirrored(2), data.repeat(2))
+    assert ending.cardinality != tf.data.INFINITE_CARDINALITY
+
+
 def test_steps_per_execution_on_two_replicas(mirrored):
     one = train(LEARNERS["uda"], steps=6)
     rows, several = train(
@@ -110,6 +122,14 @@ def test_costly_logs_come_in_the_middle_of_an_execution():
     assert learner.step.numpy() == 22
     *before, last = (row["mpl/feedback_grad_ratio"] for row in logs.rows)
     assert not any(before) and last > 0
+
+
+def test_data_of_several_workers_must_not_end():
+    workers = mock.Mock(
+        spec=tf.distribute.MultiWorkerMirroredStrategy, num_replicas_in_sync=2
+    )
+    with pytest.raises(ValueError, match=r"must not end: use \.repeat\(\)"):
+        split_batches(workers, tf.data.Dataset.from_tensors(tf.zeros([4])))
 
 
 @pytest.mark.long

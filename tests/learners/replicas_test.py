@@ -68,10 +68,10 @@ def reduced_teacher():
     )
 
 
-def mpl(feedback):
+def mpl(feedback, net=conv_net):
     return lambda: MetaPseudoLabels(
-        conv_net("student"),
-        conv_net("teacher"),
+        net("student"),
+        net("teacher"),
         feedback=feedback,
         feedback_weight=5.0,
         uda=UDA_SETTINGS,
@@ -91,6 +91,10 @@ LEARNERS = {
         conv_net("student"), reduced_teacher(), feedback_weight=5.0, **COMMON
     ),
     **{name: mpl(name) for name in ESTIMATORS},
+}
+KERAS_BATCH_NORM = {
+    "supervised": lambda: Supervised(keras_conv_net("student"), **COMMON),
+    "exact": mpl("exact", keras_conv_net),
 }
 
 
@@ -240,27 +244,14 @@ def test_an_optimizer_of_kerass_own_does_not_sum_again(mirrored):
 
 
 @pytest.mark.parametrize(
-    "feedback", [None, pytest.param("exact", marks=pytest.mark.long)]
+    "name", ["supervised", pytest.param("exact", marks=pytest.mark.long)]
 )
-def test_batch_norm_of_kerass_own_is_synchronized(feedback, mirrored):
+def test_batch_norm_of_kerass_own_is_synchronized(name, mirrored):
     """Its halves of a batch would have moments of their own.
 
     That Keras holds the mean fixed in its variance is nothing to `exact`,
     whose outer derivative is one by the labels.
     """
-
-    def build():
-        student = keras_conv_net("student")
-        if feedback is None:
-            return Supervised(student, **COMMON)
-        return MetaPseudoLabels(
-            student,
-            keras_conv_net("teacher"),
-            feedback=feedback,
-            feedback_weight=5.0,
-            uda=UDA_SETTINGS,
-            **COMMON,
-        )
-
+    build = KERAS_BATCH_NORM[name]
     one = train(build, steps=4)
     assert_same(one, train(build, mirrored(2), steps=4))

@@ -42,6 +42,7 @@ def test_missing_settings_are_named(forbidden, script):
         (("watch.sh", "a;b"), {}, "name of a run"),
         (("fetch.sh",), {}, "name the run"),
         (("fetch.sh", "x", "y", "z"), {}, "'z'"),
+        (("fetch.sh", "--output_dir=", "x"), {}, "'--output_dir='"),
     ],
 )
 def test_refusals(forbidden, arguments, environment, expected):
@@ -90,6 +91,6 @@ def test_the_readme_names_what_there_is():
         assert f"tpu/{script}" in readme
     for link in re.findall(r"\]\((?!https:)([^)#:]+)\)", readme):
         assert (TPU / link).exists(), link
-    for named in re.findall(r"`(?:tpu/)?(\w+\.(?:sh|py))`", readme):
+    for named in re.findall(r"(?<!\[)`(?:tpu/)?(\w+\.(?:sh|py))`", readme):
         known = (TPU, TPU.parent)
         assert any((folder / named).exists() for folder in known), named

@@ -164,6 +164,22 @@ def test_fetch_takes_a_run_and_its_log(dry_run, tmp_path):
     assert dry_run("fetch.sh", "c10")[-1] == [*copy, "runs", *PLACE]
 
 
+@pytest.mark.parametrize(
+    ("given", "there"),
+    [
+        ("/mnt/runs/first", "/mnt/runs/first"),
+        ("runs/2/c10", "mpl/runs/2/c10"),  # From where main.py runs.
+    ],
+)
+def test_fetch_looks_where_the_run_was_told_to_write(dry_run, given, there):
+    copy = [*TPU_VM, "scp"]
+    assert dry_run("fetch.sh", f"--output_dir={given}", "c10")[1:] == [
+        [*copy, "--recurse", "--worker=0", f"my-tpu:{there}", "runs/c10"]
+        + PLACE,
+        [*copy, "--worker=0", "my-tpu:mpl/runs/c10.log", "runs", *PLACE],
+    ]
+
+
 def test_delete(dry_run):
     assert dry_run("delete.sh") == [
         [*TPU_VM, "delete", "my-tpu", "--quiet", *PLACE]
