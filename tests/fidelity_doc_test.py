@@ -119,6 +119,7 @@ def test_the_numbers_of_flags_and_data_sets():
     assert f"All {len(RELEASE_DATASETS)} are accepted" in TEXT
 
 
+@pytest.mark.long
 def test_replaying_works_as_printed(
     reference_dir, tmp_path, monkeypatch, capsys
 ):

@@ -1,5 +1,7 @@
 """Small learners, and their variables under the names of the release."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -22,8 +24,12 @@ def learner(seed=0, spec=SPEC, **settings):
     return build_learner(Config(seed=seed, **SMALL | settings), spec)
 
 
+@functools.cache
 def trained(steps=2, **settings):
-    """A learner some steps on, so that no variable is at its start."""
+    """A learner some steps on, so that no variable is at its start.
+
+    The same one for all who ask: it is to be read, not to be changed.
+    """
     return train(learner(**settings), steps)
 
 

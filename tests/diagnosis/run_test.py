@@ -67,6 +67,7 @@ def test_a_run_is_diagnosed_at_its_end_and_left_as_it_was(tmp_path):
     assert imread(folder / "diagnosis.png").shape[0] > 500
 
 
+@pytest.mark.long
 def test_another_rate_and_a_held_out_feedback_split(tmp_path):
     config = tiny(tmp_path / "run", num_labeled=40, num_feedback=10)
     Experiment(config).train()

@@ -141,7 +141,7 @@ def test_milliseconds_have_three_digits():
     "feedback",
     [
         name
-        if name in ("exact", "release")
+        if name == "release"
         else pytest.param(name, marks=pytest.mark.long)
         for name in ESTIMATORS
     ],

@@ -146,6 +146,7 @@ def test_slices_on_two_replicas(mirrored):
         assert_same(whole, train(LEARNERS["exact"], slices=2))
 
 
+@pytest.mark.long
 def test_slices_compile_under_xla():
     whole = train(LEARNERS["exact"], slices=1)
     assert_same(whole, train(LEARNERS["exact"], slices=2, jit_compile=True))

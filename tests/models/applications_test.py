@@ -27,7 +27,7 @@ def images():
         ("MobileNet", 32),
         ("MobileNetV2", 32),
         ("MobileNetV3Small", 32),
-        ("NASNetMobile", 32),
+        pytest.param("NASNetMobile", 32, marks=pytest.mark.long),
         ("ResNet50", 32),
         ("ResNet50V2", 32),
         ("VGG16", 32),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import tensorflow as tf
@@ -35,6 +36,15 @@ NETWORKS = (
 )
 
 
+def _marked(keys):
+    """The keys; to describe a large network takes seconds, so it is long."""
+    large = re.compile("efficientnet-(b6-mpl|b7|b8|l2)/")
+    return [
+        pytest.param(key, marks=pytest.mark.long) if large.match(key) else key
+        for key in keys
+    ]
+
+
 @pytest.fixture(scope="module")
 def shapes(reference_dir):
     return json.loads((reference_dir / "model_shapes.json").read_text())[
@@ -42,7 +52,7 @@ def shapes(reference_dir):
     ]
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=_marked(NETWORKS))
 def network(request, shapes):
     """A network of ours and the facts about the release's."""
     model_type, dataset = request.param.split("/")
@@ -83,7 +93,7 @@ def test_counts_equal_the_release(network):
 
 @pytest.mark.parametrize(
     "network",
-    [key for key in NETWORKS if key.startswith("efficientnet")],
+    _marked(key for key in NETWORKS if key.startswith("efficientnet")),
     indirect=True,
 )
 def test_stages_equal_the_release(network):

@@ -86,6 +86,7 @@ class TestRoundTrip:
         assert not report.missing + report.left_over
         assert int(target.teacher_optimizer.iterations) == 2
 
+    @pytest.mark.long
     def test_training_goes_on_as_if_it_had_not_stopped(self, tmp_path):
         """No variable that matters is without a name."""
         settings = dict(dense_dropout_rate=0.0)  # Seeds are not carried.
