@@ -59,6 +59,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch, settings):
         np.testing.assert_array_equal(got[name], value, err_msg=name)
 
 
+@pytest.mark.long
 def test_what_was_finetuned_before_training_went_on_is_not_used(
     tmp_path, monkeypatch
 ):

@@ -162,6 +162,7 @@ def test_a_worker_is_no_dispatcher(servers):
         service.through_service(lambda step: step, worker.address)
 
 
+@pytest.mark.long
 def test_servers_end_when_they_are_told_to():
     """A dispatcher without a worker, too."""
     with running() as servers:

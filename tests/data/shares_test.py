@@ -259,9 +259,8 @@ def test_shares_of_no_replicas(wrong):
         data.Share(*wrong)
 
 
-@pytest.mark.parametrize(
-    "images", ["digits", pytest.param("sharded", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("images", ["digits", "sharded"])
 def test_two_trainers_share_a_service(images, request):
     """Each has a job of its own: none takes the other's elements."""
     images = request.getfixturevalue(images)

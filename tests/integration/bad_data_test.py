@@ -96,6 +96,7 @@ def test_strict_runs_name_the_record(main, records):
     assert f"record 1 of {path}: " in message
 
 
+@pytest.mark.long
 def test_damaged_test_records_are_told_of(main, records, capfd):
     root, arguments = records
     with_bad(root / "validation-00000-of-00001", good=2, bad=1)

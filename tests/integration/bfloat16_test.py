@@ -130,6 +130,7 @@ def test_all_that_lasts_is_float32(pair):
             assert model(images, training=training).dtype == tf.float32
 
 
+@pytest.mark.long
 def test_the_exported_model_is_float32(pair):
     _, exact, rounded = pair
     images = tf.constant(exact.data.test_images[:100])

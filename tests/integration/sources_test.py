@@ -57,6 +57,7 @@ def test_folders(main, photos, tmp_path):
     assert len(choice["indices"]) == 200  # All of them.
 
 
+@pytest.mark.long
 def test_a_choice_of_labels_can_be_repeated(main, photos, tmp_path):
     _, arguments = photos
     first, choice = trained(

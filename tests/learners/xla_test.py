@@ -21,6 +21,7 @@ TOLERANCE, SMALLEST_SCALE = 1e-4, 1e-3
 
 # What these do, the others do too.
 LONG = (
+    "reinforce",
     "reinforce_dot_product",
     "reinforce_cosine",
     "reinforce_per_example",
