@@ -50,8 +50,6 @@ def test_photographs_become_a_service(data_dir, tmp_path):
     assert script.count('--output_dir=runs/photos"\n') == 1
     script = script.replace('--output_dir=runs/photos"\n', cut_down)
     script = script.replace("8501", str(free_port(0)))
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
 
     process = subprocess.Popen(
         ["bash", "-e"],
