@@ -76,7 +76,7 @@ def _timed_logits(networks, dataset):
     """Logits by network, the labels, and each network's time in seconds.
 
     The time is that of the networks alone, after a first batch that is not
-    counted: it traces them.
+    counted: TensorFlow optimizes the graphs in it.
     """
     forward = {
         name: _inference(model, dataset.element_spec[0])
@@ -148,9 +148,11 @@ def _inference(model, spec):
     """
     graphs = vars(model).setdefault("_inference_graphs", {})
     if spec not in graphs:
+        # Traced here: TensorFlow counts calls that trace, and warns as though
+        # the graphs of many models were one that is traced again and again.
         graphs[spec] = tf.function(
-            lambda images: model(images, training=False), input_signature=[spec]
-        )
+            lambda images: model(images, training=False)
+        ).get_concrete_function(spec)
     return graphs[spec]
 
 

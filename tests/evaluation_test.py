@@ -77,6 +77,16 @@ def test_a_learner_answers_with_its_average():
     np.testing.assert_array_equal(logits, -LOGITS)
 
 
+def test_many_models_are_not_taken_for_one_that_is_retraced(caplog, request):
+    """TensorFlow warned of "5 out of the last 5 calls" at the sixth."""
+    logger = tf.get_logger()
+    logger.addHandler(caplog.handler)
+    request.addfinalizer(lambda: logger.removeHandler(caplog.handler))
+    for _ in range(8):
+        predict_logits(identity_model(), batches(5))
+    assert "retracing" not in caplog.text
+
+
 def test_agrees_with_keras():
     learner = Supervised(identity_model(), ema_decay=0.9)
     learner.compile(metrics=["accuracy"])
