@@ -59,10 +59,10 @@ from meta_pseudo_labels.run_data import (
     require_test_images,
 )
 from meta_pseudo_labels.run_folder import (
-    check_reset,
     check_same_training,
     require_output_dir,
 )
+from meta_pseudo_labels.run_reset import check_reset
 from meta_pseudo_labels.teacher_labels import cache_labels
 from meta_pseudo_labels.training import train
 

@@ -28,9 +28,9 @@ from meta_pseudo_labels.run_folder import (
     is_done,
     mark_done,
     mark_not_done,
-    reset,
     save_settings,
 )
+from meta_pseudo_labels.run_reset import reset
 from meta_pseudo_labels.starting import restore_start
 from meta_pseudo_labels.stopping import (
     Interrupted,

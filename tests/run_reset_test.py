@@ -1,0 +1,137 @@
+"""What a reset deletes, and what it never does."""
+
+import os
+
+import pytest
+
+from meta_pseudo_labels.config import Config, ConfigError
+from meta_pseudo_labels.run_reset import RUN_FILES, check_reset, reset
+
+
+def resetting(folder, **settings):
+    return Config(output_dir=str(folder), reset_output_dir=True, **settings)
+
+
+def contents(folder):
+    """All paths in a folder, relative; links are not followed."""
+    return {
+        os.path.relpath(os.path.join(where, name), folder)
+        for where, folders, files in os.walk(folder)
+        for name in folders + files
+    }
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder with all that a run writes, and a stranger's file."""
+    folder = tmp_path / "run"
+    for name in RUN_FILES:
+        path = folder / name
+        if "." in name:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("{}")
+        else:
+            (path / "deep").mkdir(parents=True)
+            (path / "deep" / "file").write_text("")
+    (folder / "hparams.json").write_text(Config().to_json())
+    (folder / "hparams.json.part").write_text("{")
+    (folder / "notes.txt").write_text("precious")
+    return folder
+
+
+def test_a_reset_deletes_the_run_and_nothing_else(run):
+    reset(resetting(run))
+    assert contents(run) == {"notes.txt"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(reset_output_dir=False),
+        dict(reset_output_dir=True, task_mode="finetune"),
+        dict(reset_output_dir=True, task_mode="eval"),
+        dict(reset_output_dir=True, task_mode="export"),
+    ],
+)
+def test_only_a_training_that_asks_for_it_resets(run, settings):
+    before = contents(run)
+    reset(Config(output_dir=str(run), **settings))
+    assert contents(run) == before
+
+
+def test_a_folder_that_holds_no_run_has_nothing_to_reset(tmp_path):
+    reset(resetting(tmp_path / "absent"))
+    assert not (tmp_path / "absent").exists()
+    reset(resetting(tmp_path))
+    assert tmp_path.is_dir()
+
+
+@pytest.mark.parametrize(
+    "hparams",
+    [None, '{"num_train_steps": 3, "dataset_name": "cifar10"}', "{}"],
+    ids=["none", "of the release", "empty"],
+)
+def test_a_folder_of_another_program_is_not_reset(run, hparams):
+    (run / "hparams.json").unlink()
+    if hparams is not None:
+        (run / "hparams.json").write_text(hparams)
+    before = contents(run)
+    with pytest.raises(ConfigError, match="nothing was deleted") as caught:
+        reset(resetting(run))
+    assert str(run) in str(caught.value)
+    assert contents(run) == before
+
+
+def test_a_repository_or_a_home_is_not_reset(run, monkeypatch):
+    """Though a run was started right in it."""
+    (run / ".git").mkdir()
+    before = contents(run)
+    with pytest.raises(ConfigError, match="is a git repository, so nothing"):
+        reset(resetting(run))
+    (run / ".git").rmdir()
+    monkeypatch.setenv("HOME", str(run))
+    with pytest.raises(ConfigError, match="is your home, so nothing"):
+        reset(resetting(run))
+    assert contents(run) == before - {".git"}
+
+
+def test_a_run_that_was_killed_as_it_began_is_reset(tmp_path):
+    """labeled.json comes before hparams.json."""
+    for name in ("labeled.json", "hparams.json.part"):
+        (tmp_path / name).write_text("{")
+    reset(resetting(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_root_is_not_reset():
+    with pytest.raises(ConfigError, match="is the root of the file system"):
+        check_reset(resetting("/"))
+
+
+def test_a_run_with_unreadable_settings_is_not_reset(run):
+    (run / "hparams.json").write_text("{")
+    before = contents(run)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        reset(resetting(run))
+    assert contents(run) == before
+
+
+def test_a_reset_follows_no_links(run, tmp_path):
+    precious = tmp_path / "precious"
+    (precious / "checkpoints").mkdir(parents=True)
+    (precious / "file").write_text("")
+    (run / "saved_model" / "deep" / "file").unlink()
+    (run / "saved_model" / "deep" / "link").symlink_to(precious)
+    for name, target in (("linked", precious), ("broken", run / "absent")):
+        (run / "events" / name).symlink_to(target)
+    reset_link = run / "eval.json"
+    reset_link.unlink()
+    reset_link.symlink_to(precious)
+    reset(resetting(run))
+    assert contents(run) == {"notes.txt"}
+    assert contents(precious) == {"checkpoints", "file"}
+
+
+def test_the_mark_of_a_run_is_deleted_last():
+    """Otherwise a reset that was killed could not be repeated."""
+    assert RUN_FILES[-1] == "hparams.json"
