@@ -29,7 +29,6 @@ from meta_pseudo_labels import (
     data,
     evaluate,
     finetune,
-    reports,
 )
 
 
@@ -87,21 +86,15 @@ def main(arguments):
     learner.compile(Momentum(0.03))
     learner.fit(batches, steps_per_epoch=steps, verbose=0)
 
-    accuracies = {
-        "supervised, the same labels": evaluate(control, test).top_1,
-        "MPL student": evaluate(learner, test).top_1,
-    }
+    mpl = evaluate(learner, test)
     labeled = data.finetuning_dataset(digits, batch_size=50, seed=0)
     finetune(student, labeled, learning_rate=1e-3, steps=max(1, steps // 10))
-    accuracies["MPL student, finetuned"] = evaluate(student, test).top_1
-    print(
-        reports.results_table(
-            [
-                {"network": name, "test_accuracy": accuracy}
-                for name, accuracy in accuracies.items()
-            ]
-        )
-    )
+    for name, accuracy in (
+        ("supervised, the same labels", evaluate(control, test).top_1),
+        ("MPL student", mpl.top_1),
+        ("MPL student, finetuned", evaluate(student, test).top_1),
+    ):
+        print(f"{name:30}{accuracy:.1%}")
 
 
 def parse_arguments(arguments=None):

@@ -71,7 +71,8 @@ def main(arguments):
     learner.compile(Momentum(0.03))
     learner.fit(batches(images, arguments, 3), steps_per_epoch=steps, verbose=0)
 
-    mpl, student = evaluate(learner, test), learner.finished_student()
+    mpl = evaluate(learner, test)
+    student = learner.finished_student()
     labeled = data.finetuning_dataset(images, batch_size=64, seed=0)
     finetune(student, labeled, learning_rate=1e-3, steps=max(1, steps // 10))
     for name, accuracy in (

@@ -28,7 +28,6 @@ from meta_pseudo_labels import (
     evaluate,
     finetune,
     models,
-    reports,
 )
 
 FEATURES, CLASSES = 30, 2
@@ -135,22 +134,16 @@ def main(arguments):
     learner.compile(Momentum(0.01))
     learner.fit(batches, steps_per_epoch=steps, verbose=0)
 
-    accuracies = {
-        "supervised, the same labels": evaluate(control, test).top_1,
-        "MPL student": evaluate(learner, test).top_1,
-    }
+    mpl = evaluate(learner, test)
     student = learner.finished_student()
     labeled = batches.map(lambda batch: (batch["labeled"], batch["labels"]))
     finetune(student, labeled, learning_rate=1e-2, steps=max(1, steps // 10))
-    accuracies["MPL student, finetuned"] = evaluate(student, test).top_1
-    print(
-        reports.results_table(
-            [
-                {"network": name, "test_accuracy": accuracy}
-                for name, accuracy in accuracies.items()
-            ]
-        )
-    )
+    for name, accuracy in (
+        ("supervised, the same labels", evaluate(control, test).top_1),
+        ("MPL student", mpl.top_1),
+        ("MPL student, finetuned", evaluate(student, test).top_1),
+    ):
+        print(f"{name:30}{accuracy:.1%}")
 
 
 def parse_arguments(arguments=None):
