@@ -24,10 +24,16 @@ from meta_pseudo_labels import augment
 from meta_pseudo_labels.rand_augment import MAX_LEVEL
 
 RATE = 10 / 11  # How often an operation takes place; KerasCV's default.
+MAGNITUDE_STDDEV = 0.15  # KerasCV's default.
+NUM_LAYERS = 2
 
 
 def keras_cv_rand_augment(
-    *, magnitude, magnitude_stddev=0.15, num_layers=2, rate=RATE
+    *,
+    magnitude,
+    magnitude_stddev=MAGNITUDE_STDDEV,
+    num_layers=NUM_LAYERS,
+    rate=RATE,
 ):
     """KerasCV's RandAugment, keyed by a seed as all views are.
 
@@ -59,8 +65,7 @@ def keras_cv_rand_augment(
         if not 0 <= share <= 1:
             raise ValueError(f"{name} must be in [0, 1]; got {share}.")
     draws = KeyedDraws()
-    layers = policy_layers(magnitude / MAX_LEVEL, magnitude_stddev, draws)
-    operations = [*map(as_operation, layers)]
+    operations = policy_operations(magnitude, magnitude_stddev, draws)
 
     def apply(images, seed):
         draws.start(seed)
@@ -112,7 +117,19 @@ def _random_operation(images, operations, draws, rate):
     )
 
 
-def as_operation(layer):
+def policy_operations(magnitude, magnitude_stddev, draws):
+    """KerasCV's ten operations, as `augment.apply_by_group` wants them.
+
+    Args:
+      magnitude: see `keras_cv_rand_augment`.
+      magnitude_stddev: see `keras_cv_rand_augment`.
+      draws: `KeyedDraws`, which they draw their amounts from.
+    """
+    layers = policy_layers(magnitude / MAX_LEVEL, magnitude_stddev, draws)
+    return [*map(_as_operation, layers)]
+
+
+def _as_operation(layer):
     """A layer as `apply_by_group` wants it."""
     # KerasCV's code needs AutoGraph, which our pipelines do without.
     augment_images = tf.function(

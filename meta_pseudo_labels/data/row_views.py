@@ -81,18 +81,16 @@ def keras_cv_rand_augment(*, magnitude):
       A function of (images, *, seed, rows).
     """
     draws = _GroupDraws()
-    layers = keras_cv_policy.policy_layers(
-        magnitude / rand_augment.MAX_LEVEL, 0.15, draws
+    operations = keras_cv_policy.policy_operations(
+        magnitude, keras_cv_policy.MAGNITUDE_STDDEV, draws
     )
-    operations = [*map(keras_cv_policy.as_operation, layers)]
-    rate, num_layers = keras_cv_policy.RATE, 2
 
     def apply(images, *, seed, rows):
         draws.start(seed)
         augmented = tf.cast(images, tf.float32)
-        for _ in range(num_layers):
+        for _ in range(keras_cv_policy.NUM_LAYERS):
             choice = draws.of_all([rows.total], 0, len(operations), tf.int32)
-            skipped = draws.of_all([rows.total]) > rate
+            skipped = draws.of_all([rows.total]) > keras_cv_policy.RATE
             choice = tf.where(skipped, len(operations), choice)
             augmented = augment.apply_by_group(
                 augmented,
@@ -118,7 +116,7 @@ class _GroupDraws(keras_cv_policy.KeyedDraws):
         """Operations for `apply_by_group` that draw as for the whole batch.
 
         Args:
-          operations: see `keras_cv_policy.as_operation`.
+          operations: see `keras_cv_policy.policy_operations`.
           choice: [total] int32, which of them each image undergoes.
           rows: those that are there.
         """
