@@ -15,7 +15,6 @@ from meta_pseudo_labels import experiment as experiment_module
 from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.experiment import Experiment
-from meta_pseudo_labels.learners import UDA, MetaPseudoLabels, Supervised
 from tests.tiny_run import rows, tiny, weights
 
 
@@ -214,54 +213,6 @@ def test_any_checkpoint_can_be_finetuned(tmp_path, trained):
     )
     np.testing.assert_array_equal(finetuned.get_weights()[0], own)
     assert (own != latest).any()
-
-
-@pytest.mark.parametrize(
-    ("settings", "kind"),
-    [
-        (dict(method="supervised"), Supervised),
-        (dict(method="uda"), UDA),
-        (dict(method="mpl", teacher_model_type="wrn-10-1"), MetaPseudoLabels),
-    ],
-)
-def test_settings_reach_the_learner(tmp_path, settings, kind):
-    config = tiny(
-        tmp_path,
-        **settings,
-        label_smoothing=0.15,
-        ema_start=3,
-        weight_decay=0.25,
-        grad_bound=5.0,
-        seed=3,
-        uda_weight=8.0,
-        uda_temp=0.5,
-    )
-    learner = Experiment(config).learner
-    assert type(learner) is kind
-    assert learner.label_smoothing == 0.15
-    assert learner.weight_decay == 0.25
-    assert learner.grad_bound == 5.0
-    assert learner.log_every == 1
-    assert learner.seed == 3
-    assert (learner.student_ema.decay, learner.student_ema.start) == (0.9, 3)
-    if kind is not Supervised:
-        assert learner.uda.weight == 8.0
-        assert learner.uda.ramp_steps == 2
-        assert learner.uda.temperature == 0.5
-        assert learner.uda.threshold == 0.0
-        assert learner.uda.num_train_steps == 4
-    if kind is MetaPseudoLabels:
-        assert len(learner.teacher.variables) > len(learner.student.variables)
-
-
-def test_the_seed_decides_the_initial_weights(tmp_path):
-    first, again, other = (
-        Experiment(tiny(tmp_path, seed=seed)).learner.student.get_weights()
-        for seed in (1, 1, 2)
-    )
-    for a, b in zip(first, again, strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(first[0], other[0])
 
 
 @pytest.mark.parametrize(
