@@ -1,6 +1,7 @@
 """The files of checkpoints: where they are, whose they are, whole or not."""
 
 import errno
+import hashlib
 import math
 import os
 import re
@@ -151,6 +152,14 @@ def load_weights(model, path):
             f"{path} cannot be read as weights of {model.name!r}: "
             f"{first_line(error)} Delete it, and finetune again."
         ) from error
+
+
+def weights_digest(model):
+    """A hash of a Keras model's weights, whatever file they came from."""
+    hashed = hashlib.sha256()
+    for weights in model.get_weights():
+        hashed.update(weights.tobytes())
+    return hashed.hexdigest()
 
 
 def first_line(error):

@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels import inspection, reports
+from meta_pseudo_labels.checkpoint_files import weights_digest
 from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.evaluation import evaluate_networks
 from meta_pseudo_labels.evaluation_figures import (
@@ -49,6 +50,7 @@ class EvaluationReport:
       networks: `metrics.Evaluation` by network.
       validation: the same on the images that are held out; empty without any.
       skipped: a line on images that could not be read, or None.
+      finetuned: `weights_digest` of the finetuned student; None without one.
     """
 
     images: str
@@ -56,6 +58,7 @@ class EvaluationReport:
     networks: dict[str, Evaluation]
     validation: dict[str, Evaluation]
     skipped: str | None = None
+    finetuned: str | None = None
 
     @property
     def accuracies(self):
@@ -120,6 +123,7 @@ class EvaluationReport:
         return {
             "images": self.images,
             "step": self.step,
+            "finetuned": self.finetuned,
             "best": self.best,
             "networks": _dicts(self.networks),
             "validation": _dicts(self.validation),
@@ -200,6 +204,7 @@ def evaluate_run(learner, finetuned, config, images):
         skipped=inspection.skip_summary(source)
         if config.eval_dataset
         else None,
+        finetuned=None if finetuned is None else weights_digest(finetuned),
     )
     report.save(results_folder(config))
     return report

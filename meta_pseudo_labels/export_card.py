@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from meta_pseudo_labels._version import __version__
+from meta_pseudo_labels.checkpoint_files import weights_digest
 from meta_pseudo_labels.data.preparation import description
 from meta_pseudo_labels.export import class_names
 from meta_pseudo_labels.run_folder import EVAL, EVAL_REPORT
@@ -55,7 +56,11 @@ def build_card(model, config, data, *, network, step):
             "seed": config.seed,
             "label_noise": config.label_noise,
         },
-        "metrics": _evaluation(config.output_dir, step),
+        "metrics": _evaluation(
+            config.output_dir,
+            step=step,
+            finetuned=weights_digest(model) if network == "finetuned" else None,
+        ),
         "revision": revision(),
         "versions": {
             "meta_pseudo_labels": __version__,
@@ -154,12 +159,13 @@ def _git(folder, *arguments):
     return process.stdout.strip() if process.returncode == 0 else None
 
 
-def _evaluation(output_dir, step):
-    """What eval.json says; None where it does not say it of this step."""
+def _evaluation(output_dir, **facts):
+    """What eval.json says; None where it was not of the step and weights."""
     report, accuracies = (
         _json(os.path.join(output_dir, name)) for name in (EVAL_REPORT, EVAL)
     )
-    return accuracies if report and report.get("step") == step else None
+    of_these = report and {name: report.get(name) for name in facts} == facts
+    return accuracies if of_these else None
 
 
 def _json(path):
@@ -178,7 +184,7 @@ def _metric_lines(card):
     }
     if not lines:
         lines["none"] = (
-            "--task_mode=eval was not run for this step before the export"
+            "--task_mode=eval was not run for these weights before the export"
         )
     if card.get("litert"):
         lines["LiteRT"] = _agreement(card["litert"])

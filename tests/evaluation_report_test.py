@@ -10,6 +10,7 @@ from matplotlib.image import imread
 from tensorboard.compat.proto import event_pb2
 
 from meta_pseudo_labels.build import build_learner, build_model
+from meta_pseudo_labels.checkpoint_files import weights_digest
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.evaluation import accuracy
 from meta_pseudo_labels.evaluation_report import EvaluationReport, evaluate_run
@@ -54,13 +55,14 @@ def test_every_network_has_its_row(run, report):
 
 
 def test_the_files_say_what_the_report_does(run, report):
-    config, *_ = run
+    config, _, _, finetuned = run
     accuracies = content(config, "eval.json")
     assert accuracies == report.accuracies
     assert list(accuracies) == [*report.networks, "validation"]
     everything = content(config, "eval_report.json")
     assert everything == report.to_dict()
     assert everything["images"] == "the test images of digits"
+    assert everything["finetuned"] == weights_digest(finetuned)
     teacher = everything["networks"]["teacher"]
     assert teacher["top_1"] == accuracies["teacher"]
     assert sum(row["support"] for row in teacher["classes"]) == 500

@@ -157,6 +157,9 @@ def test_the_export_is_the_finetuned_student(finished):
     np.testing.assert_allclose(
         answers["probabilities"][:250], tf.nn.softmax(logits), rtol=1e-4
     )
+    extra = f"{config.output_dir}/saved_model/1/assets.extra"
+    with open(f"{extra}/model_card.json") as file:
+        assert json.load(file)["metrics"] == after
 
 
 def test_another_export_is_another_version(finished):

@@ -12,6 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.build import build_model
+from meta_pseudo_labels.checkpoint_files import weights_digest
 from meta_pseudo_labels.evaluation import predict_logits
 from meta_pseudo_labels.export_card import (
     build_card,
@@ -137,6 +138,26 @@ def test_accuracies_of_another_step_are_not_the_card_s(digits, tmp_path):
         assert metrics() is None
     (tmp_path / "eval_report.json").write_text('{"step": 4}')
     assert metrics() == {"student": 0.25}
+
+
+def test_accuracies_of_an_earlier_finetuning_are_not_the_card_s(
+    digits, tmp_path
+):
+    model = keras.Sequential([keras.Input([8]), keras.layers.Dense(1)])
+    (tmp_path / "eval.json").write_text('{"finetuned": 0.25}')
+    (tmp_path / "eval_report.json").write_text(
+        json.dumps({"step": 4, "finetuned": weights_digest(model)})
+    )
+
+    def metrics():
+        config = tiny(tmp_path)
+        return build_card(model, config, digits, network="finetuned", step=4)[
+            "metrics"
+        ]
+
+    assert metrics() == {"finetuned": 0.25}
+    model.layers[0].bias.assign([0.5])
+    assert metrics() is None
 
 
 def test_the_page_of_a_run_that_was_not_evaluated(exported):
