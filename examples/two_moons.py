@@ -25,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 import two_moons_report as report
 from sklearn.datasets import make_moons
+from two_moons_settings import CONTROLS, METHODS, search_tasks, table_tasks
 
 from meta_pseudo_labels import (
     UDA,
@@ -33,43 +34,10 @@ from meta_pseudo_labels import (
     Supervised,
     UDASettings,
 )
-from meta_pseudo_labels.learners.feedback import ESTIMATORS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-CONTROLS = ("supervised", "pseudo labels")
-METHODS = (*CONTROLS, "off", "release")
-METHODS += tuple(name for name in ESTIMATORS if name not in METHODS)
 POINTS, NOISE = 2_000, 0.1  # The noise is not published.
 FIRST_SEARCH_SEED = 100  # No setting was chosen on the seeds of the table.
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What the paper leaves open, and where we leave it.
-
-    Attributes:
-      num_steps: of each network. Not published.
-      learning_rate: of SGD. The paper's is 0.1, which takes ten times longer.
-      batch_size: unlabeled points in a step.
-      consistency: weight of the UDA term beside the labels; 0 is none.
-      view_noise: standard deviation of what a strong view adds to a point.
-      feedback_weight: of the student's feedback to its teacher.
-      label_temperature: of the teacher's pseudo labels; below 1 sharpens.
-      pseudo_labels: "soft", "hard", "sampled"; None for the estimator's own.
-    """
-
-    num_steps: int = 5_000
-    learning_rate: float = 1.0
-    batch_size: int = 128
-    consistency: float = 0.0
-    view_noise: float = 0.0
-    feedback_weight: float = 1.0
-    label_temperature: float = 0.25
-    pseudo_labels: str | None = None
-
-
-LABELS_ALONE = Settings()
-WITH_CONSISTENCY = Settings(consistency=4.0, view_noise=0.3)
 
 
 def moons(seed):
@@ -229,16 +197,17 @@ def accuracy(model, arrays):
 
 
 def measure_all(tasks, *, jobs):
-    """The rows of tasks (method, settings, seeds), in `jobs` processes."""
+    """Yields the rows of each task (method, settings, seeds) when it is done.
+
+    In `jobs` processes, and in the order of the tasks.
+    """
     with concurrent.futures.ProcessPoolExecutor(
         jobs,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=use_one_thread,
     ) as pool:
-        futures = [pool.submit(measure, *task) for task in tasks]
-        for future in futures:
-            report.progress(future.result())
-        return [row for future in futures for row in future.result()]
+        for future in [pool.submit(measure, *task) for task in tasks]:
+            yield future.result()
 
 
 def use_one_thread():
@@ -253,11 +222,9 @@ def main():
     arguments = parse_arguments()
     first = FIRST_SEARCH_SEED if arguments.search else 0
     seeds = range(first, first + arguments.seeds)
-    bases = (LABELS_ALONE, WITH_CONSISTENCY)
-    if arguments.search:
-        tasks = report.search_tasks(*bases)
-    else:
-        tasks = [(name, base) for base in bases for name in arguments.methods]
+    tasks = (
+        search_tasks() if arguments.search else table_tasks(arguments.methods)
+    )
     changes = {}
     if arguments.num_steps:
         changes["num_steps"] = arguments.num_steps
@@ -265,8 +232,12 @@ def main():
         (method, dataclasses.replace(settings, **changes), seeds)
         for method, settings in tasks
     ]
-    rows = measure_all(tasks, jobs=arguments.jobs)
-    report.write(rows, arguments.output_dir, moons(0), search=arguments.search)
+    report.write(
+        measure_all(tasks, jobs=arguments.jobs),
+        arguments.output_dir,
+        moons(0),
+        search=arguments.search,
+    )
 
 
 def parse_arguments():

@@ -1,7 +1,6 @@
 """What two_moons.py makes of its rows: a table, a figure and a JSON file."""
 
 import collections
-import dataclasses
 import json
 import pathlib
 import statistics
@@ -22,39 +21,9 @@ from machine import revision
 
 # What is shown of the plane, and in how many dots a side.
 LOW, HIGH, DOTS = np.array([-2.0, -1.3]), np.array([2.0, 1.3]), 120
-COLUMNS = 5  # Panels side by side.
+COLUMNS = 6  # Panels side by side.
 FIGURE, ROWS = "two_moons.png", "two_moons.jsonl"
 SEARCH_ROWS = "two_moons_search.jsonl"
-
-# What was tried: what differs from two_moons.py's settings without and with a
-# consistency term, and the methods for which that is another setting.
-_BOTH = (
-    ({}, ("off", "exact", "reinforce")),
-    ({"feedback_weight": 10.0}, ("exact", "reinforce")),
-    ({"feedback_weight": 100.0}, ("exact",)),
-    ({"label_temperature": 1.0}, ("off", "exact")),
-    ({"pseudo_labels": "hard"}, ("off", "reinforce")),
-    ({"learning_rate": 0.1, "num_steps": 30_000}, ("off", "exact")),
-)
-_CONSISTENCY = (
-    ({"feedback_weight": 0.1}, ("exact", "reinforce")),
-    ({"consistency": 1.0}, ("off", "exact")),
-    ({"consistency": 8.0}, ("off", "exact")),
-    ({"view_noise": 0.2}, ("off", "exact")),
-)
-
-
-def search_tasks(labels_alone, with_consistency):
-    """Pairs (method, settings) of the search."""
-    return [
-        (method, dataclasses.replace(base, **changes))
-        for base, trials in (
-            (labels_alone, _BOTH),
-            (with_consistency, _BOTH + _CONSISTENCY),
-        )
-        for changes, methods in trials
-        for method in methods
-    ]
 
 
 def regions(model):
@@ -65,45 +34,55 @@ def regions(model):
     return probabilities.numpy().reshape(DOTS, DOTS)
 
 
-def progress(rows):
+def _progress(rows):
     """Prints a line when a method is done."""
-    first = rows[0]
     print(
-        f"{_learns(first['settings'])}, {first['method']}: "
+        f"{_learns(rows[0]['settings'])}, {_name(rows[0])}: "
         f"{_spread(rows, 'accuracy')} in "
         f"{sum(row['seconds'] for row in rows):.0f} s",
         flush=True,
     )
 
 
-def write(rows, folder, moons, *, search):
+def write(groups, folder, moons, *, search):
     """Prints the table; writes the rows and, but for a search, the figure.
 
     Args:
-      rows: of `two_moons.measure`.
+      groups: yields lists of rows of `two_moons.measure`; each is written when
+        it comes, so that what is interrupted leaves what it has.
       folder: where to; made if it is missing.
       moons: the data of seed 0, see `two_moons.moons`.
       search: whether these are the rows of a search.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / (SEARCH_ROWS if search else ROWS)
-    drawn = [row for row in rows if "regions" in row]
     facts = {
         "date": time.strftime("%Y-%m-%d"),
         "revision": revision(),
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
     }
-    path.write_text(
-        "".join(json.dumps(_plain(row) | facts) + "\n" for row in rows)
-    )
+    rows = []
+    with path.open("w") as file:
+        for group in groups:
+            for row in group:
+                file.write(json.dumps(_plain(row) | facts) + "\n")
+            file.flush()
+            _progress(group)
+            rows += group
     print(f"\n{table(rows)}\n")
     if not search:
+        drawn = [row for row in rows if "regions" in row]
         draw(drawn, moons, folder / FIGURE)
     print(f"The rows{'' if search else ' and the figure'} are in {folder}.")
 
 
 def table(rows):
-    """Mean and standard deviation over the seeds, in percent, as text."""
+    """Mean and standard deviation over the seeds, in percent, as text.
+
+    "over off" is the paired gain over MPL without feedback and its standard
+    error, "ratio" the median of `learner.feedback_grad_ratio` after the last
+    step.
+    """
     groups = collections.defaultdict(list)
     for row in rows:
         groups[_key(row)].append(row)
@@ -119,6 +98,7 @@ def table(rows):
                 "teacher %": _spread(group, "accuracy_teacher"),
                 "worst": f"{100 * min(row['accuracy'] for row in group):.1f}",
                 "over off": _difference(group, rows),
+                "ratio": _ratio(group),
             }
             for group in groups.values()
         ]
@@ -154,7 +134,7 @@ def draw(rows, moons, path):
 
 def _draw_panel(axes, row, moons):
     axes.set_title(
-        f"{row['method']}, {row['accuracy']:.0%}",
+        f"{_name(row)}, {row['accuracy']:.0%}",
         loc="left",
         fontsize=9,
         color=reports.INK,
@@ -181,6 +161,12 @@ def _key(row):
     return json.dumps(row["settings"]), row["method"]
 
 
+def _name(row):
+    """A method, and the weight of its feedback where that is not 1."""
+    weight = row["settings"]["feedback_weight"]
+    return row["method"] + ("" if weight == 1 else f" x{weight:g}")
+
+
 def _plain(row):
     return {name: value for name, value in row.items() if name != "regions"}
 
@@ -204,6 +190,16 @@ def _spread(rows, name):
         return ""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.1f} +- {deviation:.1f}"
+
+
+def _ratio(rows):
+    """Median share of the feedback in the teacher's last gradient, as text."""
+    values = [
+        row["feedback_grad_ratio"]
+        for row in rows
+        if row.get("feedback_grad_ratio")
+    ]
+    return f"{statistics.median(values):.1g}" if values else ""
 
 
 def _difference(group, rows):

@@ -22,6 +22,11 @@ def two_moons():
     sys.path.remove(str(ROOT / "examples"))
 
 
+@pytest.fixture(scope="module")
+def choices(two_moons):
+    return importlib.import_module("two_moons_settings")
+
+
 def test_the_data_are_the_papers(two_moons):
     arrays = two_moons.moons(3)
     assert arrays["points"].shape == arrays["test_points"].shape == (2000, 2)
@@ -39,8 +44,10 @@ def test_the_data_are_the_papers(two_moons):
     assert np.any(arrays["points"] != two_moons.moons(4)["points"])
 
 
-def test_networks_start_as_the_papers_and_alike_in_every_method(two_moons):
-    settings = dataclasses.replace(two_moons.Settings(), num_steps=3)
+def test_networks_start_as_the_papers_and_alike_in_every_method(
+    two_moons, choices
+):
+    settings = dataclasses.replace(choices.LABELS_ALONE, num_steps=3)
     students = []
     for method in ("supervised", "exact"):
         learner, train = two_moons.trainer(method, settings)
@@ -66,8 +73,8 @@ def test_every_estimator_of_the_library_is_a_method(two_moons):
     assert len(two_moons.METHODS) == len(ESTIMATORS) + 2
 
 
-def test_a_seed_comes_out_the_same_after_another(two_moons):
-    settings = dataclasses.replace(two_moons.WITH_CONSISTENCY, num_steps=30)
+def test_a_seed_comes_out_the_same_after_another(two_moons, choices):
+    settings = dataclasses.replace(choices.WITH_CONSISTENCY, num_steps=30)
     learner, train = two_moons.trainer("reinforce", settings)
     outcomes = []
     for seed in (1, 0, 1):
@@ -95,6 +102,7 @@ def row(method, seed, accuracy, **settings):
     found = {"method": method, "seed": seed, "accuracy": accuracy}
     if method != "supervised":
         found["accuracy_teacher"] = 0.9
+        found["feedback_grad_ratio"] = 0.001 * (seed + 1)
     return {**found, "settings": known}
 
 
@@ -109,15 +117,15 @@ def test_the_table_compares_with_the_control_seed_by_seed(two_moons):
         *(row("exact", seed, 0.9, consistency=4.0) for seed in range(2)),
     ]
     lines = two_moons.report.table(rows).splitlines()[2:]
-    supervised, off, exact, weighted, views = (line.split() for line in lines)
+    supervised, off, exact, weighted, views = map(str.split, lines)
     assert supervised[-5:] == "3 50.0 +- 0.0 50.0".split()
-    assert off[-8:] == "2 85.0 +- 7.1 90.0 +- 0.0 80.0".split()
+    assert off[-9:] == "2 85.0 +- 7.1 90.0 +- 0.0 80.0 0.002".split()
     # Gains of 5 and 7 points: mean 6, standard error sqrt(2) / sqrt(2) = 1.
-    assert exact[-4:] == "85.0 +6.0 +- 1.0".split()
+    assert exact[-5:] == "85.0 +6.0 +- 1.0 0.002".split()
     # Gains of 10 and 0.
-    assert weighted[-4:] == "90.0 +5.0 +- 5.0".split()
+    assert weighted[-5:] == "90.0 +5.0 +- 5.0 0.002".split()
     assert "feedback_weight 10" in lines[3]
-    assert views[-1] == "90.0"
+    assert views[-2:] == ["90.0", "0.002"]
 
 
 def test_the_document_has_the_table_of_its_rows(two_moons):
@@ -129,9 +137,20 @@ def test_the_document_has_the_table_of_its_rows(two_moons):
     assert "dirty" not in revision and f"`{revision}`" in text
 
 
-def test_the_search_never_sees_the_seeds_of_the_table(two_moons):
-    bases = two_moons.LABELS_ALONE, two_moons.WITH_CONSISTENCY
-    tasks = two_moons.report.search_tasks(*bases)
+def test_means_are_also_weighed_as_the_sums_that_others_are(choices):
+    tasks = choices.table_tasks(choices.METHODS)
+    assert len(set(tasks)) == len(tasks) == 2 * (len(choices.METHODS) + 2)
+    heavy = [
+        (method, settings.consistency)
+        for method, settings in tasks
+        if settings.feedback_weight == settings.batch_size
+    ]
+    assert len(heavy) == 4 and {m for m, _ in heavy} == set(choices.MEANS)
+    assert {settings.feedback_weight for _, settings in tasks} == {1, 128}
+
+
+def test_the_search_never_sees_the_seeds_of_the_table(two_moons, choices):
+    tasks = choices.search_tasks()
     assert len(set(tasks)) == len(tasks)
     # Each setting without feedback is there to compare the others with.
     controls = {
