@@ -7,6 +7,7 @@ import statistics
 from scipy import stats  # Comes with scikit-learn.
 
 CONFIDENCE = 0.95
+FEW = 5  # With fewer values no difference is called one.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,17 +21,15 @@ class Estimate:
         for a single one.
       margin: half the width of the mean's confidence interval, Student's t;
         None for a single value.
+      p_value: how likely a mean as far from zero is by chance, Student's t,
+        two-sided; None for a single value.
     """
 
     count: int
     mean: float
     deviation: float | None
     margin: float | None
-
-    @property
-    def clear(self):
-        """Whether the interval leaves out zero."""
-        return self.margin is not None and abs(self.mean) > self.margin
+    p_value: float | None
 
 
 def estimate(values, *, confidence=CONFIDENCE):
@@ -46,11 +45,15 @@ def estimate(values, *, confidence=CONFIDENCE):
         raise ValueError(f"confidence must be in (0, 1); got {confidence}.")
     count, mean = len(values), statistics.fmean(values)
     if count == 1:
-        return Estimate(count, mean, None, None)
+        return Estimate(count, mean, None, None, None)
     deviation = statistics.stdev(values)
     quantile = stats.t.ppf((1 + confidence) / 2, count - 1)
-    margin = float(quantile) * deviation / math.sqrt(count)
-    return Estimate(count, mean, deviation, margin)
+    error = deviation / math.sqrt(count)
+    if error:
+        p_value = 2 * float(stats.t.sf(abs(mean) / error, count - 1))
+    else:
+        p_value = float(mean == 0)
+    return Estimate(count, mean, deviation, float(quantile) * error, p_value)
 
 
 def paired_difference(values, others, *, confidence=CONFIDENCE):
@@ -72,3 +75,27 @@ def paired_difference(values, others, *, confidence=CONFIDENCE):
         [values[seed] - others[seed] for seed in common],
         confidence=confidence,
     )
+
+
+def discoveries(estimates, *, rate=1 - CONFIDENCE):
+    """Which means are not zero, though many are looked at.
+
+    Benjamini and Hochberg's: of those that are named, a share of `rate` is
+    expected to be there by chance. Those of fewer than `FEW` values are never
+    named, nor counted.
+
+    Args:
+      estimates: `Estimate`s of one table.
+
+    Returns:
+      A list of booleans, one for each.
+    """
+    counted = [one for one in estimates if one.count >= FEW]
+    if not counted:
+        return [False] * len(estimates)
+    adjusted = iter(
+        stats.false_discovery_control([one.p_value for one in counted])
+    )
+    return [
+        one.count >= FEW and bool(next(adjusted) <= rate) for one in estimates
+    ]

@@ -4,7 +4,12 @@ import dataclasses
 import statistics
 
 from control_rows import recipe
-from control_statistics import Estimate, estimate, paired_difference
+from control_statistics import (
+    Estimate,
+    discoveries,
+    estimate,
+    paired_difference,
+)
 from control_suites import control_of
 
 from meta_pseudo_labels import reports
@@ -28,12 +33,15 @@ class Difference:
       points: run - other.
       mixed: whether rows of a pair, one seed, are of different revisions of
         the code, so that their difference may be its.
+      clear: whether it is hardly chance, as one of all that are compared; see
+        `control_statistics.discoveries`.
     """
 
     run: str
     other: str
     points: Estimate
     mixed: bool = False
+    clear: bool = False
 
 
 def by_run(rows, runs=()):
@@ -89,7 +97,11 @@ def differences(groups, *, runs):
                 if points is not None:
                     mixed = _mixed(groups[run], groups[other])
                     found.append(Difference(run, other, points, mixed))
-    return found
+    clear = discoveries([one.points for one in found])
+    return [
+        dataclasses.replace(one, clear=its)
+        for one, its in zip(found, clear, strict=True)
+    ]
 
 
 def as_text(rows, *, runs):
@@ -133,8 +145,8 @@ def interval(points):
 
 
 def seconds(rows_of_run):
-    """Mean time of training."""
-    return statistics.fmean(
+    """Median time of training: other work on the machine adds to some."""
+    return statistics.median(
         row["train_seconds"] for row in rows_of_run.values()
     )
 

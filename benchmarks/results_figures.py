@@ -29,7 +29,10 @@ def draw_accuracies(tables, path):
         ]
         _draw(axes, list(groups), [estimate(v) for v in values], dots=values)
         axes.set_title(_title(labels, split), loc="left", color=INK)
-        axes.set_xlabel("accuracy after finetuning, %", color=FADED)
+        axes.set_xlabel(
+            "accuracy after finetuning, %: seeds, mean, 95 % interval",
+            color=FADED,
+        )
     figure.savefig(path, metadata={"Rows": fingerprint(tables)})
 
 
@@ -51,7 +54,9 @@ def draw_differences(tables, path):
         axes.axvline(0, color=FADED, linewidth=NAUGHT)
         _draw(axes, names, [one.points for one in found])
         axes.set_title(_title(labels, split), loc="left", color=INK)
-        axes.set_xlabel("points, paired by seed", color=FADED)
+        axes.set_xlabel(
+            "points, paired by seed: mean, 95 % interval", color=FADED
+        )
     figure.savefig(path, metadata={"Rows": fingerprint(tables)})
 
 

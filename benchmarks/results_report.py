@@ -103,14 +103,16 @@ def how_to_read():
         "*Student* is the student (its moving average) after training, "
         "*finetuned* the same after finetuning on the labeled images, "
         "*teacher* who labeled for it; *seconds* are those of training one "
-        "run, on a machine that may have had other work. A difference is the "
-        "mean over the seeds that both runs have, in points of accuracy after "
-        "finetuning, with its 95 % confidence interval (Student's t, n - 1 "
-        "degrees of freedom) in brackets; it is bold where the interval leaves "
-        "out zero. There are many comparisons: about one in twenty would be "
-        "bold by chance. Where *validation* is written, images of the "
-        "unlabeled pool were classified whose labels no network saw, to choose "
-        "settings by; else the test images were."
+        "run, for pseudo labels with its teacher: the median, on a machine "
+        "that may have had other work, so no measure of cost. A difference is "
+        "the mean over the seeds that both runs have (in braces how many, "
+        "where one has more), in points of accuracy after finetuning, with its "
+        "95 % confidence interval (Student's t, n - 1 degrees of freedom) in "
+        "brackets. It is bold where it is hardly chance: of the bold ones of a "
+        "table one in twenty is expected to be (Benjamini and Hochberg; never "
+        "with fewer than 5 seeds). Where *validation* is written, images of "
+        "the unlabeled pool were classified whose labels no network saw, to "
+        "choose settings by; else the test images were."
     )
 
 
@@ -144,7 +146,8 @@ def table_section(labels, split, groups, dataset):
     for run in groups:
         own = {other: by_pair.get((run, other)) for other in others}
         own["control"] = by_pair.get((run, OFF))
-        lines.append([run, *(_points(own[other]) for other in others)])
+        seeds = len(groups[run])
+        lines.append([run, *(_points(own[other], seeds) for other in others)])
     return [
         title,
         _markdown(
@@ -200,7 +203,7 @@ def conditions_section(rows):
                 control_tables.spread(
                     groups[run], control_tables.JUDGED
                 ).replace("+-", "±"),
-                _points(over.get(run)),
+                _points(over.get(run), len(groups[run])),
             ]
             for condition in ("", *CONDITIONS)
             for run in groups
@@ -253,13 +256,15 @@ def figure_name(dataset, figure):
     return f"results_{dataset}_{figure}.png"
 
 
-def _points(found):
-    """A `Difference` for a table, bold where its interval leaves out zero."""
+def _points(found, seeds):
+    """A `Difference` of a run with so many seeds, for a table."""
     if found is None:
         return ""
     text = control_tables.interval(found.points)
-    if found.points.clear:
+    if found.clear:
         text = f"**{text}**"
+    if found.points.count < seeds:
+        text += f" {{{found.points.count}}}"
     return text + r" \*" * found.mixed
 
 

@@ -42,7 +42,7 @@ def test_the_interval_holds_the_mean_as_often_as_it_says():
 def test_a_single_value_has_no_margin():
     result = statistics.estimate([7.0])
     assert (result.mean, result.deviation, result.margin) == (7.0, None, None)
-    assert not result.clear
+    assert result.p_value is None
 
 
 def test_differences_are_paired_by_seed_over_the_common_ones():
@@ -51,17 +51,49 @@ def test_differences_are_paired_by_seed_over_the_common_ones():
     result = statistics.paired_difference(values, others)
     # 0, 2 and 4: mean 2, deviation 2. Unpaired it would be 10 and 12.
     assert (result.count, result.mean, result.deviation) == (3, 2.0, 2.0)
-    assert not result.clear  # The margin is 4.97.
 
 
 def test_no_common_seed_is_no_difference():
     assert statistics.paired_difference({0: 1.0}, {1: 1.0}) is None
 
 
-@pytest.mark.parametrize("mean, clear", [(2.5, True), (-2.5, True), (2.4, 0)])
-def test_an_interval_without_zero_is_clear(mean, clear):
-    values = [mean - 1.0, mean, mean + 1.0]  # The margin is 2.48.
-    assert statistics.estimate(values).clear == bool(clear)
+@pytest.mark.parametrize("mean", [T4, -T4])
+def test_chance_is_a_twentieth_where_the_interval_ends_at_zero(mean):
+    # Of deviation sqrt(5), so of error 1.
+    values = mean + np.float64([1, -1, 0, 2, -2]) * math.sqrt(5 / 2.5)
+    found = statistics.estimate(values)
+    assert found.margin == pytest.approx(T4)
+    assert found.p_value == pytest.approx(0.05)
+
+
+def test_chance_without_a_deviation():
+    assert statistics.estimate([0.0] * 5).p_value == 1.0
+    assert statistics.estimate([0.5] * 5).p_value == 0.0
+
+
+def chances(*p_values, count=5):
+    return [
+        statistics.Estimate(count, 1.0, 1.0, 1.0, p_value)
+        for p_value in p_values
+    ]
+
+
+def test_of_many_differences_more_is_asked():
+    """Benjamini and Hochberg: the k-th of m is named up to 0.05 k / m."""
+    assert statistics.discoveries(chances(0.04)) == [True]
+    assert statistics.discoveries(chances(0.04, 0.5)) == [False, False]
+    assert statistics.discoveries(chances(0.5, 0.024, 0.9, 0.012)) == [
+        *(False, True, False, True)
+    ]
+
+
+def test_few_values_discover_nothing():
+    few = chances(1e-9, count=4)
+    assert statistics.discoveries(few) == [False]
+    # Nor do they ask more of the others.
+    assert statistics.discoveries(few + chances(0.04)) == [False, True]
+    single = [statistics.estimate([1.0])]
+    assert statistics.discoveries(single + chances(0.04)) == [False, True]
 
 
 def test_bad_input_is_refused():

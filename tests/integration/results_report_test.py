@@ -68,15 +68,16 @@ def test_tables_differences_and_facts():
     rows = [
         row("mpl off", 0, 0.90),
         row("mpl off", 1, 0.92),
+        row("mpl off", 2, 0.91, train_seconds=9e9),
         row("mpl exact", 0, 0.95, revision="def"),
         row("mpl exact", 1, 0.97),
         row("supervised", 0, 0.5, split="validation"),
     ]
     text = report.report(rows, NOTES)
     assert "Of digits." in text and "Of cifar10." not in text
-    assert "| mpl off | 2 | 91.00 ± 1.41 | 91.00 ± 1.41 |  | 1,234 |" in text
+    assert "| mpl off | 3 | 91.00 ± 1.00 | 91.00 ± 1.00 |  | 1,234 |" in text
     # +5 in both seeds: no deviation, so the interval is the mean.
-    assert r"| mpl exact | **+5.00 (+5.00 to +5.00)** \* |  |  |" in text
+    assert r"| mpl exact | +5.00 (+5.00 to +5.00) \* |  |  |" in text
     # Seed 0 of the two is of different revisions.
     assert "\n\n\\* rows of different revisions.\n\n" in text
     assert "3,000 steps; machine not recorded;" in text
@@ -84,6 +85,19 @@ def test_tables_differences_and_facts():
     # Images of the pool are told apart from the test set.
     assert "### 40 labels\n" in text and "### 40 labels, validation\n" in text
     assert "96.11" in text.split("## The paper's figures")[1]
+
+
+def test_differences_are_bold_where_there_are_seeds_enough():
+    accuracies = (0.90, 0.92, 0.91, 0.93, 0.94)
+    rows = [
+        row(run, seed, accuracy + gain + 0.001 * seed * (gain > 0))
+        for run, gain in (("mpl off", 0), ("mpl exact", 0.05))
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    text = report.report(rows, NOTES)
+    assert "| mpl exact | **+5.20 (+5.00 to +5.40)** |" in text
+    text = report.report(rows[1:], NOTES)  # Four seeds in common of five.
+    assert "| mpl exact | +5.25 (+5.04 to +5.46) {4} |" in text
 
 
 def test_conditions_are_compared_with_their_own_control():
