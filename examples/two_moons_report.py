@@ -136,7 +136,7 @@ def _draw_panel(axes, row, moons):
     axes.set_title(
         f"{_name(row)}, {row['accuracy']:.0%}",
         loc="left",
-        fontsize=9,
+        fontsize=8,
         color=reports.INK,
     )
     blue, orange = reports.COLORS[:2]

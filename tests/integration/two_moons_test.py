@@ -128,8 +128,9 @@ def test_the_table_compares_with_the_control_seed_by_seed(two_moons):
     assert views[-2:] == ["90.0", "0.002"]
 
 
-def test_the_document_has_the_table_of_its_rows(two_moons):
-    path = ROOT / "benchmarks" / "results" / two_moons.report.ROWS
+@pytest.mark.parametrize("name", ["ROWS", "SEARCH_ROWS"])
+def test_the_document_has_the_tables_of_the_rows(two_moons, name):
+    path = ROOT / "benchmarks" / "results" / getattr(two_moons.report, name)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     text = (ROOT / "docs" / "two_moons.md").read_text(encoding="utf-8")
     assert f"```\n{two_moons.report.table(rows)}\n```" in text
