@@ -74,6 +74,15 @@ UNREAD = (
         "with --mpl_feedback=off there is no feedback to weigh.",
     ),
     Unread(
+        ("mpl_baseline_",),
+        lambda settings: (
+            settings["method"] == "mpl"
+            and settings["mpl_feedback"] in ("exact", "off", "release")
+        ),
+        "--mpl_feedback={mpl_feedback} steers by no baseline; the average that "
+        "is logged has one.",
+    ),
+    Unread(
         ("lr", "num_warmup_steps"),
         _method("mpl"),
         "--method=mpl has rates of its own: --mpl_student_lr and "

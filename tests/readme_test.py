@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -37,7 +38,8 @@ def test_the_estimator_in_the_docs_works():
     names = {}
     exec(snippet, names)
     learner = names["learner"]
-    learner.compile("sgd")
+    learner.log_every = 1
+    learner.compile(keras.optimizers.SGD(30.0))  # So fast that it gets worse.
     views = tf.random.stateless_normal([6, 4], [0, 0])
     logs = learner.train_step(
         {
@@ -48,6 +50,10 @@ def test_the_estimator_in_the_docs_works():
         }
     )
     assert all(np.isfinite(value) for value in logs.values())
+    old, new = (
+        logs[f"cross_entropy/student_on_l{name}"] for name in ("_old", "")
+    )
+    assert new > old and logs["mpl/feedback_grad_ratio"] > 0
 
 
 def test_the_evaluation_in_the_docs_works(capsys):

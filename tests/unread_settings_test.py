@@ -27,6 +27,7 @@ ALWAYS = RMSPROP | {  # By the defaults.
     "finetune_eval_every",
 }
 TPU = {"use_tpu", "master"}
+BASELINE = {"mpl_baseline_decay", "mpl_baseline_start"}
 
 RUNS = {
     "supervised": (
@@ -67,7 +68,11 @@ RUNS = {
         | {"use_augment", "teacher_model_type"}
         | ALWAYS,
     ),
-    "mpl": (dict(), RATES | {"use_augment"} | ALWAYS),
+    "mpl": (dict(), RATES | BASELINE | {"use_augment"} | ALWAYS),
+    "mpl, draws": (
+        dict(mpl_feedback="reinforce_cosine"),
+        RATES | {"use_augment"} | ALWAYS,
+    ),
     "mpl, all read": (
         dict(
             ema_decay=0.9,
@@ -76,27 +81,31 @@ RUNS = {
             num_validation=5,
             finetune_patience=1,
         ),
-        RATES | {"use_augment", "replicas_per_worker"},
+        RATES | BASELINE | {"use_augment", "replicas_per_worker"},
     ),
     "mpl, one device": (
         dict(distribution="one_device"),
-        RATES | {"use_augment", "replicas_per_worker"} | TPU | ALWAYS,
+        RATES
+        | BASELINE
+        | {"use_augment", "replicas_per_worker"}
+        | TPU
+        | ALWAYS,
     ),
     "mpl, mirrored": (
         dict(distribution="mirrored"),
-        RATES | {"use_augment"} | TPU | ALWAYS,
+        RATES | BASELINE | {"use_augment"} | TPU | ALWAYS,
     ),
     "mpl, off": (
         dict(mpl_feedback="off"),
-        RATES | {"use_augment", "mpl_feedback_weight"} | ALWAYS,
+        RATES | BASELINE | {"use_augment", "mpl_feedback_weight"} | ALWAYS,
     ),
     "mpl, no consistency": (
         dict(mpl_teacher_loss="supervised"),
-        RATES | CONSISTENCY | {"use_augment"} | ALWAYS,
+        RATES | BASELINE | CONSISTENCY | {"use_augment"} | ALWAYS,
     ),
     "mpl, reduced": (
         dict(teacher_labels="x"),
-        RATES | CONSISTENCY | {"use_augment"} | ALWAYS,
+        RATES | BASELINE | CONSISTENCY | {"use_augment"} | ALWAYS,
     ),
 }
 runs = pytest.mark.parametrize("run", RUNS)
@@ -147,7 +156,13 @@ def test_every_rule_is_of_some_run():
 
 MACHINE = {"replicas_per_worker", "master"}  # See distribution_test.py.
 # Known to the learner, but without a bearing on what it learns.
-IDLE = {"mpl_feedback_weight", "mpl_label_temp", "ema_start", *DROPS}
+IDLE = {
+    "mpl_feedback_weight",
+    "mpl_label_temp",
+    "ema_start",
+    *BASELINE,
+    *DROPS,
+}
 
 
 def built(settings, monkeypatch):
@@ -201,6 +216,7 @@ def test_plain_supervised_batches_have_no_strong_views():
     ("run", "name", "value"),
     [
         ("mpl, off", "mpl_feedback_weight", 100.0),
+        ("mpl", "mpl_baseline_start", 100.0),
         ("pseudo labels, hard", "mpl_label_temp", 0.1),
         ("mpl", "ema_start", 1),
         ("uda", "lr_decay_rate", 0.1),

@@ -209,6 +209,11 @@ class Learner(Trainer):
                 f"with the keys {', '.join(self.batch_keys)}; got {found}. "
                 "See data.training_dataset."
             )
+        if "feedback" in keys and "feedback_labels" not in keys:
+            raise ValueError(
+                "The batch has images to judge the student on under the key "
+                "feedback, and no labels of theirs; add feedback_labels."
+            )
 
     def labeled_loss(self, labels, logits):
         """Mean cross-entropy of smoothed labels, scalar, nats."""

@@ -70,7 +70,8 @@ def reinforce_per_example(student_step, teacher_logits):
     """REINFORCE with an h_i for each unlabeled image, from its label alone.
 
     h_i is how much of the first-order gain is owed to the label of image i;
-    summed up they are the gain of `reinforce_dot_product`. The cross-entropies
+    summed up they are the gain of `reinforce_dot_product`, but for what owes
+    nothing to the labels, as label smoothing's part. The cross-entropies
     are summed too, so this is the unbiased gradient (to first order), with far
     less variance than one h for all.
     """

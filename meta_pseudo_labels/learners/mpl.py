@@ -148,7 +148,8 @@ class MetaPseudoLabels(Learner):
         return {
             **super().get_config(),
             "teacher": serialize(self.teacher),
-            "feedback": self.feedback.__name__,
+            # One of one's own may be an object, or a partial function.
+            "feedback": getattr(self.feedback, "__name__", str(self.feedback)),
             "feedback_weight": self.feedback_weight,
             "pseudo_labels": self.label_kind,
             "label_temperature": self.label_temperature,

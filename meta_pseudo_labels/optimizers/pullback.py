@@ -1,4 +1,4 @@
-"""The derivative of an optimizer's update, for the `exact` feedback."""
+"""The derivative of an optimizer's update, for feedback through it."""
 
 import keras
 import tensorflow as tf
@@ -6,6 +6,11 @@ import tensorflow as tf
 from meta_pseudo_labels.optimizers.lars import LARS
 from meta_pseudo_labels.optimizers.momentum import Momentum, linear_pullback
 from meta_pseudo_labels.optimizers.rmsprop import RMSProp
+
+_WHO = (
+    "Feedback through the student's update (exact, reinforce_dot_product, "
+    "reinforce_per_example; a diagnosis computes all of them)"
+)
 
 
 def check_differentiable(optimizer):
@@ -26,8 +31,8 @@ def check_differentiable(optimizer):
 def update_pullback(optimizer, gradients, variables):
     """How the new weights of one update depend on its gradients.
 
-    The `exact` feedback differentiates through the student's update. Call this
-    before `optimizer.apply`, which changes what the derivative depends on.
+    Call this before `optimizer.apply`, which changes what the derivative
+    depends on.
 
     Args:
       optimizer: a built Keras optimizer.
@@ -73,26 +78,25 @@ def _problem(optimizer):
         optimizer, Momentum | RMSProp | LARS | keras.optimizers.SGD
     ):
         return (
-            'feedback="exact" differentiates through the student\'s update and '
-            "knows those of Momentum, RMSProp, LARS and keras.optimizers.SGD; "
-            f"got {type(optimizer).__name__}. Use one of these for the "
-            'student, or feedback="reinforce".'
+            f"{_WHO} knows those of Momentum, RMSProp, LARS and "
+            f"keras.optimizers.SGD; got {type(optimizer).__name__}. Use one of "
+            'these for the student, or feedback="reinforce".'
         )
     if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
         return (
-            'feedback="exact" cannot see clipping inside the optimizer. Give '
+            f"{_WHO} cannot see clipping inside the optimizer. Give "
             "grad_bound to compile() and none of clipnorm, global_clipnorm "
             "and clipvalue to the student's optimizer."
         )
     if optimizer.loss_scale_factor or optimizer.gradient_accumulation_steps:
         return (
-            'feedback="exact" needs an optimizer that applies each gradient as '
-            "it is. Give the student's neither loss_scale_factor nor "
+            f"{_WHO} needs an optimizer that applies each gradient as it is. "
+            "Give the student's neither loss_scale_factor nor "
             "gradient_accumulation_steps."
         )
     if optimizer.use_ema and optimizer.ema_overwrite_frequency:
         return (
-            'feedback="exact" needs the weights that the update made, but the '
+            f"{_WHO} needs the weights that the update made, but the "
             "optimizer replaces them by averages. Leave its "
             "ema_overwrite_frequency out; ema_decay averages beside it."
         )
@@ -101,7 +105,7 @@ def _problem(optimizer):
     ]
     if constrained:
         return (
-            'feedback="exact" cannot see constraints on weights; got one on '
+            f"{_WHO} cannot see constraints on weights; got one on "
             f"{constrained[0]}. Build the student without, or use "
             'feedback="reinforce".'
         )

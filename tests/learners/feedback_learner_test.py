@@ -72,6 +72,7 @@ def test_exact_is_the_derivative_of_the_students_whole_update(
         return labeled_loss_after_step(learner, data, tf.constant(labels))
 
     _, step = loss_at(pseudo_labels)
+    assert tf.linalg.global_norm(step.gradients()[0]) > learner.grad_bound
     gradient = step.label_gradient().numpy()
     epsilon = 1e-5
     difference = np.zeros_like(gradient)

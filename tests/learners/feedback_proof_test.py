@@ -268,6 +268,8 @@ def test_exact_is_the_derivative_by_the_teachers_weights(temperature):
                     learner, data, pseudo_labels=tf.nn.softmax(logits)
                 )
             loss = exact(step, logits)
+        # Clipping is one of the parts.
+        assert tf.linalg.global_norm(step.gradients()[0]) > learner.grad_bound
         gradient = tape.gradient(loss, [w.value for w in weights])
         return float(step.labeled_loss_new), gradient
 

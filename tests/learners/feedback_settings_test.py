@@ -1,12 +1,14 @@
 """The choices beside the estimator: weight, temperature, split, losses."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.learners import MetaPseudoLabels, UDASettings
-from meta_pseudo_labels.learners.feedback import ESTIMATORS
+from meta_pseudo_labels.learners.feedback import ESTIMATORS, exact
 from meta_pseudo_labels.optimizers import Momentum
 from tests.learners.helpers import batch, conv_net, values
 
@@ -93,6 +95,24 @@ def test_student_is_judged_on_the_held_out_split_alone():
     np.testing.assert_allclose(*feedbacks, rtol=1e-6, atol=1e-12)
 
 
+def test_a_held_out_split_without_labels_is_named():
+    data = with_held_out()
+    del data["feedback_labels"]
+    with pytest.raises(ValueError, match="add feedback_labels"):
+        make().train_step(data)
+
+
+def test_an_estimator_may_be_any_function(tmp_path):
+    """Weights can be saved, whatever it is called."""
+
+    def scaled(student_step, teacher_logits, *, factor):
+        return factor * exact(student_step, teacher_logits)
+
+    learner = make(feedback=functools.partial(scaled, factor=2.0))
+    learner.save(tmp_path / "learner.keras")
+    assert "scaled" in learner.get_config()["feedback"]
+
+
 @pytest.mark.parametrize("feedback", ESTIMATORS)
 def test_without_consistency_the_weak_views_are_not_looked_at(feedback):
     data = batch()
@@ -168,7 +188,7 @@ def test_settings_out_of_range_are_refused(setting):
 )
 def test_estimators_refuse_an_update_they_cannot_differentiate(feedback):
     learner = make(feedback=feedback)
-    with pytest.raises(ValueError, match="Adam"):
+    with pytest.raises(ValueError, match=f"{feedback}.*got Adam"):
         learner.compile("adam")
 
 
