@@ -4,6 +4,8 @@ A row says which run it was (`run`, `dataset`, `labels`, `seed`), what came out
 (`accuracy` of the student, `accuracy_finetuned`, `accuracy_teacher`, shares of
 the images of `split`), what it cost (`train_seconds`), and all that it came
 from (`settings`, `revision`, `versions`, `machine`, `date`).
+Of `labels` the networks learn `labels_learned`: those whose class is known and
+that no split holds out.
 """
 
 import dataclasses

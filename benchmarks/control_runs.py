@@ -62,6 +62,7 @@ def measure(run, settings, *, supervised=None, select=False):
     return _row(
         run,
         settings,
+        learned=len(experiment.data.labeled_images),
         accuracies={"teacher": teacher_accuracy} | accuracies,
         seconds=seconds,
         split=control_rows.VALIDATION if select else control_rows.TEST,
@@ -113,11 +114,12 @@ def _placed(settings, folder):
     return dataclasses.replace(settings, output_dir=folder, progress=False)
 
 
-def _row(run, settings, *, accuracies, seconds, split):
+def _row(run, settings, *, learned, accuracies, seconds, split):
     return {
         "run": run,
         "dataset": settings.dataset,
         "labels": settings.num_labeled,
+        "labels_learned": learned,
         "split": split,
         "method": settings.method,
         "feedback": settings.mpl_feedback if settings.method == "mpl" else None,

@@ -1,4 +1,4 @@
-"""Writes docs/results.md and its figures from the rows of control runs.
+"""Writes docs/results.md, its figures and README.md's table from control runs.
 
     python benchmarks/results_report.py
 
@@ -16,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import control_rows
 import control_tables
 import results_figures
+import results_readme
 from control_rows import split_of
 from control_suites import CONDITIONS, OFF, SUITES
 
@@ -23,15 +24,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
 DATASETS = ("digits", "cifar10")
-
-PAPER = """\
-| Pham et al. 2021, top-1 % | CIFAR-10, 4,000 labels | SVHN, 1,000 labels |
-|---|---|---|
-| supervised, few labels | 82.14 | 88.17 |
-| pseudo labels from a fixed teacher | 83.79 | 89.81 |
-| UDA | 94.53 | 97.11 |
-| MPL, finetuned | 96.11 ± 0.07 | 98.01 ± 0.07 |
-| supervised, all labels | 94.92 | 97.41 |"""
 
 
 def main():
@@ -42,11 +34,23 @@ def main():
     (arguments.docs / "results.md").write_text(
         report(rows, read_notes()), encoding="utf-8"
     )
+    if arguments.docs == DOCS:
+        readme = ROOT / "README.md"
+        text = readme.read_text(encoding="utf-8")
+        readme.write_text(with_table(text, rows), encoding="utf-8")
     for name, draw in results_figures.FIGURES.items():
         for dataset in DATASETS:
             tables = tables_of(rows, dataset)
             if tables:
                 draw(tables, arguments.docs / figure_name(dataset, name))
+
+
+def with_table(readme, rows):
+    """The README's text with the table of these rows."""
+    dataset = results_readme.DATASET
+    return results_readme.with_table(
+        readme, tables_of(rows, dataset), runs=SUITES[dataset].runs
+    )
 
 
 def read_rows():
@@ -77,7 +81,7 @@ def report(rows, notes):
         "benchmarks/results/*.jsonl and docs/results_notes.md: change those, "
         "then run it. -->",
         notes["Results"],
-        how_to_read(),
+        notes["How to read"],
     ]
     for dataset in DATASETS:
         tables = tables_of(rows, dataset)
@@ -93,27 +97,8 @@ def report(rows, notes):
     if conditions:
         parts += ["## Where feedback helps", notes["Where feedback helps"]]
         parts += conditions
-    parts += ["## The paper's figures", notes["The paper's figures"], PAPER]
+    parts += ["## The paper's figures", notes["The paper's figures"]]
     return "\n\n".join(parts) + "\n"
-
-
-def how_to_read():
-    return (
-        "Accuracies are in percent: mean ± standard deviation over n seeds. "
-        "*Student* is the student (its moving average) after training, "
-        "*finetuned* the same after finetuning on the labeled images, "
-        "*teacher* who labeled for it; *seconds* are those of training one "
-        "run, for pseudo labels with its teacher: the median, on a machine "
-        "that may have had other work, so no measure of cost. A difference is "
-        "the mean over the seeds that both runs have (in braces how many, "
-        "where one has more), in points of accuracy after finetuning, with its "
-        "95 % confidence interval (Student's t, n - 1 degrees of freedom) in "
-        "brackets. It is bold where it is hardly chance: of the bold ones of a "
-        "table one in twenty is expected to be (Benjamini and Hochberg; never "
-        "with fewer than 5 seeds). Where *validation* is written, images of "
-        "the unlabeled pool were classified whose labels no network saw, to "
-        "choose settings by; else the test images were."
-    )
 
 
 def tables_of(rows, dataset):
@@ -200,6 +185,7 @@ def conditions_section(rows):
                 condition,
                 run.removesuffix(f", {condition}").removeprefix("mpl "),
                 str(len(groups[run])),
+                _labels_learned(groups[run]),
                 control_tables.spread(
                     groups[run], control_tables.JUDGED
                 ).replace("+-", "±"),
@@ -212,13 +198,23 @@ def conditions_section(rows):
         parts += [
             f"### {base} labels, {split}",
             _markdown(
-                ("condition", "feedback", "n", "finetuned", "points over off"),
+                (
+                    *("condition", "feedback", "n", "labels", "finetuned"),
+                    "points over off",
+                ),
                 [[line[0] or "none", *line[1:]] for line in lines],
             ),
             *_remark(over.values()),
             facts(groups),
         ]
     return parts
+
+
+def _labels_learned(group):
+    """How many labels the networks of a run learn."""
+    return _joined(
+        str(row.get("labels_learned", row["labels"])) for row in group.values()
+    )
 
 
 def _labels_of(run, base):

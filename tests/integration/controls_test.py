@@ -286,6 +286,7 @@ def test_runs_side_by_side_and_runs_that_fail(tmp_path):
     assert set(rows) == {"supervised", "pseudo labels", "mpl exact"}
     for one in rows.values():
         assert (one["split"], one["seed"], one["steps"]) == ("validation", 0, 3)
+        assert one["labels"] == one["labels_learned"] == 40
         assert 0 <= one["accuracy"] <= 1 and one["train_seconds"] > 0
         assert str(tmp_path) not in json.dumps(one)
     assert rows["pseudo labels"]["accuracy_teacher"] is not None

@@ -13,6 +13,7 @@ NOTES = {
     name: f"Of {name}."
     for name in (
         "Results",
+        "How to read",
         "digits",
         "cifar10",
         "Where feedback helps",
@@ -45,6 +46,32 @@ def test_the_document_is_what_the_script_writes():
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == text, (
         "Run python benchmarks/results_report.py"
     )
+
+
+def test_the_readme_has_the_table_of_the_rows():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert report.with_table(text, report.read_rows()) == text, (
+        "Run python benchmarks/results_report.py"
+    )
+    # And the marks are there: other rows make another text.
+    assert report.with_table(text, []) != text
+
+
+def test_the_table_of_the_readme():
+    rows = [
+        *(row("uda", seed, 0.9 + 0.02 * seed) for seed in range(2)),
+        *(row("mpl exact", seed, 0.95 + 0.02 * seed) for seed in range(2)),
+        row("uda", 0, 0.1, split="validation"),
+    ]
+    readme = "A\n<!-- results -->\nold\n<!-- end of results -->\nB"
+    text = report.with_table(readme, rows)
+    assert text.startswith("A\n<!-- results -->\n| | student |")
+    assert text.endswith("|\n<!-- end of results -->\nB") and "old" not in text
+    assert "| UDA | 91.00 ± 1.41 | 91.00 ± 1.41 |  |  |  |\n" in text
+    assert (
+        "| MPL, feedback `exact` | 96.00 ± 1.41 | 96.00 ± 1.41 |  "
+        "| +5.00 (+5.00 to +5.00) |  |\n"
+    ) in text
 
 
 def rows_behind(path):
@@ -84,7 +111,7 @@ def test_tables_differences_and_facts():
     assert "code at abc, def." in text
     # Images of the pool are told apart from the test set.
     assert "### 40 labels\n" in text and "### 40 labels, validation\n" in text
-    assert "96.11" in text.split("## The paper's figures")[1]
+    assert text.endswith("## The paper's figures\n\nOf The paper's figures.\n")
 
 
 def test_differences_are_bold_where_there_are_seeds_enough():
@@ -106,15 +133,15 @@ def test_conditions_are_compared_with_their_own_control():
         row("mpl exact", 0, 0.92, labels=20),
         row("mpl exact, weight 20", 0, 0.97, labels=20),
         row("mpl off, 10 labels", 0, 0.50, labels=10),
-        row("mpl exact, 10 labels", 0, 0.60, labels=10),
+        row("mpl exact, 10 labels", 0, 0.60, labels=10, labels_learned=9),
     ]
     text = report.report(rows, NOTES)
     lines = text.splitlines()
     assert "different revisions" not in text
-    assert "| none | exact | 1 | 92.00 | +2.00 |" in lines
-    assert "| weight 20 | exact | 1 | 97.00 | +7.00 |" in lines
-    assert "| 10 labels | off | 1 | 50.00 |  |" in lines
-    assert "| 10 labels | exact | 1 | 60.00 | +10.00 |" in lines
+    assert "| none | exact | 1 | 20 | 92.00 | +2.00 |" in lines
+    assert "| weight 20 | exact | 1 | 20 | 97.00 | +7.00 |" in lines
+    assert "| 10 labels | off | 1 | 10 | 50.00 |  |" in lines
+    assert "| 10 labels | exact | 1 | 9 | 60.00 | +10.00 |" in lines
 
 
 def test_conditions_leave_out_rows_with_another_number_of_labels():
@@ -122,11 +149,14 @@ def test_conditions_leave_out_rows_with_another_number_of_labels():
         row("mpl off", 0, 0.90, labels=20),
         row("mpl exact, weight 20", 0, 0.97, labels=20),
         row("mpl off, 10 labels", 0, 0.50, labels=10),
-        row("mpl exact, 10 labels", 0, 0.60, labels=10, revision="def"),
+        row(
+            *("mpl exact, 10 labels", 0, 0.60),
+            **dict(labels=10, labels_learned=9, revision="def"),
+        ),
     ]
     section = report.conditions_section(rows)
     # The star of a table of conditions.
-    assert r"| 10 labels | exact | 1 | 60.00 | +10.00 \* |" in section[1]
+    assert r"| 10 labels | exact | 1 | 9 | 60.00 | +10.00 \* |" in section[1]
     assert section[2] == r"\* rows of different revisions."
     # Were they taken in, they would be the last of their seed, and count.
     others = [
@@ -140,7 +170,7 @@ def test_conditions_leave_out_rows_with_another_number_of_labels():
 
 def test_a_note_that_is_missing_is_named():
     with pytest.raises(KeyError, match="digits"):
-        report.report([row("uda", 0, 0.9)], {"Results": ""})
+        report.report([row("uda", 0, 0.9)], {"Results": "", "How to read": ""})
 
 
 def test_figures_are_drawn(tmp_path):
