@@ -174,19 +174,30 @@ def build_learner(settings):
 
 
 def summarize(rounds):
-    """Medians over the rounds, of the figures and of their ratios to `full`."""
+    """Medians over the rounds, of the figures and of their ratios to `full`.
 
-    def median(function):
+    Of the ratios also the least and the greatest.
+    """
+
+    def of_rounds(summary, figure, divided_by=None):
         return {
-            name: statistics.median(function(part, name) for part in rounds)
+            name: summary(
+                [
+                    part[name][figure]
+                    / (part[divided_by][figure] if divided_by else 1)
+                    for part in rounds
+                ]
+            )
             for name in VARIANTS
         }
 
-    report = {"teacher_weights": median(lambda p, n: p[n]["teacher_weights"])}
+    median = statistics.median
+    report = {"teacher_weights": of_rounds(median, "teacher_weights")}
     for figure in ("seconds", "peak_bytes"):
-        report[figure] = median(lambda p, n, f=figure: p[n][f])
-        report[f"{figure}_ratio"] = median(
-            lambda p, n, f=figure: p[n][f] / p["full"][f]
+        report[figure] = of_rounds(median, figure)
+        report[f"{figure}_ratio"] = of_rounds(median, figure, "full")
+        report[f"{figure}_ratio_range"] = of_rounds(
+            lambda ratios: [min(ratios), max(ratios)], figure, "full"
         )
     return report
 
@@ -199,14 +210,15 @@ def print_table(report):
         f"load {machine['load_average']:.1f}"
     )
     print(
-        f"{'':15}{'teacher':>12}{'s/step':>9}{'ratio':>7}{'peak MB':>9}"
-        f"{'ratio':>7}"
+        f"{'':15}{'teacher':>12}{'s/step':>9}{'ratio':>7}  {'range':12}"
+        f"{'peak MB':>9}{'ratio':>7}"
     )
     for name in VARIANTS:
+        bounds = "{:.2f} to {:.2f}".format(*report["seconds_ratio_range"][name])
         print(
             f"{name:15}{report['teacher_weights'][name]:12,.0f}"
             f"{report['seconds'][name]:9.3f}"
-            f"{report['seconds_ratio'][name]:7.2f}"
+            f"{report['seconds_ratio'][name]:7.2f}  {bounds}"
             f"{report['peak_bytes'][name] / 1e6:9.0f}"
             f"{report['peak_bytes_ratio'][name]:7.2f}"
         )

@@ -29,4 +29,7 @@ def test_reduced_mpl(tmp_path):
     for figure in ("seconds", "peak_bytes"):
         assert report[f"{figure}_ratio"]["full"] == 1
         assert all(value > 0 for value in report[figure].values())
+        for name, bounds in report[f"{figure}_ratio_range"].items():
+            # One round: it is its own median.
+            assert bounds == [report[f"{figure}_ratio"][name]] * 2
     assert report["machine"]["cores"] >= 1
