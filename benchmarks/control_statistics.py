@@ -4,7 +4,7 @@ import dataclasses
 import math
 import statistics
 
-from scipy import stats  # Comes with scikit-learn.
+from scipy import stats
 
 CONFIDENCE = 0.95
 FEW = 5  # With fewer values no difference is called one.
@@ -80,9 +80,9 @@ def paired_difference(values, others, *, confidence=CONFIDENCE):
 def discoveries(estimates, *, rate=1 - CONFIDENCE):
     """Which means are not zero, though many are looked at.
 
-    Benjamini and Hochberg's: of those that are named, a share of `rate` is
-    expected to be there by chance. Those of fewer than `FEW` values are never
-    named, nor counted.
+    Benjamini and Hochberg's: of those that are named, at most a share of `rate`
+    is expected to be there by chance, unless they depend on one another
+    negatively. Those of fewer than `FEW` values are never named, nor counted.
 
     Args:
       estimates: `Estimate`s of one table.

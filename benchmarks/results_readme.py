@@ -26,7 +26,10 @@ def with_table(text, tables, *, runs):
       runs: all names of its suite; see `control_tables.differences`.
     """
     table = as_markdown(tables.get((LABELS, TEST), {}), runs=runs)
-    return _TABLE.sub(lambda _: table, text)
+    text, count = _TABLE.subn(lambda _: table, text)
+    if count != 1:
+        raise ValueError(f"The README has {count} places for results, not one.")
+    return text
 
 
 def as_markdown(groups, *, runs):

@@ -34,7 +34,7 @@ def main():
     (arguments.docs / "results.md").write_text(
         report(rows, read_notes()), encoding="utf-8"
     )
-    if arguments.docs == DOCS:
+    if arguments.docs.resolve() == DOCS:
         readme = ROOT / "README.md"
         text = readme.read_text(encoding="utf-8")
         readme.write_text(with_table(text, rows), encoding="utf-8")

@@ -49,7 +49,7 @@ def write(groups, folder, moons, *, search):
 
     Args:
       groups: yields lists of rows of `two_moons.measure`; each is written when
-        it comes, so that what is interrupted leaves what it has.
+        it comes, to a file that ends with .part until it has them all.
       folder: where to; made if it is missing.
       moons: the data of seed 0, see `two_moons.moons`.
       search: whether these are the rows of a search.
@@ -62,13 +62,15 @@ def write(groups, folder, moons, *, search):
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
     }
     rows = []
-    with path.open("w") as file:
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("w") as file:
         for group in groups:
             for row in group:
                 file.write(json.dumps(_plain(row) | facts) + "\n")
             file.flush()
             _progress(group)
             rows += group
+    unfinished.replace(path)
     print(f"\n{table(rows)}\n")
     if not search:
         drawn = [row for row in rows if "regions" in row]
@@ -80,8 +82,8 @@ def table(rows):
     """Mean and standard deviation over the seeds, in percent, as text.
 
     "over off" is the paired gain over MPL without feedback and its standard
-    error, "ratio" the median of `learner.feedback_grad_ratio` after the last
-    step.
+    error, "ratio" the median of `learner.feedback_grad_ratio`, as it was last
+    measured.
     """
     groups = collections.defaultdict(list)
     for row in rows:
@@ -193,11 +195,11 @@ def _spread(rows, name):
 
 
 def _ratio(rows):
-    """Median share of the feedback in the teacher's last gradient, as text."""
+    """Median norm of the feedback's gradient over the teacher's, as text."""
     values = [
         row["feedback_grad_ratio"]
         for row in rows
-        if row.get("feedback_grad_ratio")
+        if "feedback_grad_ratio" in row
     ]
     return f"{statistics.median(values):.1g}" if values else ""
 

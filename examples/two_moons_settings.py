@@ -7,8 +7,8 @@ from meta_pseudo_labels.learners.feedback import ESTIMATORS
 CONTROLS = ("supervised", "pseudo labels")
 METHODS = (*CONTROLS, "off", "release")
 METHODS += tuple(name for name in ESTIMATORS if name not in METHODS)
-# Their feedback is a mean over the unlabeled points where that of the others is
-# a sum, as in the paper.
+# Their feedback is a mean over the unlabeled points, as in the paper, and so
+# that much smaller than the gradient, which is a sum.
 MEANS = ("reinforce", "reinforce_dot_product")
 
 

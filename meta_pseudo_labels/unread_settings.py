@@ -77,7 +77,7 @@ UNREAD = (
         ("mpl_baseline_",),
         lambda settings: (
             settings["method"] == "mpl"
-            and settings["mpl_feedback"] in ("exact", "off", "release")
+            and settings["mpl_feedback"] in ("exact", "off")
         ),
         "--mpl_feedback={mpl_feedback} steers by no baseline; the average that "
         "is logged has one.",

@@ -217,6 +217,7 @@ def test_plain_supervised_batches_have_no_strong_views():
     [
         ("mpl, off", "mpl_feedback_weight", 100.0),
         ("mpl", "mpl_baseline_start", 100.0),
+        ("mpl, off", "mpl_baseline_start", 100.0),
         ("pseudo labels, hard", "mpl_label_temp", 0.1),
         ("mpl", "ema_start", 1),
         ("uda", "lr_decay_rate", 0.1),

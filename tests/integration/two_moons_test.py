@@ -102,7 +102,7 @@ def row(method, seed, accuracy, **settings):
     found = {"method": method, "seed": seed, "accuracy": accuracy}
     if method != "supervised":
         found["accuracy_teacher"] = 0.9
-        found["feedback_grad_ratio"] = 0.001 * (seed + 1)
+        found["feedback_grad_ratio"] = 0.002 * seed
     return {**found, "settings": known}
 
 
@@ -119,13 +119,14 @@ def test_the_table_compares_with_the_control_seed_by_seed(two_moons):
     lines = two_moons.report.table(rows).splitlines()[2:]
     supervised, off, exact, weighted, views = map(str.split, lines)
     assert supervised[-5:] == "3 50.0 +- 0.0 50.0".split()
-    assert off[-9:] == "2 85.0 +- 7.1 90.0 +- 0.0 80.0 0.002".split()
+    assert off[-9:] == "2 85.0 +- 7.1 90.0 +- 0.0 80.0 0.001".split()
+    # The ratios are 0 and 0.002: nothing is left out.
     # Gains of 5 and 7 points: mean 6, standard error sqrt(2) / sqrt(2) = 1.
-    assert exact[-5:] == "85.0 +6.0 +- 1.0 0.002".split()
+    assert exact[-5:] == "85.0 +6.0 +- 1.0 0.001".split()
     # Gains of 10 and 0.
-    assert weighted[-5:] == "90.0 +5.0 +- 5.0 0.002".split()
+    assert weighted[-5:] == "90.0 +5.0 +- 5.0 0.001".split()
     assert "feedback_weight 10" in lines[3]
-    assert views[-2:] == ["90.0", "0.002"]
+    assert views[-2:] == ["90.0", "0.001"]
 
 
 @pytest.mark.parametrize("name", ["ROWS", "SEARCH_ROWS"])
