@@ -125,7 +125,12 @@ def as_text(rows, *, runs):
     return "\n\n".join(parts)
 
 
-def spread(rows_of_run, key):
+def cells(rows_of_run):
+    """The accuracies of a run for a table in Markdown, as `COLUMNS`."""
+    return [spread(rows_of_run, key, sign="±") for key in COLUMNS.values()]
+
+
+def spread(rows_of_run, key, *, sign="+-"):
     """Mean +- standard deviation in percent; empty where there is none."""
     values = percent(rows_of_run, key).values()
     if not values:
@@ -133,7 +138,7 @@ def spread(rows_of_run, key):
     result = estimate(values)
     if result.deviation is None:
         return f"{result.mean:.2f}"
-    return f"{result.mean:.2f} +- {result.deviation:.2f}"
+    return f"{result.mean:.2f} {sign} {result.deviation:.2f}"
 
 
 def interval(points):

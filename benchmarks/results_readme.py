@@ -43,10 +43,7 @@ def as_markdown(groups, *, runs):
     for run, group in groups.items():
         cells = [
             _NAMES.get(run) or f"MPL, feedback `{run.removeprefix('mpl ')}`",
-            *(
-                control_tables.spread(group, key).replace("+-", "±")
-                for key in control_tables.COLUMNS.values()
-            ),
+            *control_tables.cells(group),
             *(found.get((run, other), "") for other in ("uda", "supervised")),
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -141,10 +141,7 @@ def table_section(labels, split, groups, dataset):
                 [
                     run,
                     str(len(group)),
-                    *(
-                        control_tables.spread(group, key).replace("+-", "±")
-                        for key in control_tables.COLUMNS.values()
-                    ),
+                    *control_tables.cells(group),
                     f"{control_tables.seconds(group):,.0f}",
                 ]
                 for run, group in groups.items()
@@ -187,8 +184,8 @@ def conditions_section(rows):
                 str(len(groups[run])),
                 _labels_learned(groups[run]),
                 control_tables.spread(
-                    groups[run], control_tables.JUDGED
-                ).replace("+-", "±"),
+                    groups[run], control_tables.JUDGED, sign="±"
+                ),
                 _points(over.get(run), len(groups[run])),
             ]
             for condition in ("", *CONDITIONS)
