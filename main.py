@@ -39,12 +39,14 @@ with quiet_start():
     from meta_pseudo_labels.experiment import Experiment
     from meta_pseudo_labels.export_card import summary_lines
     from meta_pseudo_labels.flags import (
+        at_home,
         config_from_flags,
         define_flags,
         flag_warnings,
     )
     from meta_pseudo_labels.following import wait_for_run
     from meta_pseudo_labels.run_data import input_errors
+    from meta_pseudo_labels.run_folder import VIEWS
     from meta_pseudo_labels.stopping import (
         EXIT_INTERRUPTED,
         Diverged,
@@ -85,7 +87,9 @@ def run_task(experiment, config):
             print(evaluation_line(row), flush=True)
     elif config.task_mode == "inspect":
         print(experiment.inspect())
-        print(f"Views: {config.output_dir}/views.png")
+        views = f"{config.output_dir}/{VIEWS}"
+        if os.path.exists(views):
+            print(f"Views: {views}")
     elif config.task_mode == "diagnose":
         print(experiment.diagnose())
         print(f"Figure: {config.output_dir}/diagnosis.png")
@@ -130,7 +134,7 @@ def run_command(arguments):
             "such as --method=mpl."
         )
     if FLAGS.task_mode == "eval_forever":
-        wait_for_run(FLAGS.output_dir)
+        wait_for_run(at_home(FLAGS.output_dir))
     config = config_from_flags()
     for line in flag_warnings(config, arguments=sys.argv[1:]):
         print(f"Warning: {line}", file=sys.stderr)

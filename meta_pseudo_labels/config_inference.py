@@ -158,7 +158,7 @@ class Inference:
             return
         there = os.path.isdir(folder)
         if source == RECORDS:
-            there = bool(glob.glob(folder))
+            there = there or bool(glob.glob(folder))
         if not there:
             raise ConfigError(
                 f"--inference_dir={self.inference_dir} is not there; name "

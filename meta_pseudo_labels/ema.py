@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from meta_pseudo_labels import replicas
+from meta_pseudo_labels.stateless import call_with
 
 
 def ema_rate(step, *, decay, start=0, dtype="float32"):
@@ -109,7 +110,7 @@ class WeightAverages(keras.layers.Layer):
         for average, variable in self._pairs(model):
             strategy.extended.update(
                 average.value,
-                lambda a, v, rate: a.assign_sub(rate * (a - v)),
+                _approach,
                 args=(variable.value, rates[average.dtype]),
                 group=False,
             )
@@ -120,15 +121,7 @@ class WeightAverages(keras.layers.Layer):
             id(variable): average.value
             for average, variable in self._pairs(model)
         }
-        outputs, _ = model.stateless_call(
-            [averaged.get(id(v), v.value) for v in model.trainable_variables],
-            [
-                averaged.get(id(v), v.value)
-                for v in model.non_trainable_variables
-            ],
-            inputs,
-            training=False,
-        )
+        outputs, _, _ = call_with(model, averaged, inputs, training=False)
         return outputs
 
     def copy_to(self, model):
@@ -138,6 +131,12 @@ class WeightAverages(keras.layers.Layer):
 
     def _pairs(self, model):
         return zip(self.averages, _float_variables(model), strict=True)
+
+
+def _approach(average, value, rate):
+    """One move; none at rate 0, where the value need not be finite."""
+    move = rate * (average - value)
+    average.assign_sub(tf.where(rate > 0, move, tf.zeros_like(move)))
 
 
 def _float_variables(model):

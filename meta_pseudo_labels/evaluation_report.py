@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels import inspection, reports
+from meta_pseudo_labels.build import build_model
 from meta_pseudo_labels.checkpoint_files import weights_digest
 from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.evaluation import evaluate_networks
@@ -50,7 +51,7 @@ class EvaluationReport:
       networks: `metrics.Evaluation` by network.
       validation: the same on the images that are held out; empty without any.
       skipped: a line on images that could not be read, or None.
-      finetuned: `weights_digest` of the finetuned student; None without one.
+      weights: `weights_digest` by network, of those that can be exported.
     """
 
     images: str
@@ -58,7 +59,7 @@ class EvaluationReport:
     networks: dict[str, Evaluation]
     validation: dict[str, Evaluation]
     skipped: str | None = None
-    finetuned: str | None = None
+    weights: dict = dataclasses.field(default_factory=dict)
 
     @property
     def accuracies(self):
@@ -123,7 +124,7 @@ class EvaluationReport:
         return {
             "images": self.images,
             "step": self.step,
-            "finetuned": self.finetuned,
+            "weights": self.weights,
             "best": self.best,
             "networks": _dicts(self.networks),
             "validation": _dicts(self.validation),
@@ -204,10 +205,26 @@ def evaluate_run(learner, finetuned, config, images):
         skipped=inspection.skip_summary(source)
         if config.eval_dataset
         else None,
-        finetuned=None if finetuned is None else weights_digest(finetuned),
+        weights={
+            name: weights_digest(model)
+            for name, model in (
+                ("student", _averaged(learner, config, images.spec)),
+                ("finetuned", finetuned),
+            )
+            if model is not None
+        },
     )
     report.save(results_folder(config))
     return report
+
+
+def _averaged(learner, config, spec):
+    """A student with the averages that an export of this step would have."""
+    if learner.student_ema is None:
+        return learner.student
+    student = build_model(config, spec, role="student")
+    learner.student_ema.copy_to(student)
+    return student
 
 
 def _check_exported(exported, source, config):

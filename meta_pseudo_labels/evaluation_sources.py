@@ -18,6 +18,7 @@ from meta_pseudo_labels.data import (
     folders,
     load,
 )
+from meta_pseudo_labels.files import path_hash
 from meta_pseudo_labels.run_data import require_test_images
 from meta_pseudo_labels.run_folder import EVAL_SOURCES
 
@@ -134,10 +135,15 @@ def results_folder(config):
         return config.output_dir
     name = config.eval_dataset
     if name == FOLDERS:
-        folder = os.path.realpath(os.path.expanduser(config.eval_dir))
-        name = f"{FOLDERS}_{os.path.basename(folder)}"
+        name += f"_{_label(config.eval_dir)}"
     name = re.sub(r"[^\w.-]", "_", name)
     return os.path.join(config.output_dir, EVAL_SOURCES, name)
+
+
+def _label(folder):
+    """A folder's name, and what tells it from others of that name."""
+    path = os.path.realpath(os.path.expanduser(folder))
+    return f"{os.path.basename(path)}-{path_hash(path)}"
 
 
 def _folder(config, spec):

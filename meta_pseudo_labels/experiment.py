@@ -33,6 +33,7 @@ import json
 import os
 
 import tensorflow as tf
+from absl import logging
 
 from meta_pseudo_labels import data, inspection
 from meta_pseudo_labels.build import build_learner, build_model
@@ -47,7 +48,7 @@ from meta_pseudo_labels.diagnosis import diagnose_run
 from meta_pseudo_labels.distribution import build_strategy, describe
 from meta_pseudo_labels.evaluation_report import evaluate_run
 from meta_pseudo_labels.export_run import export_run
-from meta_pseudo_labels.files import write_whole
+from meta_pseudo_labels.files import reports_full_disk, write_whole
 from meta_pseudo_labels.finetuning_run import finetune_run, finetuned_path
 from meta_pseudo_labels.following import follow
 from meta_pseudo_labels.inference import infer_run, network_of
@@ -59,6 +60,8 @@ from meta_pseudo_labels.run_data import (
     require_test_images,
 )
 from meta_pseudo_labels.run_folder import (
+    DATA,
+    VIEWS,
     check_same_training,
     require_output_dir,
 )
@@ -85,8 +88,8 @@ class Experiment:
         self.output_dir = require_output_dir(config)
         if self._resets:
             check_reset(config)
-        else:
-            check_same_training(config)
+        elif not (config.reset_output_dir and config.task_mode == "inspect"):
+            check_same_training(config)  # But for a look at data to come.
 
     @functools.cached_property
     def data(self):
@@ -149,15 +152,20 @@ class Experiment:
     def inspect(self):
         """Looks at the data: counts, classes, sizes, statistics, views.
 
-        Writes data.json and the sheet views.png to output_dir.
+        Writes data.json and the sheet views.png to output_dir, the latter
+        where matplotlib is installed.
 
         Returns:
           The facts as text, for a terminal.
         """
         summary = inspection.inspect(self.data)
         os.makedirs(self.output_dir, exist_ok=True)
-        write_whole(self._path("data.json"), json.dumps(summary, indent=2))
-        draw_views(self.config, self.data, self._path("views.png"))
+        with reports_full_disk(self.output_dir):
+            write_whole(self._path(DATA), json.dumps(summary, indent=2))
+            try:
+                draw_views(self.config, self.data, self._path(VIEWS))
+            except ImportError as error:  # Of matplotlib.
+                logging.warning("%s", error)
         return inspection.as_text(summary)
 
     @property
@@ -249,7 +257,8 @@ class Experiment:
         learner = self.trained_learner()
         network = network_of(learner, self.config, self.data.spec)
         check_choice_of_labels(self.config, self.data)
-        return cache_labels(network, self.config, self.data)
+        with reports_full_disk(self.output_dir):
+            return cache_labels(network, self.config, self.data)
 
     def infer(self):
         """Predicts images, see `inference.infer_run`."""

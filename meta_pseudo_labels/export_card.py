@@ -57,9 +57,7 @@ def build_card(model, config, data, *, network, step):
             "label_noise": config.label_noise,
         },
         "metrics": _evaluation(
-            config.output_dir,
-            step=step,
-            finetuned=weights_digest(model) if network == "finetuned" else None,
+            config.output_dir, step, {network: weights_digest(model)}
         ),
         "revision": revision(),
         "versions": {
@@ -159,12 +157,16 @@ def _git(folder, *arguments):
     return process.stdout.strip() if process.returncode == 0 else None
 
 
-def _evaluation(output_dir, **facts):
+def _evaluation(output_dir, step, weights):
     """What eval.json says; None where it was not of the step and weights."""
     report, accuracies = (
-        _json(os.path.join(output_dir, name)) for name in (EVAL_REPORT, EVAL)
+        _json(os.path.join(output_dir, name)) or {}
+        for name in (EVAL_REPORT, EVAL)
     )
-    of_these = report and {name: report.get(name) for name in facts} == facts
+    evaluated = report.get("weights", {})
+    of_these = (
+        report.get("step") == step and weights.items() <= evaluated.items()
+    )
     return accuracies if of_these else None
 
 

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import socket
+import zlib
 
 import tensorflow as tf
 
@@ -47,6 +48,11 @@ def is_out_of_room(error):
     # The same class also stands for a processor without memory.
     text = str(error)
     return any(os.strerror(number) in text for number in _NO_ROOM)
+
+
+def path_hash(path):
+    """Eight characters that tell a path from others, wherever links lead."""
+    return f"{zlib.crc32(os.path.realpath(path).encode()):08x}"
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import shutil
-import zlib
 
 import keras
 import numpy as np
@@ -22,7 +21,12 @@ from meta_pseudo_labels.checkpoint_files import (
 from meta_pseudo_labels.checkpointing import Checkpoints, variables_by_name
 from meta_pseudo_labels.config import Config, ConfigError, user_error
 from meta_pseudo_labels.early_stopping import EarlyStopping, epochs_since_best
-from meta_pseudo_labels.files import locked, reports_full_disk, write_whole
+from meta_pseudo_labels.files import (
+    locked,
+    path_hash,
+    reports_full_disk,
+    write_whole,
+)
 from meta_pseudo_labels.finetuning import (
     batch_norm_mode,
     compile_for_finetuning,
@@ -87,8 +91,7 @@ def finetuned_path(learner, config):
     source = config.from_checkpoint
     of_another = ""
     if source not in ("latest", "best"):  # Its step may be that of two runs.
-        name = os.path.realpath(source).encode()
-        of_another = f"-of-{zlib.crc32(name):08x}"
+        of_another = f"-of-{path_hash(source)}"
     step = int(learner.step.numpy())
     name = f"from-step-{step}{of_another}.weights.h5"
     return os.path.join(config.output_dir, FINETUNE, name)

@@ -4,6 +4,7 @@ Only `main.py` and its like import this; the library takes a `Config`.
 """
 
 import dataclasses
+import os
 import sys
 
 from absl import flags
@@ -66,7 +67,9 @@ def config_from_flags(flag_values=flags.FLAGS):
         --dataset_name, --reset_output_dir with a task that needs the run, or
         an unreadable hparams.json.
     """
-    given = _given(flag_values)
+    given = {
+        name: at_home(value) for name, value in _given(flag_values).items()
+    }
     if flag_values["dataset_name"].value is not None:
         given |= split_dataset_name(flag_values["dataset_name"].value, given)
     given["task_mode"] = task = given.get("task_mode") or "train"
@@ -83,6 +86,16 @@ def config_from_flags(flag_values=flags.FLAGS):
     known = {field.name for field in dataclasses.fields(Config)}
     saved = saved_settings(given.get("output_dir"))
     return Config(**{k: v for k, v in saved.items() if k in known} | given)
+
+
+def at_home(value):
+    """A value whose paths may begin with ~, which shells leave in --flag=~/x.
+
+    Several paths have commas between them. No other setting begins so.
+    """
+    if not isinstance(value, str):
+        return value
+    return ",".join(map(os.path.expanduser, value.split(",")))
 
 
 def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):

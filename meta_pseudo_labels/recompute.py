@@ -10,6 +10,7 @@ rest once more (Chen et al., arXiv 1604.06174). Why not `tf.recompute_grad`, or
 import tensorflow as tf
 
 from meta_pseudo_labels import replicas
+from meta_pseudo_labels.stateless import call_with
 
 
 def call_again(model, slices, layouts=None):
@@ -36,18 +37,21 @@ def call_again(model, slices, layouts=None):
     states = [
         tf.convert_to_tensor(v.value) for v in model.non_trainable_variables
     ]
+    variables = [
+        id(v)
+        for v in (*model.trainable_variables, *model.non_trainable_variables)
+    ]
     layouts = layouts or [replicas.present_layout()] * len(slices)
     structure = slices[0]
     new_states = {}
 
     def function(number, weights, inputs):
         with layouts[number]():
-            outputs, changed, losses = model.stateless_call(
-                weights,
-                states,
+            outputs, changed, losses = call_with(
+                model,
+                dict(zip(variables, [*weights, *states], strict=True)),
                 tf.nest.pack_sequence_as(structure, inputs),
                 training=True,
-                return_losses=True,
             )
         _check_losses(model, losses)
         # A recomputation begins at the same states, and ends at the same.
@@ -92,16 +96,16 @@ def _map_and_sum(function, shared, slices, after=()):
     Returns:
       The sums, and for each slice the list of its own outputs.
     """
-    width = len(slices[0])
+    width, count = len(slices[0]), len(slices)
 
     @tf.custom_gradient
     def run(*inputs):
         shared_inputs = list(inputs[: len(shared)])
-        own_inputs = _rows(inputs[len(shared) :], width)
+        own_inputs = _rows(inputs[len(shared) :], count)
         sums, outputs = _in_turn(function, shared_inputs, own_inputs, after)
 
         def gradient(*upstream):
-            own_upstream = _rows(upstream[len(sums) :], len(outputs[0]))
+            own_upstream = _rows(upstream[len(sums) :], count)
             shared_gradients, own_gradients = _map_and_sum(
                 _pullback(function, len(shared), width),
                 [*shared_inputs, *upstream[: len(sums)]],
@@ -122,16 +126,13 @@ def _map_and_sum(function, shared, slices, after=()):
                 for x in row
             ]
 
-        counts.extend((len(sums), len(outputs[0])))
+        number_of_sums.append(len(sums))
         return [*sums, *(x for row in outputs for x in row)], gradient
 
-    counts = []
+    number_of_sums = []
     results = run(*shared, *(x for row in slices for x in row))
-    number_of_sums, number_of_outputs = counts
-    return (
-        list(results[:number_of_sums]),
-        _rows(results[number_of_sums:], number_of_outputs),
-    )
+    (split,) = number_of_sums
+    return list(results[:split]), _rows(results[split:], count)
 
 
 def _pullback(function, number_shared, number_own):
@@ -199,6 +200,8 @@ def _is_float(tensor):
     return tensor.dtype.is_floating
 
 
-def _rows(values, width):
+def _rows(values, count):
+    """The values in so many lists of one length, which may be 0."""
     values = list(values)
-    return [values[i : i + width] for i in range(0, len(values), width)]
+    width = len(values) // count
+    return [values[i * width : (i + 1) * width] for i in range(count)]

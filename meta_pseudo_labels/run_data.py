@@ -13,7 +13,7 @@ from meta_pseudo_labels.files import write_whole
 from meta_pseudo_labels.run_folder import LABELED
 
 # In labeled.json beside the choice; runs of old have none of them.
-_FACTS = ("fingerprint", "mean", "std")
+_FACTS = ("fingerprint", "class_names", "mean", "std")
 
 
 def load_data(config):
@@ -116,8 +116,13 @@ def require_test_images(images):
 
 
 def draw_views(config, images, path):
-    """Draws the views that the settings make, see `inspection.draw_views`."""
-    inspection.draw_views(
+    """Draws the views that the settings make, see `inspection.draw_views`.
+
+    Raises:
+      ConfigError: for settings that make none.
+    """
+    user_error(
+        inspection.draw_views,
         images,
         path,
         magnitude=config.augment_magnitude,
@@ -151,7 +156,8 @@ def check_choice_of_labels(config, images, *, learns=True):
       config: `Config` of the run.
       images: `data.ImageData` or `data.ShardedData`.
       learns: whether the stage learns from the images. What tests or exports
-        needs the same choice and normalisation, but not the same pixels.
+        needs the same choice, classes and normalisation, but not the same
+        pixels.
 
     Raises:
       ConfigError: where its labeled.json names other images, was written for
@@ -164,6 +170,12 @@ def check_choice_of_labels(config, images, *, learns=True):
     changed = None
     if choice != data.labeled_choice(images):
         changed = f"{path} names other labeled images than are found now"
+    names = list(images.spec.class_names)
+    if facts["class_names"] and facts["class_names"] != names:
+        changed = changed or (
+            f"{path} has the classes {', '.join(facts['class_names'])}, but "
+            f"those found now are {', '.join(names)}"
+        )
     for key in ("mean", "std"):
         used = getattr(images.spec, key)
         if facts[key] and not np.allclose(facts[key], used, rtol=0, atol=1e-5):
@@ -199,10 +211,12 @@ def save_choice_of_labels(config, images):
     """Writes labeled.json, from which the choice can be repeated.
 
     Beside the choice stands what tells changed data: a fingerprint of the
-    images that are learned from, and what they are normalised by.
+    images that are learned from, the names of the classes in the order of their
+    numbers, and what images are normalised by.
     """
     content = data.labeled_choice(images) | {
         "fingerprint": data.fingerprint(images),
+        "class_names": list(images.spec.class_names),
         "mean": list(images.spec.mean),
         "std": list(images.spec.std),
     }

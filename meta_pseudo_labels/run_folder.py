@@ -14,6 +14,8 @@ from meta_pseudo_labels.settings import ConfigError
 
 HPARAMS = "hparams.json"
 LABELED = "labeled.json"
+DATA = "data.json"
+VIEWS = "views.png"
 CLASS_DISTRIBUTIONS = "class_distributions.npz"
 TEACHER_LABELS = "teacher_labels.json"
 DONE = "done"

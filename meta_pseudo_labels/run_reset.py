@@ -8,6 +8,7 @@ from meta_pseudo_labels.files import LOCK, SCRATCH
 from meta_pseudo_labels.run_folder import (
     ACCURACY,
     CLASS_DISTRIBUTIONS,
+    DATA,
     DONE,
     EVAL,
     EVAL_CONFUSION,
@@ -20,6 +21,7 @@ from meta_pseudo_labels.run_folder import (
     INFERENCE,
     LABELED,
     TEACHER_LABELS,
+    VIEWS,
     saved_settings,
 )
 from meta_pseudo_labels.settings import ConfigError
@@ -42,8 +44,8 @@ RUN_FILES = (
     EVAL_RELIABILITY,
     EVAL_SOURCES,
     "saved_model",
-    "data.json",
-    "views.png",
+    DATA,
+    VIEWS,
     "diagnosis.json",
     "diagnosis.png",
     CLASS_DISTRIBUTIONS,
@@ -52,8 +54,9 @@ RUN_FILES = (
     HPARAMS,
 )
 
-# What a run writes before its settings say that it is one.
-_BEFORE_SETTINGS = (LABELED, TEACHER_LABELS)
+# What a run writes before its settings say that it is one, and what a look at
+# its data leaves.
+_BEFORE_SETTINGS = (LABELED, TEACHER_LABELS, DATA, VIEWS)
 
 
 def reset(config):

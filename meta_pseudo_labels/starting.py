@@ -28,7 +28,8 @@ def restore_start(learner, config, checkpoints, *, fresh):
 
     Raises:
       CheckpointError: where a checkpoint cannot be read or does not fit.
-      ConfigError: where the given one would be deleted by the reset.
+      ConfigError: where the given one would be deleted by the reset, or is of
+        a step at which the run is over.
     """
     path = config.load_checkpoint
     if not fresh and checkpoints.restore_latest() is not None:
@@ -43,7 +44,15 @@ def restore_start(learner, config, checkpoints, *, fresh):
             learner, path, restart_global_step=restart
         )
         logging.warning("%s: %s", path, report)
-    return int(learner.step.numpy())
+    start = int(learner.step.numpy())
+    if start >= config.num_train_steps:  # Of nothing that is in output_dir.
+        raise ConfigError(
+            f"--load_checkpoint={path} is of step {start}, and "
+            f"--num_train_steps={config.num_train_steps} ends there: nothing "
+            "would be learned. Give more steps, or begin to count anew with "
+            "--load_checkpoint_and_restart_global_step."
+        )
+    return start
 
 
 def _warn_of_reset(checkpoints, config):

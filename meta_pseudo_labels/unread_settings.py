@@ -99,6 +99,11 @@ UNREAD = (
         "of the fixed teacher only its labels are read.",
     ),
     Unread(
+        ("augment_cutout",),
+        lambda settings: settings["dataset"].startswith("imagenet2012"),
+        "strong views of {dataset} have no cutout, as the release's.",
+    ),
+    Unread(
         ("uda_",),
         _method("supervised"),
         "--method=supervised learns from labeled images alone.",

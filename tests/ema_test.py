@@ -104,11 +104,13 @@ def test_update_moves_every_average_by_the_rate():
             np.testing.assert_allclose(average, want * np.ones(average.shape))
 
 
-def test_update_moves_no_average_of_a_model_that_stood_still():
+@pytest.mark.parametrize("value", [2.0, np.nan])
+def test_update_moves_no_average_of_a_model_that_stood_still(value):
+    """Nor one of Keras's batch norm, whose moments a bad batch ruins."""
     model = small_model()
     averages = WeightAverages(model, decay=0.99)
     before = [average.numpy().copy() for average in averages.averages]
-    fill(model, 2.0)
+    fill(model, value)
     averages.update(model, step=tf.constant(0), moved=tf.constant(False))
     for average, old in zip(averages.averages, before, strict=True):
         np.testing.assert_array_equal(average, old)

@@ -55,14 +55,18 @@ def test_every_network_has_its_row(run, report):
 
 
 def test_the_files_say_what_the_report_does(run, report):
-    config, _, _, finetuned = run
+    config, _, learner, finetuned = run
     accuracies = content(config, "eval.json")
     assert accuracies == report.accuracies
     assert list(accuracies) == [*report.networks, "validation"]
     everything = content(config, "eval_report.json")
     assert everything == report.to_dict()
     assert everything["images"] == "the test images of digits"
-    assert everything["finetuned"] == weights_digest(finetuned)
+    averaged = learner.finished_student()  # Its last use here.
+    assert everything["weights"] == {
+        "student": weights_digest(averaged),
+        "finetuned": weights_digest(finetuned),
+    }
     teacher = everything["networks"]["teacher"]
     assert teacher["top_1"] == accuracies["teacher"]
     assert sum(row["support"] for row in teacher["classes"]) == 500

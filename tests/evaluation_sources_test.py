@@ -1,6 +1,7 @@
 """Which images a run's networks are evaluated on, and that they fit."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -88,9 +89,12 @@ def test_a_folder_for_a_run_on_another_data_set(tmp_path, digits):
     np.testing.assert_allclose(
         images[1, 0, 0, 0], (70 / 255 - mean) / std, rtol=1e-5
     )
-    assert results_folder(config) == (
-        f"{tmp_path}/run/eval_sources/folders_new"
-    )
+    place = results_folder(config)
+    assert place.startswith(f"{tmp_path}/run/eval_sources/folders_new-")
+    # Another folder of that name has a place of its own.
+    other = dataclasses.replace(config, eval_dir=f"{tmp_path}/b/new")
+    assert results_folder(other) != place
+    assert os.path.dirname(results_folder(other)) == os.path.dirname(place)
 
 
 def test_folders_of_other_classes_are_refused(tmp_path, digits):

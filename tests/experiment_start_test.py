@@ -1,5 +1,6 @@
 """Where a run starts: afresh, from its own checkpoint, or from another's."""
 
+import dataclasses
 import os
 import pathlib
 
@@ -57,7 +58,9 @@ class TestLoadCheckpoint:
     def test_of_either_kind_gives_all_variables(self, tmp_path, ended, kind):
         learner, paths = ended
         run = Experiment(tiny(tmp_path / "run", load_checkpoint=paths[kind]))
-        assert not run.train()  # All four steps are done.
+        with pytest.raises(ConfigError, match="is of step 4, and --num_train"):
+            run.train()
+        assert not os.path.exists(run.output_dir)
         ours, theirs = (
             release_variables(x, scope="mlp") for x in (run.learner, learner)
         )
@@ -113,7 +116,24 @@ class TestLoadCheckpoint:
             (folder, f"{folder}/checkpoints/step-4.index")
         ):
             config = tiny(tmp_path / str(number), load_checkpoint=path)
-            assert not Experiment(config).train()
+            with pytest.raises(ConfigError, match="is of step 4, and --num_tr"):
+                Experiment(config).train()
+
+    def test_a_finished_one_ends_no_other_run(self, ended, tmp_path):
+        """One that a reset would have deleted stays as it is, unfinished."""
+        config = tiny(tmp_path / "run", num_train_steps=8)
+        copy_checkpoints(ended[1]["own"], config.output_dir)
+        (tmp_path / "run" / "hparams.json").write_text(config.to_json())
+        before = files(tmp_path / "run")
+        other = dataclasses.replace(
+            config,
+            num_train_steps=4,
+            load_checkpoint=ended[1]["own"],
+            reset_output_dir=True,
+        )
+        with pytest.raises(ConfigError, match="nothing would be learned"):
+            Experiment(other).train()
+        assert files(tmp_path / "run") == before
 
     def test_one_of_another_network_is_refused(self, ended, tmp_path):
         config = tiny(

@@ -162,6 +162,18 @@ def test_the_export_is_the_finetuned_student(finished):
         assert json.load(file)["metrics"] == after
 
 
+def test_a_student_that_was_not_finetuned_has_its_accuracies_in_its_card(
+    tmp_path, trained
+):
+    shutil.copytree(trained.output_dir, tmp_path / "run")
+    config = dataclasses.replace(trained, output_dir=str(tmp_path / "run"))
+    accuracies = Experiment(config).evaluate()
+    version = Experiment(config).export()
+    with open(f"{version}/assets.extra/model_card.json") as file:
+        card = json.load(file)
+    assert (card["network"], card["metrics"]) == ("student", accuracies)
+
+
 def test_another_export_is_another_version(finished):
     config, _, _ = finished
     first = pathlib.Path(config.output_dir) / "saved_model" / "1"

@@ -35,7 +35,6 @@ def exported(digits, tmp_path_factory):
     """A wide ResNet that was trained in bfloat16: student, folder, card."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "eval.json").write_text('{"student": 0.25, "teacher": 0.125}')
-    (folder / "eval_report.json").write_text('{"step": 4}')
     config = tiny(
         folder,
         model_type="wrn-10-1",
@@ -50,6 +49,8 @@ def exported(digits, tmp_path_factory):
     # A fresh last layer, near 0, says the same of every image.
     (kernel,) = [w for w in student.weights if len(w.shape) == 2]
     kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))
+    evaluated = {"step": 4, "weights": {"student": weights_digest(student)}}
+    (folder / "eval_report.json").write_text(json.dumps(evaluated))
     path = export_run(student, config, digits, network="student", step=4)
     assert path == f"{folder}/saved_model/1"
     with open(f"{path}/assets.extra/model_card.json") as file:
@@ -133,10 +134,15 @@ def test_accuracies_of_another_step_are_not_the_card_s(digits, tmp_path):
     assert metrics() is None
     (tmp_path / "eval.json").write_text('{"student": 0.25}')
     assert metrics() is None  # Nothing says of which step.
-    for text in ('{"step": 2}', "{"):
-        (tmp_path / "eval_report.json").write_text(text)
+    weights = {"student": weights_digest(model)}
+    evaluated = {"step": 4, "weights": weights}
+    others = {"step": 4, "weights": {"student": "another run's"}}
+    for report in ({"step": 2, "weights": weights}, {"step": 4}, others):
+        (tmp_path / "eval_report.json").write_text(json.dumps(report))
         assert metrics() is None
-    (tmp_path / "eval_report.json").write_text('{"step": 4}')
+    (tmp_path / "eval_report.json").write_text("{")
+    assert metrics() is None
+    (tmp_path / "eval_report.json").write_text(json.dumps(evaluated))
     assert metrics() == {"student": 0.25}
 
 
@@ -146,7 +152,7 @@ def test_accuracies_of_an_earlier_finetuning_are_not_the_card_s(
     model = keras.Sequential([keras.Input([8]), keras.layers.Dense(1)])
     (tmp_path / "eval.json").write_text('{"finetuned": 0.25}')
     (tmp_path / "eval_report.json").write_text(
-        json.dumps({"step": 4, "finetuned": weights_digest(model)})
+        json.dumps({"step": 4, "weights": {"finetuned": weights_digest(model)}})
     )
 
     def metrics():

@@ -151,6 +151,17 @@ def test_saved_settings_out_of_range_are_refused(run_folder):
         parse("--task_mode=eval", f"--output_dir={run_folder}")
 
 
+def test_a_home_is_found_where_no_shell_did_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    config = parse(
+        "--task_mode=inference",
+        "--output_dir=~/runs/a~",
+        "--inference_ckpt_ensemble=latest,~/runs/b",
+    )
+    assert config.output_dir == "/home/someone/runs/a~"
+    assert config.inference_ckpt_ensemble == "latest,/home/someone/runs/b"
+
+
 def test_a_class_to_infer_counts_only_where_it_is_given():
     """0 is a class, and the release's default."""
     task = "--task_mode=inference"

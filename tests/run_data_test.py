@@ -106,13 +106,25 @@ def test_another_normalisation_is_refused(run, key, learns):
     check_choice_of_labels(config, same, learns=learns)
 
 
+@pytest.mark.parametrize("learns", [True, False])
+def test_other_names_of_classes_are_refused(run, learns):
+    """A renamed folder gives all classes other numbers."""
+    config, images = run
+    *names, last = images.spec.class_names
+    spec = dataclasses.replace(images.spec, class_names=(last, *names))
+    changed = dataclasses.replace(images, spec=spec)
+    with pytest.raises(ConfigError, match="classes 0, 1.* now are 9, 0, 1"):
+        check_choice_of_labels(config, changed, learns=learns)
+
+
 def test_a_file_of_old_tells_less(run, tmp_path):
     """It holds the choice alone, and gets the rest when the run goes on."""
     config, images = run
     path = tmp_path / "labeled.json"
     content = json.loads(path.read_text())
     old = {key: content[key] for key in data.labeled_choice(images)}
-    assert content.keys() - old.keys() == {"fingerprint", "mean", "std"}
+    facts = {"fingerprint", "class_names", "mean", "std"}
+    assert content.keys() - old.keys() == facts
     path.write_text(json.dumps(old))
     check_choice_of_labels(config, brighter(images, "labeled_images"))
     save_choice_of_labels(config, images)

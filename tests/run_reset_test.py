@@ -96,8 +96,8 @@ def test_a_repository_or_a_home_is_not_reset(run, monkeypatch):
 
 
 def test_a_run_that_was_killed_as_it_began_is_reset(tmp_path):
-    """labeled.json comes before hparams.json."""
-    for name in ("labeled.json", "hparams.json.part"):
+    """labeled.json comes before hparams.json, a look at the data before it."""
+    for name in ("labeled.json", "hparams.json.part", "data.json", "views.png"):
         (tmp_path / name).write_text("{")
     reset(resetting(tmp_path))
     assert not list(tmp_path.iterdir())

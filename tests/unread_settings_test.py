@@ -146,10 +146,14 @@ def test_what_a_run_does_not_read(run):
         assert reason.endswith(".") and "{" not in reason
 
 
+def test_a_cutout_of_strong_views_that_have_none():
+    settings = settings_of("mpl") | {"dataset": "imagenet2012"}
+    assert "of imagenet2012 have no" in unread(settings)["augment_cutout"]
+
+
 def test_every_rule_is_of_some_run():
-    everything = [
-        dataclasses.asdict(Config(**settings_of(run))) for run in RUNS
-    ]
+    runs = [*map(settings_of, RUNS), {"dataset": "imagenet2012"}]
+    everything = [dataclasses.asdict(Config(**run)) for run in runs]
     for rule in UNREAD:
         assert any(rule.when(settings) for settings in everything), rule.why
 

@@ -26,8 +26,10 @@ set -- main.py --flagfile="$flagfile" --distribution=tpu --use_tpu \
   --master="$master" --output_dir="runs/$name" --noreset_output_dir "$@"
 echo "$(date -u +%FT%TZ) started: $(quoted "$@")" >>"$log"
 # A session of its own outlives the connection, and can be stopped as a whole.
+# The shell outlives a SIGTERM for the sake of its child, which still saves.
 # shellcheck disable=SC2016 # The inner shell expands these.
 setsid nohup bash -c '
+  trap : TERM
   "$0" -u "$@"
   status=$?
   echo "$(date -u +%FT%TZ) ended with status $status"

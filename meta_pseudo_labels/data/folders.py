@@ -66,8 +66,8 @@ def load(
 
     Raises:
       ValueError: where a folder is missing, empty, or not laid out like this,
-        a class has no usable image, the test images are among the unlabeled
-        ones, or so many labels cannot be had.
+        a class has no usable image, the test images are among those that are
+        learned from, or so many labels cannot be had.
     """
     reading = dict(image_size=image_size, max_pixels=max_pixels, strict=strict)
     if labeled_dir is None:
@@ -78,7 +78,7 @@ def load(
     classes = _class_folders(labeled_dir)
     eval_classes = [] if eval_dir is None else _class_folders(eval_dir)
     _check_eval_classes(eval_classes, classes, eval_dir=eval_dir)
-    _check_apart(unlabeled_dir, eval_dir)
+    _check_apart(eval_dir, labeled_dir=labeled_dir, unlabeled_dir=unlabeled_dir)
 
     pool, labels, skipped = _read_classes(labeled_dir, classes, **reading)
     _check_every_class(labels, classes, why=f"{labeled_dir} as it is read")
@@ -188,16 +188,17 @@ def _check_eval_classes(eval_classes, classes, *, eval_dir):
         )
 
 
-def _check_apart(unlabeled_dir, eval_dir):
-    """Refuses test images among those that are learned from."""
-    if unlabeled_dir is None or eval_dir is None:
-        return
-    unlabeled, test = map(os.path.realpath, (unlabeled_dir, eval_dir))
-    if os.path.commonpath([unlabeled, test]) in (unlabeled, test):
-        raise ValueError(
-            f"unlabeled_dir {unlabeled_dir} and eval_dir {eval_dir} share "
-            "files, so test images would be learned from; keep them apart."
-        )
+def _check_apart(eval_dir, **learned):
+    """Refuses test images among those that are learned from, by name."""
+    for name, folder in learned.items():
+        if folder is None or eval_dir is None:
+            continue
+        theirs, test = map(os.path.realpath, (folder, eval_dir))
+        if os.path.commonpath([theirs, test]) in (theirs, test):
+            raise ValueError(
+                f"{name} {folder} and eval_dir {eval_dir} share files, so test "
+                "images would be learned from; keep them apart."
+            )
 
 
 def _warn_of_untested(labels, classes, *, eval_dir):

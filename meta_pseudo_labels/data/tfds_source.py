@@ -6,6 +6,7 @@ command that prepares it.
 
 import contextlib
 import dataclasses
+import glob
 import os
 
 import numpy as np
@@ -135,18 +136,21 @@ def prepared_builder(name, data_dir):
 
 def _versions(root, name):
     """The prepared versions of a set, {numbers: folder}."""
-    infos = tf.io.gfile.glob(os.path.join(root, name, "*", "dataset_info.json"))
+    infos = _glob(root, name, "*", "dataset_info.json")
     folders = [os.path.dirname(info) for info in infos]
     versions = {_version(folder): folder for folder in folders}
     versions.pop(None, None)
     return versions
 
 
+def _glob(root, *parts):
+    """Files by a pattern below a folder, whose own name may hold [ and ]."""
+    return tf.io.gfile.glob(os.path.join(glob.escape(root), *parts))
+
+
 def _configurations(root, name):
     """The names of the prepared configurations of a set, sorted."""
-    infos = tf.io.gfile.glob(
-        os.path.join(root, name, "*", "*", "dataset_info.json")
-    )
+    infos = _glob(root, name, "*", "*", "dataset_info.json")
     return sorted({path.split(os.sep)[-3] for path in infos})
 
 

@@ -53,7 +53,9 @@ def diagnose(
       start_step: the step of the first batch; keys the draws.
       teacher_step: how far the teacher moves in the last experiment, as a share
         of the norm of its weights.
-      estimators: name -> function, see learners/feedback.py; with "exact".
+      estimators: name -> function, see learners/feedback.py; with "exact". One
+        of your own gets soft labels; the pair (function, "sampled") gets draws.
+        Its noise is measured as that of an estimate of exact's gradient.
 
     Returns:
       A dict for JSON. "settings"; "estimators" and "teacher_steps", by name,
@@ -103,11 +105,18 @@ class _Measuring:
         self.learner = probes.learner
         self.draws = draws
         self.teacher_step = teacher_step
-        kinds = {name: resolve(f)[1] for name, f in estimators.items()}
+        self.functions, kinds = {}, {}
+        for name, given in estimators.items():
+            how = given if isinstance(given, tuple) else (given,)
+            self.functions[name], kinds[name] = resolve(*how)
+            if kinds[name] == "hard":
+                raise ValueError(
+                    f"estimators[{name!r}] asks for hard labels, of which "
+                    'there are no draws; use "soft" or "sampled".'
+                )
         self.soft = [name for name, kind in kinds.items() if kind == "soft"]
         self.drawn = [name for name in kinds if name not in self.soft]
         self.order = list(estimators)
-        self.functions = estimators
         self.baselines = np.zeros(len(self.drawn))
 
     def measure_all(self, batches, start_step):

@@ -14,6 +14,7 @@ from meta_pseudo_labels.diagnosis.figure import draw
 from meta_pseudo_labels.diagnosis.measure import diagnose
 from meta_pseudo_labels.diagnosis.summary import as_text
 from meta_pseudo_labels.files import write_whole
+from meta_pseudo_labels.fitting import position
 from meta_pseudo_labels.run_data import check_choice_of_labels, training_batches
 from meta_pseudo_labels.schedules import scale_by_batch
 from meta_pseudo_labels.teacher_labels import load_teacher_labels
@@ -48,7 +49,10 @@ def diagnose_run(learner, config, images):
     distributions = load_teacher_labels(config, images)
     step = int(learner.step.numpy())
     batches = training_batches(
-        config, images, start_step=step, distributions=distributions
+        config,
+        images,
+        start_step=position(learner),  # Skipped batches are behind us too.
+        distributions=distributions,
     )
     rate = config.diagnose_lr
     if rate is None:

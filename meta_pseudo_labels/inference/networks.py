@@ -108,8 +108,9 @@ def _finetuned_here(learner, name, config):
 def _restored(experiment, name):
     """A learner as a checkpoint has it, and the settings of its run."""
     config = experiment.config
-    if name in _OWN:
-        return experiment.trained_learner(name), config
+    if name in _OWN:  # Whatever checkpoint the run was finetuned from last.
+        own = dataclasses.replace(config, from_checkpoint=name)
+        return experiment.trained_learner(name), own
     path = find_checkpoint(name)
     folder = os.path.dirname(path)
     if os.path.basename(folder) in (FOLDER, BEST_FOLDER):
@@ -144,7 +145,13 @@ def _check_same_images(other, config):
                 f"The run in {other.output_dir} has {name} {theirs}, that in "
                 f"{config.output_dir} {ours}: they cannot predict together."
             )
-    theirs, ours = _normalisation(other), _normalisation(config)
+    (names, theirs), (our_names, ours) = _facts(other), _facts(config)
+    if None not in (names, our_names) and names != our_names:
+        raise ConfigError(
+            f"The runs in {other.output_dir} and {config.output_dir} name "
+            "their classes otherwise, or in another order: they cannot predict "
+            "together."
+        )
     if None not in (theirs, ours) and not np.allclose(theirs, ours, atol=1e-5):
         raise ConfigError(
             f"The runs in {other.output_dir} and {config.output_dir} normalise "
@@ -153,11 +160,14 @@ def _check_same_images(other, config):
         )
 
 
-def _normalisation(config):
-    """Mean and standard deviation that a run began with; None of old runs."""
+def _facts(config):
+    """Names of the classes, and mean and deviation, that a run began with.
+
+    None each for runs of old, which did not record them.
+    """
     try:
         with open(os.path.join(config.output_dir, LABELED)) as file:
             facts = json.load(file)
-        return [facts["mean"], facts["std"]]
-    except (OSError, KeyError, TypeError, ValueError):
-        return None
+        return facts.get("class_names"), [facts["mean"], facts["std"]]
+    except (AttributeError, OSError, KeyError, TypeError, ValueError):
+        return None, None

@@ -25,8 +25,8 @@ _TINY = np.finfo(np.float32).tiny  # Has a logarithm; 0 has none.
 def exact(student_step, teacher_logits):
     """The gradient of the new labeled loss, through the student's update.
 
-    With soft labels everything is differentiable: no sampling, no baseline, no
-    batch-norm bias (spec, "The feedback, derived").
+    With soft labels everything is differentiable: nothing is drawn, and what
+    batch norm adds to new - old has no part in it (docs/feedback.md).
     """
     gradient = tf.stop_gradient(student_step.label_gradient())
     return replicas.global_sum(gradient * tf.nn.softmax(teacher_logits))
@@ -48,7 +48,8 @@ def reinforce_dot_product(student_step, teacher_logits):
 
     h is the product of the student's gradient on the pseudo labels and its
     gradient on the labels at the new weights, which is old - new to first order
-    and free of what batch norm adds to that difference.
+    and free of what batch norm adds to that difference. Where the gradient is
+    clipped, or an optimizer decays weights itself, it leaves that out.
     """
     change = student_step.center(student_step.first_order_change())
     return _reinforced(student_step, teacher_logits, change)
@@ -73,7 +74,9 @@ def reinforce_per_example(student_step, teacher_logits):
     summed up they are the gain of `reinforce_dot_product`, but for what owes
     nothing to the labels, as label smoothing's part. The cross-entropies
     are summed too, so this is the unbiased gradient (to first order), with far
-    less variance than one h for all.
+    less variance than one h for all. Where the update normalises its gradient
+    (clipping, LARS, RMSProp) a label also moves the other images' parts, and
+    both hold but for a share that falls with the number of images.
     """
     changes = tf.reduce_sum(
         student_step.pseudo_labels * student_step.label_gradient(), axis=-1
@@ -201,9 +204,8 @@ def draw_labels(logits, *, kind, seed):
         indices = tf.argmax(logits, axis=-1)
     else:
         # Gumbel's trick, with draws that do not depend on the replicas.
-        draws = replicas.uniform(
-            seed, rows=logits.shape[0], width=logits.shape[-1]
-        )
+        rows = logits.shape[0] or tf.shape(logits)[0]
+        draws = replicas.uniform(seed, rows=rows, width=logits.shape[-1])
         draws = tf.cast(tf.maximum(draws, _TINY), logits.dtype)
         indices = tf.argmax(logits - tf.math.log(-tf.math.log(draws)), axis=-1)
     return tf.one_hot(indices, logits.shape[-1], dtype=logits.dtype)

@@ -60,7 +60,8 @@ class MetaPseudoLabels(Learner):
         the estimator measures: nats; minus a cosine.
       update_teacher_moments: whether the teacher's batch norm keeps moving
         averages. The release never does, so that its teacher is meaningless in
-        inference mode (quirk 12).
+        inference mode (quirk 12). Where it does not, losses that the teacher
+        adds when it is called do not count.
       **kwargs: see `Learner`.
 
     A batch may hold more than `Learner` says: `feedback`, [.., ...] inputs, and
@@ -130,7 +131,8 @@ class MetaPseudoLabels(Learner):
         """
         super().compile(optimizer=optimizer, **kwargs)
         if self.feedback in DIFFERENTIATING:
-            check_differentiable(self.optimizer)
+            asked_by = f"feedback={self.feedback.__name__!r}"
+            check_differentiable(self.optimizer, asked_by)
         if teacher_optimizer is None:
             teacher_optimizer = type(self.optimizer).from_config(
                 self.optimizer.get_config()
@@ -164,7 +166,7 @@ class MetaPseudoLabels(Learner):
         return {**super().get_compile_config(), "teacher_optimizer": optimizer}
 
     def train_step(self, batch, costly=None):
-        """One step of Meta Pseudo Labels, all on one batch (spec, 1).
+        """One step of Meta Pseudo Labels, all on one batch (docs/feedback.md).
 
         Args:
           batch: see `Learner`; of this replica.

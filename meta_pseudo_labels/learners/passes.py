@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import replicas
 from meta_pseudo_labels.learners.slices import forward_in_slices
+from meta_pseudo_labels.stateless import call_with
 
 
 def forward_together(model, *views, update_moments=True, slices=1):
@@ -55,12 +56,7 @@ def forward(model, inputs, *, update_moments=True, slices=1):
     if update_moments:
         outputs = model(inputs, training=True)
     else:
-        outputs, states = model.stateless_call(
-            [v.value for v in model.trainable_variables],
-            [v.value for v in model.non_trainable_variables],
-            inputs,
-            training=True,
-        )
+        outputs, states, _ = call_with(model, {}, inputs, training=True)
         for variable, state in zip(
             model.non_trainable_variables, states, strict=True
         ):
@@ -97,12 +93,16 @@ def label_probabilities(labels, logits):
         return tf.cast(labels, logits.dtype)
     if labels.dtype.is_integer and labels.shape[1:] in ([], [1]):
         labels = tf.reshape(labels, [-1])
-        in_range = tf.debugging.assert_less(
-            tf.cast(labels, tf.int64),
-            tf.constant(classes, tf.int64),
-            f"A label is not among the {classes} classes of the model.",
-        )
-        with tf.control_dependencies([in_range] if in_range else []):
+        numbers = tf.cast(labels, tf.int64)
+        why = f"A label is not among the {classes} classes of the model."
+        checks = [
+            tf.debugging.assert_less(
+                numbers, tf.constant(classes, tf.int64), why
+            ),
+            # One-hot would take it for no class at all, and the loss for 0.
+            tf.debugging.assert_non_negative(numbers, why),
+        ]
+        with tf.control_dependencies([c for c in checks if c is not None]):
             return tf.one_hot(labels, classes, dtype=logits.dtype)
     raise ValueError(
         f"labels must be integers, [batch], or floats, [batch, {classes}]; "

@@ -18,7 +18,7 @@ from meta_pseudo_labels.learners.passes import (
     own_losses,
 )
 from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
-from meta_pseudo_labels.optimizers import update_pullback
+from meta_pseudo_labels.optimizers import update_pullback, update_rates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,8 @@ class StudentStep:
         weight decay and clipping, and d(new labeled loss) / d(student); two
         lists of tensors, one per trainable weight.
       first_order_change: computes the change as the product of these two
-        gradients, through the slope of the update: minus the learning rate for
-        SGD. Clipping is left out. Scalar, nats.
+        gradients by the rates of the update, for SGD minus the learning rate;
+        see `update_rates`. Clipping is left out. Scalar, nats.
       center: subtracts from a change, scalar or [unlabeled], the moving average
         of the means of earlier ones; call it once a step.
     """
@@ -82,13 +82,13 @@ def take_student_step(learner, batch, *, pseudo_labels):
     labels = label_probabilities(labels, learned.judged_logits)
     old = mean_cross_entropy(labels, learned.judged_logits)
     learning_rate = tf.convert_to_tensor(learner.optimizer.learning_rate)
-    pullback, moved = _apply(learner, learned)
+    derivative, moved = _apply(learner, learned)
     new_tape, new = _judge(learner, judged, labels)
     slopes = _Slopes(
         student=learner.student,
         learned=learned,
         new_loss=(new_tape, new),
-        pullback=pullback,
+        derivative=derivative,
     )
     old, new, cross_entropy = replicas.mean([old, new, learned.cross_entropy])
     dot_product = learner.baseline.center(new - old, counts=moved)
@@ -169,15 +169,21 @@ def _learn(learner, strong, judged, pseudo_labels):
     )
 
 
+class _Derivative(NamedTuple):
+    """Of an update: functions, see `update_pullback` and `update_rates`."""
+
+    pullback: Callable
+    rates: Callable
+
+
 def _apply(learner, learned):
-    """The pullback of the update, see `update_pullback`, and whether it was."""
+    """Moves the student; the update's `_Derivative`, and whether it was."""
     variables = learner.student.trainable_variables
-    pullback = update_pullback(learner.optimizer, learned.prepared, variables)
+    update = learner.optimizer, learned.prepared, variables
+    derivative = _Derivative(update_pullback(*update), update_rates(*update))
     moved = tf.math.is_finite(learned.norm)
-    updates.apply_gradients(
-        learner.optimizer, learned.prepared, variables, condition=moved
-    )
-    return pullback, moved
+    updates.apply_gradients(*update, condition=moved)
+    return derivative, moved
 
 
 def _judge(learner, judged, labels):
@@ -200,14 +206,14 @@ class _Slopes:
       student: that took the step.
       learned: `_Learned`.
       new_loss: the tape and the labeled loss after the step, of this replica.
-      pullback: see `update_pullback`.
+      derivative: of its update, a `_Derivative`.
     """
 
-    def __init__(self, *, student, learned, new_loss, pullback):
+    def __init__(self, *, student, learned, new_loss, derivative):
         self._student = student
         self._learned = learned
         self._new_loss = new_loss
-        self._pullback = pullback
+        self._derivative = derivative
         # Tapes give their gradient once. Not by cached_property: its lock is
         # that of the class, and replicas, traced in threads, meet within.
         self._new_gradients = functools.cache(self._compute_new_gradients)
@@ -226,7 +232,7 @@ class _Slopes:
         gradient = self._learned.tape.gradient(
             self._learned.prepared,
             self._learned.pseudo_labels,
-            self._pullback(self._new_gradients()),
+            self._derivative.pullback(self._new_gradients()),
         )
         return gradient / replicas.count()
 
@@ -235,11 +241,13 @@ class _Slopes:
 
     def first_order_change(self):
         gradients, new_gradients = self.gradients()
-        slopes = self._pullback(new_gradients)
+        parts = zip(
+            self._derivative.rates(), new_gradients, gradients, strict=True
+        )
         return tf.add_n(
             [
-                tf.reduce_sum(slope * gradient)
-                for slope, gradient in zip(slopes, gradients, strict=True)
+                tf.reduce_sum(rate * upstream * gradient)
+                for rate, upstream, gradient in parts
             ]
         )
 

@@ -35,10 +35,17 @@ def decay_and_clip(gradients, model, *, weight_decay, grad_bound):
             g + weight_decay * w if id(w) in decayed else g
             for g, w in zip(gradients, model.trainable_variables, strict=True)
         ]
-    norm = tf.linalg.global_norm(gradients)
+    # As tf.linalg.global_norm, but with a derivative where all are 0: feedback
+    # through the update takes it.
+    halves = tf.stack([tf.nn.l2_loss(g) for g in gradients])
+    squared = 2.0 * tf.reduce_sum(halves)
+    is_zero = tf.equal(squared, 0)
+    root = tf.sqrt(tf.where(is_zero, tf.ones_like(squared), squared))
+    norm = tf.where(is_zero, tf.zeros_like(root), root)
     if grad_bound is not None:
+        bound = tf.cast(grad_bound, root.dtype)
         gradients, _ = tf.clip_by_global_norm(
-            gradients, grad_bound, use_norm=norm
+            gradients, bound, use_norm=tf.where(is_zero, bound, root)
         )
     return gradients, norm
 

@@ -2,10 +2,9 @@
 
 Why not `keras.layers.BatchNormalization`: its variance is the mean squared
 distance from a mean that it holds fixed, so in float32 it rounds otherwise
-than the release (its traces drift away within six steps), and a second
-derivative through it, which the `exact` feedback takes, lacks a term. It also
-has neither the release's groups of replicas nor a choice of its moving
-averages over them. `tests/models/batch_norm_test.py` shows the differences.
+than the release (its traces drift away within six steps). It also has neither
+the release's groups of replicas nor a choice of its moving averages over them.
+`tests/models/batch_norm_test.py` shows the differences.
 """
 
 import math

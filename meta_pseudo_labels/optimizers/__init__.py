@@ -7,6 +7,7 @@ from meta_pseudo_labels.optimizers.momentum import Momentum
 from meta_pseudo_labels.optimizers.pullback import (
     check_differentiable,
     update_pullback,
+    update_rates,
 )
 from meta_pseudo_labels.optimizers.rmsprop import RMSProp
 
@@ -20,6 +21,7 @@ __all__ = [
     "build_optimizer",
     "check_differentiable",
     "update_pullback",
+    "update_rates",
 ]
 
 

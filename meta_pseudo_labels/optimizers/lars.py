@@ -114,18 +114,25 @@ class LARS(keras.optimizers.Optimizer):
         usable = (weight_norm > 0) & (gradient_norm > 0)
         return tf.where(usable, ratio, tf.ones_like(ratio))
 
+    def gradient_rate(self, gradient, variable, learning_rate):
+        """See `update_rates`: by the trust ratio of this gradient."""
+        slope = self._slope(variable, learning_rate)
+        if not self._scaled[self._get_variable_index(variable)]:
+            return -slope
+        gradient = tf.cast(gradient, variable.dtype)
+        weights = tf.convert_to_tensor(variable)
+        return -slope * self._trust_ratio(gradient, weights)
+
     def pullback(self, gradient, variable, learning_rate):
         """See `update_pullback`.
 
         The ratio falls as |g| grows: by ratio**2 / (eeta * |w|) per unit, along
         g / |g|. Where |w| or |g| is 0 the ratio is taken as the constant 1.
         """
-        dtype = variable.dtype
-        ahead = self.momentum if self.nesterov else 0.0
-        slope = tf.cast(learning_rate, dtype) * tf.constant(1 + ahead, dtype)
+        slope = self._slope(variable, learning_rate)
         if not self._scaled[self._get_variable_index(variable)]:
             return lambda upstream: -slope * upstream
-        gradient = tf.cast(gradient, dtype)
+        gradient = tf.cast(gradient, variable.dtype)
         weights = tf.convert_to_tensor(variable)  # As they are before the step.
 
         def pull(upstream):
@@ -136,6 +143,12 @@ class LARS(keras.optimizers.Optimizer):
             return -slope * (ratio * upstream - fall * gradient)
 
         return pull
+
+    def _slope(self, variable, learning_rate):
+        """The rate and what Nesterov adds to it, without the trust ratio."""
+        ahead = self.momentum if self.nesterov else 0.0
+        rate = tf.cast(learning_rate, variable.dtype)
+        return rate * tf.constant(1 + ahead, variable.dtype)
 
     def get_config(self):
         return {

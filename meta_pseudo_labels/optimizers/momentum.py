@@ -64,6 +64,10 @@ class Momentum(keras.optimizers.Optimizer):
             use_nesterov=self.nesterov,
         )
 
+    def gradient_rate(self, gradient, variable, learning_rate):
+        """See `update_rates`."""
+        return linear_rate(self, variable, learning_rate)
+
     def pullback(self, gradient, variable, learning_rate):
         """See `update_pullback`; the update is linear, so a scalar does."""
         return linear_pullback(self, variable, learning_rate)
@@ -81,8 +85,8 @@ def check_momentum(momentum):
         raise ValueError(f"momentum must be in [0, 1); got {momentum}.")
 
 
-def linear_pullback(optimizer, variable, learning_rate):
-    """The pullback of `Momentum`, and of `keras.optimizers.SGD` alike.
+def linear_rate(optimizer, variable, learning_rate):
+    """The rate of `Momentum`, and of `keras.optimizers.SGD` alike.
 
     A step moves the weight by -lr per unit of its gradient, and with Nesterov
     by lr * momentum more, whatever the slot holds.
@@ -90,4 +94,10 @@ def linear_pullback(optimizer, variable, learning_rate):
     slope = tf.cast(learning_rate, variable.dtype)
     if optimizer.nesterov:
         slope *= 1 + tf.cast(optimizer.momentum, variable.dtype)
-    return lambda upstream: -slope * upstream
+    return -slope
+
+
+def linear_pullback(optimizer, variable, learning_rate):
+    """The pullback that belongs to `linear_rate`."""
+    rate = linear_rate(optimizer, variable, learning_rate)
+    return lambda upstream: rate * upstream

@@ -4,20 +4,22 @@ import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.optimizers.lars import LARS
-from meta_pseudo_labels.optimizers.momentum import Momentum, linear_pullback
+from meta_pseudo_labels.optimizers.momentum import (
+    Momentum,
+    linear_pullback,
+    linear_rate,
+)
 from meta_pseudo_labels.optimizers.rmsprop import RMSProp
 
-_WHO = (
-    "Feedback through the student's update (exact, reinforce_dot_product, "
-    "reinforce_per_example; a diagnosis computes all of them)"
-)
+_WHO = "Feedback through the student's update (part of every diagnosis)"
 
 
-def check_differentiable(optimizer):
+def check_differentiable(optimizer, asked_by=_WHO):
     """Refuses an optimizer that `update_pullback` cannot differentiate.
 
     Args:
       optimizer: a built Keras optimizer.
+      asked_by: what needs the derivative, for the message.
 
     Raises:
       ValueError: for one of a kind that is not known, or one that does more to
@@ -25,7 +27,7 @@ def check_differentiable(optimizer):
     """
     problem = _problem(optimizer)
     if problem:
-        raise ValueError(problem)
+        raise ValueError(f"{asked_by} {problem}")
 
 
 def update_pullback(optimizer, gradients, variables):
@@ -65,6 +67,42 @@ def update_pullback(optimizer, gradients, variables):
     return pullback
 
 
+def update_rates(optimizer, gradients, variables):
+    """How far one update moves each weight per unit of its gradient.
+
+    Not the derivative: what an update divides by is held as it is with these
+    gradients, the trust ratio of LARS and the mean square of RMSProp. So
+    rate * gradient is the part of the step that the gradient makes; LARS's own
+    weight decay is left out. For Momentum and SGD both are one.
+
+    Args:
+      optimizer, gradients, variables: see `update_pullback`.
+
+    Returns:
+      A function of nothing to a list of tensors, each a scalar or of its
+      variable's shape, negative. It raises ValueError as that of
+      `update_pullback` does.
+    """
+    if _problem(optimizer):
+        return lambda: check_differentiable(optimizer)
+    learning_rate = tf.convert_to_tensor(optimizer.learning_rate)
+    rates = [
+        tf.cast(
+            _rate(optimizer, gradient, variable.value, learning_rate),
+            gradient.dtype,
+        )
+        for gradient, variable in zip(gradients, variables, strict=True)
+    ]
+    return lambda: rates
+
+
+def _rate(optimizer, gradient, variable, learning_rate):
+    """The rate of one variable."""
+    if isinstance(optimizer, keras.optimizers.SGD):
+        return linear_rate(optimizer, variable, learning_rate)
+    return optimizer.gradient_rate(gradient, variable, learning_rate)
+
+
 def _pullback(optimizer, gradient, variable, learning_rate):
     """The pullback of one variable, a function of a tensor."""
     if isinstance(optimizer, keras.optimizers.SGD):
@@ -78,25 +116,25 @@ def _problem(optimizer):
         optimizer, Momentum | RMSProp | LARS | keras.optimizers.SGD
     ):
         return (
-            f"{_WHO} knows those of Momentum, RMSProp, LARS and "
-            f"keras.optimizers.SGD; got {type(optimizer).__name__}. Use one of "
-            'these for the student, or feedback="reinforce".'
+            "knows Momentum, RMSProp, LARS and keras.optimizers.SGD; got "
+            f"{type(optimizer).__name__}. Use one of these for the student, or "
+            'feedback="reinforce".'
         )
     if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
         return (
-            f"{_WHO} cannot see clipping inside the optimizer. Give "
+            "cannot see clipping inside the optimizer. Give "
             "grad_bound to compile() and none of clipnorm, global_clipnorm "
             "and clipvalue to the student's optimizer."
         )
     if optimizer.loss_scale_factor or optimizer.gradient_accumulation_steps:
         return (
-            f"{_WHO} needs an optimizer that applies each gradient as it is. "
+            "needs an optimizer that applies each gradient as it is. "
             "Give the student's neither loss_scale_factor nor "
             "gradient_accumulation_steps."
         )
     if optimizer.use_ema and optimizer.ema_overwrite_frequency:
         return (
-            f"{_WHO} needs the weights that the update made, but the "
+            "needs the weights that the update made, but the "
             "optimizer replaces them by averages. Leave its "
             "ema_overwrite_frequency out; ema_decay averages beside it."
         )
@@ -105,7 +143,7 @@ def _problem(optimizer):
     ]
     if constrained:
         return (
-            f"{_WHO} cannot see constraints on weights; got one on "
+            "cannot see constraints on weights; got one on "
             f"{constrained[0]}. Build the student without, or use "
             'feedback="reinforce".'
         )

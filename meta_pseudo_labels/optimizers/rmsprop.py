@@ -83,23 +83,30 @@ class RMSProp(keras.optimizers.Optimizer):
             grad=tf.cast(gradient, variable.dtype),
         )
 
+    def gradient_rate(self, gradient, variable, learning_rate):
+        """See `update_rates`: lr / sqrt(s), element by element."""
+        _, square = self._square(gradient, variable)
+        return -tf.cast(learning_rate, variable.dtype) / tf.sqrt(square)
+
     def pullback(self, gradient, variable, learning_rate):
         """See `update_pullback`.
 
         With r = rho * rms + epsilon and s = r + (1 - rho) * g**2, the step is
         lr * g / sqrt(s) and its slope lr * r / s**1.5, element by element.
         """
+        rate = tf.cast(learning_rate, variable.dtype)
+        rest, square = self._square(gradient, variable)
+        return lambda upstream: (
+            -rate * upstream * rest / (square * tf.sqrt(square))
+        )
+
+    def _square(self, gradient, variable):
+        """r and s of the step to come: what is under its root."""
         dtype = variable.dtype
-        index = self._get_variable_index(variable)
-        before = tf.convert_to_tensor(self.mean_squares[index])
-        rate, rho = tf.cast(learning_rate, dtype), tf.cast(self.rho, dtype)
-
-        def pull(upstream):
-            rest = rho * before + tf.cast(self.epsilon, dtype)
-            square = rest + (1 - rho) * tf.square(tf.cast(gradient, dtype))
-            return -rate * upstream * rest / (square * tf.sqrt(square))
-
-        return pull
+        before = self.mean_squares[self._get_variable_index(variable)]
+        rho = tf.cast(self.rho, dtype)
+        rest = rho * tf.convert_to_tensor(before) + tf.cast(self.epsilon, dtype)
+        return rest, rest + (1 - rho) * tf.square(tf.cast(gradient, dtype))
 
     def get_config(self):
         return {

@@ -53,6 +53,13 @@ def test_test_images_are_not_learned_from(folders, unlabeled):
     assert len(got.unlabeled_images) == 4
 
 
+@pytest.mark.parametrize("where", ["labeled", "unlabeled/../labeled", "link"])
+def test_test_images_are_no_labeled_ones(folders, where):
+    (folders / "link").symlink_to(folders / "labeled")
+    with pytest.raises(ValueError, match="labeled_dir .* share files, so test"):
+        load(folders, eval_dir=folders / where)
+
+
 def test_order_does_not_depend_on_the_file_system(folders, monkeypatch):
     want = load(folders)
     scan = os.scandir

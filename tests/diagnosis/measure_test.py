@@ -9,13 +9,21 @@ import tensorflow as tf
 from meta_pseudo_labels.diagnosis import diagnose
 from meta_pseudo_labels.diagnosis.sums import GradientSums
 from meta_pseudo_labels.learners import MetaPseudoLabels
-from meta_pseudo_labels.learners.feedback import ESTIMATORS, exact
+from meta_pseudo_labels.learners.feedback import (
+    ESTIMATORS,
+    exact,
+    reinforce_per_example,
+)
 from meta_pseudo_labels.learners.student_step import take_student_step
 from meta_pseudo_labels.optimizers import Momentum
 from tests.diagnosis.conftest import BATCHES, held_out
 from tests.learners.helpers import CLASSES, batch, values
 
 DRAWN = [name for name in ESTIMATORS if name.startswith("reinforce")]
+
+
+def exact_too(student_step, teacher_logits):
+    return exact(student_step, teacher_logits)
 
 
 def net(name):
@@ -255,15 +263,41 @@ def test_the_result_is_json(diagnosed):
     }
 
 
+def test_an_estimator_of_ones_own_gets_draws_where_it_says_so():
+    def mine(student_step, teacher_logits):
+        return reinforce_per_example(student_step, teacher_logits)
+
+    theirs = "reinforce_per_example"
+    found = diagnose(
+        learner(),
+        BATCHES,
+        held_out=held_out(),
+        draws=2,
+        estimators={
+            "exact": exact,
+            theirs: reinforce_per_example,
+            "mine": (mine, "sampled"),
+            "mine, soft": mine,
+        },
+    )["estimators"]
+    assert found["mine"]["noise"] > 0
+    assert found["mine"] == pytest.approx(found[theirs])
+    assert "noise" not in found["mine, soft"]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         (dict(draws=1), "draws must be at least 2; got 1"),
         (dict(estimators={"off": ESTIMATORS["off"]}), 'needs "exact"'),
+        (
+            dict(estimators={"exact": exact, "mine": (exact_too, "hard")}),
+            "asks for hard labels",
+        ),
         (dict(learning_rate=0.0), "learning rate is 0"),
         (dict(batches=iter(BATCHES)), "only once"),
         (dict(batches=[{"labeled": 1}]), "trains on a tf.data.Dataset"),
-        (dict(optimizer="adam"), "knows those of Momentum"),
+        (dict(optimizer="adam"), "every diagnosis. knows Momentum"),
     ],
 )
 def test_what_cannot_be_diagnosed_is_refused(settings, words):

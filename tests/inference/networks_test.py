@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.data import load_class_distributions
+from meta_pseudo_labels.finetuning_run import finetuned_path
 from meta_pseudo_labels.inference.networks import (
     check_checkpoints,
     checkpoint_networks,
@@ -131,6 +133,28 @@ def test_runs_on_other_images_are_refused(inferring, tmp_path):
     (tmp_path / "b" / "labeled.json").write_text(json.dumps(facts))
     with pytest.raises(ConfigError, match="normalise images by other means"):
         checkpoint_networks(inferring(inference_ckpt=path))
+    facts["class_names"] = facts["class_names"][::-1]
+    (tmp_path / "b" / "labeled.json").write_text(json.dumps(facts))
+    with pytest.raises(ConfigError, match="classes otherwise, or in another"):
+        checkpoint_networks(inferring(inference_ckpt=path))
+
+
+def test_latest_is_the_run_s_own_wherever_it_was_finetuned_from(
+    inferring, tmp_path
+):
+    """hparams.json remembers another run's checkpoint, here of this step."""
+    elsewhere = dict(from_checkpoint=str(tmp_path / "other"))
+    experiment = inferring(**elsewhere)
+    learner = inferring().trained_learner()
+    path = finetuned_path(learner, experiment.config)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    learner.student.save_weights(path)
+    (want,) = checkpoint_networks(inferring(inference_ckpt="latest"))
+    (got,) = checkpoint_networks(
+        inferring(inference_ckpt="latest", **elsewhere)
+    )
+    os.remove(path)
+    same(got, want.get_weights())
 
 
 @pytest.mark.parametrize("name", ["absent", "absent/step-4.index"])

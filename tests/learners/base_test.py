@@ -149,6 +149,23 @@ def test_gradients_are_clipped_by_their_joint_norm():
     np.testing.assert_allclose(tf.linalg.global_norm(gradients), 5.0)
 
 
+def test_clipping_has_a_derivative_where_all_gradients_are_zero():
+    """Of a student that agrees with its teacher; `exact` asks for it."""
+    learner = make(Supervised, dtype="float64")
+    learner.compile(Momentum(0.1), grad_bound=5.0)
+    zeros = [
+        tf.zeros(v.shape, "float64")
+        for v in learner.student.trainable_variables
+    ]
+    with tf.GradientTape() as tape:
+        tape.watch(zeros)
+        gradients, norm = learner.prepare_gradients(zeros, learner.student)
+        total = tf.add_n([tf.reduce_sum(g) for g in gradients])
+    assert norm == 0
+    for slope in tape.gradient(total, zeros):
+        np.testing.assert_array_equal(slope, tf.ones_like(slope))
+
+
 def test_supervised_skips_an_update_that_is_not_finite():
     learner = make(Supervised, ema_decay=0.9)
     learner.compile(Momentum(0.1))

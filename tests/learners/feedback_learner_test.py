@@ -171,4 +171,4 @@ def test_an_estimator_of_ones_own():
 
 def test_the_table_names_its_functions():
     assert [f.__name__ for f in ESTIMATORS.values()] == list(ESTIMATORS)
-    assert len(WORKING) == 5
+    assert len(WORKING) >= 5

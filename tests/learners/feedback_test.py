@@ -158,6 +158,18 @@ def test_baseline_takes_in_no_change_of_a_student_that_stood_still():
     assert float(baseline.average) == 1.0
 
 
+def test_batches_of_any_size_are_drawn_for():
+    """Of data sets that keep a smaller last batch."""
+    logits = tf.constant(LOGITS)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, logits.shape[1]])])
+    def draw(logits):
+        return draw_labels(logits, kind="sampled", seed=[3, 4])
+
+    want = draw_labels(logits, kind="sampled", seed=[3, 4])
+    np.testing.assert_array_equal(draw(tf.cast(logits, "float32")), want)
+
+
 def test_draw_labels():
     soft = draw_labels(tf.constant(LOGITS), kind="soft", seed=[0, 0])
     np.testing.assert_allclose(soft, tf.nn.softmax(LOGITS))

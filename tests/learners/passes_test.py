@@ -63,6 +63,11 @@ def test_labels_in_any_form_give_the_same_loss(encode):
             tf.errors.InvalidArgumentError,
             "not among the 3 classes",
         ),
+        (  # scikit-learn's mark of what has no label.
+            np.array([0, 1, -1, 2]),
+            tf.errors.InvalidArgumentError,
+            "not among the 3 classes",
+        ),
     ],
 )
 def test_labels_that_make_no_sense_are_refused(labels, error, message):

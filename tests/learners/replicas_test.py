@@ -181,7 +181,7 @@ def _assert_near(actual, wanted, tolerance, name):
 
 
 # The others take as long, and are much like one of these.
-SHORT = ("supervised", "uda", "exact", "reinforce")
+SHORT = ("supervised", "uda", "exact")
 
 
 @pytest.mark.parametrize(

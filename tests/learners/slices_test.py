@@ -225,6 +225,28 @@ def test_rows_that_do_not_divide_are_refused():
         forward(conv_net("student"), batch()["labeled"], slices=3)
 
 
+def test_inputs_without_a_gradient_are_cut_too():
+    """Words, for instance; and a learner's step needs theirs."""
+    outcomes = []
+    for slices in (1, 2):
+        keras.utils.set_random_seed(4)
+        net = keras.Sequential(
+            [
+                keras.Input((3,), dtype="int64"),
+                keras.layers.Embedding(9, 4, dtype="float64"),
+                keras.layers.GlobalAveragePooling1D(dtype="float64"),
+                keras.layers.Dense(CLASSES, dtype="float64"),
+            ]
+        )
+        learner = Supervised(net)
+        learner.compile(Momentum(0.1), batch_slices=slices)
+        words = np.arange(12).reshape([4, 3]) % 9
+        learner.train_step({"labeled": words, "labels": np.arange(4) % CLASSES})
+        outcomes.append(values(net.weights))
+    for whole, sliced in zip(*outcomes, strict=True):
+        np.testing.assert_allclose(sliced, whole, rtol=1e-12)
+
+
 @pytest.mark.parametrize("slices", [0, -1])
 def test_less_than_one_slice_is_refused(slices):
     learner = Supervised(conv_net("student"))

@@ -1,5 +1,8 @@
 """The derivative of every update, against differences of the update."""
 
+import functools
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from meta_pseudo_labels.optimizers import (
     RMSProp,
     check_differentiable,
     update_pullback,
+    update_rates,
 )
 from tests.optimizers.helpers import Rate
 
@@ -115,6 +119,25 @@ def test_keras_weight_decay_does_not_disturb_it(name):
     assert_close(case.pulled_back(), case.differences(), rtol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in OPTIMIZERS if not name.startswith("lars ")]
+)
+def test_rates_make_the_part_of_the_step_that_the_gradient_makes(name):
+    """What the slots and LARS's own decay add is the same without it."""
+    case = Case(
+        OPTIMIZERS[name](**({"weight_decay": 0.0} if name == "lars" else {}))
+    )
+    without, _ = case.step([tf.zeros_like(g) for g in case.gradients])
+    case.step(case.gradients)
+    for variable, value in case.state:
+        variable.assign(value)
+    rates = update_rates(case.optimizer, case.gradients, case.variables)
+    case.optimizer.apply(case.gradients, case.variables)
+    moved = [v - w for v, w in zip(case.variables, without, strict=True)]
+    parts = [r * g for r, g in zip(rates(), case.gradients, strict=True)]
+    assert_close(parts, moved, rtol=1e-12)
+
+
 @ALL
 def test_is_the_same_within_a_tf_function(name):
     """Where the slots are read before the update that changes them."""
@@ -166,15 +189,18 @@ def test_lars_is_linear_where_a_norm_is_zero():
 
 
 def refusal(optimizer, variable=None):
-    """The message, which both functions must give."""
+    """The message, which all three functions must give."""
     variable = keras.Variable([1.0]) if variable is None else variable
     optimizer.build([variable])
     with pytest.raises(ValueError) as early:
         check_differentiable(optimizer)
-    pullback = update_pullback(optimizer, [tf.ones([1])], [variable])
-    with pytest.raises(ValueError) as late:
-        pullback([tf.ones([1])])
-    assert str(early.value) == str(late.value)
+    update = optimizer, [tf.ones([1])], [variable]
+    for late in (
+        functools.partial(update_pullback(*update), [tf.ones([1])]),
+        update_rates(*update),
+    ):
+        with pytest.raises(ValueError, match=re.escape(str(early.value))):
+            late()
     return str(early.value)
 
 
