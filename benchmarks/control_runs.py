@@ -20,6 +20,7 @@ from meta_pseudo_labels.experiment import Experiment
 
 POOL_IMAGES = 5_000  # At most so many are classified for --select.
 POOL_SEED = 2003
+REVISION = revision()  # Of the code that runs: others may come meanwhile.
 
 
 def use_threads(count):
@@ -131,7 +132,7 @@ def _row(run, settings, *, learned, accuracies, seconds, split):
         "accuracy_teacher": accuracies["teacher"],
         "train_seconds": round(seconds, 1),
         "date": time.strftime("%Y-%m-%d"),
-        "revision": revision(),
+        "revision": REVISION,
         "versions": {
             "meta_pseudo_labels": meta_pseudo_labels.__version__,
             "tensorflow": tf.__version__,

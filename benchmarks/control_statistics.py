@@ -59,7 +59,7 @@ def estimate(values, *, confidence=CONFIDENCE):
 def paired_difference(values, others, *, confidence=CONFIDENCE):
     """What one run has over another, over the seeds that both have.
 
-    A seed fixes the labels and the first weights of both, so that most of
+    A seed fixes the labels and the first weights of both, so that some of
     what differs between seeds cancels out.
 
     Args:
@@ -85,7 +85,7 @@ def discoveries(estimates, *, rate=1 - CONFIDENCE):
     negatively. Those of fewer than `FEW` values are never named, nor counted.
 
     Args:
-      estimates: `Estimate`s of one table.
+      estimates: `Estimate`s that are looked at together.
 
     Returns:
       A list of booleans, one for each.

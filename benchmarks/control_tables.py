@@ -1,5 +1,6 @@
 """What rows of control runs amount to: means, and differences by seed."""
 
+import collections
 import dataclasses
 import statistics
 
@@ -10,7 +11,7 @@ from control_statistics import (
     estimate,
     paired_difference,
 )
-from control_suites import control_of
+from control_suites import OFF, control_of
 
 from meta_pseudo_labels import reports
 
@@ -33,8 +34,8 @@ class Difference:
       points: run - other.
       mixed: whether rows of a pair, one seed, are of different revisions of
         the code, so that their difference may be its.
-      clear: whether it is hardly chance, as one of all that are compared; see
-        `control_statistics.discoveries`.
+      clear: whether it is hardly chance, as one of all that are compared with
+        the same; see `control_statistics.discoveries`.
     """
 
     run: str
@@ -97,10 +98,28 @@ def differences(groups, *, runs):
                 if points is not None:
                     mixed = _mixed(groups[run], groups[other])
                     found.append(Difference(run, other, points, mixed))
-    clear = discoveries([one.points for one in found])
+    return _with_discoveries(found)
+
+
+def _with_discoveries(found):
+    """Sets `clear`, column by column of the tables: over whom.
+
+    What is sure of one column must not vouch for doubtful ones of another.
+    """
+    columns = collections.defaultdict(list)
+    for one in found:
+        column = OFF if one.other.startswith(OFF) else one.other
+        columns[column].append(one)
+    clear = {
+        (one.run, one.other): its
+        for column in columns.values()
+        for one, its in zip(
+            column, discoveries([one.points for one in column]), strict=True
+        )
+    }
     return [
-        dataclasses.replace(one, clear=its)
-        for one, its in zip(found, clear, strict=True)
+        dataclasses.replace(one, clear=clear[one.run, one.other])
+        for one in found
     ]
 
 
@@ -123,6 +142,12 @@ def as_text(rows, *, runs):
             if any(one.mixed for one in compared):
                 parts.append(MIXED)
     return "\n\n".join(parts)
+
+
+def markdown(heading, lines):
+    """A table; the heading and each of the lines is a list of strings."""
+    rows = [heading, ["---"] * len(heading), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def cells(rows_of_run):

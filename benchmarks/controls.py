@@ -16,6 +16,7 @@ import dataclasses
 import multiprocessing
 import os
 import pathlib
+import signal
 import sys
 import traceback
 
@@ -143,7 +144,10 @@ def run_all(tasks, arguments):
                 print(f"{task} failed:", file=sys.stderr)
                 traceback.print_exception(error)
                 yield task, None
-    finally:  # Also where the reader was interrupted: no run is begun then.
+    finally:
+        if not all(future.done() for future in futures):  # Interrupted.
+            for process in multiprocessing.active_children():
+                process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -182,7 +186,9 @@ def _parse_arguments(arguments):
     )
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
     parser.add_argument(
-        "--steps", type=positive, help="steps of training, for a trial"
+        "--steps",
+        type=positive,
+        help="steps of training, for a trial; needs --json",
     )
     parser.add_argument(
         "--select",
@@ -204,6 +210,11 @@ def _parse_arguments(arguments):
             f"--runs: {unknown[0]!r} is no run of {parsed.suite}; use some of "
             f"{', '.join(map(repr, suite.runs))}."
         )
+    if parsed.steps and not parsed.json:
+        parser.error(
+            "--steps makes rows of another recipe: name a file of their own "
+            "with --json."
+        )
     parsed.json = (parsed.json or RESULTS / suite.rows).resolve()
     if parsed.data_dir:
         parsed.data_dir = os.path.abspath(parsed.data_dir)
@@ -217,4 +228,6 @@ def _runs_in_words(suite_name):
 
 
 if __name__ == "__main__":
+    # As an interruption by the keyboard, which ends the runs' processes too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     main()

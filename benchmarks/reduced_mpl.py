@@ -13,7 +13,8 @@ Each measurement is a process of its own, because memory that a process once
 had is not given back. The processes come in rounds, one of every variant in
 turn, and ratios are taken within a round: when the machine slows down for a
 while, it slows all of them. Peak memory is the most that the process ever held
-(resident), less what it held before the networks were built.
+(resident), less what it held before the networks were built; one more step,
+which is not timed, computes the costly logs.
 """
 
 import argparse
@@ -91,14 +92,17 @@ def measure(settings):
     before = memory("VmRSS")
     learner = build_learner(settings)
     step = tf.function(lambda: learner.train_step(batch), autograph=False)
+    count = settings.warmup + settings.steps + 1
+    # The last one computes the costly logs.
+    learner.set_step(-count % learner.costly_log_every)
     seconds = []
-    for _ in range(settings.warmup + settings.steps):
+    for _ in range(count):
         start = time.perf_counter()
         tf.nest.flatten(step())[0].numpy()
         seconds.append(time.perf_counter() - start)
     teacher = getattr(learner, "teacher", None)
     return {
-        "seconds": statistics.median(seconds[settings.warmup :]),
+        "seconds": statistics.median(seconds[settings.warmup : -1]),
         "peak_bytes": memory("VmHWM") - before,
         "start_bytes": before,
         "teacher_weights": teacher.count_params() if teacher else 0,

@@ -1,13 +1,13 @@
 """The README's table of results, from the rows of control runs."""
 
-import re
-
 import control_tables
 from control_rows import TEST
+from documents import with_part
 
 DATASET, LABELS = "digits", 40
-_TABLE = re.compile(
-    r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.S
+HEADING = (
+    *("", "student", "finetuned", "teacher"),
+    *("over UDA", "over supervised"),
 )
 _NAMES = {
     "supervised": "supervised",
@@ -26,10 +26,7 @@ def with_table(text, tables, *, runs):
       runs: all names of its suite; see `control_tables.differences`.
     """
     table = as_markdown(tables.get((LABELS, TEST), {}), runs=runs)
-    text, count = _TABLE.subn(lambda _: table, text)
-    if count != 1:
-        raise ValueError(f"The README has {count} places for results, not one.")
-    return text
+    return with_part(text, "results", table)
 
 
 def as_markdown(groups, *, runs):
@@ -38,13 +35,12 @@ def as_markdown(groups, *, runs):
         (one.run, one.other): control_tables.interval(one.points)
         for one in control_tables.differences(groups, runs=runs)
     }
-    lines = ["| | student | finetuned | teacher | over UDA | over supervised |"]
-    lines.append("|---" * 6 + "|")
-    for run, group in groups.items():
-        cells = [
+    lines = [
+        [
             _NAMES.get(run) or f"MPL, feedback `{run.removeprefix('mpl ')}`",
             *control_tables.cells(group),
             *(found.get((run, other), "") for other in ("uda", "supervised")),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        for run, group in groups.items()
+    ]
+    return control_tables.markdown(HEADING, lines) + "\n"

@@ -38,10 +38,10 @@ def main():
         readme = ROOT / "README.md"
         text = readme.read_text(encoding="utf-8")
         readme.write_text(with_table(text, rows), encoding="utf-8")
-    for name, draw in results_figures.FIGURES.items():
-        for dataset in DATASETS:
-            tables = tables_of(rows, dataset)
-            if tables:
+    for dataset in DATASETS:
+        tables = tables_of(rows, dataset)
+        if tables:
+            for name, draw in results_figures.FIGURES.items():
                 draw(tables, arguments.docs / figure_name(dataset, name))
 
 
@@ -135,7 +135,7 @@ def table_section(labels, split, groups, dataset):
         lines.append([run, *(_points(own[other], seeds) for other in others)])
     return [
         title,
-        _markdown(
+        control_tables.markdown(
             ("", "n", "student", "finetuned", "teacher", "seconds"),
             [
                 [
@@ -147,7 +147,9 @@ def table_section(labels, split, groups, dataset):
                 for run, group in groups.items()
             ],
         ),
-        _markdown(("points over", "mpl off", "uda", "supervised"), lines),
+        control_tables.markdown(
+            ("points over", "mpl off", "uda", "supervised"), lines
+        ),
         *_remark(found),
         facts(groups),
     ]
@@ -194,7 +196,7 @@ def conditions_section(rows):
         ]
         parts += [
             f"### {base} labels, {split}",
-            _markdown(
+            control_tables.markdown(
                 (
                     *("condition", "feedback", "n", "labels", "finetuned"),
                     "points over off",
@@ -269,12 +271,6 @@ def _remark(found):
 
 def _joined(values):
     return ", ".join(sorted(set(values)))
-
-
-def _markdown(heading, lines):
-    """A table; a line is a list of strings."""
-    rows = [heading, ["---"] * len(heading), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 if __name__ == "__main__":

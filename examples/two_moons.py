@@ -13,6 +13,7 @@ two_moons_search.jsonl. docs/two_moons.md says what came out.
 import argparse
 import concurrent.futures
 import dataclasses
+import math
 import multiprocessing
 import os
 import pathlib
@@ -222,16 +223,19 @@ def main():
     arguments = parse_arguments()
     first = FIRST_SEARCH_SEED if arguments.search else 0
     seeds = range(first, first + arguments.seeds)
-    tasks = (
-        search_tasks() if arguments.search else table_tasks(arguments.methods)
+    tasks = (search_tasks if arguments.search else table_tasks)(
+        arguments.methods
     )
-    changes = {}
-    if arguments.num_steps:
-        changes["num_steps"] = arguments.num_steps
-    tasks = [
+    changes = {
+        name: getattr(arguments, name)
+        for name in ("num_steps", "learning_rate")
+        if getattr(arguments, name)
+    }
+    # What differs in one of these alone is one setting then.
+    tasks = dict.fromkeys(
         (method, dataclasses.replace(settings, **changes), seeds)
         for method, settings in tasks
-    ]
+    )
     report.write(
         measure_all(tasks, jobs=arguments.jobs),
         arguments.output_dir,
@@ -244,6 +248,9 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=10, help="how many")
     parser.add_argument("--num_steps", type=int, help="of every network")
+    parser.add_argument(
+        "--learning_rate", type=float, help="of SGD; the paper's is 0.1"
+    )
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=METHODS
     )
@@ -260,7 +267,10 @@ def parse_arguments():
     for name in ("seeds", "num_steps", "jobs"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
-            parser.error(f"--{name} must be at least 1")
+            parser.error(f"--{name} must be at least 1; got {value}")
+    rate = arguments.learning_rate
+    if rate is not None and not 0 < rate < math.inf:
+        parser.error(f"--learning_rate must be above 0; got {rate}")
     return arguments
 
 

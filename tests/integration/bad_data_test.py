@@ -47,9 +47,10 @@ def test_stages_know_the_data_again(main, folders, capsys):
     for stage in ("train", "finetune", "eval", "export"):
         message = refusal_of(
             main,
+            *TINY,
+            *arguments,
+            f"--eval_dir={root}/eval",
             f"--task_mode={stage}",
-            f"--output_dir={root}/run",
-            "--num_train_steps=2",
         )
         assert "The mean by which the run in" in message
     assert not (root / "run" / "saved_model").exists()

@@ -22,6 +22,7 @@ def main(request, monkeypatch):
     def call(*arguments):
         command = ["main.py", *map(str, arguments)]
         monkeypatch.setattr(sys, "argv", command)
+        flags.FLAGS.unparse_flags()  # Else an earlier call's would hold.
         module.main(flags.FLAGS(command))
 
     yield call

@@ -1,19 +1,24 @@
-"""Control runs: which there are, what is repeated, what a table says."""
+"""Control runs: which there are, what is repeated, how they end."""
 
 import dataclasses
 import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
 from meta_pseudo_labels import Config, run_data
 from tests.benchmark_modules import benchmark_module
+from tests.benchmark_rows import row
 from tests.scripts import ROOT, run_script
 
 control_rows = benchmark_module("control_rows")
 control_runs = benchmark_module("control_runs")
 control_suites = benchmark_module("control_suites")
-control_tables = benchmark_module("control_tables")
 controls = benchmark_module("controls")
 
 
@@ -21,21 +26,6 @@ controls = benchmark_module("controls")
 def at_the_top(monkeypatch):
     """Where flagfiles name one another from."""
     monkeypatch.chdir(ROOT)
-
-
-def row(run, *, seed=0, accuracy=0.9, **others):
-    settings = {"method": run.split()[0], "seed": seed, "lr": 0.016}
-    return {
-        "run": run,
-        "dataset": "digits",
-        "labels": 40,
-        "seed": seed,
-        "settings": settings | others.pop("settings", {}),
-        "accuracy": 0.5,
-        "accuracy_finetuned": accuracy,
-        "accuracy_teacher": None,
-        "train_seconds": 10.0 + seed,
-    } | others
 
 
 def test_only_runs_with_the_same_settings_and_seed_are_found():
@@ -158,6 +148,14 @@ def test_an_unknown_run_is_refused(capsys):
     assert "'mpl exakt' is no run of digits" in capsys.readouterr().err
 
 
+def test_a_trial_needs_a_file_of_its_own(capsys):
+    """Its rows would be taken for the recipe that was changed."""
+    with pytest.raises(SystemExit):
+        controls._parse_arguments(["digits", "--steps=5"])
+    assert "name a file of their own with --json" in capsys.readouterr().err
+    controls._parse_arguments(["digits", "--steps=5", "--json=x.jsonl"])
+
+
 def test_what_was_run_is_not_repeated_and_what_failed_is(
     tmp_path, monkeypatch, capsys
 ):
@@ -184,46 +182,6 @@ def test_what_was_run_is_not_repeated_and_what_failed_is(
     assert started == ["supervised", "uda", "supervised"]
     assert "2 runs, 0 of them to do." in capsys.readouterr().out
     assert len(control_rows.read(tmp_path / "rows.jsonl")) == 2
-
-
-def test_the_last_row_of_a_seed_counts_and_old_recipes_do_not():
-    old = row("uda", seed=3, settings={"lr": 0.5})
-    rows = [old, row("uda"), row("uda", seed=1), row("uda", accuracy=0.8)]
-    (group,) = control_tables.by_run(rows).values()
-    assert group == {0: rows[3], 1: rows[2]}
-
-
-def test_the_text_has_means_deviations_and_differences():
-    accuracies = {"mpl off": (0.90, 0.92, 0.94), "mpl exact": (0.9, 0.94, 0.98)}
-    rows = [
-        row(run, seed=seed, accuracy=accuracy)
-        for run, values in accuracies.items()
-        for seed, accuracy in enumerate(values)
-    ]
-    text = control_tables.as_text(rows, runs=accuracies)
-    # 90, 92, 94: mean 92, deviation 2. 90, 94, 98: 94 and 4; no teacher.
-    assert "mpl off 3 50.00 +- 0.00 92.00 +- 2.00 11" in " ".join(text.split())
-    # By seed 0, 2 and 4: mean 2, deviation 2, margin 4.302653 * 2 / sqrt(3).
-    assert "mpl exact mpl off 3 +2.00 (-2.97 to +6.97)" in " ".join(
-        text.split()
-    )
-
-
-def test_a_star_marks_differences_between_revisions():
-    def text(revision, *, seed):
-        rows = [
-            row("mpl off", revision="a"),
-            row("mpl off", seed=1, revision="b"),
-            row("mpl exact", revision="a"),
-            row("mpl exact", seed=seed, revision=revision),
-        ]
-        return control_tables.as_text(rows, runs=("mpl off", "mpl exact"))
-
-    mixed = text("c", seed=1)
-    assert mixed.endswith("\n\n* rows of different revisions")
-    assert "(+0.00 to +0.00) *\n" in mixed
-    # Seeds may differ, and so may a row without a partner.
-    assert "*" not in text("b", seed=1) + text("c", seed=2)
 
 
 def test_a_revision_is_that_of_the_code_wherever_it_is_called_from(
@@ -270,6 +228,40 @@ def test_pools_of_two_seeds_differ_by_the_labeled_images_only(monkeypatch):
         assert len(pool) == 100
         pools.append({image.tobytes() for image in pool})
     assert len(pools[0] & pools[1]) > 80
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc who runs")
+def test_what_is_ended_leaves_no_run_behind(tmp_path):
+    script = [sys.executable, str(ROOT / "benchmarks" / "controls.py")]
+    arguments = ["digits", "--seeds=1", "--num_labeled", "40"]
+    arguments += ["--runs", "mpl exact", f"--json={tmp_path}/rows.jsonl"]
+    with subprocess.Popen(script + arguments, stderr=subprocess.DEVNULL) as run:
+        deadline = time.monotonic() + 60
+        while len(children := processes_of(run.pid)) < 2:  # And a tracker.
+            assert time.monotonic() < deadline and run.poll() is None
+            time.sleep(0.1)
+        run.terminate()
+        assert run.wait(60) == 128 + signal.SIGTERM
+        deadline = time.monotonic() + 30
+        while any(map(is_running, children)):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def processes_of(parent):
+    """The ids of the processes that a process started."""
+    tasks = pathlib.Path(f"/proc/{parent}/task/{parent}/children")
+    return tasks.read_text().split()
+
+
+def is_running(process):
+    """Whether it is there, and not only its exit code."""
+    try:
+        stat = pathlib.Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.mark.long

@@ -101,7 +101,9 @@ def test_a_process_beside_training_evaluates_each_checkpoint_once(followed):
     }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2))]
+)
 def test_a_run_that_is_killed_ends_as_if_undisturbed(followed, tmp_path, seed):
     job, _ = followed
     choose = random.Random(seed)

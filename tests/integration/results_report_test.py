@@ -65,7 +65,7 @@ def test_the_table_of_the_readme():
     ]
     readme = "A\n<!-- results -->\nold\n<!-- end of results -->\nB"
     text = report.with_table(readme, rows)
-    assert text.startswith("A\n<!-- results -->\n| | student |")
+    assert text.startswith("A\n<!-- results -->\n|  | student |")
     assert text.endswith("|\n<!-- end of results -->\nB") and "old" not in text
     assert "| UDA | 91.00 ± 1.41 | 91.00 ± 1.41 |  |  |  |\n" in text
     assert (

@@ -1,6 +1,7 @@
 """The main job from every source of images, cut down to two steps."""
 
 import json
+import sys
 import tarfile
 
 import numpy as np
@@ -252,6 +253,23 @@ def test_a_look_at_the_data_leaves_a_sheet_and_deletes_nothing(
     assert facts["counts"]["labeled"] == 40
     assert (tmp_path / "views.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "checkpoints").is_dir()
+
+
+def test_a_look_needs_no_figures_and_names_what_makes_no_views(
+    main, tmp_path, monkeypatch, capsys
+):
+    look = "--task_mode=inspect", f"--output_dir={tmp_path}/run"
+    message = refusal_of(
+        main, *look, "--augment_policy=keras_cv", "--augment_magnitude=16"
+    )
+    assert "takes 0 to 10" in message
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    main(*look)
+    printed = capsys.readouterr().out
+    assert "40 labeled, 1,257 unlabeled" in printed and "Views" not in printed
+    # What a look leaves does not keep a run from beginning afresh there.
+    main(*TINY, "--reset_output_dir", f"--output_dir={tmp_path}/run")
+    assert (tmp_path / "run" / "checkpoints").is_dir()
 
 
 def test_a_wrong_number_of_classes_is_found_in_time(main, photos, tmp_path):

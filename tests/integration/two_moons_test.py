@@ -193,5 +193,46 @@ def test_a_run_leaves_a_table_a_figure_and_rows(tmp_path):
 def test_a_run_refuses_no_seeds():
     result = run_script("examples/two_moons.py", "--seeds=0")
     assert result.returncode == 2
-    assert result.stderr.strip().endswith("--seeds must be at least 1")
+    assert result.stderr.strip().endswith("--seeds must be at least 1; got 0")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf"])
+def test_a_rate_out_of_range_is_refused(two_moons, monkeypatch, capsys, rate):
+    monkeypatch.setattr(
+        sys, "argv", ["two_moons.py", f"--learning_rate={rate}"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        two_moons.parse_arguments()
+    assert ended.value.code == 2
+    assert "--learning_rate must be above 0; got" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [
+        (["--learning_rate=0.1", "--num_steps=3"], 6),
+        (["--search"], 10 + 20),
+        # Longer training, and the paper's rate, are no settings of their own.
+        (["--search", "--learning_rate=0.1", "--num_steps=3"], 8 + 15),
+    ],
+)
+def test_flags_say_what_is_trained(
+    two_moons, choices, monkeypatch, tmp_path, flags, count
+):
+    """No task twice, and none of a method that was not asked for."""
+    seen = []
+    monkeypatch.setattr(two_moons.report, "write", lambda *_, **__: None)
+    monkeypatch.setattr(
+        two_moons, "measure_all", lambda tasks, **_: seen.extend(tasks)
+    )
+    command = ["two_moons.py", *flags, f"--output_dir={tmp_path}"]
+    command += ["--methods", "off", "exact", "supervised"]
+    monkeypatch.setattr(sys, "argv", command)
+    two_moons.main()
+    assert len(set(seen)) == len(seen)
+    assert {m for m, _, _ in seen} <= {"off", "exact", "supervised"}
+    for _, settings, _ in seen:
+        if "--learning_rate=0.1" in flags:
+            assert (settings.learning_rate, settings.num_steps) == (0.1, 3)
+    assert len(seen) == count

@@ -70,9 +70,8 @@ def test_other_images_do_not_change_the_run(tmp_path, main, capsys):
     assert f"On the images in {tmp_path}/new (2), step 4:" in (
         capsys.readouterr().out
     )
-    report = json.loads(
-        (tmp_path / "run/eval_sources/folders_new/eval_report.json").read_text()
-    )
+    (place,) = (tmp_path / "run/eval_sources").glob("folders_new-*")
+    report = json.loads((place / "eval_report.json").read_text())
     assert report["networks"]["student"]["images"] == 2
     for name, content in kept.items():
         assert (tmp_path / "run" / name).read_text() == content

@@ -1,0 +1,114 @@
+"""Writes the table and the figure of docs/feedback.md from a diagnosis.
+
+    make demo
+    python main.py --task_mode=diagnose --output_dir=runs/demo/mpl
+    python benchmarks/diagnosis_report.py runs/demo/mpl
+
+Keeps what the table is made of in benchmarks/results/diagnosis.json, with the
+code and the machine that measured it; without a run, makes the table from that
+again.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import control_tables
+from documents import with_part
+from machine import headline, machine_facts, revision
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+KEPT = ROOT / "benchmarks" / "results" / "diagnosis.json"
+DOCUMENT = ROOT / "docs" / "feedback.md"
+FIGURE = "diagnosis.png"
+PART = "diagnosis"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "run", nargs="?", type=pathlib.Path, help="folder of a diagnosed run"
+    )
+    run = parser.parse_args().run
+    if run:
+        try:
+            keep(run)
+        except OSError as error:
+            parser.error(f"{run} is no diagnosed run: {error}")
+    found = json.loads(KEPT.read_text(encoding="utf-8"))
+    text = DOCUMENT.read_text(encoding="utf-8")
+    DOCUMENT.write_text(with_part(text, PART, table(found)), encoding="utf-8")
+
+
+def keep(run):
+    """Copies a run's diagnosis without its single batches, and its figure."""
+    found = json.loads((run / "diagnosis.json").read_text(encoding="utf-8"))
+    del found["batches"]
+    found["machine"] = machine_facts() | {"revision": revision()}
+    shutil.copyfile(run / FIGURE, DOCUMENT.with_name(FIGURE))
+    KEPT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def table(found):
+    """Markdown: a line per estimator, one for the random direction, facts."""
+    settings, estimators = found["settings"], found["estimators"]
+    heading = [
+        *("estimator", "norm ratio", "cosine, one draw"),
+        *(f"mean of {settings['draws']}", "noise", "r", "r within"),
+        *("predicted", "measured", "held-out"),
+    ]
+    names = [*estimators, "random direction"]
+    lines = [
+        [
+            f"`{name}`" if name in estimators else "a random direction",
+            *_of_estimator(estimators.get(name, {})),
+            *_of_step(found["teacher_steps"].get(name)),
+        ]
+        for name in names
+    ]
+    machine = found["machine"]
+    return (
+        f"{control_tables.markdown(heading, lines)}\n\n"
+        f"{settings['batches']} batches; {headline(machine)}; code at "
+        f"{machine['revision']}.\n"
+    )
+
+
+def _of_estimator(numbers):
+    formats = {
+        "norm_ratio": "{:.3g}",
+        "cosine_one_draw": "{:.2f}",
+        "cosine_mean": "{:.2f}",
+        "noise": "{:.3g}",
+        "pearson": "{:.2f}",
+        "pearson_within": "{:.2f}",
+    }
+    for key, form in formats.items():
+        value = numbers.get(key)
+        yield "" if value is None else form.format(value)
+
+
+def _of_step(step):
+    """In 0.001 nats, those measured with one standard error."""
+    if step is None:
+        return ["", "", ""]
+    predicted, measured, error, held_out, held_out_error = (
+        1e3 * step[key]
+        for key in (
+            *("predicted", "measured", "measured_error"),
+            *("held_out", "held_out_error"),
+        )
+    )
+    return [
+        f"{predicted:.2f}",
+        f"{measured:.2f} ± {error:.2f}",
+        f"{held_out:.2f} ± {held_out_error:.2f}",
+    ]
+
+
+if __name__ == "__main__":
+    main()
