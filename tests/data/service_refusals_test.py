@@ -53,7 +53,7 @@ def test_nobody_at_the_address():
         service.through_service(
             lambda step: step, f"grpc://localhost:{port}", timeout_seconds=1
         )
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     assert f"service dispatcher --port={port}" in str(e.value)
 
 

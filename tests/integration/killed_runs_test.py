@@ -57,7 +57,7 @@ def followed(tmp_path_factory):
         patch.setattr(following, "time", types.SimpleNamespace(sleep=pause))
         following.wait_for_run(str(folder))
         rows = list(_experiment(folder).follow(forever=True))
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     job.take_time()
     return job, rows
 
@@ -132,11 +132,11 @@ def test_a_run_is_kept_from_a_second_process_and_stopped_by_sigterm(
 
     first.send_signal(signal.SIGTERM)
     first.send_signal(signal.SIGCONT)
-    assert first.wait(timeout=60) == 75
+    assert first.wait(timeout=300) == 75
     _devices, line = _said(folder)
     assert re.match(r"SIGTERM ended training at step \d+\. The same com", line)
     assert not (folder / "done").exists() and not (folder / "lock").exists()
-    assert job.start(folder).wait(timeout=120) == 0
+    assert job.start(folder).wait(timeout=300) == 0
     assert problems(folder, job.undisturbed) == []
 
 

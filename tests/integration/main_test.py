@@ -45,7 +45,7 @@ def start(checkout, *arguments):
 
 def finish(process):
     """Status, output, and the lines on stderr that are not TensorFlow's."""
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     lines = [line for line in errors.splitlines() if not _STARTUP.match(line)]
     return process.returncode, output, lines
 
