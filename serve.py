@@ -8,9 +8,9 @@ TensorFlow Serving later (docs/serving.md):
     POST /v1/models/model:predict    {"instances": [...]}
     GET  /v1/models/model            status; /v1/models/model/metadata
 
-Needed are TensorFlow and aiohttp (`pip install '.[serve]'`), no Keras. SIGTERM
-and Ctrl-C end it after the requests that are under way. Exit status: 0, ended
-like this; 1, it could not begin, and a line says why.
+Needed are TensorFlow and aiohttp (`pip install --editable '.[serve]'`), no
+Keras. SIGTERM and Ctrl-C end it after the requests that are under way. Exit
+status: 0, ended like this; 1, it could not begin, and a line says why.
 """
 
 import argparse
@@ -76,7 +76,9 @@ def main():
     try:
         from aiohttp import web
     except ImportError:
-        sys.exit("Error: aiohttp is missing; pip install '.[serve]'.")
+        sys.exit(
+            "Error: aiohttp is missing; pip install --editable '.[serve]'."
+        )
     from model_server.models import Model, NoModel
     from model_server.server import Limits, build_app
 

@@ -222,7 +222,7 @@ def figure(*, width, height):
     except ImportError as error:
         raise ImportError(
             "Figures are drawn with matplotlib, which is not installed: "
-            "pip install 'meta-pseudo-labels[figures]'"
+            "`pip install --editable '.[figures]'` in the checkout."
         ) from error
     return Figure(
         figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained"

@@ -43,7 +43,7 @@ def diagnose_run(learner, config, images):
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError(
             "--task_mode=diagnose draws with matplotlib, which is not "
-            "installed: pip install 'meta-pseudo-labels[figures]'"
+            "installed: `pip install --editable '.[figures]'` in the checkout."
         )
     check_choice_of_labels(config, images)
     distributions = load_teacher_labels(config, images)
