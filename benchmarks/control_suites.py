@@ -3,10 +3,14 @@
 import dataclasses
 
 from meta_pseudo_labels.flags import config_from_flagfile
+from meta_pseudo_labels.learners import feedback
 
-# The baseline of every question about the feedback: a teacher that hears none.
+# The baseline of every question about the feedback: a teacher that hears none,
+# whose labels are of the same kind. Estimators that draw theirs would else get
+# the credit, or the blame, for what one-hot labels do to a student.
 OFF = "mpl off"
-PAPER = ("off", "release", "exact", "reinforce")
+SAMPLED_OFF = f"{OFF}, sampled labels"
+PAPER = ("release", "exact", "reinforce")
 # In place of a folder: the supervised student of the same seed, which the run
 # trains first.
 OWN_TEACHER = "supervised"
@@ -62,19 +66,18 @@ def methods(recipe, feedbacks):
             {"method": "pseudo_labels", "teacher_labels": OWN_TEACHER},
         ),
         "uda": Run(f"flags/{recipe}_uda.flags"),
+        OFF: _mpl(recipe, "off"),
+        SAMPLED_OFF: _mpl(recipe, "off", {"mpl_pseudo_labels": "sampled"}),
     } | {f"mpl {name}": _mpl(recipe, name) for name in feedbacks}
 
 
 def where_feedback_helps(recipe, conditions):
-    """MPL with several estimators under each condition.
+    """MPL with feedback under each condition.
 
     Where a condition changes more than the feedback, there is a control of its
     own, "mpl off, <condition>"; see `control_of`.
     """
-    runs = {
-        f"mpl {name}": _mpl(recipe, name)
-        for name in ("off", "exact", "reinforce", "reinforce_per_example")
-    }
+    runs = {f"mpl {name}": _mpl(recipe, name) for name in _BOTH}
     for condition, (feedbacks, changes) in conditions.items():
         for name in feedbacks:
             runs[f"mpl {name}, {condition}"] = _mpl(recipe, name, changes)
@@ -87,27 +90,33 @@ def control_of(run, runs):
     Returns:
       "mpl off" under the same condition, or where `runs` has no such run under
       the beginning of it: that of "mpl exact, weak teacher, weight 20" is
-      "mpl off, weak teacher", since off has no weight. None for a run that is
-      a control itself, or not of MPL.
+      "mpl off, weak teacher", since off has no weight. For estimators that
+      draw their labels the same with `SAMPLED_OFF`, which is itself compared
+      with "mpl off". None for other controls, and for what is not MPL.
     """
     if not run.startswith("mpl "):
         return None
-    _, *conditions = run.split(", ")
-    while conditions and ", ".join([OFF, *conditions]) not in runs:
+    if run == SAMPLED_OFF:
+        return OFF
+    name, *conditions = run.removeprefix("mpl ").split(", ")
+    _, kind = feedback.resolve(name)
+    off = SAMPLED_OFF if kind == "sampled" else OFF
+    while conditions and ", ".join([off, *conditions]) not in runs:
         conditions.pop()
-    control = ", ".join([OFF, *conditions])
+    control = ", ".join([off, *conditions])
     return None if control == run else control
 
 
-def _mpl(recipe, feedback, changes=None):
+def _mpl(recipe, estimator, changes=None):
     return Run(
         f"flags/{recipe}_mpl.flags",
-        {"mpl_feedback": feedback} | (changes or {}),
+        {"mpl_feedback": estimator} | (changes or {}),
     )
 
 
-_ALONE = ("exact", "reinforce_per_example")
-_BOTH = ("off", *_ALONE)
+# Feedback at its loudest and without noise of draws, beside none.
+_ALONE = ("exact",)
+_BOTH = ("off", "exact")
 
 CONDITIONS = {
     "weight 5": (_ALONE, {"mpl_feedback_weight": 5.0}),

@@ -54,21 +54,21 @@ def keep(run):
 
 
 def table(found):
-    """Markdown: a line per estimator, one for the random direction, facts."""
+    """Markdown: a line per estimator, those of single draws, facts."""
     settings, estimators = found["settings"], found["estimators"]
     heading = [
         *("estimator", "norm ratio", "cosine, one draw"),
         *(f"mean of {settings['draws']}", "noise", "r", "r within"),
         *("predicted", "measured", "held-out"),
     ]
-    names = [*estimators, "random direction"]
+    steps = found["teacher_steps"]
     lines = [
         [
-            f"`{name}`" if name in estimators else "a random direction",
+            _label(name, estimators),
             *_of_estimator(estimators.get(name, {})),
-            *_of_step(found["teacher_steps"].get(name)),
+            *_of_step(steps.get(name)),
         ]
-        for name in names
+        for name in dict.fromkeys([*estimators, *steps])
     ]
     machine = found["machine"]
     return (
@@ -76,6 +76,12 @@ def table(found):
         f"{settings['batches']} batches; {headline(machine)}; code at "
         f"{machine['revision']}.\n"
     )
+
+
+def _label(name, estimators):
+    """Names of code as code, what comes after their comma in words."""
+    code, comma, words = name.partition(", ")
+    return f"`{code}`{comma}{words}" if code in estimators else f"a {name}"
 
 
 def _of_estimator(numbers):

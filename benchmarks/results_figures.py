@@ -37,7 +37,7 @@ def draw_accuracies(tables, path):
 
 
 def draw_differences(tables, path):
-    """What each run has over MPL without feedback, and that over UDA.
+    """What each run has over its control, and MPL without feedback over UDA.
 
     Args: as for `draw_accuracies`.
     """
@@ -48,7 +48,8 @@ def draw_differences(tables, path):
         found = [
             one
             for one in differences(groups, runs=groups)
-            if one.other == OFF or (one.other == "uda" and one.run == OFF)
+            if one.other.startswith(OFF)
+            or (one.other == "uda" and one.run == OFF)
         ]
         names = [f"{one.run} - {one.other}" for one in found]
         axes.axvline(0, color=FADED, linewidth=NAUGHT)

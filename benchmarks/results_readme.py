@@ -14,6 +14,7 @@ _NAMES = {
     "supervised + RandAugment": "supervised, strong views",
     "pseudo labels": "pseudo labels of a fixed teacher",
     "uda": "UDA",
+    "mpl off, sampled labels": "MPL, feedback `off`, sampled labels",
 }
 
 

@@ -18,7 +18,7 @@ import control_tables
 import results_figures
 import results_readme
 from control_rows import split_of
-from control_suites import CONDITIONS, OFF, SUITES
+from control_suites import CONDITIONS, OFF, SUITES, control_of
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -124,13 +124,14 @@ def table_section(labels, split, groups, dataset):
     title = f"### {labels:,} labels"
     if split != control_rows.TEST:
         title += f", {split}"
-    found = control_tables.differences(groups, runs=SUITES[dataset].runs)
+    runs = SUITES[dataset].runs
+    found = control_tables.differences(groups, runs=runs)
     by_pair = {(one.run, one.other): one for one in found}
     others = ("control", "uda", "supervised")
     lines = []
     for run in groups:
         own = {other: by_pair.get((run, other)) for other in others}
-        own["control"] = by_pair.get((run, OFF))
+        own["control"] = by_pair.get((run, control_of(run, runs)))
         seeds = len(groups[run])
         lines.append([run, *(_points(own[other], seeds) for other in others)])
     return [
@@ -148,7 +149,7 @@ def table_section(labels, split, groups, dataset):
             ],
         ),
         control_tables.markdown(
-            ("points over", "mpl off", "uda", "supervised"), lines
+            ("points over", "the control", "uda", "supervised"), lines
         ),
         *_remark(found),
         facts(groups),

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels import reports
+from meta_pseudo_labels.learners.feedback import resolve
 
 sys.path.append(
     str(pathlib.Path(__file__).resolve().parent.parent / "benchmarks")
@@ -82,8 +83,8 @@ def table(rows):
     """Mean and standard deviation over the seeds, in percent, as text.
 
     "over off" is the paired gain over MPL without feedback and its standard
-    error, "ratio" the median of `learner.feedback_grad_ratio`, as it was last
-    measured.
+    error (see `_difference`), "ratio" the median of
+    `learner.feedback_grad_ratio`, as it was last measured.
     """
     groups = collections.defaultdict(list)
     for row in rows:
@@ -208,23 +209,32 @@ def _difference(group, rows):
     """Mean gain over MPL without feedback, seed by seed, and its error.
 
     The rows of `off` under the same settings are looked for with any feedback
-    weight, which is nothing to it.
+    weight, which is nothing to it, and with the same kind of pseudo labels.
+    Where it was not run with these, with its own, soft ones, and a star.
     """
-
-    def control(row):
-        return {**row["settings"], "feedback_weight": None}, row["seed"]
-
     first = group[0]
     if first["method"] == "off" or "accuracy_teacher" not in first:
         return ""
     off = [row for row in rows if row["method"] == "off"]
-    gains = [
-        100 * (row["accuracy"] - other["accuracy"])
-        for row in group
-        for other in off
-        if control(row) == control(other)
-    ]
-    if len(gains) < 2:
-        return ""
-    error = statistics.stdev(gains) / len(gains) ** 0.5
-    return f"{statistics.mean(gains):+.1f} +- {error:.1f}"
+    for kind, mark in ((_kind(first), ""), ("soft", " *")):
+        gains = [
+            100 * (row["accuracy"] - other["accuracy"])
+            for row in group
+            for other in off
+            if _condition(row, kind) == _condition(other, _kind(other))
+        ]
+        if len(gains) >= 2:
+            error = statistics.stdev(gains) / len(gains) ** 0.5
+            return f"{statistics.mean(gains):+.1f} +- {error:.1f}{mark}"
+    return ""
+
+
+def _condition(row, kind):
+    """What a row and its control have in common, with labels of a kind."""
+    settings = row["settings"] | {"feedback_weight": None}
+    return settings | {"pseudo_labels": kind}, row["seed"]
+
+
+def _kind(row):
+    """The kind of the pseudo labels of a row of MPL."""
+    return resolve(row["method"], row["settings"].get("pseudo_labels"))[1]

@@ -65,12 +65,20 @@ _CONSISTENCY = (
 def table_tasks(methods):
     """Pairs (method, settings) of the table."""
     return [
-        (method, dataclasses.replace(base, feedback_weight=weight))
+        (method, dataclasses.replace(base, **changes))
         for base in (LABELS_ALONE, WITH_CONSISTENCY)
         for method in methods
-        for weight in (1.0, float(base.batch_size))
-        if weight == 1 or method in MEANS
+        for changes in ({}, *_more(method, base))
     ]
+
+
+def _more(method, base):
+    """What a method is also trained with: changes of the settings."""
+    if method == "off":  # The control of those that draw their labels.
+        return [{"pseudo_labels": "sampled"}]
+    if method in MEANS:
+        return [{"feedback_weight": float(base.batch_size)}]
+    return []
 
 
 def search_tasks(methods=METHODS):

@@ -85,7 +85,7 @@ def test_suites_share_the_rows_of_the_runs_that_they_share():
     digits, where = (control_suites.SUITES[n] for n in ("digits", "where"))
     assert digits.rows == where.rows
     common = digits.runs.keys() & where.runs.keys()
-    assert {"mpl off", "mpl exact"} < common
+    assert {"mpl off", "mpl exact"} == common
     for run in common:
         settings = [
             suite.runs[run].settings(num_labeled=20, seed=0)
@@ -103,6 +103,10 @@ def test_suites_share_the_rows_of_the_runs_that_they_share():
         ("mpl exact, weight 20", "mpl off"),
         ("mpl exact, weak teacher", "mpl off, weak teacher"),
         ("mpl off, weak teacher", None),
+        ("mpl release", "mpl off"),
+        ("mpl reinforce", "mpl off, sampled labels"),
+        ("mpl reinforce_per_example", "mpl off, sampled labels"),
+        ("mpl off, sampled labels", "mpl off"),
         (
             "mpl exact, teacher without UDA, weight 20",
             "mpl off, teacher without UDA",

@@ -36,7 +36,11 @@ def test_the_table_has_numbers_and_what_is_not_known():
             "exact": {"norm_ratio": 0.01871, "cosine_one_draw": 1.0},
             "reinforce": {"noise": 287.4, "pearson": None},
         },
-        "teacher_steps": {"exact": STEP},
+        "teacher_steps": {
+            "exact": STEP,
+            "reinforce, one draw": STEP,
+            "random direction": STEP,
+        },
         "machine": machine | {"revision": "abc"},
     }
     lines = report.table(found).splitlines()
@@ -45,7 +49,8 @@ def test_the_table_has_numbers_and_what_is_not_known():
         "| -0.64 ± 0.12 |"
     )
     assert lines[3] == "| `reinforce` |  |  |  | 287 |  |  |  |  |  |"
-    assert lines[4].startswith("| a random direction |  |")
+    assert lines[4].startswith("| `reinforce`, one draw |  |")
+    assert lines[5].startswith("| a random direction |  |")
     assert lines[-1].startswith("20 batches; CPU, 2 cores")
     assert lines[-1].endswith("code at abc.")
 

@@ -129,6 +129,21 @@ def test_the_table_compares_with_the_control_seed_by_seed(two_moons):
     assert views[-2:] == ["90.0", "0.001"]
 
 
+def test_drawn_labels_are_compared_with_drawn_labels(two_moons):
+    rows = [
+        *(row("off", seed, 0.9) for seed in range(2)),
+        *(row("off", s, 0.7, pseudo_labels="sampled") for s in range(2)),
+        *(row("reinforce", seed, 0.8) for seed in range(2)),
+        # There is no control with hard labels: that with soft ones, and a star.
+        *(row("reinforce", s, 0.8, pseudo_labels="hard") for s in range(2)),
+    ]
+    for one in rows:
+        one["settings"].setdefault("pseudo_labels", None)
+    *_, drawn, hard = two_moons.report.table(rows).splitlines()
+    assert "  +10.0 +- 0.0  " in drawn
+    assert "  -10.0 +- 0.0 *  " in hard
+
+
 @pytest.mark.parametrize("name", ["ROWS", "SEARCH_ROWS"])
 def test_the_document_has_the_tables_of_the_rows(two_moons, name):
     path = ROOT / "benchmarks" / "results" / getattr(two_moons.report, name)
@@ -141,7 +156,7 @@ def test_the_document_has_the_tables_of_the_rows(two_moons, name):
 
 def test_means_are_also_weighed_as_the_sums_that_others_are(choices):
     tasks = choices.table_tasks(choices.METHODS)
-    assert len(set(tasks)) == len(tasks) == 2 * (len(choices.METHODS) + 2)
+    assert len(set(tasks)) == len(tasks) == 2 * (len(choices.METHODS) + 3)
     heavy = [
         (method, settings.consistency)
         for method, settings in tasks
@@ -211,7 +226,7 @@ def test_a_rate_out_of_range_is_refused(two_moons, monkeypatch, capsys, rate):
 @pytest.mark.parametrize(
     ("flags", "count"),
     [
-        (["--learning_rate=0.1", "--num_steps=3"], 6),
+        (["--learning_rate=0.1", "--num_steps=3"], 8),
         (["--search"], 10 + 20),
         # Longer training, and the paper's rate, are no settings of their own.
         (["--search", "--learning_rate=0.1", "--num_steps=3"], 8 + 15),
