@@ -165,9 +165,11 @@ def _key(row):
 
 
 def _name(row):
-    """A method, and the weight of its feedback where that is not 1."""
-    weight = row["settings"]["feedback_weight"]
-    return row["method"] + ("" if weight == 1 else f" x{weight:g}")
+    """A method, with its labels and its feedback's weight if not the usual."""
+    settings = row["settings"]
+    weight, labels = settings["feedback_weight"], settings["pseudo_labels"]
+    heavy = "" if weight == 1 else f" x{weight:g}"
+    return " ".join(filter(None, [labels, row["method"] + heavy]))
 
 
 def _plain(row):
