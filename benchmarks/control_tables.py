@@ -11,7 +11,7 @@ from control_statistics import (
     estimate,
     paired_difference,
 )
-from control_suites import OFF, control_of
+from control_suites import OFF, SAMPLED_OFF, control_of
 
 from meta_pseudo_labels import reports
 
@@ -89,7 +89,7 @@ def differences(groups, *, runs):
     for run in groups:
         others = ["supervised"]
         if run.startswith("mpl "):
-            others = [control_of(run, runs), "uda", "supervised"]
+            others = [control_among(groups, run, runs), "uda", "supervised"]
         for other in others:
             if other in groups and other != run:
                 points = paired_difference(
@@ -99,6 +99,16 @@ def differences(groups, *, runs):
                     mixed = _mixed(groups[run], groups[other])
                     found.append(Difference(run, other, points, mixed))
     return _with_discoveries(found)
+
+
+def control_among(groups, run, runs):
+    """The control of a run of those measured.
+
+    Where one that draws its labels was not, "mpl off" with its soft ones: what
+    a run has over that is the labels' doing too. See `control_of`.
+    """
+    control = control_of(run, runs)
+    return OFF if control == SAMPLED_OFF not in groups else control
 
 
 def _with_discoveries(found):

@@ -71,3 +71,31 @@ def test_what_is_sure_of_one_column_vouches_for_none_in_another():
     assert not clear["mpl exact", "mpl off"]
     together = control_tables.discoveries([one.points for one in found])
     assert together[list(clear).index(("mpl exact", "mpl off"))]
+
+
+def test_drawn_labels_have_a_control_of_their_own_where_it_was_measured():
+    rows = [
+        *(row("mpl off", seed=seed, accuracy=0.9) for seed in range(2)),
+        *(row("mpl reinforce", seed=seed, accuracy=0.8) for seed in range(2)),
+    ]
+    sampled = [
+        row(control_tables.SAMPLED_OFF, seed=seed, accuracy=0.75)
+        for seed in range(2)
+    ]
+    runs = ("mpl off", control_tables.SAMPLED_OFF, "mpl reinforce")
+    for known, want in (
+        (rows, {("mpl reinforce", "mpl off"): -10}),
+        (
+            rows + sampled,
+            {
+                ("mpl reinforce", control_tables.SAMPLED_OFF): 5,
+                (control_tables.SAMPLED_OFF, "mpl off"): -15,
+            },
+        ),
+    ):
+        found = control_tables.differences(
+            control_tables.by_run(known, runs), runs=runs
+        )
+        assert {
+            (one.run, one.other): round(one.points.mean) for one in found
+        } == want
