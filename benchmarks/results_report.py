@@ -107,7 +107,10 @@ def report(rows, notes):
 
 
 def tables_of(rows, dataset):
-    """{(labels, split): {run: {seed: row}}} of the suite of a data set."""
+    """{(labels, split): {run: {seed: row}}} of the suite of a data set.
+
+    Without what chose among the runs of `where`, which has its own section.
+    """
     suite = SUITES[dataset]
     own = [
         row
@@ -115,12 +118,18 @@ def tables_of(rows, dataset):
         if row["dataset"] == dataset and row["run"] in suite.runs
     ]
     keys = sorted({(row["labels"], split_of(row)) for row in own})
-    return {
+    tables = {
         key: control_tables.by_run(
             [row for row in own if (row["labels"], split_of(row)) == key],
             suite.runs,
         )
         for key in keys
+    }
+    elsewhere = SUITES["where"].runs.keys()
+    return {
+        (labels, split): groups
+        for (labels, split), groups in tables.items()
+        if split == control_rows.TEST or groups.keys() - elsewhere
     }
 
 

@@ -158,6 +158,9 @@ def test_conditions_leave_out_rows_with_another_number_of_labels():
     # The star of a table of conditions.
     assert r"| 10 labels | exact | 1 | 9 | 60.00 | +10.00 \* |" in section[1]
     assert section[2] == r"\* rows of different revisions."
+    # Rows that chose among conditions are no results of the data set.
+    chosen = [one | {"split": "validation"} for one in rows]
+    assert report.tables_of(rows + chosen, "digits").keys() == {(20, "test")}
     # Were they taken in, they would be the last of their seed, and count.
     others = [
         row("mpl off", 0, 0.10, labels=40),
