@@ -141,13 +141,13 @@ def table_section(labels, split, groups, dataset):
     runs = SUITES[dataset].runs
     found = control_tables.differences(groups, runs=runs)
     by_pair = {(one.run, one.other): one for one in found}
-    others = ("control", "uda", "supervised")
     lines = []
-    for run in groups:
-        own = {other: by_pair.get((run, other)) for other in others}
+    for run, group in groups.items():
         control = control_tables.control_among(groups, run, runs)
-        own["control"] = by_pair.get((run, control))
-        cells = [_points(own[other], len(groups[run])) for other in others]
+        cells = [
+            _points(by_pair.get((run, other)), len(group))
+            for other in (control, "uda", "supervised")
+        ]
         if control != control_of(run, runs):
             cells[0] += SOFT
         lines.append([run, *cells])
