@@ -5,9 +5,6 @@ import dataclasses
 from meta_pseudo_labels.flags import config_from_flagfile
 from meta_pseudo_labels.learners import feedback
 
-# The baseline of every question about the feedback: a teacher that hears none,
-# whose labels are of the same kind. Estimators that draw theirs would else get
-# the credit, or the blame, for what one-hot labels do to a student.
 OFF = "mpl off"
 SAMPLED_OFF = f"{OFF}, sampled labels"
 PAPER = ("release", "exact", "reinforce")
@@ -23,10 +20,25 @@ VARIANTS = (
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A flagfile, and the settings that differ from it."""
+    """A flagfile, and the settings that differ from it.
+
+    Attributes:
+      flagfile: its path from ROOT.
+      changes: {setting: value} of what differs.
+      feedback: the estimator; None for what is not MPL.
+      control: the run to compare it with, by name: MPL under the same
+        condition whose teacher hears no feedback. Its labels are of the same
+        kind: estimators that draw theirs would else get the credit, or the
+        blame, for what one-hot labels do to a student. None for what is not
+        MPL, and for most that are controls themselves.
+      condition: of `CONDITIONS`; None for runs under none.
+    """
 
     flagfile: str
     changes: dict = dataclasses.field(default_factory=dict)
+    feedback: str | None = None
+    control: str | None = None
+    condition: str | None = None
 
     def settings(self, *, num_labeled, seed, **others):
         """The `Config` of one seed. Flagfiles name one another from ROOT."""
@@ -67,74 +79,86 @@ def methods(recipe, feedbacks):
         ),
         "uda": Run(f"flags/{recipe}_uda.flags"),
         OFF: _mpl(recipe, "off"),
-        SAMPLED_OFF: _mpl(recipe, "off", {"mpl_pseudo_labels": "sampled"}),
-    } | {f"mpl {name}": _mpl(recipe, name) for name in feedbacks}
+        SAMPLED_OFF: _mpl(
+            recipe, "off", {"mpl_pseudo_labels": "sampled"}, control=OFF
+        ),
+    } | {
+        f"mpl {name}": _mpl(recipe, name, control=_control_of(name))
+        for name in feedbacks
+    }
 
 
-def where_feedback_helps(recipe, conditions):
-    """MPL with feedback under each condition.
-
-    Where a condition changes more than the feedback, there is a control of its
-    own, "mpl off, <condition>"; see `control_of`.
-    """
-    runs = {f"mpl {name}": _mpl(recipe, name) for name in _BOTH}
-    for condition, (feedbacks, changes) in conditions.items():
-        for name in feedbacks:
-            runs[f"mpl {name}, {condition}"] = _mpl(recipe, name, changes)
-    return runs
+def _control_of(estimator):
+    _, kind = feedback.resolve(estimator)
+    return SAMPLED_OFF if kind == "sampled" else OFF
 
 
-def control_of(run, runs):
-    """The run without feedback that a run of MPL is to be compared with.
-
-    Returns:
-      "mpl off" under the same condition, or where `runs` has no such run under
-      the beginning of it: that of "mpl exact, weak teacher, weight 20" is
-      "mpl off, weak teacher", since off has no weight. For estimators that
-      draw their labels the same with `SAMPLED_OFF`, which is itself compared
-      with "mpl off". None for other controls, and for what is not MPL.
-    """
-    if not run.startswith("mpl "):
-        return None
-    if run == SAMPLED_OFF:
-        return OFF
-    name, *conditions = run.removeprefix("mpl ").split(", ")
-    _, kind = feedback.resolve(name)
-    off = SAMPLED_OFF if kind == "sampled" else OFF
-    while conditions and ", ".join([off, *conditions]) not in runs:
-        conditions.pop()
-    control = ", ".join([off, *conditions])
-    return None if control == run else control
-
-
-def _mpl(recipe, estimator, changes=None):
+def _mpl(recipe, estimator, changes=None, **facts):
     return Run(
         f"flags/{recipe}_mpl.flags",
         {"mpl_feedback": estimator} | (changes or {}),
+        feedback=estimator,
+        **facts,
     )
 
 
-# Feedback at its loudest and without noise of draws, beside none.
-_ALONE = ("exact",)
-_BOTH = ("off", "exact")
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """What may leave the feedback more to say.
+
+    Attributes:
+      changes: {setting: value}.
+      without_weight: for a condition that is another with louder feedback,
+        which says nothing to `off`, the name of that other; "" for none.
+    """
+
+    changes: dict
+    without_weight: str | None = None
+
 
 CONDITIONS = {
-    "weight 5": (_ALONE, {"mpl_feedback_weight": 5.0}),
-    "weight 20": (_ALONE, {"mpl_feedback_weight": 20.0}),
-    "weight 100": (_ALONE, {"mpl_feedback_weight": 100.0}),
-    "label temperature 0.5": (_BOTH, {"mpl_label_temp": 0.5}),
-    "teacher without UDA": (_BOTH, {"mpl_teacher_loss": "supervised"}),
-    "teacher without UDA, weight 20": (
-        _ALONE,
+    "weight 5": Condition({"mpl_feedback_weight": 5.0}, ""),
+    "weight 20": Condition({"mpl_feedback_weight": 20.0}, ""),
+    "weight 100": Condition({"mpl_feedback_weight": 100.0}, ""),
+    "label temperature 0.5": Condition({"mpl_label_temp": 0.5}),
+    "teacher without UDA": Condition({"mpl_teacher_loss": "supervised"}),
+    "teacher without UDA, weight 20": Condition(
         {"mpl_teacher_loss": "supervised", "mpl_feedback_weight": 20.0},
+        "teacher without UDA",
     ),
-    "teacher on RandAugment": (_BOTH, {"mpl_teacher_loss": "rand_augment"}),
-    "weak teacher": (_BOTH, {"teacher_model_type": "mlp"}),
-    "10 labels": (_BOTH, {"num_labeled": 10}),
-    "20 % wrong labels": (_BOTH, {"label_noise": 0.2}),
-    "foreign classes": (_BOTH, {"known_classes": 5}),
-    "feedback on 10 held-out labels": (_BOTH, {"num_feedback": 10}),
+    "teacher on RandAugment": Condition({"mpl_teacher_loss": "rand_augment"}),
+    "weak teacher": Condition({"teacher_model_type": "mlp"}),
+    "10 labels": Condition({"num_labeled": 10}),
+    "20 % wrong labels": Condition({"label_noise": 0.2}),
+    "foreign classes": Condition({"known_classes": 5}),
+    "feedback on 10 held-out labels": Condition({"num_feedback": 10}),
 }
+
+
+def where_feedback_helps(recipe, conditions):
+    """`exact`, feedback without noise of draws, and `off` under each condition.
+
+    Args:
+      recipe: see `methods`.
+      conditions: {name: `Condition`}.
+    """
+    runs = {
+        OFF: _mpl(recipe, "off"),
+        "mpl exact": _mpl(recipe, "exact", control=OFF),
+    }
+    for name, condition in conditions.items():
+        control = f"{OFF}, {name}"
+        if condition.without_weight is not None:
+            control = ", ".join(filter(None, [OFF, condition.without_weight]))
+        else:
+            runs[control] = _mpl(
+                recipe, "off", condition.changes, condition=name
+            )
+        runs[f"mpl exact, {name}"] = _mpl(
+            recipe, "exact", condition.changes, condition=name, control=control
+        )
+    return runs
+
 
 SUITES = {
     "digits": Suite(

@@ -11,7 +11,6 @@ from control_statistics import (
     estimate,
     paired_difference,
 )
-from control_suites import OFF, SAMPLED_OFF, control_of
 
 from meta_pseudo_labels import reports
 
@@ -22,6 +21,8 @@ COLUMNS = {
     "finetuned": "accuracy_finetuned",
     "teacher": "accuracy_teacher",
 }
+# With whom runs are compared: a column each in the tables.
+CONTROL, UDA, SUPERVISED = "the control", "uda", "supervised"
 MIXED = "* rows of different revisions"
 
 
@@ -31,6 +32,7 @@ class Difference:
 
     Attributes:
       run, other: their names.
+      column: `CONTROL`, `UDA` or `SUPERVISED`: what the other is to the run.
       points: run - other.
       mixed: whether rows of a pair, one seed, are of different revisions of
         the code, so that their difference may be its.
@@ -40,6 +42,7 @@ class Difference:
 
     run: str
     other: str
+    column: str
     points: Estimate
     mixed: bool = False
     clear: bool = False
@@ -79,7 +82,7 @@ def differences(groups, *, runs):
 
     Args:
       groups: see `by_run`.
-      runs: all names of the suite, by which a run finds its control.
+      runs: {name: `control_suites.Run`} of the suite.
 
     Returns:
       `Difference`s: MPL over its control, over UDA and over supervised; UDA
@@ -87,39 +90,41 @@ def differences(groups, *, runs):
     """
     found = []
     for run in groups:
-        others = ["supervised"]
-        if run.startswith("mpl "):
-            others = [control_among(groups, run, runs), "uda", "supervised"]
-        for other in others:
+        others = {SUPERVISED: "supervised"}
+        if runs[run].feedback is not None:
+            control = control_among(groups, run, runs)
+            others = {CONTROL: control, UDA: "uda"} | others
+        for column, other in others.items():
             if other in groups and other != run:
                 points = paired_difference(
                     percent(groups[run], JUDGED), percent(groups[other], JUDGED)
                 )
                 if points is not None:
                     mixed = _mixed(groups[run], groups[other])
-                    found.append(Difference(run, other, points, mixed))
+                    found.append(Difference(run, other, column, points, mixed))
     return _with_discoveries(found)
 
 
 def control_among(groups, run, runs):
     """The control of a run of those measured.
 
-    Where one that draws its labels was not, "mpl off" with its soft ones: what
-    a run has over that is the labels' doing too. See `control_of`.
+    Where that was not, the control's own: "mpl off" with its soft labels in
+    place of drawn ones. What a run has over that is the labels' doing too.
     """
-    control = control_of(run, runs)
-    return OFF if control == SAMPLED_OFF not in groups else control
+    control = runs[run].control
+    if control is None or control in groups:
+        return control
+    return runs[control].control or control
 
 
 def _with_discoveries(found):
-    """Sets `clear`, column by column of the tables: over whom.
+    """Sets `clear`, column by column of the tables.
 
     What is sure of one column must not vouch for doubtful ones of another.
     """
     columns = collections.defaultdict(list)
     for one in found:
-        column = OFF if one.other.startswith(OFF) else one.other
-        columns[column].append(one)
+        columns[one.column].append(one)
     clear = {
         (one.run, one.other): its
         for column in columns.values()

@@ -5,7 +5,7 @@ import json
 
 from control_statistics import estimate
 from control_suites import OFF
-from control_tables import JUDGED, differences, percent
+from control_tables import CONTROL, JUDGED, UDA, differences, percent
 
 from meta_pseudo_labels import reports
 from meta_pseudo_labels.reports import COLORS, FADED, GRID, INK
@@ -13,12 +13,13 @@ from meta_pseudo_labels.reports import COLORS, FADED, GRID, INK
 DOT, MEAN, NAUGHT = 12, 34, 1.0  # Areas in square points; a line's width.
 
 
-def draw_accuracies(tables, path):
+def draw_accuracies(tables, path, *, runs):
     """Accuracy after finetuning: a dot per seed, the mean and its interval.
 
     Args:
       tables: {(labels, split): {run: {seed: row}}}, a panel each.
       path: PNG file to write.
+      runs: {name: `control_suites.Run`} of the suite.
     """
     figure, panels = _panels(tables)
     for axes, ((labels, split), groups) in zip(
@@ -36,7 +37,7 @@ def draw_accuracies(tables, path):
     figure.savefig(path, metadata={"Rows": fingerprint(tables)})
 
 
-def draw_differences(tables, path):
+def draw_differences(tables, path, *, runs):
     """What each run has over its control, and MPL without feedback over UDA.
 
     Args: as for `draw_accuracies`.
@@ -47,9 +48,8 @@ def draw_differences(tables, path):
     ):
         found = [
             one
-            for one in differences(groups, runs=groups)
-            if one.other.startswith(OFF)
-            or (one.other == "uda" and one.run == OFF)
+            for one in differences(groups, runs=runs)
+            if one.column == CONTROL or (one.column == UDA and one.run == OFF)
         ]
         names = [f"{one.run} - {one.other}" for one in found]
         axes.axvline(0, color=FADED, linewidth=NAUGHT)

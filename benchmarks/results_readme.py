@@ -9,6 +9,7 @@ HEADING = (
     *("", "student", "finetuned", "teacher"),
     *("over UDA", "over supervised"),
 )
+_COLUMNS = (control_tables.UDA, control_tables.SUPERVISED)
 _NAMES = {
     "supervised": "supervised",
     "supervised + RandAugment": "supervised, strong views",
@@ -24,7 +25,7 @@ def with_table(text, tables, *, runs):
     Args:
       text: of the README.
       tables: {(labels, split): {run: {seed: row}}} of `DATASET`.
-      runs: all names of its suite; see `control_tables.differences`.
+      runs: {name: `control_suites.Run`} of its suite.
     """
     table = as_markdown(tables.get((LABELS, TEST), {}), runs=runs)
     return with_part(text, "results", table)
@@ -33,14 +34,14 @@ def with_table(text, tables, *, runs):
 def as_markdown(groups, *, runs):
     """Accuracies, and what each run has over UDA and over supervised."""
     found = {
-        (one.run, one.other): control_tables.interval(one.points)
+        (one.run, one.column): control_tables.interval(one.points)
         for one in control_tables.differences(groups, runs=runs)
     }
     lines = [
         [
-            _NAMES.get(run) or f"MPL, feedback `{run.removeprefix('mpl ')}`",
+            _NAMES.get(run) or f"MPL, feedback `{runs[run].feedback}`",
             *control_tables.cells(group),
-            *(found.get((run, other), "") for other in ("uda", "supervised")),
+            *(found.get((run, column), "") for column in _COLUMNS),
         ]
         for run, group in groups.items()
     ]

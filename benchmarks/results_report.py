@@ -18,12 +18,14 @@ import control_tables
 import results_figures
 import results_readme
 from control_rows import split_of
-from control_suites import CONDITIONS, OFF, SUITES, control_of
+from control_suites import CONDITIONS, SUITES
+from control_tables import CONTROL, SUPERVISED, UDA
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
 DATASETS = ("digits", "cifar10")
+_COLUMNS = (CONTROL, UDA, SUPERVISED)
 SOFT = " †"
 SOFT_REMARK = (
     "† Over `mpl off` with its soft labels, as that with sampled ones was not "
@@ -47,7 +49,11 @@ def main():
         tables = tables_of(rows, dataset)
         if tables:
             for name, draw in results_figures.FIGURES.items():
-                draw(tables, arguments.docs / figure_name(dataset, name))
+                draw(
+                    tables,
+                    arguments.docs / figure_name(dataset, name),
+                    runs=SUITES[dataset].runs,
+                )
 
 
 def with_table(readme, rows):
@@ -140,15 +146,12 @@ def table_section(labels, split, groups, dataset):
         title += f", {split}"
     runs = SUITES[dataset].runs
     found = control_tables.differences(groups, runs=runs)
-    by_pair = {(one.run, one.other): one for one in found}
+    by_column = {(one.run, one.column): one for one in found}
     lines = []
     for run, group in groups.items():
-        control = control_tables.control_among(groups, run, runs)
-        cells = [
-            _points(by_pair.get((run, other)), len(group))
-            for other in (control, "uda", "supervised")
-        ]
-        if control != control_of(run, runs):
+        over = [by_column.get((run, column)) for column in _COLUMNS]
+        cells = [_points(one, len(group)) for one in over]
+        if over[0] is not None and over[0].other != runs[run].control:
             cells[0] += SOFT
         lines.append([run, *cells])
     return [
@@ -165,9 +168,7 @@ def table_section(labels, split, groups, dataset):
                 for run, group in groups.items()
             ],
         ),
-        control_tables.markdown(
-            ("points over", "the control", "uda", "supervised"), lines
-        ),
+        control_tables.markdown(("points over", *_COLUMNS), lines),
         *_remark(found),
         *([SOFT_REMARK] if any(SOFT in line[1] for line in lines) else []),
         facts(groups),
@@ -190,18 +191,18 @@ def conditions_section(rows):
                 row
                 for row in own
                 if split_of(row) == split
-                and row["labels"] == _labels_of(row["run"], base)
+                and row["labels"] == _labels_of(suite.runs[row["run"]], base)
             ],
             suite.runs,
         )
-        if not any(", " in run for run in groups):
+        if not any(suite.runs[run].condition for run in groups):
             continue
         found = control_tables.differences(groups, runs=suite.runs)
-        over = {one.run: one for one in found if one.other.startswith(OFF)}
+        over = {one.run: one for one in found if one.column == CONTROL}
         lines = [
             [
-                condition,
-                run.removesuffix(f", {condition}").removeprefix("mpl "),
+                condition or "none",
+                suite.runs[run].feedback,
                 str(len(groups[run])),
                 _labels_learned(groups[run]),
                 control_tables.spread(
@@ -209,9 +210,9 @@ def conditions_section(rows):
                 ),
                 _points(over.get(run), len(groups[run])),
             ]
-            for condition in ("", *CONDITIONS)
+            for condition in (None, *CONDITIONS)
             for run in groups
-            if run.partition(", ")[2] == condition
+            if suite.runs[run].condition == condition
         ]
         parts += [
             f"### {base} labels, {split}",
@@ -220,7 +221,7 @@ def conditions_section(rows):
                     *("condition", "feedback", "n", "labels", "finetuned"),
                     "points over off",
                 ),
-                [[line[0] or "none", *line[1:]] for line in lines],
+                lines,
             ),
             *_remark(over.values()),
             facts(groups),
@@ -236,10 +237,8 @@ def _labels_learned(group):
 
 
 def _labels_of(run, base):
-    """How many labels a run has under its condition; else those of `base`."""
-    condition = run.partition(", ")[2]
-    _, changes = CONDITIONS.get(condition, ((), {}))
-    return changes.get("num_labeled", base)
+    """How many labels a `Run` has under its condition; else those of `base`."""
+    return run.changes.get("num_labeled", base)
 
 
 def facts(groups):

@@ -3,7 +3,11 @@
 from tests.benchmark_modules import benchmark_module
 from tests.benchmark_rows import row
 
+control_suites = benchmark_module("control_suites")
 control_tables = benchmark_module("control_tables")
+
+RUNS = control_suites.SUITES["digits"].runs
+SAMPLED_OFF = control_suites.SAMPLED_OFF
 
 
 def test_the_last_row_of_a_seed_counts_and_old_recipes_do_not():
@@ -20,7 +24,7 @@ def test_the_text_has_means_deviations_and_differences():
         for run, values in accuracies.items()
         for seed, accuracy in enumerate(values)
     ]
-    text = control_tables.as_text(rows, runs=accuracies)
+    text = control_tables.as_text(rows, runs=RUNS)
     # 90, 92, 94: mean 92, deviation 2. 90, 94, 98: 94 and 4; no teacher.
     assert "mpl off 3 50.00 +- 0.00 92.00 +- 2.00 11" in " ".join(text.split())
     # By seed 0, 2 and 4: mean 2, deviation 2, margin 4.302653 * 2 / sqrt(3).
@@ -37,7 +41,7 @@ def test_a_star_marks_differences_between_revisions():
             row("mpl exact", revision="a"),
             row("mpl exact", seed=seed, revision=revision),
         ]
-        return control_tables.as_text(rows, runs=("mpl off", "mpl exact"))
+        return control_tables.as_text(rows, runs=RUNS)
 
     mixed = text("c", seed=1)
     assert mixed.endswith("\n\n* rows of different revisions")
@@ -62,7 +66,7 @@ def test_what_is_sure_of_one_column_vouches_for_none_in_another():
             row("mpl release", seed=seed, accuracy=0.9 + swing),
         ]
     groups = control_tables.by_run(rows)
-    found = control_tables.differences(groups, runs=groups)
+    found = control_tables.differences(groups, runs=RUNS)
     clear = {(one.run, one.other): one.clear for one in found}
     assert [run for run, other in clear if other == "supervised"] == [
         *("mpl off", "mpl exact", "mpl release")
@@ -78,23 +82,19 @@ def test_drawn_labels_have_a_control_of_their_own_where_it_was_measured():
         *(row("mpl off", seed=seed, accuracy=0.9) for seed in range(2)),
         *(row("mpl reinforce", seed=seed, accuracy=0.8) for seed in range(2)),
     ]
-    sampled = [
-        row(control_tables.SAMPLED_OFF, seed=seed, accuracy=0.75)
-        for seed in range(2)
-    ]
-    runs = ("mpl off", control_tables.SAMPLED_OFF, "mpl reinforce")
+    sampled = [row(SAMPLED_OFF, seed=seed, accuracy=0.75) for seed in range(2)]
     for known, want in (
         (rows, {("mpl reinforce", "mpl off"): -10}),
         (
             rows + sampled,
             {
-                ("mpl reinforce", control_tables.SAMPLED_OFF): 5,
-                (control_tables.SAMPLED_OFF, "mpl off"): -15,
+                ("mpl reinforce", SAMPLED_OFF): 5,
+                (SAMPLED_OFF, "mpl off"): -15,
             },
         ),
     ):
         found = control_tables.differences(
-            control_tables.by_run(known, runs), runs=runs
+            control_tables.by_run(known, RUNS), runs=RUNS
         )
         assert {
             (one.run, one.other): round(one.points.mean) for one in found

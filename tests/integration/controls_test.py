@@ -16,6 +16,8 @@ from tests.benchmark_modules import benchmark_module
 from tests.benchmark_rows import row
 from tests.scripts import ROOT, run_script
 
+SEED = {"num_labeled": 20, "seed": 0}
+
 control_rows = benchmark_module("control_rows")
 control_runs = benchmark_module("control_runs")
 control_suites = benchmark_module("control_suites")
@@ -75,9 +77,9 @@ def test_every_run_of_a_suite_has_valid_settings(name):
     for run, how in suite.runs.items():
         settings = how.settings(num_labeled=suite.num_labeled[0], seed=3)
         assert settings.seed == 3
-        if run.startswith("mpl "):
-            name = run.removeprefix("mpl ").partition(", ")[0]
-            assert (settings.method, settings.mpl_feedback) == ("mpl", name)
+        if how.feedback is not None:
+            assert settings.mpl_feedback == how.feedback
+            assert run.partition(", ")[0] == f"mpl {how.feedback}"
     assert set(suite.extra) < set(suite.runs)
 
 
@@ -114,8 +116,27 @@ def test_suites_share_the_rows_of_the_runs_that_they_share():
     ],
 )
 def test_a_run_is_compared_under_its_own_condition(run, control):
-    runs = control_suites.SUITES["where"].runs
-    assert control_suites.control_of(run, runs) == control
+    suites = [suite.runs for suite in control_suites.SUITES.values()]
+    found = {runs[run].control for runs in suites if run in runs}
+    assert found == {control}
+
+
+@pytest.mark.parametrize("name", control_suites.SUITES)
+def test_a_control_differs_in_the_feedback_alone(name):
+    """Its settings are the run's, less estimator, weight and kind of labels."""
+    suite = control_suites.SUITES[name]
+    for run, how in suite.runs.items():
+        assert (how.feedback is None) == (how.settings(**SEED).method != "mpl")
+        if how.control is None:
+            continue
+        mine, other = (
+            dataclasses.asdict(suite.runs[one].settings(**SEED))
+            for one in (run, how.control)
+        )
+        assert other["mpl_feedback"] == "off"
+        assert {key for key in mine if mine[key] != other[key]} <= {
+            *("mpl_feedback", "mpl_feedback_weight", "mpl_pseudo_labels")
+        }, run
 
 
 def test_tasks_come_seed_by_seed_and_bring_their_teacher():

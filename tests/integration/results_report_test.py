@@ -186,7 +186,7 @@ def test_figures_are_drawn(tmp_path):
     assert list(tables) == [(20, "test"), (40, "test")]
     for name, draw in report.results_figures.FIGURES.items():
         path = tmp_path / f"{name}.png"
-        draw(tables, path)
+        draw(tables, path, runs=control_suites.SUITES["digits"].runs)
         assert path.stat().st_size > 5_000
         assert rows_behind(path) == report.results_figures.fingerprint(tables)
     # Another accuracy is another figure.
