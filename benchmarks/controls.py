@@ -19,6 +19,7 @@ import pathlib
 import signal
 import sys
 import traceback
+from concurrent.futures.process import BrokenProcessPool
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -106,7 +107,9 @@ def list_tasks(suite, arguments):
                 teacher = None
                 if settings.method == "pseudo_labels":
                     teacher = suite.runs["supervised"].settings(**choice)
-                tasks.append(Task(name, settings, teacher))
+                task = Task(name, settings, teacher)
+                if task not in tasks:  # Some choose their labels themselves.
+                    tasks.append(task)
     return tasks
 
 
@@ -140,6 +143,13 @@ def run_all(tasks, arguments):
             except ConfigError as error:
                 print(f"{task} failed: {error}", file=sys.stderr)
                 yield task, None
+            except BrokenProcessPool:  # It takes all other runs along.
+                sys.exit(
+                    "controls.py: the process of a run was killed, as Linux "
+                    "does where memory is short (fewer --jobs take less). "
+                    "What is done is in the file of rows; the same command "
+                    "goes on from there."
+                )
             except Exception as error:  # One run must not end the others.
                 print(f"{task} failed:", file=sys.stderr)
                 traceback.print_exception(error)
@@ -217,7 +227,8 @@ def _parse_arguments(arguments):
         )
     parsed.json = (parsed.json or RESULTS / suite.rows).resolve()
     if parsed.data_dir:
-        parsed.data_dir = os.path.abspath(parsed.data_dir)
+        data_dir = os.path.expanduser(parsed.data_dir)
+        parsed.data_dir = os.path.abspath(data_dir)
     return parsed
 
 

@@ -1,7 +1,6 @@
-"""Writes the table and the figure of docs/feedback.md from a diagnosis.
+"""Diagnoses a run, and writes the table and the figure of docs/feedback.md.
 
     make demo
-    python main.py --task_mode=diagnose --output_dir=runs/demo/mpl
     python benchmarks/diagnosis_report.py runs/demo/mpl
 
 Keeps what the table is made of in benchmarks/results/diagnosis.json, with the
@@ -14,6 +13,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -31,24 +32,26 @@ PART = "diagnosis"
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "run", nargs="?", type=pathlib.Path, help="folder of a diagnosed run"
+        "run", nargs="?", type=pathlib.Path, help="folder of a run of MPL"
     )
     run = parser.parse_args().run
     if run:
-        try:
-            keep(run)
-        except OSError as error:
-            parser.error(f"{run} is no diagnosed run: {error}")
+        measure(run.resolve())
     found = json.loads(KEPT.read_text(encoding="utf-8"))
     text = DOCUMENT.read_text(encoding="utf-8")
     DOCUMENT.write_text(with_part(text, PART, table(found)), encoding="utf-8")
 
 
-def keep(run):
-    """Copies a run's diagnosis without its single batches, and its figure."""
+def measure(run):
+    """Diagnoses a run; keeps all but the single batches, and its figure."""
+    machine = machine_facts() | {"revision": revision()}
+    command = [sys.executable, "main.py", "--task_mode=diagnose"]
+    ended = subprocess.run([*command, f"--output_dir={run}"], cwd=ROOT)
+    if ended.returncode:  # It has said why.
+        sys.exit(ended.returncode)
     found = json.loads((run / "diagnosis.json").read_text(encoding="utf-8"))
     del found["batches"]
-    found["machine"] = machine_facts() | {"revision": revision()}
+    found["machine"] = machine
     shutil.copyfile(run / FIGURE, DOCUMENT.with_name(FIGURE))
     KEPT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

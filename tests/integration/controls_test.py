@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -207,6 +208,36 @@ def test_what_was_run_is_not_repeated_and_what_failed_is(
     assert started == ["supervised", "uda", "supervised"]
     assert "2 runs, 0 of them to do." in capsys.readouterr().out
     assert len(control_rows.read(tmp_path / "rows.jsonl")) == 2
+
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
+def test_a_process_that_is_killed_ends_all_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(control_runs, "measure", die)
+    with pytest.raises(SystemExit, match="fewer --jobs take less"):
+        controls.main(
+            ["digits", "--seeds=2", "--runs", "uda", "--num_labeled", "40"]
+            + [f"--json={tmp_path}/rows.jsonl"]
+        )
+
+
+def test_a_run_that_chooses_its_own_labels_is_done_once():
+    runs = ("mpl off, 10 labels", "mpl off")
+    arguments = controls._parse_arguments(
+        ["where", "--seeds=1", "--num_labeled", "20", "40", "--runs", *runs]
+    )
+    tasks = controls.list_tasks(control_suites.SUITES["where"], arguments)
+    labels = [(task.run, task.settings.num_labeled) for task in tasks]
+    assert labels == [(runs[0], 10), (runs[1], 20), (runs[1], 40)]
+
+
+def test_the_folder_of_data_may_be_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    parsed = controls._parse_arguments(["cifar10", "--data_dir=~/sets"])
+    assert parsed.data_dir == "/somewhere/sets"
 
 
 def test_a_revision_is_that_of_the_code_wherever_it_is_called_from(

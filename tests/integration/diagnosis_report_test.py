@@ -55,12 +55,15 @@ def test_the_table_has_numbers_and_what_is_not_known():
     assert lines[-1].endswith("code at abc.")
 
 
-def test_a_run_without_a_diagnosis_is_one_line(tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_diagnosed_changes_nothing(tmp_path, monkeypatch, capfd):
+    before = report.DOCUMENT.read_bytes(), report.KEPT.read_bytes()
     monkeypatch.setattr("sys.argv", ["diagnosis_report.py", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
         report.main()
-    assert ended.value.code == 2
-    assert "is no diagnosed run" in capsys.readouterr().err
+    assert ended.value.code == 1
+    error = capfd.readouterr().err
+    assert f"{tmp_path}" in error and "Traceback" not in error
+    assert before == (report.DOCUMENT.read_bytes(), report.KEPT.read_bytes())
 
 
 @pytest.mark.parametrize(
