@@ -214,6 +214,7 @@ def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
 def test_a_process_that_is_killed_ends_all_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(control_runs, "measure", die)
