@@ -53,14 +53,22 @@ class Suite:
     Attributes:
       runs: name -> `Run`.
       num_labeled: the numbers of labels it is asked for by default.
-      rows: name of the file of rows in benchmarks/results.
+      dataset: its name; its rows are in benchmarks/results/<dataset>.jsonl.
       extra: names of runs that are left out unless asked for.
     """
 
     runs: dict[str, Run]
     num_labeled: tuple[int, ...]
-    rows: str
+    dataset: str
     extra: tuple[str, ...] = ()
+
+    @property
+    def rows(self):
+        return f"{self.dataset}.jsonl"
+
+    @property
+    def has_conditions(self):
+        return any(run.condition for run in self.runs.values())
 
     @property
     def usual_runs(self):
@@ -160,23 +168,31 @@ def where_feedback_helps(recipe, conditions):
     return runs
 
 
+# Where feedback helps on digits: does it on other images?
+_HELPFUL = "teacher on RandAugment"
+
 SUITES = {
     "digits": Suite(
         methods("digits", (*PAPER, *VARIANTS)),
         num_labeled=(20, 40, 100),
-        rows="digits.jsonl",
+        dataset="digits",
         extra=tuple(f"mpl {name}" for name in VARIANTS),
     ),
     "cifar10": Suite(
         methods("cifar10_small", (*PAPER, *VARIANTS)),
         num_labeled=(250, 4000),
-        rows="cifar10.jsonl",
+        dataset="cifar10",
         extra=tuple(f"mpl {name}" for name in VARIANTS),
     ),
-    # Its runs without a condition are those of `digits` with 20 labels.
+    # Their runs without a condition are those of `digits` and `cifar10`.
     "where": Suite(
         where_feedback_helps("digits", CONDITIONS),
         num_labeled=(20,),
-        rows="digits.jsonl",
+        dataset="digits",
+    ),
+    "where_cifar10": Suite(
+        where_feedback_helps("cifar10_small", {_HELPFUL: CONDITIONS[_HELPFUL]}),
+        num_labeled=(250, 4000),
+        dataset="cifar10",
     ),
 }

@@ -3,6 +3,7 @@
     python benchmarks/controls.py digits --seeds=10 --jobs=2
     python benchmarks/controls.py cifar10 --seeds=3 --data_dir=data/tfds
     python benchmarks/controls.py where --seeds=10 --select
+    python benchmarks/controls.py where_cifar10 --data_dir=data/tfds
 
 Appends one JSON line per run to a file, by default of benchmarks/results. Runs
 that stand there already, with the same settings, are not repeated: what was

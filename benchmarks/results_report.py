@@ -177,56 +177,52 @@ def table_section(labels, split, groups, dataset):
 
 def conditions_section(rows):
     """Per condition: accuracies, and what feedback adds; [] without rows."""
-    suite = SUITES["where"]
-    own = [
-        row
-        for row in rows
-        if row["run"] in suite.runs and row["dataset"] == "digits"
-    ]
     parts = []
-    for split in sorted({split_of(row) for row in own}):
-        (base,) = suite.num_labeled
-        groups = control_tables.by_run(
-            [
-                row
-                for row in own
-                if split_of(row) == split
-                and row["labels"] == _labels_of(suite.runs[row["run"]], base)
-            ],
-            suite.runs,
-        )
-        if not any(suite.runs[run].condition for run in groups):
-            continue
-        found = control_tables.differences(groups, runs=suite.runs)
-        over = {one.run: one for one in found if one.column == CONTROL}
-        lines = [
-            [
-                condition or "none",
-                suite.runs[run].feedback,
-                str(len(groups[run])),
-                _labels_learned(groups[run]),
-                control_tables.spread(
-                    groups[run], control_tables.JUDGED, sign="±"
-                ),
-                _points(over.get(run), len(groups[run])),
-            ]
-            for condition in (None, *CONDITIONS)
-            for run in groups
-            if suite.runs[run].condition == condition
-        ]
-        parts += [
-            f"### {base} labels, {split}",
-            control_tables.markdown(
-                (
-                    *("condition", "feedback", "n", "labels", "finetuned"),
-                    "points over off",
-                ),
-                lines,
-            ),
-            *_remark(over.values()),
-            facts(groups),
-        ]
+    for suite in SUITES.values():
+        if suite.has_conditions:
+            for labels in suite.num_labeled:
+                for split in (control_rows.TEST, control_rows.VALIDATION):
+                    parts += conditions_table(rows, suite, labels, split)
     return parts
+
+
+def conditions_table(rows, suite, labels, split):
+    """Heading, table and facts; [] where no condition was measured."""
+    groups = control_tables.by_run(
+        [
+            row
+            for row in rows
+            if row["dataset"] == suite.dataset
+            and row["run"] in suite.runs
+            and row["labels"] == _labels_of(suite.runs[row["run"]], labels)
+            and split_of(row) == split
+        ],
+        suite.runs,
+    )
+    if not any(suite.runs[run].condition for run in groups):
+        return []
+    found = control_tables.differences(groups, runs=suite.runs)
+    over = {one.run: one for one in found if one.column == CONTROL}
+    lines = [
+        [
+            condition or "none",
+            suite.runs[run].feedback,
+            str(len(groups[run])),
+            _labels_learned(groups[run]),
+            control_tables.spread(groups[run], control_tables.JUDGED, sign="±"),
+            _points(over.get(run), len(groups[run])),
+        ]
+        for condition in (None, *CONDITIONS)
+        for run in groups
+        if suite.runs[run].condition == condition
+    ]
+    heading = ("condition", "feedback", "n", "labels", "finetuned")
+    return [
+        f"### {suite.dataset}, {labels:,} labels, {split}",
+        control_tables.markdown((*heading, "points over off"), lines),
+        *_remark(over.values()),
+        facts(groups),
+    ]
 
 
 def _labels_learned(group):

@@ -84,16 +84,17 @@ def test_every_run_of_a_suite_has_valid_settings(name):
     assert set(suite.extra) < set(suite.runs)
 
 
-def test_suites_share_the_rows_of_the_runs_that_they_share():
-    digits, where = (control_suites.SUITES[n] for n in ("digits", "where"))
-    assert digits.rows == where.rows
-    common = digits.runs.keys() & where.runs.keys()
+@pytest.mark.parametrize(
+    "names", [("digits", "where"), ("cifar10", "where_cifar10")]
+)
+def test_suites_share_the_rows_of_the_runs_that_they_share(names):
+    suites = [control_suites.SUITES[name] for name in names]
+    assert [suite.has_conditions for suite in suites] == [False, True]
+    assert suites[0].rows == suites[1].rows
+    common = suites[0].runs.keys() & suites[1].runs.keys()
     assert {"mpl off", "mpl exact"} == common
     for run in common:
-        settings = [
-            suite.runs[run].settings(num_labeled=20, seed=0)
-            for suite in (digits, where)
-        ]
+        settings = [suite.runs[run].settings(**SEED) for suite in suites]
         assert settings[0] == settings[1]
 
 
