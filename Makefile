@@ -59,8 +59,9 @@ controls: $(READY)  ## Every method on digits, three seeds: runs/controls.jsonl
 	@$(BIN)/python benchmarks/controls.py digits --num_labeled 40 --jobs=2 \
 	  --json=runs/controls.jsonl
 
-results: $(READY)  ## Write docs/results.md and its figures from benchmarks/results
+results: $(READY)  ## Write the tables and figures of docs/ from benchmarks/results
 	@$(BIN)/python benchmarks/results_report.py
+	@$(BIN)/python benchmarks/two_moons_tables.py
 
 test: $(READY)  ## Run the tests, the long ones apart
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not long"

@@ -212,13 +212,13 @@ def _difference(group, rows):
 
     The rows of `off` under the same settings are looked for with any feedback
     weight, which is nothing to it, and with the same kind of pseudo labels.
-    Where it was not run with these, with its own, soft ones, and a star.
+    Where it was not run with these, with its own, soft ones, and a dagger.
     """
     first = group[0]
     if first["method"] == "off" or "accuracy_teacher" not in first:
         return ""
     off = [row for row in rows if row["method"] == "off"]
-    for kind, mark in ((_kind(first), ""), ("soft", " *")):
+    for kind, mark in ((_kind(first), ""), ("soft", " †")):
         gains = [
             100 * (row["accuracy"] - other["accuracy"])
             for row in group

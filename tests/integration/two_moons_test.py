@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels.learners.feedback import ESTIMATORS
+from tests.benchmark_modules import benchmark_module
 from tests.scripts import ROOT, run_script
+
+tables = benchmark_module("two_moons_tables")
 
 
 @pytest.fixture(scope="module")
@@ -134,22 +137,21 @@ def test_drawn_labels_are_compared_with_drawn_labels(two_moons):
         *(row("off", seed, 0.9) for seed in range(2)),
         *(row("off", s, 0.7, pseudo_labels="sampled") for s in range(2)),
         *(row("reinforce", seed, 0.8) for seed in range(2)),
-        # There is no control with hard labels: that with soft ones, and a star.
+        # No control has hard labels: the one with soft ones, and a dagger.
         *(row("reinforce", s, 0.8, pseudo_labels="hard") for s in range(2)),
     ]
     for one in rows:
         one["settings"].setdefault("pseudo_labels", None)
     *_, drawn, hard = two_moons.report.table(rows).splitlines()
     assert "  +10.0 +- 0.0  " in drawn
-    assert "  -10.0 +- 0.0 *  " in hard
+    assert "  -10.0 +- 0.0 †  " in hard
 
 
-@pytest.mark.parametrize("name", ["ROWS", "SEARCH_ROWS"])
-def test_the_document_has_the_tables_of_the_rows(two_moons, name):
-    path = ROOT / "benchmarks" / "results" / getattr(two_moons.report, name)
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    text = (ROOT / "docs" / "two_moons.md").read_text(encoding="utf-8")
-    assert f"```\n{two_moons.report.table(rows)}\n```" in text
+@pytest.mark.parametrize("part", tables.PARTS)
+def test_the_document_has_the_tables_of_the_rows(part):
+    rows = tables.read_rows(part)
+    text = tables.DOCUMENT.read_text(encoding="utf-8")
+    assert tables.with_table(text, part) == text
     (revision,) = {row["revision"] for row in rows}
     assert "dirty" not in revision and f"`{revision}`" in text
 

@@ -1,0 +1,53 @@
+"""Writes the tables of docs/two_moons.md from rows of examples/two_moons.py.
+
+    python benchmarks/two_moons_tables.py
+
+The rows are in benchmarks/results; the document says which command made them.
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+sys.path.append(
+    str(pathlib.Path(__file__).resolve().parent.parent / "examples")
+)
+
+import two_moons_report
+from documents import with_part
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DOCUMENT = ROOT / "docs" / "two_moons.md"
+# Part of the document -> its rows.
+PARTS = {
+    "results": two_moons_report.ROWS,
+    "paper's rate": "two_moons_paper_rate.jsonl",
+    "search": two_moons_report.SEARCH_ROWS,
+}
+
+
+def main():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for part in PARTS:
+        text = with_table(text, part)
+    DOCUMENT.write_text(text, encoding="utf-8")
+
+
+def with_table(text, part):
+    """The document's text with the table of a part's rows."""
+    table = two_moons_report.table(read_rows(part))
+    return with_part(text, part, f"```\n{table}\n```\n")
+
+
+def read_rows(part):
+    """The rows of a part of the document."""
+    path = ROOT / "benchmarks" / "results" / PARTS[part]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+if __name__ == "__main__":
+    main()
