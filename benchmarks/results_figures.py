@@ -31,7 +31,7 @@ def draw_accuracies(tables, path, *, runs):
         _draw(axes, list(groups), [estimate(v) for v in values], dots=values)
         axes.set_title(_title(labels, split), loc="left", color=INK)
         axes.set_xlabel(
-            "accuracy after finetuning, %: seeds, mean, 95 % interval",
+            "accuracy after finetuning, %:\nseeds, mean, 95 % interval",
             color=FADED,
         )
     figure.savefig(path, metadata={"Rows": fingerprint(tables)})
@@ -56,7 +56,7 @@ def draw_differences(tables, path, *, runs):
         _draw(axes, names, [one.points for one in found])
         axes.set_title(_title(labels, split), loc="left", color=INK)
         axes.set_xlabel(
-            "points, paired by seed: mean, 95 % interval", color=FADED
+            "points, paired by seed:\nmean, 95 % interval", color=FADED
         )
     figure.savefig(path, metadata={"Rows": fingerprint(tables)})
 
@@ -80,7 +80,7 @@ FIGURES = {"accuracies": draw_accuracies, "differences": draw_differences}
 def _panels(tables):
     """An empty figure with a panel per table, side by side."""
     runs = max(len(groups) for groups in tables.values())
-    figure = reports.figure(width=4.6 * len(tables), height=0.36 * runs + 1.2)
+    figure = reports.figure(width=5.2 * len(tables), height=0.36 * runs + 1.2)
     return figure, figure.subplots(1, len(tables), squeeze=False)[0]
 
 
