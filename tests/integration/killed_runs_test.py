@@ -118,7 +118,9 @@ def test_a_run_is_kept_from_a_second_process_and_stopped_by_sigterm(
     folder = tmp_path / "run"
     first = job.start(folder)
     runs.wait_for_step(folder, 5, process=first)
-    first.send_signal(signal.SIGSTOP)  # What changes now the second changes.
+    first.send_signal(signal.SIGSTOP)
+    # Once all of its threads stand still, what changes the second changes.
+    os.waitpid(first.pid, os.WUNTRACED)
     before = _files(folder)
     message = refusal_of(
         main,
