@@ -11,6 +11,7 @@ PAPER = ("release", "exact", "reinforce")
 # In place of a folder: the supervised student of the same seed, which the run
 # trains first.
 OWN_TEACHER = "supervised"
+_WEIGHT = "mpl_feedback_weight"
 VARIANTS = (
     "reinforce_dot_product",
     "reinforce_cosine",
@@ -110,60 +111,51 @@ def _mpl(recipe, estimator, changes=None, **facts):
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Condition:
-    """What may leave the feedback more to say.
-
-    Attributes:
-      changes: {setting: value}.
-      without_weight: for a condition that is another with louder feedback,
-        which says nothing to `off`, the name of that other; "" for none.
-    """
-
-    changes: dict
-    without_weight: str | None = None
-
-
+# Name -> the settings of what may leave the feedback more to say. One that is
+# another with a weight comes after that other.
 CONDITIONS = {
-    "weight 5": Condition({"mpl_feedback_weight": 5.0}, ""),
-    "weight 20": Condition({"mpl_feedback_weight": 20.0}, ""),
-    "weight 100": Condition({"mpl_feedback_weight": 100.0}, ""),
-    "label temperature 0.5": Condition({"mpl_label_temp": 0.5}),
-    "teacher without UDA": Condition({"mpl_teacher_loss": "supervised"}),
-    "teacher without UDA, weight 20": Condition(
-        {"mpl_teacher_loss": "supervised", "mpl_feedback_weight": 20.0},
-        "teacher without UDA",
-    ),
-    "teacher on RandAugment": Condition({"mpl_teacher_loss": "rand_augment"}),
-    "weak teacher": Condition({"teacher_model_type": "mlp"}),
-    "10 labels": Condition({"num_labeled": 10}),
-    "20 % wrong labels": Condition({"label_noise": 0.2}),
-    "foreign classes": Condition({"known_classes": 5}),
-    "feedback on 10 held-out labels": Condition({"num_feedback": 10}),
+    "weight 5": {_WEIGHT: 5.0},
+    "weight 20": {_WEIGHT: 20.0},
+    "weight 100": {_WEIGHT: 100.0},
+    "label temperature 0.5": {"mpl_label_temp": 0.5},
+    "teacher without UDA": {"mpl_teacher_loss": "supervised"},
+    "teacher without UDA, weight 20": {
+        "mpl_teacher_loss": "supervised",
+        _WEIGHT: 20.0,
+    },
+    "teacher on RandAugment": {"mpl_teacher_loss": "rand_augment"},
+    "weak teacher": {"teacher_model_type": "mlp"},
+    "10 labels": {"num_labeled": 10},
+    "20 % wrong labels": {"label_noise": 0.2},
+    "foreign classes": {"known_classes": 5},
+    "feedback on 10 held-out labels": {"num_feedback": 10},
 }
 
 
 def where_feedback_helps(recipe, conditions):
     """`exact`, feedback without noise of draws, and `off` under each condition.
 
+    A weight is nothing to `off`: there the control is that of the condition
+    without it.
+
     Args:
       recipe: see `methods`.
-      conditions: {name: `Condition`}.
+      conditions: {name: settings}; see `CONDITIONS`.
     """
     runs = {
         OFF: _mpl(recipe, "off"),
         "mpl exact": _mpl(recipe, "exact", control=OFF),
     }
-    for name, condition in conditions.items():
-        control = f"{OFF}, {name}"
-        if condition.without_weight is not None:
-            control = ", ".join(filter(None, [OFF, condition.without_weight]))
-        else:
-            runs[control] = _mpl(
-                recipe, "off", condition.changes, condition=name
+    for name, changes in conditions.items():
+        if _WEIGHT not in changes:
+            runs[f"{OFF}, {name}"] = _mpl(
+                recipe, "off", changes, condition=name
             )
+        unweighted = {k: v for k, v in changes.items() if k != _WEIGHT}
+        off = _mpl(recipe, "off", unweighted).changes
+        control = next(run for run, how in runs.items() if how.changes == off)
         runs[f"mpl exact, {name}"] = _mpl(
-            recipe, "exact", condition.changes, condition=name, control=control
+            recipe, "exact", changes, condition=name, control=control
         )
     return runs
 

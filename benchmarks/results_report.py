@@ -131,7 +131,12 @@ def tables_of(rows, dataset):
         )
         for key in keys
     }
-    elsewhere = SUITES["where"].runs.keys()
+    elsewhere = {
+        run
+        for other in SUITES.values()
+        if other.has_conditions and other.dataset == dataset
+        for run in other.runs
+    }
     return {
         (labels, split): groups
         for (labels, split), groups in tables.items()
@@ -194,7 +199,8 @@ def conditions_table(rows, suite, labels, split):
             for row in rows
             if row["dataset"] == suite.dataset
             and row["run"] in suite.runs
-            and row["labels"] == _labels_of(suite.runs[row["run"]], labels)
+            and row["labels"]
+            == suite.runs[row["run"]].changes.get("num_labeled", labels)
             and split_of(row) == split
         ],
         suite.runs,
@@ -230,11 +236,6 @@ def _labels_learned(group):
     return _joined(
         str(row.get("labels_learned", row["labels"])) for row in group.values()
     )
-
-
-def _labels_of(run, base):
-    """How many labels a `Run` has under its condition; else those of `base`."""
-    return run.changes.get("num_labeled", base)
 
 
 def facts(groups):

@@ -5,7 +5,6 @@
 The rows are in benchmarks/results; the document says which command made them.
 """
 
-import json
 import os
 import pathlib
 import sys
@@ -16,6 +15,7 @@ sys.path.append(
     str(pathlib.Path(__file__).resolve().parent.parent / "examples")
 )
 
+import control_rows
 import two_moons_report
 from documents import with_part
 
@@ -44,9 +44,7 @@ def with_table(text, part):
 
 def read_rows(part):
     """The rows of a part of the document."""
-    path = ROOT / "benchmarks" / "results" / PARTS[part]
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return control_rows.read(ROOT / "benchmarks" / "results" / PARTS[part])
 
 
 if __name__ == "__main__":
