@@ -34,7 +34,6 @@ def quiet_start():
 
 with quiet_start():
     from meta_pseudo_labels import inspection
-    from meta_pseudo_labels.checkpoint_files import CheckpointError
     from meta_pseudo_labels.config import ConfigError
     from meta_pseudo_labels.experiment import Experiment
     from meta_pseudo_labels.export_card import summary_lines
@@ -54,6 +53,7 @@ with quiet_start():
         signals_interrupt,
     )
     from meta_pseudo_labels.summary import closing_summary
+    from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 
 
 FLAGS = flags.FLAGS

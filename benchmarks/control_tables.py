@@ -12,7 +12,7 @@ from control_statistics import (
     paired_difference,
 )
 
-from meta_pseudo_labels import reports
+from meta_pseudo_labels.utils import figures
 
 # After finetuning is what the paper reports; all runs are finetuned alike.
 JUDGED = "accuracy_finetuned"
@@ -147,13 +147,13 @@ def as_text(rows, *, runs):
             f"{labels} labels; percent of the {_split(groups)} images, mean "
             "+- standard deviation"
         )
-        parts.append(reports.results_table(_lines(groups)))
+        parts.append(figures.results_table(_lines(groups)))
         compared = differences(groups, runs=runs)
         if compared:
             parts.append(
                 "Points after finetuning, paired by seed, with 95 % interval"
             )
-            parts.append(reports.results_table(_compared(compared)))
+            parts.append(figures.results_table(_compared(compared)))
             if any(one.mixed for one in compared):
                 parts.append(MIXED)
     return "\n\n".join(parts)

@@ -7,8 +7,8 @@ from control_statistics import estimate
 from control_suites import OFF
 from control_tables import CONTROL, JUDGED, UDA, differences, percent
 
-from meta_pseudo_labels import reports
-from meta_pseudo_labels.reports import COLORS, FADED, GRID, INK
+from meta_pseudo_labels.utils import figures
+from meta_pseudo_labels.utils.figures import COLORS, FADED, GRID, INK
 
 DOT, MEAN, NAUGHT = 12, 34, 1.0  # Areas in square points; a line's width.
 
@@ -80,7 +80,7 @@ FIGURES = {"accuracies": draw_accuracies, "differences": draw_differences}
 def _panels(tables):
     """An empty figure with a panel per table, side by side."""
     runs = max(len(groups) for groups in tables.values())
-    figure = reports.figure(width=5.2 * len(tables), height=0.36 * runs + 1.2)
+    figure = figures.figure(width=5.2 * len(tables), height=0.36 * runs + 1.2)
     return figure, figure.subplots(1, len(tables), squeeze=False)[0]
 
 

@@ -23,9 +23,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from absl import logging
 
-from meta_pseudo_labels import ConfigError, data, reports
+from meta_pseudo_labels import ConfigError, data
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.flags import config_from_flagfile
+from meta_pseudo_labels.utils import figures
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 METHODS = ("supervised", "uda", "mpl")
@@ -47,7 +48,7 @@ def main():
     experiment, _ = runs["mpl"]
     predictions = _serve(experiment, folder)
     _draw(runs, predictions, folder)
-    print(f"\n{reports.results_table(results)}\n")
+    print(f"\n{figures.results_table(results)}\n")
     print(f"Figures, results.json and a SavedModel are in {folder}.")
 
 
@@ -169,10 +170,10 @@ def _draw(runs, predictions, folder):
         ]
         for method in runs
     }
-    reports.curves(histories, folder / "curves.png")
+    figures.curves(histories, folder / "curves.png")
     experiment, _ = runs["mpl"]
     images, count = experiment.data, 50
-    reports.prediction_sheet(
+    figures.prediction_sheet(
         images.test_images[:count],
         folder / "predictions.png",
         labels=images.test_labels[:count],
@@ -189,7 +190,7 @@ def _draw(runs, predictions, folder):
         magnitude=experiment.config.augment_magnitude,
         cutout_share=experiment.config.augment_cutout,
     )(weak, [0, 1])
-    reports.view_sheet(
+    figures.view_sheet(
         folder / "views.png",
         original=original,
         weak=np.asarray(weak),

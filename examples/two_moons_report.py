@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels import reports
 from meta_pseudo_labels.learners.feedback import resolve
+from meta_pseudo_labels.utils import figures
 
 sys.path.append(
     str(pathlib.Path(__file__).resolve().parent.parent / "benchmarks")
@@ -90,7 +90,7 @@ def table(rows):
     for row in rows:
         groups[_key(row)].append(row)
     plain = groups[next(iter(groups))][0]["settings"]
-    return reports.results_table(
+    return figures.results_table(
         [
             {
                 "learns from": _learns(group[0]["settings"]),
@@ -124,10 +124,10 @@ def draw(rows, moons, path):
         for learns, group in groups.items()
         for first in range(0, len(group), COLUMNS)
     ]
-    figure = reports.figure(width=2.1 * COLUMNS, height=1.75 * len(lines))
+    figure = figures.figure(width=2.1 * COLUMNS, height=1.75 * len(lines))
     panels = figure.subplots(len(lines), COLUMNS, squeeze=False)
     for axes, (learns, line) in zip(panels, lines, strict=True):
-        axes[0].set_ylabel(f"from {learns}", fontsize=9, color=reports.FADED)
+        axes[0].set_ylabel(f"from {learns}", fontsize=9, color=figures.FADED)
         for panel in axes[len(line) :]:
             panel.set_axis_off()
         for panel, row in zip(axes, line, strict=False):
@@ -140,9 +140,9 @@ def _draw_panel(axes, row, moons):
         f"{_name(row)}, {row['accuracy']:.0%}",
         loc="left",
         fontsize=8,
-        color=reports.INK,
+        color=figures.INK,
     )
-    blue, orange = reports.COLORS[:2]
+    blue, orange = figures.COLORS[:2]
     extent = (LOW[0], HIGH[0], LOW[1], HIGH[1])
     axes.contourf(
         row["regions"],

@@ -13,7 +13,7 @@ import re
 import tensorflow as tf
 from absl import logging
 
-from meta_pseudo_labels.checkpoint_files import (
+from meta_pseudo_labels.utils.checkpoint_files import (
     BEST_FOLDER,
     FOLDER,
     NAME,
@@ -27,7 +27,7 @@ from meta_pseudo_labels.checkpoint_files import (
     remove_scratch,
     step_of,
 )
-from meta_pseudo_labels.files import is_out_of_room, sync, write_whole
+from meta_pseudo_labels.utils.files import is_out_of_room, sync, write_whole
 
 
 class Checkpoints:

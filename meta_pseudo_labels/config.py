@@ -22,7 +22,12 @@ from meta_pseudo_labels.models import (
     has_blocks,
     mlp_hidden_sizes,
 )
-from meta_pseudo_labels.settings import ConfigError, check, setting, user_error
+from meta_pseudo_labels.utils.settings import (
+    ConfigError,
+    check,
+    setting,
+    user_error,
+)
 
 __all__ = ["METHODS", "TASK_MODES", "Config", "ConfigError", "user_error"]
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from meta_pseudo_labels.settings import ConfigError, setting
+from meta_pseudo_labels.utils.settings import ConfigError, setting
 
 FOLDERS = "folders"
 _ONLY_FOR_EVAL = ("eval_dataset", "eval_data_dir", "saved_model")

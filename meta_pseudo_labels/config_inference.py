@@ -5,7 +5,7 @@ import glob
 import os
 import re
 
-from meta_pseudo_labels.settings import ConfigError, setting
+from meta_pseudo_labels.utils.settings import ConfigError, setting
 
 # Images of the run itself, and those that --inference_dir has.
 OWN_PARTS = ("test", "validation", "labeled", "unlabeled")

@@ -3,7 +3,7 @@
 import dataclasses
 
 from meta_pseudo_labels.data import DATASETS, POLICIES
-from meta_pseudo_labels.settings import setting
+from meta_pseudo_labels.utils.settings import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

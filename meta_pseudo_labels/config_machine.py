@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from meta_pseudo_labels.settings import ConfigError, setting
+from meta_pseudo_labels.utils.settings import ConfigError, setting
 
 DISTRIBUTIONS = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 CORES = (1, 2, 4, 8, 16)

@@ -6,7 +6,7 @@ from meta_pseudo_labels.finetuning import BATCH_NORM_MODES
 from meta_pseudo_labels.learners.feedback import ESTIMATORS, PSEUDO_LABELS
 from meta_pseudo_labels.optimizers import OPTIMIZERS
 from meta_pseudo_labels.schedules import DECAYS
-from meta_pseudo_labels.settings import ConfigError, setting
+from meta_pseudo_labels.utils.settings import ConfigError, setting
 
 TEACHER_LOSSES = ("uda", "supervised", "rand_augment")
 # Those of the paper's section 3: ImageNet's are for a tenth of the labels.

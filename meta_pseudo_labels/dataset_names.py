@@ -4,7 +4,7 @@ The release reads the method out of the name too (`main.train_tpu`), and takes
 as labeled images the first records of its files (`data_utils.py`).
 """
 
-from meta_pseudo_labels.settings import ConfigError
+from meta_pseudo_labels.utils.settings import ConfigError
 
 # What --dataset_name stands for. num_labeled=0: all images keep their label.
 RELEASE_DATASETS = {

@@ -2,8 +2,8 @@
 
 import keras
 
-from meta_pseudo_labels.checkpoint_files import checkpoint_paths, step_of
 from meta_pseudo_labels.fitting import position
+from meta_pseudo_labels.utils.checkpoint_files import checkpoint_paths, step_of
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):

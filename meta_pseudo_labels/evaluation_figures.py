@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from meta_pseudo_labels import reports
+from meta_pseudo_labels.utils import figures
 
 PANEL_INCHES = 3.6
 # With more classes the numbers would not fit into their cells, then the names
@@ -29,10 +29,10 @@ def confusion_sheet(evaluations, path):
         panels[0], evaluations.items(), strict=True
     ):
         axes.set_title(
-            f"{network}, {evaluation.top_1:.1%}", color=reports.INK, loc="left"
+            f"{network}, {evaluation.top_1:.1%}", color=figures.INK, loc="left"
         )
         _draw_confusion(axes, evaluation)
-    panels[0][0].set_ylabel("class", color=reports.FADED)
+    panels[0][0].set_ylabel("class", color=figures.FADED)
     drawing.savefig(path)
 
 
@@ -56,19 +56,19 @@ def reliability_sheet(evaluations, path):
     ):
         upper.set_title(
             f"{network}, ECE {evaluation.ece:.3f}",
-            color=reports.INK,
+            color=figures.INK,
             loc="left",
         )
         _draw_reliability(upper, lower, evaluation.calibration)
-    panels[0][0].set_ylabel("accuracy", color=reports.FADED)
-    panels[1][0].set_ylabel("images", color=reports.FADED)
+    panels[0][0].set_ylabel("accuracy", color=figures.FADED)
+    panels[1][0].set_ylabel("images", color=figures.FADED)
     drawing.savefig(path)
 
 
 def _panels(evaluations, *, rows):
     """A figure, and its axes [rows, networks]."""
     heights = {1: [1.0], 2: [1.0, 0.35]}[rows]
-    drawing = reports.figure(
+    drawing = figures.figure(
         width=PANEL_INCHES * len(evaluations) + 0.4,
         height=PANEL_INCHES * sum(heights) + 0.7,
     )
@@ -82,11 +82,11 @@ def _draw_confusion(axes, evaluation):
     confusion, names = evaluation.confusion, evaluation.class_names
     shares = confusion / np.maximum(evaluation.support, 1)[:, np.newaxis]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_xlabel("predicted", color=reports.FADED)
-    axes.tick_params(colors=reports.FADED, length=0, labelsize=7)
-    axes.spines[:].set_color(reports.GRID)
+    axes.set_xlabel("predicted", color=figures.FADED)
+    axes.tick_params(colors=figures.FADED, length=0, labelsize=7)
+    axes.spines[:].set_color(figures.GRID)
     if len(names) <= CLASSES_WITH_NAMES:
-        short = [reports.shortened(name) for name in names]
+        short = [figures.shortened(name) for name in names]
         axes.set_xticks(range(len(names)), short, rotation=90)
         axes.set_yticks(range(len(names)), short)
     if len(names) > CLASSES_WITH_NUMBERS:
@@ -100,7 +100,7 @@ def _draw_confusion(axes, evaluation):
             ha="center",
             va="center",
             fontsize=7,
-            color="white" if dark else reports.INK,
+            color="white" if dark else figures.INK,
         )
 
 
@@ -110,23 +110,23 @@ def _draw_reliability(upper, lower, calibration):
     filled = calibration.images > 0
     place = dict(width=1 / bins, align="edge", edgecolor="white")
     accuracy = calibration.accuracy[filled]
-    upper.bar(edges[filled], accuracy, color=reports.COLORS[0], **place)
+    upper.bar(edges[filled], accuracy, color=figures.COLORS[0], **place)
     # From the accuracy to the confidence, whichever is larger.
     upper.bar(
         edges[filled],
         calibration.confidence[filled] - accuracy,
         bottom=accuracy,
-        color=reports.WRONG,
+        color=figures.WRONG,
         alpha=0.35,
         **place,
     )
-    upper.plot([0, 1], [0, 1], color=reports.FADED, linewidth=1, linestyle=":")
+    upper.plot([0, 1], [0, 1], color=figures.FADED, linewidth=1, linestyle=":")
     upper.set(xlim=(0, 1), ylim=(0, 1))
-    lower.bar(edges, calibration.images, color=reports.FADED, **place)
+    lower.bar(edges, calibration.images, color=figures.FADED, **place)
     lower.set_xlim(0, 1)
-    lower.set_xlabel("confidence", color=reports.FADED)
+    lower.set_xlabel("confidence", color=figures.FADED)
     for axes in (upper, lower):
-        axes.tick_params(colors=reports.FADED, length=0, labelsize=7)
+        axes.tick_params(colors=figures.FADED, length=0, labelsize=7)
         axes.spines[:].set_visible(False)
-        axes.grid(color=reports.GRID, linewidth=0.8)
+        axes.grid(color=figures.GRID, linewidth=0.8)
         axes.set_axisbelow(True)

@@ -12,9 +12,8 @@ import os
 import tensorflow as tf
 from absl import logging
 
-from meta_pseudo_labels import inspection, reports
+from meta_pseudo_labels import inspection
 from meta_pseudo_labels.build import build_model
-from meta_pseudo_labels.checkpoint_files import weights_digest
 from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.evaluation import evaluate_networks
 from meta_pseudo_labels.evaluation_figures import (
@@ -28,7 +27,6 @@ from meta_pseudo_labels.evaluation_sources import (
     validation_source,
 )
 from meta_pseudo_labels.exported import ExportedModel
-from meta_pseudo_labels.files import reports_full_disk, write_whole
 from meta_pseudo_labels.metrics import Evaluation
 from meta_pseudo_labels.run_data import input_errors
 from meta_pseudo_labels.run_folder import (
@@ -37,6 +35,9 @@ from meta_pseudo_labels.run_folder import (
     EVAL_RELIABILITY,
     EVAL_REPORT,
 )
+from meta_pseudo_labels.utils import figures
+from meta_pseudo_labels.utils.checkpoint_files import weights_digest
+from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
 
 FIGURES = {EVAL_CONFUSION: confusion_sheet, EVAL_RELIABILITY: reliability_sheet}
 
@@ -99,7 +100,7 @@ class EvaluationReport:
         count = next(iter(self.networks.values())).images
         lines = [
             f"On {self.images} ({count:,}), step {self.step:,}:",
-            reports.results_table(rows),
+            figures.results_table(rows),
             self._choice(),
         ]
         if self.skipped:

@@ -18,9 +18,9 @@ from meta_pseudo_labels.data import (
     folders,
     load,
 )
-from meta_pseudo_labels.files import path_hash
 from meta_pseudo_labels.run_data import require_test_images
 from meta_pseudo_labels.run_folder import EVAL_SOURCES
+from meta_pseudo_labels.utils.files import path_hash
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,6 @@ from absl import logging
 
 from meta_pseudo_labels import data, inspection
 from meta_pseudo_labels.build import build_learner, build_model
-from meta_pseudo_labels.checkpoint_files import CheckpointError, load_weights
 from meta_pseudo_labels.checkpointing import (
     Checkpoints,
     learner_state,
@@ -48,7 +47,6 @@ from meta_pseudo_labels.diagnosis import diagnose_run
 from meta_pseudo_labels.distribution import build_strategy, describe
 from meta_pseudo_labels.evaluation_report import evaluate_run
 from meta_pseudo_labels.export_run import export_run
-from meta_pseudo_labels.files import reports_full_disk, write_whole
 from meta_pseudo_labels.finetuning_run import finetune_run, finetuned_path
 from meta_pseudo_labels.following import follow
 from meta_pseudo_labels.inference import infer_run, network_of
@@ -68,6 +66,11 @@ from meta_pseudo_labels.run_folder import (
 from meta_pseudo_labels.run_reset import check_reset
 from meta_pseudo_labels.teacher_labels import cache_labels
 from meta_pseudo_labels.training import train
+from meta_pseudo_labels.utils.checkpoint_files import (
+    CheckpointError,
+    load_weights,
+)
+from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
 
 
 class Experiment:

@@ -23,7 +23,7 @@ from meta_pseudo_labels.data.preparation import (
     prepare_images,
 )
 from meta_pseudo_labels.export_warmup import write_warmup_requests
-from meta_pseudo_labels.files import sync
+from meta_pseudo_labels.utils.files import sync
 
 EXTRAS = "assets.extra"  # What TensorFlow Serving leaves alone, or warms up by.
 _DECODED_AT_A_TIME = 4  # Of a batch of files; each may have 192 MB of pixels.

@@ -8,7 +8,7 @@ from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.export import export_saved_model
 from meta_pseudo_labels.export_card import build_card, write_card
 from meta_pseudo_labels.export_litert import write_litert
-from meta_pseudo_labels.files import reports_full_disk
+from meta_pseudo_labels.utils.files import reports_full_disk
 
 FOLDER = "saved_model"
 KERAS_FILE = "student.keras"

@@ -13,20 +13,9 @@ from absl import logging
 from meta_pseudo_labels import data
 from meta_pseudo_labels.build import build_model
 from meta_pseudo_labels.callbacks import AtStep, SaveCheckpoint
-from meta_pseudo_labels.checkpoint_files import (
-    CheckpointError,
-    DamagedCheckpoint,
-    save_weights,
-)
 from meta_pseudo_labels.checkpointing import Checkpoints, variables_by_name
 from meta_pseudo_labels.config import Config, ConfigError, user_error
 from meta_pseudo_labels.early_stopping import EarlyStopping, epochs_since_best
-from meta_pseudo_labels.files import (
-    locked,
-    path_hash,
-    reports_full_disk,
-    write_whole,
-)
 from meta_pseudo_labels.finetuning import (
     batch_norm_mode,
     compile_for_finetuning,
@@ -47,6 +36,17 @@ from meta_pseudo_labels.stopping import (
     watch_signals,
 )
 from meta_pseudo_labels.unread_settings import unread_settings
+from meta_pseudo_labels.utils.checkpoint_files import (
+    CheckpointError,
+    DamagedCheckpoint,
+    save_weights,
+)
+from meta_pseudo_labels.utils.files import (
+    locked,
+    path_hash,
+    reports_full_disk,
+    write_whole,
+)
 
 
 def finetune_run(learner, config, images):

@@ -17,8 +17,8 @@ from meta_pseudo_labels.dataset_names import (
 from meta_pseudo_labels.distribution import has_tpu
 from meta_pseudo_labels.release_flags import IDLE_FLAGS
 from meta_pseudo_labels.run_folder import saved_settings
-from meta_pseudo_labels.settings import value_type
 from meta_pseudo_labels.unread_settings import unread_settings
+from meta_pseudo_labels.utils.settings import value_type
 
 _DEFINE = {
     bool: flags.DEFINE_bool,

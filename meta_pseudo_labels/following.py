@@ -14,11 +14,15 @@ import time
 from absl import logging
 
 from meta_pseudo_labels import evaluation
-from meta_pseudo_labels.checkpoint_files import DamagedCheckpoint, step_of
 from meta_pseudo_labels.checkpointing import Checkpoints, learner_state
-from meta_pseudo_labels.files import locked, reports_full_disk, write_whole
 from meta_pseudo_labels.metrics_log import MetricsFiles, read_rows
 from meta_pseudo_labels.run_folder import ACCURACY, DONE, EVALS, HPARAMS
+from meta_pseudo_labels.utils.checkpoint_files import DamagedCheckpoint, step_of
+from meta_pseudo_labels.utils.files import (
+    locked,
+    reports_full_disk,
+    write_whole,
+)
 
 SECONDS_BETWEEN_LOOKS = 5.0
 

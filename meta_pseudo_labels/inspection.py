@@ -8,7 +8,6 @@ draw_views(data, "views.png", magnitude=16, seed=0)
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels import reports
 from meta_pseudo_labels.data import (
     ShardedData,
     imagenet_views,
@@ -19,6 +18,7 @@ from meta_pseudo_labels.data import (
 from meta_pseudo_labels.data.image_data import HELD_OUT
 from meta_pseudo_labels.data.pixel_statistics import channel_statistics
 from meta_pseudo_labels.data.subsets import turns
+from meta_pseudo_labels.utils import figures
 
 BAR_LENGTH = 20  # Characters of the largest class's bar.
 CLASSES_IN_TEXT, NAMES_IN_TEXT = 30, 5
@@ -141,7 +141,7 @@ def _class_lines(classes):
         row | {"": "#" * round(BAR_LENGTH * row["labeled"] / largest)}
         for row in classes[:CLASSES_IN_TEXT]
     ]
-    lines = [reports.results_table(rows)]
+    lines = [figures.results_table(rows)]
     if len(classes) > len(rows):
         lines.append(f"... and {len(classes) - len(rows):,} more classes")
     for part in ("labeled", "test"):
@@ -171,7 +171,7 @@ def _statistics_lines(summary):
         }
         for index, channel in enumerate(("red", "green", "blue"))
     ]
-    return reports.results_table(rows)
+    return figures.results_table(rows)
 
 
 def _skipped_line(skipped):
@@ -239,7 +239,7 @@ def draw_views(
         view = module.labeled_strong_view(spec, **strength)
         shown["labeled"] = view(weak, strong_key)
     names = spec.class_names or range(spec.num_classes)
-    reports.view_sheet(
+    figures.view_sheet(
         path,
         original=images.numpy(),
         **{name: images.numpy() for name, images in shown.items()},

@@ -12,7 +12,7 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
 from meta_pseudo_labels.callbacks import AtStep
 from meta_pseudo_labels.event_files import drop_events_after
-from meta_pseudo_labels.files import write_whole
+from meta_pseudo_labels.utils.files import write_whole
 
 
 class MetricsFiles:

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data, inspection
 from meta_pseudo_labels.config import ConfigError, user_error
-from meta_pseudo_labels.files import write_whole
 from meta_pseudo_labels.run_folder import LABELED
+from meta_pseudo_labels.utils.files import write_whole
 
 # In labeled.json beside the choice; runs of old have none of them.
 _FACTS = ("fingerprint", "class_names", "mean", "std")

@@ -9,8 +9,8 @@ from absl import logging
 from meta_pseudo_labels.config_evaluation import Evaluation
 from meta_pseudo_labels.config_inference import Inference
 from meta_pseudo_labels.config_machine import Machine
-from meta_pseudo_labels.files import write_whole
-from meta_pseudo_labels.settings import ConfigError
+from meta_pseudo_labels.utils.files import write_whole
+from meta_pseudo_labels.utils.settings import ConfigError
 
 HPARAMS = "hparams.json"
 LABELED = "labeled.json"

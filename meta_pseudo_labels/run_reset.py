@@ -3,8 +3,6 @@
 import os
 import shutil
 
-from meta_pseudo_labels.checkpoint_files import BEST_FOLDER, FOLDER
-from meta_pseudo_labels.files import LOCK, SCRATCH
 from meta_pseudo_labels.run_folder import (
     ACCURACY,
     CLASS_DISTRIBUTIONS,
@@ -24,7 +22,9 @@ from meta_pseudo_labels.run_folder import (
     VIEWS,
     saved_settings,
 )
-from meta_pseudo_labels.settings import ConfigError
+from meta_pseudo_labels.utils.checkpoint_files import BEST_FOLDER, FOLDER
+from meta_pseudo_labels.utils.files import LOCK, SCRATCH
+from meta_pseudo_labels.utils.settings import ConfigError
 
 # What the stages of a run write into its folder. hparams.json, which tells a
 # run from other folders, comes last: a reset that was killed can be repeated.

@@ -4,14 +4,14 @@ import os
 
 from absl import logging
 
-from meta_pseudo_labels.checkpoint_files import (
+from meta_pseudo_labels.checkpointing import restore
+from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.reference.variables import load_release_variables
+from meta_pseudo_labels.utils.checkpoint_files import (
     find_checkpoint,
     is_own_checkpoint,
 )
-from meta_pseudo_labels.checkpointing import restore
-from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.files import is_inside
-from meta_pseudo_labels.reference.variables import load_release_variables
+from meta_pseudo_labels.utils.files import is_inside
 
 
 def restore_start(learner, config, checkpoints, *, fresh):

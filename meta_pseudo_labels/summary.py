@@ -2,11 +2,6 @@
 
 import os
 
-from meta_pseudo_labels.checkpoint_files import (
-    BEST_FOLDER,
-    FOLDER,
-    checkpoint_paths,
-)
 from meta_pseudo_labels.evaluation_sources import results_folder
 from meta_pseudo_labels.run_folder import (
     EVAL,
@@ -14,6 +9,11 @@ from meta_pseudo_labels.run_folder import (
     EVAL_RELIABILITY,
     EVAL_REPORT,
     FINETUNE,
+)
+from meta_pseudo_labels.utils.checkpoint_files import (
+    BEST_FOLDER,
+    FOLDER,
+    checkpoint_paths,
 )
 
 _NEXT = {"train": "finetune", "finetune": "eval", "eval": "export"}

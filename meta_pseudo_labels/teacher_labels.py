@@ -15,13 +15,16 @@ import os
 import tensorflow as tf
 
 from meta_pseudo_labels import data, evaluation
-from meta_pseudo_labels.checkpoint_files import CheckpointError, find_checkpoint
 from meta_pseudo_labels.config import ConfigError, user_error
-from meta_pseudo_labels.files import is_inside, write_whole
 from meta_pseudo_labels.run_folder import (
     CLASS_DISTRIBUTIONS,
     TEACHER_LABELS,
 )
+from meta_pseudo_labels.utils.checkpoint_files import (
+    CheckpointError,
+    find_checkpoint,
+)
+from meta_pseudo_labels.utils.files import is_inside, write_whole
 
 
 def cache_labels(network, config, images):

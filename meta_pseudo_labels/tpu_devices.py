@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from meta_pseudo_labels.settings import ConfigError
+from meta_pseudo_labels.utils.settings import ConfigError
 
 
 def tpu_strategy(config):

@@ -8,14 +8,9 @@ from absl import logging
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.callbacks import Evaluation, SaveCheckpoint
-from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.checkpointing import Checkpoints, learner_state
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.distribution import is_multi_worker, worker_of
-from meta_pseudo_labels.files import (
-    locked,
-    reports_full_disk,
-)
 from meta_pseudo_labels.fitting import fit_epochs, position
 from meta_pseudo_labels.metrics_log import MetricsLogger
 from meta_pseudo_labels.progress import progress_bar
@@ -43,6 +38,8 @@ from meta_pseudo_labels.teacher_labels import (
     load_teacher_labels,
     save_teacher_labels,
 )
+from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
+from meta_pseudo_labels.utils.files import locked, reports_full_disk
 
 # What collective operations raise where a worker is gone.
 _LOST = (

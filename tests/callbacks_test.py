@@ -6,10 +6,10 @@ import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.callbacks import SaveCheckpoint
-from meta_pseudo_labels.checkpoint_files import step_of
 from meta_pseudo_labels.checkpointing import Checkpoints
 from meta_pseudo_labels.metrics_log import MetricsLogger
 from meta_pseudo_labels.stopping import StopAtStep
+from meta_pseudo_labels.utils.checkpoint_files import step_of
 
 
 class Counter(keras.Model):

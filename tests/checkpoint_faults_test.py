@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.checkpoint_files import (
+from meta_pseudo_labels.checkpointing import Checkpoints
+from meta_pseudo_labels.utils.checkpoint_files import (
     CheckpointError,
     DamagedCheckpoint,
 )
-from meta_pseudo_labels.checkpointing import Checkpoints
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.checkpointing import Checkpoints, learner_state
 from meta_pseudo_labels.learners import (
     UDA,
@@ -15,6 +14,7 @@ from meta_pseudo_labels.learners import (
 )
 from meta_pseudo_labels.optimizers import Momentum
 from meta_pseudo_labels.schedules import WaitWarmupDecay
+from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 
 
 def network(name, *, units=6):

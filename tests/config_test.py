@@ -7,7 +7,7 @@ import pytest
 
 from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.data import DATASETS
-from meta_pseudo_labels.settings import value_type
+from meta_pseudo_labels.utils.settings import value_type
 
 FIELDS = dataclasses.fields(Config)
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from meta_pseudo_labels import reports
 from meta_pseudo_labels.evaluation_figures import (
     confusion_sheet,
     reliability_sheet,
 )
 from meta_pseudo_labels.metrics import evaluate_probabilities
+from meta_pseudo_labels.utils import figures
 
 
 def evaluation(right, total=20, *, classes=3, confidence=0.8):
@@ -68,7 +68,7 @@ def test_bars_are_as_high_as_the_accuracy(tmp_path):
     for right in (5, 15):
         path = tmp_path / "sheet.png"
         reliability_sheet({"student": evaluation(right)}, path)
-        shares.append(share_of(path, reports.COLORS[0]))
+        shares.append(share_of(path, figures.COLORS[0]))
     assert shares[1] == pytest.approx(3 * shares[0], rel=0.1)
 
 

@@ -7,7 +7,6 @@ import pathlib
 import numpy as np
 import pytest
 
-from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.reference import (
@@ -15,6 +14,7 @@ from meta_pseudo_labels.reference import (
     save_release_checkpoint,
 )
 from meta_pseudo_labels.run_folder import saved_settings
+from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from tests.tiny_run import rows, tiny, weights
 
 

@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels import experiment as experiment_module
-from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.experiment import Experiment
+from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from tests.tiny_run import rows, tiny, weights
 
 

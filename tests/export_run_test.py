@@ -12,7 +12,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.build import build_model
-from meta_pseudo_labels.checkpoint_files import weights_digest
 from meta_pseudo_labels.evaluation import predict_logits
 from meta_pseudo_labels.export_card import (
     build_card,
@@ -22,6 +21,7 @@ from meta_pseudo_labels.export_card import (
 )
 from meta_pseudo_labels.export_litert import write_litert
 from meta_pseudo_labels.export_run import export_run, plain_student
+from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 from tests.tiny_run import tiny
 
 

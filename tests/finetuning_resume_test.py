@@ -7,8 +7,8 @@ import pytest
 
 from meta_pseudo_labels import finetuning_run
 from meta_pseudo_labels.callbacks import AtStep
-from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.stopping import Interrupted
+from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from tests.tiny_finetuning import (
     EARLY,
     WHOLE,

@@ -10,7 +10,7 @@ import tensorflow as tf
 from meta_pseudo_labels import following
 from meta_pseudo_labels.checkpointing import Checkpoints
 from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.files import locked
+from meta_pseudo_labels.utils.files import locked
 
 # What the test set says of the checkpoint of a step.
 ACCURACY = {1: 0.25, 2: 0.75, 3: 0.75, 4: 0.5}

@@ -7,7 +7,7 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.image import imread
 
-from meta_pseudo_labels import reports
+from meta_pseudo_labels.utils import figures
 
 NAMES = ("cat", "dog", "owl")
 
@@ -34,34 +34,34 @@ def test_curves_draw_every_method_in_its_color(tmp_path):
         "mpl": history("eval/accuracy", [0.1, 0.9])
         + history("cross_entropy/student_on_l", np.linspace(2, 1, 100)),
     }
-    reports.curves(histories, tmp_path / "curves.png")
-    first, second, third = reports.COLORS[:3]
+    figures.curves(histories, tmp_path / "curves.png")
+    first, second, third = figures.COLORS[:3]
     assert colored_pixels(tmp_path / "curves.png", first) > 1000
     assert colored_pixels(tmp_path / "curves.png", second) > 1000
     assert colored_pixels(tmp_path / "curves.png", third) == 0
 
 
 def test_curves_take_other_panels(tmp_path):
-    panels = [reports.Panel("Feedback", ("mpl/dot_product",))]
+    panels = [figures.Panel("Feedback", ("mpl/dot_product",))]
     rows = history("mpl/dot_product", [0.0, 1.0]) + [{"step": 5}]
-    reports.curves({"mpl": rows}, tmp_path / "curves.png", panels=panels)
-    assert colored_pixels(tmp_path / "curves.png", reports.COLORS[0]) > 1000
+    figures.curves({"mpl": rows}, tmp_path / "curves.png", panels=panels)
+    assert colored_pixels(tmp_path / "curves.png", figures.COLORS[0]) > 1000
 
 
 def test_curves_refuse_a_panel_without_data(tmp_path):
     with pytest.raises(ValueError, match=r"No method logged.*eval/accuracy"):
-        reports.curves({"mpl": [{"step": 1}]}, tmp_path / "curves.png")
+        figures.curves({"mpl": [{"step": 1}]}, tmp_path / "curves.png")
     assert not (tmp_path / "curves.png").exists()
 
 
 def test_moving_average_by_hand():
-    got = reports._moving_average(np.array([3.0, 6.0, 0.0, 9.0]), width=3)
+    got = figures._moving_average(np.array([3.0, 6.0, 0.0, 9.0]), width=3)
     np.testing.assert_allclose(got, [4.5, 3.0, 5.0, 4.5])
 
 
 def draw_predictions(path, predictions):
     number = len(predictions)
-    reports.prediction_sheet(
+    figures.prediction_sheet(
         gray_images(number),
         path,
         labels=np.zeros(number, np.int32),
@@ -77,7 +77,7 @@ def test_prediction_sheet_marks_wrong_ones_only(tmp_path):
         draw_predictions(
             tmp_path / "sheet.png", [1] * count + [0] * (12 - count)
         )
-        wrong.append(colored_pixels(tmp_path / "sheet.png", reports.WRONG))
+        wrong.append(colored_pixels(tmp_path / "sheet.png", figures.WRONG))
     assert wrong[0] == 0
     assert wrong[2] > 2.5 * wrong[1] > 1000
     images = colored_pixels(tmp_path / "sheet.png", "#808080")
@@ -90,7 +90,7 @@ def test_prediction_sheet_of_one_image(tmp_path):
 
 
 def test_view_sheet_shows_three_rows(tmp_path):
-    reports.view_sheet(
+    figures.view_sheet(
         tmp_path / "views.png",
         original=gray_images(4),
         weak=gray_images(4) // 2,
@@ -105,7 +105,7 @@ def test_view_sheet_has_titles_above_the_images(tmp_path):
     heights = []
     for titles in (None, ["cat", "a class with a very long name"]):
         path = tmp_path / "views.png"
-        reports.view_sheet(
+        figures.view_sheet(
             path,
             original=gray_images(2),
             weak=gray_images(2),
@@ -115,21 +115,21 @@ def test_view_sheet_has_titles_above_the_images(tmp_path):
         gray = np.all(np.rint(imread(path)[..., :3] * 255) == 128, axis=-1)
         heights.append(np.flatnonzero(gray.any(axis=1))[0])
     assert heights[1] > heights[0] + 5
-    assert reports.shortened("a class with a very long name") == (
+    assert figures.shortened("a class with a very long name") == (
         "a class with …"
     )
 
 
 def test_sheets_refuse_unequal_or_no_images(tmp_path):
     with pytest.raises(ValueError, match="'original': 2, 'weak': 1"):
-        reports.view_sheet(
+        figures.view_sheet(
             tmp_path / "views.png",
             original=gray_images(2),
             weak=gray_images(1),
             strong=gray_images(2),
         )
     with pytest.raises(ValueError, match="'titles': 1"):
-        reports.view_sheet(
+        figures.view_sheet(
             tmp_path / "views.png",
             original=gray_images(2),
             weak=gray_images(2),
@@ -150,7 +150,7 @@ def test_results_table():
         },
         {"method": "mpl", "labels": 40, "test_accuracy": 1.0, "note": "best"},
     ]
-    assert reports.results_table(rows).splitlines() == [
+    assert figures.results_table(rows).splitlines() == [
         "method      labels  test accuracy  seconds  note",
         "----------  ------  -------------  -------  ----",
         "supervised      40          90.6%       31",
@@ -175,8 +175,8 @@ import meta_pseudo_labels
 
 
 def test_figures_leave_pyplot_alone(tmp_path):
-    panels = [reports.Panel("Loss", ("loss",))]
+    panels = [figures.Panel("Loss", ("loss",))]
     rows = {"mpl": [{"step": 0, "loss": 1.0}]}
-    reports.curves(rows, tmp_path / "curves.png", panels=panels)
+    figures.curves(rows, tmp_path / "curves.png", panels=panels)
     assert (tmp_path / "curves.png").exists()
     assert pyplot.get_fignums() == []

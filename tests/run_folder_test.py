@@ -7,7 +7,6 @@ import os
 import pytest
 
 from meta_pseudo_labels.config import Config, ConfigError
-from meta_pseudo_labels.files import write_whole
 from meta_pseudo_labels.run_folder import (
     FREE_SETTINGS,
     check_same_training,
@@ -15,6 +14,7 @@ from meta_pseudo_labels.run_folder import (
     save_settings,
     saved_settings,
 )
+from meta_pseudo_labels.utils.files import write_whole
 
 FIELDS = dataclasses.fields(Config)
 

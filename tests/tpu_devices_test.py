@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import tpu_devices
-from meta_pseudo_labels.settings import ConfigError
+from meta_pseudo_labels.utils.settings import ConfigError
 
 
 def topology(mesh_shape):

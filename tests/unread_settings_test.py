@@ -11,8 +11,8 @@ from meta_pseudo_labels.build import build_learner
 from meta_pseudo_labels.config import Config
 from meta_pseudo_labels.config_inference import Inference
 from meta_pseudo_labels.data import DATASETS
-from meta_pseudo_labels.settings import value_type
 from meta_pseudo_labels.unread_settings import UNREAD, unread_settings
+from meta_pseudo_labels.utils.settings import value_type
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 CONSISTENCY = {"uda_weight", "uda_steps", "uda_temp", "uda_threshold"}

@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 
-from meta_pseudo_labels import reports
 from meta_pseudo_labels.diagnosis.measure import RANDOM
-from meta_pseudo_labels.reports import COLORS, FADED, GRID, INK
+from meta_pseudo_labels.utils import figures
+from meta_pseudo_labels.utils.figures import COLORS, FADED, GRID, INK
 
 # What a ratio below this is drawn as: rounding, not feedback.
 NOTHING = 1e-6
@@ -36,7 +36,7 @@ def draw(found, path):
             strict=False,
         )
     }
-    figure = reports.figure(width=10.5, height=11.5)
+    figure = figures.figure(width=10.5, height=11.5)
     panels = figure.subplots(3, 2).ravel()
     for axes in panels:
         _style(axes)

@@ -13,11 +13,11 @@ from meta_pseudo_labels.data.records import Records
 from meta_pseudo_labels.diagnosis.figure import draw
 from meta_pseudo_labels.diagnosis.measure import diagnose
 from meta_pseudo_labels.diagnosis.summary import as_text
-from meta_pseudo_labels.files import write_whole
 from meta_pseudo_labels.fitting import position
 from meta_pseudo_labels.run_data import check_choice_of_labels, training_batches
 from meta_pseudo_labels.schedules import scale_by_batch
 from meta_pseudo_labels.teacher_labels import load_teacher_labels
+from meta_pseudo_labels.utils.files import write_whole
 
 # As many images as fit in memory in one batch, whatever their size.
 HELD_OUT_IMAGES = 512

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from meta_pseudo_labels import reports
+from meta_pseudo_labels.utils import figures
 
 # Whose gradients are means over the unlabeled images, and have to be multiplied
 # by their number to estimate the gradient of the judged loss.
@@ -181,7 +181,7 @@ def as_text(found):
         _table_row(name, numbers, found["teacher_steps"].get(name))
         for name, numbers in found["estimators"].items()
     ]
-    table = reports.results_table(rows)
+    table = figures.results_table(rows)
     table = re.sub(r"\bnan\b", "   ", table)  # So that numbers stay aligned.
     return "\n".join(
         [

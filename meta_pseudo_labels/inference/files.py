@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.files import LOCK, SCRATCH, sync
+from meta_pseudo_labels.utils.files import LOCK, SCRATCH, sync
 
 _PARTS = ".parts"
 

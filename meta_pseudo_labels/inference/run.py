@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from meta_pseudo_labels import data, evaluation
 from meta_pseudo_labels.config import ConfigError, user_error
-from meta_pseudo_labels.files import locked, reports_full_disk
 from meta_pseudo_labels.inference.files import PredictionFiles
 from meta_pseudo_labels.inference.networks import (
     check_checkpoints,
@@ -28,6 +27,7 @@ from meta_pseudo_labels.inference.rows import (
 from meta_pseudo_labels.inference.sources import open_source
 from meta_pseudo_labels.run_folder import INFERENCE, require_output_dir
 from meta_pseudo_labels.stopping import Interrupted, watch_signals
+from meta_pseudo_labels.utils.files import locked, reports_full_disk
 
 NOT_FINITE = "the network's logits are not finite"
 _DIGITS = 16  # Of a digest: enough to tell, and still to be read.

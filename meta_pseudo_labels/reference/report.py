@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from meta_pseudo_labels.checkpoint_files import CheckpointError
+from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 
 _SHOWN = 8
 

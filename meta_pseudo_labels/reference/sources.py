@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.checkpoint_files import (
+from meta_pseudo_labels.utils.checkpoint_files import (
     CheckpointError,
     find_checkpoint,
 )

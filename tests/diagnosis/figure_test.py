@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from meta_pseudo_labels import reports
 from meta_pseudo_labels.diagnosis import draw
+from meta_pseudo_labels.utils import figures
 
 
 def colored_pixels(path, color):
@@ -16,9 +16,9 @@ def test_estimators_are_told_apart(diagnosed, tmp_path):
     """Five that speak have a colour each; release and off, only a 0."""
     path = tmp_path / "diagnosis.png"
     draw(diagnosed.found, path)
-    for color in reports.COLORS[:5]:
+    for color in figures.COLORS[:5]:
         assert colored_pixels(path, color) > 100
-    assert colored_pixels(path, reports.COLORS[5]) == 0
+    assert colored_pixels(path, figures.COLORS[5]) == 0
 
 
 @pytest.mark.parametrize("kept", ["exact", "reinforce"])
@@ -28,5 +28,5 @@ def test_one_estimator_alone_is_drawn(diagnosed, tmp_path, kept):
         found[part] = {kept: found[part][kept]}
     path = tmp_path / "diagnosis.png"
     draw(found, path)
-    assert colored_pixels(path, reports.COLORS[0]) > 100
-    assert colored_pixels(path, reports.COLORS[1]) == 0
+    assert colored_pixels(path, figures.COLORS[0]) > 100
+    assert colored_pixels(path, figures.COLORS[1]) == 0

@@ -9,7 +9,6 @@ import pytest
 from matplotlib.image import imread
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.data.records import Records
 from meta_pseudo_labels.diagnosis.probes import Probes
@@ -21,6 +20,7 @@ from meta_pseudo_labels.diagnosis.run import (
 )
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.learners.feedback import ESTIMATORS
+from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from tests.tiny_run import tiny
 
 DIAGNOSE = dict(task_mode="diagnose", diagnose_batches=2, diagnose_draws=2)

@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pytest
 
-from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.data import load_class_distributions
 from meta_pseudo_labels.finetuning_run import finetuned_path
@@ -16,6 +15,7 @@ from meta_pseudo_labels.inference.networks import (
     check_checkpoints,
     checkpoint_networks,
 )
+from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 
 
 def same(network, weights):

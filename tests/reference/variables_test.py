@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.build import build_model
-from meta_pseudo_labels.checkpoint_files import CheckpointError
 from meta_pseudo_labels.config import Config
 from meta_pseudo_labels.reference import (
     load_release_variables,
     save_release_checkpoint,
 )
+from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from tests.release_learners import (
     SMALL,
     SPEC,

@@ -9,7 +9,7 @@ import zlib
 
 import tensorflow as tf
 
-from meta_pseudo_labels.settings import ConfigError
+from meta_pseudo_labels.utils.settings import ConfigError
 
 SCRATCH = ".part"
 LOCK = "lock"

@@ -9,7 +9,7 @@ import shutil
 
 import tensorflow as tf
 
-from meta_pseudo_labels.files import sync
+from meta_pseudo_labels.utils.files import sync
 
 FOLDER = "checkpoints"  # Of a run, within its own.
 BEST_FOLDER = "best"
