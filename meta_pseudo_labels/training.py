@@ -10,7 +10,7 @@ from meta_pseudo_labels import data
 from meta_pseudo_labels.callbacks import Evaluation, SaveCheckpoint
 from meta_pseudo_labels.checkpointing import Checkpoints, learner_state
 from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.distribution import is_multi_worker, worker_of
+from meta_pseudo_labels.distribute.strategies import is_multi_worker, worker_of
 from meta_pseudo_labels.fitting import fit_epochs, position
 from meta_pseudo_labels.metrics_log import MetricsLogger
 from meta_pseudo_labels.progress import progress_bar

@@ -10,8 +10,8 @@ import types
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels import distribution
 from meta_pseudo_labels.config import Config, ConfigError
+from meta_pseudo_labels.distribute import strategies
 from meta_pseudo_labels.learners import Supervised
 from meta_pseudo_labels.optimizers import Momentum
 from tests.faults import runs
@@ -20,27 +20,27 @@ from tests.learners.helpers import batch, conv_net
 
 def refusal(**settings):
     with pytest.raises(ConfigError) as caught:
-        distribution.build_strategy(Config(**settings))
+        strategies.build_strategy(Config(**settings))
     return str(caught.value)
 
 
 def test_a_machine_without_gpus_trains_on_one_device():
     for kind in ("auto", "one_device"):
-        strategy = distribution.build_strategy(Config(distribution=kind))
+        strategy = strategies.build_strategy(Config(distribution=kind))
         assert strategy is tf.distribute.get_strategy()
-        assert distribution.worker_of(strategy) == 0
+        assert strategies.worker_of(strategy) == 0
         said = "1 CPU replica; TensorFlow sees no GPU"
-        assert distribution.describe(strategy) == said
+        assert strategies.describe(strategy) == said
 
 
 @pytest.mark.parametrize("kind", ["auto", "mirrored"])
 def test_replicas_are_parts_of_the_processor(kind):
-    strategy = distribution.build_strategy(
+    strategy = strategies.build_strategy(
         Config(distribution=kind, replicas_per_worker=4, train_batch_size=8)
     )
     assert isinstance(strategy, tf.distribute.MirroredStrategy)
     assert strategy.num_replicas_in_sync == 4
-    assert distribution.describe(strategy).startswith("4 CPU replicas;")
+    assert strategies.describe(strategy).startswith("4 CPU replicas;")
 
 
 def test_a_batch_that_replicas_cannot_share_is_refused_before_any_work():
@@ -61,7 +61,7 @@ def test_a_tpu_that_is_not_there_is_refused(monkeypatch):
 
 def test_use_tpu_alone_goes_on_without_one():
     """As its help says; main.py warns."""
-    strategy = distribution.build_strategy(Config(use_tpu=True))
+    strategy = strategies.build_strategy(Config(use_tpu=True))
     assert strategy.num_replicas_in_sync == 1
 
 
@@ -111,7 +111,7 @@ class TestGroupsOfBatchNorm:
     )
     def test_others_are_not(self, settings):
         config = Config(**settings, replicas_per_worker=12, train_batch_size=24)
-        strategy = distribution.build_strategy(config)
+        strategy = strategies.build_strategy(config)
         assert strategy.num_replicas_in_sync == 12
 
     def test_each_pass_has_groups_of_its_own(self):
@@ -139,7 +139,7 @@ def test_several_workers_are_found_in_tf_config(cluster, monkeypatch, capsys):
         "MultiWorkerMirroredStrategy",
         lambda: made.append(1) or tf.distribute.get_strategy(),
     )
-    distribution.build_strategy(Config())
+    strategies.build_strategy(Config())
     assert made
     assert capsys.readouterr().out == (
         "Waiting for 1 worker: all of a:1, b:2 have to be there.\n"
@@ -149,7 +149,7 @@ def test_several_workers_are_found_in_tf_config(cluster, monkeypatch, capsys):
 def test_one_worker_is_one_device(monkeypatch):
     for job in ("chief", "worker"):
         monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {job: ["a:1"]}}))
-        strategy = distribution.build_strategy(Config())
+        strategy = strategies.build_strategy(Config())
         assert strategy is tf.distribute.get_strategy()
 
 
@@ -212,7 +212,7 @@ def test_sigterm_keeps_its_effect(monkeypatch):
 
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", build)
     before = signal.getsignal(signal.SIGTERM)
-    distribution.build_strategy(Config())
+    strategies.build_strategy(Config())
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -221,10 +221,10 @@ def test_workers_of_the_flags_become_tf_config(monkeypatch):
     monkeypatch.setattr(
         tf.distribute, "MultiWorkerMirroredStrategy", tf.distribute.get_strategy
     )
-    distribution.build_strategy(
+    strategies.build_strategy(
         Config(worker_addresses="a:1, b:2", worker_index=1)
     )
-    assert json.loads(distribution.os.environ["TF_CONFIG"]) == {
+    assert json.loads(strategies.os.environ["TF_CONFIG"]) == {
         "cluster": {"worker": ["a:1", "b:2"]},
         "task": {"type": "worker", "index": 1},
     }
@@ -246,11 +246,11 @@ def test_the_first_worker_is_the_chief_if_there_is_one(monkeypatch):
             )
 
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", Workers)
-    assert distribution.worker_of(Workers(["worker"], "worker", 0)) == 0
-    assert distribution.worker_of(Workers(["worker"], "worker", 1)) == 1
+    assert strategies.worker_of(Workers(["worker"], "worker", 0)) == 0
+    assert strategies.worker_of(Workers(["worker"], "worker", 1)) == 1
     both = ["chief", "worker"]
-    assert distribution.worker_of(Workers(both, "chief", 0)) == 0
-    assert distribution.worker_of(Workers(both, "worker", 0)) == 1
+    assert strategies.worker_of(Workers(both, "chief", 0)) == 0
+    assert strategies.worker_of(Workers(both, "worker", 0)) == 1
 
 
 def test_images_are_split_by_width_and_nothing_else(monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels import tpu_devices
+from meta_pseudo_labels.distribute import tpu_devices
 from meta_pseudo_labels.utils.settings import ConfigError
 
 

@@ -26,7 +26,7 @@ from flops import forward_flops, mpl_step_flops  # noqa: E402
 from meta_pseudo_labels.build import build_learner  # noqa: E402
 from meta_pseudo_labels.config import ConfigError  # noqa: E402
 from meta_pseudo_labels.data import DATASETS  # noqa: E402
-from meta_pseudo_labels.distribution import build_strategy  # noqa: E402
+from meta_pseudo_labels.distribute.strategies import build_strategy  # noqa: E402
 from meta_pseudo_labels.flags import (  # noqa: E402
     config_from_flags,
     define_flags,

@@ -17,7 +17,6 @@ from meta_pseudo_labels.data.pipeline import (
 )
 from meta_pseudo_labels.data.record_checks import explain_input_error
 from meta_pseudo_labels.data.records import Records
-from meta_pseudo_labels.data.shares import Share, distribute, share_of
 from meta_pseudo_labels.data.specs import DATASETS, DatasetSpec
 from meta_pseudo_labels.data.streaming import ShardedData
 from meta_pseudo_labels.data.subsets import (
@@ -38,6 +37,7 @@ from meta_pseudo_labels.data.views import (
     strong_view,
     weak_view,
 )
+from meta_pseudo_labels.distribute.shares import Share, distribute, share_of
 
 __all__ = [
     "DATASETS",

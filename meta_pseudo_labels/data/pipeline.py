@@ -32,7 +32,7 @@ from meta_pseudo_labels.data.keyed import (
 )
 from meta_pseudo_labels.data.records import Records
 from meta_pseudo_labels.data.service import through_service
-from meta_pseudo_labels.data.shares import WHOLE
+from meta_pseudo_labels.distribute.shares import WHOLE
 
 
 def training_dataset(

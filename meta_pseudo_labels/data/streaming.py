@@ -18,8 +18,8 @@ from meta_pseudo_labels.data.crops import crop_batches, with_rows
 from meta_pseudo_labels.data.record_checks import skip_reporter
 from meta_pseudo_labels.data.records import Records
 from meta_pseudo_labels.data.service import through_service
-from meta_pseudo_labels.data.shares import WHOLE
 from meta_pseudo_labels.data.specs import DatasetSpec
+from meta_pseudo_labels.distribute.shares import WHOLE
 
 _STEPS_AT_ONCE = 2  # One is decoded while the next one begins.
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels import replicas
+from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.checks import check_range
 from meta_pseudo_labels.losses import mean_cross_entropy, soft_cross_entropy
 

@@ -6,7 +6,7 @@ import math
 import keras
 import tensorflow as tf
 
-from meta_pseudo_labels import replicas
+from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import (
     check_model,

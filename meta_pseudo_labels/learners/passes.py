@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from meta_pseudo_labels import replicas
+from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.slices import forward_in_slices
 from meta_pseudo_labels.stateless import call_with
 

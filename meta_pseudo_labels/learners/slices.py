@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from meta_pseudo_labels import replicas
+from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.recompute import call_again
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from meta_pseudo_labels import replicas
+from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.checks import check_same_classes
 from meta_pseudo_labels.learners.passes import (

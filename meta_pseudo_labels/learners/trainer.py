@@ -5,8 +5,8 @@ import functools
 import keras
 import tensorflow as tf
 
-from meta_pseudo_labels import replicas
-from meta_pseudo_labels.data.shares import share_of
+from meta_pseudo_labels.distribute import replicas
+from meta_pseudo_labels.distribute.shares import share_of
 
 
 class Trainer(keras.Model):

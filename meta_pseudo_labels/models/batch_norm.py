@@ -12,7 +12,7 @@ import math
 import keras
 import tensorflow as tf
 
-from meta_pseudo_labels import replicas
+from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.models import channels
 
 

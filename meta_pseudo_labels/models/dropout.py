@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from meta_pseudo_labels import replicas
+from meta_pseudo_labels.distribute import replicas
 
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")

@@ -2,7 +2,7 @@
 
 import keras
 
-from meta_pseudo_labels import replicas
+from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.models.dropout import keep
 
 

@@ -13,8 +13,8 @@ from meta_pseudo_labels.data import (
     imagenet_views,
     pipeline,
     records,
-    shares,
 )
+from meta_pseudo_labels.distribute import shares
 from tests import jpeg_records
 from tests.batch_parts import assert_equal, part, take
 

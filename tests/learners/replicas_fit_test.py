@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels import models, replicas
+from meta_pseudo_labels import models
+from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners import (
     MetaPseudoLabels,
     Supervised,

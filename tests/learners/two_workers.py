@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.config import Config
-from meta_pseudo_labels.distribution import build_strategy
+from meta_pseudo_labels.distribute.strategies import build_strategy
 from meta_pseudo_labels.optimizers import RMSProp
 from tests.faults import runs
 from tests.learners.replicas_test import (

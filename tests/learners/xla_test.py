@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels import replicas
+from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.optimizers import LARS, Momentum, RMSProp
 from tests.learners.float32_learners import BUILDERS, batches, build_learner
 

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from meta_pseudo_labels import replicas
+from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.models import StochasticDepth
 
 

@@ -9,8 +9,8 @@ import threading
 import tensorflow as tf
 
 from meta_pseudo_labels import models
+from meta_pseudo_labels.distribute.tpu_devices import tpu_strategy
 from meta_pseudo_labels.models.batch_norm import replicas_per_group
-from meta_pseudo_labels.tpu_devices import tpu_strategy
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 
