@@ -24,8 +24,8 @@ from meta_pseudo_labels.learners import (
 )
 from meta_pseudo_labels.metrics import Evaluation
 from meta_pseudo_labels.optimizers import LARS, Momentum, RMSProp
+from meta_pseudo_labels.optimizers.schedules import WaitWarmupDecay
 from meta_pseudo_labels.reference import load_release_variables, replay
-from meta_pseudo_labels.schedules import WaitWarmupDecay
 
 __all__ = [
     "LARS",

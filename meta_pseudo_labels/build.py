@@ -6,7 +6,10 @@ import keras
 
 from meta_pseudo_labels import learners, models
 from meta_pseudo_labels.optimizers import build_optimizer
-from meta_pseudo_labels.schedules import WaitWarmupDecay, scale_by_batch
+from meta_pseudo_labels.optimizers.schedules import (
+    WaitWarmupDecay,
+    scale_by_batch,
+)
 
 
 def build_model(config, spec, *, role, dtype=None):

@@ -5,7 +5,7 @@ import dataclasses
 from meta_pseudo_labels.finetuning import BATCH_NORM_MODES
 from meta_pseudo_labels.learners.feedback import ESTIMATORS, PSEUDO_LABELS
 from meta_pseudo_labels.optimizers import OPTIMIZERS
-from meta_pseudo_labels.schedules import DECAYS
+from meta_pseudo_labels.optimizers.schedules import DECAYS
 from meta_pseudo_labels.utils.settings import ConfigError, setting
 
 TEACHER_LOSSES = ("uda", "supervised", "rand_augment")

@@ -13,7 +13,7 @@ from meta_pseudo_labels.learners import (
     UDASettings,
 )
 from meta_pseudo_labels.optimizers import Momentum
-from meta_pseudo_labels.schedules import WaitWarmupDecay
+from meta_pseudo_labels.optimizers.schedules import WaitWarmupDecay
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.schedules import (
+from meta_pseudo_labels.optimizers.schedules import (
     DECAYS,
     WaitWarmupDecay,
     scale_by_batch,

@@ -14,8 +14,8 @@ from meta_pseudo_labels.diagnosis.figure import draw
 from meta_pseudo_labels.diagnosis.measure import diagnose
 from meta_pseudo_labels.diagnosis.summary import as_text
 from meta_pseudo_labels.fitting import position
+from meta_pseudo_labels.optimizers.schedules import scale_by_batch
 from meta_pseudo_labels.run_data import check_choice_of_labels, training_batches
-from meta_pseudo_labels.schedules import scale_by_batch
 from meta_pseudo_labels.teacher_labels import load_teacher_labels
 from meta_pseudo_labels.utils.files import write_whole
 

@@ -14,7 +14,7 @@ from meta_pseudo_labels.optimizers import (
     RMSProp,
     build_optimizer,
 )
-from meta_pseudo_labels.schedules import WaitWarmupDecay
+from meta_pseudo_labels.optimizers.schedules import WaitWarmupDecay
 from tests.optimizers.helpers import (
     RATES,
     Rate,

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.optimizers import Momentum
-from meta_pseudo_labels.schedules import WaitWarmupDecay
+from meta_pseudo_labels.optimizers.schedules import WaitWarmupDecay
 from tests.optimizers.helpers import (
     RATES,
     Rate,
