@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
-from meta_pseudo_labels.stateless import call_with
+from meta_pseudo_labels.models.stateless import call_with
 
 
 def ema_rate(step, *, decay, start=0, dtype="float32"):

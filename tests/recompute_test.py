@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels import recompute
-from meta_pseudo_labels.recompute import call_again
+from meta_pseudo_labels.models import recompute
+from meta_pseudo_labels.models.recompute import call_again
 
 
 class Power(keras.layers.Layer):

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.slices import forward_in_slices
-from meta_pseudo_labels.stateless import call_with
+from meta_pseudo_labels.models.stateless import call_with
 
 
 def forward_together(model, *views, update_moments=True, slices=1):

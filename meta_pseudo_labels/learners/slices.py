@@ -5,7 +5,7 @@ import functools
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
-from meta_pseudo_labels.recompute import call_again
+from meta_pseudo_labels.models.recompute import call_again
 
 
 def forward_in_slices(model, views, *, slices, update_moments=True):

@@ -4,7 +4,7 @@ import re
 
 import keras
 
-from meta_pseudo_labels.recompute import call_again
+from meta_pseudo_labels.models.recompute import call_again
 
 # How our networks call the layers of their blocks.
 _BLOCK = re.compile(r"(block_\d+)\.")

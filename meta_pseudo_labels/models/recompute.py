@@ -10,7 +10,7 @@ rest once more (Chen et al., arXiv 1604.06174). Why not `tf.recompute_grad`, or
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
-from meta_pseudo_labels.stateless import call_with
+from meta_pseudo_labels.models.stateless import call_with
 
 
 def call_again(model, slices, layouts=None):
