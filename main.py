@@ -33,8 +33,8 @@ def quiet_start():
 
 
 with quiet_start():
-    from meta_pseudo_labels import inspection
     from meta_pseudo_labels.config import ConfigError
+    from meta_pseudo_labels.data import inspection
     from meta_pseudo_labels.experiment import Experiment
     from meta_pseudo_labels.export_card import summary_lines
     from meta_pseudo_labels.flags import (

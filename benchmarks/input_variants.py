@@ -19,7 +19,7 @@ import tensorflow as tf
 from input_data import MAGNITUDE, SPEC, random_images, training_batches
 from input_imagenet import imagenet_variants
 
-from meta_pseudo_labels.data import views
+from meta_pseudo_labels.data.images import views
 
 OURS = "strong_view"
 PEERS = ("keras_cv", "keras", "torchvision")

@@ -12,9 +12,9 @@ import os
 import tensorflow as tf
 from absl import logging
 
-from meta_pseudo_labels import inspection
 from meta_pseudo_labels.build import build_model
 from meta_pseudo_labels.config import user_error
+from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.evaluation import evaluate_networks
 from meta_pseudo_labels.evaluation_figures import (
     confusion_sheet,

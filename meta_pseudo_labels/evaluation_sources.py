@@ -15,9 +15,9 @@ from meta_pseudo_labels.data import (
     Records,
     ShardedData,
     evaluation_dataset,
-    folders,
     load,
 )
+from meta_pseudo_labels.data.sources import folders
 from meta_pseudo_labels.run_data import require_test_images
 from meta_pseudo_labels.run_folder import EVAL_SOURCES
 from meta_pseudo_labels.utils.files import path_hash

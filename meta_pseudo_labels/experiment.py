@@ -35,7 +35,7 @@ import os
 import tensorflow as tf
 from absl import logging
 
-from meta_pseudo_labels import data, inspection
+from meta_pseudo_labels import data
 from meta_pseudo_labels.build import build_learner, build_model
 from meta_pseudo_labels.checkpointing import (
     Checkpoints,
@@ -43,6 +43,7 @@ from meta_pseudo_labels.checkpointing import (
     restore,
 )
 from meta_pseudo_labels.config import user_error
+from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.diagnosis import diagnose_run
 from meta_pseudo_labels.distribute.strategies import build_strategy, describe
 from meta_pseudo_labels.evaluation_report import evaluate_run

@@ -10,8 +10,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.data import ordered
-from meta_pseudo_labels.data.records import Records
+from meta_pseudo_labels.data.streams import ordered
+from meta_pseudo_labels.data.streams.records import Records
 from meta_pseudo_labels.export import predictions
 
 FILE = "model.tflite"

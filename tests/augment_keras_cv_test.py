@@ -36,7 +36,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels import augment
+from meta_pseudo_labels.data.images import operations as augment
 from tests import keras_cv_operations as kcv
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels import augment
+from meta_pseudo_labels.data.images import operations
 
 LEVELS = [1, 5, 10, 16, 17]
 INTEGER = ["posterize", "solarize"]
@@ -41,7 +41,7 @@ def test_levels_are_those_of_the_file(release):
 
 @pytest.mark.parametrize("name", ["autocontrast", "equalize", "invert"])
 def test_operations_without_level_equal_release(release, name):
-    assert_equals_release(getattr(augment, name), release, name, level=1)
+    assert_equals_release(getattr(operations, name), release, name, level=1)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -49,7 +49,7 @@ def test_operations_without_level_equal_release(release, name):
 def test_integer_operations_equal_release(release, name, level):
     argument = int(release[f"arg/{name}"][LEVELS.index(level)])
     assert_equals_release(
-        lambda x: getattr(augment, name)(x, argument), release, name, level
+        lambda x: getattr(operations, name)(x, argument), release, name, level
     )
 
 
@@ -60,7 +60,7 @@ def test_blends_equal_release(release, name, level):
     stored = release[f"arg/{name}"][LEVELS.index(level)]
     assert argument == pytest.approx(stored, rel=1e-6)
     assert_equals_release(
-        lambda x: getattr(augment, name)(x, argument), release, name, level
+        lambda x: getattr(operations, name)(x, argument), release, name, level
     )
 
 
@@ -73,7 +73,7 @@ def test_blends_equal_release(release, name, level):
 def test_geometric_operations_equal_release(release, name, sign, level):
     key = f"{name}_{sign}"
     argument = float(release[f"arg/{key}"][LEVELS.index(level)])
-    operation = getattr(augment, name.removesuffix("_const100"))
+    operation = getattr(operations, name.removesuffix("_const100"))
     assert_equals_release(lambda x: operation(x, argument), release, key, level)
 
 
@@ -84,7 +84,7 @@ def test_cutout_equals_release(release, name, level):
     center = tf.constant(release[f"center_yx/{name}"][row])
     half_size = int(release[f"arg/{name}"][row])
     assert_equals_release(
-        lambda x: augment.cutout(x, center=center, half_size=half_size),
+        lambda x: operations.cutout(x, center=center, half_size=half_size),
         release,
         name,
         level,
@@ -95,7 +95,7 @@ def test_cutout_equals_release(release, name, level):
 def test_blends_saturate_where_other_code_wraps(release, name):
     """The file holds the value before the cast: ours is min(value, 255)."""
     images = tf.constant(release["images"])
-    got = getattr(augment, name)(images, 3.16)
+    got = getattr(operations, name)(images, 3.16)
     raw = release[f"raw_int/{name}"][LEVELS.index(17)]
     assert raw.max() > 255
     np.testing.assert_array_equal(got, np.minimum(raw, 255))
@@ -104,7 +104,7 @@ def test_blends_saturate_where_other_code_wraps(release, name):
 def test_geometric_amounts_may_differ_by_image(release):
     images = tf.constant(release["images"])
     degrees = np.float32([-48, 48] * 4)
-    got = augment.rotate(images, tf.constant(degrees))
+    got = operations.rotate(images, tf.constant(degrees))
     row = LEVELS.index(16)
     np.testing.assert_array_equal(got[::2], release["out/rotate_neg"][row, ::2])
     np.testing.assert_array_equal(
@@ -124,31 +124,31 @@ def test_geometric_amounts_may_differ_by_image(release):
 def test_operations_take_no_images(name, arguments):
     """A group of `apply_by_group` is often empty."""
     nothing = tf.zeros([0, 8, 8, 3], tf.uint8)
-    assert getattr(augment, name)(nothing, *arguments).shape == [0, 8, 8, 3]
+    assert getattr(operations, name)(nothing, *arguments).shape == [0, 8, 8, 3]
 
 
 def test_cutout_takes_no_images():
     nothing = tf.zeros([0, 8, 8, 3], tf.uint8)
     center = tf.zeros([0, 2], tf.int32)
-    got = augment.cutout(nothing, center=center, half_size=2)
+    got = operations.cutout(nothing, center=center, half_size=2)
     assert got.shape == [0, 8, 8, 3]
 
 
 def test_point_operations_by_hand():
     images = gray([[0, 100, 153, 255]])
-    assert channel(augment.invert(images)) == [[255, 155, 102, 0]]
-    assert channel(augment.posterize(images, 4)) == [[0, 96, 144, 240]]
-    assert channel(augment.posterize(images, 0)) == [[0, 0, 128, 128]]
-    assert channel(augment.posterize(images, 8)) == [[0, 100, 153, 255]]
-    assert channel(augment.solarize(images, 153)) == [[0, 100, 102, 0]]
+    assert channel(operations.invert(images)) == [[255, 155, 102, 0]]
+    assert channel(operations.posterize(images, 4)) == [[0, 96, 144, 240]]
+    assert channel(operations.posterize(images, 0)) == [[0, 0, 128, 128]]
+    assert channel(operations.posterize(images, 8)) == [[0, 100, 153, 255]]
+    assert channel(operations.solarize(images, 153)) == [[0, 100, 102, 0]]
     # 409 is 153 modulo 256.
-    assert channel(augment.solarize(images, 409)) == [[0, 100, 102, 0]]
-    assert channel(augment.solarize(images, 256)) == [[255, 155, 102, 0]]
+    assert channel(operations.solarize(images, 409)) == [[0, 100, 102, 0]]
+    assert channel(operations.solarize(images, 256)) == [[255, 155, 102, 0]]
 
 
 def test_autocontrast_stretches_each_channel_alone():
     images = tf.constant([[[[10, 0, 7], [20, 255, 7], [30, 51, 7]]]], tf.uint8)
-    got = augment.autocontrast(images)
+    got = operations.autocontrast(images)
     assert got[0, 0].numpy().tolist() == [
         [0, 0, 7],
         [127, 255, 7],
@@ -159,47 +159,51 @@ def test_autocontrast_stretches_each_channel_alone():
 def test_brightness_by_hand():
     images = gray([[0, 100, 200]])
     # 100 / 255 * 0.5 * 255.5 = 50.1; 200 / 255 * 0.5 * 255.5 = 100.2
-    assert channel(augment.brightness(images, 0.5)) == [[0, 50, 100]]
+    assert channel(operations.brightness(images, 0.5)) == [[0, 50, 100]]
     # 200 / 255 * 2 * 255.5 = 400.8: saturates.
-    assert channel(augment.brightness(images, 2.0)) == [[0, 200, 255]]
-    assert channel(augment.brightness(images, 1.0)) == [[0, 100, 200]]
+    assert channel(operations.brightness(images, 2.0)) == [[0, 200, 255]]
+    assert channel(operations.brightness(images, 1.0)) == [[0, 100, 200]]
 
 
 def test_contrast_blends_with_pixels_over_256():
     images = gray(np.full([32, 32], 204))
     # Grey 1024 / 256 = 4: (4 + 0.5 * 200) / 255 * 255.5 = 104.2
-    assert np.unique(augment.contrast(images, 0.5)).tolist() == [104]
+    assert np.unique(operations.contrast(images, 0.5)).tolist() == [104]
 
 
 def test_moves_by_hand():
     images = gray([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
-    assert channel(augment.translate_x(images, 1.0)) == [
+    assert channel(operations.translate_x(images, 1.0)) == [
         [2, 3, 128],
         [5, 6, 128],
         [8, 9, 128],
     ]
-    assert channel(augment.translate_y(images, -1.0)) == [
+    assert channel(operations.translate_y(images, -1.0)) == [
         [128, 128, 128],
         [1, 2, 3],
         [4, 5, 6],
     ]
-    assert channel(augment.rotate(images, 90.0)) == [
+    assert channel(operations.rotate(images, 90.0)) == [
         [3, 6, 9],
         [2, 5, 8],
         [1, 4, 7],
     ]
-    assert channel(augment.shear_x(images, 1.0)) == [
+    assert channel(operations.shear_x(images, 1.0)) == [
         [1, 2, 3],
         [5, 6, 128],
         [9, 128, 128],
     ]
-    assert channel(augment.mirror(images)) == [[3, 2, 1], [6, 5, 4], [9, 8, 7]]
+    assert channel(operations.mirror(images)) == [
+        [3, 2, 1],
+        [6, 5, 4],
+        [9, 8, 7],
+    ]
 
 
 def test_crop_is_a_pad_and_a_slice():
     images = np.random.RandomState(0).randint(0, 256, [9, 5, 6, 3], np.uint8)
     top, left = np.int32([*range(-4, 5)]), np.int32([*range(4, -5, -1)])
-    got = augment.crop(
+    got = operations.crop(
         tf.constant(images), top=tf.constant(top), left=tf.constant(left)
     )
     padded = np.pad(
@@ -222,7 +226,7 @@ def test_crop_is_a_pad_and_a_slice():
 )
 def test_cutout_is_clipped_at_the_borders(center, rows, columns):
     images = gray(np.zeros([5, 5]))
-    got = augment.cutout(images, center=tf.constant([center]), half_size=2)
+    got = operations.cutout(images, center=tf.constant([center]), half_size=2)
     want = np.zeros([5, 5], int)
     want[slice(*rows), slice(*columns)] = 128
     assert channel(got) == want.tolist()
@@ -230,7 +234,7 @@ def test_cutout_is_clipped_at_the_borders(center, rows, columns):
 
 def test_cutout_of_nothing():
     images = gray(np.zeros([4, 4]))
-    whole = augment.cutout(images, center=tf.constant([[1, 1]]), half_size=0)
+    whole = operations.cutout(images, center=tf.constant([[1, 1]]), half_size=0)
     assert not whole.numpy().any()
 
 
@@ -241,9 +245,9 @@ def test_apply_by_group_keeps_places():
     def add_place(part, places):
         return part + tf.cast(places * 10, tf.uint8)[:, None, None, None]
 
-    got = augment.apply_by_group(
+    got = operations.apply_by_group(
         images,
         tf.constant([1, 0, 2, 1, 0]),
-        [None, add_place, lambda part, _: augment.invert(part)],
+        [None, add_place, lambda part, _: operations.invert(part)],
     )
     assert got[:, 0, 0, 0].numpy().tolist() == [0, 1, 253, 33, 4]

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.data import DatasetSpec
-from meta_pseudo_labels.data.resizing import square_image
+from meta_pseudo_labels.data.images.resizing import square_image
 from meta_pseudo_labels.export import export_saved_model
 
 EXAMPLE = (

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from meta_pseudo_labels import data, inspection
+from meta_pseudo_labels import data
+from meta_pseudo_labels.data import inspection
 
 
 def arrays(labels=(0, 0, 1), *, num_classes=3, unlabeled=2, size=8):

@@ -9,10 +9,10 @@ import keras_cv
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels import augment
+from meta_pseudo_labels.data.images import operations
 
 GEOMETRY = dict(
-    interpolation="nearest", fill_mode="constant", fill_value=augment.FILL
+    interpolation="nearest", fill_mode="constant", fill_value=operations.FILL
 )
 RANGE = (0, 255)
 layers = keras_cv.layers
@@ -78,7 +78,7 @@ def _translate(images, *, right, down):
 
 def cutout(images, half_size, center):
     layer = layers.RandomCutout(
-        1.0, 1.0, fill_mode="constant", fill_value=augment.FILL
+        1.0, 1.0, fill_mode="constant", fill_value=operations.FILL
     )
     sides = tf.fill([len(images)], 2 * int(half_size))
     amounts = {

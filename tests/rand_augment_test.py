@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels import augment, rand_augment
+from meta_pseudo_labels.data.images import operations, rand_augment
 
 MAGNITUDES = [1, 5, 10, 16, 17]
 BLENDS = ("color", "contrast", "brightness", "sharpness")
@@ -140,16 +140,16 @@ def test_each_operation_happens_as_drawn():
     (draws,) = rand_augment.draw_layers(images, seed=SEED, num_layers=1)
     got = augmented(images, magnitude=9, num_layers=1)
     by_hand = {
-        "Invert": lambda x, sign, center: augment.invert(x),
-        "Rotate": lambda x, sign, center: augment.rotate(
+        "Invert": lambda x, sign, center: operations.invert(x),
+        "Rotate": lambda x, sign, center: operations.rotate(
             x, sign * arguments.degrees
         ),
-        "TranslateY": lambda x, sign, center: augment.translate_y(
+        "TranslateY": lambda x, sign, center: operations.translate_y(
             x, sign * arguments.translate_pixels
         ),
-        "Posterize": lambda x, sign, center: augment.posterize(x, 3),
-        "Color": lambda x, sign, center: augment.color(x, 1.72),
-        "Cutout": lambda x, sign, center: augment.cutout(
+        "Posterize": lambda x, sign, center: operations.posterize(x, 3),
+        "Color": lambda x, sign, center: operations.color(x, 1.72),
+        "Cutout": lambda x, sign, center: operations.cutout(
             x, center=center[None], half_size=1
         ),
     }

@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from meta_pseudo_labels import data, rand_augment
-from meta_pseudo_labels.data import views
+from meta_pseudo_labels import data
+from meta_pseudo_labels.data.images import rand_augment, views
 
 SEED = tf.constant([1, 2], tf.int32)
 OPERATIONS = len(rand_augment.OPERATIONS)

@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 
-from meta_pseudo_labels.data.service.addresses import free_port
+from meta_pseudo_labels.data.streams.service.addresses import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -17,7 +17,7 @@ def command(*arguments):
         [
             sys.executable,
             "-m",
-            "meta_pseudo_labels.data.service",
+            "meta_pseudo_labels.data.streams.service",
             *map(str, arguments),
         ],
         cwd=ROOT,

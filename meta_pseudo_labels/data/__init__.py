@@ -6,36 +6,36 @@ from meta_pseudo_labels.data.class_distributions import (
     load_class_distributions,
     save_class_distributions,
 )
-from meta_pseudo_labels.data.decoding import MAX_PIXELS
 from meta_pseudo_labels.data.image_data import ImageData, from_arrays
-from meta_pseudo_labels.data.loading import check_name, load
-from meta_pseudo_labels.data.pipeline import (
+from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
+from meta_pseudo_labels.data.images.views import (
+    POLICIES,
+    normalize,
+    strong_view,
+    weak_view,
+)
+from meta_pseudo_labels.data.labels import (
+    LABEL_SUBSETS,
+    labeled_choice,
+    save_labeled_indices,
+)
+from meta_pseudo_labels.data.sources.loading import check_name, load
+from meta_pseudo_labels.data.spec import DATASETS, DatasetSpec
+from meta_pseudo_labels.data.streams.pipeline import (
     evaluation_dataset,
     finetuning_dataset,
     training_dataset,
     validation_dataset,
 )
-from meta_pseudo_labels.data.record_checks import explain_input_error
-from meta_pseudo_labels.data.records import Records
-from meta_pseudo_labels.data.specs import DATASETS, DatasetSpec
-from meta_pseudo_labels.data.streaming import ShardedData
-from meta_pseudo_labels.data.subsets import (
-    LABEL_SUBSETS,
-    labeled_choice,
-    save_labeled_indices,
-)
-from meta_pseudo_labels.data.two_views import two_view_dataset
+from meta_pseudo_labels.data.streams.record_checks import explain_input_error
+from meta_pseudo_labels.data.streams.records import Records
+from meta_pseudo_labels.data.streams.streaming import ShardedData
+from meta_pseudo_labels.data.streams.two_views import two_view_dataset
 from meta_pseudo_labels.data.variants import (
     hold_out,
     keep_classes,
     spoil_labels,
     vary,
-)
-from meta_pseudo_labels.data.views import (
-    POLICIES,
-    normalize,
-    strong_view,
-    weak_view,
 )
 from meta_pseudo_labels.distribute.shares import Share, distribute, share_of
 

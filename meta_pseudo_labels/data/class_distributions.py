@@ -13,8 +13,9 @@ import zipfile
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.data import ordered, views
-from meta_pseudo_labels.data.records import Records
+from meta_pseudo_labels.data.images import views
+from meta_pseudo_labels.data.streams import ordered
+from meta_pseudo_labels.data.streams.records import Records
 
 FILE_NAME = "class_distributions.npz"
 _PARTS = ("labeled", "unlabeled")

@@ -14,10 +14,14 @@ Python or while they read, done by TensorFlow alone. There are three ways:
 
 import tensorflow as tf
 
-from meta_pseudo_labels.data import folders, imagenet, imagenet_views, tfds_any
-from meta_pseudo_labels.data.decoding import MAX_PIXELS
-from meta_pseudo_labels.data.resizing import resized_as_released, square_images
-from meta_pseudo_labels.data.specs import DATASETS
+from meta_pseudo_labels.data.images import photo_views
+from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
+from meta_pseudo_labels.data.images.resizing import (
+    resized_as_released,
+    square_images,
+)
+from meta_pseudo_labels.data.sources import folders, imagenet, tfds_any
+from meta_pseudo_labels.data.spec import DATASETS
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_START = 24  # Bytes up to the end of width and height.
@@ -74,7 +78,7 @@ def prepare_encoded(encoded, spec, *, max_pixels=MAX_PIXELS):
         # Evaluation decodes the crop alone, which changes pixels at its edge.
         prepared = tf.cond(
             is_jpeg,
-            lambda: imagenet_views.decode_center_crop(
+            lambda: photo_views.decode_center_crop(
                 encoded, image_size=size, max_pixels=max_pixels
             ),
             lambda: _resized(_decoded(encoded, spec), spec)[0],
@@ -125,7 +129,7 @@ def _resized(images, spec):
     size, own = spec.image_size, _own_size(spec)
     if spec.name in imagenet.NAMES:
         top, left, height, width = tf.unstack(
-            imagenet_views.center_window(tf.shape(images)[1:])
+            photo_views.center_window(tf.shape(images)[1:])
         )
         images = images[:, top : top + height, left : left + width]
         return resized_as_released(images, size)

@@ -3,9 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.data import ordered
 from meta_pseudo_labels.data.image_data import ImageData
-from meta_pseudo_labels.data.record_checks import center_decoder, check_records
+from meta_pseudo_labels.data.streams import ordered
+from meta_pseudo_labels.data.streams.record_checks import (
+    center_decoder,
+    check_records,
+)
 
 
 def sample(data, *, count):

@@ -20,7 +20,7 @@ import hashlib
 import numpy as np
 
 from meta_pseudo_labels.data.image_data import HELD_OUT, ImageData
-from meta_pseudo_labels.data.subsets import LabelChoice, turns
+from meta_pseudo_labels.data.labels import LabelChoice, turns
 
 # Draws of one seed that must not be correlated.
 _DRAWS = {"noise": 1, "validation": 2, "feedback": 3}

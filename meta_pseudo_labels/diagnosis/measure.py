@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.data import keyed
+from meta_pseudo_labels.data.streams import keyed
 from meta_pseudo_labels.diagnosis.probes import Probes
 from meta_pseudo_labels.diagnosis.summary import summarize
 from meta_pseudo_labels.diagnosis.sums import NEGLIGIBLE, GradientSums

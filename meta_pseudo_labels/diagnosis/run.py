@@ -9,7 +9,7 @@ import numpy as np
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.config import ConfigError, user_error
-from meta_pseudo_labels.data.records import Records
+from meta_pseudo_labels.data.streams.records import Records
 from meta_pseudo_labels.diagnosis.figure import draw
 from meta_pseudo_labels.diagnosis.measure import diagnose
 from meta_pseudo_labels.diagnosis.summary import as_text

@@ -5,10 +5,11 @@ import os
 
 import tensorflow as tf
 
-from meta_pseudo_labels.data import tfds_any, tfds_source
-from meta_pseudo_labels.data.image_headers import ImageError
-from meta_pseudo_labels.data.record_checks import check_records, once
-from meta_pseudo_labels.data.records import check_present, index_records
+from meta_pseudo_labels.data.images.headers import ImageError
+from meta_pseudo_labels.data.sources import tfds as tfds_source
+from meta_pseudo_labels.data.sources import tfds_any
+from meta_pseudo_labels.data.streams.record_checks import check_records, once
+from meta_pseudo_labels.data.streams.records import check_present, index_records
 
 
 def release_records(paths, folder):

@@ -21,15 +21,19 @@ from meta_pseudo_labels.config_inference import (
     RECORDS,
     TFDS_PREFIX,
 )
-from meta_pseudo_labels.data import Records, folders, tfds_any
-from meta_pseudo_labels.data.decoding import decode_image, read_image_file
-from meta_pseudo_labels.data.image_files import list_files
-from meta_pseudo_labels.data.image_headers import (
+from meta_pseudo_labels.data import Records
+from meta_pseudo_labels.data.images.decoding import (
+    decode_image,
+    read_image_file,
+)
+from meta_pseudo_labels.data.images.files import list_files
+from meta_pseudo_labels.data.images.headers import (
     START_BYTES,
     ImageError,
     image_kind,
 )
 from meta_pseudo_labels.data.preparation import prepare_encoded, prepare_images
+from meta_pseudo_labels.data.sources import folders, tfds_any
 from meta_pseudo_labels.inference.record_bytes import (
     record_bytes,
     release_records,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data import cifar_binary, tfds_source
+from meta_pseudo_labels.data.sources import cifar_binary, tfds
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +114,8 @@ def test_same_pixels_as_tfds(script, data_dir, tmp_path):
     with open(tmp_path / "train.bin", "wb") as file:
         file.write(path.read_bytes()[: 3_000 * 3_073])
     got = load(tmp_path, num_labeled=2_000)
-    builder = tfds_source.prepared_builder("cifar10", data_dir / "tfds")
-    images, labels = tfds_source._read(builder, ["test"])
+    builder = tfds.prepared_builder("cifar10", data_dir / "tfds")
+    images, labels = tfds._read(builder, ["test"])
     np.testing.assert_array_equal(got.test_images, images)
     np.testing.assert_array_equal(got.test_labels, labels)
     np.testing.assert_array_equal(got.unlabeled_images, images[:3_000])

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data import class_distributions, imagenet, records
+from meta_pseudo_labels.data import class_distributions
+from meta_pseudo_labels.data.sources import imagenet
+from meta_pseudo_labels.data.streams import records
 from tests import jpeg_records
 
 SPEC = data.DatasetSpec(

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.data import decoding
-from meta_pseudo_labels.data.decoding import decode_image, read_image_file
-from meta_pseudo_labels.data.image_headers import ImageError, read_header
+from meta_pseudo_labels.data.images import decoding
+from meta_pseudo_labels.data.images.decoding import (
+    decode_image,
+    read_image_file,
+)
+from meta_pseudo_labels.data.images.headers import ImageError, read_header
 
 # 20 rows, 30 columns: a size that tells height from width.
 PIXELS = np.random.RandomState(0).randint(0, 256, [20, 30, 4]).astype(np.uint8)

@@ -3,7 +3,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data import digits
+from meta_pseudo_labels.data.sources import digits
 
 
 def test_scans_are_scaled_to_uint8_rgb():

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data import keyed, views
+from meta_pseudo_labels.data.images import views
+from meta_pseudo_labels.data.streams import keyed
 from tests.data.pipeline_test import (
     SETTINGS,
     assert_batches_equal,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.data import image_files
+from meta_pseudo_labels.data.images import files
 from tests.tiny_folders import load, shades, write
 
 
@@ -99,7 +99,7 @@ def test_names_that_are_no_text(folders):
 
 
 def test_many_files_keep_their_order(folders, monkeypatch):
-    monkeypatch.setattr(image_files, "_CHUNK", 3)
+    monkeypatch.setattr(files, "_CHUNK", 3)
     for image in range(20):
         write(folders / "more" / f"{image:02d}.png", image)
     (folders / "more" / "07.png").write_bytes(b"")
@@ -112,7 +112,5 @@ def test_many_files_keep_their_order(folders, monkeypatch):
 def test_no_more_than_the_square_stays_in_memory(size):
     """Not a whole picture with a window into it."""
     content = tf.io.encode_png(np.zeros([*size, 3], np.uint8)).numpy()
-    image = image_files._decode(
-        lambda: content, image_size=8, max_pixels=10_000
-    )
+    image = files._decode(lambda: content, image_size=8, max_pixels=10_000)
     assert image.shape == (8, 8, 3) and image.base is None

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data import imagenet, streaming
+from meta_pseudo_labels.data.sources import imagenet
+from meta_pseudo_labels.data.streams import streaming
 from tests import jpeg_records
 
 

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data import imagenet_views, keyed, views
+from meta_pseudo_labels.data.images import photo_views, views
+from meta_pseudo_labels.data.streams import keyed
 
 HEIGHT, WIDTH = 120, 200
 
@@ -30,7 +31,7 @@ def crops(gradient):
     size, low, high = 192, 16, 176
 
     def window(number):
-        image = imagenet_views.decode_random_crop(
+        image = photo_views.decode_random_crop(
             encoded, image_size=size, seed=keyed.key(0, number)
         )
         column = tf.cast(image[:, low, 1], tf.float32)
@@ -48,14 +49,14 @@ def crops(gradient):
 def test_center_crop_by_hand(gradient):
     """120 x 200: the square has 105 pixels, from row 8 and column 48."""
     encoded, pixels = gradient
-    got = imagenet_views.decode_center_crop(encoded, image_size=105).numpy()
+    got = photo_views.decode_center_crop(encoded, image_size=105).numpy()
     np.testing.assert_array_equal(got, pixels[8:113, 48:153])
 
 
 @pytest.mark.parametrize("size", [224, 35])
 def test_center_crop_is_resized_as_by_the_release(gradient, size):
     encoded, pixels = gradient
-    got = imagenet_views.decode_center_crop(encoded, image_size=size).numpy()
+    got = photo_views.decode_center_crop(encoded, image_size=size).numpy()
     want = tf.compat.v1.image.resize_bicubic(
         pixels[np.newaxis, 8:113, 48:153], [size, size]
     )
@@ -91,7 +92,7 @@ def test_crops_are_spread(crops):
 def test_crop_is_fixed_by_its_seed(gradient):
     encoded, _ = gradient
     one, again, other = (
-        imagenet_views.decode_random_crop(
+        photo_views.decode_random_crop(
             encoded, image_size=16, seed=keyed.key(1, number)
         ).numpy()
         for number in (5, 5, 6)
@@ -104,9 +105,9 @@ def test_impossible_crop_becomes_the_center():
     """A line of 400 x 1 pixels has no crop of aspect 3/4 to 4/3."""
     columns = np.arange(400, dtype=np.uint8)[np.newaxis, :, np.newaxis]
     encoded = tf.io.encode_jpeg(np.tile(columns, [1, 1, 3]), quality=100)
-    center = imagenet_views.decode_center_crop(encoded, image_size=8).numpy()
+    center = photo_views.decode_center_crop(encoded, image_size=8).numpy()
     for number in range(5):
-        got = imagenet_views.decode_random_crop(
+        got = photo_views.decode_random_crop(
             encoded, image_size=8, seed=keyed.key(0, number)
         ).numpy()
         whole = got.std() > 20
@@ -122,8 +123,8 @@ def test_grey_image_becomes_rgb(data_dir):
     encoded = path.read_bytes()
     assert tf.io.extract_jpeg_shape(encoded)[2] == 1
     for image in (
-        imagenet_views.decode_center_crop(encoded, image_size=32),
-        imagenet_views.decode_random_crop(
+        photo_views.decode_center_crop(encoded, image_size=32),
+        photo_views.decode_random_crop(
             encoded, image_size=32, seed=tf.constant([0, 1])
         ),
     ):
@@ -137,7 +138,7 @@ def test_cmyk_image_is_refused():
     file = io.BytesIO()
     pillow.new("CMYK", (20, 20), (9, 8, 7, 6)).save(file, "JPEG")
     try:
-        image = imagenet_views.decode_center_crop(file.getvalue(), image_size=8)
+        image = photo_views.decode_center_crop(file.getvalue(), image_size=8)
     except tf.errors.InvalidArgumentError:
         return
     assert image.shape == (8, 8, 3)
@@ -146,10 +147,10 @@ def test_cmyk_image_is_refused():
 def test_large_image_is_refused_before_it_is_decoded(gradient):
     encoded, _ = gradient
     pixels = HEIGHT * WIDTH
-    imagenet_views.decode_center_crop(encoded, image_size=8, max_pixels=pixels)
+    photo_views.decode_center_crop(encoded, image_size=8, max_pixels=pixels)
     for decode in (
-        imagenet_views.decode_center_crop,
-        lambda *args, **settings: imagenet_views.decode_random_crop(
+        photo_views.decode_center_crop,
+        lambda *args, **settings: photo_views.decode_random_crop(
             *args, seed=tf.constant([0, 0]), **settings
         ),
     ):
@@ -164,14 +165,14 @@ def test_strong_view_is_flip_and_rand_augment_alone():
         256, size=[6, 64, 64, 3], dtype=np.uint8
     )
     seed = tf.constant([3, 4], tf.int64)
-    got = imagenet_views.strong_view(spec, magnitude=9)(images, seed)
+    got = photo_views.strong_view(spec, magnitude=9)(images, seed)
     first, second = tf.unstack(tf.random.split(seed, 2))
     flipped = views.flip()(images, first)
     want = views.rand_augment(
         magnitude=9, translate_const=100, cutout_const=40, fill=128
     )(flipped, second)
     np.testing.assert_array_equal(got, want)
-    labeled = imagenet_views.labeled_strong_view(spec, magnitude=9)
+    labeled = photo_views.labeled_strong_view(spec, magnitude=9)
     np.testing.assert_array_equal(labeled(flipped, second), want)
 
 
@@ -187,5 +188,5 @@ def test_data_without_mirror_images():
     images = np.random.default_rng(0).integers(
         256, size=[20, 8, 8, 3], dtype=np.uint8
     )
-    got = imagenet_views.weak_view(spec)(images, tf.constant([0, 0]))
+    got = photo_views.weak_view(spec)(images, tf.constant([0, 0]))
     np.testing.assert_array_equal(got, images)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.data import keras_cv_policy, views
-from meta_pseudo_labels.data.keras_cv_policy import keras_cv_rand_augment
+from meta_pseudo_labels.data.images import keras_cv_policy, views
+from meta_pseudo_labels.data.images.keras_cv_policy import keras_cv_rand_augment
 
 SEED = tf.constant([1, 2], tf.int64)
 LAYERS = range(10)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data.subsets import labeled_positions
+from meta_pseudo_labels.data.labels import labeled_positions
 
 LABELS = np.array([0, 1, 2] * 10)
 

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data import keyed, views
+from meta_pseudo_labels.data.images import views
+from meta_pseudo_labels.data.streams import keyed
 
 SETTINGS = dict(batch_size=3, unlabeled_ratio=2, magnitude=10, seed=7)
 

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.data import DATASETS, DatasetSpec, imagenet_views
-from meta_pseudo_labels.data.decoding import decode_image
+from meta_pseudo_labels.data import DATASETS, DatasetSpec
+from meta_pseudo_labels.data.images import photo_views
+from meta_pseudo_labels.data.images.decoding import decode_image
+from meta_pseudo_labels.data.images.resizing import resize_images, square_image
 from meta_pseudo_labels.data.preparation import (
     description,
     pixels_from_floats,
     prepare_encoded,
     prepare_images,
 )
-from meta_pseudo_labels.data.resizing import resize_images, square_image
 
 FOLDERS = DatasetSpec(
     name="folders",
@@ -83,10 +84,10 @@ def test_the_crop_of_imagenet(graph, size):
     """Its JPEGs to the bit, and PNG files, which it has not, by the rule."""
     image = picture(*size)
     data = tf.io.encode_jpeg(image).numpy()
-    want = imagenet_views.decode_center_crop(data, image_size=16)
+    want = photo_views.decode_center_crop(data, image_size=16)
     np.testing.assert_array_equal(graph(data, IMAGENET), want)
     png = tf.io.encode_png(image).numpy()
-    top, left, height, width = imagenet_views.center_window(size).numpy()
+    top, left, height, width = photo_views.center_window(size).numpy()
     window = image[top : top + height, left : left + width]
     want = resize_images(window[None], 16)[0]
     np.testing.assert_array_equal(graph(png, IMAGENET), want)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.data import records
+from meta_pseudo_labels.data.streams import records
 from tests import jpeg_records
 
 

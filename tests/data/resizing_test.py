@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.data.resizing import resize_images, square_image
+from meta_pseudo_labels.data.images.resizing import resize_images, square_image
 
 
 def noise(count, height=8, width=8):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.data.service.ordering import in_order
+from meta_pseudo_labels.data.streams.service.ordering import in_order
 
 
 def numbered(order, batch):

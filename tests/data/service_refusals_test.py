@@ -7,10 +7,10 @@ import time
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.data import service
-from meta_pseudo_labels.data.service import addresses, stream, watch
-from meta_pseudo_labels.data.service.__main__ import main
-from meta_pseudo_labels.data.service.addresses import free_port
+from meta_pseudo_labels.data.streams import service
+from meta_pseudo_labels.data.streams.service import addresses, stream, watch
+from meta_pseudo_labels.data.streams.service.__main__ import main
+from meta_pseudo_labels.data.streams.service.addresses import free_port
 
 
 @pytest.mark.parametrize(

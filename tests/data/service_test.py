@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data import service
-from meta_pseudo_labels.data.service.__main__ import main
+from meta_pseudo_labels.data.streams import service
+from meta_pseudo_labels.data.streams.service.__main__ import main
 from tests.service_processes import running, wait_until_up
 
 SETTINGS = dict(batch_size=4, unlabeled_ratio=2, magnitude=5, seed=7)

@@ -7,13 +7,9 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data import (
-    crops,
-    imagenet,
-    imagenet_views,
-    pipeline,
-    records,
-)
+from meta_pseudo_labels.data.images import photo_views
+from meta_pseudo_labels.data.sources import imagenet
+from meta_pseudo_labels.data.streams import crops, pipeline, records
 from meta_pseudo_labels.distribute import shares
 from tests import jpeg_records
 from tests.batch_parts import assert_equal, part, take
@@ -202,7 +198,7 @@ def test_only_its_own_images_are_gathered_and_augmented(digits, policy):
 
 def test_only_its_own_records_are_decoded(sharded, monkeypatch):
     seen = []
-    decode = imagenet_views.decode_random_crop
+    decode = photo_views.decode_random_crop
 
     def count(encoded, **settings):
         def note(crop_seed):
@@ -213,7 +209,7 @@ def test_only_its_own_records_are_decoded(sharded, monkeypatch):
         with tf.control_dependencies([noted]):
             return decode(encoded, **settings)
 
-    monkeypatch.setattr(imagenet_views, "decode_random_crop", count)
+    monkeypatch.setattr(photo_views, "decode_random_crop", count)
     batch = crops.crop_batches(
         sharded.labeled_images, sharded.spec, batch_size=8, seed=7, stream=0
     )

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data import imagenet, keyed, records, streaming
+from meta_pseudo_labels.data.sources import imagenet
+from meta_pseudo_labels.data.streams import keyed, records, streaming
 from tests import jpeg_records
 
 SPEC = data.DatasetSpec(

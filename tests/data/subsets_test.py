@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from meta_pseudo_labels.data.subsets import balanced_indices, labeled_positions
+from meta_pseudo_labels.data.labels import balanced_indices, labeled_positions
 
 LABELS = np.array([0, 1, 2] * 10 + [0] * 7)
 

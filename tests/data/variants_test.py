@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data import records, streaming
+from meta_pseudo_labels.data.streams import records, streaming
 
 
 def images(*numbers):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels import data, rand_augment
-from meta_pseudo_labels.data import views
+from meta_pseudo_labels import data
+from meta_pseudo_labels.data.images import rand_augment, views
 
 SEED = tf.constant([3, 4], tf.int64)
 SPEC = data.DatasetSpec(

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.data.records import Records
+from meta_pseudo_labels.data.streams.records import Records
 from meta_pseudo_labels.diagnosis.probes import Probes
 from meta_pseudo_labels.diagnosis.run import (
     _take,

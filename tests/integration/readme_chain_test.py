@@ -12,7 +12,7 @@ import tarfile
 
 import pytest
 
-from meta_pseudo_labels.data.service.addresses import free_port
+from meta_pseudo_labels.data.streams.service.addresses import free_port
 
 ROOT = pathlib.Path(__file__).parents[2]
 

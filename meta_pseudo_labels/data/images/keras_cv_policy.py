@@ -1,0 +1,200 @@
+"""KerasCV's RandAugment as the policy of the strong view.
+
+The ten operations, their amounts and how often they happen are KerasCV 0.9's
+(`keras_cv.layers.RandAugment`); only the source of its random numbers is ours.
+KerasCV draws from two kinds of generators that go on from call to call, so
+that what an image looks like would depend on what was read before it, and on
+which thread came first:
+
+* `layer._random_generator`, a tf.random.Generator;
+* factor samplers, which call tf.random.uniform or tf.random.normal.
+
+Here both are replaced, layer by layer, by stateless draws from the seed of the
+batch. And where KerasCV walks through a batch image by image, each image here
+goes with the others that have drawn the same operation (`apply_by_group`),
+which gives the same distribution in less time.
+"""
+
+import functools
+from unittest import mock
+
+import tensorflow as tf
+
+from meta_pseudo_labels.data.images import operations as augment
+from meta_pseudo_labels.data.images.rand_augment import MAX_LEVEL
+
+RATE = 10 / 11  # How often an operation takes place; KerasCV's default.
+MAGNITUDE_STDDEV = 0.15  # KerasCV's default.
+NUM_LAYERS = 2
+
+
+def keras_cv_rand_augment(
+    *,
+    magnitude,
+    magnitude_stddev=MAGNITUDE_STDDEV,
+    num_layers=NUM_LAYERS,
+    rate=RATE,
+):
+    """KerasCV's RandAugment, keyed by a seed as all views are.
+
+    It has no rotation, cutout, inversion, posterisation or sharpness; shifts
+    and shears fill with reflections of the image instead of grey.
+
+    Args:
+      magnitude: 0 to 10, the same scale as `views.rand_augment`; KerasCV
+        counts from 0 to 1, so 5 is its default 0.5.
+      magnitude_stddev: of the normal distribution around the magnitude that
+        some amounts are drawn from, in KerasCV's units, [0, 1].
+      num_layers: operations in a row, >= 0. KerasCV's own default is 3.
+      rate: probability that one of them takes place, in [0, 1].
+
+    Returns:
+      A function of [B, H, W, 3] uint8 and a [2] integer seed, returning
+      [B, H, W, 3] uint8: the same for the same seed.
+
+    Raises:
+      ValueError: if a number is out of range.
+      ImportError: if KerasCV is not installed.
+    """
+    if not 0 <= magnitude <= MAX_LEVEL:
+        raise ValueError(
+            f"magnitude is {magnitude}; KerasCV's RandAugment takes 0 to "
+            f"{MAX_LEVEL}. Larger ones need the release's own policy."
+        )
+    for name, share in (("magnitude_stddev", magnitude_stddev), ("rate", rate)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} must be in [0, 1]; got {share}.")
+    draws = KeyedDraws()
+    operations = policy_operations(magnitude, magnitude_stddev, draws)
+
+    def apply(images, seed):
+        draws.start(seed)
+        augmented = tf.cast(images, tf.float32)
+        for _ in range(num_layers):
+            augmented = _random_operation(augmented, operations, draws, rate)
+        augmented = tf.clip_by_value(tf.round(augmented), 0, 255)
+        return tf.ensure_shape(tf.cast(augmented, tf.uint8), images.shape)
+
+    return apply
+
+
+class KeyedDraws:
+    """Stateless draws, told apart by their number since `start`.
+
+    The numbers are counted while the graph is built, so they belong to the
+    operations of the graph: nothing changes from batch to batch but the seed.
+    """
+
+    def start(self, seed):
+        """Begins again with another seed, [2] integers."""
+        self._seed, self._count = seed, 0
+
+    def uniform(self, shape, minval=0, maxval=None, dtype=tf.float32):
+        """As `tf.random.Generator.uniform`, whose place it takes."""
+        return tf.random.stateless_uniform(
+            shape, self._next(), minval, maxval, dtype
+        )
+
+    def normal(self, shape, mean, stddev, dtype):
+        return tf.random.stateless_normal(
+            shape, self._next(), mean, stddev, dtype
+        )
+
+    def _next(self):
+        self._count += 1
+        return tf.random.fold_in(self._seed, self._count)
+
+
+def _random_operation(images, operations, draws, rate):
+    """One operation for each image, or none with probability 1 - rate."""
+    batch = tf.shape(images)[0]
+    choice = draws.uniform([batch], 0, len(operations), tf.int32)
+    skipped = draws.uniform([batch]) > rate
+    return augment.apply_by_group(
+        images,
+        tf.where(skipped, len(operations), choice),
+        [*operations, None],
+    )
+
+
+def policy_operations(magnitude, magnitude_stddev, draws):
+    """KerasCV's ten operations, as `augment.apply_by_group` wants them.
+
+    Args:
+      magnitude: see `keras_cv_rand_augment`.
+      magnitude_stddev: see `keras_cv_rand_augment`.
+      draws: `KeyedDraws`, which they draw their amounts from.
+    """
+    layers = policy_layers(magnitude / MAX_LEVEL, magnitude_stddev, draws)
+    return [*map(_as_operation, layers)]
+
+
+def _as_operation(layer):
+    """A layer as `apply_by_group` wants it."""
+    # KerasCV's code needs AutoGraph, which our pipelines do without.
+    augment_images = tf.function(
+        layer.augment_images, autograph=True, reduce_retracing=True
+    )
+
+    def apply(images, places):
+        # Drawn for an empty group too: the count goes on in graphs, which
+        # hold both branches of the condition, as it does without.
+        amounts = layer.get_random_transformation_batch(
+            tf.size(places), images=images
+        )
+        # Equalization fails on an empty batch.
+        return tf.cond(
+            tf.size(places) > 0,
+            lambda: augment_images(images, transformations=amounts),
+            lambda: images,
+        )
+
+    return apply
+
+
+def policy_layers(magnitude, magnitude_stddev, draws):
+    """KerasCV's ten layers, drawing from `draws`."""
+    keras_cv = _import_keras_cv()
+    # Layers ask for the global generator as they are built. It would make a
+    # variable, which fixes TensorFlow's devices and is an error under
+    # enable_op_determinism.
+    with mock.patch.object(tf.random, "get_global_generator", lambda: draws):
+        layers = keras_cv.layers.RandAugment.get_standard_policy(
+            (0, 255), magnitude, magnitude_stddev
+        )
+    keyed = {
+        keras_cv.core.UniformFactorSampler: _uniform,
+        keras_cv.core.NormalFactorSampler: _normal,
+    }
+    for layer in layers:
+        for name, value in list(vars(layer).items()):
+            if type(value) in keyed:
+                sampler = keyed[type(value)]
+                setattr(layer, name, functools.partial(sampler, value, draws))
+    return layers
+
+
+def _uniform(sampler, draws, shape=(), dtype="float32"):
+    """What a UniformFactorSampler draws."""
+    return draws.uniform(shape, sampler.lower, sampler.upper, dtype)
+
+
+def _normal(sampler, draws, shape=(), dtype="float32"):
+    """What a NormalFactorSampler draws."""
+    return tf.clip_by_value(
+        draws.normal(shape, sampler.mean, sampler.stddev, dtype),
+        sampler.min_value,
+        sampler.max_value,
+    )
+
+
+def _import_keras_cv():
+    """KerasCV, which takes seconds to import and which few runs need."""
+    try:
+        import keras_cv
+    except ImportError as error:
+        raise ImportError(
+            "KerasCV's RandAugment needs KerasCV, which is not installed: "
+            "pip install 'keras-cv>=0.9,<0.10', or keep the release's policy."
+        ) from error
+    return keras_cv

@@ -1,0 +1,132 @@
+"""Views of photographs of any size: from JPEG bytes to small uint8 squares.
+
+As in the release (`data_utils._imagenet_parser`, `imagenet_10_percent_uda`):
+
+    labeled   Inception crop, flip
+    weak      Inception crop, flip
+    strong    the same crop, a flip of its own, RandAugment; no extra cutout
+    test      centre crop of 224/256 of the short side
+
+Crops are decoded alone, without the rest of the picture, and resized with
+bicubic interpolation. Flip and RandAugment work on batches, see views.py.
+"""
+
+import tensorflow as tf
+
+from meta_pseudo_labels.data.images import views
+from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
+from meta_pseudo_labels.data.images.resizing import resized_as_released
+
+# RandAugment's constants on ImageNet, pixels at magnitude 10 (quirk 26).
+TRANSLATE_CONST, CUTOUT_CONST = 100, 40
+_CENTER = 224 / 256  # The share of the short side that is tested.
+
+
+def weak_view(spec):
+    """Flip where the data allows it, of crops by `decode_random_crop`."""
+    return views.flip() if spec.flip else lambda images, seed, rows=None: images
+
+
+def strong_view(spec, *, magnitude, policy="release"):
+    """A flip of its own and RandAugment, of the very crop of the weak view.
+
+    Args:
+      spec: `DatasetSpec` of the images.
+      magnitude: of RandAugment, >= 0.
+      policy: see `views.augmentation`.
+    """
+    return views.chain(
+        weak_view(spec),
+        labeled_strong_view(spec, magnitude=magnitude, policy=policy),
+    )
+
+
+def labeled_strong_view(spec, *, magnitude, policy="release"):
+    """What the release's --use_augment adds to a labeled image's weak view."""
+    return views.augmentation(
+        policy,
+        magnitude=magnitude,
+        translate_const=TRANSLATE_CONST,
+        cutout_const=CUTOUT_CONST,
+        fill=spec.background,
+    )
+
+
+def decode_random_crop(encoded, *, image_size, seed, max_pixels=MAX_PIXELS):
+    """An Inception crop, resized.
+
+    A crop has 8 to 100 % of the area and an aspect ratio in 3/4 to 4/3. Where
+    none is found in ten attempts the centre crop is taken, as in the release.
+
+    Args:
+      encoded: [] string, a JPEG image; a grey one becomes RGB.
+      image_size: height and width to resize to, pixels.
+      seed: [2] integers, fixes the crop.
+      max_pixels: the number of pixels above which the image is refused.
+
+    Returns:
+      [image_size, image_size, 3] uint8.
+    """
+    shape = _checked_shape(encoded, max_pixels=max_pixels)
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed=seed,
+        min_object_covered=0.1,
+        aspect_ratio_range=(3 / 4, 4 / 3),
+        area_range=(0.08, 1.0),
+        max_attempts=10,
+        use_image_if_no_bounding_boxes=True,
+    )
+    # The operation answers with the whole image where it finds no crop.
+    found = tf.reduce_any(size[:2] != shape[:2])
+    window = tf.concat([begin[:2], size[:2]], axis=0)
+    window = tf.where(found, window, center_window(shape))
+    return _decode_window(encoded, window, image_size=image_size)
+
+
+def decode_center_crop(encoded, *, image_size, max_pixels=MAX_PIXELS):
+    """The square of 224/256 of the short side in the middle, resized.
+
+    Args and returns: see `decode_random_crop`.
+    """
+    shape = _checked_shape(encoded, max_pixels=max_pixels)
+    return _decode_window(encoded, center_window(shape), image_size=image_size)
+
+
+def _checked_shape(encoded, *, max_pixels):
+    """Height, width and channels, [3] int32, read without decoding."""
+    shape = tf.image.extract_jpeg_shape(encoded)
+    pixels = tf.reduce_prod(tf.cast(shape[:2], tf.int64))
+    check = tf.debugging.assert_less_equal(
+        pixels,
+        tf.constant(max_pixels, tf.int64),
+        message="The image is too large to be decoded.",
+    )
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(shape)
+
+
+def center_window(shape):
+    """Top, left, height and width of the centre crop, [4] int32.
+
+    Args:
+      shape: [2] int32 or more, height and width first.
+    """
+    short = tf.cast(tf.reduce_min(shape[:2]), tf.float32)
+    side = tf.cast(_CENTER * short, tf.int32)
+    side = tf.maximum(side, 1)  # An image of one pixel is its own centre.
+    corner = (shape[:2] - side + 1) // 2
+    return tf.concat([corner, [side, side]], axis=0)
+
+
+def _decode_window(encoded, window, *, image_size):
+    """Decodes a part of a JPEG image and resizes it, rounded to uint8.
+
+    The sampling grid is that of TensorFlow 1's `resize_bicubic`, see
+    `resizing.resize_images`. The release keeps the float32 result, which may
+    leave 0..255, and truncates it where RandAugment follows.
+    """
+    image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+    image = resized_as_released(image[tf.newaxis], image_size)[0]
+    return tf.ensure_shape(image, [image_size, image_size, 3])

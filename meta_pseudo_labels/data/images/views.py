@@ -1,0 +1,195 @@
+"""Weak and strong views: short chains of small operations.
+
+A factory takes settings and returns an operation, (images, seed) -> images,
+on [B, H, W, 3] uint8 with a [2] integer seed. Everything stays uint8 until
+`normalize`, the last thing that happens to a view. Given the images of some
+rows only and `rows`, a `shares.Rows`, as third argument, it returns what these
+rows become in the whole batch.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels.data.images import rand_augment as random_ops
+from meta_pseudo_labels.data.images import row_views
+
+POLICIES = ("release", "keras_cv")
+
+
+def weak_view(spec):
+    """Flip where the data allows it, pad by an eighth and crop at random.
+
+    This is the release's `ori` view, and what labeled images get (quirk 31).
+    """
+    crop = pad_and_crop(spec.image_size // 8, fill=spec.background)
+    return chain(flip(), crop) if spec.flip else crop
+
+
+def strong_view(spec, *, magnitude, cutout_share=0.5, policy="release"):
+    """The release's `aug` view of a small image, made from its weak view.
+
+    RandAugment of two operations, a cutout, then flip and crop once more
+    (quirk 31). Apply it to what `weak_view` returned.
+
+    Args:
+      spec: `DatasetSpec` of the images.
+      magnitude: of RandAugment, >= 0.
+      cutout_share: side of the cutout as a share of the image's, in [0, 1];
+        the release has half the side.
+      policy: see `augmentation`.
+
+    Raises:
+      ValueError: if a number is out of range, or for an unknown policy.
+    """
+    distort = _distortions(
+        spec, magnitude=magnitude, cutout_share=cutout_share, policy=policy
+    )
+    return chain(*distort, weak_view(spec))
+
+
+def labeled_strong_view(spec, *, magnitude, cutout_share=0.5, policy="release"):
+    """What the release's --use_augment adds to a labeled small image.
+
+    RandAugment and a cutout as in `strong_view`, but no second flip and crop
+    (`data_utils._cifar10_parser`). Apply it to what `weak_view` returned.
+
+    Args: as for `strong_view`.
+
+    Raises:
+      ValueError: if a number is out of range, or for an unknown policy.
+    """
+    return chain(
+        *_distortions(
+            spec, magnitude=magnitude, cutout_share=cutout_share, policy=policy
+        )
+    )
+
+
+def augmentation(policy, *, magnitude, translate_const, cutout_const, fill):
+    """RandAugment of two operations.
+
+    Args:
+      policy: "release", or "keras_cv": its operations, amounts and fill, and
+        magnitudes of at most 10; see keras_cv_policy.py.
+      magnitude, translate_const, cutout_const, fill: see `rand_augment`.
+
+    Raises:
+      ValueError: for an unknown policy, or a number out of its range.
+    """
+    if policy == "keras_cv":
+        # Imported here, as it takes seconds and few runs want it.
+        from meta_pseudo_labels.data.images import keras_cv_policy
+
+        return _operation(
+            keras_cv_policy.keras_cv_rand_augment(magnitude=magnitude),
+            row_views.keras_cv_rand_augment(magnitude=magnitude),
+        )
+    if policy != "release":
+        raise ValueError(
+            f"Unknown augmentation policy {policy!r}; use one of {POLICIES}."
+        )
+    return rand_augment(
+        magnitude=magnitude,
+        translate_const=translate_const,
+        cutout_const=cutout_const,
+        fill=fill,
+    )
+
+
+def _distortions(spec, *, magnitude, cutout_share, policy):
+    """RandAugment of two operations, then a cutout."""
+    if not 0 <= cutout_share <= 1:
+        raise ValueError(f"cutout_share must be in [0, 1]; got {cutout_share}.")
+    size = spec.image_size
+    return [
+        augmentation(
+            policy,
+            magnitude=magnitude,
+            translate_const=size // 8,
+            cutout_const=size // 8,
+            fill=spec.background,
+        ),
+        cutout(int(size * cutout_share / 2), fill=spec.background),
+    ]
+
+
+def normalize(images, *, mean, std):
+    """Returns (images / 255 - mean) / std, float32.
+
+    Args:
+      images: [..., H, W, 3] uint8, H and W known.
+      mean, std: one number per channel, 0..1 units.
+    """
+    # Flat rows: broadcasting over three channels is five times slower.
+    height, width = images.shape[-3:-1]
+    mean, std = np.array(mean, np.float32), np.array(std, np.float32)
+    scale = np.tile(1 / (255 * std), height * width)
+    offset = np.tile(-mean / std, height * width)
+    flat = tf.reshape(images, [-1, height * width * 3])
+    normalized = tf.cast(flat, tf.float32) * scale + offset
+    return tf.reshape(normalized, tf.shape(images))
+
+
+def chain(*operations):
+    """Operations one after another, each with a seed of its own."""
+
+    def apply(images, seed, rows=None):
+        # The whole batch asks no operation to know of rows.
+        part = [] if rows is None else [rows]
+        seeds = tf.unstack(tf.random.split(seed, len(operations)))
+        for operation, own_seed in zip(operations, seeds, strict=True):
+            images = operation(images, own_seed, *part)
+        return images
+
+    return apply
+
+
+def flip():
+    """Mirrors half of the images."""
+    return _operation(random_ops.random_flip, row_views.random_flip)
+
+
+def pad_and_crop(pad, *, fill):
+    """Shifts by up to `pad` pixels each way; `fill` comes in at the edges."""
+    return _operation(
+        random_ops.pad_and_random_crop,
+        row_views.pad_and_random_crop,
+        pad=pad,
+        fill=fill,
+    )
+
+
+def rand_augment(
+    *, magnitude, translate_const, cutout_const, fill, num_layers=2
+):
+    """RandAugment; the constants are pixels at magnitude 10."""
+    return _operation(
+        random_ops.rand_augment,
+        row_views.release_rand_augment,
+        magnitude=magnitude,
+        num_layers=num_layers,
+        translate_const=translate_const,
+        cutout_const=cutout_const,
+        fill=fill,
+    )
+
+
+def cutout(half_size, *, fill):
+    """Fills a square of side 2 * half_size."""
+    return _operation(
+        random_ops.random_cutout,
+        row_views.random_cutout,
+        half_size=half_size,
+        fill=fill,
+    )
+
+
+def _operation(of_all, of_rows, **settings):
+    """One operation of two functions: of whole batches, and of some rows."""
+
+    def apply(images, seed, rows=None):
+        if rows is None:
+            return of_all(images, seed=seed, **settings)
+        return of_rows(images, seed=seed, rows=rows, **settings)
+
+    return apply

@@ -1,0 +1,251 @@
+"""Look before you train: what a data set holds, and what its views look like.
+
+summary = inspect(data)
+print(as_text(summary))
+draw_views(data, "views.png", magnitude=16, seed=0)
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels.data import ShardedData, samples
+from meta_pseudo_labels.data.image_data import HELD_OUT
+from meta_pseudo_labels.data.images import photo_views, views
+from meta_pseudo_labels.data.labels import turns
+from meta_pseudo_labels.data.pixel_statistics import channel_statistics
+from meta_pseudo_labels.data.streams import keyed
+from meta_pseudo_labels.utils import figures
+
+BAR_LENGTH = 20  # Characters of the largest class's bar.
+CLASSES_IN_TEXT, NAMES_IN_TEXT = 30, 5
+MAX_COLUMNS = 20
+
+
+SAMPLE = 256  # Records of each part that are looked at, where all are too many.
+
+
+def inspect(data):
+    """The facts of a data set, ready for json.
+
+    Args:
+      data: `ImageData`, or `ShardedData`, of whose parts the first `SAMPLE`
+        records are looked at.
+
+    Returns:
+      A dict:
+        name: of the data set.
+        image_shape: [height, width, 3].
+        counts: images by part, "labeled", "unlabeled" and "test", and
+          "feedback" and "validation" where these were held out.
+        wrong_labels: labeled images, those held out among them, that were
+          given another class on purpose.
+        classes: a dict per class with "label", "name" (empty where classes
+          have none) and how many images of each part but the unlabeled ones.
+        mean, std: of each channel over the labeled and the unlabeled images,
+          0..1 units; an image in both counts twice.
+        normalized_with: the "mean" and "std" that training uses.
+        skipped: names of the files or records that could not be read.
+        sample: how many images of each part all but the counts are of; None
+          for all of them.
+    """
+    counts = {
+        part: len(getattr(data, f"{part}_images"))
+        for part in ("labeled", *HELD_OUT, "unlabeled", "test")
+        if getattr(data, f"{part}_images", None) is not None
+    }
+    sample = None
+    if isinstance(data, ShardedData):
+        sample, data = SAMPLE, samples.sample(data, count=SAMPLE)
+    spec = data.spec
+    mean, std = channel_statistics(data.labeled_images, data.unlabeled_images)
+    by_class = {
+        part: np.bincount(
+            getattr(data, f"{part}_labels"), minlength=spec.num_classes
+        ).tolist()
+        for part in counts
+        if part != "unlabeled"
+    }
+    names = spec.class_names or [""] * spec.num_classes
+    changes = data.chosen.changes if data.chosen is not None else {}
+    return {
+        "name": spec.name,
+        "image_shape": list(data.labeled_images.shape[1:]),
+        "counts": counts,
+        "sample": sample,
+        "wrong_labels": len(changes.get("wrong", ())),
+        "classes": [
+            {
+                "label": label,
+                "name": names[label],
+                **{part: images[label] for part, images in by_class.items()},
+            }
+            for label in range(spec.num_classes)
+        ],
+        "mean": list(mean),
+        "std": list(std),
+        "normalized_with": {"mean": list(spec.mean), "std": list(spec.std)},
+        "skipped": list(getattr(data, "skipped", ())),
+    }
+
+
+def as_text(summary):
+    """What `inspect` returned, for a terminal: some lines of text."""
+    height, width, _ = summary["image_shape"]
+    counts = ", ".join(f"{n:,} {part}" for part, n in summary["counts"].items())
+    return "\n".join(
+        [
+            f"{summary['name']}: {len(summary['classes'])} classes, images of "
+            f"{height} x {width} pixels",
+            f"images: {counts}",
+            *_sample_lines(summary["sample"]),
+            *_noise_lines(summary["wrong_labels"]),
+            "",
+            _class_lines(summary["classes"]),
+            "",
+            _statistics_lines(summary),
+            _skipped_line(summary["skipped"]),
+        ]
+    )
+
+
+def _sample_lines(sample):
+    if sample is None:
+        return []
+    return [f"the rest is of the first {sample:,} images of each part"]
+
+
+def _noise_lines(wrong):
+    if not wrong:
+        return []
+    return [f"{wrong:,} labels were made wrong, as --label_noise asks"]
+
+
+def skip_summary(data):
+    """A line on what could not be read so far; None where all could."""
+    names = list(data.skipped)
+    counter = getattr(data, "skip_counter", None)
+    if counter is not None and int(counter) > 0:
+        reads = "read" if int(counter) == 1 else "reads"
+        return f"{int(counter):,} {reads} met a damaged record"
+    return _skipped_line(names) if names else None
+
+
+def _class_lines(classes):
+    """A histogram of the classes, or its extremes where they are many."""
+    largest = max(row["labeled"] for row in classes)
+    rows = [
+        row | {"": "#" * round(BAR_LENGTH * row["labeled"] / largest)}
+        for row in classes[:CLASSES_IN_TEXT]
+    ]
+    lines = [figures.results_table(rows)]
+    if len(classes) > len(rows):
+        lines.append(f"... and {len(classes) - len(rows):,} more classes")
+    for part in ("labeled", "test"):
+        numbers = [row[part] for row in classes]
+        absent = [str(row["label"]) for row in classes if not row[part]]
+        lines.append(
+            f"{part} images of a class: {min(numbers):,} to {max(numbers):,}"
+        )
+        if absent and any(numbers):
+            lines.append(f"  none of: {_first(absent)}")
+    return "\n".join(lines)
+
+
+def _statistics_lines(summary):
+    """Mean and deviation as measured, beside those that training uses."""
+    used = summary["normalized_with"]
+    rows = [
+        {"channel": channel}
+        | {
+            column: f"{values[index]:.4f}"
+            for column, values in (
+                ("mean", summary["mean"]),
+                ("used", used["mean"]),
+                ("std", summary["std"]),
+                ("used ", used["std"]),
+            )
+        }
+        for index, channel in enumerate(("red", "green", "blue"))
+    ]
+    return figures.results_table(rows)
+
+
+def _skipped_line(skipped):
+    if not skipped:
+        return "no file was skipped"
+    files = "file was" if len(skipped) == 1 else "files were"
+    return f"{len(skipped):,} {files} skipped: {_first(skipped)}"
+
+
+def _first(names):
+    """Some names, and how many more there are."""
+    text = ", ".join(names[:NAMES_IN_TEXT])
+    more = len(names) - NAMES_IN_TEXT
+    return f"{text} and {more:,} more" if more > 0 else text
+
+
+def draw_views(
+    data,
+    path,
+    *,
+    magnitude,
+    seed,
+    cutout_share=0.5,
+    policy="release",
+    augment_labeled=False,
+    columns=12,
+):
+    """Draws labeled images of all classes, above their weak and strong views.
+
+    Args:
+      data: `ImageData`, or `ShardedData`, of which the first are drawn: views
+        of their centre crops, not of the random crops that training makes.
+      path: PNG file to write.
+      magnitude, cutout_share, policy: of the strong view, see `strong_view`.
+      augment_labeled: whether training learns labels from strong views, see
+        `training_dataset`; these are drawn below.
+      seed: int; the same one draws the same sheet.
+      columns: how many images at most, 1 to 20. Classes take turns, in their
+        order, until there are so many.
+
+    Raises:
+      ValueError: if a number is out of range.
+      ImportError: if matplotlib is not installed.
+    """
+    if not 1 <= columns <= MAX_COLUMNS:
+        raise ValueError(
+            f"columns is {columns}; give 1 to {MAX_COLUMNS} images."
+        )
+    module, strength = views, dict(magnitude=magnitude, policy=policy)
+    if sharded := isinstance(data, ShardedData):
+        module, data = photo_views, samples.sample(data, count=columns)
+    else:
+        strength["cutout_share"] = cutout_share
+    spec = data.spec
+    weak_view = module.weak_view(spec)
+    strong_view = module.strong_view(spec, **strength)
+    places = _by_class(data.labeled_labels, columns)
+    images = tf.constant(data.labeled_images[places])
+    weak = weak_view(images, keyed.key(seed, keyed.LABELED, keyed.WEAK, 0))
+    strong_key = keyed.key(seed, keyed.LABELED, keyed.STRONG, 0)
+    # As in training: ImageNet's is one of the crop, not of its weak view.
+    strong = strong_view(images if sharded else weak, strong_key)
+    shown = {"weak": weak, "strong": strong}
+    if augment_labeled:
+        view = module.labeled_strong_view(spec, **strength)
+        shown["labeled"] = view(weak, strong_key)
+    names = spec.class_names or range(spec.num_classes)
+    figures.view_sheet(
+        path,
+        original=images.numpy(),
+        **{name: images.numpy() for name, images in shown.items()},
+        titles=[str(names[label]) for label in data.labeled_labels[places]],
+    )
+
+
+def _by_class(labels, count):
+    """Places of `count` images or fewer, the classes in turn, sorted."""
+    labels = np.asarray(labels)
+    turn = turns(labels)
+    chosen = np.lexsort((labels, turn))[:count]
+    return chosen[np.lexsort((turn[chosen], labels[chosen]))]

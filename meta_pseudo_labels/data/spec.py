@@ -1,0 +1,130 @@
+"""The table of data sets: facts about each, one row per name."""
+
+import dataclasses
+
+from meta_pseudo_labels.data.images.operations import FILL
+
+SMALL_SIZE = 64  # Pixels; Tiny ImageNet's, the largest that the release names.
+
+# Mean and standard deviation of each channel, 0..1 units, as the release has
+# them: `CIFAR_MEAN`, `IMAGENET_MEAN` and so on in data_utils.py, where both
+# are multiplied by 255 for images in 0..255. CIFAR-100 has CIFAR-10's.
+CIFAR = dict(
+    mean=(0.491400, 0.482158, 0.4465309), std=(0.247032, 0.243485, 0.26159)
+)
+IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSpec:
+    """Facts about a data set of square RGB images.
+
+    Attributes:
+      name: the key in `DATASETS`.
+      num_classes: labels are 0 to num_classes - 1.
+      image_size: height and width, pixels.
+      mean: of each channel over the training images, 0..1 units.
+      std: standard deviation, likewise.
+      flip: whether a mirrored image is still an example of its class; False
+        for digits and text.
+      class_names: one per label, or empty if they have no names.
+      background: level that views put where an operation leaves no pixel,
+        0..255. Photographs have the release's grey; digits stand on black.
+      small_images: whether models that halve ImageNet's resolution early keep
+        that of these images (quirk 25). Resizing does not change it, as in
+        the release; None is decided by size, at most `SMALL_SIZE` pixels.
+    """
+
+    name: str
+    num_classes: int
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    flip: bool
+    class_names: tuple[str, ...] = ()
+    background: int = FILL
+    small_images: bool | None = None
+
+    def __post_init__(self):
+        if self.small_images is None:
+            small = self.image_size <= SMALL_SIZE
+            object.__setattr__(self, "small_images", small)
+        if self.num_classes < 1:
+            raise ValueError(
+                f"num_classes is {self.num_classes}; at least one is needed."
+            )
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise ValueError(
+                "mean and std need one number per RGB channel, got "
+                f"{self.mean} and {self.std}."
+            )
+        if not 0 <= self.background <= 255:
+            raise ValueError(
+                f"background is {self.background}; pass a level in 0..255."
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"std is {self.std}; pass numbers > 0.")
+        if len(self.class_names) not in (0, self.num_classes):
+            raise ValueError(
+                f"class_names has {len(self.class_names)} entries for "
+                f"{self.num_classes} classes; name all of them or none."
+            )
+
+
+DATASETS = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec(
+            name="digits",
+            num_classes=10,
+            image_size=8,
+            mean=(0.305774,) * 3,
+            std=(0.376381,) * 3,
+            flip=False,
+            class_names=tuple("0123456789"),
+            background=0,
+            small_images=True,
+        ),
+        DatasetSpec(
+            name="cifar10",
+            num_classes=10,
+            image_size=32,
+            **CIFAR,
+            flip=True,
+            class_names=(
+                *("airplane", "automobile", "bird", "cat", "deer"),
+                *("dog", "frog", "horse", "ship", "truck"),
+            ),
+            small_images=True,
+        ),
+        DatasetSpec(  # The prepared set holds its class names.
+            name="cifar100",
+            num_classes=100,
+            image_size=32,
+            **CIFAR,
+            flip=True,
+            small_images=True,
+        ),
+        DatasetSpec(  # Not in the release; the usual figures for `train`.
+            name="svhn_cropped",
+            num_classes=10,
+            image_size=32,
+            mean=(0.4377, 0.4438, 0.4728),
+            std=(0.1980, 0.2010, 0.1970),
+            flip=False,
+            class_names=tuple("0123456789"),
+            small_images=True,
+        ),
+        *(
+            DatasetSpec(
+                name=name,
+                num_classes=1_000,
+                image_size=224,
+                **IMAGENET,
+                flip=True,
+                small_images=False,
+            )
+            for name in ("imagenet2012", "imagenet2012_subset")
+        ),
+    )
+}
