@@ -14,7 +14,7 @@ from input_data import MAGNITUDE, SPEC, training_batches
 from input_variants import images_per_second
 
 from meta_pseudo_labels import Config
-from meta_pseudo_labels.build import build_learner
+from meta_pseudo_labels.learners.build import build_learner
 
 
 def waiting_for_input(settings):

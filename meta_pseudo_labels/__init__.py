@@ -13,7 +13,6 @@ from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.evaluation import evaluate
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.export import export_saved_model
-from meta_pseudo_labels.finetuning import finetune
 from meta_pseudo_labels.learners import (
     UDA,
     MetaPseudoLabels,
@@ -22,6 +21,7 @@ from meta_pseudo_labels.learners import (
     Supervised,
     UDASettings,
 )
+from meta_pseudo_labels.learners.finetuning import finetune
 from meta_pseudo_labels.metrics import Evaluation
 from meta_pseudo_labels.optimizers import LARS, Momentum, RMSProp
 from meta_pseudo_labels.optimizers.schedules import WaitWarmupDecay

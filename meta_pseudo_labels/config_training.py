@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from meta_pseudo_labels.finetuning import BATCH_NORM_MODES
 from meta_pseudo_labels.learners.feedback import ESTIMATORS, PSEUDO_LABELS
+from meta_pseudo_labels.learners.finetuning import BATCH_NORM_MODES
 from meta_pseudo_labels.optimizers import OPTIMIZERS
 from meta_pseudo_labels.optimizers.schedules import DECAYS
 from meta_pseudo_labels.utils.settings import ConfigError, setting

@@ -12,7 +12,6 @@ import os
 import tensorflow as tf
 from absl import logging
 
-from meta_pseudo_labels.build import build_model
 from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.evaluation import evaluate_networks
@@ -27,6 +26,7 @@ from meta_pseudo_labels.evaluation_sources import (
     validation_source,
 )
 from meta_pseudo_labels.exported import ExportedModel
+from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.metrics import Evaluation
 from meta_pseudo_labels.run_data import input_errors
 from meta_pseudo_labels.run_folder import (

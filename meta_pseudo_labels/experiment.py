@@ -36,7 +36,6 @@ import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.build import build_learner, build_model
 from meta_pseudo_labels.checkpointing import (
     Checkpoints,
     learner_state,
@@ -51,6 +50,7 @@ from meta_pseudo_labels.export_run import export_run
 from meta_pseudo_labels.finetuning_run import finetune_run, finetuned_path
 from meta_pseudo_labels.following import follow
 from meta_pseudo_labels.inference import infer_run, network_of
+from meta_pseudo_labels.learners.build import build_learner, build_model
 from meta_pseudo_labels.run_data import (
     check_choice_of_labels,
     draw_views,

@@ -3,11 +3,11 @@
 import dataclasses
 import os
 
-from meta_pseudo_labels.build import build_model
 from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.export import export_saved_model
 from meta_pseudo_labels.export_card import build_card, write_card
 from meta_pseudo_labels.export_litert import write_litert
+from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.utils.files import reports_full_disk
 
 FOLDER = "saved_model"

@@ -11,16 +11,16 @@ import numpy as np
 from absl import logging
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.build import build_model
 from meta_pseudo_labels.callbacks import AtStep, SaveCheckpoint
 from meta_pseudo_labels.checkpointing import Checkpoints, variables_by_name
 from meta_pseudo_labels.config import Config, ConfigError, user_error
 from meta_pseudo_labels.early_stopping import EarlyStopping, epochs_since_best
-from meta_pseudo_labels.finetuning import (
+from meta_pseudo_labels.fitting import fit_epochs, position
+from meta_pseudo_labels.learners.build import build_model
+from meta_pseudo_labels.learners.finetuning import (
     batch_norm_mode,
     compile_for_finetuning,
 )
-from meta_pseudo_labels.fitting import fit_epochs, position
 from meta_pseudo_labels.metrics_log import MetricsLogger
 from meta_pseudo_labels.progress import progress_bar
 from meta_pseudo_labels.run_data import check_choice_of_labels

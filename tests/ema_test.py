@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.ema import WeightAverages, ema_rate
+from meta_pseudo_labels.learners.ema import WeightAverages, ema_rate
 
 
 def small_model():

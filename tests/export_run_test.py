@@ -11,7 +11,6 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.build import build_model
 from meta_pseudo_labels.evaluation import predict_logits
 from meta_pseudo_labels.export_card import (
     build_card,
@@ -21,6 +20,7 @@ from meta_pseudo_labels.export_card import (
 )
 from meta_pseudo_labels.export_litert import write_litert
 from meta_pseudo_labels.export_run import export_run, plain_student
+from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 from tests.tiny_run import tiny
 

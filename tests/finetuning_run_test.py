@@ -7,7 +7,7 @@ import pytest
 
 from meta_pseudo_labels import config_training, data
 from meta_pseudo_labels.config import Config, ConfigError
-from meta_pseudo_labels.finetuning import finetune
+from meta_pseudo_labels.learners.finetuning import finetune
 from tests.tiny_finetuning import (
     EARLY,
     evaluations,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.finetuning import batch_norm_mode, finetune
+from meta_pseudo_labels.learners.finetuning import batch_norm_mode, finetune
 from meta_pseudo_labels.models import BatchNorm
 
 

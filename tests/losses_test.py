@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.losses import (
+from meta_pseudo_labels.learners.losses import (
     consistency_loss,
     smooth_labels,
     soft_cross_entropy,

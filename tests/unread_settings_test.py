@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels import run_data
-from meta_pseudo_labels.build import build_learner
 from meta_pseudo_labels.config import Config
 from meta_pseudo_labels.config_inference import Inference
 from meta_pseudo_labels.data import DATASETS
+from meta_pseudo_labels.learners.build import build_learner
 from meta_pseudo_labels.unread_settings import UNREAD, unread_settings
 from meta_pseudo_labels.utils.settings import value_type
 

@@ -9,13 +9,13 @@ import dataclasses
 import tensorflow as tf
 
 from meta_pseudo_labels.learners.feedback import draw_labels
+from meta_pseudo_labels.learners.losses import mean_cross_entropy
 from meta_pseudo_labels.learners.passes import (
     forward,
     gradients_of,
     label_probabilities,
 )
 from meta_pseudo_labels.learners.student_step import take_student_step
-from meta_pseudo_labels.losses import mean_cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)

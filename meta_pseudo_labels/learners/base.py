@@ -4,16 +4,16 @@ import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
-from meta_pseudo_labels.ema import WeightAverages
 from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.checks import (
     check_jit_compile,
     check_model,
     check_range,
 )
+from meta_pseudo_labels.learners.ema import WeightAverages
+from meta_pseudo_labels.learners.losses import mean_cross_entropy, smooth_labels
 from meta_pseudo_labels.learners.passes import float_type, gradients_of
 from meta_pseudo_labels.learners.trainer import Trainer
-from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
 
 
 class Learner(Trainer):

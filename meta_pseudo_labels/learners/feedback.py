@@ -16,7 +16,10 @@ import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.checks import check_range
-from meta_pseudo_labels.losses import mean_cross_entropy, soft_cross_entropy
+from meta_pseudo_labels.learners.losses import (
+    mean_cross_entropy,
+    soft_cross_entropy,
+)
 
 PSEUDO_LABELS = ("soft", "hard", "sampled")
 _TINY = np.finfo(np.float32).tiny  # Has a logarithm; 0 has none.

@@ -10,6 +10,7 @@ import tensorflow as tf
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.checks import check_same_classes
+from meta_pseudo_labels.learners.losses import mean_cross_entropy, smooth_labels
 from meta_pseudo_labels.learners.passes import (
     forward,
     forward_together,
@@ -17,7 +18,6 @@ from meta_pseudo_labels.learners.passes import (
     label_probabilities,
     own_losses,
 )
-from meta_pseudo_labels.losses import mean_cross_entropy, smooth_labels
 from meta_pseudo_labels.optimizers import update_pullback, update_rates
 
 

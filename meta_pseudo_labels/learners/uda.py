@@ -8,12 +8,12 @@ import tensorflow as tf
 
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import check_positive, check_range
+from meta_pseudo_labels.learners.losses import consistency_loss
 from meta_pseudo_labels.learners.passes import (
     forward_together,
     label_probabilities,
     own_losses,
 )
-from meta_pseudo_labels.losses import consistency_loss
 
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")

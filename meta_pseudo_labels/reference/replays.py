@@ -13,9 +13,9 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.build import build_learner
 from meta_pseudo_labels.config import Config
 from meta_pseudo_labels.data import DatasetSpec
+from meta_pseudo_labels.learners.build import build_learner
 from meta_pseudo_labels.learners.passes import forward
 from meta_pseudo_labels.reference.traces import INPUTS, read_trace
 from meta_pseudo_labels.reference.variables import (

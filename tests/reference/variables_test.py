@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import models
-from meta_pseudo_labels.build import build_model
 from meta_pseudo_labels.config import Config
+from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.reference import (
     load_release_variables,
     save_release_checkpoint,
