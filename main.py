@@ -36,7 +36,7 @@ with quiet_start():
     from meta_pseudo_labels.config import ConfigError
     from meta_pseudo_labels.data import inspection
     from meta_pseudo_labels.experiment import Experiment
-    from meta_pseudo_labels.export_card import summary_lines
+    from meta_pseudo_labels.export.card import summary_lines
     from meta_pseudo_labels.flags import (
         at_home,
         config_from_flags,

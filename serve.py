@@ -79,8 +79,8 @@ def main():
         sys.exit(
             "Error: aiohttp is missing; pip install --editable '.[serve]'."
         )
-    from model_server.models import Model, NoModel
-    from model_server.server import Limits, build_app
+    from meta_pseudo_labels.export.serving.models import Model, NoModel
+    from meta_pseudo_labels.export.serving.server import Limits, build_app
 
     body_bytes = arguments.max_body_mb * 1_000_000
     limits = Limits(

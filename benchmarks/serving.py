@@ -33,7 +33,7 @@ from arguments import benchmark_parser, parsed, recorded, write_report
 from machine import ROOT, headline, machine_facts, revision
 
 from meta_pseudo_labels import data, models
-from meta_pseudo_labels.export import export_saved_model
+from meta_pseudo_labels.export.saved_model import export_saved_model
 
 CLIENTS = (1, 8, 64)
 

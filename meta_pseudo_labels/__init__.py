@@ -12,7 +12,7 @@ from meta_pseudo_labels._version import __version__
 from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.evaluation import evaluate
 from meta_pseudo_labels.experiment import Experiment
-from meta_pseudo_labels.export import export_saved_model
+from meta_pseudo_labels.export.saved_model import export_saved_model
 from meta_pseudo_labels.learners import (
     UDA,
     MetaPseudoLabels,

@@ -25,7 +25,7 @@ from meta_pseudo_labels.evaluation_sources import (
     results_folder,
     validation_source,
 )
-from meta_pseudo_labels.exported import ExportedModel
+from meta_pseudo_labels.export.loading import ExportedModel
 from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.metrics import Evaluation
 from meta_pseudo_labels.run_data import input_errors

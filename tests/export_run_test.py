@@ -12,13 +12,13 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.evaluation import predict_logits
-from meta_pseudo_labels.export_card import (
+from meta_pseudo_labels.export.card import (
     build_card,
     page,
     revision,
     summary_lines,
 )
-from meta_pseudo_labels.export_litert import write_litert
+from meta_pseudo_labels.export.litert import write_litert
 from meta_pseudo_labels.export_run import export_run, plain_student
 from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.data import DatasetSpec
 from meta_pseudo_labels.data.images.resizing import square_image
-from meta_pseudo_labels.export import export_saved_model
+from meta_pseudo_labels.export.saved_model import export_saved_model
 
 EXAMPLE = (
     pathlib.Path(__file__).parents[1]

@@ -7,8 +7,11 @@ import keras
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels import export
-from meta_pseudo_labels.export import export_saved_model, newest_version
+from meta_pseudo_labels.export.saved_model import (
+    export_saved_model,
+    newest_version,
+    saved_model,
+)
 from tests.export_test import dataset_spec
 
 
@@ -73,7 +76,7 @@ def test_all_is_on_the_disk_before_it_has_its_name(
 ):
     """Else the loss of the machine might leave a version of empty files."""
     calls, rename = [], os.rename
-    monkeypatch.setattr(export, "sync", lambda path: calls.append(path))
+    monkeypatch.setattr(saved_model, "sync", lambda path: calls.append(path))
     monkeypatch.setattr(
         os, "rename", lambda *paths: calls.append("rename") or rename(*paths)
     )

@@ -7,7 +7,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from tensorflow.core.framework import tensor_pb2
 
 from meta_pseudo_labels.data import DATASETS
-from meta_pseudo_labels.export_warmup import (
+from meta_pseudo_labels.export.warmup import (
     prediction_log,
     write_warmup_requests,
 )

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from meta_pseudo_labels.data import DatasetSpec, evaluation_dataset
 from meta_pseudo_labels.evaluation import evaluate
-from meta_pseudo_labels.export import export_saved_model
-from meta_pseudo_labels.exported import ExportedModel
+from meta_pseudo_labels.export.loading import ExportedModel
+from meta_pseudo_labels.export.saved_model import export_saved_model
 
 SPEC = DatasetSpec(
     name="pets",

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from model_server.models import Input
-from model_server.protocol import parse_request
+from meta_pseudo_labels.export.serving.models import Input
+from meta_pseudo_labels.export.serving.protocol import parse_request
 from tests.benchmark_modules import benchmark_module
 from tests.scripts import run_script
 

@@ -10,12 +10,12 @@ import socket
 import numpy as np
 import pytest
 
-from model_server.models import Input
+from meta_pseudo_labels.export.serving.models import Input
 
 aiohttp = pytest.importorskip("aiohttp")
 from aiohttp.test_utils import TestServer  # noqa: E402
 
-from model_server.server import Limits, build_app  # noqa: E402
+from meta_pseudo_labels.export.serving.server import Limits, build_app  # noqa: E402
 
 LIMITS = Limits(
     requests=4,

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model_server.models import Model, NoModel, RefusedInput, newest_version
+from meta_pseudo_labels.export.serving.models import (
+    Model,
+    NoModel,
+    RefusedInput,
+    newest_version,
+)
 
 
 @pytest.fixture(scope="module")

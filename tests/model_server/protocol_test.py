@@ -4,8 +4,12 @@ import json
 import numpy as np
 import pytest
 
-from model_server.models import Input
-from model_server.protocol import BadRequest, format_response, parse_request
+from meta_pseudo_labels.export.serving.models import Input
+from meta_pseudo_labels.export.serving.protocol import (
+    BadRequest,
+    format_response,
+    parse_request,
+)
 
 PIXELS = Input(np.dtype("uint8"), (None, None, None, 3))
 SIGNATURES = {

@@ -12,8 +12,8 @@ import logging
 
 from aiohttp import hdrs, web
 
-from model_server.models import RefusedInput
-from model_server.protocol import (
+from meta_pseudo_labels.export.serving.models import RefusedInput
+from meta_pseudo_labels.export.serving.protocol import (
     BadRequest,
     dump,
     format_response,

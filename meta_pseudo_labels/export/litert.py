@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.data.streams import ordered
 from meta_pseudo_labels.data.streams.records import Records
-from meta_pseudo_labels.export import predictions
+from meta_pseudo_labels.export.saved_model import predictions
 
 FILE = "model.tflite"
 COMPARED = 1_000  # Test images at most; they are shown one by one.

@@ -22,7 +22,7 @@ from meta_pseudo_labels.data.preparation import (
     prepare_encoded,
     prepare_images,
 )
-from meta_pseudo_labels.export_warmup import write_warmup_requests
+from meta_pseudo_labels.export.warmup import write_warmup_requests
 from meta_pseudo_labels.utils.files import sync
 
 EXTRAS = "assets.extra"  # What TensorFlow Serving leaves alone, or warms up by.

@@ -9,7 +9,7 @@ import os
 import tensorflow as tf
 from absl import logging
 
-from meta_pseudo_labels.export import newest_version
+from meta_pseudo_labels.export.saved_model import newest_version
 
 _SIGNATURE = "serving_default"
 _OUTPUTS = {"classes", "labels", "probabilities"}
