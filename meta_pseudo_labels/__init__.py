@@ -25,7 +25,7 @@ from meta_pseudo_labels.learners.finetuning import finetune
 from meta_pseudo_labels.metrics import Evaluation
 from meta_pseudo_labels.optimizers import LARS, Momentum, RMSProp
 from meta_pseudo_labels.optimizers.schedules import WaitWarmupDecay
-from meta_pseudo_labels.reference import load_release_variables, replay
+from meta_pseudo_labels.release import load_release_variables, replay
 
 __all__ = [
     "LARS",

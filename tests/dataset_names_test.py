@@ -6,7 +6,7 @@ import pytest
 
 from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.data import DATASETS
-from meta_pseudo_labels.dataset_names import (
+from meta_pseudo_labels.release.dataset_names import (
     DATASET_NAME_HELP,
     RELEASE_DATASETS,
 )

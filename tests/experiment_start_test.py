@@ -9,7 +9,7 @@ import pytest
 
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.experiment import Experiment
-from meta_pseudo_labels.reference import (
+from meta_pseudo_labels.release import (
     release_variables,
     save_release_checkpoint,
 )

@@ -9,8 +9,8 @@ import re
 import numpy as np
 import pytest
 
-from meta_pseudo_labels.dataset_names import RELEASE_DATASETS
-from meta_pseudo_labels.release_flags import IDLE_FLAGS
+from meta_pseudo_labels.release.dataset_names import RELEASE_DATASETS
+from meta_pseudo_labels.release.idle_flags import IDLE_FLAGS
 from tests.command_line import defined, parse
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.reference import replay
+from meta_pseudo_labels.release import replay
 
 TRACES = ("supervised_wrn28_1", "uda_wrn28_1", "mpl_wrn28_1")
 STEPS = 12

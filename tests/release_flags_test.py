@@ -14,7 +14,7 @@ from meta_pseudo_labels.flags import (
     config_from_flags,
     flag_warnings,
 )
-from meta_pseudo_labels.release_flags import IDLE_FLAGS
+from meta_pseudo_labels.release.idle_flags import IDLE_FLAGS
 from tests.command_line import defined, parse
 
 TYPES = {

@@ -10,7 +10,7 @@ import tensorflow as tf
 from meta_pseudo_labels import models
 from meta_pseudo_labels.config import Config
 from meta_pseudo_labels.learners.build import build_model
-from meta_pseudo_labels.reference import (
+from meta_pseudo_labels.release import (
     load_release_variables,
     save_release_checkpoint,
 )

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.models import release_scope, release_variable_name
-from meta_pseudo_labels.reference.report import LoadReport
-from meta_pseudo_labels.reference.sources import open_source
+from meta_pseudo_labels.release.load_report import LoadReport
+from meta_pseudo_labels.release.variable_sources import open_source
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 
 # Of MPL; written by every step before it is read, so there is nothing to keep.

@@ -17,8 +17,8 @@ from meta_pseudo_labels.config import Config
 from meta_pseudo_labels.data import DatasetSpec
 from meta_pseudo_labels.learners.build import build_learner
 from meta_pseudo_labels.learners.passes import forward
-from meta_pseudo_labels.reference.traces import INPUTS, read_trace
-from meta_pseudo_labels.reference.variables import (
+from meta_pseudo_labels.release.traces import INPUTS, read_trace
+from meta_pseudo_labels.release.variables import (
     OVERWRITTEN,
     load_release_variables,
     network_variables,

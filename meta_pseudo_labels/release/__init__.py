@@ -1,8 +1,8 @@
 """The release itself: its recorded runs, its variables, its checkpoints."""
 
-from meta_pseudo_labels.reference.replays import replay
-from meta_pseudo_labels.reference.report import LoadReport
-from meta_pseudo_labels.reference.variables import (
+from meta_pseudo_labels.release.load_report import LoadReport
+from meta_pseudo_labels.release.replay import replay
+from meta_pseudo_labels.release.variables import (
     load_release_variables,
     release_variables,
     save_release_checkpoint,
