@@ -4,7 +4,7 @@ for what it logs, `progress` for what it shows, `stopping` for when it ends.
 
 import keras
 
-from meta_pseudo_labels.evaluation import accuracy
+from meta_pseudo_labels.evaluation.evaluate import accuracy
 from meta_pseudo_labels.fitting import position
 
 

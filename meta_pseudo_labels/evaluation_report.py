@@ -14,11 +14,12 @@ from absl import logging
 
 from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.data import inspection
-from meta_pseudo_labels.evaluation import evaluate_networks
-from meta_pseudo_labels.evaluation_figures import (
+from meta_pseudo_labels.evaluation.evaluate import evaluate_networks
+from meta_pseudo_labels.evaluation.figures import (
     confusion_sheet,
     reliability_sheet,
 )
+from meta_pseudo_labels.evaluation.metrics import Evaluation
 from meta_pseudo_labels.evaluation_sources import (
     class_names,
     evaluation_source,
@@ -27,7 +28,6 @@ from meta_pseudo_labels.evaluation_sources import (
 )
 from meta_pseudo_labels.export.loading import ExportedModel
 from meta_pseudo_labels.learners.build import build_model
-from meta_pseudo_labels.metrics import Evaluation
 from meta_pseudo_labels.run_data import input_errors
 from meta_pseudo_labels.run_folder import (
     EVAL,

@@ -43,8 +43,8 @@ from meta_pseudo_labels.checkpointing import (
 )
 from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.data import inspection
-from meta_pseudo_labels.diagnosis import diagnose_run
 from meta_pseudo_labels.distribute.strategies import build_strategy, describe
+from meta_pseudo_labels.evaluation.diagnosis import diagnose_run
 from meta_pseudo_labels.evaluation_report import evaluate_run
 from meta_pseudo_labels.export_run import export_run
 from meta_pseudo_labels.finetuning_run import finetune_run, finetuned_path

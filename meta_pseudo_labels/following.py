@@ -13,8 +13,8 @@ import time
 
 from absl import logging
 
-from meta_pseudo_labels import evaluation
 from meta_pseudo_labels.checkpointing import Checkpoints, learner_state
+from meta_pseudo_labels.evaluation.evaluate import evaluate
 from meta_pseudo_labels.metrics_log import MetricsFiles, read_rows
 from meta_pseudo_labels.run_folder import ACCURACY, DONE, EVALS, HPARAMS
 from meta_pseudo_labels.utils.checkpoint_files import DamagedCheckpoint, step_of
@@ -106,9 +106,7 @@ def _accuracies(learner, datasets):
     return {
         f"eval/{name}/{network}": accuracy
         for name, dataset in datasets.items()
-        for network, accuracy in evaluation.accuracies(
-            networks, dataset
-        ).items()
+        for network, accuracy in evaluate.accuracies(networks, dataset).items()
     }
 
 

@@ -14,8 +14,9 @@ import os
 
 import tensorflow as tf
 
-from meta_pseudo_labels import data, evaluation
+from meta_pseudo_labels import data
 from meta_pseudo_labels.config import ConfigError, user_error
+from meta_pseudo_labels.evaluation.evaluate import evaluate
 from meta_pseudo_labels.run_folder import (
     CLASS_DISTRIBUTIONS,
     TEACHER_LABELS,
@@ -49,7 +50,7 @@ def cache_labels(network, config, images):
         "weights": _weights_digest(config.output_dir),
     }
     path = os.path.join(config.output_dir, CLASS_DISTRIBUTIONS)
-    distributions = evaluation.class_distributions(
+    distributions = evaluate.class_distributions(
         network, images, batch_size=config.eval_batch_size, source=source
     )
     data.save_class_distributions(distributions, path, data=images)

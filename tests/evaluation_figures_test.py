@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from meta_pseudo_labels.evaluation_figures import (
+from meta_pseudo_labels.evaluation.figures import (
     confusion_sheet,
     reliability_sheet,
 )
-from meta_pseudo_labels.metrics import evaluate_probabilities
+from meta_pseudo_labels.evaluation.metrics import evaluate_probabilities
 from meta_pseudo_labels.utils import figures
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.data import from_arrays
-from meta_pseudo_labels.evaluation import (
+from meta_pseudo_labels.evaluation.evaluate import (
     accuracies,
     accuracy,
     class_distributions,

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.evaluation import predict_logits
+from meta_pseudo_labels.evaluation.evaluate import predict_logits
 from meta_pseudo_labels.export.card import (
     build_card,
     page,

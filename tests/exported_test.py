@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.data import DatasetSpec, evaluation_dataset
-from meta_pseudo_labels.evaluation import evaluate
+from meta_pseudo_labels.evaluation.evaluate import evaluate
 from meta_pseudo_labels.export.loading import ExportedModel
 from meta_pseudo_labels.export.saved_model import export_saved_model
 

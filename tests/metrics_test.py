@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from meta_pseudo_labels.metrics import calibrate, evaluate_probabilities
+from meta_pseudo_labels.evaluation.metrics import (
+    calibrate,
+    evaluate_probabilities,
+)
 
 # Said: 0; 1; 0, for the first of equals counts; 2. No image is of class 2.
 PROBABILITIES = np.array(

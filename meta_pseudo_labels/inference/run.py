@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from meta_pseudo_labels import data, evaluation
+from meta_pseudo_labels import data
 from meta_pseudo_labels.config import ConfigError, user_error
+from meta_pseudo_labels.evaluation.evaluate import evaluate
 from meta_pseudo_labels.inference.files import PredictionFiles
 from meta_pseudo_labels.inference.networks import (
     check_checkpoints,
@@ -236,5 +237,5 @@ def _probabilities(networks, images, reasons, spec, batch_size):
 
 
 def _softmax(network, dataset):
-    logits, _ = evaluation.predict_logits(network, dataset)
+    logits, _ = evaluate.predict_logits(network, dataset)
     return tf.nn.softmax(tf.cast(logits, tf.float32)).numpy()

@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from meta_pseudo_labels.diagnosis import diagnose
+from meta_pseudo_labels.evaluation.diagnosis import diagnose
 from meta_pseudo_labels.learners import MetaPseudoLabels
 from meta_pseudo_labels.learners.feedback import ESTIMATORS, exact
 from meta_pseudo_labels.optimizers import Momentum

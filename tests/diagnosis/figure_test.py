@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from meta_pseudo_labels.diagnosis import draw
+from meta_pseudo_labels.evaluation.diagnosis import draw
 from meta_pseudo_labels.utils import figures
 
 

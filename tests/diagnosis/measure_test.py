@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.diagnosis import diagnose
-from meta_pseudo_labels.diagnosis.sums import GradientSums
+from meta_pseudo_labels.evaluation.diagnosis import diagnose
+from meta_pseudo_labels.evaluation.diagnosis.sums import GradientSums
 from meta_pseudo_labels.learners import MetaPseudoLabels
 from meta_pseudo_labels.learners.feedback import (
     ESTIMATORS,

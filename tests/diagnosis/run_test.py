@@ -11,8 +11,8 @@ from matplotlib.image import imread
 from meta_pseudo_labels import data
 from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.data.streams.records import Records
-from meta_pseudo_labels.diagnosis.probes import Probes
-from meta_pseudo_labels.diagnosis.run import (
+from meta_pseudo_labels.evaluation.diagnosis.probes import Probes
+from meta_pseudo_labels.evaluation.diagnosis.run import (
     _take,
     diagnose_run,
     held_out_images,

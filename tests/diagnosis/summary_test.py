@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from meta_pseudo_labels.diagnosis import as_text
-from meta_pseudo_labels.diagnosis.summary import _ranks, summarize
+from meta_pseudo_labels.evaluation.diagnosis import as_text
+from meta_pseudo_labels.evaluation.diagnosis.summary import _ranks, summarize
 
 SETTINGS = {
     "learning_rate": 0.1,

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.evaluation import predict_logits
+from meta_pseudo_labels.evaluation.evaluate import predict_logits
 from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.inference import run as run_module
 from meta_pseudo_labels.inference.sources import ArrayImages

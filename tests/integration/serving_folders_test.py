@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data.images.files import list_files
-from meta_pseudo_labels.evaluation import predict_logits
+from meta_pseudo_labels.evaluation.evaluate import predict_logits
 from meta_pseudo_labels.export_run import export_run
 from meta_pseudo_labels.learners.build import build_model
 from tests.tiny_run import tiny

@@ -11,7 +11,7 @@ from meta_pseudo_labels.data.class_distributions import (
     ClassDistributions,
     ordered_images,
 )
-from meta_pseudo_labels.metrics import evaluate_probabilities
+from meta_pseudo_labels.evaluation.metrics import evaluate_probabilities
 
 
 def evaluate(model, dataset, *, class_names=()):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from meta_pseudo_labels.diagnosis.measure import RANDOM
+from meta_pseudo_labels.evaluation.diagnosis.measure import RANDOM
 from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.figures import COLORS, FADED, GRID, INK
 

@@ -6,9 +6,12 @@ import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.data.streams import keyed
-from meta_pseudo_labels.diagnosis.probes import Probes
-from meta_pseudo_labels.diagnosis.summary import summarize
-from meta_pseudo_labels.diagnosis.sums import NEGLIGIBLE, GradientSums
+from meta_pseudo_labels.evaluation.diagnosis.probes import Probes
+from meta_pseudo_labels.evaluation.diagnosis.summary import summarize
+from meta_pseudo_labels.evaluation.diagnosis.sums import (
+    NEGLIGIBLE,
+    GradientSums,
+)
 from meta_pseudo_labels.learners.feedback import ESTIMATORS, resolve
 from meta_pseudo_labels.optimizers import check_differentiable
 
