@@ -33,26 +33,26 @@ def quiet_start():
 
 
 with quiet_start():
-    from meta_pseudo_labels.config import ConfigError
     from meta_pseudo_labels.data import inspection
-    from meta_pseudo_labels.experiment import Experiment
     from meta_pseudo_labels.export.card import summary_lines
-    from meta_pseudo_labels.flags import (
+    from meta_pseudo_labels.run.config.config import ConfigError
+    from meta_pseudo_labels.run.config.flags import (
         at_home,
         config_from_flags,
         define_flags,
         flag_warnings,
     )
-    from meta_pseudo_labels.following import wait_for_run
-    from meta_pseudo_labels.run_data import input_errors
-    from meta_pseudo_labels.run_folder import VIEWS
-    from meta_pseudo_labels.stopping import (
+    from meta_pseudo_labels.run.data import input_errors
+    from meta_pseudo_labels.run.experiment import Experiment
+    from meta_pseudo_labels.run.folder import VIEWS
+    from meta_pseudo_labels.run.stages.follow import wait_for_run
+    from meta_pseudo_labels.run.stopping import (
         EXIT_INTERRUPTED,
         Diverged,
         Interrupted,
         signals_interrupt,
     )
-    from meta_pseudo_labels.summary import closing_summary
+    from meta_pseudo_labels.run.summary import closing_summary
     from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 
 

@@ -12,8 +12,8 @@ import dataclasses
 import json
 
 from meta_pseudo_labels import Config
-from meta_pseudo_labels.config_machine import Machine
-from meta_pseudo_labels.unread_settings import unread_settings
+from meta_pseudo_labels.run.config.machine import Machine
+from meta_pseudo_labels.run.config.unread import unread_settings
 
 TEST, VALIDATION = "test", "validation"
 

@@ -15,8 +15,8 @@ import tensorflow as tf
 from machine import cpu_model, revision
 
 import meta_pseudo_labels
-from meta_pseudo_labels import run_data
-from meta_pseudo_labels.experiment import Experiment
+from meta_pseudo_labels.run import data
+from meta_pseudo_labels.run.experiment import Experiment
 
 POOL_IMAGES = 5_000  # At most so many are classified for --select.
 POOL_SEED = 2003
@@ -96,8 +96,8 @@ def with_pool_as_test(images, config):
         num_validation=0,
         num_feedback=0,
     )
-    chosen = run_data.load_data(plain).labeled_indices
-    everything = run_data.load_data(dataclasses.replace(plain, num_labeled=0))
+    chosen = data.load_data(plain).labeled_indices
+    everything = data.load_data(dataclasses.replace(plain, num_labeled=0))
     known = everything.labeled_labels < images.spec.num_classes
     unseen = ~np.isin(everything.labeled_indices, chosen)
     pool = np.flatnonzero(known & unseen)

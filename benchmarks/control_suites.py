@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from meta_pseudo_labels.flags import config_from_flagfile
 from meta_pseudo_labels.learners import feedback
+from meta_pseudo_labels.run.config.flags import config_from_flagfile
 
 OFF = "mpl off"
 SAMPLED_OFF = f"{OFF}, sampled labels"

@@ -37,9 +37,9 @@ sys.path.append(str(ROOT / "tpu"))
 from estimates import RUNS, run_work  # noqa: E402
 
 from meta_pseudo_labels.data import DATASETS  # noqa: E402
-from meta_pseudo_labels.flags import config_from_flagfile  # noqa: E402
 from meta_pseudo_labels.learners.build import build_model  # noqa: E402
 from meta_pseudo_labels.models.batch_norm import BatchNorm  # noqa: E402
+from meta_pseudo_labels.run.config.flags import config_from_flagfile  # noqa: E402
 
 
 def read_step(flagfile):

@@ -24,8 +24,8 @@ import numpy as np
 from absl import logging
 
 from meta_pseudo_labels import ConfigError, data
-from meta_pseudo_labels.experiment import Experiment
-from meta_pseudo_labels.flags import config_from_flagfile
+from meta_pseudo_labels.run.config.flags import config_from_flagfile
+from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.utils import figures
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -9,10 +9,8 @@ Learners are Keras models; `Experiment` runs all stages from a `Config`.
 
 from meta_pseudo_labels import data, models
 from meta_pseudo_labels._version import __version__
-from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.evaluation.evaluate import evaluate
 from meta_pseudo_labels.evaluation.metrics import Evaluation
-from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.export.saved_model import export_saved_model
 from meta_pseudo_labels.learners import (
     UDA,
@@ -26,6 +24,8 @@ from meta_pseudo_labels.learners.finetuning import finetune
 from meta_pseudo_labels.optimizers import LARS, Momentum, RMSProp
 from meta_pseudo_labels.optimizers.schedules import WaitWarmupDecay
 from meta_pseudo_labels.release import load_release_variables, replay
+from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.experiment import Experiment
 
 __all__ = [
     "LARS",

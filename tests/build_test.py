@@ -5,9 +5,9 @@ import pytest
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.data import DATASETS
-from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.learners import UDA, MetaPseudoLabels, Supervised
 from meta_pseudo_labels.learners.build import build_learner, build_schedules
+from meta_pseudo_labels.run.experiment import Experiment
 from tests.tiny_run import tiny
 
 

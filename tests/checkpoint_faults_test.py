@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.checkpointing import Checkpoints
+from meta_pseudo_labels.run.checkpoints import Checkpoints
 from meta_pseudo_labels.utils.checkpoint_files import (
     CheckpointError,
     DamagedCheckpoint,

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.checkpointing import Checkpoints, learner_state
 from meta_pseudo_labels.learners import (
     UDA,
     MetaPseudoLabels,
@@ -14,6 +13,7 @@ from meta_pseudo_labels.learners import (
 )
 from meta_pseudo_labels.optimizers import Momentum
 from meta_pseudo_labels.optimizers.schedules import WaitWarmupDecay
+from meta_pseudo_labels.run.checkpoints import Checkpoints, learner_state
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 
 

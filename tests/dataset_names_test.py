@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.data import DATASETS
 from meta_pseudo_labels.release.dataset_names import (
     DATASET_NAME_HELP,
     RELEASE_DATASETS,
 )
+from meta_pseudo_labels.run.config.config import Config, ConfigError
 from tests.command_line import parse, refusal
 
 # By hand from the release: name, data set, method, labels (0: all).

@@ -10,10 +10,10 @@ import types
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.distribute import strategies
 from meta_pseudo_labels.learners import Supervised
 from meta_pseudo_labels.optimizers import Momentum
+from meta_pseudo_labels.run.config.config import Config, ConfigError
 from tests.faults import runs
 from tests.learners.helpers import batch, conv_net
 

@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from meta_pseudo_labels.early_stopping import epochs_since_best
+from meta_pseudo_labels.run.early_stopping import epochs_since_best
 
 
 @pytest.fixture

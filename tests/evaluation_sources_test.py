@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels import data, evaluation_sources
-from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.evaluation_sources import (
+from meta_pseudo_labels import data
+from meta_pseudo_labels.run import test_images
+from meta_pseudo_labels.run.config.config import ConfigError
+from meta_pseudo_labels.run.data import load_data
+from meta_pseudo_labels.run.test_images import (
     evaluation_source,
     results_folder,
     validation_source,
 )
-from meta_pseudo_labels.run_data import load_data
 from tests import tiny_folders
 from tests.tiny_run import tiny
 
@@ -143,7 +144,7 @@ def other(digits, monkeypatch):
             asked.update(settings, name=name)
             return problem
 
-        monkeypatch.setattr(evaluation_sources, "load", load)
+        monkeypatch.setattr(test_images, "load", load)
         return problem, asked
 
     return found

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.compat.proto import event_pb2
 
-from meta_pseudo_labels.event_files import drop_events_after
+from meta_pseudo_labels.run.event_files import drop_events_after
 
 
 def write_events(path, steps):

@@ -7,13 +7,13 @@ import pathlib
 import numpy as np
 import pytest
 
-from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.release import (
     release_variables,
     save_release_checkpoint,
 )
-from meta_pseudo_labels.run_folder import saved_settings
+from meta_pseudo_labels.run.config.config import ConfigError
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.folder import saved_settings
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from tests.tiny_run import rows, tiny, weights
 

@@ -19,8 +19,8 @@ from meta_pseudo_labels.export.card import (
     summary_lines,
 )
 from meta_pseudo_labels.export.litert import write_litert
-from meta_pseudo_labels.export_run import export_run, plain_student
 from meta_pseudo_labels.learners.build import build_model
+from meta_pseudo_labels.run.stages.export import export_run, plain_student
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 from tests.tiny_run import tiny
 

@@ -5,9 +5,9 @@ import signal
 
 import pytest
 
-from meta_pseudo_labels import finetuning_run
-from meta_pseudo_labels.callbacks import AtStep
-from meta_pseudo_labels.stopping import Interrupted
+from meta_pseudo_labels.run.callbacks import AtStep
+from meta_pseudo_labels.run.stages import finetune
+from meta_pseudo_labels.run.stopping import Interrupted
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from tests.tiny_finetuning import (
     EARLY,
@@ -53,7 +53,7 @@ class At(AtStep):
 def cut_off(config, callback):
     """Finetunes until a callback ends it, which is the first in a step and
     the last after an epoch."""
-    fit = finetuning_run.fit_epochs
+    fit = finetune.fit_epochs
 
     def armed(*args, callbacks, **kwargs):
         if callback.after_epoch:
@@ -63,14 +63,14 @@ def cut_off(config, callback):
         return fit(*args, callbacks=callbacks, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetuning_run, "fit_epochs", armed)
+        patch.setattr(finetune, "fit_epochs", armed)
         with pytest.raises((Interrupted, Killed)):
             run(config)
 
 
 def kill_before_weights(config):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetuning_run, "save_weights", kill)
+        patch.setattr(finetune, "save_weights", kill)
         with pytest.raises(Killed):
             run(config)
 
@@ -129,7 +129,7 @@ def test_no_step_more_where_only_the_weights_were_not_written(
 ):
     config = tiny(tmp_path, **{"early": EARLY, "whole": WHOLE}[end])
     kill_before_weights(config)
-    monkeypatch.setattr(finetuning_run, "fit_epochs", kill)
+    monkeypatch.setattr(finetune, "fit_epochs", kill)
     assert run(config)
     assert_same(config, request.getfixturevalue(end))
 

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from meta_pseudo_labels import config_training, data
-from meta_pseudo_labels.config import Config, ConfigError
+from meta_pseudo_labels import data
 from meta_pseudo_labels.learners.finetuning import finetune
+from meta_pseudo_labels.run.config import training
+from meta_pseudo_labels.run.config.config import Config, ConfigError
 from tests.tiny_finetuning import (
     EARLY,
     evaluations,
@@ -97,7 +98,7 @@ def test_steps_are_the_papers_of_the_data_set(dataset, steps):
 
 
 def test_the_settings_say_how_many_steps_were_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(config_training, "OTHER_FINETUNING_STEPS", 2)
+    monkeypatch.setattr(training, "OTHER_FINETUNING_STEPS", 2)
     assert run(tiny(tmp_path, finetune_steps=None))
     hparams = json.loads((tmp_path / "hparams.json").read_text())
     assert hparams["finetune_steps"] == 2

@@ -6,8 +6,11 @@ import json
 import pytest
 from absl import flags
 
-from meta_pseudo_labels.config import Config, ConfigError
-from meta_pseudo_labels.flags import config_from_flagfile, config_from_flags
+from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.config.flags import (
+    config_from_flagfile,
+    config_from_flags,
+)
 from tests.command_line import defined, parse, refusal
 
 FIELDS = dataclasses.fields(Config)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels import following
-from meta_pseudo_labels.checkpointing import Checkpoints
-from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.run.checkpoints import Checkpoints
+from meta_pseudo_labels.run.config.config import ConfigError
+from meta_pseudo_labels.run.stages import follow
 from meta_pseudo_labels.utils.files import locked
 
 # What the test set says of the checkpoint of a step.
@@ -39,7 +39,7 @@ class Run:
         path.write_bytes(path.read_bytes()[:20])
 
     def follow(self, *, forever=False, best_on="test"):
-        return following.follow(
+        return follow.follow(
             self.weight,
             str(self.folder),
             {"test": None},
@@ -60,8 +60,8 @@ def run(tmp_path, monkeypatch):
         step = int(weight.numpy()[0])  # Of what was restored.
         return {"eval/test/student": ACCURACY[step], "eval/test/raw": 0.0}
 
-    monkeypatch.setattr(following, "_accuracies", accuracies)
-    monkeypatch.setattr(following, "learner_state", lambda w: {"weight": w})
+    monkeypatch.setattr(follow, "_accuracies", accuracies)
+    monkeypatch.setattr(follow, "learner_state", lambda w: {"weight": w})
     return Run(tmp_path)
 
 
@@ -119,7 +119,7 @@ def test_one_that_was_deleted_before_its_turn_is_nobodys_fault(run, caplog):
 
 
 def test_without_a_checkpoint_evals_ends_at_once(run, monkeypatch):
-    monkeypatch.setattr(following.time, "sleep", None)  # It must not wait.
+    monkeypatch.setattr(follow.time, "sleep", None)  # It must not wait.
     assert run.seen() == []
     assert not (run.folder / "acc").exists()
 
@@ -137,7 +137,7 @@ def test_eval_forever_waits_until_done_and_takes_what_came_last(
     def sleep(seconds):
         to_come.pop(0)()
 
-    monkeypatch.setattr(following.time, "sleep", sleep)
+    monkeypatch.setattr(follow.time, "sleep", sleep)
     assert run.seen(forever=True) == [1, 2, 4]
     assert to_come == []
     assert run.seen(forever=True) == []  # A finished run is not waited for.
@@ -151,10 +151,10 @@ def test_a_run_is_waited_for(run, monkeypatch, capsys):
         if len(sleeps) == 2:
             (run.folder / "hparams.json").write_text("{}")
 
-    monkeypatch.setattr(following.time, "sleep", sleep)
-    following.wait_for_run(str(run.folder))
+    monkeypatch.setattr(follow.time, "sleep", sleep)
+    follow.wait_for_run(str(run.folder))
     assert len(sleeps) == 2
-    following.wait_for_run(str(run.folder))
+    follow.wait_for_run(str(run.folder))
     assert capsys.readouterr().out == f"Waiting for a run in {run.folder}.\n"
 
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.compat.proto import event_pb2
 
-from meta_pseudo_labels.metrics_log import (
+from meta_pseudo_labels.run.metrics_log import (
     MetricsFiles,
     MetricsLogger,
     read_rows,

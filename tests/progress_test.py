@@ -7,8 +7,8 @@ import types
 import pytest
 from absl import logging
 
-from meta_pseudo_labels import progress
-from meta_pseudo_labels.progress import Progress, on_terminal, progress_bar
+from meta_pseudo_labels.run import progress
+from meta_pseudo_labels.run.progress import Progress, on_terminal, progress_bar
 from tests.fit_by_hand import FitByHand
 
 

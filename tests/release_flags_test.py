@@ -8,13 +8,13 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from meta_pseudo_labels.config import Config
-from meta_pseudo_labels.flags import (
+from meta_pseudo_labels.release.idle_flags import IDLE_FLAGS
+from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.config.flags import (
     config_from_flagfile,
     config_from_flags,
     flag_warnings,
 )
-from meta_pseudo_labels.release.idle_flags import IDLE_FLAGS
 from tests.command_line import defined, parse
 
 TYPES = {

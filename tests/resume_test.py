@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from meta_pseudo_labels import training as training_module
-from meta_pseudo_labels.experiment import Experiment
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.stages import train as training_module
 from tests.tiny_run import rows, tiny, weights
 
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.config import Config, ConfigError
-from meta_pseudo_labels.experiment import Experiment
-from meta_pseudo_labels.run_data import (
+from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.data import (
     check_choice_of_labels,
     load_data,
     save_choice_of_labels,
     training_batches,
 )
+from meta_pseudo_labels.run.experiment import Experiment
 
 VARIED = dict(
     known_classes=5, label_noise=0.2, num_validation=5, num_feedback=5

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from meta_pseudo_labels.config import Config, ConfigError
-from meta_pseudo_labels.run_folder import (
+from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.folder import (
     FREE_SETTINGS,
     check_same_training,
     require_output_dir,

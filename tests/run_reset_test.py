@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from meta_pseudo_labels.config import Config, ConfigError
-from meta_pseudo_labels.run_reset import RUN_FILES, check_reset, reset
+from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.reset import RUN_FILES, check_reset, reset
 
 
 def resetting(folder, **settings):

@@ -6,11 +6,11 @@ import signal
 import numpy as np
 import pytest
 
-from meta_pseudo_labels import finetuning_run, training
-from meta_pseudo_labels.callbacks import AtStep
-from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.experiment import Experiment
-from meta_pseudo_labels.stopping import (
+from meta_pseudo_labels.run.callbacks import AtStep
+from meta_pseudo_labels.run.config.config import ConfigError
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.stages import finetune, train
+from meta_pseudo_labels.run.stopping import (
     Diverged,
     Interrupted,
     signals_interrupt,
@@ -72,7 +72,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
 ):
     """Within an epoch at once; at its end (2) after its evaluation."""
     config = supervised(tmp_path)
-    signal_at(training, step, number)
+    signal_at(train, step, number)
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match=f"at step {step}. The same command"):
         Experiment(config).train()
@@ -99,7 +99,7 @@ def test_a_signal_in_the_last_step_ends_a_run_as_ever(
     tmp_path, undisturbed, signal_at
 ):
     config = supervised(tmp_path)
-    signal_at(training, 4)
+    signal_at(train, 4)
     assert Experiment(config).train()
     assert (tmp_path / "done").read_text() == "4 steps\n"
     assert_same_weights(config, undisturbed)
@@ -112,7 +112,7 @@ def test_a_finetuning_that_was_stopped_goes_on(tmp_path, signal_at):
         config = supervised(tmp_path / name, **settings)
         Experiment(config).train()
         if step is not None:
-            signal_at(finetuning_run, step)
+            signal_at(finetune, step)
             with pytest.raises(Interrupted):
                 Experiment(config).finetune()
             assert "finetuned" not in Experiment(config).evaluate()
@@ -152,7 +152,7 @@ def test_another_finetuning_that_was_stopped_goes_on_too(tmp_path, signal_at):
     Experiment(config).finetune()
     before = _finetuned_weights(config)
     changed = supervised(tmp_path, finetune_lr=0.5, allow_hparam_change=True)
-    signal_at(finetuning_run, 1)
+    signal_at(finetune, 1)
     with pytest.raises(Interrupted):
         Experiment(changed).finetune()
     again = supervised(tmp_path, finetune_lr=0.5)
@@ -199,7 +199,7 @@ def test_bad_updates_stop_at_the_last_good_checkpoint(
     config = supervised(
         tmp_path, num_train_steps=8, save_every=2, stop_after_bad_steps=5
     )
-    fit = training.fit_epochs
+    fit = train.fit_epochs
 
     def spoiled(model, batches, *, callbacks, **kwargs):
         return fit(
@@ -207,7 +207,7 @@ def test_bad_updates_stop_at_the_last_good_checkpoint(
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "fit_epochs", spoiled)
+        patch.setattr(train, "fit_epochs", spoiled)
         with pytest.raises(Diverged, match="last 5 updates were skipped"):
             Experiment(config).train()
     assert saved_steps(config) == ["step-2"]
@@ -224,7 +224,7 @@ def test_bad_updates_stop_at_the_last_good_checkpoint(
 
 def test_steps_per_execution_that_do_not_fit_are_refused(tmp_path, signal_at):
     config = supervised(tmp_path)
-    signal_at(training, 1)
+    signal_at(train, 1)
     with pytest.raises(Interrupted):
         Experiment(config).train()
     together = dict(
@@ -245,7 +245,7 @@ def test_a_signal_outside_of_training_is_an_interruption():
 def test_a_damaged_finetuning_begins_anew(tmp_path, signal_at, caplog):
     config = supervised(tmp_path, finetune_steps=5, save_every=2)
     Experiment(config).train()
-    signal_at(finetuning_run, 3)
+    signal_at(finetune, 3)
     with pytest.raises(Interrupted):
         Experiment(config).finetune()
     for path in tmp_path.glob("finetune/from-step-*/checkpoints/*.index"):

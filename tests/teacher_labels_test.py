@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.experiment import Experiment
 from meta_pseudo_labels.learners import PseudoLabels, ReducedMPL
-from meta_pseudo_labels.teacher_labels import (
+from meta_pseudo_labels.run.config.config import ConfigError
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.teacher_labels import (
     load_teacher_labels,
     save_teacher_labels,
 )

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels import finetuning_run
-from meta_pseudo_labels.config import Config
-from meta_pseudo_labels.run_data import load_data
+from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.data import load_data
+from meta_pseudo_labels.run.stages import finetune
 
 VALIDATION = 20
 # One that is best at step 8 and ends at 12; and one that takes all its steps.
@@ -58,13 +58,13 @@ def run(config):
     """Whether there was anything left to finetune."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            finetuning_run, "build_model", lambda *args, **kwargs: network()
+            finetune, "build_model", lambda *args, **kwargs: network()
         )
-        return finetuning_run.finetune_run(learner(), config, images())
+        return finetune.finetune_run(learner(), config, images())
 
 
 def weights_path(config):
-    return pathlib.Path(finetuning_run.finetuned_path(learner(), config))
+    return pathlib.Path(finetune.finetuned_path(learner(), config))
 
 
 def weights(config):

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from meta_pseudo_labels.flags import config_from_flags, flag_warnings
+from meta_pseudo_labels.run.config.flags import config_from_flags, flag_warnings
 from tests.command_line import defined
 
 

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from meta_pseudo_labels import run_data
-from meta_pseudo_labels.config import Config
-from meta_pseudo_labels.config_inference import Inference
 from meta_pseudo_labels.data import DATASETS
 from meta_pseudo_labels.learners.build import build_learner
-from meta_pseudo_labels.unread_settings import UNREAD, unread_settings
+from meta_pseudo_labels.run import data
+from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.config.inference import Inference
+from meta_pseudo_labels.run.config.unread import UNREAD, unread_settings
 from meta_pseudo_labels.utils.settings import value_type
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
@@ -176,9 +176,9 @@ def built(settings, monkeypatch):
     learner = build_learner(config, DATASETS["digits"])
     asked = {}
     monkeypatch.setattr(
-        run_data.data, "training_dataset", lambda _, **kw: asked.update(kw)
+        data.data, "training_dataset", lambda _, **kw: asked.update(kw)
     )
-    run_data.training_batches(config, None, start_step=0)
+    data.training_batches(config, None, start_step=0)
     if config.method == "supervised" and not config.use_augment:
         for name in ("policy", "magnitude", "cutout_share"):
             asked.pop(name)  # No batch of it has a strong view; see below.
@@ -202,10 +202,10 @@ def test_it_reaches_neither_learner_nor_batches(run, monkeypatch):
 
 def test_plain_supervised_batches_have_no_strong_views():
     config = Config(method="supervised", train_batch_size=4)
-    images = run_data.load_data(config)
+    images = data.load_data(config)
     first, second = (
         next(
-            run_data.training_batches(
+            data.training_batches(
                 dataclasses.replace(config, **changes), images, start_step=3
             ).as_numpy_iterator()
         )

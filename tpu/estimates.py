@@ -29,8 +29,8 @@ from flops import (  # noqa: E402
 )
 
 from meta_pseudo_labels.data import DATASETS  # noqa: E402
-from meta_pseudo_labels.flags import config_from_flagfile  # noqa: E402
 from meta_pseudo_labels.learners.build import build_model  # noqa: E402
+from meta_pseudo_labels.run.config.flags import config_from_flagfile  # noqa: E402
 
 DOLLARS_PER_CHIP_HOUR = 1.0  # An example. See cloud.google.com/tpu/pricing.
 HEAD = (

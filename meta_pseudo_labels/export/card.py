@@ -17,7 +17,7 @@ import tensorflow as tf
 from meta_pseudo_labels._version import __version__
 from meta_pseudo_labels.data.preparation import description
 from meta_pseudo_labels.export.saved_model import class_names
-from meta_pseudo_labels.run_folder import EVAL, EVAL_REPORT
+from meta_pseudo_labels.run.folder import EVAL, EVAL_REPORT
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 
 CARD, PAGE, LABELS = "model_card.json", "model_card.md", "labels.txt"

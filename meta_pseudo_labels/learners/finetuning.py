@@ -5,7 +5,7 @@ import contextlib
 import keras
 
 from meta_pseudo_labels.models import BatchNorm
-from meta_pseudo_labels.stopping import StopAtStep
+from meta_pseudo_labels.run.stopping import StopAtStep
 
 BATCH_NORM_MODES = ("update", "frozen")
 

@@ -13,7 +13,6 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.config import Config
 from meta_pseudo_labels.data import DatasetSpec
 from meta_pseudo_labels.learners.build import build_learner
 from meta_pseudo_labels.learners.passes import forward
@@ -24,6 +23,7 @@ from meta_pseudo_labels.release.variables import (
     network_variables,
     release_variables,
 )
+from meta_pseudo_labels.run.config.config import Config
 
 # What turns our defaults into the release: quirks 10 and 12.
 AS_RELEASED = dict(mpl_feedback="release", mpl_update_teacher_moments=False)

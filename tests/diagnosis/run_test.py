@@ -9,17 +9,17 @@ import pytest
 from matplotlib.image import imread
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.data.streams.records import Records
 from meta_pseudo_labels.evaluation.diagnosis.probes import Probes
-from meta_pseudo_labels.evaluation.diagnosis.run import (
+from meta_pseudo_labels.learners.feedback import ESTIMATORS
+from meta_pseudo_labels.run.config.config import ConfigError
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.stages.diagnose import (
     _take,
     diagnose_run,
     held_out_images,
     held_out_part,
 )
-from meta_pseudo_labels.experiment import Experiment
-from meta_pseudo_labels.learners.feedback import ESTIMATORS
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from tests.tiny_run import tiny
 

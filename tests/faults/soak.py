@@ -22,9 +22,9 @@ from unittest import mock
 import scipy.stats
 from tensorflow.python.eager import context
 
-from meta_pseudo_labels import training
-from meta_pseudo_labels.callbacks import AtStep
-from meta_pseudo_labels.experiment import Experiment
+from meta_pseudo_labels.run.callbacks import AtStep
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.stages import train
 from tests.tiny_run import tiny
 
 WARM_UP = 1 / 3  # Of the run: allocators and caches fill up.
@@ -80,9 +80,7 @@ def soak(folder, *, steps):
         mpl_student_lr=0.1,
         mpl_teacher_lr=0.1,
     )
-    with mock.patch.object(
-        training, "fit_epochs", _with(watch, training.fit_epochs)
-    ):
+    with mock.patch.object(train, "fit_epochs", _with(watch, train.fit_epochs)):
         Experiment(config).train()
     return judge(watch.rows, steps=steps)
 

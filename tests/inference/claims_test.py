@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.inference import run as run_module
-from meta_pseudo_labels.inference.sources import ArrayImages
+from meta_pseudo_labels.run.config.config import ConfigError
+from meta_pseudo_labels.run.stages import predict as run_module
+from meta_pseudo_labels.run.inference.sources import ArrayImages
 from tests.tiny_folders import write
 
 

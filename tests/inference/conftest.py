@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from meta_pseudo_labels.experiment import Experiment
+from meta_pseudo_labels.run.experiment import Experiment
 from tests.tiny_run import tiny
 
 

@@ -8,13 +8,13 @@ import shutil
 import numpy as np
 import pytest
 
-from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.data import load_class_distributions
-from meta_pseudo_labels.finetuning_run import finetuned_path
-from meta_pseudo_labels.inference.networks import (
+from meta_pseudo_labels.run.config.config import ConfigError
+from meta_pseudo_labels.run.inference.networks import (
     check_checkpoints,
     checkpoint_networks,
 )
+from meta_pseudo_labels.run.stages.finetune import finetuned_path
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 
 
@@ -90,7 +90,7 @@ def other_run(experiment, folder, **settings):
 
 def test_a_run_of_other_settings_predicts_with_its_own(inferring, tmp_path):
     """Its student is twice as wide, so ours could not take its weights."""
-    from meta_pseudo_labels.experiment import Experiment
+    from meta_pseudo_labels.run.experiment import Experiment
 
     experiment = inferring()
     config = dataclasses.replace(

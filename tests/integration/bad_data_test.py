@@ -118,7 +118,7 @@ def test_programming_errors_are_not_taken_for_bad_data(
 ):
     import tensorflow as tf
 
-    from meta_pseudo_labels.experiment import Experiment
+    from meta_pseudo_labels.run.experiment import Experiment
 
     monkeypatch.setattr(
         Experiment,

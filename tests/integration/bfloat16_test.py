@@ -5,8 +5,8 @@ import statistics
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.config import Config
-from meta_pseudo_labels.experiment import Experiment
+from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.experiment import Experiment
 from tests.tiny_run import rows, weights
 
 STEPS = 30

@@ -6,7 +6,7 @@ import sys
 import pytest
 from absl import flags
 
-from meta_pseudo_labels.flags import define_flags
+from meta_pseudo_labels.run.config.flags import define_flags
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import time
 import numpy as np
 import pytest
 
-from meta_pseudo_labels import Config, run_data
+from meta_pseudo_labels import Config
+from meta_pseudo_labels.run import data
 from tests.benchmark_modules import benchmark_module
 from tests.benchmark_rows import row
 from tests.scripts import ROOT, run_script
@@ -182,9 +183,9 @@ def test_a_revision_is_that_of_the_code_wherever_it_is_called_from(
 @pytest.mark.parametrize("changes", [{}, {"known_classes": 5}])
 def test_pool_images_are_none_that_a_network_saw_the_label_of(changes):
     config = Config(dataset="digits", num_labeled=40, seed=7, **changes)
-    images = run_data.load_data(config)
+    images = data.load_data(config)
     pool = control_runs.with_pool_as_test(images, config)
-    everything = run_data.load_data(Config(dataset="digits", num_labeled=0))
+    everything = data.load_data(Config(dataset="digits", num_labeled=0))
     label_of = {
         image.tobytes(): label
         for image, label in zip(
@@ -193,7 +194,7 @@ def test_pool_images_are_none_that_a_network_saw_the_label_of(changes):
     }
     classes = images.spec.num_classes
     plain = Config(dataset="digits", num_labeled=40, seed=7)
-    labeled = run_data.load_data(plain).labeled_images
+    labeled = data.load_data(plain).labeled_images
     seen = {image.tobytes() for image in labeled}
     assert len(pool.test_images) > 500
     assert not seen & {image.tobytes() for image in pool.test_images}
@@ -210,7 +211,7 @@ def test_pools_of_two_seeds_differ_by_the_labeled_images_only(monkeypatch):
     pools = []
     for seed in (0, 1):
         config = Config(dataset="digits", num_labeled=40, seed=seed)
-        images = run_data.load_data(config)
+        images = data.load_data(config)
         pool = control_runs.with_pool_as_test(images, config).test_images
         assert len(pool) == 100
         pools.append({image.tobytes() for image in pool})

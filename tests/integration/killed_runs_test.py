@@ -17,8 +17,8 @@ import types
 
 import pytest
 
-from meta_pseudo_labels import following
-from meta_pseudo_labels.experiment import Experiment
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.stages import follow
 from tests.command_line import parse, refusal_of
 from tests.faults import runs
 from tests.faults.comparison import newest_step, problems
@@ -54,8 +54,8 @@ def followed(tmp_path_factory):
         assert not process.poll(), runs.said(folder)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(following, "time", types.SimpleNamespace(sleep=pause))
-        following.wait_for_run(str(folder))
+        patch.setattr(follow, "time", types.SimpleNamespace(sleep=pause))
+        follow.wait_for_run(str(folder))
         rows = list(_experiment(folder).follow(forever=True))
     assert process.wait(timeout=300) == 0
     job.take_time()

@@ -20,8 +20,8 @@ import tensorflow as tf
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data.images.files import list_files
 from meta_pseudo_labels.evaluation.evaluate import predict_logits
-from meta_pseudo_labels.export_run import export_run
 from meta_pseudo_labels.learners.build import build_model
+from meta_pseudo_labels.run.stages.export import export_run
 from tests.tiny_run import tiny
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import models
-from meta_pseudo_labels.config import Config
 from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.release import (
     load_release_variables,
     save_release_checkpoint,
 )
+from meta_pseudo_labels.run.config.config import Config
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from tests.release_learners import (
     SMALL,

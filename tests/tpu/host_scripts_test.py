@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from meta_pseudo_labels.flags import config_from_flags
+from meta_pseudo_labels.run.config.flags import config_from_flags
 from tests.command_line import defined
 from tests.tpu.shell import FLAGFILE, ROOT, refusal, run, stand_in
 

@@ -9,7 +9,6 @@ Nothing trains: every probe starts at the same weights and leaves them alone.
 
 from meta_pseudo_labels.evaluation.diagnosis.figure import draw
 from meta_pseudo_labels.evaluation.diagnosis.measure import diagnose
-from meta_pseudo_labels.evaluation.diagnosis.run import diagnose_run
 from meta_pseudo_labels.evaluation.diagnosis.summary import as_text
 
-__all__ = ["as_text", "diagnose", "diagnose_run", "draw"]
+__all__ = ["as_text", "diagnose", "draw"]

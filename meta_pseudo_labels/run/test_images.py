@@ -7,8 +7,6 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.config import ConfigError, user_error
-from meta_pseudo_labels.config_evaluation import FOLDERS
 from meta_pseudo_labels.data import (
     DatasetSpec,
     ImageData,
@@ -18,8 +16,10 @@ from meta_pseudo_labels.data import (
     load,
 )
 from meta_pseudo_labels.data.sources import folders
-from meta_pseudo_labels.run_data import require_test_images
-from meta_pseudo_labels.run_folder import EVAL_SOURCES
+from meta_pseudo_labels.run.config.config import ConfigError, user_error
+from meta_pseudo_labels.run.config.evaluation import FOLDERS
+from meta_pseudo_labels.run.data import require_test_images
+from meta_pseudo_labels.run.folder import EVAL_SOURCES
 from meta_pseudo_labels.utils.files import path_hash
 
 

@@ -15,12 +15,9 @@ import os
 import tensorflow as tf
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.config import ConfigError, user_error
 from meta_pseudo_labels.evaluation.evaluate import evaluate
-from meta_pseudo_labels.run_folder import (
-    CLASS_DISTRIBUTIONS,
-    TEACHER_LABELS,
-)
+from meta_pseudo_labels.run.config.config import ConfigError, user_error
+from meta_pseudo_labels.run.folder import CLASS_DISTRIBUTIONS, TEACHER_LABELS
 from meta_pseudo_labels.utils.checkpoint_files import (
     CheckpointError,
     find_checkpoint,

@@ -14,13 +14,6 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.config import ConfigError
-from meta_pseudo_labels.config_inference import (
-    FOLDER,
-    OWN_PARTS,
-    RECORDS,
-    TFDS_PREFIX,
-)
 from meta_pseudo_labels.data import Records
 from meta_pseudo_labels.data.images.decoding import (
     decode_image,
@@ -34,7 +27,14 @@ from meta_pseudo_labels.data.images.headers import (
 )
 from meta_pseudo_labels.data.preparation import prepare_encoded, prepare_images
 from meta_pseudo_labels.data.sources import folders, tfds_any
-from meta_pseudo_labels.inference.record_bytes import (
+from meta_pseudo_labels.run.config.config import ConfigError
+from meta_pseudo_labels.run.config.inference import (
+    FOLDER,
+    OWN_PARTS,
+    RECORDS,
+    TFDS_PREFIX,
+)
+from meta_pseudo_labels.run.inference.record_bytes import (
     record_bytes,
     release_records,
     tfds_records,

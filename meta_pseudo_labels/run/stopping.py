@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 
-from meta_pseudo_labels.callbacks import AtStep
+from meta_pseudo_labels.run.callbacks import AtStep
 
 # For scripts: the run is not finished, and the same command goes on with it.
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h

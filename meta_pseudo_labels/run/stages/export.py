@@ -3,11 +3,11 @@
 import dataclasses
 import os
 
-from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.export.card import build_card, write_card
 from meta_pseudo_labels.export.litert import write_litert
 from meta_pseudo_labels.export.saved_model import export_saved_model
 from meta_pseudo_labels.learners.build import build_model
+from meta_pseudo_labels.run.config.config import user_error
 from meta_pseudo_labels.utils.files import reports_full_disk
 
 FOLDER = "saved_model"

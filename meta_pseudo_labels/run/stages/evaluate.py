@@ -12,7 +12,6 @@ import os
 import tensorflow as tf
 from absl import logging
 
-from meta_pseudo_labels.config import user_error
 from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.evaluation.evaluate import evaluate_networks
 from meta_pseudo_labels.evaluation.figures import (
@@ -20,20 +19,21 @@ from meta_pseudo_labels.evaluation.figures import (
     reliability_sheet,
 )
 from meta_pseudo_labels.evaluation.metrics import Evaluation
-from meta_pseudo_labels.evaluation_sources import (
-    class_names,
-    evaluation_source,
-    results_folder,
-    validation_source,
-)
 from meta_pseudo_labels.export.loading import ExportedModel
 from meta_pseudo_labels.learners.build import build_model
-from meta_pseudo_labels.run_data import input_errors
-from meta_pseudo_labels.run_folder import (
+from meta_pseudo_labels.run.config.config import user_error
+from meta_pseudo_labels.run.data import input_errors
+from meta_pseudo_labels.run.folder import (
     EVAL,
     EVAL_CONFUSION,
     EVAL_RELIABILITY,
     EVAL_REPORT,
+)
+from meta_pseudo_labels.run.test_images import (
+    class_names,
+    evaluation_source,
+    results_folder,
+    validation_source,
 )
 from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest

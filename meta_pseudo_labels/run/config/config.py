@@ -9,11 +9,6 @@ import dataclasses
 import json
 import os
 
-from meta_pseudo_labels.config_evaluation import Evaluation
-from meta_pseudo_labels.config_inference import Inference
-from meta_pseudo_labels.config_inputs import Inputs
-from meta_pseudo_labels.config_machine import Machine
-from meta_pseudo_labels.config_training import Training
 from meta_pseudo_labels.data import DATASETS, LABEL_SUBSETS, check_name
 from meta_pseudo_labels.learners.feedback import resolve
 from meta_pseudo_labels.models import (
@@ -22,6 +17,11 @@ from meta_pseudo_labels.models import (
     has_blocks,
     mlp_hidden_sizes,
 )
+from meta_pseudo_labels.run.config.evaluation import Evaluation
+from meta_pseudo_labels.run.config.inference import Inference
+from meta_pseudo_labels.run.config.inputs import Inputs
+from meta_pseudo_labels.run.config.machine import Machine
+from meta_pseudo_labels.run.config.training import Training
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     check,

@@ -13,10 +13,10 @@ import time
 
 from absl import logging
 
-from meta_pseudo_labels.checkpointing import Checkpoints, learner_state
 from meta_pseudo_labels.evaluation.evaluate import evaluate
-from meta_pseudo_labels.metrics_log import MetricsFiles, read_rows
-from meta_pseudo_labels.run_folder import ACCURACY, DONE, EVALS, HPARAMS
+from meta_pseudo_labels.run.checkpoints import Checkpoints, learner_state
+from meta_pseudo_labels.run.folder import ACCURACY, DONE, EVALS, HPARAMS
+from meta_pseudo_labels.run.metrics_log import MetricsFiles, read_rows
 from meta_pseudo_labels.utils.checkpoint_files import DamagedCheckpoint, step_of
 from meta_pseudo_labels.utils.files import (
     locked,

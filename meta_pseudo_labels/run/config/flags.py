@@ -9,15 +9,15 @@ import sys
 
 from absl import flags
 
-from meta_pseudo_labels.config import Config, ConfigError
 from meta_pseudo_labels.distribute.strategies import has_tpu
 from meta_pseudo_labels.release.dataset_names import (
     DATASET_NAME_HELP,
     split_dataset_name,
 )
 from meta_pseudo_labels.release.idle_flags import IDLE_FLAGS
-from meta_pseudo_labels.run_folder import saved_settings
-from meta_pseudo_labels.unread_settings import unread_settings
+from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.config.unread import unread_settings
+from meta_pseudo_labels.run.folder import saved_settings
 from meta_pseudo_labels.utils.settings import value_type
 
 _DEFINE = {

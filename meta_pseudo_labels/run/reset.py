@@ -3,7 +3,7 @@
 import os
 import shutil
 
-from meta_pseudo_labels.run_folder import (
+from meta_pseudo_labels.run.folder import (
     ACCURACY,
     CLASS_DISTRIBUTIONS,
     DATA,

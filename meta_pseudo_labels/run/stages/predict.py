@@ -13,21 +13,21 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.config import ConfigError, user_error
 from meta_pseudo_labels.evaluation.evaluate import evaluate
-from meta_pseudo_labels.inference.files import PredictionFiles
-from meta_pseudo_labels.inference.networks import (
+from meta_pseudo_labels.run.config.config import ConfigError, user_error
+from meta_pseudo_labels.run.folder import INFERENCE, require_output_dir
+from meta_pseudo_labels.run.inference.files import PredictionFiles
+from meta_pseudo_labels.run.inference.networks import (
     check_checkpoints,
     checkpoint_networks,
 )
-from meta_pseudo_labels.inference.rows import (
+from meta_pseudo_labels.run.inference.rows import (
     class_names,
     row_schema,
     row_table,
 )
-from meta_pseudo_labels.inference.sources import open_source
-from meta_pseudo_labels.run_folder import INFERENCE, require_output_dir
-from meta_pseudo_labels.stopping import Interrupted, watch_signals
+from meta_pseudo_labels.run.inference.sources import open_source
+from meta_pseudo_labels.run.stopping import Interrupted, watch_signals
 from meta_pseudo_labels.utils.files import locked, reports_full_disk
 
 NOT_FINITE = "the network's logits are not finite"

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.config import ConfigError, user_error
 from meta_pseudo_labels.data import inspection
-from meta_pseudo_labels.run_folder import LABELED
+from meta_pseudo_labels.run.config.config import ConfigError, user_error
+from meta_pseudo_labels.run.folder import LABELED
 from meta_pseudo_labels.utils.files import write_whole
 
 # In labeled.json beside the choice; runs of old have none of them.

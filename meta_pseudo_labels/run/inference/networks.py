@@ -6,12 +6,12 @@ import os
 
 import numpy as np
 
-from meta_pseudo_labels.checkpointing import restore
-from meta_pseudo_labels.config import Config, ConfigError
-from meta_pseudo_labels.config_inference import Inference
-from meta_pseudo_labels.finetuning_run import finetuned_path
 from meta_pseudo_labels.learners.build import build_learner, build_model
-from meta_pseudo_labels.run_folder import LABELED, saved_settings
+from meta_pseudo_labels.run.checkpoints import restore
+from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.config.inference import Inference
+from meta_pseudo_labels.run.folder import LABELED, saved_settings
+from meta_pseudo_labels.run.stages.finetune import finetuned_path
 from meta_pseudo_labels.utils.checkpoint_files import (
     BEST_FOLDER,
     FOLDER,

@@ -36,37 +36,38 @@ import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.checkpointing import (
+from meta_pseudo_labels.data import inspection
+from meta_pseudo_labels.distribute.strategies import build_strategy, describe
+from meta_pseudo_labels.run.stages.diagnose import diagnose_run
+from meta_pseudo_labels.learners.build import build_learner, build_model
+from meta_pseudo_labels.run.checkpoints import (
     Checkpoints,
     learner_state,
     restore,
 )
-from meta_pseudo_labels.config import user_error
-from meta_pseudo_labels.data import inspection
-from meta_pseudo_labels.distribute.strategies import build_strategy, describe
-from meta_pseudo_labels.evaluation.diagnosis import diagnose_run
-from meta_pseudo_labels.evaluation_report import evaluate_run
-from meta_pseudo_labels.export_run import export_run
-from meta_pseudo_labels.finetuning_run import finetune_run, finetuned_path
-from meta_pseudo_labels.following import follow
-from meta_pseudo_labels.inference import infer_run, network_of
-from meta_pseudo_labels.learners.build import build_learner, build_model
-from meta_pseudo_labels.run_data import (
+from meta_pseudo_labels.run.config.config import user_error
+from meta_pseudo_labels.run.data import (
     check_choice_of_labels,
     draw_views,
     evaluation_batches,
     load_data,
     require_test_images,
 )
-from meta_pseudo_labels.run_folder import (
+from meta_pseudo_labels.run.folder import (
     DATA,
     VIEWS,
     check_same_training,
     require_output_dir,
 )
-from meta_pseudo_labels.run_reset import check_reset
-from meta_pseudo_labels.teacher_labels import cache_labels
-from meta_pseudo_labels.training import train
+from meta_pseudo_labels.run.inference.networks import network_of
+from meta_pseudo_labels.run.stages.predict import infer_run
+from meta_pseudo_labels.run.reset import check_reset
+from meta_pseudo_labels.run.stages.evaluate import evaluate_run
+from meta_pseudo_labels.run.stages.export import export_run
+from meta_pseudo_labels.run.stages.finetune import finetune_run, finetuned_path
+from meta_pseudo_labels.run.stages.follow import follow
+from meta_pseudo_labels.run.stages.train import train
+from meta_pseudo_labels.run.teacher_labels import cache_labels
 from meta_pseudo_labels.utils.checkpoint_files import (
     CheckpointError,
     load_weights,

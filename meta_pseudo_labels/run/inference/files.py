@@ -17,7 +17,7 @@ import os
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from meta_pseudo_labels.config import ConfigError
+from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.utils.files import LOCK, SCRATCH, sync
 
 _PARTS = ".parts"

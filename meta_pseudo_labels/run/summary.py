@@ -2,14 +2,14 @@
 
 import os
 
-from meta_pseudo_labels.evaluation_sources import results_folder
-from meta_pseudo_labels.run_folder import (
+from meta_pseudo_labels.run.folder import (
     EVAL,
     EVAL_CONFUSION,
     EVAL_RELIABILITY,
     EVAL_REPORT,
     FINETUNE,
 )
+from meta_pseudo_labels.run.test_images import results_folder
 from meta_pseudo_labels.utils.checkpoint_files import (
     BEST_FOLDER,
     FOLDER,

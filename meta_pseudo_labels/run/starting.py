@@ -4,9 +4,9 @@ import os
 
 from absl import logging
 
-from meta_pseudo_labels.checkpointing import restore
-from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.release.variables import load_release_variables
+from meta_pseudo_labels.run.checkpoints import restore
+from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.utils.checkpoint_files import (
     find_checkpoint,
     is_own_checkpoint,

@@ -11,31 +11,34 @@ import numpy as np
 from absl import logging
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.callbacks import AtStep, SaveCheckpoint
-from meta_pseudo_labels.checkpointing import Checkpoints, variables_by_name
-from meta_pseudo_labels.config import Config, ConfigError, user_error
-from meta_pseudo_labels.early_stopping import EarlyStopping, epochs_since_best
-from meta_pseudo_labels.fitting import fit_epochs, position
 from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.learners.finetuning import (
     batch_norm_mode,
     compile_for_finetuning,
 )
-from meta_pseudo_labels.metrics_log import MetricsLogger
-from meta_pseudo_labels.progress import progress_bar
-from meta_pseudo_labels.run_data import check_choice_of_labels
-from meta_pseudo_labels.run_folder import (
+from meta_pseudo_labels.run.callbacks import AtStep, SaveCheckpoint
+from meta_pseudo_labels.run.checkpoints import Checkpoints, variables_by_name
+from meta_pseudo_labels.run.config.config import Config, ConfigError, user_error
+from meta_pseudo_labels.run.config.unread import unread_settings
+from meta_pseudo_labels.run.data import check_choice_of_labels
+from meta_pseudo_labels.run.early_stopping import (
+    EarlyStopping,
+    epochs_since_best,
+)
+from meta_pseudo_labels.run.fitting import fit_epochs, position
+from meta_pseudo_labels.run.folder import (
     FINETUNE,
     FINETUNING_SETTINGS,
     save_settings,
 )
-from meta_pseudo_labels.stopping import (
+from meta_pseudo_labels.run.metrics_log import MetricsLogger
+from meta_pseudo_labels.run.progress import progress_bar
+from meta_pseudo_labels.run.stopping import (
     Diverged,
     StopAtStep,
     StopOnSignal,
     watch_signals,
 )
-from meta_pseudo_labels.unread_settings import unread_settings
 from meta_pseudo_labels.utils.checkpoint_files import (
     CheckpointError,
     DamagedCheckpoint,

@@ -7,34 +7,34 @@ import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.callbacks import Evaluation, SaveCheckpoint
-from meta_pseudo_labels.checkpointing import Checkpoints, learner_state
-from meta_pseudo_labels.config import ConfigError
 from meta_pseudo_labels.distribute.strategies import is_multi_worker, worker_of
-from meta_pseudo_labels.fitting import fit_epochs, position
-from meta_pseudo_labels.metrics_log import MetricsLogger
-from meta_pseudo_labels.progress import progress_bar
-from meta_pseudo_labels.run_data import (
+from meta_pseudo_labels.run.callbacks import Evaluation, SaveCheckpoint
+from meta_pseudo_labels.run.checkpoints import Checkpoints, learner_state
+from meta_pseudo_labels.run.config.config import ConfigError
+from meta_pseudo_labels.run.data import (
     check_choice_of_labels,
     save_choice_of_labels,
     training_batches,
 )
-from meta_pseudo_labels.run_folder import (
+from meta_pseudo_labels.run.fitting import fit_epochs, position
+from meta_pseudo_labels.run.folder import (
     is_done,
     mark_done,
     mark_not_done,
     save_settings,
 )
-from meta_pseudo_labels.run_reset import reset
-from meta_pseudo_labels.starting import restore_start
-from meta_pseudo_labels.stopping import (
+from meta_pseudo_labels.run.metrics_log import MetricsLogger
+from meta_pseudo_labels.run.progress import progress_bar
+from meta_pseudo_labels.run.reset import reset
+from meta_pseudo_labels.run.starting import restore_start
+from meta_pseudo_labels.run.stopping import (
     Interrupted,
     StopAfterBadSteps,
     StopAtStep,
     StopOnSignal,
     watch_signals,
 )
-from meta_pseudo_labels.teacher_labels import (
+from meta_pseudo_labels.run.teacher_labels import (
     load_teacher_labels,
     save_teacher_labels,
 )

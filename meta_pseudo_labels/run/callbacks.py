@@ -5,7 +5,7 @@ for what it logs, `progress` for what it shows, `stopping` for when it ends.
 import keras
 
 from meta_pseudo_labels.evaluation.evaluate import accuracy
-from meta_pseudo_labels.fitting import position
+from meta_pseudo_labels.run.fitting import position
 
 
 class AtStep(keras.callbacks.Callback):

@@ -8,15 +8,15 @@ import os
 import numpy as np
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.config import ConfigError, user_error
 from meta_pseudo_labels.data.streams.records import Records
 from meta_pseudo_labels.evaluation.diagnosis.figure import draw
 from meta_pseudo_labels.evaluation.diagnosis.measure import diagnose
 from meta_pseudo_labels.evaluation.diagnosis.summary import as_text
-from meta_pseudo_labels.fitting import position
 from meta_pseudo_labels.optimizers.schedules import scale_by_batch
-from meta_pseudo_labels.run_data import check_choice_of_labels, training_batches
-from meta_pseudo_labels.teacher_labels import load_teacher_labels
+from meta_pseudo_labels.run.config.config import ConfigError, user_error
+from meta_pseudo_labels.run.data import check_choice_of_labels, training_batches
+from meta_pseudo_labels.run.fitting import position
+from meta_pseudo_labels.run.teacher_labels import load_teacher_labels
 from meta_pseudo_labels.utils.files import write_whole
 
 # As many images as fit in memory in one batch, whatever their size.

@@ -6,9 +6,9 @@ import os
 
 from absl import logging
 
-from meta_pseudo_labels.config_evaluation import Evaluation
-from meta_pseudo_labels.config_inference import Inference
-from meta_pseudo_labels.config_machine import Machine
+from meta_pseudo_labels.run.config.evaluation import Evaluation
+from meta_pseudo_labels.run.config.inference import Inference
+from meta_pseudo_labels.run.config.machine import Machine
 from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import ConfigError
 

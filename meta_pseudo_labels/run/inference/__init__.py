@@ -1,0 +1,1 @@
+"""What --task_mode=inference reads, predicts with, and writes."""
