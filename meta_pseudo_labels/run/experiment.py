@@ -38,7 +38,6 @@ from absl import logging
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.distribute.strategies import build_strategy, describe
-from meta_pseudo_labels.run.stages.diagnose import diagnose_run
 from meta_pseudo_labels.learners.build import build_learner, build_model
 from meta_pseudo_labels.run.checkpoints import (
     Checkpoints,
@@ -60,12 +59,13 @@ from meta_pseudo_labels.run.folder import (
     require_output_dir,
 )
 from meta_pseudo_labels.run.inference.networks import network_of
-from meta_pseudo_labels.run.stages.predict import infer_run
 from meta_pseudo_labels.run.reset import check_reset
+from meta_pseudo_labels.run.stages.diagnose import diagnose_run
 from meta_pseudo_labels.run.stages.evaluate import evaluate_run
 from meta_pseudo_labels.run.stages.export import export_run
 from meta_pseudo_labels.run.stages.finetune import finetune_run, finetuned_path
 from meta_pseudo_labels.run.stages.follow import follow
+from meta_pseudo_labels.run.stages.predict import infer_run
 from meta_pseudo_labels.run.stages.train import train
 from meta_pseudo_labels.run.teacher_labels import cache_labels
 from meta_pseudo_labels.utils.checkpoint_files import (

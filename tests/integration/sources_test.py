@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.command_line import refusal_of
-from tests.data.tfds_any_test import image_feature, write_set
+from tests.data.sources.tfds_any_test import image_feature, write_set
 
 TINY = (
     "--method=mpl",

@@ -9,7 +9,8 @@ type. Three ideas keep them short and fast:
 
 Source: `augment.py` of the release; "quirk N" refers to the notes kept with
 its reference outputs. The random policy is in rand_augment.py. KerasCV's layers
-do not serve: tests/augment_keras_cv_test.py shows where they differ, and why.
+do not serve: tests/data/images/operations_keras_cv_test.py shows where they
+differ, and why.
 """
 
 import itertools

@@ -5,8 +5,8 @@ import time
 import urllib.parse
 
 _HOW_TO_START = (
-    "start one with `python -m meta_pseudo_labels.data.streams.service dispatcher "
-    "--port={port}`"
+    "start one with `python -m meta_pseudo_labels.data.streams.service "
+    "dispatcher --port={port}`"
 )
 _POLL_SECONDS = 0.2
 

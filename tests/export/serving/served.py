@@ -9,7 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def start(*arguments, code=None):

@@ -15,7 +15,7 @@ from meta_pseudo_labels.release import (
 )
 from meta_pseudo_labels.run.config.config import Config
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
-from tests.release_learners import (
+from tests.release.release_learners import (
     SMALL,
     SPEC,
     arrays,

@@ -37,7 +37,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.data.images import operations as augment
-from tests import keras_cv_operations as kcv
+from tests.data.images import keras_cv_operations as kcv
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.export.saved_model import export_saved_model
-from tests.model_server.served import WATCHED, ask, b64, memory_mb, start
+from tests.export.serving.served import WATCHED, ask, b64, memory_mb, start
 
 aiohttp = pytest.importorskip("aiohttp")
 MODEL = "/v1/models/digits"

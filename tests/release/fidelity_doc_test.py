@@ -13,7 +13,7 @@ from meta_pseudo_labels.release.dataset_names import RELEASE_DATASETS
 from meta_pseudo_labels.release.idle_flags import IDLE_FLAGS
 from tests.command_line import defined, parse
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "fidelity.md").read_text()
 QUIRKS = range(1, 33)
 OF_ABSL = {"helpfull"}

@@ -9,7 +9,7 @@ import tensorflow as tf
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data.images import views
 from meta_pseudo_labels.data.streams import keyed
-from tests.data.pipeline_test import (
+from tests.data.streams.pipeline_test import (
     SETTINGS,
     assert_batches_equal,
     counts,

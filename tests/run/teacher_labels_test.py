@@ -16,7 +16,7 @@ from meta_pseudo_labels.run.teacher_labels import (
     load_teacher_labels,
     save_teacher_labels,
 )
-from tests.resume_test import train_and_kill
+from tests.run.resume_test import train_and_kill
 from tests.tiny_run import rows, tiny, weights
 
 

@@ -7,12 +7,12 @@ import keras
 import pytest
 import tensorflow as tf
 
+from meta_pseudo_labels.export import saved_model
 from meta_pseudo_labels.export.saved_model import (
     export_saved_model,
     newest_version,
-    saved_model,
 )
-from tests.export_test import dataset_spec
+from tests.export.saved_model_test import dataset_spec
 
 
 @pytest.fixture(scope="module")

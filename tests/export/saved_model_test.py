@@ -14,7 +14,7 @@ from meta_pseudo_labels.data.images.resizing import square_image
 from meta_pseudo_labels.export.saved_model import export_saved_model
 
 EXAMPLE = (
-    pathlib.Path(__file__).parents[1]
+    pathlib.Path(__file__).parents[2]
     / "examples"
     / "classify_with_saved_model.py"
 )

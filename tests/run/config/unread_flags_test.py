@@ -87,7 +87,7 @@ def test_what_is_read_or_not_typed_is_not_warned_of(arguments):
 
 FLAGFILES = sorted(
     path.name
-    for path in pathlib.Path(__file__).parent.parent.glob("flags/*.flags")
+    for path in pathlib.Path(__file__).parents[3].glob("flags/*.flags")
 )
 
 

@@ -16,7 +16,7 @@ from meta_pseudo_labels.learners.feedback import (
 )
 from meta_pseudo_labels.learners.student_step import take_student_step
 from meta_pseudo_labels.optimizers import Momentum
-from tests.diagnosis.conftest import BATCHES, held_out
+from tests.evaluation.diagnosis.conftest import BATCHES, held_out
 from tests.learners.helpers import CLASSES, batch, values
 
 DRAWN = [name for name in ESTIMATORS if name.startswith("reinforce")]
