@@ -69,9 +69,10 @@ test: $(READY)  ## Run the tests, the long ones apart
 test-all: $(READY)  ## Run all tests
 	@$(BIN)/python -m pytest $(PARALLEL)
 
-lint: $(READY)  ## Check style and format
+lint: $(READY)  ## Check style, format and layers
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports
 	@$(BIN)/shellcheck tpu/*.sh .ci/run
 
 format: $(READY)  ## Mend style and format

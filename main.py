@@ -35,7 +35,6 @@ def quiet_start():
 with quiet_start():
     from meta_pseudo_labels.data import inspection
     from meta_pseudo_labels.export.card import summary_lines
-    from meta_pseudo_labels.run.config.config import ConfigError
     from meta_pseudo_labels.run.config.flags import (
         at_home,
         config_from_flags,
@@ -54,6 +53,7 @@ with quiet_start():
     )
     from meta_pseudo_labels.run.summary import closing_summary
     from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
+    from meta_pseudo_labels.utils.settings import ConfigError
 
 
 FLAGS = flags.FLAGS

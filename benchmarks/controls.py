@@ -30,7 +30,7 @@ import control_tables
 from arguments import positive
 from control_suites import SUITES
 
-from meta_pseudo_labels.run.config.config import ConfigError
+from meta_pseudo_labels.utils.settings import ConfigError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

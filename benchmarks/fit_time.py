@@ -29,8 +29,8 @@ from machine import headline, machine_facts
 from step_time import time_in_rounds, timed
 from step_time_variants import build_learner, compiled, random_batch
 
+from meta_pseudo_labels.learners.callbacks import StopAtStep
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
-from meta_pseudo_labels.run.stopping import StopAtStep
 
 BARE = "bare loop"
 BAR = 1.03  # For "fit" and the large network.

@@ -7,47 +7,38 @@
 Learners are Keras models; `Experiment` runs all stages from a `Config`.
 """
 
-from meta_pseudo_labels import data, models
-from meta_pseudo_labels._version import __version__
-from meta_pseudo_labels.evaluation.evaluate import evaluate
-from meta_pseudo_labels.evaluation.metrics import Evaluation
-from meta_pseudo_labels.export.saved_model import export_saved_model
-from meta_pseudo_labels.learners import (
-    UDA,
-    MetaPseudoLabels,
-    PseudoLabels,
-    ReducedMPL,
-    Supervised,
-    UDASettings,
-)
-from meta_pseudo_labels.learners.finetuning import finetune
-from meta_pseudo_labels.optimizers import LARS, Momentum, RMSProp
-from meta_pseudo_labels.optimizers.schedules import WaitWarmupDecay
-from meta_pseudo_labels.release import load_release_variables, replay
-from meta_pseudo_labels.run.config.config import Config, ConfigError
-from meta_pseudo_labels.run.experiment import Experiment
+import sys
 
-__all__ = [
-    "LARS",
-    "UDA",
-    "Config",
-    "ConfigError",
-    "Evaluation",
-    "Experiment",
-    "MetaPseudoLabels",
-    "Momentum",
-    "PseudoLabels",
-    "RMSProp",
-    "ReducedMPL",
-    "Supervised",
-    "UDASettings",
-    "WaitWarmupDecay",
-    "__version__",
-    "data",
-    "evaluate",
-    "export_saved_model",
-    "finetune",
-    "load_release_variables",
-    "models",
-    "replay",
-]
+from meta_pseudo_labels._version import __version__
+from meta_pseudo_labels.utils.lazy import attach
+
+# The public API: where each name comes from, once it is used.
+_NAMES = {
+    "Config": "run.config",
+    "ConfigError": "utils.settings",
+    "Evaluation": "evaluation.metrics",
+    "Experiment": "run.experiment",
+    "LARS": "optimizers",
+    "MetaPseudoLabels": "learners",
+    "Momentum": "optimizers",
+    "PseudoLabels": "learners",
+    "RMSProp": "optimizers",
+    "ReducedMPL": "learners",
+    "Supervised": "learners",
+    "UDA": "learners",
+    "UDASettings": "learners",
+    "WaitWarmupDecay": "optimizers",
+    "data": "data",
+    "evaluate": "evaluation.evaluate",
+    "export_saved_model": "export.saved_model",
+    "finetune": "learners.finetuning",
+    "load_release_variables": "release",
+    "models": "models",
+    "replay": "release.replay",
+}
+
+__all__ = ["__version__", *_NAMES]
+__getattr__, __dir__ = attach(__name__, _NAMES)
+
+if "keras" in sys.modules:  # Then it may be about to load files of ours.
+    from meta_pseudo_labels import learners as learners  # noqa: E402

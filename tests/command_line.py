@@ -3,8 +3,8 @@
 import pytest
 from absl import flags
 
-from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.run.config.flags import config_from_flags, define_flags
+from meta_pseudo_labels.utils.settings import ConfigError
 
 
 def defined():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.data import load_data
 from meta_pseudo_labels.run.stages import finetune
 

@@ -4,7 +4,7 @@ import json
 
 import tensorflow as tf
 
-from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.config import Config
 
 
 def tiny(folder, **settings):

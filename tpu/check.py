@@ -26,11 +26,11 @@ from flops import forward_flops, mpl_step_flops  # noqa: E402
 from meta_pseudo_labels.data import DATASETS  # noqa: E402
 from meta_pseudo_labels.distribute.strategies import build_strategy  # noqa: E402
 from meta_pseudo_labels.learners.build import build_learner  # noqa: E402
-from meta_pseudo_labels.run.config.config import ConfigError  # noqa: E402
 from meta_pseudo_labels.run.config.flags import (  # noqa: E402
     config_from_flags,
     define_flags,
 )
+from meta_pseudo_labels.utils.settings import ConfigError  # noqa: E402
 
 RECIPE = ROOT / "flags" / "cifar10_4000_mpl.flags"
 LOSS = "cross_entropy/student_on_l"

@@ -8,10 +8,8 @@ import threading
 
 import tensorflow as tf
 
-from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute.tpu_devices import tpu_strategy
-from meta_pseudo_labels.models.batch_norm import replicas_per_group
-from meta_pseudo_labels.utils.settings import ConfigError, user_error
+from meta_pseudo_labels.utils.settings import ConfigError
 
 
 def build_strategy(config):
@@ -28,8 +26,7 @@ def build_strategy(config):
       TensorFlow's default, which moves no batch.
 
     Raises:
-      ConfigError: where there are no such devices, or they cannot be reached,
-        or cannot share the batch.
+      ConfigError: where there are no such devices, or they cannot be reached.
     """
     kind = _kind(config)
     if config.use_xla_sharding and kind != "tpu":
@@ -38,17 +35,14 @@ def build_strategy(config):
             "here is none; leave it away."
         )
     if kind == "tpu":
-        strategy = tpu_strategy(config)
-    elif kind == "multi_worker":
-        strategy = _multi_worker(config)
-    elif kind == "mirrored":
-        strategy = _mirrored(config)
-    elif tf.config.list_physical_devices("GPU"):
-        strategy = tf.distribute.OneDeviceStrategy("/gpu:0")
-    else:
-        strategy = tf.distribute.get_strategy()
-    _check_replicas(config, strategy.num_replicas_in_sync, kind)
-    return strategy
+        return tpu_strategy(config)
+    if kind == "multi_worker":
+        return _multi_worker(config)
+    if kind == "mirrored":
+        return _mirrored(config)
+    if tf.config.list_physical_devices("GPU"):
+        return tf.distribute.OneDeviceStrategy("/gpu:0")
+    return tf.distribute.get_strategy()
 
 
 def describe(strategy):
@@ -67,47 +61,6 @@ def describe(strategy):
     if is_multi_worker(strategy):
         text += " of several workers"
     return text + ("; TensorFlow sees no GPU" if kind == "CPU" else "")
-
-
-def _check_replicas(config, replicas, kind):
-    """Refuses settings that so many replicas cannot run with."""
-    if config.train_batch_size % replicas:
-        raise ConfigError(
-            f"--train_batch_size={config.train_batch_size} cannot be shared by "
-            f"{replicas} replicas; give a multiple of {replicas}."
-        )
-    share = config.train_batch_size // replicas
-    if share % config.batch_slices:
-        raise ConfigError(
-            f"--batch_slices={config.batch_slices} does not divide the "
-            f"{share} labeled images of each of {replicas} replicas."
-        )
-    if config.jit_compile and replicas > 1 and kind != "tpu":
-        raise ConfigError(
-            f"--jit_compile works on one device; here are {replicas}. Leave it "
-            "away, or say --distribution=one_device."
-        )
-    types = (config.model_type, config.teacher_model_type or config.model_type)
-    if any(map(models.has_blocks, types)):
-        for parts in _parts_of_passes(config):
-            user_error(
-                replicas_per_group,
-                replicas,
-                batch_size=share // config.batch_slices * parts,
-                group_batch_size=config.batch_norm_batch_size,
-            )
-
-
-def _parts_of_passes(config):
-    """Images of each training pass, as multiples of the labeled batch."""
-    one_view, two_views = 1 + config.uda_data, 1 + 2 * config.uda_data
-    return {
-        "supervised": {1},
-        "pseudo_labels": {one_view},
-        "uda": {two_views},
-        "mpl": {1, one_view}
-        | ({two_views} if config.mpl_teacher_loss == "uda" else set()),
-    }[config.method]
 
 
 def worker_of(strategy):

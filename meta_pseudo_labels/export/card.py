@@ -17,13 +17,11 @@ import tensorflow as tf
 from meta_pseudo_labels._version import __version__
 from meta_pseudo_labels.data.preparation import description
 from meta_pseudo_labels.export.saved_model import class_names
-from meta_pseudo_labels.run.folder import EVAL, EVAL_REPORT
-from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 
 CARD, PAGE, LABELS = "model_card.json", "model_card.md", "labels.txt"
 
 
-def build_card(model, config, data, *, network, step):
+def build_card(model, config, data, *, network, step, metrics):
     """What is known of a model of a run, a dict for JSON.
 
     Args:
@@ -32,6 +30,8 @@ def build_card(model, config, data, *, network, step):
       data: `ImageData` or `ShardedData` that it learned from.
       network: what the tables of evaluation call it, such as "finetuned".
       step: of training.
+      metrics: its accuracies, those of eval.json; None where it was not
+        evaluated.
     """
     spec = data.spec
     return {
@@ -56,9 +56,7 @@ def build_card(model, config, data, *, network, step):
             "seed": config.seed,
             "label_noise": config.label_noise,
         },
-        "metrics": _evaluation(
-            config.output_dir, step, {network: weights_digest(model)}
-        ),
+        "metrics": metrics,
         "revision": revision(),
         "versions": {
             "meta_pseudo_labels": __version__,
@@ -155,28 +153,6 @@ def _git(folder, *arguments):
     except OSError:
         return None
     return process.stdout.strip() if process.returncode == 0 else None
-
-
-def _evaluation(output_dir, step, weights):
-    """What eval.json says; None where it was not of the step and weights."""
-    report, accuracies = (
-        _json(os.path.join(output_dir, name)) or {}
-        for name in (EVAL_REPORT, EVAL)
-    )
-    evaluated = report.get("weights", {})
-    of_these = (
-        report.get("step") == step and weights.items() <= evaluated.items()
-    )
-    return accuracies if of_these else None
-
-
-def _json(path):
-    """What a file holds; None where there is none that can be read."""
-    try:
-        with open(path) as file:
-            return json.load(file)
-    except (OSError, ValueError):
-        return None
 
 
 def _metric_lines(card):

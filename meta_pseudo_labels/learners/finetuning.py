@@ -4,8 +4,8 @@ import contextlib
 
 import keras
 
+from meta_pseudo_labels.learners.callbacks import StopAtStep
 from meta_pseudo_labels.models import BatchNorm
-from meta_pseudo_labels.run.stopping import StopAtStep
 
 BATCH_NORM_MODES = ("update", "frozen")
 

@@ -10,6 +10,7 @@ from meta_pseudo_labels.optimizers.pullback import (
     update_rates,
 )
 from meta_pseudo_labels.optimizers.rmsprop import RMSProp
+from meta_pseudo_labels.optimizers.schedules import WaitWarmupDecay
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "lars")
 
@@ -18,6 +19,7 @@ __all__ = [
     "OPTIMIZERS",
     "Momentum",
     "RMSProp",
+    "WaitWarmupDecay",
     "build_optimizer",
     "check_differentiable",
     "update_pullback",

@@ -23,7 +23,7 @@ from meta_pseudo_labels.release.variables import (
     network_variables,
     release_variables,
 )
-from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.config import Config
 
 # What turns our defaults into the release: quirks 10 and 12.
 AS_RELEASED = dict(mpl_feedback="release", mpl_update_teacher_moments=False)

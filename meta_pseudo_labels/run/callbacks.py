@@ -5,24 +5,7 @@ for what it logs, `progress` for what it shows, `stopping` for when it ends.
 import keras
 
 from meta_pseudo_labels.evaluation.evaluate import accuracy
-from meta_pseudo_labels.run.fitting import position
-
-
-class AtStep(keras.callbacks.Callback):
-    """A callback that knows the step of the run, across `fit`s.
-
-    The step is the student's optimizer's: it is restored with a checkpoint and
-    stands still where an update was skipped.
-    """
-
-    @property
-    def step(self):
-        return int(self.model.optimizer.iterations.numpy())
-
-    @property
-    def position(self):
-        """Batches taken, those whose update was skipped among them."""
-        return position(self.model)
+from meta_pseudo_labels.learners.callbacks import AtStep
 
 
 class Evaluation(keras.callbacks.Callback):

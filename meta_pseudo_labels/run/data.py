@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import inspection
-from meta_pseudo_labels.run.config.config import ConfigError, user_error
 from meta_pseudo_labels.run.folder import LABELED
 from meta_pseudo_labels.utils.files import write_whole
+from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 # In labeled.json beside the choice; runs of old have none of them.
 _FACTS = ("fingerprint", "class_names", "mean", "std")

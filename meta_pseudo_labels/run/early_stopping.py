@@ -2,7 +2,7 @@
 
 import keras
 
-from meta_pseudo_labels.run.fitting import position
+from meta_pseudo_labels.learners.callbacks import position
 from meta_pseudo_labels.utils.checkpoint_files import checkpoint_paths, step_of
 
 

@@ -37,14 +37,13 @@ from absl import logging
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import inspection
-from meta_pseudo_labels.distribute.strategies import build_strategy, describe
+from meta_pseudo_labels.distribute.strategies import describe
 from meta_pseudo_labels.learners.build import build_learner, build_model
 from meta_pseudo_labels.run.checkpoints import (
     Checkpoints,
     learner_state,
     restore,
 )
-from meta_pseudo_labels.run.config.config import user_error
 from meta_pseudo_labels.run.data import (
     check_choice_of_labels,
     draw_views,
@@ -52,6 +51,7 @@ from meta_pseudo_labels.run.data import (
     load_data,
     require_test_images,
 )
+from meta_pseudo_labels.run.devices import training_strategy
 from meta_pseudo_labels.run.folder import (
     DATA,
     VIEWS,
@@ -73,6 +73,7 @@ from meta_pseudo_labels.utils.checkpoint_files import (
     load_weights,
 )
 from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
+from meta_pseudo_labels.utils.settings import user_error
 
 
 class Experiment:
@@ -132,7 +133,7 @@ class Experiment:
         if self.config.task_mode != "train":
             return user_error(build_learner, self.config, self.data.spec)
         # Before the data: once TensorFlow has run it takes no other devices.
-        strategy = build_strategy(self.config)
+        strategy = training_strategy(self.config)
         spec = self.data.spec
         with strategy.scope():
             return user_error(build_learner, self.config, spec)

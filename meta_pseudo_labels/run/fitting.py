@@ -3,6 +3,8 @@
 import contextlib
 import sys
 
+from meta_pseudo_labels.learners.callbacks import position
+
 
 def fit_epochs(model, batches, *, every, callbacks, **kwargs):
     """Fits epochs of `every` batches until a callback stops it.
@@ -42,9 +44,3 @@ def fit_epochs(model, batches, *, every, callbacks, **kwargs):
             epoch += 1
         # Without end: batches that are skipped do not count as steps.
         fit(epoch, sys.maxsize, steps=every)
-
-
-def position(model):
-    """Batches that a model has taken, those that were skipped among them."""
-    counter = getattr(model, "position", model.optimizer.iterations)
-    return int(counter.numpy())

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
-from meta_pseudo_labels.run.callbacks import AtStep
+from meta_pseudo_labels.learners.callbacks import AtStep
 from meta_pseudo_labels.run.event_files import drop_events_after
 from meta_pseudo_labels.utils.files import write_whole
 

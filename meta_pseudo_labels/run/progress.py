@@ -5,7 +5,7 @@ import sys
 from absl import logging
 from tqdm import tqdm
 
-from meta_pseudo_labels.run.callbacks import AtStep
+from meta_pseudo_labels.learners.callbacks import AtStep
 
 # What the bar of a stage shows: a logged scalar, and its name there.
 SCALARS = {

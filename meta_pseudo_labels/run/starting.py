@@ -6,12 +6,12 @@ from absl import logging
 
 from meta_pseudo_labels.release.variables import load_release_variables
 from meta_pseudo_labels.run.checkpoints import restore
-from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.utils.checkpoint_files import (
     find_checkpoint,
     is_own_checkpoint,
 )
 from meta_pseudo_labels.utils.files import is_inside
+from meta_pseudo_labels.utils.settings import ConfigError
 
 
 def restore_start(learner, config, checkpoints, *, fresh):

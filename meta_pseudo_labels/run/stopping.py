@@ -1,10 +1,10 @@
-"""When training ends: at its last step, by a signal, or of bad updates."""
+"""When training ends early: by a signal, or of bad updates."""
 
 import contextlib
 import signal
 import threading
 
-from meta_pseudo_labels.run.callbacks import AtStep
+from meta_pseudo_labels.learners.callbacks import AtStep
 
 # For scripts: the run is not finished, and the same command goes on with it.
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h
@@ -16,18 +16,6 @@ class Interrupted(Exception):
 
 class Diverged(Exception):
     """Update after update was not finite."""
-
-
-class StopAtStep(AtStep):
-    """Ends training at a step, also in the middle of an epoch."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.last_step = step
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.step >= self.last_step:
-            self.model.stop_training = True
 
 
 class StopAfterBadSteps(AtStep):

@@ -16,13 +16,13 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.evaluation.evaluate import evaluate
-from meta_pseudo_labels.run.config.config import ConfigError, user_error
 from meta_pseudo_labels.run.folder import CLASS_DISTRIBUTIONS, TEACHER_LABELS
 from meta_pseudo_labels.utils.checkpoint_files import (
     CheckpointError,
     find_checkpoint,
 )
 from meta_pseudo_labels.utils.files import is_inside, write_whole
+from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 
 def cache_labels(network, config, images):

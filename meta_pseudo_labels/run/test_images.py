@@ -16,11 +16,11 @@ from meta_pseudo_labels.data import (
     load,
 )
 from meta_pseudo_labels.data.sources import folders
-from meta_pseudo_labels.run.config.config import ConfigError, user_error
 from meta_pseudo_labels.run.config.evaluation import FOLDERS
 from meta_pseudo_labels.run.data import require_test_images
 from meta_pseudo_labels.run.folder import EVAL_SOURCES
 from meta_pseudo_labels.utils.files import path_hash
+from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 
 @dataclasses.dataclass(frozen=True)

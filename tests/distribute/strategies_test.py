@@ -13,14 +13,16 @@ import tensorflow as tf
 from meta_pseudo_labels.distribute import strategies
 from meta_pseudo_labels.learners import Supervised
 from meta_pseudo_labels.optimizers import Momentum
-from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.run.devices import training_strategy
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.faults import runs
 from tests.learners.helpers import batch, conv_net
 
 
 def refusal(**settings):
     with pytest.raises(ConfigError) as caught:
-        strategies.build_strategy(Config(**settings))
+        training_strategy(Config(**settings))
     return str(caught.value)
 
 
@@ -111,7 +113,7 @@ class TestGroupsOfBatchNorm:
     )
     def test_others_are_not(self, settings):
         config = Config(**settings, replicas_per_worker=12, train_batch_size=24)
-        strategy = strategies.build_strategy(config)
+        strategy = training_strategy(config)
         assert strategy.num_replicas_in_sync == 12
 
     def test_each_pass_has_groups_of_its_own(self):
@@ -168,11 +170,12 @@ def test_other_jobs_are_refused(cluster, task, monkeypatch):
 
 WORKER = """
 import sys, time
-from meta_pseudo_labels import config, distribution
+from meta_pseudo_labels import Config
+from meta_pseudo_labels.distribute.strategies import build_strategy
 
 addresses, index = (flag.split("=")[1] for flag in sys.argv[1:])
-distribution.build_strategy(
-    config.Config(worker_addresses=addresses, worker_index=int(index))
+build_strategy(
+    Config(worker_addresses=addresses, worker_index=int(index))
 )
 print("built", flush=True)
 time.sleep(120)

@@ -22,7 +22,7 @@ from unittest import mock
 import scipy.stats
 from tensorflow.python.eager import context
 
-from meta_pseudo_labels.run.callbacks import AtStep
+from meta_pseudo_labels.learners.callbacks import AtStep
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.stages import train
 from tests.tiny_run import tiny

@@ -5,7 +5,7 @@ import statistics
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.experiment import Experiment
 from tests.tiny_run import rows, weights
 

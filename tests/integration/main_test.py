@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.config import Config
 from tests.command_line import refusal_of
 
 TINY = (

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.distribute.strategies import build_strategy
 from meta_pseudo_labels.optimizers import RMSProp
-from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.config import Config
 from tests.faults import runs
 from tests.learners.replicas_test import (
     KERAS_BATCH_NORM,

@@ -9,7 +9,8 @@ from meta_pseudo_labels.release.dataset_names import (
     DATASET_NAME_HELP,
     RELEASE_DATASETS,
 )
-from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.command_line import parse, refusal
 
 # By hand from the release: name, data set, method, labels (0: all).

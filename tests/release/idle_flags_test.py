@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import flags
 
 from meta_pseudo_labels.release.idle_flags import IDLE_FLAGS
-from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.flags import (
     config_from_flagfile,
     config_from_flags,

@@ -8,7 +8,7 @@ import tensorflow as tf
 from meta_pseudo_labels.data import DATASETS
 from meta_pseudo_labels.learners.build import build_learner
 from meta_pseudo_labels.release import release_variables
-from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.config import Config
 
 SPEC = DATASETS["digits"]
 

@@ -13,7 +13,7 @@ from meta_pseudo_labels.release import (
     load_release_variables,
     save_release_checkpoint,
 )
-from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from tests.release.release_learners import (
     SMALL,

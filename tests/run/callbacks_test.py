@@ -5,10 +5,10 @@ import json
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels.learners.callbacks import StopAtStep
 from meta_pseudo_labels.run.callbacks import SaveCheckpoint
 from meta_pseudo_labels.run.checkpoints import Checkpoints
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
-from meta_pseudo_labels.run.stopping import StopAtStep
 from meta_pseudo_labels.utils.checkpoint_files import step_of
 
 

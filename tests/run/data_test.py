@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.data import (
     check_choice_of_labels,
     load_data,
@@ -15,6 +15,7 @@ from meta_pseudo_labels.run.data import (
     training_batches,
 )
 from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.utils.settings import ConfigError
 
 VARIED = dict(
     known_classes=5, label_noise=0.2, num_validation=5, num_feedback=5

@@ -11,10 +11,10 @@ from meta_pseudo_labels.release import (
     release_variables,
     save_release_checkpoint,
 )
-from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.folder import saved_settings
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_run import rows, tiny, weights
 
 

@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.run import experiment as experiment_module
-from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_run import rows, tiny, weights
 
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.folder import (
     FREE_SETTINGS,
     check_same_training,
@@ -15,6 +15,7 @@ from meta_pseudo_labels.run.folder import (
     saved_settings,
 )
 from meta_pseudo_labels.utils.files import write_whole
+from meta_pseudo_labels.utils.settings import ConfigError
 
 FIELDS = dataclasses.fields(Config)
 

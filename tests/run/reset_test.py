@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.reset import RUN_FILES, check_reset, reset
+from meta_pseudo_labels.utils.settings import ConfigError
 
 
 def resetting(folder, **settings):

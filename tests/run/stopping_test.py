@@ -6,8 +6,7 @@ import signal
 import numpy as np
 import pytest
 
-from meta_pseudo_labels.run.callbacks import AtStep
-from meta_pseudo_labels.run.config.config import ConfigError
+from meta_pseudo_labels.learners.callbacks import AtStep
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.stages import finetune, train
 from meta_pseudo_labels.run.stopping import (
@@ -16,6 +15,7 @@ from meta_pseudo_labels.run.stopping import (
     signals_interrupt,
     watch_signals,
 )
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_run import rows, tiny, weights
 
 

@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.learners import PseudoLabels, ReducedMPL
-from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.teacher_labels import (
     load_teacher_labels,
     save_teacher_labels,
 )
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.run.resume_test import train_and_kill
 from tests.tiny_run import rows, tiny, weights
 

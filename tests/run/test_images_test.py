@@ -9,13 +9,13 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.run import test_images
-from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.run.data import load_data
 from meta_pseudo_labels.run.test_images import (
     evaluation_source,
     results_folder,
     validation_source,
 )
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests import tiny_folders
 from tests.tiny_run import tiny
 

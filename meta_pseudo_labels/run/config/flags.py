@@ -15,10 +15,10 @@ from meta_pseudo_labels.release.dataset_names import (
     split_dataset_name,
 )
 from meta_pseudo_labels.release.idle_flags import IDLE_FLAGS
-from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.unread import unread_settings
 from meta_pseudo_labels.run.folder import saved_settings
-from meta_pseudo_labels.utils.settings import value_type
+from meta_pseudo_labels.utils.settings import ConfigError, value_type
 
 _DEFINE = {
     bool: flags.DEFINE_bool,

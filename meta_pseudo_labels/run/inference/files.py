@@ -17,8 +17,8 @@ import os
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.utils.files import LOCK, SCRATCH, sync
+from meta_pseudo_labels.utils.settings import ConfigError
 
 _PARTS = ".parts"
 

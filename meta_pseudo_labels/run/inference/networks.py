@@ -8,7 +8,7 @@ import numpy as np
 
 from meta_pseudo_labels.learners.build import build_learner, build_model
 from meta_pseudo_labels.run.checkpoints import restore
-from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.inference import Inference
 from meta_pseudo_labels.run.folder import LABELED, saved_settings
 from meta_pseudo_labels.run.stages.finetune import finetuned_path
@@ -18,6 +18,7 @@ from meta_pseudo_labels.utils.checkpoint_files import (
     find_checkpoint,
     load_weights,
 )
+from meta_pseudo_labels.utils.settings import ConfigError
 
 _OWN = ("latest", "best")  # Checkpoints of the run, not paths.
 # What makes two runs' classes and pixels the same.

@@ -27,7 +27,6 @@ from meta_pseudo_labels.data.images.headers import (
 )
 from meta_pseudo_labels.data.preparation import prepare_encoded, prepare_images
 from meta_pseudo_labels.data.sources import folders, tfds_any
-from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.run.config.inference import (
     FOLDER,
     OWN_PARTS,
@@ -39,6 +38,7 @@ from meta_pseudo_labels.run.inference.record_bytes import (
     release_records,
     tfds_records,
 )
+from meta_pseudo_labels.utils.settings import ConfigError
 
 _THREADS = min(8, os.cpu_count() or 1)
 

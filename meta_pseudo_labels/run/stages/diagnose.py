@@ -12,12 +12,12 @@ from meta_pseudo_labels.data.streams.records import Records
 from meta_pseudo_labels.evaluation.diagnosis.figure import draw
 from meta_pseudo_labels.evaluation.diagnosis.measure import diagnose
 from meta_pseudo_labels.evaluation.diagnosis.summary import as_text
+from meta_pseudo_labels.learners.callbacks import position
 from meta_pseudo_labels.optimizers.schedules import scale_by_batch
-from meta_pseudo_labels.run.config.config import ConfigError, user_error
 from meta_pseudo_labels.run.data import check_choice_of_labels, training_batches
-from meta_pseudo_labels.run.fitting import position
 from meta_pseudo_labels.run.teacher_labels import load_teacher_labels
 from meta_pseudo_labels.utils.files import write_whole
+from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 # As many images as fit in memory in one batch, whatever their size.
 HELD_OUT_IMAGES = 512

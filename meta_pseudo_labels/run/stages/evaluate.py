@@ -21,7 +21,6 @@ from meta_pseudo_labels.evaluation.figures import (
 from meta_pseudo_labels.evaluation.metrics import Evaluation
 from meta_pseudo_labels.export.loading import ExportedModel
 from meta_pseudo_labels.learners.build import build_model
-from meta_pseudo_labels.run.config.config import user_error
 from meta_pseudo_labels.run.data import input_errors
 from meta_pseudo_labels.run.folder import (
     EVAL,
@@ -38,6 +37,7 @@ from meta_pseudo_labels.run.test_images import (
 from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
+from meta_pseudo_labels.utils.settings import user_error
 
 FIGURES = {EVAL_CONFUSION: confusion_sheet, EVAL_RELIABILITY: reliability_sheet}
 

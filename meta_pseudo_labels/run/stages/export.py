@@ -1,14 +1,17 @@
 """The student of a run as a new version of its SavedModel, with its card."""
 
 import dataclasses
+import json
 import os
 
 from meta_pseudo_labels.export.card import build_card, write_card
 from meta_pseudo_labels.export.litert import write_litert
 from meta_pseudo_labels.export.saved_model import export_saved_model
 from meta_pseudo_labels.learners.build import build_model
-from meta_pseudo_labels.run.config.config import user_error
+from meta_pseudo_labels.run.folder import EVAL, EVAL_REPORT
+from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 from meta_pseudo_labels.utils.files import reports_full_disk
+from meta_pseudo_labels.utils.settings import user_error
 
 FOLDER = "saved_model"
 KERAS_FILE = "student.keras"
@@ -34,7 +37,16 @@ def export_run(student, config, data, *, network, step):
       ConfigError: where it cannot be written there.
     """
     model = plain_student(student, config, data.spec)
-    card = build_card(model, config, data, network=network, step=step)
+    card = build_card(
+        model,
+        config,
+        data,
+        network=network,
+        step=step,
+        metrics=recorded_accuracies(
+            config.output_dir, step, {network: weights_digest(model)}
+        ),
+    )
 
     def add(folder):
         if config.export_keras:
@@ -61,3 +73,31 @@ def plain_student(student, config, spec):
     plain = build_model(config, spec, role="student", dtype="float32")
     plain.set_weights(student.get_weights())
     return plain
+
+
+def recorded_accuracies(output_dir, step, weights):
+    """What eval.json says; None where it is not of the step and weights.
+
+    Args:
+      output_dir: folder of the run.
+      step: of the checkpoint.
+      weights: `weights_digest` by network, of those to be told of.
+    """
+    report, accuracies = (
+        _json(os.path.join(output_dir, name)) or {}
+        for name in (EVAL_REPORT, EVAL)
+    )
+    evaluated = report.get("weights", {})
+    of_these = (
+        report.get("step") == step and weights.items() <= evaluated.items()
+    )
+    return accuracies if of_these else None
+
+
+def _json(path):
+    """What a file holds; None where there is none that can be read."""
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return None

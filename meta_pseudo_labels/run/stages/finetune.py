@@ -12,20 +12,21 @@ from absl import logging
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.learners.build import build_model
+from meta_pseudo_labels.learners.callbacks import AtStep, StopAtStep, position
 from meta_pseudo_labels.learners.finetuning import (
     batch_norm_mode,
     compile_for_finetuning,
 )
-from meta_pseudo_labels.run.callbacks import AtStep, SaveCheckpoint
+from meta_pseudo_labels.run.callbacks import SaveCheckpoint
 from meta_pseudo_labels.run.checkpoints import Checkpoints, variables_by_name
-from meta_pseudo_labels.run.config.config import Config, ConfigError, user_error
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.unread import unread_settings
 from meta_pseudo_labels.run.data import check_choice_of_labels
 from meta_pseudo_labels.run.early_stopping import (
     EarlyStopping,
     epochs_since_best,
 )
-from meta_pseudo_labels.run.fitting import fit_epochs, position
+from meta_pseudo_labels.run.fitting import fit_epochs
 from meta_pseudo_labels.run.folder import (
     FINETUNE,
     FINETUNING_SETTINGS,
@@ -35,7 +36,6 @@ from meta_pseudo_labels.run.metrics_log import MetricsLogger
 from meta_pseudo_labels.run.progress import progress_bar
 from meta_pseudo_labels.run.stopping import (
     Diverged,
-    StopAtStep,
     StopOnSignal,
     watch_signals,
 )
@@ -50,6 +50,7 @@ from meta_pseudo_labels.utils.files import (
     reports_full_disk,
     write_whole,
 )
+from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 
 def finetune_run(learner, config, images):

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.evaluation.evaluate import evaluate
-from meta_pseudo_labels.run.config.config import ConfigError, user_error
 from meta_pseudo_labels.run.folder import INFERENCE, require_output_dir
 from meta_pseudo_labels.run.inference.files import PredictionFiles
 from meta_pseudo_labels.run.inference.networks import (
@@ -29,6 +28,7 @@ from meta_pseudo_labels.run.inference.rows import (
 from meta_pseudo_labels.run.inference.sources import open_source
 from meta_pseudo_labels.run.stopping import Interrupted, watch_signals
 from meta_pseudo_labels.utils.files import locked, reports_full_disk
+from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 NOT_FINITE = "the network's logits are not finite"
 _DIGITS = 16  # Of a digest: enough to tell, and still to be read.

@@ -8,15 +8,15 @@ from absl import logging
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.distribute.strategies import is_multi_worker, worker_of
+from meta_pseudo_labels.learners.callbacks import StopAtStep, position
 from meta_pseudo_labels.run.callbacks import Evaluation, SaveCheckpoint
 from meta_pseudo_labels.run.checkpoints import Checkpoints, learner_state
-from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.run.data import (
     check_choice_of_labels,
     save_choice_of_labels,
     training_batches,
 )
-from meta_pseudo_labels.run.fitting import fit_epochs, position
+from meta_pseudo_labels.run.fitting import fit_epochs
 from meta_pseudo_labels.run.folder import (
     is_done,
     mark_done,
@@ -30,7 +30,6 @@ from meta_pseudo_labels.run.starting import restore_start
 from meta_pseudo_labels.run.stopping import (
     Interrupted,
     StopAfterBadSteps,
-    StopAtStep,
     StopOnSignal,
     watch_signals,
 )
@@ -40,6 +39,7 @@ from meta_pseudo_labels.run.teacher_labels import (
 )
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from meta_pseudo_labels.utils.files import locked, reports_full_disk
+from meta_pseudo_labels.utils.settings import ConfigError
 
 # What collective operations raise where a worker is gone.
 _LOST = (

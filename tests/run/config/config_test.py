@@ -6,8 +6,8 @@ import json
 import pytest
 
 from meta_pseudo_labels.data import DATASETS
-from meta_pseudo_labels.run.config.config import Config, ConfigError
-from meta_pseudo_labels.utils.settings import value_type
+from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.utils.settings import ConfigError, value_type
 
 FIELDS = dataclasses.fields(Config)
 

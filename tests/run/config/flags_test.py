@@ -6,11 +6,12 @@ import json
 import pytest
 from absl import flags
 
-from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.flags import (
     config_from_flagfile,
     config_from_flags,
 )
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.command_line import defined, parse, refusal
 
 FIELDS = dataclasses.fields(Config)

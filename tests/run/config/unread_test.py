@@ -9,7 +9,7 @@ import pytest
 from meta_pseudo_labels.data import DATASETS
 from meta_pseudo_labels.learners.build import build_learner
 from meta_pseudo_labels.run import data
-from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.inference import Inference
 from meta_pseudo_labels.run.config.unread import UNREAD, unread_settings
 from meta_pseudo_labels.utils.settings import value_type

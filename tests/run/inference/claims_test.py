@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.run.inference.sources import ArrayImages
 from meta_pseudo_labels.run.stages import predict as run_module
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_folders import write
 
 

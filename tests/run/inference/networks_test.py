@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels.data import load_class_distributions
-from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.run.inference.networks import (
     check_checkpoints,
     checkpoint_networks,
 )
 from meta_pseudo_labels.run.stages.finetune import finetuned_path
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
+from meta_pseudo_labels.utils.settings import ConfigError
 
 
 def same(network, weights):

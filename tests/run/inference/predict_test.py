@@ -11,11 +11,11 @@ from pyarrow import parquet
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.evaluation.evaluate import predict_logits
-from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.inference.sources import ArrayImages
 from meta_pseudo_labels.run.stages import predict as run_module
 from meta_pseudo_labels.run.stopping import Interrupted
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_folders import write
 
 DIGITS = [f"probability_{digit}" for digit in range(10)]

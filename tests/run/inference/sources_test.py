@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.run.config.config import Config
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.inference.sources import open_source
 from tests import jpeg_records
 from tests.tiny_folders import load, write, write_folders

@@ -12,7 +12,6 @@ from meta_pseudo_labels import data
 from meta_pseudo_labels.data.streams.records import Records
 from meta_pseudo_labels.evaluation.diagnosis.probes import Probes
 from meta_pseudo_labels.learners.feedback import ESTIMATORS
-from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.stages.diagnose import (
     _take,
@@ -21,6 +20,7 @@ from meta_pseudo_labels.run.stages.diagnose import (
     held_out_part,
 )
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_run import tiny
 
 DIAGNOSE = dict(task_mode="diagnose", diagnose_batches=2, diagnose_draws=2)

@@ -12,13 +12,13 @@ from tensorboard.compat.proto import event_pb2
 from meta_pseudo_labels.evaluation.evaluate import accuracy
 from meta_pseudo_labels.evaluation.metrics import evaluate_probabilities
 from meta_pseudo_labels.learners.build import build_learner, build_model
-from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.run.data import evaluation_batches, load_data
 from meta_pseudo_labels.run.stages.evaluate import (
     EvaluationReport,
     evaluate_run,
 )
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_run import tiny
 
 

@@ -13,14 +13,17 @@ from tensorflow.core.protobuf import saved_model_pb2
 from meta_pseudo_labels import data
 from meta_pseudo_labels.evaluation.evaluate import predict_logits
 from meta_pseudo_labels.export.card import (
-    build_card,
     page,
     revision,
     summary_lines,
 )
 from meta_pseudo_labels.export.litert import write_litert
 from meta_pseudo_labels.learners.build import build_model
-from meta_pseudo_labels.run.stages.export import export_run, plain_student
+from meta_pseudo_labels.run.stages.export import (
+    export_run,
+    plain_student,
+    recorded_accuracies,
+)
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 from tests.tiny_run import tiny
 
@@ -121,15 +124,13 @@ def test_the_card_says_where_it_comes_from(exported, digits):
         assert f"{line}\n" in text
 
 
-def test_accuracies_of_another_step_are_not_the_card_s(digits, tmp_path):
+def test_accuracies_of_another_step_are_not_the_card_s(tmp_path):
     """Training went on after the evaluation, or it was of another one."""
     model = keras.Sequential([keras.Input([8]), keras.layers.Dense(1)])
-    config = tiny(tmp_path)
 
     def metrics():
-        return build_card(model, config, digits, network="student", step=4)[
-            "metrics"
-        ]
+        weights = {"student": weights_digest(model)}
+        return recorded_accuracies(tmp_path, 4, weights)
 
     assert metrics() is None
     (tmp_path / "eval.json").write_text('{"student": 0.25}')
@@ -146,9 +147,7 @@ def test_accuracies_of_another_step_are_not_the_card_s(digits, tmp_path):
     assert metrics() == {"student": 0.25}
 
 
-def test_accuracies_of_an_earlier_finetuning_are_not_the_card_s(
-    digits, tmp_path
-):
+def test_accuracies_of_an_earlier_finetuning_are_not_the_card_s(tmp_path):
     model = keras.Sequential([keras.Input([8]), keras.layers.Dense(1)])
     (tmp_path / "eval.json").write_text('{"finetuned": 0.25}')
     (tmp_path / "eval_report.json").write_text(
@@ -156,10 +155,8 @@ def test_accuracies_of_an_earlier_finetuning_are_not_the_card_s(
     )
 
     def metrics():
-        config = tiny(tmp_path)
-        return build_card(model, config, digits, network="finetuned", step=4)[
-            "metrics"
-        ]
+        weights = {"finetuned": weights_digest(model)}
+        return recorded_accuracies(tmp_path, 4, weights)
 
     assert metrics() == {"finetuned": 0.25}
     model.layers[0].bias.assign([0.5])

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from meta_pseudo_labels.run.callbacks import AtStep
+from meta_pseudo_labels.learners.callbacks import AtStep
 from meta_pseudo_labels.run.stages import finetune
 from meta_pseudo_labels.run.stopping import Interrupted
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError

@@ -7,8 +7,8 @@ import pytest
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.learners.finetuning import finetune
-from meta_pseudo_labels.run.config import training
-from meta_pseudo_labels.run.config.config import Config, ConfigError
+from meta_pseudo_labels.run.config import Config, training
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_finetuning import (
     EARLY,
     evaluations,

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.run.checkpoints import Checkpoints
-from meta_pseudo_labels.run.config.config import ConfigError
 from meta_pseudo_labels.run.stages import follow
 from meta_pseudo_labels.utils.files import locked
+from meta_pseudo_labels.utils.settings import ConfigError
 
 # What the test set says of the checkpoint of a step.
 ACCURACY = {1: 0.25, 2: 0.75, 3: 0.75, 4: 0.5}

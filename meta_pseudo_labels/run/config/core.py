@@ -29,8 +29,6 @@ from meta_pseudo_labels.utils.settings import (
     user_error,
 )
 
-__all__ = ["METHODS", "TASK_MODES", "Config", "ConfigError", "user_error"]
-
 TASK_MODES = (
     "train",
     "finetune",

@@ -1,0 +1,67 @@
+"""What a run trains on: the strategy of its settings, and what fits it."""
+
+import tensorflow as tf
+
+from meta_pseudo_labels import models
+from meta_pseudo_labels.distribute.strategies import build_strategy
+from meta_pseudo_labels.models.batch_norm import replicas_per_group
+from meta_pseudo_labels.utils.settings import ConfigError, user_error
+
+
+def training_strategy(config):
+    """The strategy that a run trains with, see `build_strategy`.
+
+    Raises:
+      ConfigError: as `build_strategy`, and for settings that its replicas
+        cannot run with.
+    """
+    strategy = build_strategy(config)
+    check_replicas(config, strategy)
+    return strategy
+
+
+def check_replicas(config, strategy):
+    """Refuses settings that a strategy's replicas cannot run with.
+
+    Raises:
+      ConfigError: where they cannot share a batch, or compile the step.
+    """
+    replicas = strategy.num_replicas_in_sync
+    is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    if config.train_batch_size % replicas:
+        raise ConfigError(
+            f"--train_batch_size={config.train_batch_size} cannot be shared by "
+            f"{replicas} replicas; give a multiple of {replicas}."
+        )
+    share = config.train_batch_size // replicas
+    if share % config.batch_slices:
+        raise ConfigError(
+            f"--batch_slices={config.batch_slices} does not divide the "
+            f"{share} labeled images of each of {replicas} replicas."
+        )
+    if config.jit_compile and replicas > 1 and not is_tpu:
+        raise ConfigError(
+            f"--jit_compile works on one device; here are {replicas}. Leave it "
+            "away, or say --distribution=one_device."
+        )
+    types = (config.model_type, config.teacher_model_type or config.model_type)
+    if any(map(models.has_blocks, types)):
+        for parts in _parts_of_passes(config):
+            user_error(
+                replicas_per_group,
+                replicas,
+                batch_size=share // config.batch_slices * parts,
+                group_batch_size=config.batch_norm_batch_size,
+            )
+
+
+def _parts_of_passes(config):
+    """Images of each training pass, as multiples of the labeled batch."""
+    one_view, two_views = 1 + config.uda_data, 1 + 2 * config.uda_data
+    return {
+        "supervised": {1},
+        "pseudo_labels": {one_view},
+        "uda": {two_views},
+        "mpl": {1, one_view}
+        | ({two_views} if config.mpl_teacher_loss == "uda" else set()),
+    }[config.method]

@@ -1,0 +1,101 @@
+"""Things of one kind by name, each registered in the file that defines it.
+
+    LEARNERS = Registry("method", package="meta_pseudo_labels.learners")
+
+    @LEARNERS.register("fixmatch")
+    class FixMatch(Learner): ...
+
+A file put into the package is found there; nobody keeps a list. A plug-in
+registers from outside, see `plugins`.
+"""
+
+import difflib
+import importlib
+import pkgutil
+
+
+class UnknownName(ValueError):
+    """Nobody registered something of this name; the message has near ones."""
+
+
+class Registry:
+    """A mapping from names to what was registered under them.
+
+    Args:
+      kind: what one thing is called in messages, such as "method".
+      package: dotted name of the package whose modules register; they are
+        imported when the first name is asked for. None where none is.
+    """
+
+    def __init__(self, kind, *, package=None):
+        self.kind = kind
+        self._package = package
+        self._found = {}
+
+    def register(self, name):
+        """A decorator that registers what it decorates, and returns it.
+
+        Raises:
+          ValueError: where the name is taken by something else.
+        """
+
+        def add(thing):
+            present = self._found.setdefault(name, thing)
+            # A module that is run and imported too defines everything twice.
+            if _place(present) != _place(thing):
+                raise ValueError(
+                    f"The {self.kind} {name!r} is {_place(present)} already; "
+                    f"register {_place(thing)} under another name."
+                )
+            return thing
+
+        return add
+
+    def __getitem__(self, name):
+        """What was registered.
+
+        Raises:
+          UnknownName: with the nearest names.
+        """
+        self._discover()
+        if name not in self._found:
+            near = difflib.get_close_matches(str(name), self._found, n=3)
+            meant = f"Did you mean {' or '.join(near)}? " if near else ""
+            raise UnknownName(
+                f"Unknown {self.kind} {name!r}. {meant}There are "
+                f"{', '.join(self._found)}; --plugin=<module> brings others."
+            )
+        return self._found[name]
+
+    def __contains__(self, name):
+        self._discover()
+        return name in self._found
+
+    def __iter__(self):
+        self._discover()
+        return iter(tuple(self._found))
+
+    def items(self):
+        self._discover()
+        return tuple(self._found.items())
+
+    def values(self):
+        self._discover()
+        return tuple(self._found.values())
+
+    def _discover(self):
+        if self._package is None:
+            return
+        # Once, also where one of the modules asks while it is imported.
+        package, self._package = self._package, None
+        for module in pkgutil.iter_modules(
+            importlib.import_module(package).__path__
+        ):
+            importlib.import_module(f"{package}.{module.name}")
+
+
+def _place(thing):
+    """Where a class or function was defined; else what it is."""
+    module = getattr(thing, "__module__", None)
+    name = getattr(thing, "__qualname__", None)
+    return f"{module}.{name}" if module and name else repr(thing)
