@@ -33,8 +33,6 @@ def quiet_start():
 
 
 with quiet_start():
-    from meta_pseudo_labels.data import inspection
-    from meta_pseudo_labels.export.card import summary_lines
     from meta_pseudo_labels.run.config.flags import (
         at_home,
         config_from_flags,
@@ -43,15 +41,13 @@ with quiet_start():
     )
     from meta_pseudo_labels.run.data import input_errors
     from meta_pseudo_labels.run.experiment import Experiment
-    from meta_pseudo_labels.run.folder import VIEWS
-    from meta_pseudo_labels.run.stages.follow import wait_for_run
+    from meta_pseudo_labels.run.stages import STAGES
     from meta_pseudo_labels.run.stopping import (
         EXIT_INTERRUPTED,
         Diverged,
         Interrupted,
         signals_interrupt,
     )
-    from meta_pseudo_labels.run.summary import closing_summary
     from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
     from meta_pseudo_labels.utils.settings import ConfigError
 
@@ -63,67 +59,7 @@ def run(config):
     """Runs the task that the settings name, and says what it left."""
     experiment = Experiment(config)
     with input_errors(experiment):
-        run_task(experiment, config)
-    if config.task_mode in ("train", "finetune", "eval"):
-        skipped = inspection.skip_summary(experiment.data)
-        if skipped:
-            print(f"In the data {skipped}.")
-
-
-def run_task(experiment, config):
-    if config.task_mode == "train":
-        print(f"Devices: {experiment.devices()}", flush=True)
-        done = "Trained" if experiment.train() else "Was trained already"
-        print(f"{done}: {config.output_dir}\n{closing_summary(config)}")
-    elif config.task_mode == "finetune":
-        done = "Finetuned" if experiment.finetune() else "Was finetuned already"
-        print(f"{done}: {config.output_dir}\n{closing_summary(config)}")
-    elif config.task_mode == "eval":
-        print(experiment.judge().as_text())
-        print(closing_summary(config))
-    elif config.task_mode in ("evals", "eval_forever"):
-        forever = config.task_mode == "eval_forever"
-        for row in experiment.follow(forever=forever):
-            print(evaluation_line(row), flush=True)
-    elif config.task_mode == "inspect":
-        print(experiment.inspect())
-        views = f"{config.output_dir}/{VIEWS}"
-        if os.path.exists(views):
-            print(f"Views: {views}")
-    elif config.task_mode == "diagnose":
-        print(experiment.diagnose())
-        print(f"Figure: {config.output_dir}/diagnosis.png")
-    elif config.task_mode == "cache_labels":
-        print(f"Cached: {experiment.cache_labels()}")
-        print(f"For a student: --teacher_labels={config.output_dir}")
-    elif config.task_mode == "inference":
-        print(prediction_lines(experiment.infer()))
-    else:
-        path = experiment.export()
-        network = "finetuned" if experiment.is_finetuned() else "student"
-        print(f"Exported: {path} ({network})")
-        for line in summary_lines(path):
-            print(line)
-
-
-def prediction_lines(predictions):
-    """Where predictions are, and of how many images."""
-    done = "Predicted" if predictions.is_new else "Was predicted already"
-    broken = predictions.errors
-    failed = f", {broken:,} of them in vain: see `error`" if broken else ""
-    return (
-        f"{done}: {predictions.images:,} images{failed}\n"
-        f"  {predictions.csv}\n  {predictions.parquet}"
-    )
-
-
-def evaluation_line(row):
-    """What one checkpoint reached."""
-    names = [name for name in row if name != "step"]
-    values = "  ".join(
-        f"{name.removeprefix('eval/')} {row[name]:.4f}" for name in names
-    )
-    return f"step {row['step']}  {values}"
+        STAGES[config.task_mode].run(experiment)
 
 
 def run_command(arguments):
@@ -133,8 +69,8 @@ def run_command(arguments):
             f"Unexpected argument {arguments[1]!r}; settings are flags, "
             "such as --method=mpl."
         )
-    if FLAGS.task_mode == "eval_forever":
-        wait_for_run(at_home(FLAGS.output_dir))
+    if FLAGS.task_mode in STAGES:
+        STAGES[FLAGS.task_mode].wait(at_home(FLAGS.output_dir))
     config = config_from_flags()
     for line in flag_warnings(config, arguments=sys.argv[1:]):
         print(f"Warning: {line}", file=sys.stderr)

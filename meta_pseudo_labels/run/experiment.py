@@ -29,14 +29,11 @@ Each stage leaves its result in output_dir and can be started from there alone:
 """
 
 import functools
-import json
 import os
 
 import tensorflow as tf
-from absl import logging
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.distribute.strategies import describe
 from meta_pseudo_labels.learners.build import build_learner, build_model
 from meta_pseudo_labels.run.checkpoints import (
@@ -46,33 +43,30 @@ from meta_pseudo_labels.run.checkpoints import (
 )
 from meta_pseudo_labels.run.data import (
     check_choice_of_labels,
-    draw_views,
     evaluation_batches,
     load_data,
     require_test_images,
 )
 from meta_pseudo_labels.run.devices import training_strategy
 from meta_pseudo_labels.run.folder import (
-    DATA,
-    VIEWS,
     check_same_training,
     require_output_dir,
 )
-from meta_pseudo_labels.run.inference.networks import network_of
 from meta_pseudo_labels.run.reset import check_reset
+from meta_pseudo_labels.run.stages import STAGES
+from meta_pseudo_labels.run.stages.cache_labels import cache_labels_of_run
 from meta_pseudo_labels.run.stages.diagnose import diagnose_run
 from meta_pseudo_labels.run.stages.evaluate import evaluate_run
 from meta_pseudo_labels.run.stages.export import export_run
 from meta_pseudo_labels.run.stages.finetune import finetune_run, finetuned_path
 from meta_pseudo_labels.run.stages.follow import follow
+from meta_pseudo_labels.run.stages.inspect import inspect_run
 from meta_pseudo_labels.run.stages.predict import infer_run
 from meta_pseudo_labels.run.stages.train import train
-from meta_pseudo_labels.run.teacher_labels import cache_labels
 from meta_pseudo_labels.utils.checkpoint_files import (
     CheckpointError,
     load_weights,
 )
-from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
 from meta_pseudo_labels.utils.settings import user_error
 
 
@@ -91,10 +85,11 @@ class Experiment:
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         self.config = config
+        self._stage = STAGES[config.task_mode]
         self.output_dir = require_output_dir(config)
         if self._resets:
             check_reset(config)
-        elif not (config.reset_output_dir and config.task_mode == "inspect"):
+        elif self._stage.needs_run or not config.reset_output_dir:
             check_same_training(config)  # But for a look at data to come.
 
     @functools.cached_property
@@ -130,7 +125,7 @@ class Experiment:
         Built in the scope of the strategy to train with. The other stages run
         on one device.
         """
-        if self.config.task_mode != "train":
+        if not self._stage.trains:
             return user_error(build_learner, self.config, self.data.spec)
         # Before the data: once TensorFlow has run it takes no other devices.
         strategy = training_strategy(self.config)
@@ -164,20 +159,12 @@ class Experiment:
         Returns:
           The facts as text, for a terminal.
         """
-        summary = inspection.inspect(self.data)
-        os.makedirs(self.output_dir, exist_ok=True)
-        with reports_full_disk(self.output_dir):
-            write_whole(self._path(DATA), json.dumps(summary, indent=2))
-            try:
-                draw_views(self.config, self.data, self._path(VIEWS))
-            except ImportError as error:  # Of matplotlib.
-                logging.warning("%s", error)
-        return inspection.as_text(summary)
+        return inspect_run(self.config, self.data)
 
     @property
     def _resets(self):
         """Whether training begins by deleting what output_dir holds."""
-        return self.config.reset_output_dir and self.config.task_mode == "train"
+        return self.config.reset_output_dir and self._stage.trains
 
     def finetune(self):
         """Finetunes the student of a checkpoint on the labels.
@@ -260,11 +247,9 @@ class Experiment:
         Returns:
           The path of the file.
         """
-        learner = self.trained_learner()
-        network = network_of(learner, self.config, self.data.spec)
-        check_choice_of_labels(self.config, self.data)
-        with reports_full_disk(self.output_dir):
-            return cache_labels(network, self.config, self.data)
+        return cache_labels_of_run(
+            self.trained_learner(), self.config, self.data
+        )
 
     def infer(self):
         """Predicts images, see `inference.infer_run`."""
@@ -309,6 +294,3 @@ class Experiment:
         """The student of the latest checkpoint, finetuned where it was."""
         learner = self.trained_learner()
         return self.finetuned_student(learner) or learner.finished_student()
-
-    def _path(self, *names):
-        return os.path.join(self.output_dir, *names)

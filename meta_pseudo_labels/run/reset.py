@@ -3,66 +3,30 @@
 import os
 import shutil
 
-from meta_pseudo_labels.run.folder import (
-    ACCURACY,
-    CLASS_DISTRIBUTIONS,
-    DATA,
-    DONE,
-    EVAL,
-    EVAL_CONFUSION,
-    EVAL_RELIABILITY,
-    EVAL_REPORT,
-    EVAL_SOURCES,
-    EVALS,
-    FINETUNE,
-    HPARAMS,
-    INFERENCE,
-    LABELED,
-    TEACHER_LABELS,
-    VIEWS,
-    saved_settings,
-)
-from meta_pseudo_labels.utils.checkpoint_files import BEST_FOLDER, FOLDER
+from meta_pseudo_labels.run.folder import HPARAMS, saved_settings
+from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.files import LOCK, SCRATCH
 from meta_pseudo_labels.utils.settings import ConfigError
 
-# What the stages of a run write into its folder. hparams.json, which tells a
-# run from other folders, comes last: a reset that was killed can be repeated.
-RUN_FILES = (
-    "metrics.jsonl",
-    "events",
-    FOLDER,
-    BEST_FOLDER,
-    DONE,
-    EVALS,
-    ACCURACY,
-    FINETUNE,
-    INFERENCE,
-    EVAL,
-    EVAL_REPORT,
-    EVAL_CONFUSION,
-    EVAL_RELIABILITY,
-    EVAL_SOURCES,
-    "saved_model",
-    DATA,
-    VIEWS,
-    "diagnosis.json",
-    "diagnosis.png",
-    CLASS_DISTRIBUTIONS,
-    TEACHER_LABELS,
-    LABELED,
-    HPARAMS,
-)
 
-# What a run writes before its settings say that it is one, and what a look at
-# its data leaves.
-_BEFORE_SETTINGS = (LABELED, TEACHER_LABELS, DATA, VIEWS)
+def run_files():
+    """Names of all that stages leave in a run's folder.
+
+    hparams.json, which tells a run from other folders, comes last: a reset
+    that was killed can be repeated.
+    """
+    names = [
+        file.path.partition("/")[0]
+        for stage in STAGES.values()
+        for file in stage.files
+    ]
+    return sorted(dict.fromkeys(names), key=lambda name: name == HPARAMS)
 
 
 def reset(config):
     """Deletes the run in output_dir, where reset_output_dir asks for it.
 
-    Only before training, and only what runs write (`RUN_FILES`); of a link
+    Only before training, and only what runs write (`run_files`); of a link
     the link alone. The release deletes the folder with all that it holds.
 
     Raises:
@@ -70,7 +34,7 @@ def reset(config):
     """
     check_reset(config)
     if _has_something_to_reset(config):
-        for name in RUN_FILES:
+        for name in run_files():
             for path in (name + SCRATCH, name):
                 _delete(os.path.join(config.output_dir, path))
 
@@ -107,7 +71,13 @@ def _is_run(folder):
     # The release writes a hparams.json too, but knows no such setting.
     if "mpl_feedback" in saved_settings(folder):
         return True
-    begun = {*_BEFORE_SETTINGS, *(f + SCRATCH for f in _BEFORE_SETTINGS)}
+    early = {
+        file.path
+        for stage in STAGES.values()
+        for file in stage.files
+        if file.early
+    }
+    begun = early | {name + SCRATCH for name in early}
     return set(os.listdir(folder)) <= begun | {HPARAMS + SCRATCH, LOCK}
 
 
@@ -115,7 +85,7 @@ def _has_something_to_reset(config):
     folder = config.output_dir
     return (
         config.reset_output_dir
-        and config.task_mode == "train"
+        and STAGES[config.task_mode].trains
         and os.path.isdir(folder)
         and bool(set(os.listdir(folder)) - {LOCK})
     )

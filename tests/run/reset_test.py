@@ -5,7 +5,7 @@ import os
 import pytest
 
 from meta_pseudo_labels.run.config import Config
-from meta_pseudo_labels.run.reset import RUN_FILES, check_reset, reset
+from meta_pseudo_labels.run.reset import check_reset, reset, run_files
 from meta_pseudo_labels.utils.settings import ConfigError
 
 
@@ -26,7 +26,7 @@ def contents(folder):
 def run(tmp_path):
     """A folder with all that a run writes, and a stranger's file."""
     folder = tmp_path / "run"
-    for name in RUN_FILES:
+    for name in run_files():
         path = folder / name
         if "." in name:
             path.parent.mkdir(exist_ok=True)
@@ -135,4 +135,4 @@ def test_a_reset_follows_no_links(run, tmp_path):
 
 def test_the_mark_of_a_run_is_deleted_last():
     """Otherwise a reset that was killed could not be repeated."""
-    assert RUN_FILES[-1] == "hparams.json"
+    assert run_files()[-1] == "hparams.json"

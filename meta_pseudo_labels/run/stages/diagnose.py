@@ -15,12 +15,36 @@ from meta_pseudo_labels.evaluation.diagnosis.summary import as_text
 from meta_pseudo_labels.learners.callbacks import position
 from meta_pseudo_labels.optimizers.schedules import scale_by_batch
 from meta_pseudo_labels.run.data import check_choice_of_labels, training_batches
+from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.teacher_labels import load_teacher_labels
 from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 # As many images as fit in memory in one batch, whatever their size.
 HELD_OUT_IMAGES = 512
+DIAGNOSIS, FIGURE = "diagnosis.json", "diagnosis.png"
+
+
+@STAGES.register("diagnose")
+class Diagnose(Stage):
+    help = "Measure what the feedback of mpl is worth."
+    files = (
+        RunFile(DIAGNOSIS, "what the feedback is worth"),
+        RunFile(FIGURE, "the same, drawn"),
+    )
+
+    @staticmethod
+    def run(experiment):
+        print(experiment.diagnose())
+        print(f"Figure: {os.path.join(experiment.output_dir, FIGURE)}")
+
+    @staticmethod
+    def check(config):
+        if config.method != "mpl":
+            raise ConfigError(
+                "--task_mode=diagnose looks at the feedback, which only mpl "
+                f"has; --method={config.method} has none."
+            )
 
 
 def diagnose_run(learner, config, images):
@@ -70,10 +94,10 @@ def diagnose_run(learner, config, images):
     )
     found["settings"]["held_out_part"] = held_out_part(images)
     write_whole(
-        os.path.join(config.output_dir, "diagnosis.json"),
+        os.path.join(config.output_dir, DIAGNOSIS),
         json.dumps(found, indent=1, allow_nan=False) + "\n",
     )
-    draw(found, os.path.join(config.output_dir, "diagnosis.png"))
+    draw(found, os.path.join(config.output_dir, FIGURE))
     return as_text(found)
 
 

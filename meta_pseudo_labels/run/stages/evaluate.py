@@ -27,7 +27,10 @@ from meta_pseudo_labels.run.folder import (
     EVAL_CONFUSION,
     EVAL_RELIABILITY,
     EVAL_REPORT,
+    EVAL_SOURCES,
 )
+from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
+from meta_pseudo_labels.run.summary import closing_summary
 from meta_pseudo_labels.run.test_images import (
     class_names,
     evaluation_source,
@@ -40,6 +43,28 @@ from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
 from meta_pseudo_labels.utils.settings import user_error
 
 FIGURES = {EVAL_CONFUSION: confusion_sheet, EVAL_RELIABILITY: reliability_sheet}
+
+
+@STAGES.register("eval")
+class Evaluate(Stage):
+    help = "Evaluate all networks of one checkpoint on the same images."
+    files = (
+        RunFile(EVAL, "these accuracies", shown=True),
+        RunFile(EVAL_REPORT, "all metrics, of every class too", shown=True),
+        RunFile(EVAL_CONFUSION, "confusion matrices", shown=True),
+        RunFile(EVAL_RELIABILITY, "calibration", shown=True),
+        RunFile(EVAL_SOURCES, "the same of other images"),
+    )
+    next = "export"
+
+    @staticmethod
+    def run(experiment):
+        print(experiment.judge().as_text())
+        print(closing_summary(experiment))
+
+    @staticmethod
+    def results_folder(config):
+        return results_folder(config)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,17 +4,36 @@ import dataclasses
 import json
 import os
 
-from meta_pseudo_labels.export.card import build_card, write_card
+from meta_pseudo_labels.export.card import (
+    build_card,
+    summary_lines,
+    write_card,
+)
 from meta_pseudo_labels.export.litert import write_litert
 from meta_pseudo_labels.export.saved_model import export_saved_model
 from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.run.folder import EVAL, EVAL_REPORT
+from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 from meta_pseudo_labels.utils.files import reports_full_disk
 from meta_pseudo_labels.utils.settings import user_error
 
 FOLDER = "saved_model"
 KERAS_FILE = "student.keras"
+
+
+@STAGES.register("export")
+class Export(Stage):
+    help = "Export the student, finetuned where it was, as a SavedModel."
+    files = (RunFile(FOLDER, "the exported student, versions 1, 2, ..."),)
+
+    @staticmethod
+    def run(experiment):
+        path = experiment.export()
+        network = "finetuned" if experiment.is_finetuned() else "student"
+        print(f"Exported: {path} ({network})")
+        for line in summary_lines(path):
+            print(line)
 
 
 def export_run(student, config, data, *, network, step):

@@ -34,11 +34,13 @@ from meta_pseudo_labels.run.folder import (
 )
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
 from meta_pseudo_labels.run.progress import progress_bar
+from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.stopping import (
     Diverged,
     StopOnSignal,
     watch_signals,
 )
+from meta_pseudo_labels.run.summary import closing_summary
 from meta_pseudo_labels.utils.checkpoint_files import (
     CheckpointError,
     DamagedCheckpoint,
@@ -51,6 +53,29 @@ from meta_pseudo_labels.utils.files import (
     write_whole,
 )
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
+
+
+@STAGES.register("finetune")
+class Finetune(Stage):
+    help = "Finetune the student on the labels."
+    files = (
+        RunFile(
+            f"{FINETUNE}/*.weights.h5", "the finetuned student", shown=True
+        ),
+        RunFile(
+            f"{FINETUNE}/metrics.jsonl",
+            "the logged steps and evaluations",
+            shown=True,
+        ),
+        RunFile(f"{FINETUNE}/events", "the same for TensorBoard", shown=True),
+    )
+    next = "eval"
+
+    @staticmethod
+    def run(experiment):
+        done = "Finetuned" if experiment.finetune() else "Was finetuned already"
+        print(f"{done}: {experiment.output_dir}")
+        print(closing_summary(experiment))
 
 
 def finetune_run(learner, config, images):

@@ -17,6 +17,7 @@ from meta_pseudo_labels.evaluation.evaluate import evaluate
 from meta_pseudo_labels.run.checkpoints import Checkpoints, learner_state
 from meta_pseudo_labels.run.folder import ACCURACY, DONE, EVALS, HPARAMS
 from meta_pseudo_labels.run.metrics_log import MetricsFiles, read_rows
+from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.utils.checkpoint_files import DamagedCheckpoint, step_of
 from meta_pseudo_labels.utils.files import (
     locked,
@@ -25,6 +26,41 @@ from meta_pseudo_labels.utils.files import (
 )
 
 SECONDS_BETWEEN_LOOKS = 5.0
+
+
+@STAGES.register("evals")
+class FollowOnce(Stage):
+    help = "Evaluate all checkpoints that were not looked at yet."
+    forever = False
+    files = (
+        RunFile(EVALS, "accuracies of every checkpoint"),
+        RunFile(ACCURACY, "those of the latest and the best"),
+    )
+
+    @classmethod
+    def run(cls, experiment):
+        for row in experiment.follow(forever=cls.forever):
+            print(evaluation_line(row), flush=True)
+
+
+@STAGES.register("eval_forever")
+class FollowForever(FollowOnce):
+    help = "Evaluate every checkpoint until the training beside it is done."
+    forever = True
+    files = ()  # Those of evals.
+
+    @staticmethod
+    def wait(output_dir):
+        wait_for_run(output_dir)
+
+
+def evaluation_line(row):
+    """What one checkpoint reached."""
+    names = [name for name in row if name != "step"]
+    values = "  ".join(
+        f"{name.removeprefix('eval/')} {row[name]:.4f}" for name in names
+    )
+    return f"step {row['step']}  {values}"
 
 
 def follow(learner, output_dir, datasets, *, forever, best_on):

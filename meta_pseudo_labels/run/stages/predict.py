@@ -26,12 +26,27 @@ from meta_pseudo_labels.run.inference.rows import (
     row_table,
 )
 from meta_pseudo_labels.run.inference.sources import open_source
+from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.stopping import Interrupted, watch_signals
 from meta_pseudo_labels.utils.files import locked, reports_full_disk
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 NOT_FINITE = "the network's logits are not finite"
 _DIGITS = 16  # Of a digest: enough to tell, and still to be read.
+
+
+@STAGES.register("inference")
+class Predict(Stage):
+    help = "Predict many images, see docs/inference.md."
+    files = (RunFile(INFERENCE, "predictions of images, in CSV and Parquet"),)
+
+    @staticmethod
+    def run(experiment):
+        print(experiment.infer().as_text())
+
+    @staticmethod
+    def check(config):
+        config.check_inference()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +65,19 @@ class Predictions:
     images: int
     errors: int
     is_new: bool
+
+    def as_text(self):
+        """Where they are, and of how many images; for a terminal."""
+        done = "Predicted" if self.is_new else "Was predicted already"
+        failed = (
+            f", {self.errors:,} of them in vain: see `error`"
+            if self.errors
+            else ""
+        )
+        return (
+            f"{done}: {self.images:,} images{failed}\n"
+            f"  {self.csv}\n  {self.parquet}"
+        )
 
 
 def infer_run(experiment):

@@ -18,6 +18,10 @@ from meta_pseudo_labels.run.data import (
 )
 from meta_pseudo_labels.run.fitting import fit_epochs
 from meta_pseudo_labels.run.folder import (
+    DONE,
+    HPARAMS,
+    LABELED,
+    TEACHER_LABELS,
     is_done,
     mark_done,
     mark_not_done,
@@ -26,6 +30,7 @@ from meta_pseudo_labels.run.folder import (
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
 from meta_pseudo_labels.run.progress import progress_bar
 from meta_pseudo_labels.run.reset import reset
+from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.starting import restore_start
 from meta_pseudo_labels.run.stopping import (
     Interrupted,
@@ -33,11 +38,16 @@ from meta_pseudo_labels.run.stopping import (
     StopOnSignal,
     watch_signals,
 )
+from meta_pseudo_labels.run.summary import closing_summary
 from meta_pseudo_labels.run.teacher_labels import (
     load_teacher_labels,
     save_teacher_labels,
 )
-from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
+from meta_pseudo_labels.utils.checkpoint_files import (
+    BEST_FOLDER,
+    FOLDER,
+    CheckpointError,
+)
 from meta_pseudo_labels.utils.files import locked, reports_full_disk
 from meta_pseudo_labels.utils.settings import ConfigError
 
@@ -48,6 +58,37 @@ _LOST = (
     tf.errors.DeadlineExceededError,
     tf.errors.UnavailableError,
 )
+
+
+@STAGES.register("train")
+class Train(Stage):
+    help = "Train to --num_train_steps, from the latest checkpoint on."
+    trains = True
+    needs_run = False
+    files = (
+        RunFile(HPARAMS, "every setting"),
+        RunFile(LABELED, "which images keep their labels", early=True),
+        RunFile(TEACHER_LABELS, "whose labels it learns from", early=True),
+        RunFile(FOLDER, "the learner, every `save_every` steps", shown=True),
+        RunFile(
+            BEST_FOLDER,
+            "that which was best on the images that are held out",
+            shown=True,
+        ),
+        RunFile(
+            "metrics.jsonl", "the logged steps and evaluations", shown=True
+        ),
+        RunFile("events", "the same for TensorBoard", shown=True),
+        RunFile(DONE, "says that training ended at its last step"),
+    )
+    next = "finetune"
+
+    @staticmethod
+    def run(experiment):
+        print(f"Devices: {experiment.devices()}", flush=True)
+        done = "Trained" if experiment.train() else "Was trained already"
+        print(f"{done}: {experiment.output_dir}")
+        print(closing_summary(experiment))
 
 
 def train(learner, config, images, *, validation):

@@ -1,0 +1,39 @@
+"""What a run's network says of all images, for a student to learn from."""
+
+from meta_pseudo_labels.run.data import check_choice_of_labels
+from meta_pseudo_labels.run.folder import CLASS_DISTRIBUTIONS
+from meta_pseudo_labels.run.inference.networks import network_of
+from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
+from meta_pseudo_labels.run.teacher_labels import cache_labels
+from meta_pseudo_labels.utils.files import reports_full_disk
+
+
+@STAGES.register("cache_labels")
+class CacheLabels(Stage):
+    help = "Write what the student says of all images, for --teacher_labels."
+    files = (
+        RunFile(
+            CLASS_DISTRIBUTIONS,
+            "what a network says of all images, for a run with "
+            "`teacher_labels`",
+        ),
+    )
+
+    @staticmethod
+    def run(experiment):
+        print(f"Cached: {experiment.cache_labels()}")
+        print(f"For a student: --teacher_labels={experiment.output_dir}")
+
+
+def cache_labels_of_run(learner, config, images):
+    """Writes what a network says of all images, see `cache_labels`.
+
+    Args:
+      learner: as a checkpoint of the run has it.
+      config: `Config` of the run.
+      images: `data.ImageData` or `data.ShardedData`.
+    """
+    network = network_of(learner, config, images.spec)
+    check_choice_of_labels(config, images)
+    with reports_full_disk(config.output_dir):
+        return cache_labels(network, config, images)

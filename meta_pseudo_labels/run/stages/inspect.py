@@ -1,0 +1,48 @@
+"""A look at the data of a run, before or after its training."""
+
+import json
+import os
+
+from absl import logging
+
+from meta_pseudo_labels.data import inspection
+from meta_pseudo_labels.run.data import draw_views
+from meta_pseudo_labels.run.folder import DATA, VIEWS
+from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
+from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
+
+
+@STAGES.register("inspect")
+class Inspect(Stage):
+    help = "Look at the data: counts, classes, statistics, views."
+    needs_run = False
+    files = (
+        RunFile(DATA, "what `inspect` found in the data", early=True),
+        RunFile(VIEWS, "the views that networks get", early=True),
+    )
+
+    @staticmethod
+    def run(experiment):
+        print(experiment.inspect())
+        views = os.path.join(experiment.output_dir, VIEWS)
+        if os.path.exists(views):
+            print(f"Views: {views}")
+
+
+def inspect_run(config, images):
+    """Looks at the data, see `Experiment.inspect`.
+
+    Args:
+      config: `Config` of the run.
+      images: `data.ImageData` or `data.ShardedData`.
+    """
+    folder = config.output_dir
+    found = inspection.inspect(images)
+    os.makedirs(folder, exist_ok=True)
+    with reports_full_disk(folder):
+        write_whole(os.path.join(folder, DATA), json.dumps(found, indent=2))
+        try:
+            draw_views(config, images, os.path.join(folder, VIEWS))
+        except ImportError as error:  # Of matplotlib.
+            logging.warning("%s", error)
+    return inspection.as_text(found)

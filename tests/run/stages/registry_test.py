@@ -1,0 +1,99 @@
+"""What every task mode says of itself, and what others make of it."""
+
+import types
+
+import pytest
+
+from meta_pseudo_labels.run.config import TASK_MODES, Config
+from meta_pseudo_labels.run.reset import reset, run_files
+from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
+from meta_pseudo_labels.run.summary import closing_summary
+from meta_pseudo_labels.utils.settings import ConfigError
+from tests.run.reset_test import contents, resetting
+
+
+class Count(Stage):
+    help = "Count."
+    files = (
+        RunFile("counts/*.txt", "how many there are", shown=True),
+        RunFile("absent.txt", "never written", shown=True),
+        RunFile("hidden.txt", "an aside"),
+    )
+    next = "train"
+
+
+@pytest.fixture
+def count(monkeypatch):
+    """A task mode that a plug-in registered."""
+    monkeypatch.setattr(STAGES, "_found", dict(STAGES.items()))
+    STAGES.register("count")(Count)
+
+
+@pytest.fixture
+def counted(tmp_path):
+    """The folder of a run in which it ran, and a stranger's file."""
+    (tmp_path / "hparams.json").write_text(Config().to_json())
+    (tmp_path / "counts").mkdir()
+    for name in ("counts/one.txt", "counts.txt", "hidden.txt"):
+        (tmp_path / name).write_text("1")
+    return tmp_path
+
+
+def test_every_task_mode_is_registered():
+    assert set(STAGES) == set(TASK_MODES)
+
+
+@pytest.mark.parametrize("name", TASK_MODES)
+def test_a_task_mode_says_what_it_does_in_one_line(name):
+    text = STAGES[name].help
+    assert text.endswith(".") and "\n" not in text and text[0].isupper()
+    assert STAGES[name].next in (None, *TASK_MODES)
+    assert STAGES[name].run is not Stage.run
+
+
+def test_only_training_trains():
+    assert [name for name in STAGES if STAGES[name].trains] == ["train"]
+    assert {name for name in STAGES if not STAGES[name].needs_run} == {
+        "train",
+        "inspect",
+    }
+
+
+def test_a_reset_deletes_what_a_plug_in_left(count, counted):
+    assert {"counts", "absent.txt", "hidden.txt"} < set(run_files())
+    assert run_files()[-1] == "hparams.json"
+    reset(resetting(counted))
+    assert contents(counted) == {"counts.txt"}
+
+
+def test_the_closing_summary_names_what_is_there(count, counted):
+    config = types.SimpleNamespace(task_mode="count", output_dir=str(counted))
+    data = types.SimpleNamespace(skipped=["a.png"])
+    text = closing_summary(types.SimpleNamespace(config=config, data=data))
+    assert text.splitlines()[:2] == [
+        "  counts/*.txt   how many there are",
+        f"Next: python main.py --task_mode=train --output_dir={counted}",
+    ]
+    assert "a.png" in text.splitlines()[2]
+
+
+def test_checkpoints_and_events_are_told_of_by_their_content(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for step in (2, 10):
+        (tmp_path / "checkpoints" / f"step-{step}.index").write_text("")
+    (tmp_path / "events").mkdir()
+    config = Config(output_dir=str(tmp_path))
+    data = types.SimpleNamespace(skipped=[])
+    text = closing_summary(types.SimpleNamespace(config=config, data=data))
+    assert text.splitlines() == [
+        "  checkpoints    step-2, step-10",
+        "  events         the same for TensorBoard: tensorboard "
+        f"--logdir={tmp_path}/events",
+        f"Next: python main.py --task_mode=finetune --output_dir={tmp_path}",
+    ]
+
+
+def test_a_diagnosis_needs_feedback():
+    config = types.SimpleNamespace(method="uda")
+    with pytest.raises(ConfigError, match="--method=uda has none"):
+        STAGES["diagnose"].check(config)
