@@ -53,15 +53,15 @@ demo: $(READY)  ## Train on real digits, export, classify, draw: runs/demo
 	@$(BIN)/python examples/digits_demo.py --output_dir=runs/demo
 
 two-moons: $(READY)  ## Every method on two moons, ten seeds: runs/two_moons
-	@$(BIN)/python examples/two_moons.py
+	@$(BIN)/python -m benchmarks.two_moons.run
 
 controls: $(READY)  ## Every method on digits, three seeds: runs/controls.jsonl
-	@$(BIN)/python benchmarks/controls.py digits --num_labeled 40 --jobs=2 \
+	@$(BIN)/python -m benchmarks.controls.run digits --num_labeled 40 --jobs=2 \
 	  --json=runs/controls.jsonl
 
 results: $(READY)  ## Write the tables and figures of docs/ from benchmarks/results
-	@$(BIN)/python benchmarks/results_report.py
-	@$(BIN)/python benchmarks/two_moons_tables.py
+	@$(BIN)/python -m benchmarks.controls.report
+	@$(BIN)/python -m benchmarks.two_moons.tables
 
 test: $(READY)  ## Run the tests, the long ones apart
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not long"

@@ -1,7 +1,7 @@
 """Reports the devices, trains ten steps on random images, prints images/s.
 
-    python tpu/check.py                                  # on a TPU VM
-    python tpu/check.py --nouse_tpu --train_batch_size=4 --uda_data=2
+    python -m tpu.check                                  # on a TPU VM
+    python -m tpu.check --nouse_tpu --train_batch_size=4 --uda_data=2
 
 The steps are those of flags/cifar10_4000_mpl.flags, whole ones: both networks,
 losses, feedback, optimizers, averages. The batch stays on the devices, so that
@@ -18,19 +18,17 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "benchmarks"))
-
-from flops import forward_flops, mpl_step_flops  # noqa: E402
-
-from meta_pseudo_labels.data import DATASETS  # noqa: E402
-from meta_pseudo_labels.distribute.strategies import build_strategy  # noqa: E402
-from meta_pseudo_labels.learners.build import build_learner  # noqa: E402
-from meta_pseudo_labels.run.config.flags import (  # noqa: E402
+from benchmarks.common.flops import forward_flops, mpl_step_flops
+from meta_pseudo_labels.data import DATASETS
+from meta_pseudo_labels.learners.build import build_learner
+from meta_pseudo_labels.run.config.flags import (
     config_from_flags,
     define_flags,
 )
-from meta_pseudo_labels.utils.settings import ConfigError  # noqa: E402
+from meta_pseudo_labels.run.devices import training_strategy
+from meta_pseudo_labels.utils.settings import ConfigError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 RECIPE = ROOT / "flags" / "cifar10_4000_mpl.flags"
 LOSS = "cross_entropy/student_on_l"
@@ -79,7 +77,7 @@ def connect(config):
     """
     if config.use_tpu and config.distribution == "auto":
         config = dataclasses.replace(config, distribution="tpu")
-    return build_strategy(config)
+    return training_strategy(config)
 
 
 def print_devices(strategy):

@@ -16,4 +16,4 @@ shift
 refuse_while_running
 tpu_environment "$master"
 cd "$ROOT"
-exec "$VENV/bin/python" tpu/check.py --master="$master" "$@"
+exec "$VENV/bin/python" -m tpu.check --master="$master" "$@"

@@ -1,12 +1,11 @@
 """tpu/check.py, on this machine and at a tiny size."""
 
-import importlib.util
 import re
 
 import pytest
 
-from tests.benchmark_modules import benchmark_module
-from tests.scripts import ROOT, run_script
+from tests.scripts import run_script
+from tpu import check
 
 TINY = (
     "--nouse_tpu",
@@ -18,7 +17,7 @@ TINY = (
 
 
 def test_ten_steps():
-    result = run_script("tpu/check.py", *TINY)
+    result = run_script("tpu.check", *TINY)
     assert result.returncode == 0, result.stderr[-2000:]
     found = dict(re.findall(r"^(\S.*?)  +(.*)$", result.stdout, re.MULTILINE))
     assert re.fullmatch(r"\d+ CPU.*", found["devices"])
@@ -28,7 +27,7 @@ def test_ten_steps():
     seconds = float(found["step"].split()[0]) / 1e3
     images = float(found["images/s"].split()[0].strip(",").replace(",", ""))
     assert images * seconds == pytest.approx(8, rel=0.1)
-    # 1,563,904 operations a forward pass (flops_test.py), of which a step of
+    # 1,563,904 operations a forward pass (tests/benchmarks), of which a step of
     # `exact` has, per labeled image, 3 * 7 + 3 * 4 + 1 + 2 + 2 * 4 = 44.
     work = float(found["TFLOP/s"].split(",")[0]) * 1e12 * seconds
     assert work == pytest.approx(2 * 44 * 1_563_904, rel=0.05)
@@ -37,22 +36,11 @@ def test_ten_steps():
 
 
 def test_without_a_tpu_it_says_so():
-    result = run_script("tpu/check.py", "--train_batch_size=2")
+    result = run_script("tpu.check", "--train_batch_size=2")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     line = result.stderr.splitlines()[-1]
     assert line.startswith("Error: No TPU can be reached as --master=local: ")
-
-
-@pytest.fixture(scope="module")
-def check():
-    benchmark_module("flops")  # Puts its folder on the path.
-    spec = importlib.util.spec_from_file_location(
-        "check", ROOT / "tpu" / "check.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(
@@ -64,14 +52,14 @@ def check():
         ("--dataset=folders", "--dataset=folders"),
     ],
 )
-def test_flags_that_cannot_be_meant_are_refused(check, flag, expected):
+def test_flags_that_cannot_be_meant_are_refused(flag, expected):
     with pytest.raises(SystemExit) as caught:
         check.main([flag])
     assert caught.value.code.startswith("Error: ")
     assert expected in caught.value.code
 
 
-def test_a_batch_that_does_not_divide_is_refused(check):
+def test_a_batch_that_does_not_divide_is_refused():
     config, steps = check.parse(
         ["--nouse_tpu", "--train_batch_size=3", "--replicas_per_worker=2"]
     )
@@ -81,7 +69,7 @@ def test_a_batch_that_does_not_divide_is_refused(check):
 
 
 @pytest.mark.long
-def test_two_replicas_step_too(check):
+def test_two_replicas_step_too():
     config, _ = check.parse(
         [
             "--nouse_tpu",

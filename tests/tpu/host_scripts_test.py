@@ -100,7 +100,7 @@ def test_launch_on_a_pod_slice_leaves_the_chips_to_its_servers(host):
 def test_the_images_own_library_is_kept(host):
     library = "/lib/libtpu.so"
     host("host_check.sh", "local", TF_PLUGGABLE_DEVICE_LIBRARY_PATH=library)
-    assert words(host)[:2] == ["tpu/check.py", "--master=local"]
+    assert words(host)[:3] == ["-m", "tpu.check", "--master=local"]
     assert words(host)[-1] == f"TF_PLUGGABLE_DEVICE_LIBRARY_PATH={library}"
 
 

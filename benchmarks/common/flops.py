@@ -1,0 +1,105 @@
+"""How much arithmetic a network and a step of Meta Pseudo Labels are.
+
+Only multiplications with kernels count, of convolutions and dense layers, a
+multiply-add as two; the rest is under a hundredth of it. Padding is counted as
+the hardware computes it. Backward passes are counted as two forward passes: one
+for the gradient of the kernels, one for that of the inputs.
+"""
+
+import math
+
+import keras
+
+_COUNTED = (
+    keras.layers.Conv2D,
+    keras.layers.Dense,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+)
+FORWARD_AND_BACKWARD = 3  # In forward passes.
+
+# Estimators that need the student's gradient on the labeled batch at its new
+# weights; and those that also differentiate through the student's step.
+_NEW_GRADIENT = ("reinforce_dot_product", "reinforce_cosine")
+_SECOND_ORDER = ("exact", "reinforce_per_example")
+
+
+def forward_flops(model):
+    """Floating-point operations of a forward pass, an int per example.
+
+    Args:
+      model: a functional or sequential Keras model of fixed input shape, in
+        which every layer is called once.
+
+    Raises:
+      ValueError: for a layer with a kernel that it does not know, or without a
+        fixed output shape.
+    """
+    return sum(layer_flops(layer) for layer in flat_layers(model))
+
+
+def flat_layers(model):
+    """The layers of a model and of models in it, models themselves apart."""
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if not isinstance(layer, keras.Model)
+    ]
+
+
+def layer_flops(layer):
+    """As `forward_flops`, of one built layer."""
+    kernels = [w for w in layer._trainable_variables if len(w.shape) > 1]
+    if not kernels:
+        return 0
+    if not isinstance(layer, _COUNTED):
+        raise ValueError(
+            f"Layer {layer.name!r} is a {type(layer).__name__}, whose work is "
+            "not known; add it to benchmarks/common/flops.py."
+        )
+    # A kernel's every entry is used once for each position of the output.
+    positions = output_elements(layer) // layer.output.shape[-1]
+    return 2 * positions * sum(math.prod(w.shape) for w in kernels)
+
+
+def output_elements(layer):
+    """Numbers that a layer gives for one example.
+
+    Raises:
+      ValueError: where its output shape is unknown.
+    """
+    shape = layer.output.shape[1:]
+    if None in shape:
+        raise ValueError(
+            f"Layer {layer.name!r} has output shape {shape}; build the model "
+            "for a fixed input shape."
+        )
+    return math.prod(shape)
+
+
+def mpl_step_flops(
+    *, teacher, student, batch_size, unlabeled_ratio, feedback="exact"
+):
+    """Floating-point operations of one step of `MetaPseudoLabels`, an int.
+
+    Left out: what is computed only in steps that are logged (a backward pass of
+    the teacher), and what `exact` saves in the first layer.
+
+    Args:
+      teacher: operations of its forward pass per example, see `forward_flops`.
+      student: the same of the student.
+      batch_size: labeled examples, B.
+      unlabeled_ratio: unlabeled examples per labeled one, mu.
+      feedback: name of the estimator.
+    """
+    labeled, unlabeled = batch_size, batch_size * unlabeled_ratio
+    teacher_forwards = FORWARD_AND_BACKWARD * (labeled + 2 * unlabeled)
+    student_forwards = FORWARD_AND_BACKWARD * (unlabeled + labeled) + labeled
+    if feedback in _NEW_GRADIENT + _SECOND_ORDER:
+        student_forwards += 2 * labeled
+    if feedback in _SECOND_ORDER:
+        # The derivative of the gradient along a direction in weights: a second
+        # pass over the joint batch that takes two products in each layer, of
+        # direction and inputs, and of weights and the inputs' derivatives.
+        student_forwards += 2 * (unlabeled + labeled)
+    return teacher * teacher_forwards + student * student_forwards

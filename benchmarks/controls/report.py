@@ -1,0 +1,291 @@
+"""Writes docs/results.md, its figures and README.md's table from control runs.
+
+    python -m benchmarks.controls.report
+
+Reads benchmarks/results/{digits,cifar10}.jsonl and the words around the tables
+in docs/results_notes.md. Nothing in docs/results.md is written by hand.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmarks.common.machine import RESULTS, ROOT
+from benchmarks.controls import figures as results_figures
+from benchmarks.controls import readme as results_readme
+from benchmarks.controls import rows as control_rows
+from benchmarks.controls import tables as control_tables
+from benchmarks.controls.rows import split_of
+from benchmarks.controls.suites import CONDITIONS, SUITES
+from benchmarks.controls.tables import CONTROL, SUPERVISED, UDA
+
+DOCS = ROOT / "docs"
+DATASETS = ("digits", "cifar10")
+_COLUMNS = (CONTROL, UDA, SUPERVISED)
+SOFT = " †"
+SOFT_REMARK = (
+    "† Over `mpl off` with its soft labels, as that with sampled ones was not "
+    "measured: what the labels do is in it."
+)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
+    arguments = parser.parse_args()
+    rows = read_rows()
+    (arguments.docs / "results.md").write_text(
+        report(rows, read_notes()), encoding="utf-8"
+    )
+    if arguments.docs.resolve() == DOCS:
+        readme = ROOT / "README.md"
+        text = readme.read_text(encoding="utf-8")
+        readme.write_text(with_table(text, rows), encoding="utf-8")
+    for dataset in DATASETS:
+        tables = tables_of(rows, dataset)
+        if tables:
+            for name, draw in results_figures.FIGURES.items():
+                draw(
+                    tables,
+                    arguments.docs / figure_name(dataset, name),
+                    runs=SUITES[dataset].runs,
+                )
+
+
+def with_table(readme, rows):
+    """The README's text with the table of these rows."""
+    dataset = results_readme.DATASET
+    return results_readme.with_table(
+        readme, tables_of(rows, dataset), runs=SUITES[dataset].runs
+    )
+
+
+def read_rows():
+    """The rows of all control runs in the repository."""
+    return [
+        row
+        for dataset in DATASETS
+        for row in control_rows.read(RESULTS / SUITES[dataset].rows)
+    ]
+
+
+def read_notes(path=DOCS / "results_notes.md"):
+    """{heading: text} of the words around the tables."""
+    parts = re.split(
+        r"^## (.*)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    return {
+        heading: text.strip()
+        for heading, text in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def report(rows, notes):
+    """The text of docs/results.md."""
+    parts = [
+        "# Results",
+        "<!-- Written by benchmarks/controls/report.py from "
+        "benchmarks/results/*.jsonl and docs/results_notes.md: change those, "
+        "then run it. -->",
+        notes["Results"],
+        notes["How to read"],
+    ]
+    for dataset in DATASETS:
+        tables = tables_of(rows, dataset)
+        if tables:
+            parts += [f"## {dataset}", notes[dataset]]
+            parts += [
+                f"![{title}]({figure_name(dataset, title)})"
+                for title in results_figures.FIGURES
+            ]
+            for (labels, split), groups in tables.items():
+                parts += table_section(labels, split, groups, dataset)
+    conditions = conditions_section(rows)
+    if conditions:
+        parts += ["## Where feedback helps", notes["Where feedback helps"]]
+        parts += conditions
+    parts += ["## The paper's figures", notes["The paper's figures"]]
+    return "\n\n".join(parts) + "\n"
+
+
+def tables_of(rows, dataset):
+    """{(labels, split): {run: {seed: row}}} of the suite of a data set.
+
+    Without what chose among the runs of `where`, which has its own section.
+    """
+    suite = SUITES[dataset]
+    own = [
+        row
+        for row in rows
+        if row["dataset"] == dataset and row["run"] in suite.runs
+    ]
+    keys = sorted({(row["labels"], split_of(row)) for row in own})
+    tables = {
+        key: control_tables.by_run(
+            [row for row in own if (row["labels"], split_of(row)) == key],
+            suite.runs,
+        )
+        for key in keys
+    }
+    elsewhere = {
+        run
+        for other in SUITES.values()
+        if other.has_conditions and other.dataset == dataset
+        for run in other.runs
+    }
+    return {
+        (labels, split): groups
+        for (labels, split), groups in tables.items()
+        if split == control_rows.TEST or groups.keys() - elsewhere
+    }
+
+
+def table_section(labels, split, groups, dataset):
+    """Heading, accuracies, differences and facts of one set of runs."""
+    title = f"### {labels:,} labels"
+    if split != control_rows.TEST:
+        title += f", {split}"
+    runs = SUITES[dataset].runs
+    found = control_tables.differences(groups, runs=runs)
+    by_column = {(one.run, one.column): one for one in found}
+    lines = []
+    for run, group in groups.items():
+        over = [by_column.get((run, column)) for column in _COLUMNS]
+        cells = [_points(one, len(group)) for one in over]
+        if over[0] is not None and over[0].other != runs[run].control:
+            cells[0] += SOFT
+        lines.append([run, *cells])
+    return [
+        title,
+        control_tables.markdown(
+            ("", "n", "student", "finetuned", "teacher", "seconds"),
+            [
+                [
+                    run,
+                    str(len(group)),
+                    *control_tables.cells(group),
+                    f"{control_tables.seconds(group):,.0f}",
+                ]
+                for run, group in groups.items()
+            ],
+        ),
+        control_tables.markdown(("points over", *_COLUMNS), lines),
+        *_remark(found),
+        *([SOFT_REMARK] if any(SOFT in line[1] for line in lines) else []),
+        facts(groups),
+    ]
+
+
+def conditions_section(rows):
+    """Per condition: accuracies, and what feedback adds; [] without rows."""
+    parts = []
+    for suite in SUITES.values():
+        if suite.has_conditions:
+            for labels in suite.num_labeled:
+                for split in (control_rows.TEST, control_rows.VALIDATION):
+                    parts += conditions_table(rows, suite, labels, split)
+    return parts
+
+
+def conditions_table(rows, suite, labels, split):
+    """Heading, table and facts; [] where no condition was measured."""
+    groups = control_tables.by_run(
+        [
+            row
+            for row in rows
+            if row["dataset"] == suite.dataset
+            and row["run"] in suite.runs
+            and row["labels"]
+            == suite.runs[row["run"]].changes.get("num_labeled", labels)
+            and split_of(row) == split
+        ],
+        suite.runs,
+    )
+    if not any(suite.runs[run].condition for run in groups):
+        return []
+    found = control_tables.differences(groups, runs=suite.runs)
+    over = {one.run: one for one in found if one.column == CONTROL}
+    lines = [
+        [
+            condition or "none",
+            suite.runs[run].feedback,
+            str(len(groups[run])),
+            _labels_learned(groups[run]),
+            control_tables.spread(groups[run], control_tables.JUDGED, sign="±"),
+            _points(over.get(run), len(groups[run])),
+        ]
+        for condition in (None, *CONDITIONS)
+        for run in groups
+        if suite.runs[run].condition == condition
+    ]
+    heading = ("condition", "feedback", "n", "labels", "finetuned")
+    return [
+        f"### {suite.dataset}, {labels:,} labels, {split}",
+        control_tables.markdown((*heading, "points over off"), lines),
+        *_remark(over.values()),
+        facts(groups),
+    ]
+
+
+def _labels_learned(group):
+    """How many labels the networks of a run learn."""
+    return _joined(
+        str(row.get("labels_learned", row["labels"])) for row in group.values()
+    )
+
+
+def facts(groups):
+    """What ran, where and when, in one paragraph."""
+    rows = [row for group in groups.values() for row in group.values()]
+    versions = [row["versions"] for row in rows]
+    parts = [
+        _joined(row["model"] for row in rows),
+        _joined(f"{row['steps']:,}" for row in rows) + " steps",
+        _joined(_machine(row) for row in rows),
+        "TensorFlow " + _joined(known["tensorflow"] for known in versions),
+        "Keras " + _joined(known["keras"] for known in versions),
+        _joined(row["date"] for row in rows),
+        "code at " + _joined(str(row["revision"]) for row in rows),
+    ]
+    return "; ".join(parts) + "."
+
+
+def _machine(row):
+    if "machine" not in row:
+        return "machine not recorded"
+    facts = row["machine"]
+    threads = facts["threads"]
+    return f"{facts['cpu']}, {threads} thread{'s' * (threads > 1)} a run"
+
+
+def figure_name(dataset, figure):
+    return f"results_{dataset}_{figure}.png"
+
+
+def _points(found, seeds):
+    """A `Difference` of a run with so many seeds, for a table."""
+    if found is None:
+        return ""
+    text = control_tables.interval(found.points)
+    if found.clear:
+        text = f"**{text}**"
+    if found.points.count < seeds:
+        text += f" {{{found.points.count}}}"
+    return text + r" \*" * found.mixed
+
+
+def _remark(found):
+    """What the star behind a difference says, if there is one."""
+    mixed = any(one.mixed for one in found)
+    return ["\\" + control_tables.MIXED + "."] if mixed else []
+
+
+def _joined(values):
+    return ", ".join(sorted(set(values)))
+
+
+if __name__ == "__main__":
+    main()

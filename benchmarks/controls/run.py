@@ -1,0 +1,242 @@
+"""Every method over seeds on real images: what does the feedback add?
+
+    python -m benchmarks.controls.run digits --seeds=10 --jobs=2
+    python -m benchmarks.controls.run cifar10 --seeds=3 --data_dir=data/tfds
+    python -m benchmarks.controls.run where --seeds=10 --select
+    python -m benchmarks.controls.run where_cifar10 --data_dir=data/tfds
+
+Appends one JSON line per run to a file, by default of benchmarks/results. Runs
+that stand there already, with the same settings, are not repeated: what was
+interrupted goes on where it stopped. Prints a table, and what each run has over
+MPL without feedback, over UDA and over supervised learning, by common seeds.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import multiprocessing
+import os
+import pathlib
+import signal
+import sys
+import traceback
+from concurrent.futures.process import BrokenProcessPool
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmarks.common.arguments import positive
+from benchmarks.common.machine import RESULTS, ROOT
+from benchmarks.controls import rows as control_rows
+from benchmarks.controls import runs as control_runs
+from benchmarks.controls import tables as control_tables
+from benchmarks.controls.suites import SUITES
+from meta_pseudo_labels.utils.settings import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One run with one seed.
+
+    Attributes:
+      run: its name in the suite.
+      settings: its `Config`.
+      supervised: `Config` of the fixed teacher, where it learns from one.
+    """
+
+    run: str
+    settings: object
+    supervised: object = None
+
+    def __str__(self):
+        settings = self.settings
+        return (
+            f"{self.run}, {settings.num_labeled} labels, seed {settings.seed}"
+        )
+
+
+def main(arguments=None):
+    arguments = _parse_arguments(arguments)
+    os.chdir(ROOT)  # Where flagfiles name one another from.
+    suite = SUITES[arguments.suite]
+    split = control_rows.VALIDATION if arguments.select else control_rows.TEST
+    try:
+        tasks = list_tasks(suite, arguments)
+        rows = control_rows.read(arguments.json)
+    except (ConfigError, ValueError) as error:
+        sys.exit(f"controls: {error}")
+
+    def rows_of(task):
+        return control_rows.find(rows, task.run, task.settings, split=split)
+
+    left = [task for task in tasks if not rows_of(task)]
+    print(f"{len(tasks)} runs, {len(left)} of them to do.", flush=True)
+    failures = 0
+    for task, row in run_all(left, arguments):
+        if row is None:
+            failures += 1
+            continue
+        control_rows.append(row, arguments.json)
+        rows.append(row)
+        print(f"{task}: {_in_words(row)}", flush=True)
+    done = [row for task in tasks for row in rows_of(task)[-1:]]
+    print(control_tables.as_text(done, runs=suite.runs))
+    if failures:
+        sys.exit(f"{failures} of {len(left)} runs failed; see above.")
+
+
+def list_tasks(suite, arguments):
+    """The runs that were asked for, seed by seed.
+
+    So a table that is interrupted has whole seeds, which can be paired.
+
+    Raises:
+      ConfigError: where the settings of a run are not valid.
+    """
+    places = {"data_dir": arguments.data_dir}
+    if arguments.steps:
+        places["num_train_steps"] = arguments.steps
+    first = arguments.first_seed
+    tasks = []
+    for num_labeled in arguments.num_labeled or suite.num_labeled:
+        for seed in range(first, first + arguments.seeds):
+            choice = dict(num_labeled=num_labeled, seed=seed, **places)
+            for name in arguments.runs or suite.usual_runs:
+                settings = suite.runs[name].settings(**choice)
+                teacher = None
+                if settings.method == "pseudo_labels":
+                    teacher = suite.runs["supervised"].settings(**choice)
+                task = Task(name, settings, teacher)
+                if task not in tasks:  # Some choose their labels themselves.
+                    tasks.append(task)
+    return tasks
+
+
+def run_all(tasks, arguments):
+    """Yields (task, row) as runs end, (task, None) for one that failed."""
+    if not tasks:
+        return
+    cores = _cores()
+    pool = concurrent.futures.ProcessPoolExecutor(
+        max_workers=min(arguments.jobs, len(tasks)),
+        # A fork would not survive TensorFlow's threads.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=control_runs.use_threads,
+        initargs=(max(1, cores // arguments.jobs),),
+    )
+    futures = {
+        pool.submit(
+            control_runs.measure,
+            task.run,
+            task.settings,
+            supervised=task.supervised,
+            select=arguments.select,
+        ): task
+        for task in tasks
+    }
+    try:
+        for future in concurrent.futures.as_completed(futures):
+            task = futures[future]
+            try:
+                yield task, future.result()
+            except ConfigError as error:
+                print(f"{task} failed: {error}", file=sys.stderr)
+                yield task, None
+            except BrokenProcessPool:  # It takes all other runs along.
+                sys.exit(
+                    "controls: the process of a run was killed, as Linux "
+                    "does where memory is short (fewer --jobs take less). "
+                    "What is done is in the file of rows; the same command "
+                    "goes on from there."
+                )
+            except Exception as error:  # One run must not end the others.
+                print(f"{task} failed:", file=sys.stderr)
+                traceback.print_exception(error)
+                yield task, None
+    finally:
+        if not all(future.done() for future in futures):  # Interrupted.
+            for process in multiprocessing.active_children():
+                process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _cores():
+    """Cores that this process may use: fewer under taskset."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _in_words(row):
+    teacher = row["accuracy_teacher"]
+    return (
+        f"{100 * row['accuracy']:.2f}, finetuned "
+        f"{100 * row['accuracy_finetuned']:.2f}"
+        + ("" if teacher is None else f", teacher {100 * teacher:.2f}")
+        + f", {row['train_seconds']:.0f} s"
+    )
+
+
+def _parse_arguments(arguments):
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n\n".join(map(_runs_in_words, SUITES)),
+    )
+    parser.add_argument("suite", choices=SUITES)
+    parser.add_argument("--seeds", type=positive, default=3, help="how many")
+    parser.add_argument("--first_seed", type=int, default=0)
+    parser.add_argument(
+        "--num_labeled", type=positive, nargs="+", help="labels in all"
+    )
+    parser.add_argument("--runs", nargs="+", metavar="RUN", help="names")
+    parser.add_argument(
+        "--jobs", type=positive, default=1, help="runs at a time"
+    )
+    parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
+    parser.add_argument(
+        "--steps",
+        type=positive,
+        help="steps of training, for a trial; needs --json",
+    )
+    parser.add_argument(
+        "--select",
+        action="store_true",
+        help="classify images of the unlabeled pool, not the test images: to "
+        "choose settings by",
+    )
+    parser.add_argument(
+        "--json",
+        type=pathlib.Path,
+        help="rows to go on from and to append to; by default the suite's "
+        "file in benchmarks/results",
+    )
+    parsed = parser.parse_args(arguments)
+    suite = SUITES[parsed.suite]
+    unknown = [run for run in parsed.runs or () if run not in suite.runs]
+    if unknown:
+        parser.error(
+            f"--runs: {unknown[0]!r} is no run of {parsed.suite}; use some of "
+            f"{', '.join(map(repr, suite.runs))}."
+        )
+    if parsed.steps and not parsed.json:
+        parser.error(
+            "--steps makes rows of another recipe: name a file of their own "
+            "with --json."
+        )
+    parsed.json = (parsed.json or RESULTS / suite.rows).resolve()
+    if parsed.data_dir:
+        data_dir = os.path.expanduser(parsed.data_dir)
+        parsed.data_dir = os.path.abspath(data_dir)
+    return parsed
+
+
+def _runs_in_words(suite_name):
+    suite = SUITES[suite_name]
+    labels = ", ".join(map(str, suite.num_labeled))
+    return "\n  ".join([f"{suite_name}, {labels} labels:", *suite.runs])
+
+
+if __name__ == "__main__":
+    # As an interruption by the keyboard, which ends the runs' processes too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    main()

@@ -1,0 +1,147 @@
+"""One control run in a process of its own: train, finetune, evaluate."""
+
+import dataclasses
+import functools
+import os
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import meta_pseudo_labels
+from benchmarks.common.machine import cpu_model, revision
+from benchmarks.controls import rows as control_rows
+from meta_pseudo_labels.run import data
+from meta_pseudo_labels.run.experiment import Experiment
+
+POOL_IMAGES = 5_000  # At most so many are classified for --select.
+POOL_SEED = 2003
+REVISION = revision()  # Of the code that runs: others may come meanwhile.
+
+
+def use_threads(count):
+    """Gives TensorFlow so many threads; called once, before it is used."""
+    tf.config.threading.set_intra_op_parallelism_threads(count)
+    tf.config.threading.set_inter_op_parallelism_threads(count)
+
+
+def measure(run, settings, *, supervised=None, select=False):
+    """Trains, finetunes and evaluates.
+
+    Args:
+      run: its name in the table.
+      settings: its `Config`, without output_dir.
+      supervised: for pseudo labels from a fixed teacher: the `Config` of that
+        teacher, which is trained first.
+      select: whether images of the pool are classified in place of the test
+        images: to choose settings by.
+
+    Returns:
+      The row, a dict; see control_rows.
+    """
+    keras.backend.clear_session()
+    start = time.monotonic()
+    build = PoolExperiment if select else Experiment
+    with tempfile.TemporaryDirectory() as folder:
+        teacher_accuracy = None
+        if supervised is not None:
+            teacher_dir = os.path.join(folder, "teacher")
+            teacher = build(_placed(supervised, teacher_dir))
+            teacher.train()
+            teacher_accuracy = teacher.evaluate()["student"]
+            teacher.cache_labels()
+            settings = dataclasses.replace(settings, teacher_labels=teacher_dir)
+        experiment = build(_placed(settings, os.path.join(folder, "run")))
+        experiment.train()
+        seconds = time.monotonic() - start
+        experiment.finetune()
+        accuracies = experiment.evaluate()
+    return _row(
+        run,
+        settings,
+        learned=len(experiment.data.labeled_images),
+        accuracies={"teacher": teacher_accuracy} | accuracies,
+        seconds=seconds,
+        split=control_rows.VALIDATION if select else control_rows.TEST,
+    )
+
+
+class PoolExperiment(Experiment):
+    """Classifies images of the pool whose labels no network ever sees.
+
+    Settings can be chosen by them, and the test images stay unseen. They are
+    unlabeled images of the training too, as all of the pool.
+    """
+
+    @functools.cached_property
+    def data(self):
+        return with_pool_as_test(super().data, self.config)
+
+
+def with_pool_as_test(images, config):
+    """`ImageData` whose test images are from the unlabeled pool.
+
+    Args:
+      images: `ImageData` of the run.
+      config: `Config` of the run.
+    """
+    plain = dataclasses.replace(
+        config,
+        known_classes=None,
+        label_noise=0.0,
+        num_validation=0,
+        num_feedback=0,
+    )
+    chosen = data.load_data(plain).labeled_indices
+    everything = data.load_data(dataclasses.replace(plain, num_labeled=0))
+    known = everything.labeled_labels < images.spec.num_classes
+    unseen = ~np.isin(everything.labeled_indices, chosen)
+    pool = np.flatnonzero(known & unseen)
+    # The same whatever the seed, but for those that it labels.
+    rank = np.random.RandomState(POOL_SEED).permutation(known.size)
+    pool = pool[np.argsort(rank[pool])][:POOL_IMAGES]
+    return dataclasses.replace(
+        images,
+        test_images=everything.labeled_images[pool],
+        test_labels=everything.labeled_labels[pool],
+    )
+
+
+def _placed(settings, folder):
+    return dataclasses.replace(settings, output_dir=folder, progress=False)
+
+
+def _row(run, settings, *, learned, accuracies, seconds, split):
+    return {
+        "run": run,
+        "dataset": settings.dataset,
+        "labels": settings.num_labeled,
+        "labels_learned": learned,
+        "split": split,
+        "method": settings.method,
+        "feedback": settings.mpl_feedback if settings.method == "mpl" else None,
+        "seed": settings.seed,
+        "steps": settings.num_train_steps,
+        "model": settings.model_type,
+        "accuracy": accuracies["student"],
+        "accuracy_finetuned": accuracies["finetuned"],
+        "accuracy_teacher": accuracies["teacher"],
+        "train_seconds": round(seconds, 1),
+        "date": time.strftime("%Y-%m-%d"),
+        "revision": REVISION,
+        "versions": {
+            "meta_pseudo_labels": meta_pseudo_labels.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+        "machine": {
+            "cpu": cpu_model(),
+            "cores": os.cpu_count(),
+            "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        },
+        "settings": control_rows.recorded_settings(settings),
+    }

@@ -1,0 +1,229 @@
+"""What rows of control runs amount to: means, and differences by seed."""
+
+import collections
+import dataclasses
+import statistics
+
+from benchmarks.controls.rows import recipe
+from benchmarks.controls.statistics import (
+    Estimate,
+    discoveries,
+    estimate,
+    paired_difference,
+)
+from meta_pseudo_labels.utils import figures
+
+# After finetuning is what the paper reports; all runs are finetuned alike.
+JUDGED = "accuracy_finetuned"
+COLUMNS = {
+    "student": "accuracy",
+    "finetuned": "accuracy_finetuned",
+    "teacher": "accuracy_teacher",
+}
+# With whom runs are compared: a column each in the tables.
+CONTROL, UDA, SUPERVISED = "the control", "uda", "supervised"
+MIXED = "* rows of different revisions"
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """What a run has over another, in points of accuracy after finetuning.
+
+    Attributes:
+      run, other: their names.
+      column: `CONTROL`, `UDA` or `SUPERVISED`: what the other is to the run.
+      points: run - other.
+      mixed: whether rows of a pair, one seed, are of different revisions of
+        the code, so that their difference may be its.
+      clear: whether it is hardly chance, as one of all that are compared with
+        the same; see `control_statistics.discoveries`.
+    """
+
+    run: str
+    other: str
+    column: str
+    points: Estimate
+    mixed: bool = False
+    clear: bool = False
+
+
+def by_run(rows, runs=()):
+    """{run: {seed: row}}, in the order of `runs`, then of appearance.
+
+    Of rows with the same run and seed the last counts: a file of rows is only
+    ever appended to. Of several recipes of one run, that of its last row.
+    """
+    names = dict.fromkeys([*runs, *(row["run"] for row in rows)])
+    groups = {}
+    for name in names:
+        own = [row for row in rows if row["run"] == name]
+        if own:
+            latest = recipe(own[-1]["settings"])
+            groups[name] = {
+                row["seed"]: row
+                for row in own
+                if recipe(row["settings"]) == latest
+            }
+    return groups
+
+
+def percent(rows_of_run, key):
+    """{seed: accuracy in percent}, without rows that have none."""
+    return {
+        seed: 100 * row[key]
+        for seed, row in rows_of_run.items()
+        if row[key] is not None
+    }
+
+
+def differences(groups, *, runs):
+    """Every comparison that the rows allow.
+
+    Args:
+      groups: see `by_run`.
+      runs: {name: `control_suites.Run`} of the suite.
+
+    Returns:
+      `Difference`s: MPL over its control, over UDA and over supervised; UDA
+      and the other methods over supervised.
+    """
+    found = []
+    for run in groups:
+        others = {SUPERVISED: "supervised"}
+        if runs[run].feedback is not None:
+            control = control_among(groups, run, runs)
+            others = {CONTROL: control, UDA: "uda"} | others
+        for column, other in others.items():
+            if other in groups and other != run:
+                points = paired_difference(
+                    percent(groups[run], JUDGED), percent(groups[other], JUDGED)
+                )
+                if points is not None:
+                    mixed = _mixed(groups[run], groups[other])
+                    found.append(Difference(run, other, column, points, mixed))
+    return _with_discoveries(found)
+
+
+def control_among(groups, run, runs):
+    """The control of a run of those measured.
+
+    Where that was not, the control's own: "mpl off" with its soft labels in
+    place of drawn ones. What a run has over that is the labels' doing too.
+    """
+    control = runs[run].control
+    if control is None or control in groups:
+        return control
+    return runs[control].control or control
+
+
+def _with_discoveries(found):
+    """Sets `clear`, column by column of the tables.
+
+    What is sure of one column must not vouch for doubtful ones of another.
+    """
+    columns = collections.defaultdict(list)
+    for one in found:
+        columns[one.column].append(one)
+    clear = {
+        (one.run, one.other): its
+        for column in columns.values()
+        for one, its in zip(
+            column, discoveries([one.points for one in column]), strict=True
+        )
+    }
+    return [
+        dataclasses.replace(one, clear=clear[one.run, one.other])
+        for one in found
+    ]
+
+
+def as_text(rows, *, runs):
+    """The tables of a terminal: per number of labels, means and differences."""
+    parts = []
+    for labels in sorted({row["labels"] for row in rows}):
+        groups = by_run([row for row in rows if row["labels"] == labels], runs)
+        parts.append(
+            f"{labels} labels; percent of the {_split(groups)} images, mean "
+            "+- standard deviation"
+        )
+        parts.append(figures.results_table(_lines(groups)))
+        compared = differences(groups, runs=runs)
+        if compared:
+            parts.append(
+                "Points after finetuning, paired by seed, with 95 % interval"
+            )
+            parts.append(figures.results_table(_compared(compared)))
+            if any(one.mixed for one in compared):
+                parts.append(MIXED)
+    return "\n\n".join(parts)
+
+
+def markdown(heading, lines):
+    """A table; the heading and each of the lines is a list of strings."""
+    rows = [heading, ["---"] * len(heading), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def cells(rows_of_run):
+    """The accuracies of a run for a table in Markdown, as `COLUMNS`."""
+    return [spread(rows_of_run, key, sign="±") for key in COLUMNS.values()]
+
+
+def spread(rows_of_run, key, *, sign="+-"):
+    """Mean +- standard deviation in percent; empty where there is none."""
+    values = percent(rows_of_run, key).values()
+    if not values:
+        return ""
+    result = estimate(values)
+    if result.deviation is None:
+        return f"{result.mean:.2f}"
+    return f"{result.mean:.2f} {sign} {result.deviation:.2f}"
+
+
+def interval(points):
+    """A difference and its interval, in words."""
+    if points.margin is None:
+        return f"{points.mean:+.2f}"
+    low, high = points.mean - points.margin, points.mean + points.margin
+    return f"{points.mean:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def seconds(rows_of_run):
+    """Median time of training: other work on the machine adds to some."""
+    return statistics.median(
+        row["train_seconds"] for row in rows_of_run.values()
+    )
+
+
+def _lines(groups):
+    return [
+        {"run": run, "seeds": len(group)}
+        | {name: spread(group, key) for name, key in COLUMNS.items()}
+        | {"seconds": seconds(group)}
+        for run, group in groups.items()
+    ]
+
+
+def _compared(found):
+    return [
+        {
+            "run": one.run,
+            "over": one.other,
+            "seeds": one.points.count,
+            "points": interval(one.points) + " *" * one.mixed,
+        }
+        for one in found
+    ]
+
+
+def _mixed(group, other):
+    """Whether a seed's rows are of different revisions."""
+    return any(
+        group[seed].get("revision") != other[seed].get("revision")
+        for seed in group.keys() & other.keys()
+    )
+
+
+def _split(groups):
+    row = next(iter(next(iter(groups.values())).values()))
+    return row.get("split", "test")

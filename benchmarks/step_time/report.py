@@ -1,0 +1,86 @@
+"""What run.py makes of its times: ratios, bars, a table."""
+
+import numpy as np
+
+from benchmarks.common.machine import headline
+from benchmarks.step_time.variants import FEEDBACKS, MATMUL, PARTS, TORCH
+
+# Ratios not to exceed: of a step to its bare parts; and of the step of
+# "release" to the same in PyTorch.
+BARS = {"release": 1.05, "off": 1.05, "reinforce": 1.10, "exact": 1.28}
+TORCH_BAR = 0.9
+
+
+def summarize(rounds, *, flops, memory):
+    """Medians over rounds of times, of ratios and of work per second.
+
+    Args:
+      rounds: {"seconds" and "cpu_seconds": {variant: [rounds] array}}.
+      flops: {variant: floating-point operations}.
+      memory: {feedback: peak in GiB}; may be empty.
+    """
+    seconds = rounds["seconds"]
+    report = {"bars": BARS | {"release to PyTorch": TORCH_BAR}}
+    for kind, times in rounds.items():
+        report[kind] = medians(times)
+        prefix = kind.removesuffix("seconds")
+        parts = sum(times[name] for name in PARTS)
+        ratios = {name: times[name] / parts for name in FEEDBACKS}
+        report[f"{prefix}ratio"] = medians(ratios)
+        report[f"{prefix}ratio_quartiles"] = quartiles(ratios)
+        to_torch = {
+            name: times["release"] / times[name]
+            for name in TORCH
+            if name in times
+        }
+        report[f"{prefix}release_to_torch"] = medians(to_torch)
+        report[f"{prefix}release_to_torch_quartiles"] = quartiles(to_torch)
+    speeds = {name: flops[name] / times for name, times in seconds.items()}
+    report["gigaflops_per_second"] = {
+        name: value / 1e9 for name, value in medians(speeds).items()
+    }
+    report["share_of_matmul"] = medians(
+        {name: speed / speeds[MATMUL] for name, speed in speeds.items()}
+    )
+    return report | {"peak_gib": memory}
+
+
+def medians(arrays):
+    return {name: float(np.median(array)) for name, array in arrays.items()}
+
+
+def quartiles(arrays):
+    return {
+        name: np.quantile(array, [0.25, 0.75]).tolist()
+        for name, array in arrays.items()
+    }
+
+
+def print_table(report):
+    print(headline(report["machine"]))
+    columns = ("seconds", "ratio", "quartiles", "bar", "GFLOP/s", "of matmul")
+    print(f"{'':32}{'{:>9}{:>7}{:>14}{:>6}{:>9}{:>10}'.format(*columns)}")
+    for name in report["seconds"]:
+        print_row(report, name)
+    for name, ratio in report["release_to_torch"].items():
+        low, high = report["release_to_torch_quartiles"][name]
+        print(
+            f"release / {name}: {ratio:.2f} ({low:.2f} to {high:.2f}), in "
+            f"processor time {report['cpu_release_to_torch'][name]:.2f}; "
+            f"not above {TORCH_BAR}"
+        )
+    for name, peak in report["peak_gib"].items():
+        print(f"peak of a process with {name}: {peak:.2f} GiB")
+
+
+def print_row(report, name):
+    ratio = bounds = ""
+    if name in report["ratio"]:
+        ratio = f"{report['ratio'][name]:.2f}"
+        bounds = "{:.2f} to {:.2f}".format(*report["ratio_quartiles"][name])
+    print(
+        f"{'step, ' * (name in FEEDBACKS) + name:32}"
+        f"{report['seconds'][name]:9.3f}{ratio:>7}{bounds:>14}"
+        f"{BARS.get(name, ''):>6}{report['gigaflops_per_second'][name]:9.1f}"
+        f"{report['share_of_matmul'][name]:10.0%}"
+    )

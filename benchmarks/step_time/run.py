@@ -1,0 +1,171 @@
+"""Times a step of Meta Pseudo Labels against its bare parts.
+
+    python -m benchmarks.step_time.run --torch --memory --json step_time.json
+
+A step needs at least a teacher's forward and backward pass on labeled, weak and
+strong images, a student's on strong and labeled ones, and a second forward pass
+of the student on the labeled ones. The benchmark times these three parts alone,
+and whole steps for every feedback: with losses, optimizers, weight decay,
+clipping, averages and the feedback itself. A ratio of 1 would mean that all of
+this is free.
+
+--torch times the step of "release" in plain PyTorch too, after comparing the
+losses of two steps with ours (torch_peer.py).
+
+Everything runs in rounds; a round times every variant once, in random order. A
+ratio is taken within each round, and the median over the rounds is reported:
+when the machine slows down for a while, as shared machines do, it slows step
+and parts of the same round alike, whereas the medians of step and parts may
+come from different rounds. Processor seconds, of all threads, are reported too:
+other processes hardly add to these.
+
+A product of two large matrices is timed in the same rounds. It tells what the
+processor can do: work per second is reported as a share of that.
+
+--memory starts a process for every step, which reports its peak.
+
+The logs that cost a backward pass are computed in one step out of a hundred, as
+in training with log_every=10, so that medians of times do not show them; peaks
+of memory do.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.common.arguments import (
+    benchmark_parser,
+    parsed,
+    recorded,
+    write_report,
+)
+from benchmarks.common.machine import machine_facts
+from benchmarks.step_time.memory import memory_of_own_processes, peak_of_steps
+from benchmarks.step_time.report import print_table, summarize
+from benchmarks.step_time.torch_peer import torch_steps
+from benchmarks.step_time.variants import (
+    FEEDBACKS,
+    MATMUL,
+    bare_parts,
+    build_learner,
+    flops,
+    matmul,
+    random_batch,
+    whole_step,
+)
+
+
+def main():
+    settings = parse_arguments()
+    tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(settings.threads)
+    keras.utils.set_random_seed(0)
+    if settings.part:
+        print(json.dumps(peak_of_steps(settings)))
+        return
+    machine = machine_facts()  # Its load average is that of others so far.
+    # First, while this process is small.
+    memory = memory_of_own_processes(settings) if settings.memory else {}
+    with contextlib.ExitStack() as stack:
+        variants, facts = build_variants(settings, stack)
+        rounds = time_in_rounds(
+            variants, rounds=settings.rounds, warmup=settings.warmup
+        )
+    report = summarize(rounds, flops=flops(settings), memory=memory) | {
+        "settings": recorded(settings, without=("part", "torch_path")),
+        "machine": machine | facts,
+    }
+    print_table(report)
+    write_report(report, settings.json)
+
+
+def parse_arguments():
+    parser = benchmark_parser(
+        __doc__,
+        (
+            ("batch_size", 8, "labeled images, B"),
+            ("unlabeled_ratio", 7, "unlabeled images per labeled one, mu"),
+            ("image_size", 32, "height and width in pixels"),
+            ("rounds", 15, "timed rounds"),
+            ("warmup", 2, "rounds before these, not counted"),
+            ("threads", os.cpu_count(), "of TensorFlow, and of PyTorch"),
+        ),
+    )
+    parser.add_argument("--model", default="wrn-28-2", help="both networks")
+    parser.add_argument(
+        "--torch", action="store_true", help="whether PyTorch takes part"
+    )
+    parser.add_argument(
+        "--torch_path", type=pathlib.Path, help="folder of an extra PyTorch"
+    )
+    parser.add_argument(
+        "--memory", action="store_true", help="whether to measure peaks"
+    )
+    parser.add_argument("--part", choices=FEEDBACKS, help=argparse.SUPPRESS)
+    return parsed(parser)
+
+
+def build_variants(settings, stack):
+    """Functions of nothing to times, by name, and what else took part.
+
+    Args:
+      settings: of the command line.
+      stack: a `contextlib.ExitStack`, which ends the processes of PyTorch.
+    """
+    batch = random_batch(settings)
+    learners = {
+        feedback: build_learner(settings, feedback=feedback)
+        for feedback in FEEDBACKS
+    }
+    peers, facts = {}, {}
+    if settings.torch:
+        peers, facts = torch_steps(
+            settings, learner=learners["release"], batch=batch, stack=stack
+        )
+    ours = {MATMUL: matmul()} | bare_parts(settings, batch)
+    for feedback, learner in learners.items():
+        ours[feedback] = whole_step(learner, batch)
+    return {name: timed(run) for name, run in ours.items()} | peers, facts
+
+
+def timed(run):
+    """A function that runs another and returns how long that took."""
+
+    def measure():
+        start, cpu_start = time.perf_counter(), time.process_time()
+        tf.nest.flatten(run())[0].numpy()
+        return {
+            "seconds": time.perf_counter() - start,
+            "cpu_seconds": time.process_time() - cpu_start,
+        }
+
+    return measure
+
+
+def time_in_rounds(variants, *, rounds, warmup):
+    """{"seconds" and "cpu_seconds": {variant: [rounds] array}}."""
+    measured = {name: [] for name in variants}
+    generator = np.random.default_rng(0)
+    for number in range(warmup + rounds):
+        for name in generator.permutation(list(variants)):
+            times = variants[name]()
+            if number >= warmup:
+                measured[name].append(times)
+    return {
+        kind: {
+            name: np.array([times[kind] for times in rows])
+            for name, rows in measured.items()
+        }
+        for kind in ("seconds", "cpu_seconds")
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""What run.py times in TensorFlow, and how much work it is."""
+
+import functools
+
+import tensorflow as tf
+
+from benchmarks.common.flops import forward_flops, mpl_step_flops
+from meta_pseudo_labels import models
+from meta_pseudo_labels.learners import MetaPseudoLabels, UDASettings
+from meta_pseudo_labels.learners.feedback import ESTIMATORS
+from meta_pseudo_labels.optimizers import Momentum
+
+FEEDBACKS = tuple(ESTIMATORS)
+PARTS = (
+    "teacher forward and backward",
+    "student forward and backward",
+    "student forward",
+)
+NUM_CLASSES = 10
+TORCH = ("PyTorch", "PyTorch, channels last")
+MATMUL = "matmul"
+MATMUL_SIZE = 2048  # Rows and columns of both matrices.
+
+# What the release trains CIFAR-10 with; torch_step.py takes it too.
+RECIPE = {
+    "learning_rate": 0.05,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "grad_bound": 5.0,
+    "label_smoothing": 0.15,
+    "ema_decay": 0.995,
+    "uda_weight": 8.0,
+    "uda_ramp_steps": 5000,
+    "uda_temperature": 0.7,
+    "uda_threshold": 0.6,
+    "baseline_decay": 0.99,
+}
+
+# As `fit` compiles a train step.
+compiled = functools.partial(tf.function, autograph=False)
+
+
+def random_batch(settings):
+    """One constant batch, as `MetaPseudoLabels.train_step` takes it."""
+    size, unlabeled = (
+        settings.batch_size,
+        settings.batch_size * settings.unlabeled_ratio,
+    )
+
+    def images(count):
+        return tf.random.normal(
+            [count, settings.image_size, settings.image_size, 3]
+        )
+
+    return {
+        "labeled": images(size),
+        "labels": tf.random.uniform([size], maxval=NUM_CLASSES, dtype=tf.int32),
+        "weak": images(unlabeled),
+        "strong": images(unlabeled),
+    }
+
+
+def build_model(settings, *, name):
+    model = models.build(
+        settings.model,
+        input_shape=(settings.image_size, settings.image_size, 3),
+        num_classes=NUM_CLASSES,
+        name=name,
+    )
+    remat = getattr(settings, "remat", False)
+    return models.rematerialized(model) if remat else model
+
+
+def bare_parts(settings, batch):
+    """{name: compiled function} of the passes that no step can do without."""
+    teacher = build_model(settings, name="teacher")
+    student = build_model(settings, name="student")
+    views = tf.concat([batch["labeled"], batch["weak"], batch["strong"]], 0)
+    student_views = tf.concat([batch["strong"], batch["labeled"]], 0)
+    functions = (
+        forward_and_backward(teacher, views),
+        forward_and_backward(student, student_views),
+        compiled(lambda: student(batch["labeled"], training=True)),
+    )
+    return dict(zip(PARTS, functions, strict=True))
+
+
+def forward_and_backward(model, images):
+    """Compiled gradients of a cross-entropy, the plainest one there is."""
+    labels = tf.zeros([len(images)], tf.int32)
+
+    @compiled
+    def run():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    labels=labels, logits=model(images, training=True)
+                )
+            )
+        return tape.gradient(loss, model.trainable_variables)
+
+    return run
+
+
+def build_learner(settings, *, feedback, **compile_arguments):
+    """A compiled `MetaPseudoLabels` with the numbers of `RECIPE`."""
+    learner = MetaPseudoLabels(
+        student=build_model(settings, name="student"),
+        teacher=build_model(settings, name="teacher"),
+        feedback=feedback,
+        label_smoothing=RECIPE["label_smoothing"],
+        ema_decay=RECIPE["ema_decay"],
+        baseline_decay=RECIPE["baseline_decay"],
+        uda=UDASettings(
+            **{
+                name: RECIPE[f"uda_{name}"]
+                for name in ("weight", "ramp_steps", "temperature", "threshold")
+            }
+        ),
+    )
+    optimizers = [
+        Momentum(
+            RECIPE["learning_rate"], momentum=RECIPE["momentum"], nesterov=True
+        )
+        for _ in range(2)
+    ]
+    learner.compile(
+        *optimizers,
+        weight_decay=RECIPE["weight_decay"],
+        grad_bound=RECIPE["grad_bound"],
+        **compile_arguments,
+    )
+    return learner
+
+
+def whole_step(learner, batch):
+    """Compiled training step."""
+    return compiled(lambda: learner.train_step(batch))
+
+
+def matmul():
+    """Compiled product of two large matrices: what the processor can do."""
+    left, right = (tf.random.normal([MATMUL_SIZE] * 2) for _ in range(2))
+    return compiled(lambda: tf.matmul(left, right))
+
+
+def flops(settings):
+    """{variant: floating-point operations}; see flops.py for what counts."""
+    labeled = settings.batch_size
+    unlabeled = labeled * settings.unlabeled_ratio
+    forward = forward_flops(build_model(settings, name="counted"))
+    passes = (3 * (labeled + 2 * unlabeled), 3 * (unlabeled + labeled), labeled)
+    parts = [count * forward for count in passes]
+    steps = {
+        feedback: mpl_step_flops(
+            teacher=forward,
+            student=forward,
+            batch_size=settings.batch_size,
+            unlabeled_ratio=settings.unlabeled_ratio,
+            feedback=feedback,
+        )
+        for feedback in FEEDBACKS
+    }
+    return {
+        MATMUL: 2 * MATMUL_SIZE**3,
+        **dict(zip(PARTS, parts, strict=True)),
+        **steps,
+        **dict.fromkeys(TORCH, sum(parts)),
+    }

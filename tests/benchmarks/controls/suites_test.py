@@ -1,0 +1,85 @@
+"""Control runs: which there are, and what each is compared with."""
+
+import dataclasses
+
+import pytest
+
+from benchmarks.controls import suites as control_suites
+from tests.scripts import ROOT
+
+SEED = {"num_labeled": 20, "seed": 0}
+
+
+@pytest.fixture(autouse=True)
+def at_the_top(monkeypatch):
+    """Where flagfiles name one another from."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("name", control_suites.SUITES)
+def test_every_run_of_a_suite_has_valid_settings(name):
+    suite = control_suites.SUITES[name]
+    for run, how in suite.runs.items():
+        settings = how.settings(num_labeled=suite.num_labeled[0], seed=3)
+        assert settings.seed == 3
+        if how.feedback is not None:
+            assert settings.mpl_feedback == how.feedback
+            assert run.partition(", ")[0] == f"mpl {how.feedback}"
+    assert set(suite.extra) < set(suite.runs)
+
+
+@pytest.mark.parametrize(
+    "names", [("digits", "where"), ("cifar10", "where_cifar10")]
+)
+def test_suites_share_the_rows_of_the_runs_that_they_share(names):
+    suites = [control_suites.SUITES[name] for name in names]
+    assert [suite.has_conditions for suite in suites] == [False, True]
+    assert suites[0].rows == suites[1].rows
+    common = suites[0].runs.keys() & suites[1].runs.keys()
+    assert {"mpl off", "mpl exact"} == common
+    for run in common:
+        settings = [suite.runs[run].settings(**SEED) for suite in suites]
+        assert settings[0] == settings[1]
+
+
+@pytest.mark.parametrize(
+    "run, control",
+    [
+        ("mpl exact", "mpl off"),
+        ("mpl off", None),
+        ("uda", None),
+        ("mpl exact, weight 20", "mpl off"),
+        ("mpl exact, weak teacher", "mpl off, weak teacher"),
+        ("mpl off, weak teacher", None),
+        ("mpl release", "mpl off"),
+        ("mpl reinforce", "mpl off, sampled labels"),
+        ("mpl reinforce_per_example", "mpl off, sampled labels"),
+        ("mpl off, sampled labels", "mpl off"),
+        (
+            "mpl exact, teacher without UDA, weight 20",
+            "mpl off, teacher without UDA",
+        ),
+    ],
+)
+def test_a_run_is_compared_under_its_own_condition(run, control):
+    suites = [suite.runs for suite in control_suites.SUITES.values()]
+    found = {runs[run].control for runs in suites if run in runs}
+    assert found == {control}
+
+
+@pytest.mark.parametrize("name", control_suites.SUITES)
+def test_a_control_differs_in_the_feedback_alone(name):
+    """Its settings are the run's, less estimator, weight and kind of labels."""
+    suite = control_suites.SUITES[name]
+    for run, how in suite.runs.items():
+        assert (how.feedback is None) == (how.settings(**SEED).method != "mpl")
+        if how.control is None:
+            continue
+        mine, other = (
+            dataclasses.asdict(suite.runs[one].settings(**SEED))
+            for one in (run, how.control)
+        )
+        assert other["mpl_feedback"] == "off"
+        assert {key for key in mine if mine[key] != other[key]} <= {
+            *("mpl_feedback", "mpl_feedback_weight", "mpl_pseudo_labels")
+        }, run

@@ -1,0 +1,1 @@
+"""Cloud TPU: scripts for this machine, and `check` for the TPU's host."""
