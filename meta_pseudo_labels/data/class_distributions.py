@@ -16,6 +16,7 @@ import tensorflow as tf
 from meta_pseudo_labels.data.images import views
 from meta_pseudo_labels.data.streams import ordered
 from meta_pseudo_labels.data.streams.records import Records
+from meta_pseudo_labels.utils.files import replaces
 
 FILE_NAME = "class_distributions.npz"
 _PARTS = ("labeled", "unlabeled")
@@ -81,15 +82,13 @@ def save_class_distributions(distributions, path, *, data):
     """
     check_fits(distributions, data)
     facts = _facts(data) | {"source": distributions.source}
-    scratch = f"{path}.part"
-    with open(scratch, "wb") as file:
+    with replaces(path) as scratch, open(scratch, "wb") as file:
         np.savez(
             file,
             labeled=distributions.labeled,
             unlabeled=distributions.unlabeled,
             facts=json.dumps(facts),
         )
-    os.replace(scratch, path)
 
 
 def load_class_distributions(path, *, data):

@@ -6,6 +6,8 @@ import os
 
 import numpy as np
 
+from meta_pseudo_labels.utils.files import write_whole
+
 LABEL_SUBSETS = ("balanced", "first")
 
 
@@ -136,10 +138,7 @@ def save_labeled_indices(data, path):
       data: `ImageData`.
       path: of the file; its folder must exist.
     """
-    scratch = f"{path}.partial"
-    with open(scratch, "w") as file:
-        file.write(json.dumps(labeled_choice(data)) + "\n")
-    os.replace(scratch, path)
+    write_whole(path, json.dumps(labeled_choice(data)) + "\n")
 
 
 def labeled_choice(data):

@@ -48,11 +48,7 @@ from meta_pseudo_labels.run.data import (
     require_test_images,
 )
 from meta_pseudo_labels.run.devices import training_strategy
-from meta_pseudo_labels.run.folder import (
-    check_same_training,
-    require_output_dir,
-)
-from meta_pseudo_labels.run.reset import check_reset
+from meta_pseudo_labels.run.folder import RunFolder, resets
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.run.stages.cache_labels import cache_labels_of_run
 from meta_pseudo_labels.run.stages.diagnose import diagnose_run
@@ -86,11 +82,13 @@ class Experiment:
             tf.config.experimental.enable_op_determinism()
         self.config = config
         self._stage = STAGES[config.task_mode]
-        self.output_dir = require_output_dir(config)
-        if self._resets:
-            check_reset(config)
+        self.folder = RunFolder(config.output_dir)
+        self.output_dir = self.folder.require()
+        if resets(config):
+            self.folder.check_reset()
+        # Not for a look at data to come.
         elif self._stage.needs_run or not config.reset_output_dir:
-            check_same_training(config)  # But for a look at data to come.
+            self.folder.check_same_training(config)
 
     @functools.cached_property
     def data(self):
@@ -161,11 +159,6 @@ class Experiment:
         """
         return inspect_run(self.config, self.data)
 
-    @property
-    def _resets(self):
-        """Whether training begins by deleting what output_dir holds."""
-        return self.config.reset_output_dir and self._stage.trains
-
     def finetune(self):
         """Finetunes the student of a checkpoint on the labels.
 
@@ -197,7 +190,7 @@ class Experiment:
         Args:
           forever: whether to wait for those to come, until training is done.
         """
-        require_output_dir(self.config, must_exist=True)
+        self.folder.require(must_exist=True)
         check_choice_of_labels(self.config, self.data, learns=False)
         require_test_images(self.data)
         datasets = {"test": self.test_dataset}
@@ -206,7 +199,7 @@ class Experiment:
         best_on = self.config.best_on
         return follow(
             self.learner,
-            self.output_dir,
+            self.folder,
             datasets,
             forever=forever,
             best_on=best_on if best_on in datasets else "test",
@@ -262,7 +255,7 @@ class Experiment:
           CheckpointError: where there is none.
           ConfigError: where the data is not that of the run.
         """
-        require_output_dir(self.config, must_exist=True)
+        self.folder.require(must_exist=True)
         check_choice_of_labels(self.config, self.data, learns=False)
         wanted = wanted or self.config.from_checkpoint
         if wanted not in ("latest", "best"):

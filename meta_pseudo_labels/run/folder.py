@@ -1,15 +1,25 @@
-"""The folder of a run: which one it is, and whose settings it holds."""
+"""The folder of a run: its files, its settings, its state, its reset.
+
+Which files there are the stages say, see `run_files`.
+"""
 
 import dataclasses
-import json
 import os
+import shutil
 
 from absl import logging
 
 from meta_pseudo_labels.run.config.evaluation import Evaluation
 from meta_pseudo_labels.run.config.inference import Inference
 from meta_pseudo_labels.run.config.machine import Machine
-from meta_pseudo_labels.utils.files import write_whole
+from meta_pseudo_labels.run.stages import STAGES
+from meta_pseudo_labels.utils.files import (
+    LOCK,
+    SCRATCH,
+    path_hash,
+    read_object,
+    write_whole,
+)
 from meta_pseudo_labels.utils.settings import ConfigError
 
 HPARAMS = "hparams.json"
@@ -72,131 +82,223 @@ FREE_SETTINGS = frozenset(
 )
 
 
-def require_output_dir(config, *, must_exist=False):
-    """The run's folder.
+class RunFolder:
+    """The folder of a run.
 
-    Raises:
-      ConfigError: where none is given, one that must be there is not, or it
-        cannot be written to.
+    Args:
+      path: of the folder, which may be missing.
     """
-    path = config.output_dir
-    if not path:
-        raise ConfigError(
-            "--output_dir is missing: name the folder of the run, for example "
-            "--output_dir=runs/digits_mpl."
+
+    def __init__(self, path):
+        self._path = path
+
+    def __str__(self):
+        return self._path
+
+    def __fspath__(self):
+        return self._path
+
+    def path(self, *names):
+        """The path of something within."""
+        return os.path.join(self._path, *names)
+
+    def require(self, *, must_exist=False):
+        """Refuses a folder that no run can be in; returns its path.
+
+        Raises:
+          ConfigError: where none is given, one that must be there is not, or
+            it cannot be written to.
+        """
+        path = self._path
+        if not path:
+            raise ConfigError(
+                "--output_dir is missing: name the folder of the run, for "
+                "example --output_dir=runs/digits_mpl."
+            )
+        if "://" in path:
+            raise ConfigError(
+                f"--output_dir={path}: runs are written to folders of a file "
+                "system, which locks and moves files. Name one, also a "
+                "network's, and copy it to the bucket afterwards "
+                "(tpu/fetch.sh does so)."
+            )
+        if set(os.path.realpath(path)) & set("*?[]\\"):
+            raise ConfigError(
+                f"--output_dir={path}: TensorFlow takes *, ?, [, ] and \\ for "
+                "patterns of names and would touch other folders; name one "
+                "without them."
+            )
+        nearest = path
+        while not os.path.exists(nearest):
+            nearest = os.path.dirname(nearest) or "."
+        if not os.path.isdir(nearest):
+            raise ConfigError(
+                f"--output_dir={path}: {nearest} is a file; name a folder."
+            )
+        if not os.access(nearest, os.W_OK):
+            raise ConfigError(
+                f"--output_dir={path}: you may not write to {nearest}; name "
+                "another folder."
+            )
+        if must_exist and not os.path.isdir(path):
+            raise ConfigError(
+                f"--output_dir={path} does not exist: train there first, with "
+                "--task_mode=train."
+            )
+        return path
+
+    def settings(self):
+        """The settings of the run, a dict; empty where there is none.
+
+        Raises:
+          ConfigError: where its hparams.json cannot be read.
+        """
+        if not self._path or not os.path.exists(self.path(HPARAMS)):
+            return {}
+        return read_object(self.path(HPARAMS), "the settings of a run")
+
+    def save_settings(self, config):
+        """Writes all settings to hparams.json, as those of a run to go on with.
+
+        reset_output_dir and allow_hparam_change are about the folder as it
+        was; a later stage that took them from the file would not check what
+        it finds.
+        """
+        settings = dataclasses.replace(
+            config, reset_output_dir=False, allow_hparam_change=False
         )
-    if "://" in path:
-        raise ConfigError(
-            f"--output_dir={path}: runs are written to folders of a file "
-            "system, which locks and moves files. Name one, also a network's, "
-            "and copy it to the bucket afterwards (tpu/fetch.sh does so)."
-        )
-    if set(os.path.realpath(path)) & set("*?[]\\"):
-        raise ConfigError(
-            f"--output_dir={path}: TensorFlow takes *, ?, [, ] and \\ for "
-            "patterns of names and would touch other folders; name one "
-            "without them."
-        )
-    nearest = path
-    while not os.path.exists(nearest):
-        nearest = os.path.dirname(nearest) or "."
-    if not os.path.isdir(nearest):
-        raise ConfigError(
-            f"--output_dir={path}: {nearest} is a file; name a folder."
-        )
-    if not os.access(nearest, os.W_OK):
-        raise ConfigError(
-            f"--output_dir={path}: you may not write to {nearest}; name "
-            "another folder."
-        )
-    if must_exist and not os.path.isdir(path):
-        raise ConfigError(
-            f"--output_dir={path} does not exist: train there first, with "
-            "--task_mode=train."
-        )
-    return path
+        write_whole(self.path(HPARAMS), settings.to_json())
+
+    def check_same_training(self, config):
+        """Refuses to go on with a run under settings other than its own.
+
+        With allow_hparam_change it warns of them.
+
+        Raises:
+          ConfigError: with each setting that differs from the saved ones.
+        """
+        saved = self.settings()
+        differences = []
+        for field in dataclasses.fields(config):
+            now = getattr(config, field.name)
+            before = saved.get(field.name, now)
+            if before != now and not _may_change(field.name, before, now):
+                differences.append(f"{field.name} was {before}, is now {now}")
+        if not differences:
+            return
+        text = f"{self} holds a run with other settings: "
+        text += f"{'; '.join(differences)}."
+        if not config.allow_hparam_change:
+            raise ConfigError(
+                f"{text} Use these (is the --flagfile there?) or another "
+                "--output_dir; --allow_hparam_change goes on with what is "
+                "given."
+            )
+        logging.warning("%s It goes on with what is given.", text)
+
+    def finetuned_path(self, step, source="latest"):
+        """Where the student is that was finetuned from a checkpoint.
+
+        Args:
+          step: of the checkpoint.
+          source: the checkpoint, see `from_checkpoint`.
+        """
+        of_another = ""
+        if source not in ("latest", "best"):  # Its step may be that of two.
+            of_another = f"-of-{path_hash(source)}"
+        return self.path(FINETUNE, f"from-step-{step}{of_another}.weights.h5")
+
+    def mark_done(self, steps):
+        """Writes the file `done`, as the release does when a run has ended."""
+        write_whole(self.path(DONE), f"{steps} steps\n")
+
+    def is_done(self):
+        """Whether training has ended at its last step."""
+        return os.path.exists(self.path(DONE))
+
+    def mark_not_done(self):
+        """Removes the file `done` of a run that goes on."""
+        _delete(self.path(DONE))
+
+    def reset(self):
+        """Deletes what runs write (`run_files`), and nothing else.
+
+        Of a link the link alone. The release deletes the folder with all that
+        it holds.
+
+        Raises:
+          ConfigError: see `check_reset`; nothing is deleted then.
+        """
+        self.check_reset()
+        for name in run_files():
+            for path in (name + SCRATCH, name):
+                _delete(self.path(path))
+
+    def check_reset(self):
+        """Refuses to reset a folder that is not plainly that of a run.
+
+        Raises:
+          ConfigError: for a root, a home, a repository, or a folder that holds
+            files, but no run of ours.
+        """
+        if not os.path.isdir(self) or not set(os.listdir(self)) - {LOCK}:
+            return
+        path, what = os.path.realpath(self), None
+        if path == os.path.dirname(path):
+            what = "is the root of the file system"
+        elif path == os.path.realpath(os.path.expanduser("~")):
+            what = "is your home"
+        elif os.path.exists(os.path.join(path, ".git")):
+            what = "is a git repository"
+        elif not self._is_run():
+            what = f"holds files, but no {HPARAMS} of a run"
+        if what:
+            raise ConfigError(
+                f"--reset_output_dir: {self} {what}, so nothing was deleted. "
+                "Empty it yourself or name another --output_dir."
+            )
+
+    def _is_run(self):
+        """Whether it is that of a run, or of one killed as it began."""
+        # The release writes a hparams.json too, but knows no such setting.
+        if "mpl_feedback" in self.settings():
+            return True
+        early = run_files(early=True)
+        begun = {*early, *(name + SCRATCH for name in (*early, HPARAMS)), LOCK}
+        return set(os.listdir(self)) <= begun
 
 
-def saved_settings(output_dir):
-    """The settings of the run in a folder, a dict; empty where there is none.
+def run_files(*, early=False):
+    """Names of all that stages leave in a run's folder.
 
-    Raises:
-      ConfigError: where its hparams.json cannot be read.
+    hparams.json, which tells a run from other folders, comes last: a reset
+    that was killed can be repeated.
+
+    Args:
+      early: whether only those that may be there before hparams.json is.
     """
-    path = os.path.join(output_dir or "", HPARAMS)
-    if not output_dir or not os.path.exists(path):
-        return {}
-    try:
-        with open(path) as file:
-            settings = json.load(file)
-        if not isinstance(settings, dict):
-            raise ValueError(f"it holds a {type(settings).__name__}")
-        return settings
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path} cannot be read as the settings of a run: {error}"
-        ) from error
+    names = [
+        file.path.partition("/")[0]
+        for stage in STAGES.values()
+        for file in stage.files
+        if file.early or not early
+    ]
+    return sorted(dict.fromkeys(names), key=lambda name: name == HPARAMS)
 
 
-def save_settings(config):
-    """Writes all settings to hparams.json, as those of a run to go on with.
-
-    reset_output_dir and allow_hparam_change are about the folder as it was; a
-    later stage that took them from the file would not check what it finds.
-    """
-    settings = dataclasses.replace(
-        config, reset_output_dir=False, allow_hparam_change=False
-    )
-    write_whole(os.path.join(config.output_dir, HPARAMS), settings.to_json())
-
-
-def check_same_training(config):
-    """Refuses to go on with a run under settings other than its own.
-
-    With allow_hparam_change it warns of them.
-
-    Raises:
-      ConfigError: with each setting that differs from the saved ones.
-    """
-    saved = saved_settings(config.output_dir)
-    differences = []
-    for field in dataclasses.fields(config):
-        now = getattr(config, field.name)
-        before = saved.get(field.name, now)
-        if before != now and not _may_change(field.name, before, now):
-            differences.append(f"{field.name} was {before}, is now {now}")
-    if not differences:
-        return
-    text = (
-        f"{config.output_dir} holds a run with other settings: "
-        f"{'; '.join(differences)}."
-    )
-    if not config.allow_hparam_change:
-        raise ConfigError(
-            f"{text} Use these (is the --flagfile there?) or another "
-            "--output_dir; --allow_hparam_change goes on with what is given."
-        )
-    logging.warning("%s It goes on with what is given.", text)
-
-
-def mark_done(config):
-    """Writes the file `done`, as the release does when a run has ended."""
-    text = f"{config.num_train_steps} steps\n"
-    write_whole(os.path.join(config.output_dir, DONE), text)
-
-
-def is_done(config):
-    """Whether training has ended at its last step."""
-    return os.path.exists(os.path.join(config.output_dir, DONE))
-
-
-def mark_not_done(config):
-    """Removes the file `done` of a run that goes on."""
-    if is_done(config):
-        os.remove(os.path.join(config.output_dir, DONE))
+def resets(config):
+    """Whether a run begins by deleting what output_dir holds."""
+    return config.reset_output_dir and STAGES[config.task_mode].trains
 
 
 def _may_change(name, before, now):
     if name == "teacher_labels":  # Its content is checked where it is read.
         return bool(before) == bool(now)
     return name in FREE_SETTINGS
+
+
+def _delete(path):
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.remove(path)

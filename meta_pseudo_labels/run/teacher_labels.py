@@ -8,20 +8,23 @@ a run began with, by a digest of its content. A run that has begun goes on with
 that file, whatever became of the teacher.
 """
 
-import hashlib
 import json
 import os
 
-import tensorflow as tf
-
 from meta_pseudo_labels import data
-from meta_pseudo_labels.evaluation.evaluate import evaluate
-from meta_pseudo_labels.run.folder import CLASS_DISTRIBUTIONS, TEACHER_LABELS
+from meta_pseudo_labels.evaluation.evaluate import class_distributions
+from meta_pseudo_labels.run.folder import (
+    CLASS_DISTRIBUTIONS,
+    TEACHER_LABELS,
+    RunFolder,
+)
 from meta_pseudo_labels.utils.checkpoint_files import (
+    FOLDER,
     CheckpointError,
+    files_digest,
     find_checkpoint,
 )
-from meta_pseudo_labels.utils.files import is_inside, write_whole
+from meta_pseudo_labels.utils.files import is_inside, read_object, write_whole
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 
@@ -46,8 +49,8 @@ def cache_labels(network, config, images):
         "method": config.method,
         "weights": _weights_digest(config.output_dir),
     }
-    path = os.path.join(config.output_dir, CLASS_DISTRIBUTIONS)
-    distributions = evaluate.class_distributions(
+    path = RunFolder(config.output_dir).path(CLASS_DISTRIBUTIONS)
+    distributions = class_distributions(
         network, images, batch_size=config.eval_batch_size, source=source
     )
     data.save_class_distributions(distributions, path, data=images)
@@ -95,18 +98,16 @@ def _began_with(config, distributions):
     Raises:
       ConfigError: where it began with others.
     """
-    path = os.path.join(config.output_dir, TEACHER_LABELS)
+    path = RunFolder(config.output_dir).path(TEACHER_LABELS)
     if not os.path.exists(path):
         return False
-    try:
-        with open(path) as file:
-            digest = json.load(file)["digest"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path} cannot be read as what the run learns from: {error!r}. "
-            "Restore it, or train in another --output_dir."
-        ) from error
-    if digest != distributions.digest:
+    began = read_object(
+        path,
+        "what the run learns from",
+        keys=("digest",),
+        mend="Restore it, or train in another --output_dir.",
+    )
+    if began["digest"] != distributions.digest:
         raise ConfigError(
             f"--teacher_labels={config.teacher_labels} says other things than "
             f"when the run in {config.output_dir} began. Restore them, or "
@@ -123,7 +124,7 @@ def save_teacher_labels(config, distributions):
         {"digest": distributions.digest, "source": distributions.source},
         indent=2,
     )
-    write_whole(os.path.join(config.output_dir, TEACHER_LABELS), text + "\n")
+    write_whole(RunFolder(config.output_dir).path(TEACHER_LABELS), text + "\n")
 
 
 def _weights_digest(folder):
@@ -131,18 +132,13 @@ def _weights_digest(folder):
 
     A checkpoint's index holds a checksum of every tensor.
     """
+    folder = RunFolder(folder)
     try:
-        checkpoint = find_checkpoint(os.path.join(folder, "checkpoints"))
+        checkpoint = find_checkpoint(folder.path(FOLDER))
     except CheckpointError:
         return None
-    step = checkpoint.rpartition("-")[2]
-    finetuned = os.path.join(folder, "finetune", f"from-step-{step}.weights.h5")
-    hashed = hashlib.sha256()
-    for path in (f"{checkpoint}.index", finetuned):
-        if os.path.exists(path):
-            with tf.io.gfile.GFile(path, "rb") as file:
-                hashed.update(file.read())
-    return hashed.hexdigest()
+    finetuned = folder.finetuned_path(checkpoint.rpartition("-")[2])
+    return files_digest(f"{checkpoint}.index", finetuned)
 
 
 def _command(folder):

@@ -9,7 +9,7 @@ import shutil
 
 import tensorflow as tf
 
-from meta_pseudo_labels.utils.files import sync
+from meta_pseudo_labels.utils.files import replaces
 
 FOLDER = "checkpoints"  # Of a run, within its own.
 BEST_FOLDER = "best"
@@ -133,10 +133,11 @@ def save_weights(model, path):
     needed = 2**20 + 2 * sum(8 * math.prod(w.shape) for w in model.weights)
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-    scratch = os.path.join(folder, f"part-{name}")  # Keras wants the ending.
-    model.save_weights(scratch)
-    sync(scratch)
-    os.replace(scratch, path)
+    # Keras wants the ending.
+    with replaces(
+        path, scratch=os.path.join(folder, f"part-{name}")
+    ) as scratch:
+        model.save_weights(scratch)
 
 
 def load_weights(model, path):
@@ -154,11 +155,21 @@ def load_weights(model, path):
         ) from error
 
 
-def weights_digest(model):
-    """A hash of a Keras model's weights, whatever file they came from."""
+def weights_digest(*models):
+    """A hash of Keras models' weights, whatever file they came from."""
     hashed = hashlib.sha256()
-    for weights in model.get_weights():
-        hashed.update(weights.tobytes())
+    for model in models:
+        for weights in model.get_weights():
+            hashed.update(weights.tobytes())
+    return hashed.hexdigest()
+
+
+def files_digest(*paths):
+    """A hash of the content of those files that are there."""
+    hashed = hashlib.sha256()
+    for path in filter(os.path.exists, paths):
+        with open(path, "rb") as file:
+            hashed.update(file.read())
     return hashed.hexdigest()
 
 

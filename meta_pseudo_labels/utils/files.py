@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import socket
 import zlib
@@ -16,14 +17,55 @@ LOCK = "lock"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_whole(path, text):
-    """Replaces a file, whole or not at all."""
-    scratch = f"{path}{SCRATCH}"
-    with open(scratch, "w") as file:
-        file.write(text)
+@contextlib.contextmanager
+def replaces(path, *, scratch=None):
+    """Replaces a file, whole or not at all.
+
+    Args:
+      path: of the file.
+      scratch: where it is written; by default beside it.
+
+    Yields:
+      The path to write to, which then takes the place of the file.
+    """
+    scratch = scratch or f"{path}{SCRATCH}"
+    yield scratch
     sync(scratch)
     os.replace(scratch, path)
     sync(os.path.dirname(path) or ".")
+
+
+def write_whole(path, text):
+    """Replaces a file by a text, whole or not at all."""
+    with replaces(path) as scratch, open(scratch, "w") as file:
+        file.write(text)
+
+
+def read_object(path, what, *, keys=(), mend=""):
+    """The object in a JSON file, a dict.
+
+    Args:
+      path: of the file.
+      what: it is, for the reader of the error.
+      keys: that it must have.
+      mend: what to do where it cannot be read.
+
+    Raises:
+      ConfigError: where it cannot be read.
+    """
+    try:
+        with open(path) as file:
+            found = json.load(file)
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}")
+        for key in keys:
+            if key not in found:
+                raise ValueError(f"it has no {key!r}")
+        return found
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as {what}: {error}. {mend}".rstrip()
+        ) from error
 
 
 def sync(path):
@@ -77,7 +119,9 @@ def reports_full_disk(folder):
 def locked(folder):
     """Keeps a folder, made where it is missing, to this process.
 
-    The lock goes with the process, however that ends.
+    The lock goes with the process, however that ends. Not filelock's, of which
+    the versions before 4 empty the file as they open it: whoever waits could
+    no longer be told who has it.
 
     Raises:
       ConfigError: where another process has it, or it cannot be made.

@@ -12,7 +12,7 @@ from meta_pseudo_labels.release import (
     save_release_checkpoint,
 )
 from meta_pseudo_labels.run.experiment import Experiment
-from meta_pseudo_labels.run.folder import saved_settings
+from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_run import rows, tiny, weights
@@ -179,7 +179,7 @@ class TestReset:
     def test_is_not_remembered(self, tmp_path):
         """A later stage still refuses what is not its run."""
         Experiment(tiny(tmp_path, reset_output_dir=True)).train()
-        assert not saved_settings(tmp_path)["reset_output_dir"]
+        assert not RunFolder(tmp_path).settings()["reset_output_dir"]
         for settings in (dict(seed=7), dict(reset_output_dir=True, seed=7)):
             config = tiny(tmp_path, task_mode="finetune", **settings)
             with pytest.raises(ConfigError, match="seed was 0, is now 7"):

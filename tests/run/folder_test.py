@@ -9,12 +9,8 @@ import pytest
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.folder import (
     FREE_SETTINGS,
-    check_same_training,
-    require_output_dir,
-    save_settings,
-    saved_settings,
+    RunFolder,
 )
-from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import ConfigError
 
 FIELDS = dataclasses.fields(Config)
@@ -28,29 +24,31 @@ def write_hparams(folder, text):
 def test_json_gives_the_same_settings_back(tmp_path):
     config = Config(output_dir=str(tmp_path), lr=0.3, mpl_feedback="off")
     folder = write_hparams(tmp_path, config.to_json())
-    assert Config(**saved_settings(folder)) == config
+    assert Config(**RunFolder(folder).settings()) == config
 
 
 def test_no_folder_has_no_settings(tmp_path):
-    assert saved_settings(None) == {}
-    assert saved_settings("") == {}
-    assert saved_settings(str(tmp_path)) == {}
-    assert saved_settings(str(tmp_path / "absent")) == {}
+    assert RunFolder(None).settings() == {}
+    assert RunFolder("").settings() == {}
+    assert RunFolder(str(tmp_path)).settings() == {}
+    assert RunFolder(str(tmp_path / "absent")).settings() == {}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[1, 2]", "3", "null"])
 def test_unreadable_settings_are_named(tmp_path, text):
     folder = write_hparams(tmp_path, text)
     with pytest.raises(ConfigError, match="hparams.json cannot be read"):
-        saved_settings(folder)
+        RunFolder(folder).settings()
 
 
 def test_every_changed_setting_of_a_run_is_named(tmp_path):
     folder = str(tmp_path)
     write_hparams(tmp_path, Config(output_dir=folder, lr=0.3).to_json())
-    check_same_training(Config(output_dir=folder, lr=0.3))
+    RunFolder(folder).check_same_training(Config(output_dir=folder, lr=0.3))
     with pytest.raises(ConfigError) as caught:
-        check_same_training(Config(output_dir=folder, lr=0.4, seed=7))
+        RunFolder(folder).check_same_training(
+            Config(output_dir=folder, lr=0.4, seed=7)
+        )
     message = str(caught.value)
     assert "lr was 0.3, is now 0.4" in message
     assert "seed was 0, is now 7" in message
@@ -134,7 +132,7 @@ def test_free_settings_may_change(tmp_path):
         getattr(changed, name) != getattr(before, name)
         for name in FREE_SETTINGS
     )
-    check_same_training(changed)
+    RunFolder(folder).check_same_training(changed)
 
 
 @pytest.mark.parametrize("paths", [("x", None), (None, "x"), ("x", "")])
@@ -146,20 +144,22 @@ def test_teacher_labels_neither_come_nor_go(tmp_path, paths):
     write_hparams(tmp_path, before.to_json())
     message = f"teacher_labels was {paths[0]}, is now {paths[1]}"
     with pytest.raises(ConfigError, match=message):
-        check_same_training(now)
+        RunFolder(now.output_dir).check_same_training(now)
 
 
 def test_settings_that_an_older_run_did_not_know_may_have_any_value(tmp_path):
     settings = json.loads(Config(lr=0.3).to_json())
     del settings["uda_weight"]
     folder = write_hparams(tmp_path, json.dumps(settings))
-    check_same_training(Config(output_dir=folder, lr=0.3, uda_weight=8.0))
+    RunFolder(folder).check_same_training(
+        Config(output_dir=folder, lr=0.3, uda_weight=8.0)
+    )
 
 
 @pytest.mark.parametrize("path", [None, ""])
 def test_a_missing_output_dir_is_named(path):
     with pytest.raises(ConfigError, match="--output_dir is missing"):
-        require_output_dir(Config(output_dir=path))
+        RunFolder(path).require()
 
 
 def test_an_output_dir_that_is_a_file_is_named(tmp_path):
@@ -167,7 +167,7 @@ def test_an_output_dir_that_is_a_file_is_named(tmp_path):
     file.write_text("")
     for path in (file, file / "run", file / "deep" / "run"):
         with pytest.raises(ConfigError, match=f"{file} is a file"):
-            require_output_dir(Config(output_dir=str(path)))
+            RunFolder(str(path)).require()
 
 
 def test_an_output_dir_that_cannot_be_written_to_is_named(
@@ -175,40 +175,51 @@ def test_an_output_dir_that_cannot_be_written_to_is_named(
 ):
     """Permissions do not bind root, who may be running this test."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    config = Config(output_dir=str(tmp_path / "run"))
     with pytest.raises(ConfigError, match=f"may not write to {tmp_path};"):
-        require_output_dir(config)
+        RunFolder(str(tmp_path / "run")).require()
 
 
 @pytest.mark.parametrize("name", ["a[12]", "a*", "what?"])
 def test_a_folder_named_like_a_pattern_is_refused(tmp_path, name):
     with pytest.raises(ConfigError, match="for patterns of names"):
-        require_output_dir(Config(output_dir=str(tmp_path / name)))
+        RunFolder(str(tmp_path / name)).require()
 
 
 def test_the_address_of_a_bucket_is_refused():
     with pytest.raises(ConfigError, match="gs://b/run: .* a file system"):
-        require_output_dir(Config(output_dir="gs://b/run"))
+        RunFolder("gs://b/run").require()
 
 
 def test_a_new_output_dir_is_fine_unless_it_must_exist(tmp_path):
     path = str(tmp_path / "new" / "run")
-    config = Config(output_dir=path)
-    assert require_output_dir(config) == path
+    assert RunFolder(path).require() == path
     with pytest.raises(ConfigError, match=f"{path} does not exist"):
-        require_output_dir(config, must_exist=True)
+        RunFolder(path).require(must_exist=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_settings_are_saved_whole_and_read_back(tmp_path):
     config = Config(output_dir=str(tmp_path), lr=0.3)
-    save_settings(config)
-    assert Config(**saved_settings(str(tmp_path))) == config
+    RunFolder(str(tmp_path)).save_settings(config)
+    assert Config(**RunFolder(str(tmp_path)).settings()) == config
     assert os.listdir(tmp_path) == ["hparams.json"]
 
 
-def test_writing_whole_replaces(tmp_path):
-    path = tmp_path / "file.txt"
-    for text in ("one", "another"):
-        write_whole(str(path), text)
-        assert path.read_text() == text
+def test_a_run_is_done_until_it_goes_on(tmp_path):
+    folder = RunFolder(str(tmp_path))
+    assert not folder.is_done()
+    folder.mark_not_done()
+    folder.mark_done(7)
+    assert folder.is_done()
+    assert (tmp_path / "done").read_text() == "7 steps\n"
+    folder.mark_not_done()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_finetuned_student_is_of_a_step_and_a_checkpoint(tmp_path):
+    folder = RunFolder(str(tmp_path))
+    name = "finetune/from-step-7.weights.h5"
+    assert folder.finetuned_path(7) == folder.path(name)
+    assert folder.finetuned_path(7, "best") == folder.path(name)
+    others = {folder.finetuned_path(7, path) for path in ("a/step-7", "b")}
+    assert len(others) == 2 and folder.path(name) not in others

@@ -17,7 +17,7 @@ from meta_pseudo_labels.release.dataset_names import (
 from meta_pseudo_labels.release.idle_flags import IDLE_FLAGS
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.unread import unread_settings
-from meta_pseudo_labels.run.folder import saved_settings
+from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.utils.settings import ConfigError, value_type
 
 _DEFINE = {
@@ -84,7 +84,7 @@ def config_from_flags(flag_values=flags.FLAGS):
     if given.get("reset_output_dir"):  # A look at data for a run to come.
         return Config(**given)
     known = {field.name for field in dataclasses.fields(Config)}
-    saved = saved_settings(given.get("output_dir"))
+    saved = RunFolder(given.get("output_dir")).settings()
     return Config(**{k: v for k, v in saved.items() if k in known} | given)
 
 

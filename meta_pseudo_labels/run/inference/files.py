@@ -11,13 +11,14 @@ once, or its block is to be done.
 """
 
 import contextlib
+import functools
 import json
 import os
 
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from meta_pseudo_labels.utils.files import LOCK, SCRATCH, sync
+from meta_pseudo_labels.utils.files import LOCK, SCRATCH, read_object, replaces
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _PARTS = ".parts"
@@ -56,20 +57,18 @@ class PredictionFiles:
             self._check_same(settings)
             return
         os.makedirs(os.path.dirname(self._settings), exist_ok=True)
-        text = json.dumps(settings, indent=2) + "\n"
-        with _whole(self._settings, scratch=self._scratch) as file:
-            file.write(text.encode())
+        with (
+            replaces(self._settings, scratch=self._scratch) as scratch,
+            open(scratch, "w") as file,
+        ):
+            file.write(json.dumps(settings, indent=2) + "\n")
 
     def _check_same(self, settings):
-        try:
-            with open(self._settings) as file:
-                before = dict(json.load(file))
-        except (OSError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"{self._settings} cannot be read as what its files are "
-                f"predictions of: {error}. Delete it with them, or name others "
-                "with --inference_name."
-            ) from error
+        before = read_object(
+            self._settings,
+            "what its files are predictions of",
+            mend="Delete it with them, or name others with --inference_name.",
+        )
         changed = [
             f"{key} {before.get(key)}, now {settings.get(key)}"
             for key in {**before, **settings}
@@ -96,8 +95,8 @@ class PredictionFiles:
             return False  # A lost machine left it, not a kill.
 
     def write_part(self, block, table):
-        with _whole(self._part(block)) as file:
-            parquet.write_table(table, file, use_dictionary=["class"])
+        with replaces(self._part(block)) as scratch, open(scratch, "wb") as out:
+            parquet.write_table(table, out, use_dictionary=["class"])
 
     def join(self, blocks, settings):
         """Joins parts 0 to blocks - 1 to the two files.
@@ -111,17 +110,21 @@ class PredictionFiles:
           ConfigError: see `claim`.
         """
         self._check_same(settings)
-        with _whole(self.csv) as file, csv.CSVWriter(file, self.schema) as out:
-            for block in range(blocks):
-                out.write_table(parquet.read_table(self._part(block)))
-        with (
-            _whole(self.parquet) as file,
-            parquet.ParquetWriter(
-                file, self.schema, use_dictionary=["class"]
-            ) as out,
+        in_parquet = functools.partial(
+            parquet.ParquetWriter, use_dictionary=["class"]
+        )
+        for path, writer in (
+            (self.csv, csv.CSVWriter),
+            (self.parquet, in_parquet),
         ):
-            for block in range(blocks):
-                out.write_table(parquet.read_table(self._part(block)))
+            # What they are joined from is removed next.
+            with (
+                replaces(path) as scratch,
+                open(scratch, "wb") as file,
+                writer(file, self.schema) as out,
+            ):
+                for block in range(blocks):
+                    out.write_table(parquet.read_table(self._part(block)))
 
     def has_parts(self):
         return os.path.isdir(self.parts)
@@ -143,14 +146,3 @@ class PredictionFiles:
 
     def _part(self, block):
         return os.path.join(self.parts, f"{block:08d}.parquet")
-
-
-@contextlib.contextmanager
-def _whole(path, *, scratch=None):
-    """A file to write bytes to, which appears once all is written."""
-    scratch = scratch or f"{path}{SCRATCH}"
-    with open(scratch, "wb") as file:
-        yield file
-    sync(scratch)  # What it was joined from is removed next.
-    os.replace(scratch, path)
-    sync(os.path.dirname(path))

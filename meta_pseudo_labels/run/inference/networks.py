@@ -10,7 +10,7 @@ from meta_pseudo_labels.learners.build import build_learner, build_model
 from meta_pseudo_labels.run.checkpoints import restore
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.inference import Inference
-from meta_pseudo_labels.run.folder import LABELED, saved_settings
+from meta_pseudo_labels.run.folder import LABELED, RunFolder
 from meta_pseudo_labels.run.stages.finetune import finetuned_path
 from meta_pseudo_labels.utils.checkpoint_files import (
     BEST_FOLDER,
@@ -116,7 +116,7 @@ def _restored(experiment, name):
     folder = os.path.dirname(path)
     if os.path.basename(folder) in (FOLDER, BEST_FOLDER):
         folder = os.path.dirname(folder) or "."
-    saved = saved_settings(folder)
+    saved = RunFolder(folder).settings()
     is_own = os.path.realpath(folder) == os.path.realpath(config.output_dir)
     if is_own or not saved:
         learner = experiment.trained_learner(path)

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import json
-import os
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from meta_pseudo_labels.evaluation.diagnosis.summary import as_text
 from meta_pseudo_labels.learners.callbacks import position
 from meta_pseudo_labels.optimizers.schedules import scale_by_batch
 from meta_pseudo_labels.run.data import check_choice_of_labels, training_batches
+from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.teacher_labels import load_teacher_labels
 from meta_pseudo_labels.utils.files import write_whole
@@ -36,7 +36,7 @@ class Diagnose(Stage):
     @staticmethod
     def run(experiment):
         print(experiment.diagnose())
-        print(f"Figure: {os.path.join(experiment.output_dir, FIGURE)}")
+        print(f"Figure: {experiment.folder.path(FIGURE)}")
 
     @staticmethod
     def check(config):
@@ -93,11 +93,12 @@ def diagnose_run(learner, config, images):
         start_step=step,
     )
     found["settings"]["held_out_part"] = held_out_part(images)
+    folder = RunFolder(config.output_dir)
     write_whole(
-        os.path.join(config.output_dir, DIAGNOSIS),
+        folder.path(DIAGNOSIS),
         json.dumps(found, indent=1, allow_nan=False) + "\n",
     )
-    draw(found, os.path.join(config.output_dir, FIGURE))
+    draw(found, folder.path(FIGURE))
     return as_text(found)
 
 

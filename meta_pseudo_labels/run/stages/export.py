@@ -12,7 +12,7 @@ from meta_pseudo_labels.export.card import (
 from meta_pseudo_labels.export.litert import write_litert
 from meta_pseudo_labels.export.saved_model import export_saved_model
 from meta_pseudo_labels.learners.build import build_model
-from meta_pseudo_labels.run.folder import EVAL, EVAL_REPORT
+from meta_pseudo_labels.run.folder import EVAL, EVAL_REPORT, RunFolder
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 from meta_pseudo_labels.utils.files import reports_full_disk
@@ -55,6 +55,7 @@ def export_run(student, config, data, *, network, step):
     Raises:
       ConfigError: where it cannot be written there.
     """
+    folder = RunFolder(config.output_dir)
     model = plain_student(student, config, data.spec)
     card = build_card(
         model,
@@ -63,7 +64,7 @@ def export_run(student, config, data, *, network, step):
         network=network,
         step=step,
         metrics=recorded_accuracies(
-            config.output_dir, step, {network: weights_digest(model)}
+            folder, step, {network: weights_digest(model)}
         ),
     )
 
@@ -75,7 +76,7 @@ def export_run(student, config, data, *, network, step):
             card["litert"] = write_litert(model, folder, data)
         write_card(card, folder)
 
-    path = os.path.join(config.output_dir, FOLDER)
+    path = folder.path(FOLDER)
     with reports_full_disk(path):
         return user_error(
             export_saved_model, model, path, spec=data.spec, add=add
@@ -94,17 +95,16 @@ def plain_student(student, config, spec):
     return plain
 
 
-def recorded_accuracies(output_dir, step, weights):
+def recorded_accuracies(folder, step, weights):
     """What eval.json says; None where it is not of the step and weights.
 
     Args:
-      output_dir: folder of the run.
+      folder: `RunFolder`.
       step: of the checkpoint.
       weights: `weights_digest` by network, of those to be told of.
     """
     report, accuracies = (
-        _json(os.path.join(output_dir, name)) or {}
-        for name in (EVAL_REPORT, EVAL)
+        _json(folder.path(name)) or {} for name in (EVAL_REPORT, EVAL)
     )
     evaluated = report.get("weights", {})
     of_these = (

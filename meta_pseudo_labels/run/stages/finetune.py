@@ -30,7 +30,7 @@ from meta_pseudo_labels.run.fitting import fit_epochs
 from meta_pseudo_labels.run.folder import (
     FINETUNE,
     FINETUNING_SETTINGS,
-    save_settings,
+    RunFolder,
 )
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
 from meta_pseudo_labels.run.progress import progress_bar
@@ -48,7 +48,7 @@ from meta_pseudo_labels.utils.checkpoint_files import (
 )
 from meta_pseudo_labels.utils.files import (
     locked,
-    path_hash,
+    read_object,
     reports_full_disk,
     write_whole,
 )
@@ -104,7 +104,7 @@ def finetune_run(learner, config, images):
     with reports_full_disk(folder), locked(folder):
         if not _prepare(config, path):
             return False
-        save_settings(config)
+        RunFolder(config.output_dir).save_settings(config)
         student = build_model(config, images.spec, role="student")
         student.set_weights(learner.finished_student().get_weights())
         with batch_norm_mode(student, config.finetune_batch_norm):
@@ -117,13 +117,9 @@ def finetune_run(learner, config, images):
 
 def finetuned_path(learner, config):
     """Where the student finetuned from a learner's step is."""
-    source = config.from_checkpoint
-    of_another = ""
-    if source not in ("latest", "best"):  # Its step may be that of two runs.
-        of_another = f"-of-{path_hash(source)}"
-    step = int(learner.step.numpy())
-    name = f"from-step-{step}{of_another}.weights.h5"
-    return os.path.join(config.output_dir, FINETUNE, name)
+    return RunFolder(config.output_dir).finetuned_path(
+        int(learner.step.numpy()), config.from_checkpoint
+    )
 
 
 def _train(student, config, images, path):
@@ -270,14 +266,11 @@ def _settings_of(config):
 
 def _settings_in(path):
     """Those of an earlier finetuning; what it did not know had its default."""
-    try:
-        with open(path) as file:
-            return _settings_of(Config()) | json.load(file)
-    except (OSError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{path} cannot be read as the settings of a finetuning: {error}. "
-            "Delete it to finetune again."
-        ) from error
+    return _settings_of(Config()) | read_object(
+        path,
+        "the settings of a finetuning",
+        mend="Delete it to finetune again.",
+    )
 
 
 def _unfinished(path):

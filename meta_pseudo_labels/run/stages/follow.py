@@ -13,9 +13,9 @@ import time
 
 from absl import logging
 
-from meta_pseudo_labels.evaluation.evaluate import evaluate
+from meta_pseudo_labels.evaluation.evaluate import accuracies
 from meta_pseudo_labels.run.checkpoints import Checkpoints, learner_state
-from meta_pseudo_labels.run.folder import ACCURACY, DONE, EVALS, HPARAMS
+from meta_pseudo_labels.run.folder import ACCURACY, EVALS, HPARAMS, RunFolder
 from meta_pseudo_labels.run.metrics_log import MetricsFiles, read_rows
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.utils.checkpoint_files import DamagedCheckpoint, step_of
@@ -63,14 +63,14 @@ def evaluation_line(row):
     return f"step {row['step']}  {values}"
 
 
-def follow(learner, output_dir, datasets, *, forever, best_on):
+def follow(learner, folder, datasets, *, forever, best_on):
     """Evaluates the checkpoints of a run that were not evaluated yet.
 
     The student with its averaged weights, and the student itself.
 
     Args:
       learner: a compiled `Learner`.
-      output_dir: folder of the run.
+      folder: `RunFolder`.
       datasets: by name, "test" or "validation", what to evaluate on.
       forever: whether to wait for the checkpoints that are still to come,
         until the run is done.
@@ -82,39 +82,38 @@ def follow(learner, output_dir, datasets, *, forever, best_on):
     Raises:
       ConfigError: where another process does the same.
     """
-    folder = os.path.join(output_dir, EVALS)
-    checkpoints = Checkpoints(learner_state(learner), output_dir)
-    with (
-        reports_full_disk(folder),
-        locked(folder),
-        MetricsFiles(folder) as files,
-    ):
+    evals = folder.path(EVALS)
+    with reports_full_disk(evals), locked(evals), MetricsFiles(evals) as files:
         rows = {row["step"]: row for row in read_rows(files.path)}
-        for step in _restored(checkpoints, output_dir, set(rows), forever):
+        for step in _restored(learner, folder, set(rows), forever):
             rows[step] = {"step": step, **_accuracies(learner, datasets)}
             files.write(rows[step])
-            _write_accuracy(output_dir, rows, latest=step, best_on=best_on)
+            text = _accuracy(rows, latest=step, best_on=best_on)
+            write_whole(folder.path(ACCURACY), text)
             yield rows[step]
 
 
 def wait_for_run(output_dir):
     """Waits for the training that is to be followed to begin."""
-    path = os.path.join(output_dir or "", HPARAMS)
-    if output_dir and not os.path.exists(path):
+    if not output_dir:
+        return
+    path = RunFolder(output_dir).path(HPARAMS)
+    if not os.path.exists(path):
         print(f"Waiting for a run in {output_dir}.", flush=True)
-    while output_dir and not os.path.exists(path):
+    while not os.path.exists(path):
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def _restored(checkpoints, output_dir, seen, forever):
+def _restored(learner, folder, seen, forever):
     """Restores one checkpoint after another, oldest first; yields its step.
 
     Args:
       seen: steps to leave out, a set.
     """
+    checkpoints = Checkpoints(learner_state(learner), folder)
     while True:
         # Asked before the look: what was saved by then is all there is.
-        done = not forever or _is_done(output_dir)
+        done = not forever or folder.is_done()
         fresh = [p for p in checkpoints.paths() if step_of(p) not in seen]
         if not fresh and done:
             return
@@ -132,31 +131,25 @@ def _restored(checkpoints, output_dir, seen, forever):
             yield step_of(path)
 
 
-def _is_done(output_dir):
-    return os.path.exists(os.path.join(output_dir, DONE))
-
-
 def _accuracies(learner, datasets):
     """Accuracies of the averaged student and of the student, by log name."""
     networks = {"student": learner, "student_raw": learner.student}
     return {
         f"eval/{name}/{network}": accuracy
         for name, dataset in datasets.items()
-        for network, accuracy in evaluate.accuracies(networks, dataset).items()
+        for network, accuracy in accuracies(networks, dataset).items()
     }
 
 
-def _write_accuracy(output_dir, rows, *, latest, best_on):
-    """Writes `acc`: what the latest checkpoint reached, and the best one."""
+def _accuracy(rows, *, latest, best_on):
+    """The text of `acc`: what the latest checkpoint reached, and the best."""
     name = f"eval/{best_on}/student"
     best = max(rows.values(), key=lambda row: row[name])
-    text = json.dumps(
-        {
-            "images": best_on,
-            "step": latest,
-            "accuracy": rows[latest][name],
-            "best_step": best["step"],
-            "best_accuracy": best[name],
-        }
-    )
-    write_whole(os.path.join(output_dir, ACCURACY), text + "\n")
+    found = {
+        "images": best_on,
+        "step": latest,
+        "accuracy": rows[latest][name],
+        "best_step": best["step"],
+        "best_accuracy": best[name],
+    }
+    return json.dumps(found) + "\n"

@@ -7,7 +7,7 @@ from absl import logging
 
 from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.run.data import draw_views
-from meta_pseudo_labels.run.folder import DATA, VIEWS
+from meta_pseudo_labels.run.folder import DATA, VIEWS, RunFolder
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
 
@@ -24,7 +24,7 @@ class Inspect(Stage):
     @staticmethod
     def run(experiment):
         print(experiment.inspect())
-        views = os.path.join(experiment.output_dir, VIEWS)
+        views = experiment.folder.path(VIEWS)
         if os.path.exists(views):
             print(f"Views: {views}")
 
@@ -36,13 +36,13 @@ def inspect_run(config, images):
       config: `Config` of the run.
       images: `data.ImageData` or `data.ShardedData`.
     """
-    folder = config.output_dir
+    folder = RunFolder(config.output_dir)
     found = inspection.inspect(images)
     os.makedirs(folder, exist_ok=True)
     with reports_full_disk(folder):
-        write_whole(os.path.join(folder, DATA), json.dumps(found, indent=2))
+        write_whole(folder.path(DATA), json.dumps(found, indent=2))
         try:
-            draw_views(config, images, os.path.join(folder, VIEWS))
+            draw_views(config, images, folder.path(VIEWS))
         except ImportError as error:  # Of matplotlib.
             logging.warning("%s", error)
     return inspection.as_text(found)

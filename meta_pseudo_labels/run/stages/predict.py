@@ -3,8 +3,6 @@
 import collections
 import concurrent.futures
 import dataclasses
-import hashlib
-import os
 import signal
 import sys
 
@@ -13,8 +11,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.evaluation.evaluate import evaluate
-from meta_pseudo_labels.run.folder import INFERENCE, require_output_dir
+from meta_pseudo_labels.evaluation.evaluate import predict_logits
+from meta_pseudo_labels.run.folder import INFERENCE
 from meta_pseudo_labels.run.inference.files import PredictionFiles
 from meta_pseudo_labels.run.inference.networks import (
     check_checkpoints,
@@ -28,6 +26,7 @@ from meta_pseudo_labels.run.inference.rows import (
 from meta_pseudo_labels.run.inference.sources import open_source
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.stopping import Interrupted, watch_signals
+from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 from meta_pseudo_labels.utils.files import locked, reports_full_disk
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
@@ -105,14 +104,15 @@ def infer_run(experiment):
       Interrupted: by SIGTERM or Ctrl-C; the same call goes on.
     """
     config = experiment.config
-    require_output_dir(config, must_exist=True)
+    folder = experiment.folder
+    folder.require(must_exist=True)
     check_checkpoints(config)
     spec = experiment.data.spec
     _check_class(config, spec)
     source = user_error(open_source, config, experiment.data)
     networks = checkpoint_networks(experiment)
     files = PredictionFiles(
-        os.path.join(config.output_dir, INFERENCE),
+        folder.path(INFERENCE),
         name=config.inference_name,
         index=config.inference_thread_index,
         shards=config.inference_shards,
@@ -123,7 +123,7 @@ def infer_run(experiment):
     )
     size = config.inference_block
     blocks = [numbers[i : i + size] for i in range(0, len(numbers), size)]
-    with reports_full_disk(config.output_dir):
+    with reports_full_disk(folder):
         settings = _settings(config, source, networks)
         files.claim(settings)
         is_new = not files.is_finished()
@@ -149,17 +149,13 @@ def _check_class(config, spec):
 
 def _settings(config, source, networks):
     """What the rows depend on; the same for all processes that share them."""
-    hashed = hashlib.sha256()
-    for network in networks:
-        for weight in network.get_weights():
-            hashed.update(np.ascontiguousarray(weight))
     return {
         "data": config.inference_source,
         "split": config.inference_split,
         "images": len(source),
         "images_digest": source.digest[:_DIGITS],
         "networks": len(networks),
-        "weights_digest": hashed.hexdigest()[:_DIGITS],
+        "weights_digest": weights_digest(*networks)[:_DIGITS],
         "class_id": config.inference_class_id,
         "block": config.inference_block,
     }
@@ -265,5 +261,5 @@ def _probabilities(networks, images, reasons, spec, batch_size):
 
 
 def _softmax(network, dataset):
-    logits, _ = evaluate.predict_logits(network, dataset)
+    logits, _ = predict_logits(network, dataset)
     return tf.nn.softmax(tf.cast(logits, tf.float32)).numpy()

@@ -22,14 +22,11 @@ from meta_pseudo_labels.run.folder import (
     HPARAMS,
     LABELED,
     TEACHER_LABELS,
-    is_done,
-    mark_done,
-    mark_not_done,
-    save_settings,
+    RunFolder,
+    resets,
 )
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
 from meta_pseudo_labels.run.progress import progress_bar
-from meta_pseudo_labels.run.reset import reset
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.starting import restore_start
 from meta_pseudo_labels.run.stopping import (
@@ -129,14 +126,16 @@ def train(learner, config, images, *, validation):
 
 
 def _train(learner, config, images, validation, checkpoints, writes):
-    fresh = config.reset_output_dir and learner.step.numpy() == 0
+    folder = RunFolder(config.output_dir)
+    fresh = resets(config) and learner.step.numpy() == 0
     if not fresh:
         check_choice_of_labels(config, images)
     start = restore_start(learner, config, checkpoints, fresh=fresh)
     _check_same_start(learner.distribute_strategy, start)
     if start >= config.num_train_steps:
-        if writes and checkpoints.paths() and not is_done(config):
-            mark_done(config)  # A kill came right after the last checkpoint.
+        if writes and checkpoints.paths() and not folder.is_done():
+            # A kill came right after the last checkpoint.
+            folder.mark_done(config.num_train_steps)
         return False
     _check_steps_per_execution(config, position(learner))
     distributions = load_teacher_labels(config, images, fresh=fresh)
@@ -146,11 +145,11 @@ def _train(learner, config, images, validation, checkpoints, writes):
     batches(position(learner))  # What is wrong with them is known before all.
     if writes:
         if fresh:  # Only now that all else is known to be in order.
-            reset(config)
-        mark_not_done(config)
+            folder.reset()
+        folder.mark_not_done()
         save_choice_of_labels(config, images)
         save_teacher_labels(config, distributions)
-        save_settings(config)
+        folder.save_settings(config)
     with watch_signals() as signals:
         callbacks = _callbacks(
             learner, config, checkpoints if writes else None, signals
@@ -158,7 +157,7 @@ def _train(learner, config, images, validation, checkpoints, writes):
         _fit(learner, config, batches, validation, callbacks)
         if writes:
             checkpoints.wait()
-            mark_done(config)
+            folder.mark_done(config.num_train_steps)
     return True
 
 

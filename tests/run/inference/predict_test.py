@@ -157,7 +157,7 @@ def test_logits_that_are_not_finite_predict_nothing(inferring, monkeypatch):
         logits[[3, 7], 2] = np.nan, np.inf
         return logits, labels
 
-    monkeypatch.setattr(run_module.evaluation, "predict_logits", broken)
+    monkeypatch.setattr(run_module, "predict_logits", broken)
     predictions = inferring().infer()
     assert (predictions.images, predictions.errors) == (500, 2)
     for name, values in columns(predictions).items():

@@ -19,6 +19,7 @@ from meta_pseudo_labels.export.card import (
 )
 from meta_pseudo_labels.export.litert import write_litert
 from meta_pseudo_labels.learners.build import build_model
+from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.stages.export import (
     export_run,
     plain_student,
@@ -130,7 +131,7 @@ def test_accuracies_of_another_step_are_not_the_card_s(tmp_path):
 
     def metrics():
         weights = {"student": weights_digest(model)}
-        return recorded_accuracies(tmp_path, 4, weights)
+        return recorded_accuracies(RunFolder(tmp_path), 4, weights)
 
     assert metrics() is None
     (tmp_path / "eval.json").write_text('{"student": 0.25}')
@@ -156,7 +157,7 @@ def test_accuracies_of_an_earlier_finetuning_are_not_the_card_s(tmp_path):
 
     def metrics():
         weights = {"finetuned": weights_digest(model)}
-        return recorded_accuracies(tmp_path, 4, weights)
+        return recorded_accuracies(RunFolder(tmp_path), 4, weights)
 
     assert metrics() == {"finetuned": 0.25}
     model.layers[0].bias.assign([0.5])

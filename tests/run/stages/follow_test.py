@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.run.checkpoints import Checkpoints
+from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.stages import follow
 from meta_pseudo_labels.utils.files import locked
 from meta_pseudo_labels.utils.settings import ConfigError
@@ -41,7 +42,7 @@ class Run:
     def follow(self, *, forever=False, best_on="test"):
         return follow.follow(
             self.weight,
-            str(self.folder),
+            RunFolder(str(self.folder)),
             {"test": None},
             forever=forever,
             best_on=best_on,

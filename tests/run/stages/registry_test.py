@@ -5,11 +5,11 @@ import types
 import pytest
 
 from meta_pseudo_labels.run.config import TASK_MODES, Config
-from meta_pseudo_labels.run.reset import reset, run_files
+from meta_pseudo_labels.run.folder import run_files
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.summary import closing_summary
 from meta_pseudo_labels.utils.settings import ConfigError
-from tests.run.reset_test import contents, resetting
+from tests.run.folder_reset_test import contents, reset
 
 
 class Count(Stage):
@@ -62,7 +62,7 @@ def test_only_training_trains():
 def test_a_reset_deletes_what_a_plug_in_left(count, counted):
     assert {"counts", "absent.txt", "hidden.txt"} < set(run_files())
     assert run_files()[-1] == "hparams.json"
-    reset(resetting(counted))
+    reset(counted)
     assert contents(counted) == {"counts.txt"}
 
 

@@ -5,12 +5,13 @@ import os
 import pytest
 
 from meta_pseudo_labels.run.config import Config
-from meta_pseudo_labels.run.reset import check_reset, reset, run_files
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.folder import RunFolder, resets, run_files
 from meta_pseudo_labels.utils.settings import ConfigError
 
 
-def resetting(folder, **settings):
-    return Config(output_dir=str(folder), reset_output_dir=True, **settings)
+def reset(folder):
+    RunFolder(str(folder)).reset()
 
 
 def contents(folder):
@@ -41,7 +42,7 @@ def run(tmp_path):
 
 
 def test_a_reset_deletes_the_run_and_nothing_else(run):
-    reset(resetting(run))
+    reset(run)
     assert contents(run) == {"notes.txt"}
 
 
@@ -56,14 +57,24 @@ def test_a_reset_deletes_the_run_and_nothing_else(run):
 )
 def test_only_a_training_that_asks_for_it_resets(run, settings):
     before = contents(run)
-    reset(Config(output_dir=str(run), **settings))
+    config = Config(output_dir=str(run), **settings)
+    assert not resets(config)
+    Experiment(config)
+    assert contents(run) == before
+
+
+def test_nothing_is_reset_before_training(run):
+    before = contents(run)
+    config = Config(output_dir=str(run), reset_output_dir=True)
+    assert resets(config)
+    Experiment(config)
     assert contents(run) == before
 
 
 def test_a_folder_that_holds_no_run_has_nothing_to_reset(tmp_path):
-    reset(resetting(tmp_path / "absent"))
+    reset(tmp_path / "absent")
     assert not (tmp_path / "absent").exists()
-    reset(resetting(tmp_path))
+    reset(tmp_path)
     assert tmp_path.is_dir()
 
 
@@ -78,7 +89,7 @@ def test_a_folder_of_another_program_is_not_reset(run, hparams):
         (run / "hparams.json").write_text(hparams)
     before = contents(run)
     with pytest.raises(ConfigError, match="nothing was deleted") as caught:
-        reset(resetting(run))
+        reset(run)
     assert str(run) in str(caught.value)
     assert contents(run) == before
 
@@ -88,11 +99,11 @@ def test_a_repository_or_a_home_is_not_reset(run, monkeypatch):
     (run / ".git").mkdir()
     before = contents(run)
     with pytest.raises(ConfigError, match="is a git repository, so nothing"):
-        reset(resetting(run))
+        reset(run)
     (run / ".git").rmdir()
     monkeypatch.setenv("HOME", str(run))
     with pytest.raises(ConfigError, match="is your home, so nothing"):
-        reset(resetting(run))
+        reset(run)
     assert contents(run) == before - {".git"}
 
 
@@ -100,20 +111,20 @@ def test_a_run_that_was_killed_as_it_began_is_reset(tmp_path):
     """labeled.json comes before hparams.json, a look at the data before it."""
     for name in ("labeled.json", "hparams.json.part", "data.json", "views.png"):
         (tmp_path / name).write_text("{")
-    reset(resetting(tmp_path))
+    reset(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_root_is_not_reset():
     with pytest.raises(ConfigError, match="is the root of the file system"):
-        check_reset(resetting("/"))
+        RunFolder("/").check_reset()
 
 
 def test_a_run_with_unreadable_settings_is_not_reset(run):
     (run / "hparams.json").write_text("{")
     before = contents(run)
     with pytest.raises(ConfigError, match="cannot be read"):
-        reset(resetting(run))
+        reset(run)
     assert contents(run) == before
 
 
@@ -128,7 +139,7 @@ def test_a_reset_follows_no_links(run, tmp_path):
     reset_link = run / "eval.json"
     reset_link.unlink()
     reset_link.symlink_to(precious)
-    reset(resetting(run))
+    reset(run)
     assert contents(run) == {"notes.txt"}
     assert contents(precious) == {"checkpoints", "file"}
 
