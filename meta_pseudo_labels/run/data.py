@@ -17,14 +17,34 @@ from meta_pseudo_labels.utils.settings import ConfigError, user_error
 _FACTS = ("fingerprint", "class_names", "mean", "std")
 
 
-def load_data(config):
+def load_data(config, given=None):
     """The images, as `data.ImageData` or `data.ShardedData`.
+
+    Args:
+      config: `Config`.
+      given: such images, to take in place of those that the settings name.
+        What makes another problem of them (`data.vary`) is done to these too.
 
     Raises:
       ConfigError: where they cannot be had as the settings say.
     """
+    images = _load(config) if given is None else given
+    config.check_classes(images.spec.num_classes)
+    return user_error(
+        data.vary,
+        images,
+        seed=config.seed,
+        known_classes=config.known_classes,
+        label_noise=config.label_noise,
+        num_validation=config.num_validation,
+        num_feedback=config.num_feedback,
+    )
+
+
+def _load(config):
+    """The images that the settings name."""
     chosen = config.label_subset not in data.LABEL_SUBSETS  # By a file.
-    images = user_error(
+    return user_error(
         data.load,
         config.dataset,
         # 0 is all; a file says itself how many.
@@ -39,16 +59,6 @@ def load_data(config):
         eval_dir=None if config.eval_dataset else config.eval_dir,
         flip=config.flip,
         strict=config.strict_data,
-    )
-    config.check_classes(images.spec.num_classes)
-    return user_error(
-        data.vary,
-        images,
-        seed=config.seed,
-        known_classes=config.known_classes,
-        label_noise=config.label_noise,
-        num_validation=config.num_validation,
-        num_feedback=config.num_feedback,
     )
 
 

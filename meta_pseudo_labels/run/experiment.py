@@ -71,16 +71,23 @@ class Experiment:
 
     Args:
       config: the `Config` of the run.
+      data: `data.ImageData` or `data.ShardedData` to take in place of what
+        config.dataset names. Later stages need the same again.
+      callbacks: Keras callbacks for training and finetuning, after those of
+        the run. Of a run that goes on within an epoch `on_train_begin` comes
+        twice; those with a `close` are closed however it ends.
 
     Raises:
       ConfigError: where output_dir is missing, or holds a run with other
         settings.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, data=None, callbacks=()):
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         self.config = config
+        self.callbacks = tuple(callbacks)
+        self._given = data
         self._stage = STAGES[config.task_mode]
         self.folder = RunFolder(config.output_dir)
         self.output_dir = self.folder.require()
@@ -93,7 +100,7 @@ class Experiment:
     @functools.cached_property
     def data(self):
         """The images, as `data.ImageData` or `data.ShardedData`."""
-        return load_data(self.config)
+        return load_data(self.config, self._given)
 
     @functools.cached_property
     def test_dataset(self):
@@ -146,6 +153,7 @@ class Experiment:
             self.config,
             self.data,
             validation=self._choosing_dataset,
+            callbacks=self.callbacks,
         )
 
     def inspect(self):
@@ -165,7 +173,12 @@ class Experiment:
         Returns:
           Whether there was anything left to do.
         """
-        return finetune_run(self.trained_learner(), self.config, self.data)
+        return finetune_run(
+            self.trained_learner(),
+            self.config,
+            self.data,
+            callbacks=self.callbacks,
+        )
 
     def evaluate(self):
         """Accuracies of all networks that there are; writes what `judge` does.

@@ -78,13 +78,14 @@ class Finetune(Stage):
         print(closing_summary(experiment))
 
 
-def finetune_run(learner, config, images):
+def finetune_run(learner, config, images, *, callbacks=()):
     """Finetunes the student of a run, and goes on where that was cut off.
 
     Args:
       learner: as a checkpoint of the run has it.
       config: `Config` of the run.
       images: `data.ImageData` or `data.ShardedData`.
+      callbacks: more of Keras's, to come after the run's own.
 
     Returns:
       Whether there was anything left to do.
@@ -109,7 +110,7 @@ def finetune_run(learner, config, images):
         student.set_weights(learner.finished_student().get_weights())
         with batch_norm_mode(student, config.finetune_batch_norm):
             compile_for_finetuning(student, config.finetune_lr)
-            _train(student, config, images, path)
+            _train(student, config, images, path, callbacks)
         save_weights(student, path)
         shutil.rmtree(_unfinished(path))
     return True
@@ -122,7 +123,7 @@ def finetuned_path(learner, config):
     )
 
 
-def _train(student, config, images, path):
+def _train(student, config, images, path, callbacks):
     """Takes the steps that are left, and gives the student what to keep."""
     # It is of this step, whatever an earlier finetuning began with.
     checkpoints = Checkpoints(
@@ -141,9 +142,12 @@ def _train(student, config, images, path):
                 lambda start: _batches(config, images, start),
                 every=_epoch_steps(config),
                 validation_data=_validation_data(config, images),
-                callbacks=_callbacks(
-                    config, os.path.dirname(path), checkpoints, signals
-                ),
+                callbacks=[
+                    *_callbacks(
+                        config, os.path.dirname(path), checkpoints, signals
+                    ),
+                    *callbacks,
+                ],
             )
             checkpoints.wait()
     if config.finetune_patience:

@@ -88,7 +88,7 @@ class Train(Stage):
         print(closing_summary(experiment))
 
 
-def train(learner, config, images, *, validation):
+def train(learner, config, images, *, validation, callbacks=()):
     """Trains to num_train_steps, from the latest checkpoint on.
 
     Of several workers each calls it; the first one writes.
@@ -98,6 +98,7 @@ def train(learner, config, images, *, validation):
       config: `Config`.
       images: `data.ImageData` or `data.ShardedData`.
       validation: data set to evaluate on after every save_every steps, or None.
+      callbacks: more of Keras's, to come after the run's own.
 
     Returns:
       Whether there was anything left to do.
@@ -122,10 +123,12 @@ def train(learner, config, images, *, validation):
         )
         # Before the lock goes, however it ends.
         stack.callback(checkpoints.close)
-        return _train(learner, config, images, validation, checkpoints, writes)
+        return _train(
+            learner, config, images, validation, callbacks, checkpoints, writes
+        )
 
 
-def _train(learner, config, images, validation, checkpoints, writes):
+def _train(learner, config, images, validation, callbacks, checkpoints, writes):
     folder = RunFolder(config.output_dir)
     fresh = resets(config) and learner.step.numpy() == 0
     if not fresh:
@@ -151,10 +154,10 @@ def _train(learner, config, images, validation, checkpoints, writes):
         save_teacher_labels(config, distributions)
         folder.save_settings(config)
     with watch_signals() as signals:
-        callbacks = _callbacks(
+        ours = _callbacks(
             learner, config, checkpoints if writes else None, signals
         )
-        _fit(learner, config, batches, validation, callbacks)
+        _fit(learner, config, batches, validation, [*ours, *callbacks])
         if writes:
             checkpoints.wait()
             folder.mark_done(config.num_train_steps)
