@@ -7,6 +7,7 @@ the release's groups of replicas nor a choice of its moving averages over them.
 `tests/models/batch_norm_test.py` shows the differences.
 """
 
+import dataclasses
 import math
 
 import keras
@@ -14,6 +15,34 @@ import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.models import channels
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NormSettings:
+    """The settings that all batch norm of a network shares; see `BatchNorm`.
+
+    Attributes:
+      decay: of the moving averages, in [0, 1]; near 1 is slow.
+      epsilon: added to the variance, inside the square root.
+      batch_size: images that share their statistics, over more than 8
+        replicas; None is the release's default.
+    """
+
+    decay: float = 0.99
+    epsilon: float = 1e-3
+    batch_size: int | None = None
+
+    def layer(self, **kwargs):
+        """A new `BatchNorm`; arguments are those of `keras.layers.Layer`."""
+        return BatchNorm(
+            momentum=self.decay,
+            epsilon=self.epsilon,
+            group_batch_size=self.batch_size,
+            **kwargs,
+        )
+
+
+AS_RELEASED = NormSettings()
 
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")

@@ -1,4 +1,4 @@
-"""Dropout that does not depend on the number of replicas."""
+"""What is dropped at random in training, whatever the number of replicas."""
 
 import keras
 import tensorflow as tf
@@ -6,8 +6,42 @@ import tensorflow as tf
 from meta_pseudo_labels.distribute import replicas
 
 
+class _Dropping(keras.layers.Layer):
+    """Sets what it drops to 0 in training, and scales up what it keeps.
+
+    In inference the input is returned as it is.
+    """
+
+    setting = ""  # What messages call the rate.
+
+    def __init__(self, rate, *, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = check_rate(self.setting, rate)
+        self.seed = seed
+        # Its state is a variable of the layer, and so part of checkpoints.
+        self.seed_generator = replicas.SeedGenerator(seed)
+        self.supports_masking = True
+
+    def dropped_together(self, inputs):
+        """The static shape of an example's draws; broadcast to the inputs."""
+        raise NotImplementedError
+
+    def call(self, inputs, training=False):
+        if not training or not self.rate:
+            return inputs
+        shape = self.dropped_together(inputs)
+        kept = keep(inputs, self.rate, self.seed_generator, shape)
+        return inputs / (1.0 - self.rate) * kept
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
-class Dropout(keras.layers.Layer):
+class Dropout(_Dropping):
     """Sets features to 0 in training, and scales up those that it keeps.
 
     As `keras.layers.Dropout`, whose replicas would all draw the same mask. Here
@@ -22,26 +56,41 @@ class Dropout(keras.layers.Layer):
       ValueError: for a rate out of range.
     """
 
-    def __init__(self, rate, *, seed=None, **kwargs):
-        super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise ValueError(f"dropout_rate must be in [0, 1), got {rate}.")
-        self.rate = rate
-        self.seed = seed
-        self.seed_generator = replicas.SeedGenerator(seed)
-        self.supports_masking = True
+    setting = "dropout_rate"
 
-    def call(self, inputs, training=False):
-        if not training or not self.rate:
-            return inputs
-        kept = keep(inputs, self.rate, self.seed_generator, inputs.shape[1:])
-        return inputs / (1.0 - self.rate) * kept
+    def dropped_together(self, inputs):
+        return inputs.shape[1:]
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
 
-    def get_config(self):
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
+class StochasticDepth(_Dropping):
+    """Drops whole examples in training, and scales up those that it keeps.
+
+    Each example of a batch is set to 0 with probability `rate`, and divided
+    by 1 - rate otherwise, so that its expectation stays what it was (Huang et
+    al., arXiv 1603.09382; release `stochastic_depth`). The release draws in
+    the network's own type, here it is float32, see `keep`.
+
+    Args:
+      rate: probability that an example is dropped, in [0, 1).
+      seed: of the draws; None takes one from the global random seed.
+      **kwargs: those of `keras.layers.Layer`.
+
+    Raises:
+      ValueError: for a rate out of range.
+    """
+
+    setting = "stochastic_depth_drop_rate"
+
+    def dropped_together(self, inputs):
+        return [1] * (len(inputs.shape) - 1)
+
+
+def check_rate(name, rate):
+    """Returns a rate of dropping; ValueError outside [0, 1)."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {rate}.")
+    return rate
 
 
 def keep(inputs, rate, seed_generator, shape):

@@ -1,4 +1,4 @@
-"""The release's random initial weights (quirk 24).
+"""Random initial weights: the release's (quirk 24), and copies of others.
 
 Each function makes a new initializer: in Keras 3 one unseeded instance draws
 the same numbers every time that it is called.
@@ -24,3 +24,8 @@ def dense_kernel():
     return keras.initializers.VarianceScaling(
         scale=1 / 3, mode="fan_out", distribution="uniform"
     )
+
+
+def fresh(initializer):
+    """A new copy of an initializer, or of that of a Keras name."""
+    return keras.initializers.get(initializer).clone()

@@ -10,8 +10,8 @@ import dataclasses
 import keras
 
 from meta_pseudo_labels.models import initializers
-from meta_pseudo_labels.models.batch_norm import BatchNorm
-from meta_pseudo_labels.models.head import classification_head
+from meta_pseudo_labels.models.batch_norm import AS_RELEASED, NormSettings
+from meta_pseudo_labels.models.dense import classification_head
 
 
 def release_variable_name(layer_name, variable_name):
@@ -35,16 +35,11 @@ class LayerFactory:
 
     Attributes:
       policy: dtype policy of all layers.
-      batch_norm_decay: of the moving averages, in [0, 1]; near 1 is slow.
-      batch_norm_epsilon: added to the variance, inside the square root.
-      batch_norm_batch_size: images whose statistics are shared; see
-        `BatchNorm`.
+      norm: settings of all batch norm.
     """
 
     policy: keras.DTypePolicy
-    batch_norm_decay: float = 0.99
-    batch_norm_epsilon: float = 1e-3
-    batch_norm_batch_size: int | None = None
+    norm: NormSettings = AS_RELEASED
 
     def conv(
         self,
@@ -86,13 +81,8 @@ class LayerFactory:
 
     def batch_norm(self, x, *, scope):
         """Batch norm, never in less than float32 (quirk 22)."""
-        return BatchNorm(
-            momentum=self.batch_norm_decay,
-            epsilon=self.batch_norm_epsilon,
-            group_batch_size=self.batch_norm_batch_size,
-            name=f"{scope}.batch_norm",
-            dtype=self.policy,
-        )(x)
+        name = f"{scope}.batch_norm"
+        return self.norm.layer(name=name, dtype=self.policy)(x)
 
     def relu(self, x, *, scope):
         return keras.layers.ReLU(name=f"{scope}.relu", dtype=self.policy)(x)

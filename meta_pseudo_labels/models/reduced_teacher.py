@@ -4,8 +4,10 @@ import math
 
 import keras
 
-from meta_pseudo_labels.models.head import classification_head
-from meta_pseudo_labels.models.mlp import hidden_layers
+from meta_pseudo_labels.models.dense import classification_head, hidden_layers
+
+# Five layers (Reduced MPL); the name of the teacher where none is given.
+REDUCED_TEACHER = "mlp-5-128"
 
 # Least probability that is told from 0.
 _FLOOR = 1e-8

@@ -98,9 +98,7 @@ def test_swish_has_a_second_derivative():
 def test_batch_norm_takes_the_settings_of_the_network(images):
     factory = layers.LayerFactory(
         policy=FACTORY.policy,
-        batch_norm_decay=0.9,
-        batch_norm_epsilon=1e-5,
-        batch_norm_batch_size=64,
+        norm=models.NormSettings(decay=0.9, epsilon=1e-5, batch_size=64),
     )
     _, layer = apply(lambda x: factory.batch_norm(x, scope="a"), images)
     assert layer.name == "a.batch_norm"

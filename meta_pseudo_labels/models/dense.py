@@ -1,9 +1,40 @@
-"""What every classifier ends with: dropout, then one dense layer."""
+"""Dense layers: hidden ones, and the one that every classifier ends with."""
 
 import keras
 
 from meta_pseudo_labels.models import initializers
-from meta_pseudo_labels.models.dropout import Dropout
+from meta_pseudo_labels.models.dropout import Dropout, check_rate
+
+
+def hidden_layers(x, *, hidden_sizes, activation, kernel_initializer, dtype):
+    """Dense layers one after another.
+
+    Args:
+      x: [batch, features] symbolic Keras tensor.
+      hidden_sizes: units of each layer, first to last; may be empty.
+      activation: a Keras name or function.
+      kernel_initializer: a Keras name or initializer.
+      dtype: dtype or policy of the layers.
+
+    Returns:
+      [batch, hidden_sizes[-1]] symbolic tensor.
+
+    Raises:
+      ValueError: for a size that is not positive.
+    """
+    if any(size < 1 for size in hidden_sizes):
+        raise ValueError(
+            f"hidden_sizes must be positive, got {tuple(hidden_sizes)}."
+        )
+    for number, size in enumerate(hidden_sizes, start=1):
+        x = keras.layers.Dense(
+            size,
+            activation=activation,
+            kernel_initializer=initializers.fresh(kernel_initializer),
+            name=f"hidden_{number}.dense",
+            dtype=dtype,
+        )(x)
+    return x
 
 
 def classification_head(
@@ -14,7 +45,7 @@ def classification_head(
     kernel_initializer=None,
     dtype=None,
 ):
-    """Logits of flat features, never in less than float32.
+    """Dropout, then logits of flat features, never in less than float32.
 
     Args:
       features: [batch, channels] symbolic Keras tensor.
@@ -33,10 +64,8 @@ def classification_head(
     """
     if num_classes < 2:
         raise ValueError(f"num_classes must be 2 or more, got {num_classes}.")
-    if not 0 <= dropout_rate < 1:
-        raise ValueError(f"dropout_rate must be in [0, 1), got {dropout_rate}.")
     policy = keras.dtype_policies.get(dtype)
-    if dropout_rate > 0:
+    if check_rate("dropout_rate", dropout_rate):
         features = Dropout(dropout_rate, name="head.dropout", dtype=policy)(
             features
         )

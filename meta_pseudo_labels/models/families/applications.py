@@ -5,7 +5,8 @@ import inspect
 
 import keras
 
-from meta_pseudo_labels.models.head import classification_head
+from meta_pseudo_labels.models.dense import classification_head
+from meta_pseudo_labels.models.families import FAMILIES, Family
 from meta_pseudo_labels.models.layers import image_input
 
 # These would take images in [0, 255] apart; ours come with mean 0, deviation 1.
@@ -96,3 +97,19 @@ def _global_policy(policy):
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+@FAMILIES.register("applications")
+class Applications(Family):
+    known = (
+        "the networks of keras.applications by their classes, such as "
+        "MobileNetV2"
+    )
+    examples = application_names()
+    builder = staticmethod(application)
+
+    @staticmethod
+    def sizes(model_type):
+        if model_type in application_names():
+            return dict(application_name=model_type)
+        return None

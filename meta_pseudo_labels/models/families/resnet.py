@@ -10,7 +10,11 @@ import dataclasses
 
 import keras
 
+from meta_pseudo_labels.models.batch_norm import AS_RELEASED
+from meta_pseudo_labels.models.families import FAMILIES, Family
 from meta_pseudo_labels.models.layers import LayerFactory, image_input
+
+RESNETS = {"resnet-50": dict(blocks_per_stage=(3, 4, 6, 3))}
 
 
 def resnet(
@@ -21,9 +25,7 @@ def resnet(
     filters=256,
     bottleneck_rate=4,
     dropout_rate=0.0,
-    batch_norm_decay=0.99,
-    batch_norm_epsilon=1e-3,
-    batch_norm_batch_size=None,
+    norm=AS_RELEASED,
     name=None,
     dtype=None,
 ):
@@ -38,10 +40,7 @@ def resnet(
       bottleneck_rate: how many times fewer filters a block has inside; the
         stem has as many as the first block inside.
       dropout_rate: before the last layer, in [0, 1).
-      batch_norm_decay: of the moving averages, in [0, 1]; near 1 is slow.
-      batch_norm_epsilon: added to the variance, inside the square root.
-      batch_norm_batch_size: images that share their statistics, over more
-        than 8 replicas; see `BatchNorm`.
+      norm: `NormSettings` of its batch norm.
       name: of the model.
       dtype: dtype or policy of the layers; None is the global policy.
 
@@ -64,9 +63,7 @@ def resnet(
         )
     layers = _Layers(
         policy=keras.dtype_policies.get(dtype),
-        batch_norm_decay=batch_norm_decay,
-        batch_norm_epsilon=batch_norm_epsilon,
-        batch_norm_batch_size=batch_norm_batch_size,
+        norm=norm,
         bottleneck_rate=bottleneck_rate,
     )
     images = image_input(input_shape, policy=layers.policy)
@@ -134,3 +131,12 @@ class _Layers(LayerFactory):
         """Convolution, then batch norm."""
         x = self.conv(x, filters, scope=scope, **settings)
         return self.batch_norm(x, scope=scope)
+
+
+@FAMILIES.register("resnet")
+class ResNets(Family):
+    known = "resnet-50"
+    examples = tuple(RESNETS)
+    builder = staticmethod(resnet)
+    sizes = staticmethod(RESNETS.get)
+    has_blocks = True

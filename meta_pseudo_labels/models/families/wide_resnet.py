@@ -6,10 +6,18 @@ activation where the shape changes, and the raw input as shortcut elsewhere.
 """
 
 import dataclasses
+import re
 
 import keras
 
+from meta_pseudo_labels.models.batch_norm import AS_RELEASED
+from meta_pseudo_labels.models.families import FAMILIES, Family
 from meta_pseudo_labels.models.layers import LayerFactory, image_input
+
+# Those that the pattern wrn-<depth>-<k> does not cover (quirk 23).
+WIDE_RESNETS = {
+    "wrn-28-large": dict(depth=28, width=135 / 16, stem_filters=16),
+}
 
 
 def wide_resnet(
@@ -20,9 +28,7 @@ def wide_resnet(
     num_classes,
     stem_filters=None,
     dropout_rate=0.0,
-    batch_norm_decay=0.99,
-    batch_norm_epsilon=1e-3,
-    batch_norm_batch_size=None,
+    norm=AS_RELEASED,
     leaky_slope=0.2,
     name=None,
     dtype=None,
@@ -36,10 +42,7 @@ def wide_resnet(
       num_classes: number of logits, 2 or more.
       stem_filters: filters of the first convolution; default 16k.
       dropout_rate: before the last layer, in [0, 1).
-      batch_norm_decay: of the moving averages, in [0, 1]; near 1 is slow.
-      batch_norm_epsilon: added to the variance, inside the square root.
-      batch_norm_batch_size: images that share their statistics, over more
-        than 8 replicas; see `BatchNorm`.
+      norm: `NormSettings` of its batch norm.
       leaky_slope: slope of the activation for negative inputs.
       name: of the model.
       dtype: dtype or policy of the layers; None is the global policy.
@@ -54,9 +57,7 @@ def wide_resnet(
     blocks, filters = blocks_per_stage(depth), first_stage_filters(width)
     layers = _Layers(
         policy=keras.dtype_policies.get(dtype),
-        batch_norm_decay=batch_norm_decay,
-        batch_norm_epsilon=batch_norm_epsilon,
-        batch_norm_batch_size=batch_norm_batch_size,
+        norm=norm,
         leaky_slope=leaky_slope,
     )
     images = image_input(input_shape, policy=layers.policy)
@@ -133,3 +134,30 @@ class _Layers(LayerFactory):
             name=f"{scope}.leaky_relu",
             dtype=self.policy,
         )(x)
+
+
+@FAMILIES.register("wide_resnet")
+class WideResNets(Family):
+    known = "wrn-<depth>-<k>"
+    examples = (
+        "wrn-10-1",
+        "wrn-16-8",
+        "wrn-28-2",
+        "wrn-28-10",
+        "wrn-40-2",
+        *WIDE_RESNETS,
+    )
+    builder = staticmethod(wide_resnet)
+    has_blocks = True
+    release_scopes = {"wrn-28-large": "wrn-28-135"}
+
+    @staticmethod
+    def sizes(model_type):
+        if model_type in WIDE_RESNETS:
+            return WIDE_RESNETS[model_type]
+        numbers = re.fullmatch(r"wrn-(\d+)-(\d+)", model_type)
+        if not numbers:
+            return None
+        depth, width = int(numbers[1]), int(numbers[2])
+        blocks_per_stage(depth), first_stage_filters(width)  # These check.
+        return dict(depth=depth, width=width)

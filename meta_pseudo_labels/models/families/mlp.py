@@ -1,8 +1,12 @@
 """A small multi-layer perceptron, for points, toy images and tests."""
 
+import re
+
 import keras
 
-from meta_pseudo_labels.models.head import classification_head
+from meta_pseudo_labels.models import initializers
+from meta_pseudo_labels.models.dense import classification_head, hidden_layers
+from meta_pseudo_labels.models.families import FAMILIES, Family
 
 
 def mlp(
@@ -49,39 +53,31 @@ def mlp(
         x,
         num_classes=num_classes,
         dropout_rate=dropout_rate,
-        kernel_initializer=_fresh(kernel_initializer),
+        kernel_initializer=initializers.fresh(kernel_initializer),
         dtype=policy,
     )
     return keras.Model(inputs, logits, name=name)
 
 
-def hidden_layers(x, *, hidden_sizes, activation, kernel_initializer, dtype):
-    """Dense layers one after another; see `mlp` for the arguments.
+def mlp_hidden_sizes(model_type):
+    """Units of each hidden layer of a perceptron's name; None for others.
 
-    Args:
-      x: [batch, features] symbolic Keras tensor.
-
-    Returns:
-      [batch, hidden_sizes[-1]] symbolic tensor.
-
-    Raises:
-      ValueError: for a size that is not positive.
+    >>> mlp_hidden_sizes("mlp-5-128")
+    (128, 128, 128, 128)
     """
-    if any(size < 1 for size in hidden_sizes):
-        raise ValueError(
-            f"hidden_sizes must be positive, got {tuple(hidden_sizes)}."
-        )
-    for number, size in enumerate(hidden_sizes, start=1):
-        x = keras.layers.Dense(
-            size,
-            activation=activation,
-            kernel_initializer=_fresh(kernel_initializer),
-            name=f"hidden_{number}.dense",
-            dtype=dtype,
-        )(x)
-    return x
+    if model_type == "mlp":
+        return (128, 128)
+    sizes = re.fullmatch(r"mlp-([1-9]\d?)-([1-9]\d*)", model_type)
+    return sizes and (int(sizes[2]),) * (int(sizes[1]) - 1)
 
 
-def _fresh(initializer):
-    """A new copy, because one unseeded instance repeats its numbers."""
-    return keras.initializers.get(initializer).clone()
+@FAMILIES.register("mlp")
+class Perceptrons(Family):
+    known = "mlp, mlp-<layers>-<width>"
+    examples = ("mlp", "mlp-5-128")
+    builder = staticmethod(mlp)
+
+    @staticmethod
+    def sizes(model_type):
+        hidden_sizes = mlp_hidden_sizes(model_type)
+        return None if hidden_sizes is None else dict(hidden_sizes=hidden_sizes)

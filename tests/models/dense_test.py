@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from meta_pseudo_labels.models.head import classification_head
+from meta_pseudo_labels.models.dense import classification_head
 
 
 def head_model(**settings):

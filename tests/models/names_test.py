@@ -1,6 +1,14 @@
+import doctest
+import inspect
+import re
+
+import keras
 import pytest
 
 from meta_pseudo_labels import models
+from meta_pseudo_labels.models import names
+from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.utils.settings import ConfigError
 
 
 def build(model_type, **settings):
@@ -136,3 +144,77 @@ def test_impossible_sizes_in_a_name_are_explained(check):
 )
 def test_known_names_pass_the_check(model_type):
     models.check_model_type(model_type)
+
+
+def test_the_release_has_another_name_for_one():
+    assert models.release_scope("wrn-28-large") == "wrn-28-135"
+    assert models.release_scope("wrn-28-2") == "wrn-28-2"
+    assert doctest.testmod(names).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("model_type", "blocks"),
+    [
+        ("wrn-28-2", True),
+        ("resnet-50", True),
+        ("efficientnet-b0", True),
+        ("mlp-5-128", False),
+        ("MobileNetV2", False),
+    ],
+)
+def test_which_networks_have_blocks(model_type, blocks):
+    assert models.has_blocks(model_type) is blocks
+
+
+def test_public_names_are_what_they_say():
+    """Whatever was imported before, and in whichever order."""
+    for name in models.__all__:
+        assert not inspect.ismodule(getattr(models, name)), name
+
+
+@pytest.fixture
+def towers():
+    """A family as a plug-in registers it."""
+
+    def tower(*, blocks, input_shape, num_classes, norm, name):
+        inputs = keras.Input(input_shape)
+        x = keras.layers.Flatten()(inputs)
+        for _ in range(blocks):
+            x = norm.layer()(keras.layers.Dense(4)(x))
+        return keras.Model(
+            inputs, keras.layers.Dense(num_classes)(x), name=name
+        )
+
+    @models.FAMILIES.register("tower")
+    class Tower(models.Family):
+        known = "tower-<blocks>"
+        examples = ("tower-3",)
+        builder = staticmethod(tower)
+        release_scopes = {"tower-1": "tower"}
+
+        @staticmethod
+        def sizes(model_type):
+            found = re.fullmatch(r"tower-(\d+)", model_type)
+            return found and dict(blocks=int(found[1]))
+
+    yield
+    del models.FAMILIES._found["tower"]
+
+
+def test_a_family_of_a_plug_in_is_one_like_ours(towers):
+    model = build("tower-2", batch_norm_decay=0.5, dropout_rate=0.1)
+    norms = [v for v in model.layers if isinstance(v, models.BatchNorm)]
+    assert [v.momentum for v in norms] == [0.5, 0.5]
+    assert model.output.shape == (None, 10) and model.name == "tower-2"
+    models.check_model_type("tower-2")
+    assert not models.has_blocks("tower-2")
+    assert models.release_scope("tower-1") == "tower"
+    assert models.mlp_hidden_sizes("tower-2") is None
+    assert Config(model_type="tower-3").model_type == "tower-3"
+    with pytest.raises(ValueError, match="mean one of: tower-3.*tower-<blocks"):
+        models.check_model_type("tower3")
+
+
+def test_no_other_names_are_known_without_it():
+    with pytest.raises(ConfigError, match="Unknown model_type 'tower-3'"):
+        Config(model_type="tower-3")

@@ -48,7 +48,7 @@ def test_logits_equal_the_release(trace, dtype, mode):
 
 
 def test_moving_averages_take_the_biased_variance(images):
-    model = tiny(batch_norm_decay=0.75, dtype="float64")
+    model = tiny(norm=models.NormSettings(decay=0.75), dtype="float64")
     batch_norm = model.get_layer("block_1.conv_3x3_1.batch_norm")
     stem = np.asarray(model.get_layer("stem.conv2d")(images))
     model(images, training=True)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import models
-from meta_pseudo_labels.models.efficientnet import (
+from meta_pseudo_labels.models.families.efficientnet import (
     scaled_blocks,
     scaled_filters,
 )

@@ -14,11 +14,10 @@ import typing
 
 import keras
 
+from meta_pseudo_labels.models.batch_norm import AS_RELEASED
+from meta_pseudo_labels.models.dropout import StochasticDepth, check_rate
+from meta_pseudo_labels.models.families import FAMILIES, Family
 from meta_pseudo_labels.models.layers import LayerFactory, image_input
-from meta_pseudo_labels.models.stochastic_depth import (
-    StochasticDepth,
-    check_rate,
-)
 
 
 class Stage(typing.NamedTuple):
@@ -48,6 +47,26 @@ STAGES = tuple(
     )
 )
 
+# Factors of width and depth.
+EFFICIENTNETS = {
+    f"efficientnet-{name}": dict(width=width, depth=depth)
+    for name, width, depth in (
+        ("bs", 0.5, 1.0),
+        ("b0", 1.0, 1.0),
+        ("b1", 1.0, 1.1),
+        ("b2", 1.1, 1.2),
+        ("b3", 1.2, 1.4),
+        ("b4", 1.4, 1.8),
+        ("b5", 1.6, 2.2),
+        ("b6", 1.8, 2.6),
+        ("b7", 2.0, 3.1),
+        ("b8", 2.2, 3.6),
+        ("l2", 4.3, 5.3),
+        ("b5-mpl", 5.0, 2.2),
+        ("b6-mpl", 5.0, 2.6),
+    )
+}
+
 
 def efficientnet(
     *,
@@ -58,9 +77,7 @@ def efficientnet(
     small_images=False,
     stochastic_depth_drop_rate=0.0,
     dropout_rate=0.0,
-    batch_norm_decay=0.99,
-    batch_norm_epsilon=1e-3,
-    batch_norm_batch_size=None,
+    norm=AS_RELEASED,
     name=None,
     dtype=None,
 ):
@@ -76,10 +93,7 @@ def efficientnet(
       stochastic_depth_drop_rate: block i of n, counted from 0, leaves out its
         residual branch with i / n of this probability; in [0, 1).
       dropout_rate: before the last layer, in [0, 1).
-      batch_norm_decay: of the moving averages, in [0, 1]; near 1 is slow.
-      batch_norm_epsilon: added to the variance, inside the square root.
-      batch_norm_batch_size: images that share their statistics, over more
-        than 8 replicas; see `BatchNorm`.
+      norm: `NormSettings` of its batch norm.
       name: of the model.
       dtype: dtype or policy of the layers; None is the global policy.
 
@@ -97,13 +111,13 @@ def efficientnet(
         )
     layers = _Layers(
         policy=keras.dtype_policies.get(dtype),
-        batch_norm_decay=batch_norm_decay,
-        batch_norm_epsilon=batch_norm_epsilon,
-        batch_norm_batch_size=batch_norm_batch_size,
+        norm=norm,
         width=width,
         depth=depth,
         small_images=small_images,
-        drop_rate=check_rate(stochastic_depth_drop_rate),
+        drop_rate=check_rate(
+            "stochastic_depth_drop_rate", stochastic_depth_drop_rate
+        ),
     )
     _allow_depth(layers.number_of_blocks())
     images = image_input(input_shape, policy=layers.policy)
@@ -234,3 +248,12 @@ class _Layers(LayerFactory):
         """Convolution, batch norm, activation."""
         x = self.conv(x, filters, scope=scope, **settings)
         return self.swish(self.batch_norm(x, scope=scope), scope=scope)
+
+
+@FAMILIES.register("efficientnet")
+class EfficientNets(Family):
+    known = "efficientnet-<bs, b0 to b8, l2>"
+    examples = tuple(EFFICIENTNETS)
+    builder = staticmethod(efficientnet)
+    sizes = staticmethod(EFFICIENTNETS.get)
+    has_blocks = True

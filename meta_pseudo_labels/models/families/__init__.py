@@ -1,0 +1,53 @@
+"""Families of networks, each in a file of its own that registers it.
+
+    @FAMILIES.register("tower")
+    class Tower(Family):
+        known = "tower-<blocks>"
+        examples = ("tower-3",)
+        builder = staticmethod(tower)
+
+        @staticmethod
+        def sizes(model_type):
+            found = re.fullmatch(r"tower-(\\d+)", model_type)
+            return found and dict(blocks=int(found[1]))
+
+From then on `models.build("tower-3", ...)` and `Config(model_type="tower-3")`
+know it; a plug-in's as well as a file of this package.
+"""
+
+from meta_pseudo_labels.utils.registry import Registry
+
+FAMILIES = Registry(
+    "model family", package="meta_pseudo_labels.models.families"
+)
+
+
+class Family:
+    """What the names of some networks mean. Subclass it, and register that.
+
+    Attributes:
+      known: how messages write its names, such as "wrn-<depth>-<k>".
+      examples: names, of which messages offer those near to a wrong one.
+      builder: makes a `keras.Model`, which gives logits, of the keyword
+        arguments that `sizes` gives, and of those of `models.build` that it
+        has in its signature; `norm` are the `NormSettings`.
+      has_blocks: whether `rematerialized` takes its networks, whose layers
+        are then called `block_<number>.<...>`.
+      release_scopes: {name: first part of its variables' names in the
+        release}, where that is not the name itself.
+    """
+
+    known = ""
+    examples = ()
+    builder = None
+    has_blocks = False
+    release_scopes = {}
+
+    @staticmethod
+    def sizes(model_type):
+        """What a name says, as a dict; None for one of another family.
+
+        Raises:
+          ValueError: for sizes that no network can have.
+        """
+        raise NotImplementedError

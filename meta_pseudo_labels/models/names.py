@@ -1,0 +1,122 @@
+"""Networks by their names: what the families make of them."""
+
+import difflib
+import inspect
+
+from meta_pseudo_labels.models.batch_norm import NormSettings
+from meta_pseudo_labels.models.families import FAMILIES
+
+
+def build(
+    model_type,
+    *,
+    input_shape,
+    num_classes,
+    dropout_rate=0.0,
+    batch_norm_decay=0.99,
+    batch_norm_epsilon=1e-3,
+    batch_norm_batch_size=None,
+    stochastic_depth_drop_rate=0.0,
+    small_images=False,
+    name=None,
+    dtype=None,
+):
+    """Builds a network by name.
+
+    A setting that a network does not have is passed over, as in the release.
+
+    Args:
+      model_type: "wrn-<depth>-<k>" such as "wrn-28-2", a name in WIDE_RESNETS,
+        RESNETS or EFFICIENTNETS, "mlp" (two hidden layers of 128 units),
+        "mlp-<layers>-<width>" (the last of the layers gives the logits), a
+        network of `keras.applications` by its class, such as "MobileNetV2", or
+        a name of a family that a plug-in registered.
+      input_shape: shape of one example, (height, width, channels) for images.
+      num_classes: number of logits, 2 or more.
+      dropout_rate: before the last layer, in [0, 1).
+      batch_norm_decay: of the moving averages. This and the next two: not for
+        "mlp...", which have no batch norm, nor for `keras.applications`.
+      batch_norm_epsilon: added to the variance.
+      batch_norm_batch_size: images that share their statistics, over more
+        than 8 replicas; see `BatchNorm`.
+      stochastic_depth_drop_rate: for EFFICIENTNETS; see `efficientnet`.
+      small_images: for EFFICIENTNETS; see `efficientnet`.
+      name: of the model; default: `model_type`.
+      dtype: dtype or policy of the layers; None is the global policy.
+
+    Returns:
+      A functional `keras.Model` from [batch, *input_shape] to logits
+      [batch, num_classes].
+
+    Raises:
+      ValueError: for an unknown name or a number out of range.
+    """
+    settings = dict(
+        input_shape=input_shape,
+        num_classes=num_classes,
+        dropout_rate=dropout_rate,
+        norm=NormSettings(
+            decay=batch_norm_decay,
+            epsilon=batch_norm_epsilon,
+            batch_size=batch_norm_batch_size,
+        ),
+        stochastic_depth_drop_rate=stochastic_depth_drop_rate,
+        small_images=small_images,
+        name=name or model_type,
+        dtype=dtype,
+    )
+    family, sizes = _find(model_type)
+    has = inspect.signature(family.builder).parameters
+    return family.builder(
+        **sizes, **{key: settings[key] for key in settings if key in has}
+    )
+
+
+def check_model_type(model_type):
+    """Raises ValueError for a name that `build` would refuse."""
+    _find(model_type)
+
+
+def has_blocks(model_type):
+    """Whether `rematerialized` takes what `build` makes of a name."""
+    return _find(model_type)[0].has_blocks
+
+
+def release_scope(model_type):
+    """The first part of a network's variable names in the release.
+
+    >>> release_scope("wrn-28-large")
+    'wrn-28-135'
+
+    All others are called by their own names.
+    """
+    for family in FAMILIES.values():
+        if model_type in family.release_scopes:
+            return family.release_scopes[model_type]
+    return model_type
+
+
+def _find(model_type):
+    """The family of a name, and the sizes that the name gives there."""
+    for family in FAMILIES.values():
+        sizes = family.sizes(model_type)
+        if sizes is not None:
+            return family, sizes
+    raise ValueError(_what_is_known(model_type))
+
+
+def _what_is_known(model_type):
+    """What to tell of an unknown name: the nearest ones, and the families."""
+    # From Z to A, which ends with those of Keras.
+    families = [FAMILIES[name] for name in sorted(FAMILIES, reverse=True)]
+    names = {
+        name.lower(): name for family in families for name in family.examples
+    }
+    near = difflib.get_close_matches(model_type.lower(), names, n=3)
+    meant = ", ".join(names[name] for name in near)
+    *others, last = (family.known for family in families)
+    return (
+        f"Unknown model_type {model_type!r}."
+        + (f" Did you mean one of: {meant}?" if meant else "")
+        + f" Known: {', '.join(others)}, and {last}."
+    )
