@@ -21,6 +21,7 @@ from absl import flags
 from benchmarks.common.flops import forward_flops, mpl_step_flops
 from meta_pseudo_labels.data import DATASETS
 from meta_pseudo_labels.learners.build import build_learner
+from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.run.config.flags import (
     config_from_flags,
     define_flags,
@@ -59,7 +60,7 @@ def parse(arguments):
     )
     values(["check.py", f"--flagfile={RECIPE}", *arguments])
     config = config_from_flags(values)
-    if config.method != "mpl" or config.reduces_teacher:
+    if LEARNERS[config.method].teacher_type(config) is None:
         raise ConfigError("check.py times steps of --method=mpl.")
     if config.dataset not in DATASETS:
         raise ConfigError(

@@ -12,19 +12,21 @@ from meta_pseudo_labels.learners.checks import (
 )
 from meta_pseudo_labels.learners.ema import WeightAverages
 from meta_pseudo_labels.learners.losses import mean_cross_entropy, smooth_labels
+from meta_pseudo_labels.learners.method import Method
 from meta_pseudo_labels.learners.passes import float_type, gradients_of
 from meta_pseudo_labels.learners.trainer import Trainer
 
 
-class Learner(Trainer):
+class Learner(Method, Trainer):
     """Trains a student; what calls it sees is the student's average.
 
     `call`, `predict` and `evaluate` use the moving average of the student's
     weights where `ema_decay` is above 0, else the student itself.
 
-    Subclasses implement `train_step(batch)` and name the `batch_keys` that it
-    needs. An update whose gradients are not finite is skipped: no weight moves
-    then, nor what is averaged. A batch is a dict:
+    Subclasses implement `train_step(batch)`, name the `batch_keys` that it
+    needs, and say what else others ask of a `Method`. An update whose gradients
+    are not finite is skipped: no weight moves then, nor what is averaged. A
+    batch is a dict:
       labeled: [batch, ...] inputs of the student, weakly augmented;
       labels: [batch] integers, or [batch, classes] probabilities;
       weak, strong: [unlabeled, ...] two views of the same unlabeled inputs.
@@ -44,7 +46,6 @@ class Learner(Trainer):
         scope of the present strategy.
     """
 
-    batch_keys = ("labeled", "labels", "weak", "strong")
     batch_slices = 1  # Until `compile` says otherwise.
 
     def __init__(

@@ -4,7 +4,8 @@ import functools
 
 import keras
 
-from meta_pseudo_labels import learners, models
+from meta_pseudo_labels import models
+from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.optimizers import build_optimizer
 from meta_pseudo_labels.optimizers.schedules import (
     WaitWarmupDecay,
@@ -43,7 +44,7 @@ def build_model(config, spec, *, role, dtype=None):
     return models.rematerialized(model) if config.remat else model
 
 
-def build_reduced_teacher(config, spec, *, dtype=None):
+def _reduced_teacher(config, spec, *, dtype=None):
     """The teacher of Reduced MPL, small enough to be float32 in any policy."""
     return models.reduced_teacher(
         num_classes=spec.num_classes,
@@ -56,16 +57,48 @@ def build_reduced_teacher(config, spec, *, dtype=None):
     )
 
 
+class Networks:
+    """Builds the networks of a learner, each with fresh weights.
+
+    Args:
+      config, spec, dtype: see `build_model`.
+    """
+
+    def __init__(self, config, spec, *, dtype=None):
+        self._of = functools.partial(build_model, config, spec, dtype=dtype)
+        self._reduced = functools.partial(
+            _reduced_teacher, config, spec, dtype=dtype
+        )
+
+    def student(self):
+        return self._of(role="student")
+
+    def teacher(self):
+        return self._of(role="teacher")
+
+    def reduced_teacher(self):
+        """The teacher of Reduced MPL, see `models.reduced_teacher`."""
+        return self._reduced()
+
+
 def build_learner(config, spec, *, dtype=None):
     """The compiled learner of a run; its seed fixes the fresh weights.
 
     Args:
-      config: `Config`.
+      config: `Config`, or the groups of `learner_settings`.
       spec: `DatasetSpec` of the images it is for.
       dtype: see `build_model`; "float64" for comparisons.
     """
     keras.utils.set_random_seed(config.seed)
-    learner = _learner(config, spec, dtype)
+    learner = LEARNERS[config.method].from_settings(
+        config,
+        Networks(config, spec, dtype=dtype),
+        label_smoothing=config.label_smoothing,
+        ema_decay=config.ema_decay,
+        ema_start=config.ema_start,
+        log_every=config.log_every,
+        seed=config.seed,
+    )
     rate_type = "float64" if dtype == "float64" else "float32"
     optimizer = functools.partial(
         build_optimizer,
@@ -90,77 +123,18 @@ def build_learner(config, spec, *, dtype=None):
     return learner
 
 
-def _learner(config, spec, dtype):
-    student = build_model(config, spec, role="student", dtype=dtype)
-    settings = dict(
-        label_smoothing=config.label_smoothing,
-        ema_decay=config.ema_decay,
-        ema_start=config.ema_start,
-        log_every=config.log_every,
-        seed=config.seed,
-    )
-    if config.method == "supervised":
-        return learners.Supervised(student, **settings)
-    if config.method == "pseudo_labels":
-        return learners.PseudoLabels(
-            student,
-            pseudo_labels=config.mpl_pseudo_labels or "hard",
-            label_temperature=config.mpl_label_temp,
-            **settings,
-        )
-    uda = learners.UDASettings(
-        weight=config.uda_weight,
-        ramp_steps=config.uda_steps,
-        temperature=config.uda_temp,
-        threshold=config.uda_threshold,
-        num_train_steps=config.num_train_steps,
-    )
-    if config.method == "uda":
-        return learners.UDA(student, uda=uda, **settings)
-    settings |= dict(
-        feedback=config.mpl_feedback,
-        feedback_weight=config.mpl_feedback_weight,
-        pseudo_labels=config.mpl_pseudo_labels,
-        label_temperature=config.mpl_label_temp,
-        baseline_decay=config.mpl_baseline_decay,
-        baseline_start=config.mpl_baseline_start,
-        update_teacher_moments=config.mpl_update_teacher_moments,
-    )
-    if config.reduces_teacher:
-        teacher = build_reduced_teacher(config, spec, dtype=dtype)
-        return learners.ReducedMPL(student, teacher, **settings)
-    return learners.MetaPseudoLabels(
-        student,
-        build_model(config, spec, role="teacher", dtype=dtype),
-        uda=uda if config.mpl_teacher_loss == "uda" else None,
-        **settings,
-    )
-
-
 def build_schedules(config, dtype="float32"):
     """A learning-rate schedule per optimizer: student, then teacher."""
-    schedule = functools.partial(
-        WaitWarmupDecay,
-        decay=config.lr_decay_type,
-        num_train_steps=config.num_train_steps,
-        decay_steps=config.num_decay_steps,
-        decay_rate=config.lr_decay_rate,
-        dtype=dtype,
-    )
-    scale = functools.partial(
-        scale_by_batch, batch_size=config.train_batch_size
-    )
-    if config.method != "mpl":
-        rate = scale(config.lr)
-        return [schedule(rate, warmup_steps=config.num_warmup_steps)]
     return [
-        schedule(
-            scale(config.mpl_student_lr),
-            warmup_steps=config.mpl_student_lr_warmup_steps,
-            wait_steps=config.mpl_student_lr_wait_steps,
-        ),
-        schedule(
-            scale(config.mpl_teacher_lr),
-            warmup_steps=config.mpl_teacher_lr_warmup_steps,
-        ),
+        WaitWarmupDecay(
+            scale_by_batch(rate.peak, batch_size=config.train_batch_size),
+            wait_steps=rate.wait_steps,
+            warmup_steps=rate.warmup_steps,
+            decay=config.lr_decay_type,
+            num_train_steps=config.num_train_steps,
+            decay_steps=config.num_decay_steps,
+            decay_rate=config.lr_decay_rate,
+            dtype=dtype,
+        )
+        for rate in LEARNERS[config.method].rates(config)
     ]

@@ -1,13 +1,14 @@
 """The student's feedback to the teacher: one small function per estimator.
 
 An estimator says how the teacher should change the pseudo labels it gave, now
-that the student has learned from them. All have one signature,
+that the student has learned from them. All have one signature
 
-    estimator(student_step, teacher_logits) -> loss
+    @estimator(labels=("soft",))
+    def mine(student_step, teacher_logits): ...
 
-and return a scalar whose gradient with respect to the teacher is the feedback.
-Under a strategy it is the mean over the replicas that counts, so a sum over
-images is a `replicas.global_sum`.
+and return a scalar loss whose gradient with respect to the teacher is the
+feedback. Under a strategy it is the mean over the replicas that counts, so a
+sum over images is a `replicas.global_sum`.
 """
 
 import keras
@@ -20,11 +21,36 @@ from meta_pseudo_labels.learners.losses import (
     mean_cross_entropy,
     soft_cross_entropy,
 )
+from meta_pseudo_labels.utils.registry import Registry
 
 PSEUDO_LABELS = ("soft", "hard", "sampled")
+_DRAWN = ("sampled", "hard")  # Draws, or an argmax that is taken for one.
+
+ESTIMATORS = Registry("feedback", package="meta_pseudo_labels.learners")
+
+
+def estimator(*, labels=PSEUDO_LABELS, differentiates=False):
+    """A decorator that registers an estimator by the name of its function.
+
+    Args:
+      labels: kinds of pseudo labels with which it makes sense; the first is
+        its default.
+      differentiates: whether it asks how the student's new weights depend on
+        its gradient, which is known for some optimizers alone
+        (optimizers/pullback.py).
+    """
+
+    def add(function):
+        function.labels, function.differentiates = labels, differentiates
+        return ESTIMATORS.register(function.__name__)(function)
+
+    return add
+
+
 _TINY = np.finfo(np.float32).tiny  # Has a logarithm; 0 has none.
 
 
+@estimator(labels=("soft",), differentiates=True)
 def exact(student_step, teacher_logits):
     """The gradient of the new labeled loss, through the student's update.
 
@@ -35,6 +61,7 @@ def exact(student_step, teacher_logits):
     return replicas.global_sum(gradient * tf.nn.softmax(teacher_logits))
 
 
+@estimator(labels=_DRAWN)
 def reinforce(student_step, teacher_logits):
     """REINFORCE on the labels that the student used (paper, section 2).
 
@@ -46,6 +73,7 @@ def reinforce(student_step, teacher_logits):
     return _reinforced(student_step, teacher_logits, student_step.dot_product)
 
 
+@estimator(labels=_DRAWN, differentiates=True)
 def reinforce_dot_product(student_step, teacher_logits):
     """REINFORCE with h from both gradients (paper, algorithm 1).
 
@@ -58,6 +86,7 @@ def reinforce_dot_product(student_step, teacher_logits):
     return _reinforced(student_step, teacher_logits, change)
 
 
+@estimator(labels=_DRAWN)
 def reinforce_cosine(student_step, teacher_logits):
     """REINFORCE with h the cosine of both gradients (paper).
 
@@ -70,6 +99,7 @@ def reinforce_cosine(student_step, teacher_logits):
     return _reinforced(student_step, teacher_logits, change)
 
 
+@estimator(labels=_DRAWN, differentiates=True)
 def reinforce_per_example(student_step, teacher_logits):
     """REINFORCE with an h_i for each unlabeled image, from its label alone.
 
@@ -92,6 +122,7 @@ def reinforce_per_example(student_step, teacher_logits):
     return replicas.global_sum(gains * rated * losses)
 
 
+@estimator(labels=("soft",))
 def release(student_step, teacher_logits):
     """As published (release `MPL.step_fn`, quirks 7 to 10): no feedback at all.
 
@@ -104,6 +135,7 @@ def release(student_step, teacher_logits):
     return dot_product * mean_cross_entropy(targets, teacher_logits)
 
 
+@estimator()
 def off(student_step, teacher_logits):
     """The control: a teacher that hears nothing from its student."""
     return tf.zeros([], teacher_logits.dtype)
@@ -131,34 +163,6 @@ def _flatten(gradients):
     return tf.concat([tf.reshape(g, [-1]) for g in gradients], axis=0)
 
 
-ESTIMATORS = {
-    "exact": exact,
-    "reinforce": reinforce,
-    "reinforce_dot_product": reinforce_dot_product,
-    "reinforce_cosine": reinforce_cosine,
-    "reinforce_per_example": reinforce_per_example,
-    "release": release,
-    "off": off,
-}
-
-# Those that ask how the student's new weights depend on its gradient, which is
-# known for some optimizers (optimizers/pullback.py).
-DIFFERENTIATING = (exact, reinforce_dot_product, reinforce_per_example)
-
-# The kinds of pseudo labels with which an estimator makes sense; the first is
-# its default. `exact` needs labels that have a gradient, `reinforce` labels
-# that are draws (or an argmax taken for one), `release` has soft ones.
-_DRAWN = ("sampled", "hard")
-_KINDS = {
-    exact: ("soft",),
-    reinforce: _DRAWN,
-    reinforce_dot_product: _DRAWN,
-    reinforce_cosine: _DRAWN,
-    reinforce_per_example: _DRAWN,
-    release: ("soft",),
-}
-
-
 def resolve(feedback, pseudo_labels=None):
     """Looks up an estimator and the pseudo labels that go with it.
 
@@ -173,21 +177,16 @@ def resolve(feedback, pseudo_labels=None):
       ValueError: for an unknown name, or pseudo labels that the estimator
         cannot use.
     """
-    if not callable(feedback) and feedback not in ESTIMATORS:
-        raise ValueError(
-            f"Unknown feedback {feedback!r}; use one of {tuple(ESTIMATORS)} or "
-            "a function of their signature."
-        )
-    estimator = feedback if callable(feedback) else ESTIMATORS[feedback]
-    kinds = _KINDS.get(estimator, PSEUDO_LABELS)
+    function = feedback if callable(feedback) else ESTIMATORS[feedback]
+    kinds = getattr(function, "labels", PSEUDO_LABELS)
     if pseudo_labels is None:
-        return estimator, kinds[0]
+        return function, kinds[0]
     if pseudo_labels not in kinds:
         raise ValueError(
             f"feedback={feedback!r} works with pseudo_labels in {kinds}; got "
             f"{pseudo_labels!r}."
         )
-    return estimator, pseudo_labels
+    return function, pseudo_labels
 
 
 def draw_labels(logits, *, kind, seed):

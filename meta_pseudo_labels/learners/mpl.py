@@ -1,7 +1,9 @@
 """Meta Pseudo Labels: a teacher that learns from how its student fares."""
 
+import dataclasses
 import functools
 import math
+from typing import ClassVar
 
 import keras
 import tensorflow as tf
@@ -15,27 +17,104 @@ from meta_pseudo_labels.learners.checks import (
     check_range,
 )
 from meta_pseudo_labels.learners.feedback import (
-    DIFFERENTIATING,
+    ESTIMATORS,
+    PSEUDO_LABELS,
     Baseline,
     draw_labels,
     resolve,
 )
+from meta_pseudo_labels.learners.method import Rate
 from meta_pseudo_labels.learners.passes import (
     forward_together,
     gradients_of,
     label_probabilities,
     own_losses,
 )
+from meta_pseudo_labels.learners.registry import register
+from meta_pseudo_labels.learners.settings import TeacherSettings
 from meta_pseudo_labels.learners.student_step import take_student_step
 from meta_pseudo_labels.learners.uda import (
     RELEASE_UDA,
+    ConsistencySettings,
     ViewLogits,
     consistency_term,
     forward_views,
 )
+from meta_pseudo_labels.models import REDUCED_TEACHER, mlp_hidden_sizes
 from meta_pseudo_labels.optimizers import check_differentiable
+from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
+
+TEACHER_LOSSES = ("uda", "supervised", "rand_augment")
+CONSISTENCY = ("uda_weight", "uda_steps", "uda_temp", "uda_threshold")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MPLSettings:
+    """Meta Pseudo Labels; of its labels also those of a fixed teacher."""
+
+    absent: ClassVar = "has no student that learns a teacher's labels."
+
+    mpl_feedback: str = setting(
+        "exact",
+        "Estimator of the student's feedback. The release's default would be "
+        "release, whose gradient is zero.",
+        choices=ESTIMATORS,
+    )
+    mpl_feedback_weight: float = setting(
+        1.0, "Weight of the feedback in the teacher's loss.", low=0
+    )
+    mpl_pseudo_labels: str | None = setting(
+        None,
+        "Kind of pseudo labels; by default what the estimator works with.",
+        choices=(None, *PSEUDO_LABELS),
+    )
+    mpl_label_temp: float = setting(
+        1.0,
+        "Temperature of the teacher's logits where they become pseudo labels; "
+        "below 1 sharpens.",
+        low=1e-6,
+    )
+    mpl_teacher_loss: str = setting(
+        "uda",
+        "What the teacher learns from beside the feedback: uda, labels and "
+        "consistency; supervised, labels alone; rand_augment, strong views of "
+        "the labeled images (on which the student is judged then too).",
+        choices=TEACHER_LOSSES,
+    )
+    mpl_baseline_decay: float = setting(
+        0.99,
+        "Decay of the feedback's moving average; 1 keeps its first value.",
+        low=1e-6,
+        high=1,
+    )
+    mpl_baseline_start: float = setting(
+        0.0,
+        "First value of the feedback's moving average: a change (new - old) "
+        "in what the estimator measures.",
+    )
+    mpl_update_teacher_moments: bool = setting(
+        True,
+        "Keep moving averages of the teacher's batch norm. The release does "
+        "not, so its teacher is of no use in inference mode.",
+    )
+    mpl_student_lr: float = setting(
+        0.1, "Peak learning rate of the student, per 256 labeled images.", low=0
+    )
+    mpl_student_lr_wait_steps: int = setting(
+        500, "Steps before the student starts to learn.", low=0
+    )
+    mpl_student_lr_warmup_steps: int = setting(
+        5_000, "Warm-up of the student after its wait, in steps.", low=0
+    )
+    mpl_teacher_lr: float = setting(
+        0.1, "Peak learning rate of the teacher, per 256 labeled images.", low=0
+    )
+    mpl_teacher_lr_warmup_steps: int = setting(
+        5_000, "Warm-up of the teacher, in steps.", low=0
+    )
+
+
+@register("mpl")
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class MetaPseudoLabels(Learner):
     """The student learns pseudo labels, the teacher from the student's gain.
@@ -73,6 +152,37 @@ class MetaPseudoLabels(Learner):
     """
 
     costly_logs = True
+    settings = (MPLSettings, TeacherSettings, ConsistencySettings)
+    unread = (
+        Unread(
+            ("mpl_feedback_weight",),
+            "with --mpl_feedback=off there is no feedback to weigh.",
+            when=lambda settings: settings["mpl_feedback"] == "off",
+        ),
+        Unread(
+            ("mpl_baseline_",),
+            "--mpl_feedback={mpl_feedback} steers by no baseline; the average "
+            "that is logged has one.",
+            when=lambda settings: settings["mpl_feedback"] in ("exact", "off"),
+        ),
+        Unread(
+            ("lr", "num_warmup_steps"),
+            "--method=mpl has rates of its own: --mpl_student_lr and "
+            "--mpl_teacher_lr, and their ..._wait_steps and ..._warmup_steps.",
+        ),
+        Unread(
+            CONSISTENCY,
+            "the small teacher on top of --teacher_labels has no consistency "
+            "term.",
+            when=lambda settings: bool(settings["teacher_labels"]),
+        ),
+        Unread(
+            CONSISTENCY,
+            "with --mpl_teacher_loss={mpl_teacher_loss} the teacher has no "
+            "consistency term.",
+            when=lambda settings: settings["mpl_teacher_loss"] != "uda",
+        ),
+    )
 
     def __init__(
         self,
@@ -121,6 +231,68 @@ class MetaPseudoLabels(Learner):
             aggregation="only_first_replica",
         )
 
+    @classmethod
+    def from_settings(cls, settings, networks, **common):
+        common |= dict(
+            feedback=settings.mpl_feedback,
+            feedback_weight=settings.mpl_feedback_weight,
+            pseudo_labels=settings.mpl_pseudo_labels,
+            label_temperature=settings.mpl_label_temp,
+            baseline_decay=settings.mpl_baseline_decay,
+            baseline_start=settings.mpl_baseline_start,
+            update_teacher_moments=settings.mpl_update_teacher_moments,
+        )
+        student = networks.student()
+        if settings.teacher_labels:
+            # Imported here, as it is a kind of this class.
+            from meta_pseudo_labels.learners.reduced import ReducedMPL
+
+            return ReducedMPL(student, networks.reduced_teacher(), **common)
+        uda = settings.uda() if settings.mpl_teacher_loss == "uda" else None
+        return cls(student, networks.teacher(), uda=uda, **common)
+
+    @classmethod
+    def check_settings(cls, settings):
+        resolve(settings.mpl_feedback, settings.mpl_pseudo_labels)
+        small = settings.teacher_model_type or REDUCED_TEACHER
+        if settings.teacher_labels and not mlp_hidden_sizes(small):
+            raise ConfigError(
+                f"--teacher_model_type={small}: with --teacher_labels the "
+                "teacher is a small perceptron on top of these; give one such "
+                f"as {REDUCED_TEACHER}, or none."
+            )
+
+    @classmethod
+    def augments_labeled(cls, settings):
+        return settings.mpl_teacher_loss == "rand_augment"
+
+    @classmethod
+    def teacher_type(cls, settings):
+        if settings.teacher_labels:  # It sees distributions.
+            return None
+        return settings.teacher_model_type or settings.model_type
+
+    @classmethod
+    def rates(cls, settings):  # It ignores num_warmup_steps (quirk 21).
+        return [
+            Rate(
+                settings.mpl_student_lr,
+                wait_steps=settings.mpl_student_lr_wait_steps,
+                warmup_steps=settings.mpl_student_lr_warmup_steps,
+            ),
+            Rate(
+                settings.mpl_teacher_lr,
+                warmup_steps=settings.mpl_teacher_lr_warmup_steps,
+            ),
+        ]
+
+    @classmethod
+    def passes(cls, settings):
+        passes = {1, 1 + settings.uda_data}
+        if settings.mpl_teacher_loss == "uda":
+            passes.add(1 + 2 * settings.uda_data)
+        return passes
+
     def compile(self, optimizer="sgd", teacher_optimizer=None, **kwargs):
         """As `Learner.compile`, with a second optimizer for the teacher.
 
@@ -130,7 +302,7 @@ class MetaPseudoLabels(Learner):
           **kwargs: see `Learner.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
-        if self.feedback in DIFFERENTIATING:
+        if getattr(self.feedback, "differentiates", False):
             asked_by = f"feedback={self.feedback.__name__!r}"
             check_differentiable(self.optimizer, asked_by)
         if teacher_optimizer is None:

@@ -7,15 +7,20 @@ import tensorflow as tf
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import check_positive
 from meta_pseudo_labels.learners.feedback import PSEUDO_LABELS, draw_labels
+from meta_pseudo_labels.learners.mpl import MPLSettings
 from meta_pseudo_labels.learners.passes import (
     forward_together,
     label_probabilities,
     own_losses,
 )
+from meta_pseudo_labels.learners.registry import register
+from meta_pseudo_labels.learners.settings import TeacherSettings
+from meta_pseudo_labels.utils.settings import ConfigError, Unread
 
 _TINY = np.finfo(np.float32).tiny  # Has a logarithm; 0 has none.
 
 
+@register("pseudo_labels")
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class PseudoLabels(Learner):
     """The student learns labels, and what a trained teacher says of the rest.
@@ -43,6 +48,26 @@ class PseudoLabels(Learner):
     """
 
     batch_keys = ("labeled", "labels", "strong", "unlabeled_distributions")
+    settings = (MPLSettings, TeacherSettings)
+    unread = (
+        Unread(
+            ("mpl_",),
+            "--method=pseudo_labels learns from a fixed teacher, which hears "
+            "no feedback.",
+            but=("mpl_pseudo_labels", "mpl_label_temp"),
+        ),
+        Unread(
+            ("mpl_label_temp",),
+            "the pseudo labels are hard ones, the same at every temperature.",
+            when=lambda settings: (
+                settings["mpl_pseudo_labels"] in (None, "hard")
+            ),
+        ),
+        Unread(
+            ("teacher_model_type",),
+            "of the fixed teacher only its labels are read.",
+        ),
+    )
 
     def __init__(
         self, student, *, pseudo_labels="hard", label_temperature=1.0, **kwargs
@@ -56,6 +81,25 @@ class PseudoLabels(Learner):
         check_positive("label_temperature", label_temperature)
         self.label_kind = pseudo_labels
         self.label_temperature = label_temperature
+
+    @classmethod
+    def from_settings(cls, settings, networks, **common):
+        return cls(
+            networks.student(),
+            pseudo_labels=settings.mpl_pseudo_labels or "hard",
+            label_temperature=settings.mpl_label_temp,
+            **common,
+        )
+
+    @classmethod
+    def check_settings(cls, settings):
+        if not settings.teacher_labels:
+            raise ConfigError(
+                "--method=pseudo_labels needs --teacher_labels=<folder of "
+                "the run that trained the teacher>; python main.py "
+                "--task_mode=cache_labels --output_dir=<that folder> "
+                "writes them there."
+            )
 
     def get_config(self):
         return {

@@ -9,8 +9,11 @@ from meta_pseudo_labels.learners.passes import (
     label_probabilities,
     own_losses,
 )
+from meta_pseudo_labels.learners.registry import register
+from meta_pseudo_labels.utils.settings import Unread
 
 
+@register("supervised")
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class Supervised(Learner):
     """Cross-entropy on the labeled images (release `Supervised.step_fn`).
@@ -19,6 +22,22 @@ class Supervised(Learner):
     """
 
     batch_keys = ("labeled", "labels")
+    unread = (
+        Unread(
+            ("uda_",),
+            "--method=supervised learns from labeled images alone.",
+        ),
+        Unread(
+            ("augment_",),
+            "without --use_augment supervised training has no strong views.",
+            when=lambda settings: not settings["use_augment"],
+        ),
+    )
+
+    @classmethod
+    def augments_labeled(cls, settings):
+        # As in the release, whose other methods never read the flag.
+        return settings.use_augment
 
     def train_step(self, batch):
         """One update of the student."""

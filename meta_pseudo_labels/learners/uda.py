@@ -1,7 +1,7 @@
 """Unsupervised Data Augmentation (Xie et al. 2019), alone and for a teacher."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -14,6 +14,8 @@ from meta_pseudo_labels.learners.passes import (
     label_probabilities,
     own_losses,
 )
+from meta_pseudo_labels.learners.registry import register
+from meta_pseudo_labels.utils.settings import setting
 
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
@@ -49,6 +51,34 @@ class UDASettings:
         check_range("uda ramp_steps", self.ramp_steps, low=1, high=2**53)
         check_range("uda threshold", self.threshold, low=0, high=1)
         check_positive("uda temperature", self.temperature)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConsistencySettings:
+    """The consistency term, of uda and of the teacher in mpl."""
+
+    absent: ClassVar = "has no consistency term."
+
+    uda_weight: float = setting(1.0, "Weight of the UDA loss.", low=0)
+    uda_steps: int = setting(
+        10_000, "Ramp of the UDA weight from 0, in steps.", low=1
+    )
+    uda_temp: float = setting(
+        0.75, "Temperature that sharpens weak views.", low=1e-6
+    )
+    uda_threshold: float = setting(
+        0.6, "Confidence from which a weak view counts.", low=0, high=1
+    )
+
+    def uda(self):
+        """`UDASettings` of these."""
+        return UDASettings(
+            weight=self.uda_weight,
+            ramp_steps=self.uda_steps,
+            temperature=self.uda_temp,
+            threshold=self.uda_threshold,
+            num_train_steps=self.num_train_steps,
+        )
 
 
 RELEASE_UDA = UDASettings()  # The defaults of the release's flags.
@@ -108,6 +138,7 @@ def consistency_term(settings, logits, labels, *, step):
     return weight * loss, loss, logs
 
 
+@register("uda")
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class UDA(Learner):
     """Supervised plus consistency on unlabeled images, the second control.
@@ -120,6 +151,8 @@ class UDA(Learner):
       **kwargs: see `Learner`.
     """
 
+    settings = (ConsistencySettings,)
+
     def __init__(self, student, *, uda=RELEASE_UDA, **kwargs):
         super().__init__(student, **kwargs)
         if uda is None:
@@ -128,6 +161,10 @@ class UDA(Learner):
                 "release's, or use Supervised."
             )
         self.uda = uda
+
+    @classmethod
+    def from_settings(cls, settings, networks, **common):
+        return cls(networks.student(), uda=settings.uda(), **common)
 
     def get_config(self):
         uda = keras.saving.serialize_keras_object(self.uda)

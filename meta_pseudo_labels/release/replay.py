@@ -8,6 +8,7 @@ is described with the reference data (`input/`, `init/`, `log/`, `final/`,
 `eval/` and `hparams_json`).
 """
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -16,6 +17,7 @@ import tensorflow as tf
 from meta_pseudo_labels.data import DatasetSpec
 from meta_pseudo_labels.learners.build import build_learner
 from meta_pseudo_labels.learners.passes import forward
+from meta_pseudo_labels.learners.settings import learner_settings
 from meta_pseudo_labels.release.traces import INPUTS, read_trace
 from meta_pseudo_labels.release.variables import (
     OVERWRITTEN,
@@ -23,7 +25,6 @@ from meta_pseudo_labels.release.variables import (
     network_variables,
     release_variables,
 )
-from meta_pseudo_labels.run.config import Config
 
 # What turns our defaults into the release: quirks 10 and 12.
 AS_RELEASED = dict(mpl_feedback="release", mpl_update_teacher_moments=False)
@@ -172,7 +173,7 @@ class _Run:
                 for word in _SMALL_IMAGES
             ),
         )
-        return build_learner(_config(hparams), spec, dtype=self.dtype)
+        return build_learner(_settings(hparams), spec, dtype=self.dtype)
 
     def _initialize(self):
         start = "init/"
@@ -200,9 +201,9 @@ class _Run:
             self.learner.student_ema.reset_as_release()
 
 
-def _config(hparams):
-    """The `Config` of a trace's settings, as released."""
-    known = set(Config.__dataclass_fields__) - {"image_size", "num_classes"}
+def _settings(hparams):
+    """The settings of a trace's learner, as released."""
+    known = {field.name for field in dataclasses.fields(learner_settings())}
     settings = {
         name: value
         for name, value in hparams.items()
@@ -215,7 +216,7 @@ def _config(hparams):
         "noisy_student" in hparams.get("dataset_name", "").lower()
     ):
         settings["label_smoothing"] = 0.0  # Its labels are soft already.
-    return Config(**settings)
+    return learner_settings(**settings)
 
 
 def _model_type(hparams):

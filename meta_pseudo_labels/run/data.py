@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import inspection
+from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.run.folder import LABELED
 from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
@@ -78,30 +79,22 @@ def training_batches(
       ConfigError: for settings that do not fit the images, or a service that
         does not answer.
     """
-    supervised = config.method == "supervised"
+    learner = LEARNERS[config.method]
     return user_error(
         data.training_dataset,
         images,
         batch_size=config.train_batch_size,
-        unlabeled_ratio=0 if supervised else config.uda_data,
+        unlabeled_ratio=config.uda_data if learner.reads_unlabeled() else 0,
         policy=config.augment_policy,
         magnitude=config.augment_magnitude,
         cutout_share=config.augment_cutout,
-        augment_labeled=_augments_labeled(config),
+        augment_labeled=learner.augments_labeled(config),
         seed=config.seed,
         start_step=start_step,
         service=config.data_service,
         distributions=distributions,
         share=share,
     )
-
-
-def _augments_labeled(config):
-    """Whether labeled images get strong views."""
-    if config.method == "mpl":
-        return config.mpl_teacher_loss == "rand_augment"
-    # As in the release, whose other methods never read the flag.
-    return config.use_augment and config.method == "supervised"
 
 
 def evaluation_batches(config, images):
@@ -139,7 +132,7 @@ def draw_views(config, images, path):
         magnitude=config.augment_magnitude,
         cutout_share=config.augment_cutout,
         policy=config.augment_policy,
-        augment_labeled=_augments_labeled(config),
+        augment_labeled=LEARNERS[config.method].augments_labeled(config),
         seed=config.seed,
     )
 

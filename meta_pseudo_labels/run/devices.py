@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute.strategies import build_strategy
+from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.models.batch_norm import replicas_per_group
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
@@ -46,22 +47,10 @@ def check_replicas(config, strategy):
         )
     types = (config.model_type, config.teacher_model_type or config.model_type)
     if any(map(models.has_blocks, types)):
-        for parts in _parts_of_passes(config):
+        for parts in LEARNERS[config.method].passes(config):
             user_error(
                 replicas_per_group,
                 replicas,
                 batch_size=share // config.batch_slices * parts,
                 group_batch_size=config.batch_norm_batch_size,
             )
-
-
-def _parts_of_passes(config):
-    """Images of each training pass, as multiples of the labeled batch."""
-    one_view, two_views = 1 + config.uda_data, 1 + 2 * config.uda_data
-    return {
-        "supervised": {1},
-        "pseudo_labels": {one_view},
-        "uda": {two_views},
-        "mpl": {1, one_view}
-        | ({two_views} if config.mpl_teacher_loss == "uda" else set()),
-    }[config.method]

@@ -9,9 +9,7 @@ import shutil
 
 from absl import logging
 
-from meta_pseudo_labels.run.config.evaluation import Evaluation
-from meta_pseudo_labels.run.config.inference import Inference
-from meta_pseudo_labels.run.config.machine import Machine
+from meta_pseudo_labels.run.config.core import free_settings
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.files import (
     LOCK,
@@ -35,51 +33,6 @@ INFERENCE = "inference"
 EVAL, EVAL_REPORT = "eval.json", "eval_report.json"
 EVAL_CONFUSION, EVAL_RELIABILITY = "eval_confusion.png", "eval_reliability.png"
 EVAL_SOURCES = "eval_sources"
-
-FINETUNING_SETTINGS = frozenset(
-    {
-        "finetune_lr",
-        "finetune_steps",
-        "finetune_batch_size",
-        "finetune_batch_norm",
-        "finetune_patience",
-        "finetune_eval_every",
-    }
-)
-
-# What may change between the stages of a run, without making it another run.
-# Not load_checkpoint: a run that began elsewhere would be another one.
-FREE_SETTINGS = frozenset(
-    {
-        "task_mode",
-        "output_dir",
-        "eval_batch_size",
-        *(field.name for field in dataclasses.fields(Evaluation)),
-        *(field.name for field in dataclasses.fields(Inference)),
-        *FINETUNING_SETTINGS,
-        "export_keras",
-        "export_litert",
-        "diagnose_batches",
-        "diagnose_draws",
-        "diagnose_lr",
-        "save_every",
-        "max_to_keep",
-        "stop_after_bad_steps",
-        "from_checkpoint",
-        "allow_hparam_change",
-        "progress",
-        "data_dir",
-        "labeled_dir",
-        "unlabeled_dir",
-        "eval_dir",
-        "strict_data",
-        "data_service",
-        "teacher_labels",  # Where they are, not whether there are any.
-        "reset_output_dir",
-        # A run may go on on other machines.
-        *(field.name for field in dataclasses.fields(Machine)),
-    }
-)
 
 
 class RunFolder:
@@ -294,7 +247,7 @@ def resets(config):
 def _may_change(name, before, now):
     if name == "teacher_labels":  # Its content is checked where it is read.
         return bool(before) == bool(now)
-    return name in FREE_SETTINGS
+    return name in free_settings()
 
 
 def _delete(path):

@@ -7,20 +7,30 @@ import sys
 from meta_pseudo_labels.utils.settings import ConfigError
 
 
-def load_plugins(names):
+def plugin_names(plugins):
+    """Dotted names of modules, with commas between.
+
+    Args:
+      plugins: a sequence of names, or such a text; None or empty for none.
+    """
+    if not plugins or isinstance(plugins, str):
+        return ",".join((plugins or "").replace(" ", "").split(","))
+    return ",".join(plugins)
+
+
+def load_plugins(plugins):
     """Imports modules that register learners, estimators, sources and so on.
 
     The present folder is looked into too, as Python does for a script there.
 
     Args:
-      names: dotted names with commas between, as --plugin takes them; None or
-        "" for none.
+      plugins: see `plugin_names`.
 
     Raises:
       ConfigError: for a module that is not there or fails on import.
     """
-    for name in filter(None, (names or "").split(",")):
-        _load(name.strip())
+    for name in filter(None, plugin_names(plugins).split(",")):
+        _load(name)
 
 
 def _load(name):

@@ -9,16 +9,20 @@ A file put into the package is found there; nobody keeps a list. A plug-in
 registers from outside, see `plugins`.
 """
 
+import collections.abc
 import difflib
 import importlib
 import pkgutil
 
 
-class UnknownName(ValueError):
+class UnknownName(KeyError, ValueError):
     """Nobody registered something of this name; the message has near ones."""
 
+    def __str__(self):  # Not in quotes, as that of a KeyError is.
+        return self.args[0]
 
-class Registry:
+
+class Registry(collections.abc.Mapping):
     """A mapping from names to what was registered under them.
 
     Args:
@@ -57,33 +61,29 @@ class Registry:
         Raises:
           UnknownName: with the nearest names.
         """
-        self._discover()
+        self.discover()
         if name not in self._found:
-            near = difflib.get_close_matches(str(name), self._found, n=3)
-            meant = f"Did you mean {' or '.join(near)}? " if near else ""
             raise UnknownName(
-                f"Unknown {self.kind} {name!r}. {meant}There are "
-                f"{', '.join(self._found)}; --plugin=<module> brings others."
+                f"Unknown {self.kind} {name!r}{nearest(name, self._found)}; "
+                f"use one of {tuple(self._found)}."
             )
         return self._found[name]
 
-    def __contains__(self, name):
-        self._discover()
-        return name in self._found
-
     def __iter__(self):
-        self._discover()
+        self.discover()
         return iter(tuple(self._found))
 
-    def items(self):
-        self._discover()
-        return tuple(self._found.items())
+    def __len__(self):
+        self.discover()
+        return len(self._found)
 
-    def values(self):
-        self._discover()
-        return tuple(self._found.values())
+    @property
+    def registered(self):
+        """What was registered so far, a dict; imports nothing."""
+        return dict(self._found)
 
-    def _discover(self):
+    def discover(self):
+        """Imports the modules of the package, so that all register."""
         if self._package is None:
             return
         # Once, also where one of the modules asks while it is imported.
@@ -92,6 +92,15 @@ class Registry:
             importlib.import_module(package).__path__
         ):
             importlib.import_module(f"{package}.{module.name}")
+
+
+def nearest(name, names):
+    """The end of a message: ", did you mean ...?"; empty where none is near."""
+    by_case = {known.lower(): known for known in map(str, names)}
+    near = difflib.get_close_matches(str(name).lower(), by_case, n=3)
+    if not near:
+        return ""
+    return f" (did you mean {' or '.join(by_case[n] for n in near)}?)"
 
 
 def _place(thing):

@@ -1,9 +1,12 @@
 """One setting: its default, what it means, its range; and who refuses it."""
 
+import collections.abc
 import dataclasses
 import math
 import types
 import typing
+
+from meta_pseudo_labels.utils.registry import nearest
 
 
 class ConfigError(ValueError):
@@ -14,7 +17,14 @@ _SAME = object()
 
 
 def setting(
-    default, help, *, low=None, high=None, choices=None, flag_default=_SAME
+    default,
+    help,
+    *,
+    low=None,
+    high=None,
+    choices=None,
+    flag_default=_SAME,
+    free=False,
 ):
     """A dataclass field for one setting.
 
@@ -23,9 +33,12 @@ def setting(
       help: what it means and in which unit; whole sentences.
       low: smallest value, or None.
       high: largest value, or None.
-      choices: tuple of all values, or None where any in range will do.
+      choices: all values, a tuple or a `Registry`, or a function that gives
+        them; None where any in range will do.
       flag_default: default that the command line shows, where the release's
         flag has another one. It counts only where it is given.
+      free: whether it may change between the stages of a run without making
+        it another run.
     """
     if flag_default is _SAME:
         flag_default = default
@@ -35,8 +48,20 @@ def setting(
         high=high,
         choices=choices,
         flag_default=flag_default,
+        free=free,
     )
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def choices_of(field):
+    """All values of a setting, a tuple; None where any in range will do."""
+    choices = field.metadata["choices"]
+    if choices is None:
+        return None
+    if callable(choices):
+        choices = choices()
+    values = tuple(choices)
+    return values if field.default in values else (field.default, *values)
 
 
 def value_type(field):
@@ -51,11 +76,14 @@ def value_type(field):
 def check(field, value):
     """Raises ConfigError where one setting's value is out of its range."""
     name, meta = f"--{field.name}={value}", field.metadata
-    choices = meta["choices"]
+    choices = choices_of(field)
     if choices is not None:
         if value not in choices:
-            known = ", ".join(str(c) for c in choices if c is not None)
-            raise ConfigError(f"{name} is unknown; use one of: {known}.")
+            known = [str(c) for c in choices if c is not None]
+            raise ConfigError(
+                f"{name} is unknown{nearest(value, known)}; use one of: "
+                f"{', '.join(known)}."
+            )
         return
     if value is None and isinstance(field.type, types.UnionType):
         return
@@ -86,3 +114,32 @@ def user_error(function, *args, **kwargs):
         return function(*args, **kwargs)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Unread:
+    """Settings that nothing of some runs depends on.
+
+    Attributes:
+      names: of the settings; one that ends with "_" is the beginning of many.
+      why: the rest of "--lr has no effect: "; settings stand in braces.
+      when: tells from all settings, by name, whether this is such a run.
+      but: beginnings or names as in `names`, of those that are read after all.
+    """
+
+    names: tuple[str, ...]
+    why: str
+    when: collections.abc.Callable[[collections.abc.Mapping], bool] = (
+        lambda settings: True
+    )
+    but: tuple[str, ...] = ()
+
+    def covers(self, name):
+        return _among(name, self.names) and not _among(name, self.but)
+
+
+def _among(name, patterns):
+    return any(
+        name.startswith(pattern) if pattern.endswith("_") else name == pattern
+        for pattern in patterns
+    )

@@ -6,22 +6,26 @@ of each field. Batch sizes are global, durations are in steps.
 """
 
 import dataclasses
+import functools
 import json
 import os
+from typing import ClassVar
 
-from meta_pseudo_labels.data import DATASETS, LABEL_SUBSETS, check_name
-from meta_pseudo_labels.learners.feedback import resolve
-from meta_pseudo_labels.models import (
-    REDUCED_TEACHER,
-    check_model_type,
-    has_blocks,
-    mlp_hidden_sizes,
+from meta_pseudo_labels.data.labels import LABEL_SUBSETS
+from meta_pseudo_labels.data.spec import DATASETS
+from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.learners.settings import COMMON, method_groups
+from meta_pseudo_labels.models import check_model_type, has_blocks
+from meta_pseudo_labels.run.config.after_training import (
+    DiagnosisSettings,
+    ExportSettings,
+    FinetuningSettings,
 )
-from meta_pseudo_labels.run.config.evaluation import Evaluation
-from meta_pseudo_labels.run.config.inference import Inference
-from meta_pseudo_labels.run.config.inputs import Inputs
-from meta_pseudo_labels.run.config.machine import Machine
-from meta_pseudo_labels.run.config.training import Training
+from meta_pseudo_labels.run.config.data import DataSettings
+from meta_pseudo_labels.run.config.evaluation import EvaluationSettings
+from meta_pseudo_labels.run.config.inference import InferenceSettings
+from meta_pseudo_labels.run.config.machine import MachineSettings
+from meta_pseudo_labels.utils.plugins import load_plugins, plugin_names
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     check,
@@ -29,23 +33,16 @@ from meta_pseudo_labels.utils.settings import (
     user_error,
 )
 
-TASK_MODES = (
-    "train",
-    "finetune",
-    "eval",
-    "evals",
-    "eval_forever",
-    "export",
-    "inspect",
-    "cache_labels",
-    "diagnose",
-    "inference",
-)
-METHODS = ("supervised", "pseudo_labels", "uda", "mpl")
+
+def _task_modes():
+    # When a run is checked: the stages import all that they need.
+    from meta_pseudo_labels.run.stages import STAGES
+
+    return STAGES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class RunSettings:
     """What is done, and where to."""
 
     task_mode: str = setting(
@@ -54,40 +51,34 @@ class Run:
         "checkpoint, evals at all that were not looked at yet, and "
         "eval_forever goes on until the training beside it is done. "
         "inference predicts many images, see docs/inference.md.",
-        choices=TASK_MODES,
+        choices=_task_modes,
         flag_default=None,
-    )
-    method: str = setting(
-        "mpl",
-        "The learner; the others are controls. pseudo_labels learns from a "
-        "fixed teacher, that of --teacher_labels.",
-        choices=METHODS,
-    )
-    seed: int = setting(
-        0,
-        "Seeds weights, the choice of labels and all draws.",
-        low=0,
-        high=2**32 - 1,
+        free=True,
     )
 
     # The folder of the run.
     output_dir: str | None = setting(
-        None, "Folder of the run: checkpoints, logs, results."
+        None, "Folder of the run: checkpoints, logs, results.", free=True
     )
     reset_output_dir: bool = setting(
         False,
         "Before training, delete the run that output_dir holds, its "
         "checkpoints too. Files that no run wrote stay.",
+        free=True,
     )
     allow_hparam_change: bool = setting(
         False,
         "Go on with the run in output_dir though settings differ from its own.",
+        free=True,
     )
     save_every: int = setting(
-        1_000, "Steps between checkpoints, each with an evaluation.", low=1
+        1_000,
+        "Steps between checkpoints, each with an evaluation.",
+        low=1,
+        free=True,
     )
     max_to_keep: int = setting(
-        3, "Checkpoints to keep, beside the best one.", low=1
+        3, "Checkpoints to keep, beside the best one.", low=1, free=True
     )
     best_on: str = setting(
         "validation",
@@ -100,43 +91,80 @@ class Run:
         "latest",
         "What the stages after training begin with: the latest checkpoint of "
         "the run, the best one, or the path of one.",
+        free=True,
     )
     stop_after_bad_steps: int = setting(
         100,
         "Updates in a row that are skipped, since they are not finite, before "
         "training stops.",
         low=1,
+        free=True,
     )
-    log_every: int = setting(10, "Steps between two logged steps.", low=1)
-    progress: bool = setting(True, "Show a progress bar on a terminal.")
+    progress: bool = setting(
+        True, "Show a progress bar on a terminal.", free=True
+    )
+    plugins: str = setting(
+        "",
+        "Modules to import first, with commas between: what they register, "
+        "such as a method, a source or a network, has names as if it were "
+        "ours.",
+        free=True,
+    )
+
+    load_checkpoint: str | None = setting(
+        None,
+        "Checkpoint to begin from: of the release, or of another run of ours. "
+        "A run that has checkpoints of its own goes on from these.",
+    )
+    load_checkpoint_and_restart_global_step: bool = setting(
+        False, "Count steps from 0 after load_checkpoint, not from its own."
+    )
+
+
+# What is read whatever the method.
+RUN_GROUPS = (
+    InferenceSettings,
+    EvaluationSettings,
+    ExportSettings,
+    DiagnosisSettings,
+    FinetuningSettings,
+    MachineSettings,
+    DataSettings,
+    RunSettings,
+)
+_GROUPS = (*RUN_GROUPS, *COMMON, *method_groups())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(Inference, Evaluation, Machine, Training, Inputs, Run):
+class Config(*_GROUPS):
     """The settings of one run. Raises `ConfigError` for one out of range.
 
-    Those of data and models are in `config_inputs.Inputs`, those of training
-    in `config_training.Training`, those of devices in
-    `config_machine.Machine`, those of other images to evaluate on in
-    `config_evaluation.Evaluation`, those of predictions in
-    `config_inference.Inference`.
+    Each group of fields is a class that stands with what reads it: in this
+    package those of the run, in `learners.settings` and in the files of the
+    methods those of learning. With `plugins` there are also the fields of
+    what these register.
     """
 
+    groups: ClassVar = _GROUPS
+
+    def __new__(cls, **settings):
+        load_plugins(settings.get("plugins"))
+        return super().__new__(config_class())
+
     def __post_init__(self):
+        object.__setattr__(self, "plugins", plugin_names(self.plugins))
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
         user_error(self._check_together)
 
     def _check_together(self):
         """Raises ValueError where settings do not fit each other."""
-        if self.method != "pseudo_labels":  # For which all kinds will do.
-            resolve(self.mpl_feedback, self.mpl_pseudo_labels)
         for name in (self.model_type, self.teacher_model_type):
             if name is not None:
                 check_model_type(name)
         self._check_memory()
         self._check_data()
-        self._check_teacher()
+        LEARNERS[self.method].check_settings(self)
         if self.task_mode == "diagnose" and self.method != "mpl":
             raise ConfigError(
                 "--task_mode=diagnose looks at the feedback, which only mpl "
@@ -169,9 +197,10 @@ class Config(Inference, Evaluation, Machine, Training, Inputs, Run):
                 f"--batch_slices={self.batch_slices} does not divide "
                 f"--train_batch_size={self.train_batch_size}."
             )
-        networks = {"model_type": self.model_type}
-        if self.method == "mpl" and not self.reduces_teacher:
-            networks["teacher_model_type"] = self.teacher_model_type
+        networks = {
+            "model_type": self.model_type,
+            "teacher_model_type": LEARNERS[self.method].teacher_type(self),
+        }
         for flag, name in networks.items():
             if self.remat and name is not None and not has_blocks(name):
                 raise ConfigError(
@@ -181,6 +210,9 @@ class Config(Inference, Evaluation, Machine, Training, Inputs, Run):
                 )
 
     def _check_data(self):
+        # When a run is checked: every kind of source is imported for it.
+        from meta_pseudo_labels.data.sources.loading import check_name
+
         try:
             check_name(self.dataset)
         except ValueError as error:
@@ -195,36 +227,6 @@ class Config(Inference, Evaluation, Machine, Training, Inputs, Run):
                 "labeled.json."
             )
 
-    def _check_teacher(self):
-        """Refuses a fixed teacher that is missing or of no use."""
-        if not self.teacher_labels:
-            if self.method == "pseudo_labels":
-                raise ConfigError(
-                    "--method=pseudo_labels needs --teacher_labels=<folder of "
-                    "the run that trained the teacher>; python main.py "
-                    "--task_mode=cache_labels --output_dir=<that folder> "
-                    "writes them there."
-                )
-            return
-        if self.method not in ("pseudo_labels", "mpl"):
-            raise ConfigError(
-                f"--teacher_labels: --method={self.method} has no teacher; "
-                "leave it away, or use pseudo_labels or mpl."
-            )
-        if self.reduces_teacher and not mlp_hidden_sizes(
-            self.teacher_model_type or REDUCED_TEACHER
-        ):
-            raise ConfigError(
-                f"--teacher_model_type={self.teacher_model_type}: with "
-                "--teacher_labels the teacher is a small perceptron on top of "
-                f"these; give one such as {REDUCED_TEACHER}, or none."
-            )
-
-    @property
-    def reduces_teacher(self):
-        """Whether this is Reduced MPL, on top of a fixed teacher's labels."""
-        return self.method == "mpl" and bool(self.teacher_labels)
-
     def check_classes(self, known):
         """Refuses a num_classes that is not the data set's.
 
@@ -235,19 +237,62 @@ class Config(Inference, Evaluation, Machine, Training, Inputs, Run):
             raise ConfigError(
                 f"--num_classes={self.num_classes}, but --dataset="
                 f"{self.dataset} has {known} classes; leave --num_classes "
-                "away or name another data set."
+                "out or name another data set."
             )
 
     @property
     def steps_to_peak(self):
         """Steps before all learning rates have waited and warmed up."""
-        if self.method != "mpl":  # Which ignores num_warmup_steps (quirk 21).
-            return self.num_warmup_steps
         return max(
-            self.mpl_student_lr_wait_steps + self.mpl_student_lr_warmup_steps,
-            self.mpl_teacher_lr_warmup_steps,
+            rate.wait_steps + rate.warmup_steps
+            for rate in LEARNERS[self.method].rates(self)
         )
 
     def to_json(self):
         """All settings as indented JSON, the content of hparams.json."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def config_class():
+    """`Config`, with the settings of what plug-ins have registered."""
+    added = [g for g in method_groups() if g not in Config.groups]
+    added += [
+        group
+        for stage in stages_so_far().values()
+        for group in getattr(stage, "settings", ())
+        if group not in Config.groups
+    ]
+    return _extended(tuple(dict.fromkeys(added)))
+
+
+def stages_so_far():
+    """The task modes that were registered by now, without importing any."""
+    from meta_pseudo_labels.run.stages import STAGES
+
+    return STAGES.registered
+
+
+@functools.cache
+def _extended(groups):
+    """`Config` with more groups of settings."""
+    if not groups:
+        return Config
+    namespace = {"groups": Config.groups + groups, "__doc__": Config.__doc__}
+    extended = type("Config", (*groups, Config), namespace)
+    return dataclasses.dataclass(frozen=True, kw_only=True)(extended)
+
+
+def free_settings(*groups):
+    """Names of the settings that may change between the stages of a run.
+
+    Not load_checkpoint: a run that began elsewhere would be another one.
+
+    Args:
+      *groups: of settings; by default all.
+    """
+    return frozenset(
+        field.name
+        for group in groups or config_class().groups
+        for field in dataclasses.fields(group)
+        if field.metadata["free"]
+    )

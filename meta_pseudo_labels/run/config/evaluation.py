@@ -9,7 +9,7 @@ _ONLY_FOR_EVAL = ("eval_dataset", "eval_data_dir", "saved_model")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class EvaluationSettings:
     """What --task_mode=eval looks at, beside the run's own."""
 
     eval_dataset: str | None = setting(
@@ -17,14 +17,18 @@ class Evaluation:
         "For --task_mode=eval: other images than the run's own test images. A "
         "name as for --dataset, whose test images are taken; or folders, for "
         "those in --eval_dir. Their classes must be the run's.",
+        free=True,
     )
     eval_data_dir: str | None = setting(
-        None, "Folder of --eval_dataset, as --data_dir; by default that one."
+        None,
+        "Folder of --eval_dataset, as --data_dir; by default that one.",
+        free=True,
     )
     saved_model: str | None = setting(
         None,
         "For --task_mode=eval: a SavedModel to evaluate beside the run's "
         "networks, or a folder of versions, of which the newest is taken.",
+        free=True,
     )
 
     def check_evaluation(self):

@@ -15,10 +15,15 @@ from meta_pseudo_labels.release.dataset_names import (
     split_dataset_name,
 )
 from meta_pseudo_labels.release.idle_flags import IDLE_FLAGS
-from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.run.config.core import Config, config_class
 from meta_pseudo_labels.run.config.unread import unread_settings
 from meta_pseudo_labels.run.folder import RunFolder
-from meta_pseudo_labels.utils.settings import ConfigError, value_type
+from meta_pseudo_labels.utils.plugins import load_plugins, plugin_names
+from meta_pseudo_labels.utils.settings import (
+    ConfigError,
+    choices_of,
+    value_type,
+)
 
 _DEFINE = {
     bool: flags.DEFINE_bool,
@@ -28,12 +33,21 @@ _DEFINE = {
 }
 
 
-def define_flags(flag_values=flags.FLAGS):
+def define_flags(flag_values=flags.FLAGS, *, arguments=()):
     """Defines a flag for every setting, with its help and its default.
 
     Beside them --dataset_name, and the flags of the release that have no
     effect: with these every flag of the release is there.
+
+    Args:
+      flag_values: where they are defined.
+      arguments: the command line. The plug-ins that it names, or the run in
+        its --output_dir, are imported first, so that their settings have flags.
+
+    Raises:
+      ConfigError: for a plug-in that cannot be imported.
     """
+    load_plugins(_plugins_of(arguments))
 
     def define(name, type_, default, help):
         if default is None:  # absl then shows no default at all.
@@ -46,12 +60,45 @@ def define_flags(flag_values=flags.FLAGS):
             module_name=sys.argv[0],  # The flags that --help lists.
         )
 
-    for field in dataclasses.fields(Config):
+    for field in dataclasses.fields(config_class()):
         default = field.metadata["flag_default"]
-        define(field.name, value_type(field), default, _help(field))
+        if field.name != "plugins":
+            define(field.name, value_type(field), default, _help(field))
+    _define_plugin(flag_values)
     define("dataset_name", str, None, DATASET_NAME_HELP)
     for flag in IDLE_FLAGS:
         define(flag.name, flag.value_type, flag.default, flag.full_help)
+
+
+def _define_plugin(flag_values):
+    flags.DEFINE_multi_string(
+        "plugin",
+        [],
+        "A module to import first, by its dotted name; repeat it for more. "
+        "What it registers (a method, an estimator, a source, a network, a "
+        "task mode) can be named as if it were ours. (default: none)",
+        flag_values=flag_values,
+        module_name=sys.argv[0],
+    )
+
+
+def _plugins_of(arguments):
+    """The plug-ins of a command line, flagfiles in it and its run included."""
+    early = flags.FlagValues()
+    _define_plugin(early)
+    flags.DEFINE_string("output_dir", None, "", flag_values=early)
+    try:
+        early(["", *arguments], known_only=True)
+    except flags.Error:  # Whoever parses all flags says what is wrong.
+        return ""
+    saved = RunFolder(at_home(early["output_dir"].value)).settings()
+    return _joined(saved.get("plugins"), early["plugin"].value)
+
+
+def _joined(saved, given):
+    """Names of plug-ins, those of a run first, each once."""
+    names = [*plugin_names(saved).split(","), *given]
+    return ",".join(dict.fromkeys(filter(None, names)))
 
 
 def config_from_flags(flag_values=flags.FLAGS):
@@ -73,18 +120,21 @@ def config_from_flags(flag_values=flags.FLAGS):
     if flag_values["dataset_name"].value is not None:
         given |= split_dataset_name(flag_values["dataset_name"].value, given)
     given["task_mode"] = task = given.get("task_mode") or "train"
+    given["plugins"] = _joined("", flag_values["plugin"].value)
     if task == "train":
         return Config(**given)
     if given.get("reset_output_dir") and task != "inspect":
         raise ConfigError(
             f"--reset_output_dir would delete the run that --task_mode={task} "
-            "needs; leave it away, or say --noreset_output_dir after the "
+            "needs; leave it out, or say --noreset_output_dir after the "
             "--flagfile."
         )
     if given.get("reset_output_dir"):  # A look at data for a run to come.
         return Config(**given)
-    known = {field.name for field in dataclasses.fields(Config)}
     saved = RunFolder(given.get("output_dir")).settings()
+    given["plugins"] = _joined(saved.get("plugins"), [given["plugins"]])
+    load_plugins(given["plugins"])
+    known = {field.name for field in dataclasses.fields(config_class())}
     return Config(**{k: v for k, v in saved.items() if k in known} | given)
 
 
@@ -141,7 +191,8 @@ def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
 def _unread_lines(config, typed):
     """A line for each reason why settings among `typed` have no effect."""
     flags_of = {}
-    for name, why in unread_settings(dataclasses.asdict(config)).items():
+    unread = unread_settings(dataclasses.asdict(config))
+    for name, why in sorted(unread.items()):
         if name in typed:
             flags_of.setdefault(why, []).append(f"--{name}")
     return [
@@ -186,17 +237,20 @@ def _given(flag_values):
     """
     return {
         field.name: flag_values[field.name].value
-        for field in dataclasses.fields(Config)
-        if flag_values[field.name].present
-        or flag_values[field.name].value != field.metadata["flag_default"]
+        for field in dataclasses.fields(config_class())
+        if field.name in flag_values
+        and (
+            flag_values[field.name].present
+            or flag_values[field.name].value != field.metadata["flag_default"]
+        )
     }
 
 
 def _help(field):
     """What a setting means, and which values it takes."""
-    meta = field.metadata
-    if meta["choices"] is not None:
-        known = ", ".join(str(c) for c in meta["choices"] if c is not None)
+    meta, choices = field.metadata, choices_of(field)
+    if choices is not None:
+        known = ", ".join(str(c) for c in choices if c is not None)
         return f"{meta['help']} One of: {known}."
     bounds = [
         f"{word} {meta[bound]:,}"

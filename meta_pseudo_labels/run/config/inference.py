@@ -4,8 +4,9 @@ import dataclasses
 import glob
 import os
 import re
+from typing import ClassVar
 
-from meta_pseudo_labels.utils.settings import ConfigError, setting
+from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
 
 # Images of the run itself, and those that --inference_dir has.
 OWN_PARTS = ("test", "validation", "labeled", "unlabeled")
@@ -14,8 +15,16 @@ NETWORKS = ("student", "teacher", "finetuned")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Inference:
+class InferenceSettings:
     """What --task_mode=inference predicts; nothing of training reads it."""
+
+    unread: ClassVar = (
+        Unread(
+            ("inference_",),
+            "only --task_mode=inference reads it.",
+            when=lambda settings: settings["task_mode"] == "train",
+        ),
+    )
 
     inference_data: str | None = setting(
         None,
@@ -24,32 +33,37 @@ class Inference:
         "any depth; records, TFRecord files with image/encoded; or "
         "tfds:<name>, a set that TensorFlow Datasets prepared. By default "
         "folder where --inference_dir is given, else test.",
+        free=True,
     )
     inference_dir: str | None = setting(
         None,
         "Where the images to predict are: a folder; of records also a file, "
         "or a pattern such as 'sets/train-*'; of tfds: the folder of prepared "
         "sets, by default --data_dir.",
+        free=True,
     )
     inference_split: str = setting(
-        "test", "Split to predict of --inference_data=tfds:<name>."
+        "test", "Split to predict of --inference_data=tfds:<name>.", free=True
     )
     inference_network: str | None = setting(
         None,
         "Whose predictions; of cache_labels too. student is its average, "
         "where there is one. By default finetuned where it was, else student.",
         choices=(None, *NETWORKS),
+        free=True,
     )
     inference_ckpt: str | None = setting(
         None,
         "Checkpoint to predict with: latest, best or a path; by default "
         "--from_checkpoint.",
+        free=True,
     )
     inference_ckpt_ensemble: str | None = setting(
         None,
         "Checkpoints to predict with together, with commas between; their "
         "probabilities are averaged. Each as --inference_ckpt, and they may "
         "be of several runs.",
+        free=True,
     )
     inference_class_id: int | None = setting(
         None,
@@ -58,27 +72,32 @@ class Inference:
         "only where it is given.",
         low=0,
         flag_default=0,
+        free=True,
     )
     inference_num_threads: int | None = setting(
         None,
         "Processes that share the images, each with files of its own; by "
         "default 1.",
         low=1,
+        free=True,
     )
     inference_thread_index: int = setting(
         0,
         "Which of them this is, from 0: it takes every image whose number, "
         "divided by --inference_num_threads, leaves this.",
         low=0,
+        free=True,
     )
     inference_name: str = setting(
         "predictions",
         "What the files in inference/ of output_dir begin with.",
+        free=True,
     )
     inference_block: int = setting(
         1_024,
         "Images that are read and saved at a time: what a kill costs at most.",
         low=1,
+        free=True,
     )
 
     @property

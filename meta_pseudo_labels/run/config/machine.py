@@ -1,16 +1,45 @@
 """The settings of the machines that a run trains on."""
 
 import dataclasses
+from typing import ClassVar
 
-from meta_pseudo_labels.utils.settings import ConfigError, setting
+from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
 
 DISTRIBUTIONS = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
-CORES = (1, 2, 4, 8, 16)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Machine:
+class MachineSettings:
     """Where training runs. A run may go on on other machines than it began."""
+
+    unread: ClassVar = (
+        Unread(
+            ("replicas_per_worker",),
+            "--distribution={distribution} has no replicas to be counted.",
+            when=lambda settings: (
+                settings["distribution"] in ("one_device", "tpu")
+            ),
+        ),
+        Unread(
+            ("use_tpu", "master", "num_cores_per_replica"),
+            "--distribution={distribution} uses no TPU.",
+            when=lambda settings: (
+                settings["distribution"] not in ("auto", "tpu")
+            ),
+        ),
+        Unread(
+            ("num_cores_per_replica",),
+            "only a TPU has it, which --use_tpu, --master or "
+            "--distribution=tpu asks for.",
+            when=lambda settings: (
+                not (
+                    settings["distribution"] == "tpu"
+                    or settings["use_tpu"]
+                    or settings["master"]
+                )
+            ),
+        ),
+    )
 
     distribution: str = setting(
         "auto",
@@ -19,67 +48,58 @@ class Machine:
         "is there: a TPU that --use_tpu or --master asks for, the workers of "
         "TF_CONFIG or --worker_addresses, several GPUs, or one device.",
         choices=DISTRIBUTIONS,
+        free=True,
     )
     replicas_per_worker: int | None = setting(
         None,
         "Replicas on this machine; by default one for each GPU. Without GPUs "
         "the processor is split into as many, to try things out.",
         low=1,
+        free=True,
     )
     worker_addresses: str | None = setting(
         None,
         "Of all workers, host:port with commas between, the same list for "
         "each; the first one writes the run's files. By default those of "
         "TF_CONFIG.",
+        free=True,
     )
     worker_index: int | None = setting(
-        None, "Which of --worker_addresses this process is, from 0.", low=0
-    )
-    jit_compile: bool = setting(
-        False,
-        "Compile the step with XLA, on one device; TPUs always do. On a "
-        "processor it is slower.",
+        None,
+        "Which of --worker_addresses this process is, from 0.",
+        low=0,
+        free=True,
     )
     deterministic: bool = setting(
         False,
         "Take only operations that give the same bits every time, where "
         "TensorFlow has them. A GPU is slower then.",
-    )
-    steps_per_execution: int = setting(
-        1,
-        "Steps between two returns to Python, for networks so small, or "
-        "devices so fast, that this counts. Divides --log_every, --save_every "
-        "and --num_train_steps.",
-        low=1,
+        free=True,
     )
     use_tpu: bool = setting(
         False,
         "Train on TPUs. Where there are none, a warning says so and training "
         "goes on with this machine's devices.",
+        free=True,
     )
     master: str | None = setting(
         None,
         "The TPU: local, on a TPU VM of one host; its name; or an address such "
         "as grpc://10.0.0.2:8470. By default local.",
-    )
-    num_cores_per_replica: int = setting(
-        1, "TPU cores that share one replica.", choices=CORES
-    )
-    use_xla_sharding: bool = setting(
-        False,
-        "Split images by width over the TPU cores of a replica, for images too "
-        "large for one.",
+        free=True,
     )
     dataset_service_replicas: int | None = setting(
         None,
         "Workers that the release asked its tf.data service for. No effect "
         "here, where --data_service names a service and all its workers help.",
         low=1,
+        free=True,
     )
     running_local_dev: bool = setting(
         False,
         "No effect. In the release it forbids an early stop that never comes "
         "and shortens ImageNet's shuffle buffer.",
+        free=True,
     )
 
     def check_machine(self):

@@ -9,7 +9,7 @@ import numpy as np
 from meta_pseudo_labels.learners.build import build_learner, build_model
 from meta_pseudo_labels.run.checkpoints import restore
 from meta_pseudo_labels.run.config import Config
-from meta_pseudo_labels.run.config.inference import Inference
+from meta_pseudo_labels.run.config.inference import InferenceSettings
 from meta_pseudo_labels.run.folder import LABELED, RunFolder
 from meta_pseudo_labels.run.stages.finetune import finetuned_path
 from meta_pseudo_labels.utils.checkpoint_files import (
@@ -78,7 +78,7 @@ def network_of(learner, config, spec):
             f"first, with --task_mode=finetune --output_dir={config.output_dir}"
         )
     if wanted == "teacher":
-        if not hasattr(learner, "teacher") or config.reduces_teacher:
+        if learner.teacher_type(config) is None:
             raise ConfigError(
                 "--inference_network=teacher: the run in "
                 f"{config.output_dir} trains no teacher that sees images; use "
@@ -122,7 +122,7 @@ def _restored(experiment, name):
         learner = experiment.trained_learner(path)
         return learner, dataclasses.replace(config, output_dir=folder)
     known = {field.name for field in dataclasses.fields(Config)}
-    known -= {field.name for field in dataclasses.fields(Inference)}
+    known -= {field.name for field in dataclasses.fields(InferenceSettings)}
     other = Config(
         **{key: value for key, value in saved.items() if key in known}
         | {

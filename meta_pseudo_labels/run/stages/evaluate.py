@@ -209,10 +209,7 @@ def evaluate_run(learner, finetuned, config, images):
     networks = {
         "student": learner,
         "student_raw": learner.student,
-        # That of Reduced MPL sees no images.
-        "teacher": None
-        if config.reduces_teacher
-        else getattr(learner, "teacher", None),
+        "teacher": learner.teacher if learner.teacher_type(config) else None,
         "finetuned": finetuned,
     }
     exported = None

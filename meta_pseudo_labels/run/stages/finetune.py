@@ -20,6 +20,8 @@ from meta_pseudo_labels.learners.finetuning import (
 from meta_pseudo_labels.run.callbacks import SaveCheckpoint
 from meta_pseudo_labels.run.checkpoints import Checkpoints, variables_by_name
 from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.run.config.after_training import FinetuningSettings
+from meta_pseudo_labels.run.config.core import free_settings
 from meta_pseudo_labels.run.config.unread import unread_settings
 from meta_pseudo_labels.run.data import check_choice_of_labels
 from meta_pseudo_labels.run.early_stopping import (
@@ -29,7 +31,6 @@ from meta_pseudo_labels.run.early_stopping import (
 from meta_pseudo_labels.run.fitting import fit_epochs
 from meta_pseudo_labels.run.folder import (
     FINETUNE,
-    FINETUNING_SETTINGS,
     RunFolder,
 )
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
@@ -264,7 +265,7 @@ def _prepare(config, path):
 def _settings_of(config):
     """All that the outcome of a finetuning depends on, by name."""
     unread = unread_settings(dataclasses.asdict(config))
-    names = sorted(FINETUNING_SETTINGS - unread.keys())
+    names = sorted(free_settings(FinetuningSettings) - unread.keys())
     return {name: getattr(config, name) for name in names}
 
 

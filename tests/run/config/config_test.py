@@ -6,6 +6,7 @@ import json
 import pytest
 
 from meta_pseudo_labels.data import DATASETS
+from meta_pseudo_labels.learners import LEARNERS
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.utils.settings import ConfigError, value_type
 
@@ -96,7 +97,7 @@ def test_numbers_are_finite(field, value):
             "train, finetune, eval, evals, eval_forever, export, inspect, "
             "cache_labels, diagnose, inference",
         ),
-        ("method", "fixmatch", "supervised, pseudo_labels, uda, mpl"),
+        ("method", "comatch", ", ".join(LEARNERS)),
         ("optim_type", "adam", "sgd, momentum, rmsprop, lars"),
         ("lr_decay_type", "linear", "constant, exponential, cosine"),
         (
@@ -111,8 +112,9 @@ def test_numbers_are_finite(field, value):
 def test_unknown_choices_are_named_with_the_known_ones(name, value, known):
     with pytest.raises(ConfigError) as caught:
         Config(**{name: value})
+    near = " (did you mean exact?)" if value == "exakt" else ""
     assert str(caught.value) == (
-        f"--{name}={value} is unknown; use one of: {known}."
+        f"--{name}={value} is unknown{near}; use one of: {known}."
     )
 
 

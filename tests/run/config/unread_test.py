@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels.data import DATASETS
+from meta_pseudo_labels.learners import LEARNERS
 from meta_pseudo_labels.learners.build import build_learner
 from meta_pseudo_labels.run import data
 from meta_pseudo_labels.run.config import Config
-from meta_pseudo_labels.run.config.inference import Inference
-from meta_pseudo_labels.run.config.unread import UNREAD, unread_settings
-from meta_pseudo_labels.utils.settings import value_type
+from meta_pseudo_labels.run.config.inference import InferenceSettings
+from meta_pseudo_labels.run.config.unread import rules_for, unread_settings
+from meta_pseudo_labels.utils.settings import choices_of, value_type
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 CONSISTENCY = {"uda_weight", "uda_steps", "uda_temp", "uda_threshold"}
@@ -109,7 +110,7 @@ RUNS = {
     ),
 }
 runs = pytest.mark.parametrize("run", RUNS)
-INFERENCE = {field.name for field in dataclasses.fields(Inference)}
+INFERENCE = {field.name for field in dataclasses.fields(InferenceSettings)}
 
 
 def settings_of(run):
@@ -125,9 +126,9 @@ def unread(settings):
 def another(name, value):
     """Another value of a setting."""
     field = FIELDS[name]
-    if field.metadata["choices"]:
+    if choices_of(field):
         other = {"mpl_feedback": "release", "mpl_pseudo_labels": "soft"}
-        known = [c for c in field.metadata["choices"] if c not in (value, None)]
+        known = [c for c in choices_of(field) if c not in (value, None)]
         return other.get(name, known[0])
     kinds = {
         bool: lambda: not value,
@@ -154,8 +155,13 @@ def test_a_cutout_of_strong_views_that_have_none():
 def test_every_rule_is_of_some_run():
     runs = [*map(settings_of, RUNS), {"dataset": "imagenet2012"}]
     everything = [dataclasses.asdict(Config(**run)) for run in runs]
-    for rule in UNREAD:
-        assert any(rule.when(settings) for settings in everything), rule.why
+    for method in sorted({settings["method"] for settings in everything}):
+        mine = [one for one in everything if one["method"] == method]
+        for rule in rules_for(method):
+            if not any(rule.when(settings) for settings in mine):
+                # One of the run, not of the method.
+                assert any(rule.when(one) for one in everything), rule.why
+                assert rule not in LEARNERS[method].unread, rule.why
 
 
 MACHINE = {"replicas_per_worker", "master"}  # See distribution_test.py.

@@ -7,7 +7,7 @@ import pytest
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.learners.finetuning import finetune
-from meta_pseudo_labels.run.config import Config, training
+from meta_pseudo_labels.run.config import Config, after_training
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_finetuning import (
     EARLY,
@@ -98,7 +98,7 @@ def test_steps_are_the_papers_of_the_data_set(dataset, steps):
 
 
 def test_the_settings_say_how_many_steps_were_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "OTHER_FINETUNING_STEPS", 2)
+    monkeypatch.setattr(after_training, "OTHER_FINETUNING_STEPS", 2)
     assert run(tiny(tmp_path, finetune_steps=None))
     hparams = json.loads((tmp_path / "hparams.json").read_text())
     assert hparams["finetune_steps"] == 2

@@ -1,16 +1,33 @@
-"""The settings of data and models."""
+"""The settings of the data: what is learned from, and in which views."""
 
 import dataclasses
+from typing import ClassVar
 
-from meta_pseudo_labels.data import DATASETS, POLICIES
-from meta_pseudo_labels.utils.settings import setting
+from meta_pseudo_labels.data.images.views import POLICIES
+from meta_pseudo_labels.data.spec import DATASETS
+from meta_pseudo_labels.utils.settings import Unread, setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What is learned from, and by which networks."""
+class DataSettings:
+    """What is learned from."""
 
-    # Data.
+    unread: ClassVar = (
+        Unread(
+            ("use_augment",),
+            "only --method=supervised reads it; see --mpl_teacher_loss for the "
+            "teacher of mpl.",
+            when=lambda settings: settings["method"] != "supervised",
+        ),
+        Unread(
+            ("augment_cutout",),
+            "strong views of {dataset} have no cutout, as the release's.",
+            when=lambda settings: settings["dataset"].startswith(
+                "imagenet2012"
+            ),
+        ),
+    )
+
     dataset: str = setting(
         "digits",
         f"Where the images come from: {', '.join(DATASETS)}; folders, for "
@@ -22,15 +39,22 @@ class Inputs:
         "Folder of the data: of sets that TensorFlow Datasets prepared, by "
         "default its own; or of the release's files, train.bin and "
         "test_batch.bin, or train-*-of-* and validation-*-of-*.",
+        free=True,
     )
     labeled_dir: str | None = setting(
-        None, "For --dataset=folders: images to learn from, a folder per class."
+        None,
+        "For --dataset=folders: images to learn from, a folder per class.",
+        free=True,
     )
     unlabeled_dir: str | None = setting(
-        None, "For --dataset=folders: images without labels, in any folders."
+        None,
+        "For --dataset=folders: images without labels, in any folders.",
+        free=True,
     )
     eval_dir: str | None = setting(
-        None, "For --dataset=folders: images to test on, a folder per class."
+        None,
+        "For --dataset=folders: images to test on, a folder per class.",
+        free=True,
     )
     flip: bool | None = setting(
         None,
@@ -42,11 +66,13 @@ class Inputs:
         False,
         "Stop at the first file or record that is no usable image; otherwise "
         "these are skipped, counted and named.",
+        free=True,
     )
     data_service: str | None = setting(
         None,
         "Address of a tf.data service, such as grpc://localhost:5050, whose "
         "workers then prepare the batches; see docs/data_service.md.",
+        free=True,
     )
     num_labeled: int = setting(
         40, "Labeled images in all; 0 means that all keep their label.", low=0
@@ -96,10 +122,8 @@ class Inputs:
         "the data set's.",
         flag_default=10,
     )
-    train_batch_size: int = setting(128, "Labeled images a step.", low=1)
-    eval_batch_size: int = setting(128, "Images a step of evaluation.", low=1)
-    uda_data: int = setting(
-        4, "Unlabeled images per labeled image in a step (mu).", low=1
+    eval_batch_size: int = setting(
+        128, "Images a step of evaluation.", low=1, free=True
     )
     use_augment: bool = setting(
         False,
@@ -119,62 +143,4 @@ class Inputs:
         "Side of the cutout in strong views, as a share of the image's.",
         low=0,
         high=1,
-    )
-
-    # Models.
-    model_type: str = setting(
-        "wrn-28-2", "The student, such as wrn-28-2 or resnet-50."
-    )
-    teacher_model_type: str | None = setting(
-        None,
-        "The teacher; by default as the student. With --teacher_labels a "
-        "perceptron, by default mlp-5-128: five layers of 128 units.",
-    )
-    teacher_labels: str | None = setting(
-        None,
-        "Class distributions of a fixed teacher, by --task_mode=cache_labels: "
-        "the file, or the folder of the run that trained it. For "
-        "--method=pseudo_labels, and for mpl, whose teacher then is a small "
-        "one on top of them (Reduced MPL), without a consistency term.",
-    )
-    dense_dropout_rate: float = setting(
-        0.1, "Dropout before the last layer.", low=0, high=0.99
-    )
-    stochastic_depth_drop_rate: float = setting(
-        0.0,
-        "Chance that an EfficientNet's block is skipped in training, times "
-        "the share of blocks before it.",
-        low=0,
-        high=0.99,
-    )
-    batch_norm_decay: float = setting(
-        0.99, "Decay of batch norm's moving averages.", low=0, high=1
-    )
-    batch_norm_epsilon: float = setting(
-        1e-3, "Added to the variance in batch norm.", low=0
-    )
-    batch_norm_batch_size: int | None = setting(
-        None,
-        "Images in a group of devices that share batch norm's statistics. "
-        "Counts for more than 8 devices; fewer share them all.",
-        low=1,
-    )
-    use_bfloat16: bool = setting(
-        False,
-        "Compute in bfloat16; weights, batch norm and logits stay float32.",
-    )
-    ema_decay: float = setting(
-        0.0,
-        "Decay of the student's moving average; 0 is off.",
-        low=0,
-        high=1,
-    )
-    ema_start: int = setting(0, "First step that is averaged.", low=0)
-    load_checkpoint: str | None = setting(
-        None,
-        "Checkpoint to begin from: of the release, or of another run of ours. "
-        "A run that has checkpoints of its own goes on from these.",
-    )
-    load_checkpoint_and_restart_global_step: bool = setting(
-        False, "Count steps from 0 after load_checkpoint, not from its own."
     )

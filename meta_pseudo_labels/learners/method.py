@@ -1,0 +1,89 @@
+"""What a method says of itself: its settings, its passes, what it reads.
+
+Everything that others ask about a method they ask here, so that a new one is
+one file: command line, checks, warnings, data and devices derive from it.
+"""
+
+from typing import NamedTuple
+
+from meta_pseudo_labels.utils.settings import ConfigError
+
+
+class Rate(NamedTuple):
+    """The learning rate of one optimizer, as settings have it.
+
+    Attributes:
+      peak: per 256 labeled images.
+      wait_steps: steps at rate 0, before anything else.
+      warmup_steps: steps from 0 to the peak.
+    """
+
+    peak: float
+    wait_steps: int = 0
+    warmup_steps: int = 0
+
+
+class Method:
+    """The part of a `Learner` class that describes the method.
+
+    Attributes:
+      settings: dataclasses whose fields the method reads, beside those of
+        every method; they become fields of `Config`, and flags. One may have
+        `absent`, the rest of "--method=... " for methods that do not read it,
+        and `unread`, `Unread` rules.
+      unread: `Unread` rules for other settings that the method does not read.
+      batch_keys: what a batch must hold, see `Learner`.
+    """
+
+    settings = ()
+    unread = ()
+    batch_keys = ("labeled", "labels", "weak", "strong")
+
+    @classmethod
+    def from_settings(cls, settings, networks, **common):
+        """The learner that settings ask for, with fresh networks.
+
+        Args:
+          settings: a `Config`, or all that it takes of one.
+          networks: `build.Networks`, which builds them.
+          **common: arguments of every learner.
+        """
+        return cls(networks.student(), **common)
+
+    @classmethod
+    def check_settings(cls, settings):
+        """Raises ValueError for settings that do not fit the method."""
+        if settings.teacher_labels:
+            raise ConfigError(
+                f"--teacher_labels: --method={settings.method} has no teacher; "
+                "leave it out, or use pseudo_labels or mpl."
+            )
+
+    @classmethod
+    def reads_unlabeled(cls):
+        """Whether batches hold unlabeled images."""
+        return not {"weak", "strong"}.isdisjoint(cls.batch_keys)
+
+    @classmethod
+    def augments_labeled(cls, settings):
+        """Whether labeled images get strong views."""
+        return False
+
+    @classmethod
+    def teacher_type(cls, settings):
+        """The kind of the teacher that sees images; None without one."""
+        return None
+
+    @classmethod
+    def rates(cls, settings):
+        """A `Rate` for each optimizer: the student's first."""
+        return [Rate(settings.lr, warmup_steps=settings.num_warmup_steps)]
+
+    @classmethod
+    def passes(cls, settings):
+        """Images of each training pass, as multiples of the labeled batch.
+
+        Batch norm forms its groups of replicas by them.
+        """
+        views = sum(key in cls.batch_keys for key in ("weak", "strong"))
+        return {1 + views * settings.uda_data}

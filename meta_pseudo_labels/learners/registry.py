@@ -1,0 +1,6 @@
+"""The methods, by the names that --method takes."""
+
+from meta_pseudo_labels.utils.registry import Registry
+
+LEARNERS = Registry("method", package="meta_pseudo_labels.learners")
+register = LEARNERS.register

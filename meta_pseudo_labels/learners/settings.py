@@ -1,0 +1,255 @@
+"""The settings of a learner, whatever its method.
+
+Each group is a frozen dataclass, whose fields become those of `Config`, and
+flags. What one method alone reads stands in its own file.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.optimizers import OPTIMIZERS
+from meta_pseudo_labels.optimizers.schedules import DECAYS
+from meta_pseudo_labels.utils.settings import Unread, setting
+
+CORES = (1, 2, 4, 8, 16)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodSettings:
+    """What is learned, and by which draws."""
+
+    method: str = setting(
+        "mpl",
+        "The learner; the others are controls. pseudo_labels learns from a "
+        "fixed teacher, that of --teacher_labels.",
+        choices=LEARNERS,
+    )
+    seed: int = setting(
+        0,
+        "Seeds weights, the choice of labels and all draws.",
+        low=0,
+        high=2**32 - 1,
+    )
+    train_batch_size: int = setting(128, "Labeled images a step.", low=1)
+    uda_data: int = setting(
+        4, "Unlabeled images per labeled image in a step (mu).", low=1
+    )
+    log_every: int = setting(10, "Steps between two logged steps.", low=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """By which networks."""
+
+    model_type: str = setting(
+        "wrn-28-2", "The student, such as wrn-28-2 or resnet-50."
+    )
+    dense_dropout_rate: float = setting(
+        0.1, "Dropout before the last layer.", low=0, high=0.99
+    )
+    stochastic_depth_drop_rate: float = setting(
+        0.0,
+        "Chance that an EfficientNet's block is skipped in training, times "
+        "the share of blocks before it.",
+        low=0,
+        high=0.99,
+    )
+    batch_norm_decay: float = setting(
+        0.99, "Decay of batch norm's moving averages.", low=0, high=1
+    )
+    batch_norm_epsilon: float = setting(
+        1e-3, "Added to the variance in batch norm.", low=0
+    )
+    batch_norm_batch_size: int | None = setting(
+        None,
+        "Images in a group of devices that share batch norm's statistics. "
+        "Counts for more than 8 devices; fewer share them all.",
+        low=1,
+    )
+    use_bfloat16: bool = setting(
+        False,
+        "Compute in bfloat16; weights, batch norm and logits stay float32.",
+    )
+    remat: bool = setting(
+        False,
+        "Keep only the inputs of a network's blocks for the gradient, and "
+        "compute the blocks once more for it: wide ResNets, ResNets, "
+        "EfficientNets.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherSettings:
+    """Of the methods that have a teacher."""
+
+    absent: ClassVar = "trains no teacher."
+
+    teacher_model_type: str | None = setting(
+        None,
+        "The teacher; by default as the student. With --teacher_labels a "
+        "perceptron, by default mlp-5-128: five layers of 128 units.",
+    )
+    teacher_labels: str | None = setting(
+        None,
+        "Class distributions of a fixed teacher, by --task_mode=cache_labels: "
+        "the file, or the folder of the run that trained it. For "
+        "--method=pseudo_labels, and for mpl, whose teacher then is a small "
+        "one on top of them (Reduced MPL), without a consistency term.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizationSettings:
+    """How the networks move."""
+
+    unread: ClassVar = (
+        Unread(
+            ("rmsprop_",),
+            "the optimizer is --optim_type={optim_type}.",
+            when=lambda settings: settings["optim_type"] != "rmsprop",
+        ),
+        Unread(
+            ("lr_decay_rate", "num_decay_steps"),
+            "with --lr_decay_type={lr_decay_type} rates do not fall in drops.",
+            when=lambda settings: settings["lr_decay_type"] != "exponential",
+        ),
+        Unread(
+            ("ema_start",),
+            "--ema_decay=0 keeps no moving average.",
+            when=lambda settings: not settings["ema_decay"],
+        ),
+    )
+
+    num_train_steps: int = setting(10_000, "Length of the run in steps.", low=1)
+    optim_type: str = setting(
+        "momentum",
+        "The optimizer: sgd; momentum of 0.9, Nesterov's; rmsprop; or lars.",
+        choices=OPTIMIZERS,
+    )
+    optim_type: str = setting(
+        "momentum",
+        "The optimizer: sgd; momentum of 0.9, Nesterov's; rmsprop; or lars.",
+        choices=OPTIMIZERS,
+    )
+    rmsprop_rho: float = setting(
+        0.9, "Decay of rmsprop's mean of squared gradients.", low=0, high=1
+    )
+    rmsprop_momentum: float = setting(
+        0.9, "Momentum of rmsprop.", low=0, high=1
+    )
+    rmsprop_epsilon: float = setting(
+        1e-3, "Added to rmsprop's mean of squares, inside the root.", low=0
+    )
+    weight_decay: float = setting(
+        1e-4, "Added to gradients, times the weight; not in batch norm.", low=0
+    )
+    grad_bound: float = setting(
+        1e9, "Bound on the norm of a model's whole gradient.", low=1e-12
+    )
+    label_smoothing: float = setting(
+        0.0, "Weight of the uniform distribution in labels.", low=0, high=1
+    )
+    lr: float = setting(
+        0.016,
+        "Peak learning rate of the methods other than mpl, per 256 labeled "
+        "images.",
+        low=0,
+    )
+    num_warmup_steps: int = setting(
+        0, "Warm-up of the methods other than mpl, in steps.", low=0
+    )
+    lr_decay_type: str = setting(
+        "exponential", "How learning rates fall.", choices=DECAYS
+    )
+    lr_decay_rate: float = setting(
+        0.97, "Factor of a drop of the exponential decay.", low=1e-12, high=1
+    )
+    num_decay_steps: int = setting(
+        750, "Steps between drops of the exponential decay.", low=1
+    )
+    ema_decay: float = setting(
+        0.0,
+        "Decay of the student's moving average; 0 is off.",
+        low=0,
+        high=1,
+    )
+    ema_start: int = setting(0, "First step that is averaged.", low=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """How a step is computed, which changes little of what comes out."""
+
+    batch_slices: int = setting(
+        1,
+        "Cut every batch into so many slices, labeled and unlabeled images "
+        "alike, and compute them one after the other. Each is normalized by "
+        "itself in batch norm. Divides --train_batch_size.",
+        low=1,
+    )
+    jit_compile: bool = setting(
+        False,
+        "Compile the step with XLA, on one device; TPUs always do. On a "
+        "processor it is slower.",
+        free=True,
+    )
+    steps_per_execution: int = setting(
+        1,
+        "Steps between two returns to Python, for networks so small, or "
+        "devices so fast, that this counts. Divides --log_every, --save_every "
+        "and --num_train_steps.",
+        low=1,
+        free=True,
+    )
+    num_cores_per_replica: int = setting(
+        1, "TPU cores that share one replica.", choices=CORES, free=True
+    )
+    use_xla_sharding: bool = setting(
+        False,
+        "Split images by width over the TPU cores of a replica, for images too "
+        "large for one.",
+        free=True,
+    )
+
+
+# Of every method, beside its own.
+COMMON = (MethodSettings, NetworkSettings, OptimizationSettings, StepSettings)
+
+
+def method_groups():
+    """The groups that only some methods read, each once, a tuple."""
+    own = (group for cls in LEARNERS.values() for group in cls.settings)
+    return tuple(dict.fromkeys(own))
+
+
+def learner_settings(**given):
+    """All that a learner is built from, where there is no `Config`.
+
+    Args:
+      **given: settings that differ from their defaults; they are not checked.
+    """
+    groups = (*COMMON, *method_groups())
+    return dataclasses.make_dataclass(
+        "LearnerSettings", [], bases=groups, frozen=True, kw_only=True
+    )(**given)
+
+
+def unread_rules(method):
+    """`Unread` rules for a method's runs; of several the first one counts."""
+    learner = LEARNERS[method]
+    absent = [
+        Unread(
+            tuple(field.name for field in dataclasses.fields(group)),
+            f"--method={method} "
+            + getattr(group, "absent", "does not read it."),
+        )
+        for group in method_groups()
+        if group not in learner.settings
+    ]
+    return [*learner.unread, *absent, *rules_of(COMMON + learner.settings)]
+
+
+def rules_of(groups):
+    """The rules that groups of settings have themselves, a list."""
+    return [rule for group in groups for rule in vars(group).get("unread", ())]

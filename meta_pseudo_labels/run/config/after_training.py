@@ -1,0 +1,127 @@
+"""The settings of the stages after training, but evaluation and inference.
+
+A run stays the same run whatever they are.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from meta_pseudo_labels.learners.finetuning import BATCH_NORM_MODES
+from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
+
+# Those of the paper's section 3: ImageNet's are for a tenth of the labels.
+FINETUNING_STEPS = {"imagenet2012": 2_000, "imagenet2012_subset": 2_000}
+OTHER_FINETUNING_STEPS = 1_000  # CIFAR-10 and SVHN.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuningSettings:
+    """How --task_mode=finetune trains the student on the labels."""
+
+    unread: ClassVar = (
+        Unread(
+            ("finetune_eval_every",),
+            "without --finetune_patience finetuning does not evaluate.",
+            when=lambda settings: not settings["finetune_patience"],
+        ),
+    )
+
+    finetune_lr: float = setting(
+        1e-5, "Learning rate of finetuning, not scaled.", low=0, free=True
+    )
+    finetune_steps: int | None = setting(
+        None,
+        "Steps of finetuning; by default the paper's, 2,000 on ImageNet and "
+        "1,000 on other data sets.",
+        low=1,
+        free=True,
+    )
+    finetune_batch_size: int = setting(
+        512,
+        "Labeled images a step; all where there are fewer.",
+        low=1,
+        free=True,
+    )
+    finetune_batch_norm: str = setting(
+        "update",
+        "Batch norm in finetuning: update normalizes by the batch and moves "
+        "the moving averages; frozen normalizes by these, and neither they "
+        "nor scale and shift change.",
+        choices=BATCH_NORM_MODES,
+        free=True,
+    )
+    finetune_patience: int = setting(
+        0,
+        "Evaluations in a row without a gain on the images of "
+        "--num_validation after which finetuning ends, with the weights of "
+        "the best one; 0 takes all steps and keeps the last weights, as in "
+        "the paper.",
+        low=0,
+        free=True,
+    )
+    finetune_eval_every: int = setting(
+        100,
+        "Steps of finetuning between two evaluations, each with a checkpoint, "
+        "for --finetune_patience.",
+        low=1,
+        free=True,
+    )
+
+    @property
+    def finetuning_steps(self):
+        """Steps of finetuning: those given, else the data set's."""
+        return self.finetune_steps or FINETUNING_STEPS.get(
+            self.dataset, OTHER_FINETUNING_STEPS
+        )
+
+    def check_finetuning(self):
+        """Raises ConfigError where an early end has nothing to go by."""
+        if self.finetune_patience and not self.num_validation:
+            raise ConfigError(
+                f"--finetune_patience={self.finetune_patience} judges by "
+                "images that are held out, and there are none: train with "
+                "--num_validation, or leave it out."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiagnosisSettings:
+    """What --task_mode=diagnose measures."""
+
+    diagnose_batches: int = setting(
+        20,
+        "Batches of --task_mode=diagnose, those that follow the checkpoint.",
+        low=2,
+        free=True,
+    )
+    diagnose_draws: int = setting(
+        16,
+        "Draws of pseudo labels for each of these batches.",
+        low=2,
+        free=True,
+    )
+    diagnose_lr: float | None = setting(
+        None,
+        "Learning rate, not scaled, of the student's steps that a diagnosis "
+        "looks at; by default the peak of the run, whatever it is at the "
+        "checkpoint.",
+        low=1e-12,
+        free=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """What --task_mode=export writes beside the SavedModel."""
+
+    export_keras: bool = setting(
+        False,
+        "Put the student into the exported version as a .keras file too.",
+        free=True,
+    )
+    export_litert: bool = setting(
+        False,
+        "Put the student into the exported version for LiteRT too, and say "
+        "how far that agrees with it on test images.",
+        free=True,
+    )
