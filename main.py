@@ -90,5 +90,8 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    define_flags()
+    try:
+        define_flags(arguments=sys.argv[1:])
+    except ConfigError as error:
+        sys.exit(f"Error: {error}")
     app.run(main)

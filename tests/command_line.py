@@ -7,10 +7,10 @@ from meta_pseudo_labels.run.config.flags import config_from_flags, define_flags
 from meta_pseudo_labels.utils.settings import ConfigError
 
 
-def defined():
-    """Flags of their own, not yet parsed."""
+def defined(arguments=()):
+    """Flags of their own, those of plug-ins too, not yet parsed."""
     values = flags.FlagValues()
-    define_flags(values)
+    define_flags(values, arguments=arguments)
     return values
 
 

@@ -92,6 +92,8 @@ class Registry(collections.abc.Mapping):
             importlib.import_module(package).__path__
         ):
             importlib.import_module(f"{package}.{module.name}")
+        # In an order that does not depend on who was imported first.
+        self._found = dict(sorted(self._found.items(), key=_module_of))
 
 
 def nearest(name, names):
@@ -101,6 +103,10 @@ def nearest(name, names):
     if not near:
         return ""
     return f" (did you mean {' or '.join(by_case[n] for n in near)}?)"
+
+
+def _module_of(item):
+    return getattr(item[1], "__module__", None) or ""
 
 
 def _place(thing):

@@ -34,8 +34,8 @@ from meta_pseudo_labels.utils.settings import (
 )
 
 
-def _task_modes():
-    # When a run is checked: the stages import all that they need.
+def stages():
+    """The task modes; asked for late, as they import all that they need."""
     from meta_pseudo_labels.run.stages import STAGES
 
     return STAGES
@@ -51,7 +51,7 @@ class RunSettings:
         "checkpoint, evals at all that were not looked at yet, and "
         "eval_forever goes on until the training beside it is done. "
         "inference predicts many images, see docs/inference.md.",
-        choices=_task_modes,
+        choices=stages,
         flag_default=None,
         free=True,
     )
@@ -165,16 +165,10 @@ class Config(*_GROUPS):
         self._check_memory()
         self._check_data()
         LEARNERS[self.method].check_settings(self)
-        if self.task_mode == "diagnose" and self.method != "mpl":
-            raise ConfigError(
-                "--task_mode=diagnose looks at the feedback, which only mpl "
-                f"has; --method={self.method} has none."
-            )
         self.check_machine()
         self.check_finetuning()
         self.check_evaluation()
-        if self.task_mode == "inference":
-            self.check_inference()
+        stages()[self.task_mode].check(self)
         for name in ("log_every", "save_every", "num_train_steps"):
             if getattr(self, name) % self.steps_per_execution:
                 raise ConfigError(
@@ -258,18 +252,11 @@ def config_class():
     added = [g for g in method_groups() if g not in Config.groups]
     added += [
         group
-        for stage in stages_so_far().values()
-        for group in getattr(stage, "settings", ())
+        for stage in stages().registered.values()
+        for group in stage.settings
         if group not in Config.groups
     ]
     return _extended(tuple(dict.fromkeys(added)))
-
-
-def stages_so_far():
-    """The task modes that were registered by now, without importing any."""
-    from meta_pseudo_labels.run.stages import STAGES
-
-    return STAGES.registered
 
 
 @functools.cache

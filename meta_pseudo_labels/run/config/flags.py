@@ -18,6 +18,7 @@ from meta_pseudo_labels.release.idle_flags import IDLE_FLAGS
 from meta_pseudo_labels.run.config.core import Config, config_class
 from meta_pseudo_labels.run.config.unread import unread_settings
 from meta_pseudo_labels.run.folder import RunFolder
+from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.plugins import load_plugins, plugin_names
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
@@ -121,7 +122,8 @@ def config_from_flags(flag_values=flags.FLAGS):
         given |= split_dataset_name(flag_values["dataset_name"].value, given)
     given["task_mode"] = task = given.get("task_mode") or "train"
     given["plugins"] = _joined("", flag_values["plugin"].value)
-    if task == "train":
+    stage = STAGES.get(task)  # None where Config is to refuse it.
+    if stage is None or stage.trains:
         return Config(**given)
     if given.get("reset_output_dir") and task != "inspect":
         raise ConfigError(

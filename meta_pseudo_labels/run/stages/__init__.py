@@ -49,6 +49,8 @@ class Stage:
       needs_run: whether output_dir must hold a run.
       files: what it leaves in the run's folder, a `RunFile` each.
       next: the task mode that usually follows, or None.
+      settings: dataclasses of a plug-in's own settings, whose fields become
+        flags; those of this package are in run.config.
     """
 
     help: str
@@ -56,6 +58,7 @@ class Stage:
     needs_run = True
     files: tuple[RunFile, ...] = ()
     next: str | None = None
+    settings = ()
 
     @staticmethod
     def run(experiment):

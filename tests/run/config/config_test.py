@@ -6,7 +6,6 @@ import json
 import pytest
 
 from meta_pseudo_labels.data import DATASETS
-from meta_pseudo_labels.learners import LEARNERS
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.utils.settings import ConfigError, value_type
 
@@ -94,10 +93,10 @@ def test_numbers_are_finite(field, value):
         (
             "task_mode",
             "predict",
-            "train, finetune, eval, evals, eval_forever, export, inspect, "
-            "cache_labels, diagnose, inference",
+            "cache_labels, diagnose, eval, export, finetune, evals, "
+            "eval_forever, inspect, inference, train",
         ),
-        ("method", "comatch", ", ".join(LEARNERS)),
+        ("method", "comatch", "mpl, pseudo_labels, supervised, uda"),
         ("optim_type", "adam", "sgd, momentum, rmsprop, lars"),
         ("lr_decay_type", "linear", "constant, exponential, cosine"),
         (

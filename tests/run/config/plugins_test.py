@@ -1,0 +1,146 @@
+"""Plug-ins: a user's modules, which register what the package lacks."""
+
+import dataclasses
+import sys
+
+import pytest
+
+from meta_pseudo_labels.learners import LEARNERS
+from meta_pseudo_labels.learners.feedback import ESTIMATORS
+from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.run.config.flags import config_from_flags
+from meta_pseudo_labels.run.stages import STAGES
+from meta_pseudo_labels.utils.settings import ConfigError
+from tests.command_line import defined
+
+MODULE = """
+import dataclasses
+
+from meta_pseudo_labels.learners import LEARNERS, Supervised
+from meta_pseudo_labels.learners.feedback import estimator
+from meta_pseudo_labels.run.stages import STAGES, Stage
+from meta_pseudo_labels.utils.settings import setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class {name}Settings:
+    {name}_strength: float = setting(0.5, "How strong it is.", low=0, high=1)
+
+
+@LEARNERS.register("{name}")
+class {name}(Supervised):
+    settings = ({name}Settings,)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class {name}Counts:
+    {name}_limit: int = setting(3, "The most that is counted.", low=0)
+
+
+@STAGES.register("{name}_count")
+class Count(Stage):
+    help = "Count."
+    needs_run = False
+    settings = ({name}Counts,)
+
+    @staticmethod
+    def run(experiment):
+        print(experiment.config.{name}_limit)
+
+
+@estimator()
+def {name}_feedback(student_step, teacher_logits):
+    return student_step.labeled_loss_new * 0.0
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A function that writes a plug-in, which is forgotten afterwards."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for registry in (LEARNERS, ESTIMATORS, STAGES):
+        registry.discover()
+        monkeypatch.setattr(registry, "_found", registry.registered)
+
+    def write(name, text=MODULE):
+        (tmp_path / f"{name}_module.py").write_text(text.format(name=name))
+        return f"{name}_module"
+
+    return write
+
+
+def test_what_it_registers_has_a_name_and_settings_of_its_own(plugin):
+    config = Config(
+        plugins=plugin("glue"), method="glue", mpl_feedback="glue_feedback"
+    )
+    assert isinstance(config, Config)
+    assert config.plugins == "glue_module"
+    assert config.glue_strength == 0.5
+    other = dataclasses.replace(config, glue_strength=1.0, glue_limit=1)
+    assert (other.glue_strength, other.glue_limit) == (1.0, 1)
+    assert "glue_strength" in dataclasses.asdict(other)
+    with pytest.raises(ConfigError, match="--glue_strength=2.0 is too large"):
+        dataclasses.replace(config, glue_strength=2.0)
+
+
+def test_its_settings_have_flags(plugin, monkeypatch, tmp_path):
+    arguments = [
+        f"--plugin={plugin('tape')}",
+        "--method=tape",
+        "--tape_strength=0.25",
+        f"--output_dir={tmp_path}",
+    ]
+    values = defined(arguments)
+    values(["main.py", *arguments])
+    config = config_from_flags(values)
+    assert (config.method, config.tape_strength) == ("tape", 0.25)
+    # Later stages know it from the run.
+    (tmp_path / "hparams.json").write_text(config.to_json())
+    later = [
+        "--task_mode=tape_count",
+        "--tape_limit=7",
+        f"--output_dir={tmp_path}",
+    ]
+    values = defined(later)
+    values(["main.py", *later])
+    config = config_from_flags(values)
+    assert (config.method, config.tape_limit) == ("tape", 7)
+    assert config.plugins == "tape_module"
+
+
+def test_several_are_named_one_after_another(plugin):
+    names = [plugin("nail"), plugin("bolt")]
+    arguments = [f"--plugin={name}" for name in names]
+    values = defined(arguments)
+    values(["main.py", *arguments])
+    assert config_from_flags(values).plugins == "nail_module,bolt_module"
+    assert Config(plugins=names).plugins == "nail_module,bolt_module"
+
+
+def test_a_module_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match="--plugin=no_such: there is no such"):
+        Config(plugins="no_such")
+    with pytest.raises(ConfigError, match="--plugin=no_such.sub: there is no"):
+        defined(["--plugin", "no_such.sub"])
+
+
+def test_a_module_that_fails_is_named_with_its_error(plugin):
+    name = plugin("crash", "import keras\n\nraise KeyError('{name}')\n")
+    with pytest.raises(
+        ConfigError, match="--plugin=crash_module fails on import: KeyError"
+    ):
+        Config(plugins=name)
+    name = plugin("needs", "import no_such_library\n")
+    with pytest.raises(ConfigError, match="No module named 'no_such_library'"):
+        Config(plugins=name)
+    assert "needs_module" not in sys.modules
+
+
+def test_names_that_nobody_registered_come_with_near_ones():
+    for name, value, near in (
+        ("method", "supervise", "supervised"),
+        ("mpl_feedback", "reinforce_cosin", "reinforce_cosine"),
+        ("task_mode", "evall", "eval"),
+    ):
+        with pytest.raises(ConfigError, match=f"did you mean .*{near}"):
+            Config(**{name: value})

@@ -1,0 +1,59 @@
+import pytest
+
+from meta_pseudo_labels.utils.registry import Registry, UnknownName
+
+
+@pytest.fixture
+def tools():
+    registry = Registry("tool")
+    registry.register("hammer")(1)
+    registry.register("saw")(2)
+    return registry
+
+
+def test_it_is_a_mapping_in_the_order_of_registration(tools):
+    assert dict(tools) == {"hammer": 1, "saw": 2}
+    assert list(tools) == ["hammer", "saw"] and len(tools) == 2
+    assert "saw" in tools and "axe" not in tools
+    assert tools.get("axe") is None
+
+
+def test_an_unknown_name_comes_with_near_ones(tools):
+    with pytest.raises(UnknownName) as caught:
+        tools["hamer"]
+    assert str(caught.value) == (
+        "Unknown tool 'hamer' (did you mean hammer?); use one of "
+        "('hammer', 'saw')."
+    )
+    with pytest.raises(ValueError, match="^Unknown tool 'x'; use"):
+        tools["x"]
+
+
+def test_a_name_is_taken_once(tools):
+    with pytest.raises(ValueError, match="The tool 'saw' is 2 already"):
+        tools.register("saw")(3)
+    tools.register("saw")(2)
+
+    class Axe:
+        pass
+
+    assert tools.register("axe")(Axe) is Axe
+    assert tools["axe"] is Axe
+
+
+def test_modules_of_its_package_are_found(tmp_path, monkeypatch):
+    """When a name is asked for, and once."""
+    package = tmp_path / "toolbox"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from meta_pseudo_labels.utils.registry import Registry\n"
+        "TOOLS = Registry('tool', package='toolbox')\n"
+    )
+    (package / "plane.py").write_text(
+        "from toolbox import TOOLS\nTOOLS.register('plane')(len(TOOLS))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import toolbox
+
+    assert toolbox.TOOLS.registered == {}
+    assert dict(toolbox.TOOLS) == {"plane": 0}
