@@ -12,7 +12,9 @@ import dataclasses
 import json
 
 from meta_pseudo_labels import Config
-from meta_pseudo_labels.run.config.machine import Machine
+from meta_pseudo_labels.learners.settings import StepSettings
+from meta_pseudo_labels.run.config.core import free_settings
+from meta_pseudo_labels.run.config.machine import MachineSettings
 from meta_pseudo_labels.run.config.unread import unread_settings
 
 TEST, VALIDATION = "test", "validation"
@@ -26,7 +28,7 @@ _PLACES = (
     "progress",
     "log_every",
     "save_every",
-    *(field.name for field in dataclasses.fields(Machine)),
+    *sorted(free_settings(MachineSettings, StepSettings)),
 )
 # Beginnings of the names of those that no trained network depends on.
 _NO_MATTER = ("diagnose_", "eval_batch_size")
