@@ -96,7 +96,7 @@ def test_numbers_are_finite(field, value):
             "cache_labels, diagnose, eval, export, finetune, evals, "
             "eval_forever, inspect, inference, train",
         ),
-        ("method", "comatch", "mpl, pseudo_labels, supervised, uda"),
+        ("method", "comic", "fixmatch, mpl, pseudo_labels, supervised, uda"),
         ("optim_type", "adam", "sgd, momentum, rmsprop, lars"),
         ("lr_decay_type", "linear", "constant, exponential, cosine"),
         (
