@@ -161,7 +161,7 @@ def test_sheet_shows_what_training_reads(tmp_path, monkeypatch):
     """Weak and strong views go to the sheet, in rows of their own."""
     drawn = {}
     monkeypatch.setattr(
-        inspection.reports,
+        inspection.figures,
         "view_sheet",
         lambda path, **views: drawn.update(views),
     )
@@ -196,7 +196,7 @@ def sheet(tmp_path, monkeypatch, **settings):
     """The images that go to the sheet of digits, by row."""
     drawn = {}
     monkeypatch.setattr(
-        inspection.reports,
+        inspection.figures,
         "view_sheet",
         lambda path, titles, **rows: drawn.update(rows),
     )
