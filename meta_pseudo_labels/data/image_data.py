@@ -5,9 +5,8 @@ import itertools
 
 import numpy as np
 
-from meta_pseudo_labels.data.images.operations import FILL
 from meta_pseudo_labels.data.labels import LabelChoice, labeled_positions
-from meta_pseudo_labels.data.spec import DatasetSpec
+from meta_pseudo_labels.data.spec import FILL, DatasetSpec
 
 HELD_OUT = ("feedback", "validation")  # Parts that not every problem has.
 

@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from meta_pseudo_labels.data.images.operations import FILL
-
+# The release's grey, where an operation leaves no pixel and nobody asks for
+# another level.
+FILL = 128
 SMALL_SIZE = 64  # Pixels; Tiny ImageNet's, the largest that the release names.
 
 # Mean and standard deviation of each channel, 0..1 units, as the release has

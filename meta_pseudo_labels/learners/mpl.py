@@ -8,6 +8,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import (
@@ -40,7 +41,6 @@ from meta_pseudo_labels.learners.uda import (
     consistency_term,
     forward_views,
 )
-from meta_pseudo_labels.models import REDUCED_TEACHER, mlp_hidden_sizes
 from meta_pseudo_labels.optimizers import check_differentiable
 from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
 
@@ -254,12 +254,12 @@ class MetaPseudoLabels(Learner):
     @classmethod
     def check_settings(cls, settings):
         resolve(settings.mpl_feedback, settings.mpl_pseudo_labels)
-        small = settings.teacher_model_type or REDUCED_TEACHER
-        if settings.teacher_labels and not mlp_hidden_sizes(small):
+        small = settings.teacher_model_type or models.REDUCED_TEACHER
+        if settings.teacher_labels and not models.mlp_hidden_sizes(small):
             raise ConfigError(
                 f"--teacher_model_type={small}: with --teacher_labels the "
                 "teacher is a small perceptron on top of these; give one such "
-                f"as {REDUCED_TEACHER}, or none."
+                f"as {models.REDUCED_TEACHER}, or none."
             )
 
     @classmethod

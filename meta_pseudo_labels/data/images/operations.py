@@ -18,8 +18,7 @@ import math
 
 import tensorflow as tf
 
-# The release's grey where no pixel is left; `fill` asks for another level.
-FILL = 128
+from meta_pseudo_labels.data.spec import FILL
 
 
 def apply_by_group(images, group, operations):

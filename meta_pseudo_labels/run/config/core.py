@@ -11,11 +11,10 @@ import json
 import os
 from typing import ClassVar
 
-from meta_pseudo_labels.data.labels import LABEL_SUBSETS
+from meta_pseudo_labels import models
 from meta_pseudo_labels.data.spec import DATASETS
 from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.learners.settings import COMMON, method_groups
-from meta_pseudo_labels.models import check_model_type, has_blocks
 from meta_pseudo_labels.run.config.after_training import (
     DiagnosisSettings,
     ExportSettings,
@@ -161,7 +160,7 @@ class Config(*_GROUPS):
         """Raises ValueError where settings do not fit each other."""
         for name in (self.model_type, self.teacher_model_type):
             if name is not None:
-                check_model_type(name)
+                models.check_model_type(name)
         self._check_memory()
         self._check_data()
         LEARNERS[self.method].check_settings(self)
@@ -196,7 +195,7 @@ class Config(*_GROUPS):
             "teacher_model_type": LEARNERS[self.method].teacher_type(self),
         }
         for flag, name in networks.items():
-            if self.remat and name is not None and not has_blocks(name):
+            if self.remat and name is not None and not models.has_blocks(name):
                 raise ConfigError(
                     f"--remat: --{flag}={name} has no blocks to compute again; "
                     "wide ResNets, ResNets and EfficientNets do. "
@@ -204,7 +203,8 @@ class Config(*_GROUPS):
                 )
 
     def _check_data(self):
-        # When a run is checked: every kind of source is imported for it.
+        # Late: every kind of source is imported for it.
+        from meta_pseudo_labels.data.labels import LABEL_SUBSETS
         from meta_pseudo_labels.data.sources.loading import check_name
 
         try:

@@ -3,9 +3,15 @@
 import dataclasses
 from typing import ClassVar
 
-from meta_pseudo_labels.data.images.views import POLICIES
 from meta_pseudo_labels.data.spec import DATASETS
 from meta_pseudo_labels.utils.settings import Unread, setting
+
+
+def _policies():
+    # When a run is checked: views import all operations.
+    from meta_pseudo_labels.data.images.views import POLICIES
+
+    return POLICIES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,7 +139,7 @@ class DataSettings:
     augment_policy: str = setting(
         "release",
         "Whose RandAugment distorts strong views.",
-        choices=POLICIES,
+        choices=_policies,
     )
     augment_magnitude: int = setting(
         5, "Strength of RandAugment in strong views.", low=0, high=30
