@@ -12,6 +12,8 @@ import threading
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels.utils import compat
+
 _PHILOX = 1  # The algorithm that gives the same numbers on every device.
 _WORDS = 4  # 32-bit numbers that it makes at a time.
 
@@ -66,7 +68,7 @@ def merges():
     one_program = (tf.distribute.OneDeviceStrategy, tf.distribute.TPUStrategy)
     if isinstance(tf.distribute.get_strategy(), one_program):
         return False
-    return not tf.__internal__.distribute.strategy_supports_no_merge_call()
+    return compat.replicas_are_threads()
 
 
 def merge(function, *arguments):

@@ -15,6 +15,7 @@ from meta_pseudo_labels.learners.losses import mean_cross_entropy, smooth_labels
 from meta_pseudo_labels.learners.method import Method
 from meta_pseudo_labels.learners.passes import float_type, gradients_of
 from meta_pseudo_labels.learners.trainer import Trainer
+from meta_pseudo_labels.utils import compat
 
 
 class Learner(Method, Trainer):
@@ -121,7 +122,7 @@ class Learner(Method, Trainer):
         check_range("batch_slices", batch_slices, low=1, high=2**31)
         check_jit_compile(jit_compile, self.distribute_strategy)
         if self.distribute_strategy.num_replicas_in_sync > 1:
-            for layer in self._flatten_layers():
+            for layer in compat.layers_of(self):
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.synchronized = True
         self.width_splits = width_splits
@@ -144,7 +145,7 @@ class Learner(Method, Trainer):
         """
         with self.distribute_strategy.scope():
             optimizer.build(model.trainable_variables)
-        updates.take_reduced(optimizer)
+        compat.take_reduced(optimizer)
 
     def call(self, inputs, training=False):
         """The student's logits, [batch, classes].

@@ -6,6 +6,7 @@ import keras
 
 from meta_pseudo_labels.learners.callbacks import StopAtStep
 from meta_pseudo_labels.models import BatchNorm
+from meta_pseudo_labels.utils import compat
 
 BATCH_NORM_MODES = ("update", "frozen")
 
@@ -130,7 +131,7 @@ def batch_norm_mode(model, mode):
         )
     frozen = [
         layer
-        for layer in model._flatten_layers()
+        for layer in compat.layers_of(model)
         if mode == "frozen" and _is_batch_norm(layer) and layer.trainable
     ]
     for layer in frozen:

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.distribute.shares import share_of
+from meta_pseudo_labels.utils import compat
 
 
 class Trainer(keras.Model):
@@ -109,13 +110,16 @@ class Trainer(keras.Model):
         Keras asks after every epoch of training too, where they are not built
         yet: what training logs is what `train_step` returns.
         """
-        compiled = self._compile_metrics
-        if compiled is not None and not compiled.built:
+        if compat.unbuilt_metrics(self):
             return {}
         return super().get_metrics_result()
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Does nothing: the models are built, and a batch here is no input."""
+        """Does nothing: the models are built, and a batch here is no input.
+
+        A private hook of Keras's; tests/utils/compat_test.py sees that it is
+        still called.
+        """
 
 
 def build_train_function(learner):

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.models.batch_norm import BatchNorm
+from meta_pseudo_labels.utils import compat
 
 _NORMALIZATION_LAYERS = (
     BatchNorm,
@@ -61,39 +62,18 @@ def _decayed_ids(model):
     """Identities of the trainable weights that weight decay applies to."""
     exempt = {
         id(weight)
-        for layer in model._flatten_layers()
+        for layer in compat.layers_of(model)
         if isinstance(layer, _NORMALIZATION_LAYERS)
         for weight in layer.weights
     }
     return {id(w) for w in model.trainable_variables} - exempt
 
 
-def take_reduced(optimizer):
-    """Tells a Keras optimizer that its gradients come reduced.
-
-    By itself it sums them over replicas when it applies them, which is too late
-    for a bound on their norm, and what was reduced before would count once for
-    each replica.
-
-    Raises:
-      RuntimeError: where this Keras has another name for what is replaced, so
-        that it would sum after all.
-    """
-    name = "_all_reduce_sum_gradients"  # Keras has no public way to say so.
-    if not callable(getattr(optimizer, name, None)):
-        raise RuntimeError(
-            f"{type(optimizer).__name__} of Keras {keras.__version__} has no "
-            f"{name}: its gradients would be summed over replicas twice. Use a "
-            "Keras version that requirements.txt names."
-        )
-    setattr(optimizer, name, list)
-
-
 def apply_gradients(optimizer, gradients, variables, *, condition):
     """Applies gradients that all replicas share.
 
     Args:
-      optimizer: after `take_reduced`.
+      optimizer: after `compat.take_reduced`.
       gradients: one per variable.
       variables: trainable.
       condition: scalar, the same on all replicas; where it is false nothing

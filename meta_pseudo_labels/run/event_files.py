@@ -7,9 +7,7 @@ import tensorflow as tf
 from absl import logging
 from google.protobuf.message import DecodeError
 
-# TensorFlow 2.19 to 2.21 bring the same message under a name that is not
-# public.
-from tensorboard.compat.proto import event_pb2
+from meta_pseudo_labels.utils.compat import event_class
 
 _RECORD_OVERHEAD = 16  # Bytes of a record's length and of its two checksums.
 
@@ -47,7 +45,7 @@ def _bytes_until(step, path):
     for batch in records.as_numpy_iterator():
         for record in batch:
             try:
-                event = event_pb2.Event.FromString(record)
+                event = event_class().FromString(record)
             except DecodeError:
                 return end
             if event.step > step:

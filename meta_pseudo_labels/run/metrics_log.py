@@ -7,11 +7,11 @@ import os
 
 import numpy as np
 import tensorflow as tf
-from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
 from meta_pseudo_labels.learners.callbacks import AtStep
 from meta_pseudo_labels.run.event_files import drop_events_after
+from meta_pseudo_labels.utils.compat import summary_class
 from meta_pseudo_labels.utils.files import write_whole
 
 
@@ -51,7 +51,7 @@ class MetricsFiles:
         with open(self.path, "a") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
         # All in one: an operation for each takes longer than some steps.
-        summary = Summary()
+        summary = summary_class()()
         for name, value in scalars.items():
             summary.MergeFrom(scalar_pb(name, value))
         try:

@@ -2,7 +2,6 @@
 
 from unittest import mock
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,7 +11,6 @@ from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners import (
     MetaPseudoLabels,
     Supervised,
-    updates,
 )
 from meta_pseudo_labels.learners.trainer import split_batches
 from meta_pseudo_labels.optimizers import Momentum
@@ -26,14 +24,6 @@ from tests.learners.replicas_test import (
     dataset,
     train,
 )
-
-
-def test_keras_takes_reduced_gradients_by_a_name_it_still_has():
-    class Renamed(keras.optimizers.SGD):
-        _all_reduce_sum_gradients = None
-
-    with pytest.raises(RuntimeError, match="summed over replicas twice"):
-        updates.take_reduced(Renamed())
 
 
 def test_xla_is_refused_before_it_hangs(mirrored):

@@ -1,7 +1,5 @@
 """Measures what each estimator tells the teacher, batch by batch."""
 
-import contextlib
-
 import numpy as np
 import tensorflow as tf
 
@@ -14,6 +12,7 @@ from meta_pseudo_labels.evaluation.diagnosis.sums import (
 )
 from meta_pseudo_labels.learners.feedback import ESTIMATORS, resolve
 from meta_pseudo_labels.optimizers import check_differentiable
+from meta_pseudo_labels.utils.compat import at_rate
 
 RANDOM = "random direction"  # The control beside the estimators' directions.
 
@@ -77,7 +76,7 @@ def diagnose(
             f"got {tuple(estimators)}."
         )
     check_differentiable(learner.optimizer)
-    with _at_rate(learner.optimizer, learning_rate):
+    with at_rate(learner.optimizer, learning_rate):
         rate = _checked_rate(learner.optimizer)
         probes = Probes(learner, held_out)
         try:
@@ -268,17 +267,3 @@ def _checked_rate(optimizer):
             "command line."
         )
     return rate
-
-
-@contextlib.contextmanager
-def _at_rate(optimizer, learning_rate):
-    """The optimizer with another learning rate; None for its own."""
-    if learning_rate is None:
-        yield
-        return
-    before = optimizer._learning_rate  # The public one is the present value.
-    optimizer._learning_rate = lambda: learning_rate
-    try:
-        yield
-    finally:
-        optimizer._learning_rate = before

@@ -1,0 +1,117 @@
+"""Every private name of Keras and TensorFlow that is used here, once.
+
+Each has a function of its own that says why no public one will do, and a test
+in `tests/utils/compat_test.py` that fails where a new version renames it or
+means something else by it. Hooks that classes of ours override stay where they
+are, since they must; their tests are there too:
+
+* `Trainer._maybe_symbolic_build` (learners/trainer.py).
+"""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+
+def layers_of(model):
+    """All layers of a Keras model, however deep, and the model itself.
+
+    Why: `model.layers` has those of the first level only, and a subclassed
+    model's `submodules` are TensorFlow's, in another order.
+    """
+    return list(model._flatten_layers())
+
+
+def unbuilt_metrics(model):
+    """Whether metrics were compiled into a model but have not seen a batch.
+
+    Why: `model.metrics` asks them for their list, and fails then.
+    """
+    metrics = model._compile_metrics
+    return metrics is not None and not metrics.built
+
+
+def index_of(optimizer, variable):
+    """The place of a variable among those that an optimizer was built with.
+
+    Why: `update_step` gets TensorFlow's variable, or a replica's part of it,
+    and Keras alone knows whose it is.
+    """
+    return optimizer._get_variable_index(variable)
+
+
+def variables_of(optimizer):
+    """The variables that an optimizer was built with, in their order.
+
+    Why: `optimizer.variables` are its own, such as slots.
+    """
+    return list(optimizer._trainable_variables)
+
+
+@contextlib.contextmanager
+def at_rate(optimizer, learning_rate):
+    """Has an optimizer use another learning rate for a while.
+
+    Why: the public `learning_rate` is the present value of a schedule, so
+    that what was there cannot be put back by it.
+
+    Args:
+      optimizer: a Keras optimizer.
+      learning_rate: a number or a scalar tensor; None for its own.
+    """
+    before = optimizer._learning_rate
+    if learning_rate is not None:
+        optimizer._learning_rate = lambda: learning_rate
+    try:
+        yield
+    finally:
+        optimizer._learning_rate = before
+
+
+def take_reduced(optimizer):
+    """Tells a Keras optimizer that its gradients come reduced.
+
+    Why: by itself it sums them over replicas when it applies them, which is too
+    late for a bound on their norm, and what was reduced before would count once
+    for each replica. Keras has no public way to say so.
+
+    Raises:
+      RuntimeError: where this Keras has another name for what is replaced, so
+        that it would sum after all.
+    """
+    name = "_all_reduce_sum_gradients"
+    if not callable(getattr(optimizer, name, None)):
+        raise RuntimeError(
+            f"{type(optimizer).__name__} of Keras {keras.__version__} has no "
+            f"{name}: its gradients would be summed over replicas twice. Use a "
+            "Keras version that requirements.txt names."
+        )
+    setattr(optimizer, name, list)
+
+
+def replicas_are_threads():
+    """Whether each replica of the present strategy is traced by itself.
+
+    Why: such replicas may meet outside branches and loops only, and the
+    strategy's classes tell it by this name alone.
+    """
+    return not tf.__internal__.distribute.strategy_supports_no_merge_call()
+
+
+def event_class():
+    """The protocol buffer of TensorBoard's files, `Event`.
+
+    Why: TensorFlow, which writes them, keeps its own copies private. Imported
+    late, as most of the package does without TensorBoard.
+    """
+    from tensorboard.compat.proto import event_pb2
+
+    return event_pb2.Event
+
+
+def summary_class():
+    """The protocol buffer of what one of these events tells, `Summary`."""
+    from tensorboard.compat.proto import summary_pb2
+
+    return summary_pb2.Summary

@@ -1,0 +1,139 @@
+"""Keras and TensorFlow still have what `compat` takes of them, and mean it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_pseudo_labels.learners.trainer import Trainer
+from meta_pseudo_labels.utils import compat
+
+
+def network():
+    return keras.Sequential([keras.Input([2]), keras.layers.Dense(1)])
+
+
+def test_layers_of_a_model_are_all_however_deep():
+    inner = network()
+    outer = keras.Sequential([keras.Input([2]), inner, keras.layers.ReLU()])
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.parts = [outer]
+
+    model = Subclassed()
+    found = compat.layers_of(model)
+    for layer in (model, outer, *outer.layers, *inner.layers):
+        assert sum(layer is other for other in found) == 1
+    assert found[0] is model
+
+
+def test_metrics_are_unbuilt_until_they_saw_a_batch():
+    model = network()
+    assert not compat.unbuilt_metrics(model)
+    model.compile(loss="mse", metrics=["mae"])
+    assert compat.unbuilt_metrics(model)
+    model.evaluate(np.ones([2, 2]), np.ones([2, 1]), verbose=0)
+    assert not compat.unbuilt_metrics(model)
+
+
+@pytest.fixture
+def optimizer():
+    return keras.optimizers.SGD(0.5)
+
+
+def test_variables_have_their_places(optimizer):
+    """Of Keras's variables, and of TensorFlow's, which an update gets."""
+    variables = [keras.Variable([float(n)]) for n in range(3)]
+    optimizer.build(variables)
+    for index, variable in enumerate(variables):
+        assert compat.variables_of(optimizer)[index] is variable
+        assert compat.index_of(optimizer, variable) == index
+        assert compat.index_of(optimizer, variable.value) == index
+    assert len(compat.variables_of(optimizer)) == 3
+
+
+def test_another_rate_for_a_while():
+    schedule = keras.optimizers.schedules.ExponentialDecay(1.0, 1, 0.5)
+    optimizer = keras.optimizers.SGD(schedule)
+    variable = keras.Variable([1.0])
+    optimizer.build([variable])
+    with compat.at_rate(optimizer, 0.25):
+        assert optimizer.learning_rate == 0.25
+        optimizer.apply([tf.ones([1])], [variable])
+    np.testing.assert_allclose(variable, [0.75])
+    assert float(optimizer.learning_rate) == 0.5  # After one of its steps.
+    assert (
+        optimizer.get_config()["learning_rate"]["config"]["decay_rate"] == 0.5
+    )
+    with compat.at_rate(optimizer, None):
+        assert float(optimizer.learning_rate) == 0.5
+
+
+@pytest.mark.parametrize(("take", "moved"), [(True, 0.5), (False, 1.0)])
+def test_gradients_are_summed_once_at_most(optimizer, take, moved, mirrored):
+    """Keras sums over both replicas what it is not told to be reduced."""
+    strategy = mirrored(2)
+    with strategy.scope():
+        variable = keras.Variable([0.0])
+        optimizer.build([variable])
+    if take:
+        compat.take_reduced(optimizer)
+
+    @tf.function
+    def step():
+        strategy.run(lambda: optimizer.apply([tf.ones([1])], [variable]))
+
+    step()
+    np.testing.assert_allclose(variable, [-moved])
+
+
+def test_keras_takes_reduced_gradients_by_a_name_it_still_has():
+    class Renamed(keras.optimizers.SGD):
+        _all_reduce_sum_gradients = None
+
+    with pytest.raises(RuntimeError, match="summed over replicas twice"):
+        compat.take_reduced(Renamed())
+
+
+def test_mirrored_replicas_are_threads(mirrored):
+    assert not compat.replicas_are_threads()
+    with mirrored(2).scope():
+        assert compat.replicas_are_threads()
+
+
+def test_an_event_holds_what_tensorflow_writes(tmp_path):
+    with tf.summary.create_file_writer(str(tmp_path)).as_default():
+        tf.summary.scalar("loss", 0.5, step=3)
+    (path,) = tmp_path.iterdir()
+    records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
+    event = compat.event_class().FromString(records[-1])
+    assert event.step == 3
+    (value,) = event.summary.value
+    assert value.tag == "loss"
+    summary = compat.summary_class()(value=[value])
+    assert summary.SerializeToString() == event.summary.SerializeToString()
+
+
+def test_keras_calls_the_hook_that_builds_a_model():
+    """Which `Trainer` overrides to do nothing."""
+    assert "_maybe_symbolic_build" in vars(Trainer)
+    calls = []
+
+    class Model(keras.Model):
+        def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+            calls.append(iterator is not None)
+
+        def train_step(self, batch):
+            return {"loss": tf.reduce_sum(batch)}
+
+        def test_step(self, batch):
+            return {"loss": tf.reduce_sum(batch)}
+
+    model = Model()
+    model.compile()
+    batches = tf.data.Dataset.from_tensors(tf.ones([2, 2]))
+    model.fit(batches, shuffle=False, verbose=0)
+    model.evaluate(batches, verbose=0)
+    assert calls == [True, True]
