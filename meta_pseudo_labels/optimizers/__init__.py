@@ -12,7 +12,13 @@ from meta_pseudo_labels.optimizers.pullback import (
 from meta_pseudo_labels.optimizers.rmsprop import RMSProp
 from meta_pseudo_labels.optimizers.schedules import WaitWarmupDecay
 
-OPTIMIZERS = ("sgd", "momentum", "rmsprop", "lars")
+_KINDS = {
+    "sgd": keras.optimizers.SGD,
+    "momentum": Momentum,
+    "rmsprop": RMSProp,
+    "lars": LARS,
+}
+OPTIMIZERS = tuple(_KINDS)
 
 __all__ = [
     "LARS",
@@ -52,19 +58,16 @@ def build_optimizer(
       ValueError: for an unknown name or a number out of range.
     """
     name = str(optim_type).lower()
-    if name == "sgd":
-        return keras.optimizers.SGD(learning_rate)
-    if name == "momentum":
-        return Momentum(learning_rate, momentum=0.9, nesterov=True)
-    if name == "rmsprop":
-        return RMSProp(
-            learning_rate,
+    if name not in _KINDS:
+        raise ValueError(
+            f"Unknown optim_type {optim_type!r}; use one of {OPTIMIZERS}."
+        )
+    settings = {
+        "rmsprop": dict(
             rho=rmsprop_rho,
             momentum=rmsprop_momentum,
             epsilon=rmsprop_epsilon,
-        )
-    if name == "lars":
-        return LARS(learning_rate, weight_decay=weight_decay)
-    raise ValueError(
-        f"Unknown optim_type {optim_type!r}; use one of {OPTIMIZERS}."
-    )
+        ),
+        "lars": dict(weight_decay=weight_decay),
+    }
+    return _KINDS[name](learning_rate, **settings.get(name, {}))

@@ -3,13 +3,14 @@
 import keras
 import tensorflow as tf
 
-from meta_pseudo_labels.optimizers.momentum import check_momentum
+from meta_pseudo_labels.optimizers.momentum import Momentum
+from meta_pseudo_labels.utils.compat import index_of
 
 SKIP_LIST = ("batch_norm", "batchnorm", "gamma", "beta", "bias")
 
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
-class LARS(keras.optimizers.Optimizer):
+class LARS(Momentum):
     """LARS (You et al. 2017, arXiv 1708.03888) as the release writes it.
 
     For each variable, with |.| the Euclidean norm over all its entries,
@@ -51,7 +52,8 @@ class LARS(keras.optimizers.Optimizer):
         name="lars",
         **kwargs,
     ):
-        check_momentum(momentum)
+        # Not Keras's weight_decay, which would shrink the weights once more.
+        super().__init__(learning_rate, momentum, nesterov, name, **kwargs)
         if not weight_decay >= 0:
             raise ValueError(
                 f"weight_decay must not be negative; got {weight_decay}."
@@ -60,23 +62,15 @@ class LARS(keras.optimizers.Optimizer):
             raise ValueError(f"eeta must be positive; got {eeta}.")
         if not epsilon >= 0:
             raise ValueError(f"epsilon must not be negative; got {epsilon}.")
-        # Not Keras's weight_decay, which would shrink the weights once more.
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        self.momentum = momentum
         self.decay = weight_decay
         self.eeta = eeta
         self.epsilon = epsilon
         self.skip_list = tuple(skip_list)
-        self.nesterov = nesterov
 
     def build(self, variables):
         if self.built:
             return
         super().build(variables)
-        self.slots = [
-            self.add_variable_from_reference(v, name="momentum")
-            for v in variables
-        ]
         # Kept by index: an update sees TensorFlow's variable, without a path.
         self._scaled = tuple(
             not any(word in v.path for word in self.skip_list)
@@ -90,20 +84,17 @@ class LARS(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         """One variable's update, by the fused kernel of TensorFlow 1."""
-        index = self._get_variable_index(variable)
         gradient = tf.cast(gradient, variable.dtype)
         rate = tf.cast(learning_rate, variable.dtype)
-        if self._scaled[index]:
+        if self._scaled[index_of(self, variable)]:
             weights = tf.convert_to_tensor(variable)
             rate *= self._trust_ratio(gradient, weights)
             gradient += self.decay * weights
-        tf.raw_ops.ResourceApplyMomentum(
-            var=variable.handle,
-            accum=self.slots[index].handle,
-            lr=tf.ones([], variable.dtype),
-            grad=gradient * rate,
+        self.move(
+            variable,
+            gradient * rate,
+            rate=tf.ones([], variable.dtype),
             momentum=tf.constant(self.momentum, variable.dtype),
-            use_nesterov=self.nesterov,
         )
 
     def _trust_ratio(self, gradient, weights):
@@ -114,49 +105,34 @@ class LARS(keras.optimizers.Optimizer):
         usable = (weight_norm > 0) & (gradient_norm > 0)
         return tf.where(usable, ratio, tf.ones_like(ratio))
 
-    def gradient_rate(self, gradient, variable, learning_rate):
-        """See `update_rates`: by the trust ratio of this gradient."""
-        slope = self._slope(variable, learning_rate)
-        if not self._scaled[self._get_variable_index(variable)]:
-            return -slope
-        gradient = tf.cast(gradient, variable.dtype)
-        weights = tf.convert_to_tensor(variable)
-        return -slope * self._trust_ratio(gradient, weights)
-
-    def pullback(self, gradient, variable, learning_rate):
-        """See `update_pullback`.
+    def derivative(self, gradient, variable, learning_rate):
+        """See `Momentum.derivative`; the rate holds the trust ratio fixed.
 
         The ratio falls as |g| grows: by ratio**2 / (eeta * |w|) per unit, along
         g / |g|. Where |w| or |g| is 0 the ratio is taken as the constant 1.
         """
-        slope = self._slope(variable, learning_rate)
-        if not self._scaled[self._get_variable_index(variable)]:
-            return lambda upstream: -slope * upstream
+        ahead = self.momentum if self.nesterov else 0.0
+        slope = tf.cast(learning_rate, variable.dtype)
+        slope *= tf.constant(1 + ahead, variable.dtype)
+        if not self._scaled[index_of(self, variable)]:
+            return -slope, lambda upstream: -slope * upstream
         gradient = tf.cast(gradient, variable.dtype)
         weights = tf.convert_to_tensor(variable)  # As they are before the step.
+        ratio = self._trust_ratio(gradient, weights)
 
         def pull(upstream):
-            ratio = self._trust_ratio(gradient, weights)
             size = tf.norm(gradient) * self.eeta * tf.norm(weights)
             along = tf.reduce_sum(upstream * (gradient + self.decay * weights))
             fall = tf.math.divide_no_nan(tf.square(ratio) * along, size)
             return -slope * (ratio * upstream - fall * gradient)
 
-        return pull
-
-    def _slope(self, variable, learning_rate):
-        """The rate and what Nesterov adds to it, without the trust ratio."""
-        ahead = self.momentum if self.nesterov else 0.0
-        rate = tf.cast(learning_rate, variable.dtype)
-        return rate * tf.constant(1 + ahead, variable.dtype)
+        return -slope * ratio, pull
 
     def get_config(self):
         return {
             **super().get_config(),
-            "momentum": self.momentum,
             "weight_decay": self.decay,
             "eeta": self.eeta,
             "epsilon": self.epsilon,
             "skip_list": list(self.skip_list),
-            "nesterov": self.nesterov,
         }

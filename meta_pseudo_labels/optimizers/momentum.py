@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels.utils.compat import index_of
+
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class Momentum(keras.optimizers.Optimizer):
@@ -40,10 +42,7 @@ class Momentum(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self.slots = [
-            self.add_variable_from_reference(v, name="momentum")
-            for v in variables
-        ]
+        self.slots = new_slots(self, variables, name="momentum")
 
     @property
     def release_slots(self):
@@ -52,25 +51,41 @@ class Momentum(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         """One variable's update, by the fused kernel of TensorFlow 1."""
-        slot = self.slots[self._get_variable_index(variable)]
+        # Casts, which round to float32 on their way to float64: so does
+        # TensorFlow 1, and with it the release's float64 runs.
+        self.move(
+            variable,
+            tf.cast(gradient, variable.dtype),
+            rate=tf.cast(learning_rate, variable.dtype),
+            momentum=tf.cast(self.momentum, variable.dtype),
+        )
+
+    def move(self, variable, gradient, *, rate, momentum):
+        """Moves a variable and its slot; all are of the variable's type."""
         tf.raw_ops.ResourceApplyMomentum(
             var=variable.handle,
-            accum=slot.handle,
-            lr=tf.cast(learning_rate, variable.dtype),
-            grad=tf.cast(gradient, variable.dtype),
-            # A cast, which rounds to float32 on its way to float64: so does
-            # TensorFlow 1, and with it the release's float64 runs.
-            momentum=tf.cast(self.momentum, variable.dtype),
+            accum=self.slots[index_of(self, variable)].handle,
+            lr=rate,
+            grad=gradient,
+            momentum=momentum,
             use_nesterov=self.nesterov,
         )
 
-    def gradient_rate(self, gradient, variable, learning_rate):
-        """See `update_rates`."""
-        return linear_rate(self, variable, learning_rate)
+    def derivative(self, gradient, variable, learning_rate):
+        """How one step depends on its gradient.
 
-    def pullback(self, gradient, variable, learning_rate):
-        """See `update_pullback`; the update is linear, so a scalar does."""
-        return linear_pullback(self, variable, learning_rate)
+        A step moves the weight by -lr per unit of its gradient, and with
+        Nesterov by lr * momentum more, whatever the slot holds. That of
+        `keras.optimizers.SGD` does so too.
+
+        Returns:
+          What one entry of `update_rates` is, and the function from one entry
+          to another that `update_pullback` consists of.
+        """
+        slope = tf.cast(learning_rate, variable.dtype)
+        if self.nesterov:
+            slope *= 1 + tf.cast(self.momentum, variable.dtype)
+        return -slope, lambda upstream: -slope * upstream
 
     def get_config(self):
         return {
@@ -85,19 +100,11 @@ def check_momentum(momentum):
         raise ValueError(f"momentum must be in [0, 1); got {momentum}.")
 
 
-def linear_rate(optimizer, variable, learning_rate):
-    """The rate of `Momentum`, and of `keras.optimizers.SGD` alike.
-
-    A step moves the weight by -lr per unit of its gradient, and with Nesterov
-    by lr * momentum more, whatever the slot holds.
-    """
-    slope = tf.cast(learning_rate, variable.dtype)
-    if optimizer.nesterov:
-        slope *= 1 + tf.cast(optimizer.momentum, variable.dtype)
-    return -slope
-
-
-def linear_pullback(optimizer, variable, learning_rate):
-    """The pullback that belongs to `linear_rate`."""
-    rate = linear_rate(optimizer, variable, learning_rate)
-    return lambda upstream: rate * upstream
+def new_slots(optimizer, variables, *, name, initializer="zeros"):
+    """A variable of the optimizer's for each variable, of the same shape."""
+    return [
+        optimizer.add_variable_from_reference(
+            v, name=name, initializer=initializer
+        )
+        for v in variables
+    ]

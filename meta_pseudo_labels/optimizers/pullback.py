@@ -1,15 +1,16 @@
-"""The derivative of an optimizer's update, for feedback through it."""
+"""The derivative of an optimizer's update, for feedback through it.
+
+An optimizer that can be differentiated has a method `derivative`, as `Momentum`
+has; a user's own optimizer may have one too.
+"""
+
+import functools
 
 import keras
 import tensorflow as tf
 
-from meta_pseudo_labels.optimizers.lars import LARS
-from meta_pseudo_labels.optimizers.momentum import (
-    Momentum,
-    linear_pullback,
-    linear_rate,
-)
-from meta_pseudo_labels.optimizers.rmsprop import RMSProp
+from meta_pseudo_labels.optimizers.momentum import Momentum
+from meta_pseudo_labels.utils.compat import variables_of
 
 _WHO = "Feedback through the student's update (part of every diagnosis)"
 
@@ -50,11 +51,7 @@ def update_pullback(optimizer, gradients, variables):
     """
     if _problem(optimizer):
         return lambda upstream: check_differentiable(optimizer)
-    rate = tf.convert_to_tensor(optimizer.learning_rate)
-    pulls = [
-        _pullback(optimizer, gradient, variable.value, rate)
-        for gradient, variable in zip(gradients, variables, strict=True)
-    ]
+    pulls = [pull for _, pull in _derivatives(optimizer, gradients, variables)]
 
     def pullback(upstream):
         return [
@@ -85,36 +82,34 @@ def update_rates(optimizer, gradients, variables):
     """
     if _problem(optimizer):
         return lambda: check_differentiable(optimizer)
-    learning_rate = tf.convert_to_tensor(optimizer.learning_rate)
+    derivatives = _derivatives(optimizer, gradients, variables)
     rates = [
-        tf.cast(
-            _rate(optimizer, gradient, variable.value, learning_rate),
-            gradient.dtype,
-        )
-        for gradient, variable in zip(gradients, variables, strict=True)
+        tf.cast(rate, gradient.dtype)
+        for (rate, _), gradient in zip(derivatives, gradients, strict=True)
     ]
     return lambda: rates
 
 
-def _rate(optimizer, gradient, variable, learning_rate):
-    """The rate of one variable."""
-    if isinstance(optimizer, keras.optimizers.SGD):
-        return linear_rate(optimizer, variable, learning_rate)
-    return optimizer.gradient_rate(gradient, variable, learning_rate)
+def _derivatives(optimizer, gradients, variables):
+    """(rate, pullback) of each variable, see `Momentum.derivative`."""
+    rate = tf.convert_to_tensor(optimizer.learning_rate)
+    derivative = _derivative_of(optimizer)
+    return [
+        derivative(gradient, variable.value, rate)
+        for gradient, variable in zip(gradients, variables, strict=True)
+    ]
 
 
-def _pullback(optimizer, gradient, variable, learning_rate):
-    """The pullback of one variable, a function of a tensor."""
-    if isinstance(optimizer, keras.optimizers.SGD):
-        return linear_pullback(optimizer, variable, learning_rate)
-    return optimizer.pullback(gradient, variable, learning_rate)
+def _derivative_of(optimizer):
+    """What an optimizer says of its update; None where it says nothing."""
+    if isinstance(optimizer, keras.optimizers.SGD):  # As Momentum's.
+        return functools.partial(Momentum.derivative, optimizer)
+    return getattr(optimizer, "derivative", None)
 
 
 def _problem(optimizer):
     """Why the update cannot be differentiated and what to do; or None."""
-    if not isinstance(
-        optimizer, Momentum | RMSProp | LARS | keras.optimizers.SGD
-    ):
+    if _derivative_of(optimizer) is None:
         return (
             "knows Momentum, RMSProp, LARS and keras.optimizers.SGD; got "
             f"{type(optimizer).__name__}. Use one of these for the student, or "
@@ -138,9 +133,7 @@ def _problem(optimizer):
             "optimizer replaces them by averages. Leave its "
             "ema_overwrite_frequency out; ema_decay averages beside it."
         )
-    constrained = [
-        v.path for v in optimizer._trainable_variables if v.constraint
-    ]
+    constrained = [v.path for v in variables_of(optimizer) if v.constraint]
     if constrained:
         return (
             "cannot see constraints on weights; got one on "

@@ -3,7 +3,8 @@
 import keras
 import tensorflow as tf
 
-from meta_pseudo_labels.optimizers.momentum import check_momentum
+from meta_pseudo_labels.optimizers.momentum import check_momentum, new_slots
+from meta_pseudo_labels.utils.compat import index_of
 
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
@@ -51,14 +52,10 @@ class RMSProp(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self.mean_squares = [
-            self.add_variable_from_reference(v, name="rms", initializer="ones")
-            for v in variables
-        ]
-        self.slots = [
-            self.add_variable_from_reference(v, name="momentum")
-            for v in variables
-        ]
+        self.mean_squares = new_slots(
+            self, variables, name="rms", initializer="ones"
+        )
+        self.slots = new_slots(self, variables, name="momentum")
 
     @property
     def release_slots(self):
@@ -70,7 +67,7 @@ class RMSProp(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         """One variable's update, by the fused kernel of TensorFlow 1."""
-        index = self._get_variable_index(variable)
+        index = index_of(self, variable)
         tf.raw_ops.ResourceApplyRMSProp(
             var=variable.handle,
             ms=self.mean_squares[index].handle,
@@ -83,30 +80,22 @@ class RMSProp(keras.optimizers.Optimizer):
             grad=tf.cast(gradient, variable.dtype),
         )
 
-    def gradient_rate(self, gradient, variable, learning_rate):
-        """See `update_rates`: lr / sqrt(s), element by element."""
-        _, square = self._square(gradient, variable)
-        return -tf.cast(learning_rate, variable.dtype) / tf.sqrt(square)
-
-    def pullback(self, gradient, variable, learning_rate):
-        """See `update_pullback`.
+    def derivative(self, gradient, variable, learning_rate):
+        """See `Momentum.derivative`.
 
         With r = rho * rms + epsilon and s = r + (1 - rho) * g**2, the step is
         lr * g / sqrt(s) and its slope lr * r / s**1.5, element by element.
         """
-        rate = tf.cast(learning_rate, variable.dtype)
-        rest, square = self._square(gradient, variable)
-        return lambda upstream: (
-            -rate * upstream * rest / (square * tf.sqrt(square))
-        )
-
-    def _square(self, gradient, variable):
-        """r and s of the step to come: what is under its root."""
         dtype = variable.dtype
-        before = self.mean_squares[self._get_variable_index(variable)]
-        rho = tf.cast(self.rho, dtype)
+        rate, rho = tf.cast(learning_rate, dtype), tf.cast(self.rho, dtype)
+        before = self.mean_squares[index_of(self, variable)]
         rest = rho * tf.convert_to_tensor(before) + tf.cast(self.epsilon, dtype)
-        return rest, rest + (1 - rho) * tf.square(tf.cast(gradient, dtype))
+        square = rest + (1 - rho) * tf.square(tf.cast(gradient, dtype))
+        root = tf.sqrt(square)
+        return (
+            -rate / root,
+            lambda upstream: -rate * upstream * rest / (square * root),
+        )
 
     def get_config(self):
         return {
