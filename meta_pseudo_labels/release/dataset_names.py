@@ -8,46 +8,27 @@ from meta_pseudo_labels.utils.settings import ConfigError
 
 # What --dataset_name stands for. num_labeled=0: all images keep their label.
 RELEASE_DATASETS = {
-    "cifar10": dict(dataset="cifar10", method="supervised", num_labeled=0),
-    "cifar10_4000": dict(
-        dataset="cifar10", method="supervised", num_labeled=4_000
-    ),
-    "cifar10_4000_uda": dict(
-        dataset="cifar10", method="uda", num_labeled=4_000
-    ),
-    "cifar10_4000_mpl": dict(
-        dataset="cifar10", method="mpl", num_labeled=4_000
-    ),
-    "cifar100": dict(dataset="cifar100", method="supervised", num_labeled=0),
-    "cifar100_10k": dict(
-        dataset="cifar100", method="supervised", num_labeled=10_000
-    ),
-    "imagenet": dict(
-        dataset="imagenet2012", method="supervised", num_labeled=0
-    ),
-    "imagenet_heldout": dict(
-        dataset="imagenet2012", method="supervised", num_labeled=0
-    ),
-    # Its labels were to be another network's probabilities, and such labels
-    # the release does not smooth (`training_utils.Supervised`).
-    "imagenet_noisy_student": dict(
-        dataset="imagenet2012",
-        method="supervised",
-        num_labeled=0,
-        label_smoothing=0.0,
-    ),
-    "imagenet_uda": dict(dataset="imagenet2012", method="uda", num_labeled=0),
-    # The tenth of ImageNet that has labels is a set of files of its own.
-    "imagenet_10_percent": dict(
-        dataset="imagenet2012_subset", method="supervised", num_labeled=0
-    ),
-    "imagenet_10_percent_uda": dict(
-        dataset="imagenet2012_subset", method="uda", num_labeled=0
-    ),
-    "imagenet_10_percent_mpl": dict(
-        dataset="imagenet2012_subset", method="mpl", num_labeled=0
-    ),
+    name: dict(dataset=dataset, method=method, num_labeled=num_labeled)
+    for name, dataset, method, num_labeled in (
+        ("cifar10", "cifar10", "supervised", 0),
+        ("cifar10_4000", "cifar10", "supervised", 4_000),
+        ("cifar10_4000_uda", "cifar10", "uda", 4_000),
+        ("cifar10_4000_mpl", "cifar10", "mpl", 4_000),
+        ("cifar100", "cifar100", "supervised", 0),
+        ("cifar100_10k", "cifar100", "supervised", 10_000),
+        ("imagenet", "imagenet2012", "supervised", 0),
+        ("imagenet_heldout", "imagenet2012", "supervised", 0),
+        ("imagenet_noisy_student", "imagenet2012", "supervised", 0),
+        ("imagenet_uda", "imagenet2012", "uda", 0),
+        # The tenth of ImageNet that has labels is a set of files of its own.
+        ("imagenet_10_percent", "imagenet2012_subset", "supervised", 0),
+        ("imagenet_10_percent_uda", "imagenet2012_subset", "uda", 0),
+        ("imagenet_10_percent_mpl", "imagenet2012_subset", "mpl", 0),
+    )
 }
+# Its labels were to be another network's probabilities, and such labels the
+# release does not smooth (`training_utils.Supervised`).
+RELEASE_DATASETS["imagenet_noisy_student"]["label_smoothing"] = 0.0
 
 DATASET_NAME_HELP = (
     "A data set, its labels and a method by the release's name for all three. "
@@ -86,7 +67,7 @@ def split_dataset_name(name, given):
         if given.get(field, value) != value:
             raise ConfigError(
                 f"--dataset_name={name} means --{field}={value}, but "
-                f"--{field}={given[field]} is given too; leave one away."
+                f"--{field}={given[field]} is given too; leave one out."
             )
     # The name does not say which images are labeled, so this one may differ.
     return settings | dict(label_subset=given.get("label_subset", "first"))

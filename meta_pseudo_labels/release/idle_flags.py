@@ -15,7 +15,7 @@ class IdleFlag:
       name: as on the command line.
       value_type: bool, int, float or str.
       default: the release's; None for no value.
-      help: what it seems to be for.
+      help: what it seems to be for, where no other flag tells.
       instead: the flag that does this job, if there is one.
       undefined: whether the release reads or prints it, but has no such flag.
       why: why it has no effect.
@@ -49,159 +49,63 @@ class IdleFlag:
         return f"--{self.name} has no effect: {self.why}{instead}."
 
 
-_NEVER_READ = (
-    # The machine.
-    IdleFlag("tpu_topology", str, "", "Shape of the TPU slice, such as 2x2."),
-    IdleFlag(
-        "num_infeed_threads",
-        int,
+def _flag(name, default, help, **more):
+    """A flag whose default says its type; a type stands for no value."""
+    if isinstance(default, type):
+        return IdleFlag(name, default, None, help, **more)
+    return IdleFlag(name, type(default), default, help, **more)
+
+
+# Names that an earlier version had for what others do now.
+_RENAMED = {
+    "teacher_lr": (0.1, "mpl_teacher_lr"),
+    "teacher_base_lr": (1e-3, "mpl_teacher_lr"),
+    "teacher_grad_bound": (20.0, "grad_bound"),
+    "teacher_weight_decay": (1e-4, "weight_decay"),
+    "teacher_grad_dot_moving_average_decay": (0.99, "mpl_baseline_decay"),
+    "uda_warmup_steps": (2000, "uda_steps"),
+    "mpl_temp": (0.75, "uda_temp"),
+    "mpl_threshold": (0.6, "uda_threshold"),
+    "mpl_student_wait_steps": (2500, "mpl_student_lr_wait_steps"),
+    "mpl_teacher_checkpoint": (str, "load_checkpoint"),
+    "mpl_student_checkpoint": (str, "load_checkpoint"),
+}
+
+_NOTHING_DOES_IT = {
+    "tpu_topology": ("", "Shape of the TPU slice, such as 2x2."),
+    "num_infeed_threads": (
         4,
-        "Threads that feed the TPU; tf.data chooses them itself.",
+        "Threads that feed the TPU; tf.data has its own.",
     ),
-    IdleFlag(
-        "num_shards_per_worker", int, None, "Files that one worker reads."
-    ),
-    IdleFlag(
-        "dataset_service_bns_prefix",
-        str,
-        None,
-        "Address of the tf.data service's workers.",
-    ),
-    # The teacher, under names of an earlier version.
-    IdleFlag(
-        "teacher_lr",
-        float,
-        0.1,
-        "Learning rate of the teacher.",
-        instead="mpl_teacher_lr",
-    ),
-    IdleFlag(
-        "teacher_base_lr",
-        float,
-        1e-3,
-        "Learning rate of the teacher before scaling.",
-        instead="mpl_teacher_lr",
-    ),
-    IdleFlag(
-        "teacher_grad_bound",
-        float,
-        20.0,
-        "Bound on the norm of the teacher's gradient.",
-        instead="grad_bound",
-    ),
-    IdleFlag(
-        "teacher_eps",
-        float,
-        1e-7,
-        "Small number in the teacher's optimizer or its logarithms.",
-    ),
-    IdleFlag(
-        "teacher_weight_decay",
-        float,
-        1e-4,
-        "Weight decay of the teacher.",
-        instead="weight_decay",
-    ),
-    IdleFlag(
-        "teacher_temperature",
-        float,
-        0.5,
-        "Temperature of the teacher's softmax.",
-    ),
-    IdleFlag(
-        "teacher_grad_dot_moving_average_decay",
-        float,
-        0.99,
-        "Decay of the moving average of the gradients' dot product.",
-        instead="mpl_baseline_decay",
-    ),
-    IdleFlag(
-        "teacher_init_range",
-        float,
-        0.1,
-        "Half the range of the teacher's initial weights.",
-    ),
-    IdleFlag(
-        "teacher_one_hot_w",
-        float,
+    "num_shards_per_worker": (int, "Files that one worker reads."),
+    "dataset_service_bns_prefix": (str, "Address of the service's workers."),
+    "teacher_eps": (1e-7, "Small number in the teacher's optimizer or logs."),
+    "teacher_temperature": (0.5, "Temperature of the teacher's softmax."),
+    "teacher_init_range": (0.1, "Half the range of the teacher's weights."),
+    "teacher_one_hot_w": (
         0.9,
-        "Weight of the one-hot label beside the teacher's.",
+        "Weight of one-hot labels beside the teacher's.",
     ),
-    IdleFlag(
-        "teacher_num_samples",
-        int,
-        10,
-        "Pseudo labels that the teacher draws for an image.",
-    ),
-    # The methods.
-    IdleFlag(
-        "uda_warmup_steps",
-        int,
-        2000,
-        "Steps before the UDA loss counts.",
-        instead="uda_steps",
-    ),
-    IdleFlag(
-        "mpl_temp",
-        float,
-        0.75,
-        "Temperature of the teacher's labels in MPL.",
-        instead="uda_temp",
-    ),
-    IdleFlag(
-        "mpl_threshold",
-        float,
-        0.6,
-        "Confidence from which a pseudo label counts in MPL.",
-        instead="uda_threshold",
-    ),
-    IdleFlag(
-        "mpl_dot_product_bound",
-        float,
-        0.1,
-        "Bound on the size of the feedback, which is not clipped.",
-    ),
-    IdleFlag(
-        "mpl_student_wait_steps",
-        int,
-        2500,
-        "Steps before the student learns.",
-        instead="mpl_student_lr_wait_steps",
-    ),
-    IdleFlag(
-        "mpl_teacher_checkpoint",
-        str,
-        None,
-        "Checkpoint that the teacher begins from.",
-        instead="load_checkpoint",
-    ),
-    IdleFlag(
-        "mpl_student_checkpoint",
-        str,
-        None,
-        "Checkpoint that the student begins from.",
-        instead="load_checkpoint",
-    ),
-)
+    "teacher_num_samples": (10, "Pseudo labels that are drawn for an image."),
+    "mpl_dot_product_bound": (0.1, "Bound on the feedback, which has none."),
+}
 
-_UNDEFINED = (
-    IdleFlag(
-        "use_vizier",
-        bool,
+_UNDEFINED = {
+    "use_vizier": (
         False,
-        "Evaluate while training, for a search of settings. Every checkpoint "
-        "is evaluated anyway; there is no search.",
-        undefined=True,
-        why="there is no search, and every checkpoint is evaluated anyway",
+        "there is no search, and every checkpoint is evaluated anyway",
     ),
-    IdleFlag(
-        "tpu_platform",
-        str,
-        None,
-        "Kind of TPU. No code of the release reads it.",
-        undefined=True,
-        why="no code of the release reads it",
+    "tpu_platform": (str, "no code of the release reads it"),
+}
+
+IDLE_FLAGS = (
+    *(
+        _flag(name, default, "A name of an earlier version.", instead=instead)
+        for name, (default, instead) in _RENAMED.items()
+    ),
+    *(_flag(name, *row) for name, row in _NOTHING_DOES_IT.items()),
+    *(
+        _flag(name, default, f"Without effect: {why}.", undefined=True, why=why)
+        for name, (default, why) in _UNDEFINED.items()
     ),
 )
-
-IDLE_FLAGS = _NEVER_READ + _UNDEFINED

@@ -83,7 +83,7 @@ def test_a_contradiction_is_named(name, contradiction, meaning):
     message = refusal(f"--dataset_name={name}", contradiction)
     assert message == (
         f"--dataset_name={name} means {meaning}, but {contradiction} is given "
-        "too; leave one away."
+        "too; leave one out."
     )
 
 
