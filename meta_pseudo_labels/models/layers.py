@@ -41,6 +41,10 @@ class LayerFactory:
     policy: keras.DTypePolicy
     norm: NormSettings = AS_RELEASED
 
+    def apply(self, layer, x, name, **settings):
+        """Applies a new layer of a Keras class."""
+        return layer(name=name, dtype=self.policy, **settings)(x)
+
     def conv(
         self,
         x,
@@ -56,63 +60,66 @@ class LayerFactory:
 
         `layer` is the name after the dot.
         """
-        return keras.layers.Conv2D(
-            filters,
-            kernel_size,
+        return self.apply(
+            keras.layers.Conv2D,
+            x,
+            f"{scope}.{layer}",
+            filters=filters,
+            kernel_size=kernel_size,
             strides=strides,
             padding="same",
             use_bias=use_bias,
             kernel_initializer=initializers.conv_kernel(),
-            name=f"{scope}.{layer}",
-            dtype=self.policy,
-        )(x)
+        )
 
     def depthwise_conv(self, x, *, scope, kernel_size, strides):
         """One filter for each channel, without bias, padded as `conv`."""
-        return keras.layers.DepthwiseConv2D(
-            kernel_size,
+        return self.apply(
+            keras.layers.DepthwiseConv2D,
+            x,
+            f"{scope}.dw_conv_2d",
+            kernel_size=kernel_size,
             strides=strides,
             padding="same",
             use_bias=False,
             depthwise_initializer=initializers.conv_kernel(),
-            name=f"{scope}.dw_conv_2d",
-            dtype=self.policy,
-        )(x)
+        )
 
     def batch_norm(self, x, *, scope):
         """Batch norm, never in less than float32 (quirk 22)."""
-        name = f"{scope}.batch_norm"
-        return self.norm.layer(name=name, dtype=self.policy)(x)
+        return self.apply(self.norm.layer, x, f"{scope}.batch_norm")
 
     def relu(self, x, *, scope):
-        return keras.layers.ReLU(name=f"{scope}.relu", dtype=self.policy)(x)
+        return self.apply(keras.layers.ReLU, x, f"{scope}.relu")
 
     def swish(self, x, *, scope):
         """x * sigmoid(x)."""
-        return keras.layers.Activation(
-            "silu", name=f"{scope}.swish", dtype=self.policy
-        )(x)
+        name = f"{scope}.swish"
+        return self.apply(keras.layers.Activation, x, name, activation="silu")
 
     def add(self, x, shortcut, *, scope):
-        return keras.layers.Add(name=f"{scope}.add", dtype=self.policy)(
-            [x, shortcut]
-        )
+        return self.apply(keras.layers.Add, [x, shortcut], f"{scope}.add")
 
-    def classifier(self, x, *, num_classes, dropout_rate):
-        """Logits [batch, num_classes] of the mean over the image.
+    def classifier(self, images, x, *, num_classes, dropout_rate, name):
+        """The network from images to logits [batch, num_classes].
+
+        Args:
+          images: symbolic input.
+          x: what the last block makes of it; its mean over the image counts.
 
         Raises:
           ValueError: see `classification_head`.
         """
-        features = keras.layers.GlobalAveragePooling2D(
-            name="head.global_avg_pool", dtype=self.policy
-        )(x)
-        return classification_head(
-            features,
+        x = self.apply(
+            keras.layers.GlobalAveragePooling2D, x, "head.global_avg_pool"
+        )
+        logits = classification_head(
+            x,
             num_classes=num_classes,
             dropout_rate=dropout_rate,
             dtype=self.policy,
         )
+        return keras.Model(images, logits, name=name)
 
 
 def image_input(input_shape, *, policy):

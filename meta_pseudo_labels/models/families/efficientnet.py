@@ -7,7 +7,6 @@ not its expanded channels, and dropout before the head is a setting of its own.
 """
 
 import dataclasses
-import functools
 import math
 import sys
 import typing
@@ -134,10 +133,13 @@ def efficientnet(
         kernel_size=1,
         scope="head",
     )
-    logits = layers.classifier(
-        x, num_classes=num_classes, dropout_rate=dropout_rate
+    return layers.classifier(
+        images,
+        x,
+        num_classes=num_classes,
+        dropout_rate=dropout_rate,
+        name=name,
     )
-    return keras.Model(images, logits, name=name)
 
 
 def scaled_filters(filters, *, width):
@@ -219,30 +221,24 @@ class _Layers(LayerFactory):
             return x
         residual = f"{scope}.residual"
         if drop_rate > 0:
-            x = StochasticDepth(
-                drop_rate,
-                name=f"{residual}.stochastic_depth",
-                dtype=self.policy,
-            )(x)
+            name = f"{residual}.stochastic_depth"
+            x = self.apply(StochasticDepth, x, name, rate=drop_rate)
         return self.add(x, inputs, scope=residual)
 
     def squeeze_and_excitation(self, x, filters, *, scope):
         """Weighs each channel by a small network on all channels' means."""
-        gate = keras.layers.GlobalAveragePooling2D(
-            keepdims=True, name=f"{scope}.mean", dtype=self.policy
-        )(x)
-        dense = functools.partial(
-            self.conv, kernel_size=1, use_bias=True, scope=scope
+        layers = keras.layers
+        dense = dict(kernel_size=1, use_bias=True, scope=scope)
+        gate = self.apply(
+            layers.GlobalAveragePooling2D, x, f"{scope}.mean", keepdims=True
         )
-        gate = dense(gate, filters, layer="reduce")
+        gate = self.conv(gate, filters, layer="reduce", **dense)
         gate = self.swish(gate, scope=scope)
-        gate = dense(gate, x.shape[-1], layer="expand")
-        gate = keras.layers.Activation(
-            "sigmoid", name=f"{scope}.sigmoid", dtype=self.policy
-        )(gate)
-        return keras.layers.Multiply(
-            name=f"{scope}.multiply", dtype=self.policy
-        )([gate, x])
+        gate = self.conv(gate, x.shape[-1], layer="expand", **dense)
+        gate = self.apply(
+            layers.Activation, gate, f"{scope}.sigmoid", activation="sigmoid"
+        )
+        return self.apply(layers.Multiply, [gate, x], f"{scope}.multiply")
 
     def conv_norm_swish(self, x, filters, *, scope, **settings):
         """Convolution, batch norm, activation."""

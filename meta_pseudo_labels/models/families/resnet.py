@@ -69,10 +69,13 @@ def resnet(
     images = image_input(input_shape, policy=layers.policy)
     x = layers.stem(images, filters // bottleneck_rate)
     x = layers.stages(x, filters=filters, blocks_per_stage=blocks_per_stage)
-    logits = layers.classifier(
-        x, num_classes=num_classes, dropout_rate=dropout_rate
+    return layers.classifier(
+        images,
+        x,
+        num_classes=num_classes,
+        dropout_rate=dropout_rate,
+        name=name,
     )
-    return keras.Model(images, logits, name=name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,13 +86,14 @@ class _Layers(LayerFactory):
         """A 7x7 convolution and a maximum, each of which halves the image."""
         x = self.conv_norm(x, filters, kernel_size=7, strides=2, scope="stem")
         x = self.relu(x, scope="stem")
-        return keras.layers.MaxPooling2D(
-            3,
+        return self.apply(
+            keras.layers.MaxPooling2D,
+            x,
+            "stem.max_pool",
+            pool_size=3,
             strides=2,
             padding="same",
-            name="stem.max_pool",
-            dtype=self.policy,
-        )(x)
+        )
 
     def stages(self, x, *, filters, blocks_per_stage):
         """Stages; all but the first halve the image, double the filters."""

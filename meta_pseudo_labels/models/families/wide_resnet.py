@@ -64,10 +64,13 @@ def wide_resnet(
     x = layers.conv(images, stem_filters or filters, scope="stem")
     x = layers.stages(x, filters=filters, blocks_per_stage=blocks)
     x = layers.batch_norm_relu(x, scope="head")
-    logits = layers.classifier(
-        x, num_classes=num_classes, dropout_rate=dropout_rate
+    return layers.classifier(
+        images,
+        x,
+        num_classes=num_classes,
+        dropout_rate=dropout_rate,
+        name=name,
     )
-    return keras.Model(images, logits, name=name)
 
 
 def blocks_per_stage(depth):
@@ -129,11 +132,9 @@ class _Layers(LayerFactory):
     def batch_norm_relu(self, x, *, scope):
         """Batch norm, then leaky ReLU."""
         x = self.batch_norm(x, scope=scope)
-        return keras.layers.LeakyReLU(
-            negative_slope=self.leaky_slope,
-            name=f"{scope}.leaky_relu",
-            dtype=self.policy,
-        )(x)
+        name = f"{scope}.leaky_relu"
+        slope = self.leaky_slope
+        return self.apply(keras.layers.LeakyReLU, x, name, negative_slope=slope)
 
 
 @FAMILIES.register("wide_resnet")
