@@ -1,27 +1,87 @@
-"""How long a step takes on many TPU cores: the arithmetic of run.py."""
+"""How long a step takes on TPUs: what is assumed, then the arithmetic.
+
+A step takes the time of its multiplications, of all-reduces of gradients and of
+batch norm's moments, and of what every core does alike. The global batch stays
+what it is. Nobody here measured the assumed numbers.
+"""
 
 import dataclasses
 import math
 
-from benchmarks.scaling.estimates import SLICES
-from meta_pseudo_labels.models.batch_norm import (
-    replicas_per_group,
-)
+from meta_pseudo_labels.models.batch_norm import replicas_per_group
 
 MAX_CORES_PER_REPLICA = 16
 FLOAT32 = 4  # Bytes of a gradient, a weight or a moment, in any policy.
+GIB = 2**30
 
-# Passes of a step through batch norm, each with an all-reduce a layer: see
-# docs/scaling.md. The teacher goes forward and backward, the student forward,
-# backward and, with its new weights, forward.
-_PASSES = 5
-# The gradient at the new weights; the derivative of the student's gradient.
-_MORE_PASSES = {
-    "reinforce_dot_product": 1,
-    "reinforce_cosine": 1,
-    "reinforce_per_example": 2,
-    "exact": 2,
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """A Cloud TPU by its accelerator type.
+
+    Attributes:
+      chips: how many it has.
+      peak: bfloat16 operations a second of one chip.
+      memory: of one chip, bytes.
+    """
+
+    chips: int
+    peak: float
+    memory: int
+
+
+# Per chip, peak and memory. v3, v4 and v5e: cloud.google.com/tpu/docs/v3, /v4,
+# /v5e. v2: Jouppi et al., "A Domain-Specific Supercomputer for Training Deep
+# Neural Networks" (CACM 63:7, 2020).
+_V2, _V3 = (46e12, 16 * GIB), (123e12, 32 * GIB)
+_V4, _V5E = (275e12, 32 * GIB), (197e12, 16 * GIB)
+SLICES = {
+    "v2-8": Slice(4, *_V2),  # A chip of v2 to v4 has two cores, of v5e one.
+    "v3-8": Slice(4, *_V3),
+    "v4-8": Slice(4, *_V4),
+    "v5litepod-8": Slice(8, *_V5E),
+    "v3-32": Slice(16, *_V3),
+    "v3-128": Slice(64, *_V3),
+    "v4-128": Slice(64, *_V4),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One of the release's runs.
+
+    Attributes:
+      title: of its table.
+      flagfile: its settings.
+      utilization: assumed share of the peak; nobody here measured it.
+      why: what speaks for this assumption.
+      slices: names in `SLICES`.
+    """
+
+    title: str
+    flagfile: str
+    utilization: float
+    why: str
+    slices: tuple[str, ...]
+
+
+ONE_HOST = ("v2-8", "v3-8", "v4-8", "v5litepod-8")
+RUNS = (
+    Run(
+        "CIFAR-10 with 4,000 labels",
+        "flags/cifar10_4000_mpl.flags",
+        0.1,
+        "its layers have 32 to 128 channels, and matrix units 128 lanes",
+        (*ONE_HOST, "v3-32"),
+    ),
+    Run(
+        "ImageNet with a tenth of its labels",
+        "flags/imagenet_10_percent_mpl.flags",
+        0.3,
+        "its layers have 64 to 2,048 channels",
+        (*ONE_HOST, "v3-32", "v3-128", "v4-128"),
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +136,19 @@ def ring_steps(chips):
     return 2 * (width - 1) + 2 * (chips // width - 1)
 
 
+# Passes of a step through batch norm, each with an all-reduce a layer: see
+# docs/scaling.md. The teacher goes forward and backward, the student forward,
+# backward and, with its new weights, forward.
+_PASSES = 5
+# The gradient at the new weights; the derivative of the student's gradient.
+_MORE_PASSES = {
+    "reinforce_dot_product": 1,
+    "reinforce_cosine": 1,
+    "reinforce_per_example": 2,
+    "exact": 2,
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
     """What a step asks for; teacher and student are alike.
@@ -89,7 +162,7 @@ class Step:
       channels: of each batch norm, of one network.
       parameters: of one network.
       group_batch_size: images in a group of batch norm; see `BatchNorm`.
-      activations: bytes that are kept, at least; see estimates.py.
+      activations: bytes that are kept for backward passes, at least.
     """
 
     batch_size: int
@@ -103,8 +176,19 @@ class Step:
     activations: int = 0
 
     @property
-    def second_order(self):
-        return _MORE_PASSES.get(self.feedback, 0) == 2
+    def batch_images(self):
+        """Labeled and unlabeled ones, of which the latter have two views."""
+        return self.batch_size * (1 + self.unlabeled_ratio)
+
+    @property
+    def forward(self):
+        """Operations of a forward pass, per image."""
+        return sum(operations for operations, *_ in self.layers)
+
+    @property
+    def operations(self):
+        """Of the step."""
+        return self.forwards * self.batch_size * self.forward
 
     @property
     def passes(self):

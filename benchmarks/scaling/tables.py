@@ -4,9 +4,8 @@ import dataclasses
 import textwrap
 
 from benchmarks.common.machine import headline
-from benchmarks.scaling.model import simulate
+from benchmarks.scaling.model import FLOAT32, simulate
 
-BEGIN, END = "<!-- scaling: begin -->\n", "<!-- scaling: end -->\n"
 HEAD = (
     "| cores | replicas x cores | labeled images each | arithmetic, ms "
     "| gradients, ms | batch norm, ms | rest, ms | step, ms | images/s "
@@ -37,8 +36,8 @@ def run_report(run, step, machine, cores):
         f"{step.unlabeled_ratio}, feedback `{step.feedback}`; "
         f"{step.parameters / 1e6:.2f} million weights and {layers} batch "
         f"norms a network, so {step.gradient_sums} all-reduces of "
-        f"{4 * step.parameters / 1e6:.1f} MB and {sums} small ones a step. "
-        f"Assumed: {machine.utilization:.0%} of the peak."
+        f"{FLOAT32 * step.parameters / 1e6:.1f} MB and {sums} small ones a "
+        f"step. Assumed: {machine.utilization:.0%} of the peak."
     )
     conclusion = (
         f"The knee, up to which the efficiency is at least a half, is at "
@@ -73,10 +72,10 @@ def published_report(step, machine):
 
 def supervised_seconds(step, machine, *, images, cores):
     """Of a step forward and backward on labeled images, of one network."""
-    weights = 4 * step.parameters
-    work = 3 * images / cores * sum(flops for flops, *_ in step.layers)
+    weights = FLOAT32 * step.parameters
+    work = 3 * images / cores * step.forward
     moments = sum(
-        machine.all_reduce(2 * 4 * channels, cores=cores)
+        machine.all_reduce(2 * FLOAT32 * channels, cores=cores)
         for channels in step.channels
     )
     return (
@@ -114,7 +113,6 @@ def knee(times):
 
 
 def _row(times, step, one):
-    images = step.batch_size * (1 + step.unlabeled_ratio)
     cores = f"{times.cores:,}{'' if times.fits else ' *'}"
     cells = (
         cores,
@@ -130,7 +128,7 @@ def _row(times, step, one):
                 times.step,
             )
         ),
-        f"{images / times.step:,.0f}",
+        f"{step.batch_images / times.step:,.0f}",
         f"{efficiency(times, one):.0%}",
     )
     return f"| {' | '.join(cells)} |\n"
@@ -166,9 +164,3 @@ def measured_report(found):
         "|---|---|---|---|---|---|---|\n"
         f"{rows}"
     )
-
-
-def replace(document, text):
-    """The document with another text between its marks."""
-    before, rest = document.split(BEGIN)
-    return before + BEGIN + text + END + rest.split(END)[1]

@@ -5,23 +5,23 @@ import re
 import keras
 import pytest
 
-from benchmarks.scaling import estimates
-from tests.scripts import ROOT, run_script
+from benchmarks.common.documents import with_part
+from benchmarks.scaling import estimates, model, steps
+from tests.scripts import ROOT
 
 CIFAR, IMAGENET = "CIFAR-10 with 4,000", "ImageNet with a tenth"
 
 
-@pytest.fixture(scope="module")
-def printed():
-    result = run_script("benchmarks.scaling.estimates")
-    assert result.returncode == 0, result.stderr[-2000:]
-    return result.stdout
+@pytest.fixture
+def printed(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["estimates.py"])
+    estimates.main()
+    return capsys.readouterr().out
 
 
 def test_the_readme_shows_what_the_script_prints(printed):
     readme = (ROOT / "tpu" / "README.md").read_text()
-    shown = readme.split(estimates.BEGIN)[1].split(estimates.END)[0]
-    assert shown == printed, (
+    assert with_part(readme, estimates.PART, printed) == readme, (
         "Run: python -m benchmarks.scaling.estimates --write"
     )
 
@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_marked(printed):
 
 
 def test_price_and_utilization_are_inputs(printed):
-    run = estimates.RUNS[0]
+    run = model.RUNS[0]
     report = estimates.run_report(run, utilization=0.2, price=2.5)
     assert "20% of the peak" in report and "2.50 dollars" in report
     before, after = (cells(t, CIFAR, "v2-8") for t in (printed, report))
@@ -82,7 +82,7 @@ def test_activations_of_a_small_network():
         keras.layers.Flatten(),
         keras.layers.Dense(10),
     ]
-    size = estimates.activation_bytes(keras.Sequential(layers))
+    size = steps.activation_bytes(keras.Sequential(layers))
     assert size == 2 * (8 * 8 * 4 + 10)
 
 
@@ -90,8 +90,8 @@ def test_activations_of_a_step():
     # Of WRN-28-2, per image: nine outputs of each of three sizes, and two
     # shortcuts; twice two bytes. 8 + 15 images a labeled one are kept.
     outputs = 9 * 32 * 32 * 32 + 9 * 16 * 16 * 64 + 9 * 8 * 8 * 128 + 10
-    work = estimates.run_work("flags/cifar10_4000_mpl.flags")
-    assert work.activations == 128 * 23 * 2 * outputs
+    _, step = steps.read_run("flags/cifar10_4000_mpl.flags")
+    assert step.activations == 128 * 23 * 2 * outputs
 
 
 @pytest.mark.parametrize(
