@@ -1,1 +1,144 @@
-"""sources"""
+"""Where images come from: each kind of data set in the file that reads it.
+
+    @SOURCES.register("my_set")
+    class MySet(Source):
+        def load(self, num_labeled, seed, label_subset, **others):
+            return data.from_arrays(...)
+
+Then `data.load("my_set", ...)` and --dataset=my_set know it. A file of this
+package is found here; one of your own is named in --plugin.
+"""
+
+import tensorflow as tf
+
+from meta_pseudo_labels.data.images.resizing import (
+    resized_as_released,
+    square_images,
+)
+from meta_pseudo_labels.data.spec import DATASETS
+from meta_pseudo_labels.utils.registry import Registry
+
+SOURCES = Registry("data set", package="meta_pseudo_labels.data.sources")
+
+
+class Source:
+    """A kind of data set: how it is loaded, and how its pictures are prepared.
+
+    The preparation is what evaluation does to a picture, done in a graph: by
+    default, where all images of a set have one size by the table, they are
+    resized as the release does it; any other picture has its short side
+    scaled and its centre cropped, see `resizing.square_image`.
+
+    Attributes:
+      hint: for a name that stands for many, such as "tfds:<name>": what these
+        are, for the message on unknown names.
+      exact: whether files are decoded as by `decoding.decode_image`, which
+        refuses some of them; else by TensorFlow's faster way, as TFDS does.
+    """
+
+    hint = None
+    exact = False
+
+    def matches(self, name):
+        """Whether a name that nobody registered is of this kind too."""
+        del name
+        return False
+
+    def load(self, **settings):
+        """Loads the images.
+
+        Args:
+          **settings: those of `data.load`, `name` among them; a source names
+            the ones that it reads and gets no others.
+
+        Returns:
+          `ImageData` or `ShardedData`.
+
+        Raises:
+          ValueError: where the set cannot be had like this.
+        """
+        raise NotImplementedError
+
+    def prepare(self, images, spec):
+        """Brings pictures to the model's size; those that have it stay.
+
+        Args:
+          images: [batch, height, width, 3] uint8.
+          spec: `DatasetSpec` of the model.
+
+        Returns:
+          [batch, image_size, image_size, 3] uint8.
+        """
+        height, width = tf.unstack(tf.shape(images)[1:3])
+        return tf.cond(
+            (height == spec.image_size) & (width == spec.image_size),
+            lambda: images,
+            lambda: self.resize(images, spec),
+        )
+
+    def prepare_file(self, encoded, spec, *, is_jpeg, max_pixels):
+        """Decodes a picture and brings it to the model's size.
+
+        Args:
+          encoded: [] string, a JPEG or PNG file whose header is good.
+          spec: `DatasetSpec` of the model.
+          is_jpeg: [] bool.
+          max_pixels: larger pictures were refused already.
+
+        Returns:
+          [image_size, image_size, 3] uint8.
+        """
+        del is_jpeg, max_pixels
+        return self.prepare(self.decode(encoded), spec)[0]
+
+    def decode(self, encoded):
+        """[1, height, width, 3] uint8 of a JPEG or PNG file."""
+        # The operation takes PNG too.
+        image = tf.io.decode_jpeg(
+            encoded,
+            channels=3,
+            dct_method="INTEGER_ACCURATE" if self.exact else "",
+        )
+        return image[tf.newaxis]
+
+    def resize(self, images, spec):
+        """As `prepare`, of pictures that may have any size."""
+        size, own = spec.image_size, _own_size(spec)
+        if own in (None, size):
+            return square_images(images, size)
+        shape = tf.shape(images)
+        return tf.cond(
+            (shape[1] == own) & (shape[2] == own),
+            lambda: resized_as_released(images, size),
+            lambda: square_images(images, size),
+        )
+
+    def describe(self, spec):
+        """What is done to a picture; for people."""
+        size = f"{spec.image_size} x {spec.image_size} pixels"
+        square = f"short side scaled, centre cropped, to {size}, bicubic"
+        own = _own_size(spec)
+        if own in (None, spec.image_size):
+            return square
+        return (
+            f"from {own} x {own} resized to {size}, bicubic; others: {square}"
+        )
+
+
+def find_source(name):
+    """The `Source` that knows a name; None where none does."""
+    if name in SOURCES:
+        return SOURCES[name]()
+    kinds = (kind() for kind in SOURCES.values())
+    return next((kind for kind in kinds if kind.matches(name)), None)
+
+
+def source_of(spec):
+    """The `Source` that images are of; arrays of your own are of the base."""
+    return find_source(spec.name) or Source()
+
+
+def _own_size(spec):
+    """The size of all images of a set in the table; None where they differ."""
+    row = DATASETS.get(spec.name)
+    return row and row.image_size

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.data.image_data import keep_labels
 from meta_pseudo_labels.data.images.resizing import resize_images
+from meta_pseudo_labels.data.sources import SOURCES, Source, tfds
 from meta_pseudo_labels.data.spec import DATASETS
 
 _SIDE = 32
@@ -139,3 +140,20 @@ def _read_file(path, *, images, labels):
             f"(of {len(wrong)} such); labels are 0 to 9. The file is no "
             "CIFAR-10 binary file, or broken; get it again."
         )
+
+
+@SOURCES.register("cifar10")
+class Cifar10(Source):
+    """Binary files go before a prepared set in the same folder."""
+
+    def load(self, data_dir, num_labeled, seed, label_subset, image_size):
+        settings = dict(
+            data_dir=data_dir,
+            num_labeled=num_labeled,
+            seed=seed,
+            label_subset=label_subset,
+            image_size=image_size,
+        )
+        if is_here(data_dir):
+            return load(**settings)
+        return tfds.load("cifar10", **settings)

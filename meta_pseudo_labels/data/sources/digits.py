@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from meta_pseudo_labels.data.image_data import ImageData
 from meta_pseudo_labels.data.images.resizing import resize_images
 from meta_pseudo_labels.data.labels import balanced_indices, labeled_positions
+from meta_pseudo_labels.data.sources import SOURCES, Source
 from meta_pseudo_labels.data.spec import DATASETS
 
 TEST_EXAMPLES = 500
@@ -25,7 +26,6 @@ def load(
     seed,
     label_subset="balanced",
     image_size=None,
-    data_dir=None,
 ):
     """Loads the digits; images outside the labeled ones are unlabeled.
 
@@ -34,7 +34,6 @@ def load(
         class; None or 1,297 is the whole pool, which leaves no unlabeled
         image; the "first" ones are those of the pool.
       image_size: pixels, see `resize_images`; None for 8.
-      data_dir: not used; the scans come with scikit-learn.
 
     Returns:
       `ImageData`; `labeled_indices` count in scikit-learn's order.
@@ -42,7 +41,6 @@ def load(
     Raises:
       ValueError: if `num_labeled` cannot be had.
     """
-    del data_dir
     spec = DATASETS["digits"]
     images, labels = read_scans()
     images = resize_images(images, image_size)
@@ -83,3 +81,10 @@ def split():
         labels, num_labeled=TEST_EXAMPLES, num_classes=10, seed=TEST_SEED
     )
     return test, np.delete(np.arange(len(labels), dtype=np.int64), test)
+
+
+@SOURCES.register("digits")
+class Digits(Source):
+    """See `load`."""
+
+    load = staticmethod(load)

@@ -22,6 +22,7 @@ from meta_pseudo_labels.data.images.files import (
 )
 from meta_pseudo_labels.data.labels import labeled_positions
 from meta_pseudo_labels.data.pixel_statistics import channel_statistics
+from meta_pseudo_labels.data.sources import SOURCES, Source
 from meta_pseudo_labels.data.spec import DatasetSpec
 
 NAME = "folders"
@@ -276,3 +277,11 @@ def _check_every_class(labels, classes, *, why):
 def _listed(names, most=10):
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+@SOURCES.register(NAME)
+class Folders(Source):
+    """See `load`."""
+
+    exact = True
+    load = staticmethod(load)

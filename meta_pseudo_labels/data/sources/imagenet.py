@@ -15,7 +15,10 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from meta_pseudo_labels.data.images import photo_views
+from meta_pseudo_labels.data.images.resizing import resized_as_released
 from meta_pseudo_labels.data.labels import LABEL_SUBSETS, labeled_positions
+from meta_pseudo_labels.data.sources import SOURCES, Source
 from meta_pseudo_labels.data.sources import tfds as tfds_source
 from meta_pseudo_labels.data.spec import DATASETS
 from meta_pseudo_labels.data.streams import streaming
@@ -32,7 +35,6 @@ LABELED_SOURCES = {
     "imagenet2012": ("imagenet2012", "train"),
     "imagenet2012_subset": ("imagenet2012_subset/10pct", "ten_percent"),
 }
-NAMES = tuple(LABELED_SOURCES)
 
 
 def load(
@@ -235,3 +237,37 @@ def _subset_of_file(records, num_labeled, path, source):
             "sets in files can only label their first records."
         )
     return records.first(count)
+
+
+@SOURCES.register("imagenet2012")
+@SOURCES.register("imagenet2012_subset")
+class ImageNet(Source):
+    """Photographs, of which evaluation shows the centre crop.
+
+    224/256 of the short side, see `photo_views.decode_center_crop`.
+    """
+
+    load = staticmethod(load)
+
+    def prepare_file(self, encoded, spec, *, is_jpeg, max_pixels):
+        # Evaluation decodes the crop alone, which changes pixels at its edge.
+        return tf.cond(
+            is_jpeg,
+            lambda: photo_views.decode_center_crop(
+                encoded, image_size=spec.image_size, max_pixels=max_pixels
+            ),
+            lambda: self.resize(self.decode(encoded), spec)[0],
+        )
+
+    def resize(self, images, spec):
+        top, left, height, width = tf.unstack(
+            photo_views.center_window(tf.shape(images)[1:])
+        )
+        images = images[:, top : top + height, left : left + width]
+        return resized_as_released(images, spec.image_size)
+
+    def describe(self, spec):
+        return (
+            "centre crop of 224/256 of the short side, resized to "
+            f"{spec.image_size} x {spec.image_size} pixels, bicubic"
+        )

@@ -1,32 +1,12 @@
 """A data set by its name, whatever kind of source it comes from."""
 
 import dataclasses
-import functools
+import inspect
 import os
 
 from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
-from meta_pseudo_labels.data.sources import (
-    cifar_binary,
-    digits,
-    folders,
-    imagenet,
-    tfds,
-    tfds_any,
-)
-from meta_pseudo_labels.data.spec import DATASETS
-
-
-def _load_cifar10(*, data_dir, **settings):
-    """Binary files go before a prepared set in the same folder."""
-    if cifar_binary.is_here(data_dir):
-        return cifar_binary.load(data_dir=data_dir, **settings)
-    return tfds.load("cifar10", data_dir=data_dir, **settings)
-
-
-_LOADERS = {"digits": digits.load, "cifar10": _load_cifar10} | {
-    name: functools.partial(tfds.load, name)
-    for name in ("cifar100", "svhn_cropped")
-}
+from meta_pseudo_labels.data.sources import SOURCES, find_source
+from meta_pseudo_labels.utils.registry import nearest
 
 
 def load(
@@ -78,31 +58,29 @@ def load(
       ValueError: if the name is unknown, the set cannot be had, or so many
         labels cannot.
     """
-    common = dict(
+    settings = dict(
+        name=name,
         num_labeled=num_labeled,
         seed=seed,
         label_subset=label_subset,
         image_size=image_size,
+        flip=flip is not False,
+        strict=strict,
+        max_pixels=max_pixels,
     )
-    files = dict(strict=strict, max_pixels=max_pixels, flip=flip is not False)
-    # A shell leaves the ~ of --data_dir=~/sets as it is.
-    data_dir, labeled_dir, unlabeled_dir, eval_dir = (
-        folder and os.path.expanduser(folder)
-        for folder in (data_dir, labeled_dir, unlabeled_dir, eval_dir)
-    )
-    places = dict(
+    folders = dict(
         labeled_dir=labeled_dir, unlabeled_dir=unlabeled_dir, eval_dir=eval_dir
     )
+    # A shell leaves the ~ of --data_dir=~/sets as it is.
+    settings |= {
+        key: folder and os.path.expanduser(folder)
+        for key, folder in (folders | {"data_dir": data_dir}).items()
+    }
     check_name(name)
-    _check_folders(name, places)
-    if name == folders.NAME:
-        data = folders.load(**places, **files, **common)
-    elif name.startswith(tfds_any.PREFIX):
-        data = tfds_any.load(name, data_dir=data_dir, **files, **common)
-    elif name in imagenet.NAMES:
-        data = imagenet.load(name, data_dir=data_dir, strict=strict, **common)
-    else:
-        data = _LOADERS[name](data_dir=data_dir, **common)
+    source = find_source(name)
+    read = _read_by(source, settings)
+    _refuse_unread(name, folders, read)
+    data = source.load(**{key: settings[key] for key in read})
     spec = data.spec
     if flip is not None:
         spec = dataclasses.replace(spec, flip=flip)
@@ -113,21 +91,29 @@ def load(
 
 def check_name(name):
     """Raises ValueError for a name that `load` would not know."""
-    if name not in DATASETS and name != folders.NAME:
-        if not name.startswith(tfds_any.PREFIX):
-            known = ", ".join(sorted([*DATASETS, folders.NAME]))
-            raise ValueError(
-                f"unknown data set {name!r}; choose one of {known}, or "
-                f"{tfds_any.PREFIX}<name> for another set that TensorFlow "
-                "Datasets prepared."
-            )
-
-
-def _check_folders(name, places):
-    """Refuses folders that would not be read."""
-    given = [key for key, folder in places.items() if folder is not None]
-    if given and name != folders.NAME:
+    if find_source(name) is None:
+        hints = {key: SOURCES[key].hint for key in SOURCES}
+        known = sorted(key for key, hint in hints.items() if not hint)
+        others = [f"{key} {hint}" for key, hint in hints.items() if hint]
         raise ValueError(
-            f"{given[0]} is given, but the data set is {name!r}; choose "
-            f"{folders.NAME!r} to learn from folders."
+            f"unknown data set {name!r}{nearest(name, known)}; choose one of "
+            f"{', or '.join([', '.join(known), *others])}."
         )
+
+
+def _read_by(source, settings):
+    """The settings that a source's `load` names, or all for `**settings`."""
+    taken = inspect.signature(source.load).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+        return list(settings)
+    return [key for key in settings if key in taken]
+
+
+def _refuse_unread(name, folders, read):
+    """Refuses folders that would not be read."""
+    for key, folder in folders.items():
+        if folder is not None and key not in read:
+            raise ValueError(
+                f"{key} is given, but the data set is {name!r}; choose "
+                "'folders' to learn from folders."
+            )

@@ -15,9 +15,9 @@ from absl import logging
 
 from meta_pseudo_labels.data.image_data import keep_labels
 from meta_pseudo_labels.data.images.resizing import resize_images
+from meta_pseudo_labels.data.sources import SOURCES, Source
 from meta_pseudo_labels.data.spec import DATASETS
 
-NAMES = ("cifar10", "cifar100", "svhn_cropped")
 _BATCH = 1_000
 
 
@@ -37,7 +37,7 @@ def load(
     records of the release's train.bin.
 
     Args:
-      name: one of `NAMES`.
+      name: "cifar10", "cifar100" or "svhn_cropped".
       num_labeled, seed, label_subset: see `labeled_positions`.
       image_size: pixels, see `resize_images`; None for the set's own.
       data_dir: folder of prepared sets; None is TFDS's default, the folder in
@@ -231,3 +231,11 @@ def _read_split(builder, split, *, images, labels):
             f"The ids of split {split!r} in {builder.data_dir} are not "
             f"numbered 0 to {len(labels) - 1}; prepare the set again."
         )
+
+
+@SOURCES.register("cifar100")
+@SOURCES.register("svhn_cropped")
+class Tfds(Source):
+    """See `load`."""
+
+    load = staticmethod(load)

@@ -16,6 +16,7 @@ from meta_pseudo_labels.data.image_data import check_labels, keep_labels
 from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
 from meta_pseudo_labels.data.images.files import decode_images
 from meta_pseudo_labels.data.pixel_statistics import channel_statistics
+from meta_pseudo_labels.data.sources import SOURCES, Source
 from meta_pseudo_labels.data.sources.tfds import (
     hushed,
     in_order,
@@ -218,3 +219,15 @@ def _read_split(builder, split, columns, **reading):
         **reading,
     )
     return _Part(images, np.array(labels, np.int32)[kept], skipped)
+
+
+@SOURCES.register(f"{PREFIX}<name>")
+class AnyTfds(Source):
+    """See `load`."""
+
+    hint = "for another set that TensorFlow Datasets prepared"
+    exact = True
+    load = staticmethod(load)
+
+    def matches(self, name):
+        return name.startswith(PREFIX)

@@ -26,7 +26,7 @@ from meta_pseudo_labels.data.images.headers import (
     image_kind,
 )
 from meta_pseudo_labels.data.preparation import prepare_encoded, prepare_images
-from meta_pseudo_labels.data.sources import folders, tfds_any
+from meta_pseudo_labels.data.sources import source_of
 from meta_pseudo_labels.run.config.inference import (
     FOLDER,
     OWN_PARTS,
@@ -238,8 +238,7 @@ def _preparation(spec):
     files are refused; the other sources by TensorFlow alone.
     """
     size = spec.image_size
-    by_header = spec.name == folders.NAME
-    by_header |= spec.name.startswith(tfds_any.PREFIX)
+    by_header = source_of(spec).exact
     encoded = tf.TensorSpec([], tf.string)
     decoded = tf.TensorSpec([1, None, None, 3], tf.uint8)
     from_bytes = tf.function(
