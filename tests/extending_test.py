@@ -1,0 +1,114 @@
+"""The snippets of docs/extending.md, each as a user's module."""
+
+import pathlib
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from meta_pseudo_labels import models
+from meta_pseudo_labels.learners import LEARNERS
+from meta_pseudo_labels.learners.feedback import ESTIMATORS
+from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.run.config.flags import config_from_flags
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.stages import STAGES
+from tests.command_line import defined
+from tests.tiny_run import rows, tiny
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "extending.md"
+SNIPPETS = {
+    kind: code
+    for kind, code in re.findall(
+        r"```python\n# ([a-z ]+): --.*?\n(.*?)```", PAGE.read_text(), re.S
+    )
+}
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A function from a kind to the module that its snippet is; forgotten."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for registry in (LEARNERS, ESTIMATORS, STAGES, models.FAMILIES):
+        registry.discover()
+        monkeypatch.setattr(registry, "_found", registry.registered)
+
+    def write(kind):
+        name = f"my_{kind.replace(' ', '_')}"
+        (tmp_path / f"{name}.py").write_text(SNIPPETS[kind])
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return name
+
+    return write
+
+
+def trained(folder, **settings):
+    config = tiny(folder, **settings)
+    assert Experiment(config).train()
+    return [
+        row for row in rows(config) if "loss/lr" in row or "lr/student" in row
+    ]
+
+
+def test_every_snippet_is_run():
+    assert set(SNIPPETS) == {
+        "estimator",
+        "method",
+        "network",
+        "task mode",
+        "source",
+    }
+
+
+def test_an_estimator(plugin, tmp_path):
+    steps = trained(
+        tmp_path / "run", plugins=plugin("estimator"), mpl_feedback="alarmed"
+    )
+    assert len(steps) == 4
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_method(plugin, tmp_path, replicas):
+    steps = trained(
+        tmp_path / "run",
+        plugins=plugin("method"),
+        method="entropy",
+        entropy_weight=0.5,
+        replicas_per_worker=replicas,
+    )
+    assert len(steps) == 4
+    for row in steps:
+        assert 0 < row["entropy/weak"] <= np.log(10) + 1e-6
+
+
+def test_a_network(plugin, tmp_path):
+    name = plugin("network")
+    steps = trained(
+        tmp_path / "run",
+        plugins=name,
+        method="supervised",
+        model_type="tower-2",
+    )
+    assert len(steps) == 4
+    # The bare name is of no size.
+    with pytest.raises(ValueError, match="tower-<blocks>"):
+        Config(plugins=name, model_type="tower")
+
+
+def test_a_task_mode(plugin, tmp_path, capsys):
+    folder = tmp_path / "run"
+    trained(folder, method="supervised", num_labeled=20)
+    name = plugin("task mode")
+    arguments = [
+        f"--plugin={name}",
+        "--task_mode=count",
+        "--count_limit=15",
+        f"--output_dir={folder}",
+    ]
+    values = defined(arguments)
+    values(["main.py", *arguments])
+    config = config_from_flags(values)
+    STAGES[config.task_mode].run(Experiment(config))
+    assert "Counted: 15" in capsys.readouterr().out
+    assert (folder / "count.json").read_text() == "15"
