@@ -20,7 +20,7 @@ PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile \
 
 .DEFAULT_GOAL := help
 .PHONY: help setup hooks demo two-moons test test-all lint format controls \
-  results clean
+  results wheel clean
 
 help:  ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | \
@@ -68,6 +68,9 @@ test: $(READY)  ## Run the tests, the long ones apart
 
 test-all: $(READY)  ## Run all tests
 	@$(BIN)/python -m pytest $(PARALLEL)
+
+wheel: $(READY)  ## Build the package that pip installs, into dist/
+	@$(BIN)/python -m build --wheel --outdir dist .
 
 lint: $(READY)  ## Check style, format and layers
 	@$(BIN)/ruff check

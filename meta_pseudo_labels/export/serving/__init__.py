@@ -1,5 +1,6 @@
-"""A small server for exported models, for trials and tests; see serve.py.
+"""A small server for exported models, for trials and tests.
 
-It stands apart from meta_pseudo_labels, of which it needs nothing, and neither
-does it need Keras.
+    mpl serve --saved_model=runs/mpl/saved_model
+
+It needs nothing of the rest of the package, and neither does it need Keras.
 """

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-import serve
+from meta_pseudo_labels.export.serving import __main__ as serve
 
 
 @pytest.mark.parametrize(

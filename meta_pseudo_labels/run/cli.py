@@ -1,0 +1,137 @@
+"""The command `mpl`: a word for what to do, then the flags of main.py.
+
+    mpl train --recipe=digits_mpl --output_dir=runs/mpl
+    mpl eval --output_dir=runs/mpl
+    mpl serve --saved_model=runs/mpl/saved_model
+
+Exit status: 0, done; 1, a setting, file or run cannot be used, and a line says
+why; 75, a signal or the loss of another worker ended training, its state is
+saved, and the same command goes on.
+"""
+
+import contextlib
+import os
+import pathlib
+import re
+import sys
+
+from meta_pseudo_labels.run.recipes import expand, recipes
+from meta_pseudo_labels.utils.plugins import load_plugins
+from meta_pseudo_labels.utils.registry import nearest
+from meta_pseudo_labels.utils.settings import ConfigError
+
+_OTHER_WORDS = {"predict": "inference"}
+_STAGE = re.compile(
+    r'^@STAGES\.register\("(\w+)"\)\nclass \w+\(\w+\):\n    help = "(.*)"$',
+    re.MULTILINE,
+)
+_SERVE = "Serve an exported model over HTTP; mpl serve --help."
+
+
+def main():
+    """The console script: `mpl <word> --flags`, or the flags alone."""
+    program, *typed = sys.argv
+    if not typed or typed[0] in ("-h", "--help", "help"):
+        print(usage())
+    elif typed[0] == "serve":
+        serve(typed[1:])
+    elif typed[0].startswith("-"):
+        run(program, typed)
+    else:
+        try:
+            mode = f"--task_mode={_task_mode(typed[0], typed[1:])}"
+        except ConfigError as error:
+            sys.exit(f"Error: {error}")
+        run(program, [mode, *typed[1:]])
+
+
+def run(program, typed):
+    """Runs the task that flags name; see `command.main`."""
+    try:
+        arguments = expand(typed)
+    except ConfigError as error:
+        sys.exit(f"Error: {error}")
+    with quiet_start():
+        from meta_pseudo_labels.run import command
+    command.start(program, arguments, typed=typed)
+
+
+def serve(arguments):
+    """Starts the small server, which loads neither Keras nor the rest."""
+    from meta_pseudo_labels.export.serving.__main__ import main
+
+    sys.argv = ["mpl serve", *arguments]
+    main()
+
+
+def usage():
+    """What to do with the command, for a terminal."""
+    lines = task_modes()
+    lines |= {word: lines.pop(mode) for word, mode in _OTHER_WORDS.items()}
+    lines["serve"] = _SERVE
+    width = max(map(len, lines))
+    commands = "".join(
+        f"  {word:{width}s}  {what}\n" for word, what in lines.items()
+    )
+    return (
+        "mpl <command> --output_dir=<folder of the run> [--flag=value ...]\n\n"
+        f"{commands}\n"
+        f"Recipes, for --recipe=<name>: {', '.join(recipes())}.\n"
+        "All flags: mpl train --help. A flag's default is the release's."
+    )
+
+
+@contextlib.contextmanager
+def quiet_start():
+    """Keeps TensorFlow's notes at start-up from drowning our own lines.
+
+    It writes some of them past Python and whatever the level of its logs.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def task_modes():
+    """The help of each task mode of the package, a dict by name.
+
+    Read in the files of the stages: to import them takes TensorFlow's seconds.
+    """
+    folder = pathlib.Path(__file__).parent / "stages"
+    return dict(
+        found.groups()
+        for path in sorted(folder.glob("[a-z]*.py"))
+        for found in _STAGE.finditer(path.read_text(encoding="utf-8"))
+    )
+
+
+def _task_mode(word, arguments):
+    """The task mode that the first word means.
+
+    Raises:
+      ConfigError: with the nearest words, where it means none.
+    """
+    mode, known = _OTHER_WORDS.get(word, word), task_modes()
+    plugins = [a.partition("=")[2] for a in arguments if _names_plugin(a)]
+    if mode not in known and plugins:  # One of them may bring it.
+        from meta_pseudo_labels.run.stages import STAGES
+
+        load_plugins(plugins)
+        known |= STAGES.registered
+    if mode not in known:
+        words = [*known, *_OTHER_WORDS, "serve"]
+        raise ConfigError(
+            f"mpl {word}: there is no such command{nearest(word, words)}; use "
+            f"one of {', '.join(words)}."
+        )
+    return mode
+
+
+def _names_plugin(argument):
+    return argument.startswith(("--plugin=", "-plugin="))

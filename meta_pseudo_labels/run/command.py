@@ -1,0 +1,85 @@
+"""One command of the command line, from its flags to an exit status."""
+
+import sys
+
+from absl import app, flags, logging
+
+from meta_pseudo_labels.run.config.flags import (
+    at_home,
+    config_from_flags,
+    define_flags,
+    flag_warnings,
+)
+from meta_pseudo_labels.run.data import input_errors
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.stages import STAGES
+from meta_pseudo_labels.run.stopping import (
+    EXIT_INTERRUPTED,
+    Diverged,
+    Interrupted,
+    signals_interrupt,
+)
+from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
+from meta_pseudo_labels.utils.settings import ConfigError
+
+FLAGS = flags.FLAGS
+
+
+def run(config):
+    """Runs the task that the settings name, and says what it left."""
+    experiment = Experiment(config)
+    with input_errors(experiment):
+        STAGES[config.task_mode].run(experiment)
+
+
+def run_command(arguments, *, typed):
+    """Runs what the parsed flags ask for; see `main`."""
+    if len(arguments) > 1:
+        raise ConfigError(
+            f"Unexpected argument {arguments[1]!r}; settings are flags, "
+            "such as --method=mpl."
+        )
+    if FLAGS.task_mode in STAGES:
+        STAGES[FLAGS.task_mode].wait(at_home(FLAGS.output_dir))
+    config = config_from_flags()
+    for line in flag_warnings(config, arguments=typed):
+        print(f"Warning: {line}", file=sys.stderr)
+    run(config)
+
+
+def main(arguments, *, typed=()):
+    """Runs a command, and ends with a line where it cannot be done.
+
+    Args:
+      arguments: what absl leaves of the command line: the program, and words
+        that are no flags.
+      typed: the command line as it was typed, without what recipes say.
+
+    Raises:
+      SystemExit: with a line for what the user can mend; with 75 where the
+        same command goes on.
+    """
+    logging.set_verbosity(logging.WARNING)
+    try:
+        with signals_interrupt():
+            run_command(arguments, typed=typed)
+    except (CheckpointError, ConfigError, Diverged) as error:
+        sys.exit(f"Error: {error}")
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def start(program, arguments, *, typed):
+    """Defines the flags, parses them, and runs the command.
+
+    Args:
+      program: its name, for messages.
+      arguments: the flags.
+      typed: see `main`.
+    """
+    try:
+        define_flags(arguments=arguments)
+    except ConfigError as error:
+        sys.exit(f"Error: {error}")
+    app.run(lambda rest: main(rest, typed=typed), argv=[program, *arguments])

@@ -1,0 +1,137 @@
+"""The command `mpl`: its words, its recipes, and how soon it answers."""
+
+import subprocess
+import sys
+
+import pytest
+
+from meta_pseudo_labels.run import cli
+from meta_pseudo_labels.run.recipes import expand, recipes
+from meta_pseudo_labels.run.stages import STAGES
+from meta_pseudo_labels.utils.settings import ConfigError
+from tests.scripts import ROOT
+
+
+def ended(monkeypatch, *arguments):
+    """What the command says as it gives up."""
+    monkeypatch.setattr(sys, "argv", ["mpl", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return caught.value.code
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The task modes and flags that commands would have run with."""
+    calls = []
+    monkeypatch.setattr(cli, "run", lambda _, typed: calls.append(typed))
+    return calls
+
+
+def test_the_help_knows_every_task_mode():
+    registered = {name: stage.help for name, stage in STAGES.items()}
+    assert cli.task_modes() == registered
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["help"]])
+def test_help_lists_words_and_recipes(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["mpl", *arguments])
+    cli.main()
+    text = capsys.readouterr().out
+    for word in (
+        "train",
+        "predict",
+        "serve",
+        "digits_mpl",
+        STAGES["eval"].help,
+    ):
+        assert word in text
+    assert "inference " not in text
+
+
+def test_help_and_wrong_words_need_no_tensorflow():
+    code = (
+        "import sys; from meta_pseudo_labels.run import cli; "
+        "cli.usage(); sys.argv = ['mpl', 'trian']\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: print(end.code)\n"
+        "print({'tensorflow', 'keras'} & set(sys.modules))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    said, loaded = process.stdout.splitlines()
+    assert said.startswith("Error: mpl trian: there is no such command")
+    assert "(did you mean train?)" in said
+    assert loaded == "set()"
+
+
+def test_a_word_is_a_task_mode(started, monkeypatch):
+    for arguments in (
+        ["eval", "--output_dir=x"],
+        ["predict"],
+        ["--task_mode=export", "--output_dir=x"],
+    ):
+        monkeypatch.setattr(sys, "argv", ["mpl", *arguments])
+        cli.main()
+    assert started == [
+        ["--task_mode=eval", "--output_dir=x"],
+        ["--task_mode=inference"],
+        ["--task_mode=export", "--output_dir=x"],
+    ]
+
+
+def test_a_plug_in_brings_its_own_word(started, monkeypatch, tmp_path):
+    (tmp_path / "words_of_mine.py").write_text(
+        "from meta_pseudo_labels.run.stages import STAGES, Stage\n"
+        "@STAGES.register('juggle')\n"
+        "class Juggle(Stage):\n"
+        "    help = 'Juggle.'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(STAGES, "_found", STAGES.registered)
+    assert "no such command" in ended(monkeypatch, "juggle")
+    plugin = "--plugin=words_of_mine"
+    monkeypatch.setattr(sys, "argv", ["mpl", "juggle", plugin])
+    cli.main()
+    assert started == [["--task_mode=juggle", plugin]]
+
+
+def test_serving_has_flags_of_its_own(monkeypatch, capsys):
+    assert ended(monkeypatch, "serve", "--port=-1", "--saved_model=x") == 2
+    assert "usage: mpl serve" in capsys.readouterr().err
+
+
+def test_the_recipes_are_the_flagfiles():
+    names = {path.stem for path in (ROOT / "flags").glob("*.flags")}
+    assert set(recipes()) == names and "digits_mpl" in names
+
+
+def test_a_recipe_stands_for_its_flags_wherever_one_is(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    flags = expand(["--seed=1", "--recipe=digits_mpl", "--lr=2", "--", "x"])
+    assert flags[0] == "--seed=1" and flags[-3:] == ["--lr=2", "--", "x"]
+    assert "--method=mpl" in flags
+    assert "--dataset=digits" in flags  # Of the file that it includes.
+    assert not any("flagfile" in flag or "recipe" in flag for flag in flags)
+    assert expand(["--recipe", "digits_mpl"]) == flags[1:-3]
+
+
+def test_a_recipe_may_be_a_file(tmp_path):
+    (tmp_path / "mine.flags").write_text(
+        "# Mine.\n--flagfile=base.flags\n\n--lr=3\n"
+    )
+    (tmp_path / "base.flags").write_text("--seed=4\n")
+    flags = expand([f"--recipe={tmp_path / 'mine.flags'}"])
+    assert flags == ["--seed=4", "--lr=3"]
+
+
+def test_a_recipe_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match="did you mean digits_mpl or"):
+        expand(["--recipe=digit_mpl"])
+    with pytest.raises(ConfigError, match="needs a name"):
+        expand(["--recipe"])
