@@ -126,7 +126,7 @@ def test_errors_reach_the_shell(tmp_path, request):
         ("--dataset=", "--dataset=: unknown data set ''; choose one of"),
         (
             "--model_type=vgg",
-            "'vgg'. Did you mean one of: VGG19, VGG16? Known: mlp",
+            "'vgg'. Did you mean one of: VGG19, VGG16? Known: wrn-",
         ),
         ("--model_type=wrn-11-1", "6n + 4"),
         ("--teacher_model_type=vgg", "Unknown model_type 'vgg'"),
@@ -137,7 +137,7 @@ def test_errors_reach_the_shell(tmp_path, request):
         ("--optim_type=adam", "use one of: sgd, momentum, rmsprop, lars."),
         ("--num_classes=7", "--dataset=digits has 10 classes"),
         ("--distribution=tpu", "No TPU can be reached as --master=local"),
-        ("--method=fixmatch", "use one of: supervised, pseudo_labels,"),
+        ("--method=comic", "use one of: fixmatch, mpl, pseudo_labels,"),
         ("--method=pseudo_labels", "pseudo_labels needs --teacher_labels="),
         ("--teacher_labels=absent", "There is no absent; make it with --task"),
         ("--mpl_feedback=both", "--mpl_feedback=both is unknown"),
@@ -186,8 +186,8 @@ def test_flags_without_effect_are_warned_about(main, capsys):
     assert [
         line.split(" has no effect: ")[0] for line in errors.splitlines()
     ] == [
-        "Warning: --tpu_topology",
         "Warning: --teacher_lr",
+        "Warning: --tpu_topology",
         "Warning: --lr",
     ]
 
