@@ -24,13 +24,17 @@ def learner(seed=0, spec=SPEC, **settings):
     return build_learner(Config(seed=seed, **SMALL | settings), spec)
 
 
-@functools.cache
 def trained(steps=2, **settings):
     """A learner some steps on, so that no variable is at its start.
 
     The same one for all who ask: it is to be read, not to be changed.
     """
-    return train(learner(**settings), steps)
+    return _trained(steps, Config(seed=0, **SMALL | settings))
+
+
+@functools.cache
+def _trained(steps, config):
+    return train(build_learner(config, SPEC), steps)
 
 
 def train(learner, steps):
@@ -41,7 +45,7 @@ def train(learner, steps):
         "weak": rng.normal(size=(8, 8, 8, 3)).astype("float32"),
         "strong": rng.normal(size=(8, 8, 8, 3)).astype("float32"),
     }
-    step = tf.function(learner.train_step)
+    step = tf.function(learner.train_step, autograph=False)
     for _ in range(steps):
         step(batch)
     return learner

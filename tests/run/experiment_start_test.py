@@ -1,8 +1,12 @@
 """Where a run starts: afresh, from its own checkpoint, or from another's."""
 
 import dataclasses
+import io
+import json
+import logging
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -145,61 +149,78 @@ class TestLoadCheckpoint:
             Experiment(config).train()
 
 
-class TestReset:
-    def test_begins_again_under_other_settings(self, tmp_path):
-        Experiment(tiny(tmp_path, uda_weight=1.0)).train()
-        note = tmp_path / "note.txt"
-        note.write_text("mine")
-        again = tiny(tmp_path, uda_weight=2.0, reset_output_dir=True)
-        assert Experiment(again).train()
-        assert steps(again) == [1, 2, 3, 4]
-        assert note.read_text() == "mine"
+@pytest.fixture
+def finished(ended, tmp_path):
+    """A folder with a run that has ended; it may be changed."""
+    folder = os.path.dirname(ended[1]["own"])
+    return shutil.copytree(folder, tmp_path / "finished")
 
-    def test_leaves_a_run_alone_that_cannot_be_replaced(self, tmp_path):
+
+@pytest.fixture(scope="class")
+def replaced(ended, tmp_path_factory):
+    """A run that took another's place: `Experiment`, and what it logged."""
+    folder = tmp_path_factory.mktemp("replaced") / "run"
+    shutil.copytree(os.path.dirname(ended[1]["own"]), folder)
+    (folder / "note.txt").write_text("mine")
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    logging.getLogger().addHandler(handler)
+    again = Experiment(tiny(folder, uda_weight=2.0, reset_output_dir=True))
+    assert again.train()
+    logging.getLogger().removeHandler(handler)
+    return again, said.getvalue()
+
+
+class TestReset:
+    def test_begins_again_under_other_settings(self, ended, replaced):
+        folder = pathlib.Path(replaced[0].output_dir)
+        assert steps(replaced[0].config) == [1, 2, 3, 4]
+        assert (folder / "note.txt").read_text() == "mine"
+        before = json.loads(
+            pathlib.Path(ended[1]["own"]).with_name("hparams.json").read_text()
+        )
+        assert RunFolder(folder).settings()["uda_weight"] == 2.0
+        assert before["uda_weight"] != 2.0
+
+    def test_leaves_a_run_alone_that_cannot_be_replaced(self, finished):
         """Bad labels and checkpoints are found before anything is deleted."""
-        Experiment(tiny(tmp_path)).train()
-        before = files(tmp_path)
+        before = files(finished)
         for settings, error in (
             (dict(num_labeled=41), ConfigError),
-            (dict(load_checkpoint=f"{tmp_path}-nope"), CheckpointError),
+            (dict(load_checkpoint=f"{finished}-nope"), CheckpointError),
         ):
-            config = tiny(tmp_path, reset_output_dir=True, **settings)
+            config = tiny(finished, reset_output_dir=True, **settings)
             with pytest.raises(error):
                 Experiment(config).train()
-            assert files(tmp_path) == before
+            assert files(finished) == before
 
-    def test_happens_once(self, tmp_path):
+    def test_happens_once(self, replaced):
         """Training again with the same object does not undo the first."""
-        experiment = Experiment(tiny(tmp_path, reset_output_dir=True))
-        assert experiment.train()
-        before = files(tmp_path)
-        assert not experiment.train()
-        assert files(tmp_path) == before
+        before = files(replaced[0].output_dir)
+        assert not replaced[0].train()
+        assert files(replaced[0].output_dir) == before
 
-    def test_is_not_remembered(self, tmp_path):
+    def test_is_not_remembered(self, replaced):
         """A later stage still refuses what is not its run."""
-        Experiment(tiny(tmp_path, reset_output_dir=True)).train()
-        assert not RunFolder(tmp_path).settings()["reset_output_dir"]
+        folder = replaced[0].output_dir
+        assert not RunFolder(folder).settings()["reset_output_dir"]
         for settings in (dict(seed=7), dict(reset_output_dir=True, seed=7)):
-            config = tiny(tmp_path, task_mode="finetune", **settings)
+            settings |= dict(uda_weight=2.0, task_mode="finetune")
             with pytest.raises(ConfigError, match="seed was 0, is now 7"):
-                Experiment(config)
+                Experiment(tiny(folder, **settings))
 
-    def test_does_not_delete_what_it_is_to_load(self, tmp_path):
-        Experiment(tiny(tmp_path)).train()
-        before = files(tmp_path)
+    def test_does_not_delete_what_it_is_to_load(self, finished):
+        before = files(finished)
         config = tiny(
-            tmp_path, reset_output_dir=True, load_checkpoint=str(tmp_path)
+            finished, reset_output_dir=True, load_checkpoint=str(finished)
         )
         with pytest.raises(ConfigError, match="name another --output_dir"):
             Experiment(config).train()
-        assert files(tmp_path) == before
+        assert files(finished) == before
 
-    def test_says_what_it_deletes(self, tmp_path, caplog):
-        Experiment(tiny(tmp_path)).train()
-        Experiment(tiny(tmp_path, reset_output_dir=True)).train()
-        assert "with step-4" in caplog.text
-        assert "--noreset_output_dir" in caplog.text
+    def test_says_what_it_deletes(self, replaced):
+        assert "with step-4" in replaced[1]
+        assert "--noreset_output_dir" in replaced[1]
 
     def test_spares_a_folder_of_others(self, tmp_path):
         (tmp_path / "thesis.tex").write_text("years")

@@ -36,11 +36,11 @@ def test_ten_steps():
 
 
 def test_without_a_tpu_it_says_so():
-    result = run_script("tpu.check", "--train_batch_size=2")
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    line = result.stderr.splitlines()[-1]
-    assert line.startswith("Error: No TPU can be reached as --master=local: ")
+    with pytest.raises(SystemExit) as ended:
+        check.main(["--train_batch_size=2"])
+    assert ended.value.code.startswith(
+        "Error: No TPU can be reached as --master=local: "
+    )
 
 
 @pytest.mark.parametrize(
