@@ -18,6 +18,7 @@ def pytest_configure():
         [tf.config.LogicalDeviceConfiguration()] * REPLICAS,
     )
     gc.freeze()  # What is imported by now stays; nothing looks at it again.
+    gc.set_threshold(50_000, 10, 10)  # Graphs are many objects, and no litter.
     _do_without_autotuning()
 
 

@@ -1,6 +1,7 @@
 """The table of docs/feedback.md, from what a diagnosis measured."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -53,6 +54,27 @@ def test_the_table_has_numbers_and_what_is_not_known():
     assert lines[-1].endswith("code at abc.")
 
 
+def test_a_diagnosis_that_fails_changes_nothing(tmp_path, monkeypatch):
+    """Where main.py ends so; that it says why, the next test shows."""
+    commands = []
+
+    def ended_badly(command, **options):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 3, stdout="")
+
+    before = report.DOCUMENT.read_bytes(), report.KEPT.read_bytes()
+    monkeypatch.setattr(report.subprocess, "run", ended_badly)
+    monkeypatch.setattr("sys.argv", ["run.py", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        report.main()
+    assert ended.value.code == 3
+    assert commands[-1][1:] == [
+        *("main.py", "--task_mode=diagnose", f"--output_dir={tmp_path}")
+    ]
+    assert before == (report.DOCUMENT.read_bytes(), report.KEPT.read_bytes())
+
+
+@pytest.mark.long
 def test_what_cannot_be_diagnosed_changes_nothing(tmp_path, monkeypatch, capfd):
     before = report.DOCUMENT.read_bytes(), report.KEPT.read_bytes()
     monkeypatch.setattr("sys.argv", ["run.py", str(tmp_path)])
