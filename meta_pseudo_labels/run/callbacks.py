@@ -8,7 +8,7 @@ from meta_pseudo_labels.evaluation.evaluate import accuracy
 from meta_pseudo_labels.learners.callbacks import AtStep
 
 
-class Evaluation(keras.callbacks.Callback):
+class LogAccuracy(keras.callbacks.Callback):
     """Logs the accuracy where `fit` cannot: on one of several workers alone.
 
     The others wait for it with the next step. Goes before `MetricsLogger`.

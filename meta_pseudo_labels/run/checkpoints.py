@@ -1,14 +1,15 @@
 """Checkpoints of a run: everything that the next step depends on.
 
 They are TensorFlow's, of copies of all variables: while one is written, in
-the background, training goes on. The files on disk say which there are, not
-the file `checkpoint`, which a crash can leave behind them.
+the background, training goes on. CheckpointOptions(enable_async=True) would do
+that too, but tells of a write that failed only as the process ends; `sync` does
+not. The files on disk say which there are, not the file `checkpoint`, which a
+crash can leave behind them.
 """
 
 import concurrent.futures
 import glob
 import os
-import re
 
 import tensorflow as tf
 from absl import logging
@@ -22,7 +23,6 @@ from meta_pseudo_labels.utils.checkpoint_files import (
     check_readable,
     checkpoint_paths,
     damaged,
-    find_checkpoint,
     first_line,
     remove_scratch,
     step_of,
@@ -225,62 +225,3 @@ def _sync(path):
     for file in glob.glob(f"{glob.escape(path)}.*"):
         sync(file)
     sync(os.path.dirname(path))
-
-
-def learner_state(learner):
-    """All that a learner's next step depends on, for `Checkpoints`.
-
-    That is student, teacher, averages, both optimizers, the counts of steps
-    and batches, the feedback's baselines and the seeds of dropout. Input needs
-    no state: it is a function of the number of batches.
-
-    Args:
-      learner: a compiled `Learner`.
-    """
-    return variables_by_name(
-        student=learner.student,
-        teacher=getattr(learner, "teacher", None),
-        average=learner.student_ema,
-        student_optimizer=learner.optimizer,
-        teacher_optimizer=getattr(learner, "teacher_optimizer", None),
-        learner=learner,
-    )
-
-
-def variables_by_name(**owners):
-    """The variables of Keras objects, each once.
-
-    Args:
-      **owners: with `variables`, by the part that they play; or None.
-
-    Returns:
-      A dict from name to variable. Names are those of the part, a number, and
-      Keras's path. Its numbers count what was built in a process, not in a
-      run: they go.
-    """
-    named, seen = {}, set()
-    for part, owner in owners.items():
-        variables = [] if owner is None else owner.variables
-        fresh = [v for v in variables if id(v) not in seen]
-        seen |= {id(v) for v in fresh}
-        for number, variable in enumerate(fresh):
-            path = re.sub(r"_\d+", "", variable.path)
-            named[f"{part}/{number}/{path}"] = variable
-    return named
-
-
-def restore(learner, path, *, restart=False):
-    """Restores a checkpoint of another run of ours.
-
-    Args:
-      learner: a compiled `Learner`.
-      path: see `find_checkpoint`.
-      restart: whether to count steps from 0 again.
-
-    Raises:
-      CheckpointError: as `Checkpoints.restore`.
-    """
-    path = find_checkpoint(path)
-    Checkpoints(learner_state(learner), os.path.dirname(path)).restore(path)
-    if restart:
-        learner.set_step(0)

@@ -1,4 +1,8 @@
-"""TensorBoard's event files, cut back to the step where a run goes on."""
+"""TensorBoard's event files, cut back to the step where a run goes on.
+
+TensorBoard's own purge, by an event that says where a session started, is of
+no use: its loader (of 2.21) shows such scalars twice all the same.
+"""
 
 import glob
 import os

@@ -35,12 +35,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.distribute.strategies import describe
-from meta_pseudo_labels.learners.build import build_learner, build_model
-from meta_pseudo_labels.run.checkpoints import (
-    Checkpoints,
-    learner_state,
-    restore,
-)
+from meta_pseudo_labels.learners.build import build_learner
 from meta_pseudo_labels.run.data import (
     check_choice_of_labels,
     evaluation_batches,
@@ -49,20 +44,21 @@ from meta_pseudo_labels.run.data import (
 )
 from meta_pseudo_labels.run.devices import training_strategy
 from meta_pseudo_labels.run.folder import RunFolder, resets
+from meta_pseudo_labels.run.restoring import restore_learner
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.run.stages.cache_labels import cache_labels_of_run
 from meta_pseudo_labels.run.stages.diagnose import diagnose_run
 from meta_pseudo_labels.run.stages.evaluate import evaluate_run
 from meta_pseudo_labels.run.stages.export import export_run
-from meta_pseudo_labels.run.stages.finetune import finetune_run, finetuned_path
+from meta_pseudo_labels.run.stages.finetune import (
+    finetune_run,
+    finetuned_path,
+    finetuned_student,
+)
 from meta_pseudo_labels.run.stages.follow import follow
 from meta_pseudo_labels.run.stages.inspect import inspect_run
 from meta_pseudo_labels.run.stages.predict import infer_run
 from meta_pseudo_labels.run.stages.train import train
-from meta_pseudo_labels.utils.checkpoint_files import (
-    CheckpointError,
-    load_weights,
-)
 from meta_pseudo_labels.utils.settings import user_error
 
 
@@ -271,30 +267,12 @@ class Experiment:
         self.folder.require(must_exist=True)
         check_choice_of_labels(self.config, self.data, learns=False)
         wanted = wanted or self.config.from_checkpoint
-        if wanted not in ("latest", "best"):
-            restore(self.learner, wanted)
-            return self.learner
-        checkpoints = Checkpoints(learner_state(self.learner), self.output_dir)
-        if wanted == "best":
-            checkpoints.restore_best()
-        elif checkpoints.restore_latest() is None:
-            raise CheckpointError(
-                f"{self.output_dir} holds no checkpoint: train there first, "
-                "with --task_mode=train."
-            )
+        restore_learner(self.learner, wanted, self.output_dir)
         return self.learner
 
     def finetuned_student(self, learner):
-        """The student finetuned from a learner's step; None where none was.
-
-        A student finetuned before training went on is not taken for this one.
-        """
-        path = finetuned_path(learner, self.config)
-        if not os.path.exists(path):
-            return None
-        student = build_model(self.config, self.data.spec, role="student")
-        load_weights(student, path)
-        return student
+        """The student finetuned from a learner's step; None where none was."""
+        return finetuned_student(learner, self.config, self.data.spec)
 
     def _final_student(self):
         """The student of the latest checkpoint, finetuned where it was."""

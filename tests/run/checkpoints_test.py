@@ -13,7 +13,8 @@ from meta_pseudo_labels.learners import (
 )
 from meta_pseudo_labels.optimizers import Momentum
 from meta_pseudo_labels.optimizers.schedules import WaitWarmupDecay
-from meta_pseudo_labels.run.checkpoints import Checkpoints, learner_state
+from meta_pseudo_labels.run.checkpoints import Checkpoints
+from meta_pseudo_labels.run.restoring import learner_state
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 
 

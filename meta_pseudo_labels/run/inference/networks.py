@@ -7,16 +7,18 @@ import os
 import numpy as np
 
 from meta_pseudo_labels.learners.build import build_learner, build_model
-from meta_pseudo_labels.run.checkpoints import restore
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.inference import InferenceSettings
 from meta_pseudo_labels.run.folder import LABELED, RunFolder
-from meta_pseudo_labels.run.stages.finetune import finetuned_path
+from meta_pseudo_labels.run.restoring import restore_learner
+from meta_pseudo_labels.run.stages.finetune import (
+    finetuned_path,
+    finetuned_student,
+)
 from meta_pseudo_labels.utils.checkpoint_files import (
     BEST_FOLDER,
     FOLDER,
     find_checkpoint,
-    load_weights,
 )
 from meta_pseudo_labels.utils.settings import ConfigError
 
@@ -70,12 +72,16 @@ def network_of(learner, config, spec):
     Raises:
       ConfigError: where the run has no such network.
     """
-    wanted, path = config.inference_network, finetuned_path(learner, config)
-    is_finetuned = os.path.exists(path)
-    if wanted == "finetuned" and not is_finetuned:
+    wanted = config.inference_network
+    if wanted in (None, "finetuned"):
+        finetuned = finetuned_student(learner, config, spec)
+        if finetuned is not None:
+            return finetuned
+    if wanted == "finetuned":
         raise ConfigError(
-            f"--inference_network=finetuned: there is no {path}; finetune "
-            f"first, with --task_mode=finetune --output_dir={config.output_dir}"
+            "--inference_network=finetuned: there is no "
+            f"{finetuned_path(learner, config)}; finetune first, with "
+            f"--task_mode=finetune --output_dir={config.output_dir}"
         )
     if wanted == "teacher":
         if learner.teacher_type(config) is None:
@@ -84,15 +90,11 @@ def network_of(learner, config, spec):
                 f"{config.output_dir} trains no teacher that sees images; use "
                 "student."
             )
-        weights = learner.teacher.get_weights()
-    elif wanted == "student" or not is_finetuned:
-        weights = learner.finished_student().get_weights()
+        source = learner.teacher
     else:
-        network = build_model(config, spec, role="student")
-        load_weights(network, path)
-        return network
+        source = learner.finished_student()
     network = build_model(config, spec, role=wanted or "student")
-    network.set_weights(weights)
+    network.set_weights(source.get_weights())
     return network
 
 
@@ -133,7 +135,7 @@ def _restored(experiment, name):
     )
     _check_same_images(other, config)
     learner = build_learner(other, experiment.data.spec)
-    restore(learner, path)
+    restore_learner(learner, path, folder)
     return learner, other
 
 

@@ -21,6 +21,7 @@ from meta_pseudo_labels.evaluation.figures import (
 from meta_pseudo_labels.evaluation.metrics import Evaluation
 from meta_pseudo_labels.export.loading import ExportedModel
 from meta_pseudo_labels.learners.build import build_model
+from meta_pseudo_labels.run.closing import closing_summary
 from meta_pseudo_labels.run.data import input_errors
 from meta_pseudo_labels.run.folder import (
     EVAL,
@@ -30,7 +31,6 @@ from meta_pseudo_labels.run.folder import (
     EVAL_SOURCES,
 )
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
-from meta_pseudo_labels.run.summary import closing_summary
 from meta_pseudo_labels.run.test_images import (
     class_names,
     evaluation_source,

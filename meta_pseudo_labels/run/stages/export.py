@@ -18,14 +18,14 @@ from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 from meta_pseudo_labels.utils.files import reports_full_disk
 from meta_pseudo_labels.utils.settings import user_error
 
-FOLDER = "saved_model"
+SAVED_MODEL = "saved_model"
 KERAS_FILE = "student.keras"
 
 
 @STAGES.register("export")
 class Export(Stage):
     help = "Export the student, finetuned where it was, as a SavedModel."
-    files = (RunFile(FOLDER, "the exported student, versions 1, 2, ..."),)
+    files = (RunFile(SAVED_MODEL, "the exported student, versions 1, 2, ..."),)
 
     @staticmethod
     def run(experiment):
@@ -76,7 +76,7 @@ def export_run(student, config, data, *, network, step):
             card["litert"] = write_litert(model, folder, data)
         write_card(card, folder)
 
-    path = folder.path(FOLDER)
+    path = folder.path(SAVED_MODEL)
     with reports_full_disk(path):
         return user_error(
             export_saved_model, model, path, spec=data.spec, add=add

@@ -18,7 +18,8 @@ from meta_pseudo_labels.learners.finetuning import (
     compile_for_finetuning,
 )
 from meta_pseudo_labels.run.callbacks import SaveCheckpoint
-from meta_pseudo_labels.run.checkpoints import Checkpoints, variables_by_name
+from meta_pseudo_labels.run.checkpoints import Checkpoints
+from meta_pseudo_labels.run.closing import closing_summary
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.after_training import FinetuningSettings
 from meta_pseudo_labels.run.config.core import free_settings
@@ -28,23 +29,24 @@ from meta_pseudo_labels.run.early_stopping import (
     EarlyStopping,
     epochs_since_best,
 )
-from meta_pseudo_labels.run.fitting import fit_epochs
+from meta_pseudo_labels.run.epochs import fit_epochs
 from meta_pseudo_labels.run.folder import (
     FINETUNE,
     RunFolder,
 )
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
 from meta_pseudo_labels.run.progress import progress_bar
+from meta_pseudo_labels.run.restoring import variables_by_name
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.stopping import (
     Diverged,
     StopOnSignal,
     watch_signals,
 )
-from meta_pseudo_labels.run.summary import closing_summary
 from meta_pseudo_labels.utils.checkpoint_files import (
     CheckpointError,
     DamagedCheckpoint,
+    load_weights,
     save_weights,
 )
 from meta_pseudo_labels.utils.files import (
@@ -122,6 +124,24 @@ def finetuned_path(learner, config):
     return RunFolder(config.output_dir).finetuned_path(
         int(learner.step.numpy()), config.from_checkpoint
     )
+
+
+def finetuned_student(learner, config, spec):
+    """The student finetuned from a learner's step; None where none was.
+
+    A student finetuned before training went on is not taken for this one.
+
+    Args:
+      learner: as a checkpoint has it.
+      config: `Config` of the run.
+      spec: `DatasetSpec` of its images.
+    """
+    path = finetuned_path(learner, config)
+    if not os.path.exists(path):
+        return None
+    student = build_model(config, spec, role="student")
+    load_weights(student, path)
+    return student
 
 
 def _train(student, config, images, path, callbacks):

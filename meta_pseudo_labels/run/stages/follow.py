@@ -14,9 +14,10 @@ import time
 from absl import logging
 
 from meta_pseudo_labels.evaluation.evaluate import accuracies
-from meta_pseudo_labels.run.checkpoints import Checkpoints, learner_state
+from meta_pseudo_labels.run.checkpoints import Checkpoints
 from meta_pseudo_labels.run.folder import ACCURACY, EVALS, HPARAMS, RunFolder
 from meta_pseudo_labels.run.metrics_log import MetricsFiles, read_rows
+from meta_pseudo_labels.run.restoring import learner_state
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.utils.checkpoint_files import DamagedCheckpoint, step_of
 from meta_pseudo_labels.utils.files import (

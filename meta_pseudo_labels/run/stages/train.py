@@ -9,14 +9,15 @@ from absl import logging
 from meta_pseudo_labels import data
 from meta_pseudo_labels.distribute.strategies import is_multi_worker, worker_of
 from meta_pseudo_labels.learners.callbacks import StopAtStep, position
-from meta_pseudo_labels.run.callbacks import Evaluation, SaveCheckpoint
-from meta_pseudo_labels.run.checkpoints import Checkpoints, learner_state
+from meta_pseudo_labels.run.callbacks import LogAccuracy, SaveCheckpoint
+from meta_pseudo_labels.run.checkpoints import Checkpoints
+from meta_pseudo_labels.run.closing import closing_summary
 from meta_pseudo_labels.run.data import (
     check_choice_of_labels,
     save_choice_of_labels,
     training_batches,
 )
-from meta_pseudo_labels.run.fitting import fit_epochs
+from meta_pseudo_labels.run.epochs import fit_epochs
 from meta_pseudo_labels.run.folder import (
     DONE,
     HPARAMS,
@@ -27,15 +28,14 @@ from meta_pseudo_labels.run.folder import (
 )
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
 from meta_pseudo_labels.run.progress import progress_bar
+from meta_pseudo_labels.run.restoring import learner_state, restore_start
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
-from meta_pseudo_labels.run.starting import restore_start
 from meta_pseudo_labels.run.stopping import (
     Interrupted,
     StopAfterBadSteps,
     StopOnSignal,
     watch_signals,
 )
-from meta_pseudo_labels.run.summary import closing_summary
 from meta_pseudo_labels.run.teacher_labels import (
     load_teacher_labels,
     save_teacher_labels,
@@ -226,7 +226,7 @@ def _fit(learner, config, batches, validation, callbacks):
     alone = not is_multi_worker(learner.distribute_strategy)
     if not alone and worker_of(learner.distribute_strategy) == 0:
         if validation is not None:
-            callbacks = [Evaluation(validation), *callbacks]
+            callbacks = [LogAccuracy(validation), *callbacks]
     fit_epochs(
         learner,
         batches,

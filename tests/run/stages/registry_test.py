@@ -4,10 +4,10 @@ import types
 
 import pytest
 
+from meta_pseudo_labels.run.closing import closing_summary
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.folder import run_files
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
-from meta_pseudo_labels.run.summary import closing_summary
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.run.folder_reset_test import contents, reset
 

@@ -1,0 +1,158 @@
+"""What is saved of a learner, and all ways to get it back.
+
+A stage begins with the latest or the best checkpoint of its run or with one
+that is named; training may also begin with that of another run, of ours or of
+the release.
+"""
+
+import os
+import re
+
+from absl import logging
+
+from meta_pseudo_labels.release.variables import load_release_variables
+from meta_pseudo_labels.run.checkpoints import Checkpoints
+from meta_pseudo_labels.utils.checkpoint_files import (
+    CheckpointError,
+    find_checkpoint,
+    is_own_checkpoint,
+)
+from meta_pseudo_labels.utils.files import is_inside
+from meta_pseudo_labels.utils.settings import ConfigError
+
+
+def learner_state(learner):
+    """All that a learner's next step depends on, for `Checkpoints`.
+
+    That is student, teacher, averages, both optimizers, the counts of steps
+    and batches, the feedback's baselines and the seeds of dropout. Input needs
+    no state: it is a function of the number of batches.
+
+    Args:
+      learner: a compiled `Learner`.
+    """
+    return variables_by_name(
+        student=learner.student,
+        teacher=getattr(learner, "teacher", None),
+        average=learner.student_ema,
+        student_optimizer=learner.optimizer,
+        teacher_optimizer=getattr(learner, "teacher_optimizer", None),
+        learner=learner,
+    )
+
+
+def variables_by_name(**owners):
+    """The variables of Keras objects, each once.
+
+    Args:
+      **owners: with `variables`, by the part that they play; or None.
+
+    Returns:
+      A dict from name to variable. Names are those of the part, a number, and
+      Keras's path. Its numbers count what was built in a process, not in a
+      run: they go.
+    """
+    named, seen = {}, set()
+    for part, owner in owners.items():
+        variables = [] if owner is None else owner.variables
+        fresh = [v for v in variables if id(v) not in seen]
+        seen |= {id(v) for v in fresh}
+        for number, variable in enumerate(fresh):
+            path = re.sub(r"_\d+", "", variable.path)
+            named[f"{part}/{number}/{path}"] = variable
+    return named
+
+
+def restore_learner(learner, wanted, output_dir):
+    """Restores a checkpoint.
+
+    Args:
+      learner: a compiled `Learner`.
+      wanted: "latest" or "best" of the run, or a path as `find_checkpoint`
+        takes it.
+      output_dir: folder of the run.
+
+    Raises:
+      CheckpointError: where there is none, or as `Checkpoints.restore`.
+    """
+    checkpoints = Checkpoints(learner_state(learner), output_dir)
+    if wanted == "best":
+        checkpoints.restore_best()
+    elif wanted != "latest":
+        checkpoints.restore(find_checkpoint(wanted))
+    elif checkpoints.restore_latest() is None:
+        raise CheckpointError(
+            f"{output_dir} holds no checkpoint: train there first, with "
+            "--task_mode=train."
+        )
+
+
+def restore_start(learner, config, checkpoints, *, fresh):
+    """Restores what training begins with, if anything.
+
+    That is the run's latest checkpoint; where it has none, load_checkpoint.
+
+    Args:
+      learner: a compiled `Learner` with its first weights.
+      config: `Config` of the run.
+      checkpoints: `Checkpoints` of the learner.
+      fresh: whether what output_dir holds is not to be gone on with.
+
+    Returns:
+      The step to go on from.
+
+    Raises:
+      CheckpointError: where a checkpoint cannot be read or does not fit.
+      ConfigError: where the given one would be deleted by the reset, or is of
+        a step at which the run is over.
+    """
+    if not fresh and checkpoints.restore_latest() is not None:
+        return int(learner.step.numpy())
+    if fresh:
+        _warn_of_reset(checkpoints, config)
+    path = config.load_checkpoint
+    if path:
+        _load(learner, config)
+    start = int(learner.step.numpy())
+    if start >= config.num_train_steps:  # Of nothing that is in output_dir.
+        raise ConfigError(
+            f"--load_checkpoint={path} is of step {start}, and "
+            f"--num_train_steps={config.num_train_steps} ends there: nothing "
+            "would be learned. Give more steps, or begin to count anew with "
+            "--load_checkpoint_and_restart_global_step."
+        )
+    return start
+
+
+def _load(learner, config):
+    """Loads load_checkpoint, one of ours or of the release."""
+    path = config.load_checkpoint
+    restart = config.load_checkpoint_and_restart_global_step
+    if is_own_checkpoint(find_checkpoint(path)):
+        restore_learner(learner, path, config.output_dir)
+        if restart:
+            learner.set_step(0)
+    else:
+        report = load_release_variables(
+            learner, path, restart_global_step=restart
+        )
+        logging.warning("%s: %s", path, report)
+
+
+def _warn_of_reset(checkpoints, config):
+    """Names the run that goes; refuses to delete what is to be loaded."""
+    folder, path = config.output_dir, config.load_checkpoint
+    saved = checkpoints.paths()
+    if saved:
+        logging.warning(
+            "--reset_output_dir deletes the run in %s, with %s. To go on with "
+            "a run say --noreset_output_dir.",
+            folder,
+            os.path.basename(saved[-1]),
+        )
+    if path and is_inside(path, folder):
+        raise ConfigError(
+            f"--load_checkpoint={path} is in the folder that "
+            "--reset_output_dir would empty: name another --output_dir, or "
+            "say --noreset_output_dir."
+        )
