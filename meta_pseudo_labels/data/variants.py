@@ -234,5 +234,5 @@ def _require_memory(data):
         raise ValueError(
             "known_classes, label_noise, num_validation and num_feedback are "
             f"for images in memory, but {data.spec.name!r} stays in its files; "
-            "leave them away, or take another data set."
+            "leave them out, or take another data set."
         )

@@ -32,7 +32,7 @@ def build_strategy(config):
     if config.use_xla_sharding and kind != "tpu":
         raise ConfigError(
             "--use_xla_sharding splits images over the cores of a TPU, and "
-            "here is none; leave it away."
+            "here is none; leave it out."
         )
     if kind == "tpu":
         return tpu_strategy(config)

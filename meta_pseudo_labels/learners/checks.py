@@ -48,7 +48,7 @@ def check_jit_compile(jit_compile, strategy):
     if jit_compile and replicas > 1 and not is_tpu:
         raise ValueError(
             f"jit_compile={jit_compile!r} works on one device; here are "
-            f"{replicas} replicas. Leave it away."
+            f"{replicas} replicas. Leave it out."
         )
 
 

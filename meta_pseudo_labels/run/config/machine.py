@@ -138,7 +138,7 @@ class MachineSettings:
         ):
             raise ConfigError(
                 f"--jit_compile works on one device, not with --distribution="
-                f"{self.distribution}; leave one of them away."
+                f"{self.distribution}; leave one of them out."
             )
 
     @property

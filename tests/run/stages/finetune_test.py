@@ -130,5 +130,5 @@ def test_patience_needs_images_that_are_held_out():
         Config(finetune_patience=2)
     assert str(caught.value) == (
         "--finetune_patience=2 judges by images that are held out, and there "
-        "are none: train with --num_validation, or leave it away."
+        "are none: train with --num_validation, or leave it out."
     )
