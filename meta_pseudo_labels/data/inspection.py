@@ -234,12 +234,11 @@ def draw_views(
     if augment_labeled:
         view = module.labeled_strong_view(spec, **strength)
         shown["labeled"] = view(weak, strong_key)
-    names = spec.class_names or range(spec.num_classes)
     figures.view_sheet(
         path,
         original=images.numpy(),
         **{name: images.numpy() for name, images in shown.items()},
-        titles=[str(names[label]) for label in data.labeled_labels[places]],
+        titles=[spec.names[label] for label in data.labeled_labels[places]],
     )
 
 

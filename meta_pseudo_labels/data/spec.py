@@ -71,6 +71,11 @@ class DatasetSpec:
                 f"{self.num_classes} classes; name all of them or none."
             )
 
+    @property
+    def names(self):
+        """What to call the classes: their names, or else their numbers."""
+        return self.class_names or tuple(map(str, range(self.num_classes)))
+
 
 DATASETS = {
     spec.name: spec

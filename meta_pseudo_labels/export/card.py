@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from meta_pseudo_labels._version import __version__
 from meta_pseudo_labels.data.preparation import description
-from meta_pseudo_labels.export.saved_model import class_names
 
 CARD, PAGE, LABELS = "model_card.json", "model_card.md", "labels.txt"
 
@@ -42,7 +41,7 @@ def build_card(model, config, data, *, network, step, metrics):
         "parameters": model.count_params(),
         "data": {
             "name": spec.name,
-            "classes": class_names(spec),
+            "classes": list(spec.names),
             "image_size": spec.image_size,
             "preparation": description(spec),
             "mean": list(spec.mean),

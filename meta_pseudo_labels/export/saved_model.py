@@ -190,7 +190,7 @@ class _Classifier(tf.Module):
         for name, given in inputs.items():
             setattr(self, name, _classifying(model, spec, prepare[name], given))
         self.class_names = tf.function(
-            lambda: _class_names(spec), input_signature=[]
+            lambda: tf.constant(spec.names), input_signature=[]
         )
         # TensorFlow saves what a module's attributes hold. The variables that
         # the predictions read are enough: the model itself would bring Keras
@@ -243,16 +243,6 @@ def predictions(model, images, spec):
     classes = tf.argmax(logits, axis=-1)
     return {
         "classes": classes,
-        "labels": tf.gather(_class_names(spec), classes),
+        "labels": tf.gather(tf.constant(spec.names), classes),
         "probabilities": tf.nn.softmax(tf.cast(logits, tf.float32)),
     }
-
-
-def class_names(spec):
-    """The name of each class, a list; its number where it has none."""
-    return list(spec.class_names) or list(map(str, range(spec.num_classes)))
-
-
-def _class_names(spec):
-    """[num_classes] string."""
-    return tf.constant(class_names(spec))

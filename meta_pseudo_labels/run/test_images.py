@@ -86,11 +86,6 @@ class Source:
         )
 
 
-def class_names(spec):
-    """[num_classes] strings: the names of the classes, or their numbers."""
-    return spec.class_names or tuple(map(str, range(spec.num_classes)))
-
-
 def evaluation_source(config, images):
     """The run's own test images, or those of --eval_dataset.
 
@@ -151,7 +146,7 @@ def _folder(config, spec):
     images, labels, skipped = user_error(
         folders.load_test,
         os.path.expanduser(config.eval_dir),
-        class_names(spec),
+        spec.names,
         image_size=spec.image_size,
         strict=config.strict_data,
     )

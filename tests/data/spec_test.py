@@ -34,6 +34,12 @@ def test_impossible_facts_are_refused(wrong, message):
         data.DatasetSpec(**FACTS | wrong)
 
 
+def test_classes_without_names_are_called_by_their_numbers():
+    assert data.DatasetSpec(**FACTS).names == ("0", "1")
+    named = data.DatasetSpec(**FACTS, class_names=("cat", "dog"))
+    assert named.names == ("cat", "dog")
+
+
 def test_facts_of_the_release():
     """CIFAR_MEAN, IMAGENET_STDDEV and others of the release's data_utils."""
     table = data.DATASETS

@@ -6,11 +6,6 @@ import numpy as np
 import pyarrow as pa
 
 
-def class_names(spec):
-    """Of all classes; those without names are called by their numbers."""
-    return list(spec.class_names or map(str, range(spec.num_classes)))
-
-
 def row_schema(class_names, class_id=None):
     """The columns of a row: the image, the prediction, what went wrong.
 

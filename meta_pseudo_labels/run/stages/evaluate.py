@@ -32,7 +32,6 @@ from meta_pseudo_labels.run.folder import (
 )
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.test_images import (
-    class_names,
     evaluation_source,
     results_folder,
     validation_source,
@@ -253,12 +252,12 @@ def _averaged(learner, config, spec):
 def _check_exported(exported, source, config):
     batches = source.pixel_batches(config.eval_batch_size)
     images, _ = next(iter(batches))
-    user_error(exported.check_fits, images, class_names(source.spec))
+    user_error(exported.check_fits, images, source.spec.names)
 
 
 def _evaluate(networks, exported, source, config):
     """`metrics.Evaluation` by network."""
-    names = class_names(source.spec)
+    names = source.spec.names
     with input_errors(source):
         found = evaluate_networks(
             networks, source.batches(config.eval_batch_size), class_names=names

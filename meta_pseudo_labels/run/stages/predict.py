@@ -19,7 +19,6 @@ from meta_pseudo_labels.run.inference.networks import (
     checkpoint_networks,
 )
 from meta_pseudo_labels.run.inference.rows import (
-    class_names,
     row_schema,
     row_table,
 )
@@ -116,7 +115,7 @@ def infer_run(experiment):
         name=config.inference_name,
         index=config.inference_thread_index,
         shards=config.inference_shards,
-        schema=row_schema(class_names(spec), config.inference_class_id),
+        schema=row_schema(spec.names, config.inference_class_id),
     )
     numbers = np.arange(
         config.inference_thread_index, len(source), config.inference_shards
@@ -186,7 +185,7 @@ def _write_parts(config, spec, source, networks, files, blocks):
             reasons |= dict.fromkeys(np.flatnonzero(broken), NOT_FINITE)
             rows = row_table(
                 files.schema,
-                class_names=class_names(spec),
+                class_names=spec.names,
                 names=names,
                 reasons=reasons,
                 probabilities=probabilities,
