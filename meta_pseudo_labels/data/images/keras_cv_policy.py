@@ -15,13 +15,18 @@ goes with the others that have drawn the same operation (`apply_by_group`),
 which gives the same distribution in less time.
 """
 
+import contextlib
 import functools
-from unittest import mock
 
 import tensorflow as tf
+from tensorflow.python.ops import stateful_random_ops
 
 from meta_pseudo_labels.data.images import operations as augment
-from meta_pseudo_labels.data.images.rand_augment import MAX_LEVEL
+from meta_pseudo_labels.data.images.rand_augment import (
+    MAX_LEVEL,
+    batch_size,
+    pick,
+)
 
 RATE = 10 / 11  # How often an operation takes place; KerasCV's default.
 MAGNITUDE_STDDEV = 0.15  # KerasCV's default.
@@ -49,7 +54,8 @@ def keras_cv_rand_augment(
       rate: probability that one of them takes place, in [0, 1].
 
     Returns:
-      A function of [B, H, W, 3] uint8 and a [2] integer seed, returning
+      A function of [B, H, W, 3] uint8, a [2] integer seed, and where these
+      are not the whole batch `shares.Rows`, see rand_augment.py; returning
       [B, H, W, 3] uint8: the same for the same seed.
 
     Raises:
@@ -65,13 +71,15 @@ def keras_cv_rand_augment(
         if not 0 <= share <= 1:
             raise ValueError(f"{name} must be in [0, 1]; got {share}.")
     draws = KeyedDraws()
-    operations = policy_operations(magnitude, magnitude_stddev, draws)
+    operations = _policy_operations(magnitude, magnitude_stddev, draws)
 
-    def apply(images, seed):
+    def apply(images, seed, rows=None):
         draws.start(seed)
         augmented = tf.cast(images, tf.float32)
         for _ in range(num_layers):
-            augmented = _random_operation(augmented, operations, draws, rate)
+            augmented = _random_operation(
+                augmented, operations, draws, rate, rows
+            )
         augmented = tf.clip_by_value(tf.round(augmented), 0, 255)
         return tf.ensure_shape(tf.cast(augmented, tf.uint8), images.shape)
 
@@ -87,37 +95,70 @@ class KeyedDraws:
 
     def start(self, seed):
         """Begins again with another seed, [2] integers."""
-        self._seed, self._count = seed, 0
+        self._seed, self._count, self._group = seed, 0, None
+
+    def for_group(self, chosen, rows):
+        """Has what follows drawn for the images of one group.
+
+        KerasCV's layers ask for as many amounts as there are images. Where
+        these are of some `rows` only, so many are drawn as would be for the
+        whole batch, and those of its rows are picked.
+
+        Args:
+          chosen: [total] booleans, the images of the whole batch that are of
+            the group; None for draws of all images.
+          rows: `shares.Rows`, or None for whole batches.
+        """
+        self._group = None
+        if rows is not None and chosen is not None:
+            chosen = tf.cast(chosen, tf.int32)
+            before = tf.reduce_sum(chosen[: rows.begin])
+            self._group = tf.reduce_sum(chosen), before
 
     def uniform(self, shape, minval=0, maxval=None, dtype=tf.float32):
         """As `tf.random.Generator.uniform`, whose place it takes."""
-        return tf.random.stateless_uniform(
-            shape, self._next(), minval, maxval, dtype
+        return self._draw(
+            tf.random.stateless_uniform, shape, minval, maxval, dtype
         )
 
     def normal(self, shape, mean, stddev, dtype):
-        return tf.random.stateless_normal(
-            shape, self._next(), mean, stddev, dtype
+        return self._draw(
+            tf.random.stateless_normal, shape, mean, stddev, dtype
         )
 
-    def _next(self):
+    def _draw(self, draw, shape, *settings):
         self._count += 1
-        return tf.random.fold_in(self._seed, self._count)
+        seed = tf.random.fold_in(self._seed, self._count)
+        if self._group is None:
+            return draw(shape, seed, *settings)
+        size, before = self._group
+        values = draw([size, *shape[1:]], seed, *settings)
+        return values[before : before + shape[0]]
 
 
-def _random_operation(images, operations, draws, rate):
+def _random_operation(images, operations, draws, rate, rows=None):
     """One operation for each image, or none with probability 1 - rate."""
-    batch = tf.shape(images)[0]
+    draws.for_group(None, rows)
+    batch = batch_size(images, rows)
     choice = draws.uniform([batch], 0, len(operations), tf.int32)
     skipped = draws.uniform([batch]) > rate
+    choice = tf.where(skipped, len(operations), choice)
+
+    def bind(number, operation):
+        def apply(images, places):
+            draws.for_group(tf.equal(choice, number), rows)
+            return operation(images, places)
+
+        return apply
+
     return augment.apply_by_group(
         images,
-        tf.where(skipped, len(operations), choice),
-        [*operations, None],
+        pick(choice, rows),
+        [*map(bind, range(len(operations)), operations), None],
     )
 
 
-def policy_operations(magnitude, magnitude_stddev, draws):
+def _policy_operations(magnitude, magnitude_stddev, draws):
     """KerasCV's ten operations, as `augment.apply_by_group` wants them.
 
     Args:
@@ -155,10 +196,7 @@ def _as_operation(layer):
 def policy_layers(magnitude, magnitude_stddev, draws):
     """KerasCV's ten layers, drawing from `draws`."""
     keras_cv = _import_keras_cv()
-    # Layers ask for the global generator as they are built. It would make a
-    # variable, which fixes TensorFlow's devices and is an error under
-    # enable_op_determinism.
-    with mock.patch.object(tf.random, "get_global_generator", lambda: draws):
+    with _as_global_generator(draws):
         layers = keras_cv.layers.RandAugment.get_standard_policy(
             (0, 255), magnitude, magnitude_stddev
         )
@@ -172,6 +210,22 @@ def policy_layers(magnitude, magnitude_stddev, draws):
                 sampler = keyed[type(value)]
                 setattr(layer, name, functools.partial(sampler, value, draws))
     return layers
+
+
+@contextlib.contextmanager
+def _as_global_generator(draws):
+    """Has KerasCV's layers, which ask for it as they are built, find `draws`.
+
+    TensorFlow's own would make a variable, which fixes its devices and is an
+    error under enable_op_determinism.
+    """
+    # Asking for it by tf.random.get_global_generator would make one.
+    before = stateful_random_ops.global_generator
+    tf.random.set_global_generator(draws)
+    try:
+        yield
+    finally:
+        tf.random.set_global_generator(before)
 
 
 def _uniform(sampler, draws, shape=(), dtype="float32"):

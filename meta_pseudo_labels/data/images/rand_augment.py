@@ -4,6 +4,11 @@ Stateless: a `seed` of shape [2], int32 or int64, and the place in the batch
 fix every draw, so a pipeline that keys the seed by its step can be resumed, or
 run on any number of threads, without changing one pixel.
 
+Given `rows`, a `shares.Rows`, the images are those of some rows only, and what
+comes back is what these rows become in the whole batch: the choices of all
+rows are drawn, a few numbers for each image, as one row's depend on the size
+of the batch; the others' images are not needed.
+
 Source: `augment.py` and `data_utils.py` of the release, quirks 26 to 31.
 """
 
@@ -125,8 +130,9 @@ OPERATIONS = {
 
 def rand_augment(
     images,
-    *,
     seed,
+    rows=None,
+    *,
     magnitude,
     num_layers=2,
     translate_const,
@@ -141,6 +147,7 @@ def rand_augment(
     Args:
       images: [B, H, W, 3] uint8.
       seed: [2] int32 or int64.
+      rows: see above.
       magnitude, translate_const, cutout_const, fill: see `level_arguments`.
       num_layers: operations in a row, >= 0.
 
@@ -153,14 +160,16 @@ def rand_augment(
         cutout_const=cutout_const,
         fill=fill,
     )
-    for draws in draw_layers(images, seed=seed, num_layers=num_layers):
+    for draws in draw_layers(
+        images, seed=seed, rows=rows, num_layers=num_layers
+    ):
         images = operations.apply_by_group(
-            images, draws.operation, bind_operations(draws, arguments)
+            images, draws.operation, _bind_operations(draws, arguments)
         )
     return images
 
 
-def bind_operations(draws, arguments):
+def _bind_operations(draws, arguments):
     """The operations as `apply_by_group` wants them, then None."""
 
     def bind(operation):
@@ -171,12 +180,12 @@ def bind_operations(draws, arguments):
     return [*map(bind, OPERATIONS.values()), None]
 
 
-def draw_layers(images, *, seed, num_layers):
+def draw_layers(images, *, seed, num_layers, rows=None):
     """Draws what RandAugment does to `images`: one `Draws` per layer.
 
     An image that skips a layer has `operation` == len(OPERATIONS).
     """
-    batch = tf.shape(images)[0]
+    batch = batch_size(images, rows)
     seeds = tf.random.split(seed, 1 + 4 * num_layers)
     probability = tf.random.stateless_uniform([batch], seeds[0], 0.2, 0.8)
     layers = []
@@ -190,50 +199,65 @@ def draw_layers(images, *, seed, num_layers):
         applied = tf.random.stateless_uniform([batch], apply_seed) < probability
         layers.append(
             Draws(
-                operation=tf.where(applied, choice, len(OPERATIONS)),
-                sign=tf.where(coin(batch, sign_seed), 1.0, -1.0),
-                center=draw_center(images, seed=center_seed),
+                operation=pick(
+                    tf.where(applied, choice, len(OPERATIONS)), rows
+                ),
+                sign=tf.where(_coin(images, sign_seed, rows), 1.0, -1.0),
+                center=_draw_center(images, center_seed, rows),
             )
         )
     return layers
 
 
-def random_flip(images, *, seed):
+def random_flip(images, seed, rows=None):
     """Mirrors each image, left to right, with probability 1/2."""
-    flipped = tf.cast(coin(tf.shape(images)[0], seed), tf.int32)
     return operations.apply_by_group(
-        images, flipped, [None, lambda images, _: operations.mirror(images)]
+        images,
+        tf.cast(_coin(images, seed, rows), tf.int32),
+        [None, lambda images, _: operations.mirror(images)],
     )
 
 
-def pad_and_random_crop(images, *, seed, pad, fill=operations.FILL):
+def pad_and_random_crop(images, seed, rows=None, *, pad, fill=operations.FILL):
     """Pads with `fill` by `pad` pixels a side, then crops the size back out.
 
     Each of the (2 * pad + 1)^2 crops is equally likely.
     """
-    offset = tf.random.stateless_uniform(
-        [tf.shape(images)[0], 2], seed, -pad, pad + 1, tf.int32
+    shape = [batch_size(images, rows), 2]
+    offset = pick(
+        tf.random.stateless_uniform(shape, seed, -pad, pad + 1, tf.int32), rows
     )
     return operations.crop(
         images, top=offset[:, 0], left=offset[:, 1], fill=fill
     )
 
 
-def random_cutout(images, *, seed, half_size, fill=operations.FILL):
+def random_cutout(images, seed, rows=None, *, half_size, fill=operations.FILL):
     """Fills a square of side 2 * half_size, centred anywhere in the image."""
-    center = draw_center(images, seed=seed)
+    center = _draw_center(images, seed, rows)
     return operations.cutout(
         images, center=center, half_size=half_size, fill=fill
     )
 
 
-def coin(batch, seed):
+def batch_size(images, rows):
+    """Of the whole batch, of which `images` are all or the `rows`."""
+    return tf.shape(images)[0] if rows is None else rows.total
+
+
+def pick(values, rows):
+    """What belongs to the `rows`, of what was drawn for the whole batch."""
+    return values if rows is None else rows.of(values)
+
+
+def _coin(images, seed, rows):
     """[B] booleans, true with probability 1/2."""
-    return tf.random.stateless_uniform([batch], seed) < 0.5
+    draws = tf.random.stateless_uniform([batch_size(images, rows)], seed)
+    return pick(draws < 0.5, rows)
 
 
-def draw_center(images, *, seed):
+def _draw_center(images, seed, rows):
     """Draws [B, 2] int32: row and column, uniform over the image."""
     size = tf.cast(images.shape[1:3], tf.float32)
-    where = tf.random.stateless_uniform([tf.shape(images)[0], 2], seed)
-    return tf.cast(where * size, tf.int32)
+    where = tf.random.stateless_uniform([batch_size(images, rows), 2], seed)
+    return pick(tf.cast(where * size, tf.int32), rows)

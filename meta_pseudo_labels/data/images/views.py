@@ -7,11 +7,12 @@ rows only and `rows`, a `shares.Rows`, as third argument, it returns what these
 rows become in the whole batch.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.data.images import rand_augment as random_ops
-from meta_pseudo_labels.data.images import row_views
 
 POLICIES = ("release", "keras_cv")
 
@@ -80,10 +81,7 @@ def augmentation(policy, *, magnitude, translate_const, cutout_const, fill):
         # Imported here, as it takes seconds and few runs want it.
         from meta_pseudo_labels.data.images import keras_cv_policy
 
-        return _operation(
-            keras_cv_policy.keras_cv_rand_augment(magnitude=magnitude),
-            row_views.keras_cv_rand_augment(magnitude=magnitude),
-        )
+        return keras_cv_policy.keras_cv_rand_augment(magnitude=magnitude)
     if policy != "release":
         raise ValueError(
             f"Unknown augmentation policy {policy!r}; use one of {POLICIES}."
@@ -146,14 +144,13 @@ def chain(*operations):
 
 def flip():
     """Mirrors half of the images."""
-    return _operation(random_ops.random_flip, row_views.random_flip)
+    return random_ops.random_flip
 
 
 def pad_and_crop(pad, *, fill):
     """Shifts by up to `pad` pixels each way; `fill` comes in at the edges."""
-    return _operation(
+    return functools.partial(
         random_ops.pad_and_random_crop,
-        row_views.pad_and_random_crop,
         pad=pad,
         fill=fill,
     )
@@ -163,9 +160,8 @@ def rand_augment(
     *, magnitude, translate_const, cutout_const, fill, num_layers=2
 ):
     """RandAugment; the constants are pixels at magnitude 10."""
-    return _operation(
+    return functools.partial(
         random_ops.rand_augment,
-        row_views.release_rand_augment,
         magnitude=magnitude,
         num_layers=num_layers,
         translate_const=translate_const,
@@ -176,20 +172,8 @@ def rand_augment(
 
 def cutout(half_size, *, fill):
     """Fills a square of side 2 * half_size."""
-    return _operation(
+    return functools.partial(
         random_ops.random_cutout,
-        row_views.random_cutout,
         half_size=half_size,
         fill=fill,
     )
-
-
-def _operation(of_all, of_rows, **settings):
-    """One operation of two functions: of whole batches, and of some rows."""
-
-    def apply(images, seed, rows=None):
-        if rows is None:
-            return of_all(images, seed=seed, **settings)
-        return of_rows(images, seed=seed, rows=rows, **settings)
-
-    return apply

@@ -4,6 +4,7 @@ import keras_cv
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.ops import stateful_random_ops
 
 from meta_pseudo_labels.data.images import keras_cv_policy, views
 from meta_pseudo_labels.data.images.keras_cv_policy import keras_cv_rand_augment
@@ -73,13 +74,18 @@ def test_no_draw_has_a_state(policy):
     assert all(op.startswith("Stateless") for op in random)
 
 
-def test_building_it_leaves_the_global_generator_alone(monkeypatch):
-    def fail():
+@pytest.mark.parametrize("before", [None, tf.random.Generator])
+def test_building_it_leaves_the_global_generator_alone(monkeypatch, before):
+    """The one that is there stays, and where none is none is made."""
+
+    def fail(*args, **settings):
         raise AssertionError("The global generator makes a variable.")
 
-    monkeypatch.setattr(tf.random, "get_global_generator", fail)
+    monkeypatch.setattr(stateful_random_ops, "global_generator", before)
+    for name in ("__init__", "from_seed", "from_non_deterministic_state"):
+        monkeypatch.setattr(tf.random.Generator, name, fail)
     keras_cv_rand_augment(magnitude=5)
-    assert tf.random.get_global_generator is fail
+    assert stateful_random_ops.global_generator is before
 
 
 @pytest.mark.parametrize("index", LAYERS)
