@@ -77,10 +77,13 @@ class TestRoundTrip:
 
     @pytest.mark.parametrize("optim_type", ["momentum", "rmsprop", "lars"])
     def test_a_checkpoint_carries_it_too(self, tmp_path, optim_type):
-        source = trained(optim_type=optim_type)
+        # The feedback keeps nothing in slots; without it a step is soon traced.
+        plain = optim_type == "momentum"
+        settings = {} if plain else {"mpl_feedback": "off"}
+        source = trained(optim_type=optim_type, **settings)
         path = tmp_path / "deep" / "ckpt-2"
         save_release_checkpoint(source, path, model_type="wrn-10-1")
-        target = learner(seed=1, optim_type=optim_type)
+        target = learner(seed=1, optim_type=optim_type, **settings)
         report = load_release_variables(target, path)
         assert_same(arrays(target), arrays(source))
         assert not report.missing + report.left_over
