@@ -1,0 +1,37 @@
+"""docs/architecture.md: what it names is there."""
+
+import pathlib
+import re
+
+from meta_pseudo_labels.utils.registry import Registry
+
+ROOT = pathlib.Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_every_link_leads_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", TEXT)
+    assert len(links) > 15
+    for link in links:
+        assert (ROOT / "docs" / link).exists(), link
+
+
+def test_every_room_is_named():
+    package = ROOT / "meta_pseudo_labels"
+    rooms = {p.parent.name for p in package.glob("*/__init__.py")}
+    assert len(rooms) == 10
+    for room in rooms:
+        assert re.search(rf"^.*\b{room}\b", TEXT, re.MULTILINE), room
+
+
+def test_every_registry_is_named():
+    from meta_pseudo_labels import models
+    from meta_pseudo_labels.learners import LEARNERS
+    from meta_pseudo_labels.run.stages import STAGES
+
+    for name, registry in (
+        ("LEARNERS", LEARNERS),
+        ("FAMILIES", models.FAMILIES),
+        ("STAGES", STAGES),
+    ):
+        assert isinstance(registry, Registry) and f"`{name}.register`" in TEXT
