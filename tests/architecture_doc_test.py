@@ -26,12 +26,14 @@ def test_every_room_is_named():
 
 def test_every_registry_is_named():
     from meta_pseudo_labels import models
+    from meta_pseudo_labels.data.sources import SOURCES
     from meta_pseudo_labels.learners import LEARNERS
     from meta_pseudo_labels.run.stages import STAGES
 
     for name, registry in (
         ("LEARNERS", LEARNERS),
         ("FAMILIES", models.FAMILIES),
+        ("SOURCES", SOURCES),
         ("STAGES", STAGES),
     ):
         assert isinstance(registry, Registry) and f"`{name}.register`" in TEXT

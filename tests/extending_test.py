@@ -1,5 +1,6 @@
 """The snippets of docs/extending.md, each as a user's module."""
 
+import json
 import pathlib
 import re
 import sys
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels import models
+from meta_pseudo_labels.data.sources import SOURCES
 from meta_pseudo_labels.learners import LEARNERS
 from meta_pseudo_labels.learners.feedback import ESTIMATORS
 from meta_pseudo_labels.run.config import Config
@@ -30,7 +32,13 @@ SNIPPETS = {
 def plugin(tmp_path, monkeypatch):
     """A function from a kind to the module that its snippet is; forgotten."""
     monkeypatch.syspath_prepend(tmp_path)
-    for registry in (LEARNERS, ESTIMATORS, STAGES, models.FAMILIES):
+    for registry in (
+        LEARNERS,
+        ESTIMATORS,
+        STAGES,
+        SOURCES,
+        models.FAMILIES,
+    ):
         registry.discover()
         monkeypatch.setattr(registry, "_found", registry.registered)
 
@@ -94,6 +102,22 @@ def test_a_network(plugin, tmp_path):
     # The bare name is of no size.
     with pytest.raises(ValueError, match="tower-<blocks>"):
         Config(plugins=name, model_type="tower")
+
+
+def test_a_source(plugin, tmp_path):
+    folder = tmp_path / "run"
+    steps = trained(
+        folder,
+        plugins=plugin("source"),
+        dataset="stripes",
+        method="supervised",
+        num_labeled=20,
+    )
+    assert len(steps) == 4
+    settings = json.loads((folder / "hparams.json").read_text())
+    assert settings["plugins"] == "my_source"
+    labeled = json.loads((folder / "labeled.json").read_text())
+    assert labeled["class_names"] == ["horizontal", "vertical"]
 
 
 def test_a_task_mode(plugin, tmp_path, capsys):
