@@ -118,11 +118,15 @@ def _task_mode(word, arguments):
       ConfigError: with the nearest words, where it means none.
     """
     mode, known = _OTHER_WORDS.get(word, word), task_modes()
-    plugins = [a.partition("=")[2] for a in arguments if _names_plugin(a)]
-    if mode not in known and plugins:  # One of them may bring it.
+    if any(a.lstrip("-").startswith("task_mode") for a in arguments):
+        raise ConfigError(
+            f"mpl {word} names the task mode already; leave out --task_mode."
+        )
+    plugins = [] if mode in known else _plugins(arguments)
+    if plugins:  # One of them may bring it.
         from meta_pseudo_labels.run.stages import STAGES
 
-        load_plugins(plugins)
+        load_plugins(",".join(plugins))
         known |= STAGES.registered
     if mode not in known:
         words = [*known, *_OTHER_WORDS, "serve"]
@@ -133,5 +137,23 @@ def _task_mode(word, arguments):
     return mode
 
 
-def _names_plugin(argument):
-    return argument.startswith(("--plugin=", "-plugin="))
+def _plugins(arguments):
+    """The plug-ins of a command line and of the run that it names."""
+    given = _values("plugin", arguments)
+    folder = os.path.expanduser((_values("output_dir", arguments) or [""])[-1])
+    if os.path.isdir(folder):  # Else spare TensorFlow's seconds.
+        with quiet_start():
+            from meta_pseudo_labels.run.folder import RunFolder
+        given.insert(0, RunFolder(folder).settings().get("plugins"))
+    return list(filter(None, given))
+
+
+def _values(name, arguments):
+    """What a flag is set to on a command line, in either way to write it."""
+    values = []
+    for index, argument in enumerate(arguments):
+        flag, is_said, value = argument.partition("=")
+        if flag not in (f"--{name}", f"-{name}"):
+            continue
+        values += [value] if is_said else arguments[index + 1 :][:1]
+    return values

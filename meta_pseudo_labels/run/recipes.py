@@ -62,18 +62,42 @@ def _path(recipe):
     return known[recipe]
 
 
-def _flags_of(path):
+def _flags_of(path, within=()):
     """The flags in a flagfile; others that it names are read too."""
-    lines = map(str.strip, path.read_text(encoding="utf-8").splitlines())
+    if path in within:
+        raise ConfigError(f"The flagfile {path} includes itself.")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"The flagfile {path} cannot be read: {error}."
+        ) from error
     found = []
-    for line in lines:
-        if not line.startswith("-"):  # A comment, or nothing.
+    for line in filter(None, map(str.strip, lines)):
+        if line.startswith(("#", "//")):
             continue
         flag, _, value = line.partition("=")
-        if flag.lstrip("-") != "flagfile":
+        if flag.lstrip("-") == "recipe":
+            found += _flags_of(_path(value), (*within, path))
+        elif flag.lstrip("-") == "flagfile":
+            found += _flags_of(_included(value, path), (*within, path))
+        else:
             found.append(line)
-            continue
-        # By absl's rule from the present folder; a recipe's lie beside it.
-        beside = path.parent / pathlib.Path(value).name
-        found += _flags_of(beside if beside.is_file() else pathlib.Path(value))
     return found
+
+
+def _included(name, path):
+    """The flagfile that another one, at `path`, names.
+
+    Recipes name one another by flags/<name>, which a wheel does not have. For
+    the files of others absl's rule, the present folder, goes first.
+    """
+    named = pathlib.Path(name).expanduser()
+    ours = _FOLDER / named.name
+    is_ours = named.parent.name == "flags" and ours.is_file()
+    if is_ours and path.parent.resolve() == _FOLDER.resolve():
+        return ours
+    for place in (named, path.parent / named):
+        if place.is_file():
+            return place
+    return ours if is_ours else named

@@ -99,6 +99,26 @@ def test_a_plug_in_brings_its_own_word(started, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["mpl", "juggle", plugin])
     cli.main()
     assert started == [["--task_mode=juggle", plugin]]
+    two_words = ["--plugin", "words_of_mine"]
+    monkeypatch.setattr(sys, "argv", ["mpl", "juggle", *two_words])
+    cli.main()
+    (tmp_path / "hparams.json").write_text('{"plugins": "words_of_mine"}')
+    run = f"--output_dir={tmp_path}"
+    monkeypatch.setattr(sys, "argv", ["mpl", "juggle", run])
+    cli.main()
+    assert started[1:] == [
+        ["--task_mode=juggle", *two_words],
+        ["--task_mode=juggle", run],
+    ]
+
+
+@pytest.mark.parametrize("flag", ["--task_mode=train", "--task_mode"])
+def test_a_second_task_mode_is_refused(flag, started, monkeypatch):
+    said = ended(monkeypatch, "eval", "--output_dir=x", flag, "train")
+    assert said == (
+        "Error: mpl eval names the task mode already; leave out --task_mode."
+    )
+    assert started == []
 
 
 def test_serving_has_flags_of_its_own(monkeypatch, capsys):
@@ -128,6 +148,46 @@ def test_a_recipe_may_be_a_file(tmp_path):
     (tmp_path / "base.flags").write_text("--seed=4\n")
     flags = expand([f"--recipe={tmp_path / 'mine.flags'}"])
     assert flags == ["--seed=4", "--lr=3"]
+
+
+def test_a_file_includes_recipes_in_either_way(monkeypatch, tmp_path):
+    """Also one of the same name, in a folder that has no flags/."""
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "digits_mpl.flags"
+    mine.write_text("--flagfile=flags/digits_mpl.flags\n--lr=3\n")
+    flags = expand([f"--recipe={mine}"])
+    assert flags == [*expand(["--recipe=digits_mpl"]), "--lr=3"]
+    mine.write_text("// Mine.\n--recipe=digits_mpl\n--lr=3\n")
+    assert expand([f"--recipe={mine}"]) == flags
+
+
+def test_recipes_do_not_read_flags_of_the_present_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flags").mkdir()
+    (tmp_path / "flags" / "digits.flags").write_text("--seed=7\n")
+    assert "--seed=7" not in expand(["--recipe=digits_mpl"])
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--flagfile=absent.flags", "absent.flags cannot be read"),
+        ("--flagfile=mine.flags", "mine.flags includes itself"),
+        ("--recipe=absent", "--recipe=absent is no recipe"),
+    ],
+)
+def test_a_file_that_includes_what_it_cannot_is_named(
+    line, words, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.flags").write_text(f"{line}\n")
+    with pytest.raises(ConfigError, match=words):
+        expand(["--recipe=mine.flags"])
+
+
+def test_a_line_that_is_no_flag_is_not_passed_over(tmp_path):
+    (tmp_path / "mine.flags").write_text("method=mpl\n")
+    assert expand([f"--recipe={tmp_path}/mine.flags"]) == ["method=mpl"]
 
 
 def test_a_recipe_that_is_not_there_is_named():
