@@ -19,7 +19,7 @@ def build_strategy(config):
     processor cannot be made later.
 
     Args:
-      config: `Config`; its `config_machine.Machine` counts.
+      config: `Config`; its `MachineSettings` count.
 
     Returns:
       A `tf.distribute.Strategy`. On one device without a GPU it is

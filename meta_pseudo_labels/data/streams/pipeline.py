@@ -51,7 +51,7 @@ def training_dataset(
 
     Args:
       data: `ImageData`, or `ShardedData`, whose views are those of
-        imagenet_views.py: they have no cutout, so `cutout_share` is not used.
+        photo_views.py: they have no cutout, so `cutout_share` is not used.
       batch_size: labeled images in a batch, B >= 1 (all replicas together).
       unlabeled_ratio: unlabeled images per labeled one, mu >= 0; U = B * mu.
       magnitude, cutout_share, policy: of the strong view, see `strong_view`.
