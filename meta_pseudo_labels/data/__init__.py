@@ -7,7 +7,7 @@ _NAMES = {
     "DATASETS": "spec",
     "LABEL_SUBSETS": "labels",
     "MAX_PIXELS": "images.decoding",
-    "POLICIES": "images.views",
+    "POLICIES": "images.view_settings",
     "ClassDistributions": "class_distributions",
     "DatasetSpec": "spec",
     "ImageData": "image_data",

@@ -11,6 +11,7 @@ import tensorflow as tf
 from meta_pseudo_labels.data import ShardedData, samples
 from meta_pseudo_labels.data.image_data import HELD_OUT
 from meta_pseudo_labels.data.images import photo_views, views
+from meta_pseudo_labels.data.images.view_settings import ViewSettings
 from meta_pseudo_labels.data.labels import turns
 from meta_pseudo_labels.data.pixel_statistics import channel_statistics
 from meta_pseudo_labels.data.streams import keyed
@@ -184,29 +185,18 @@ def _first(names):
     return f"{text} and {more:,} more" if more > 0 else text
 
 
-def draw_views(
-    data,
-    path,
-    *,
-    magnitude,
-    seed,
-    cutout_share=0.5,
-    policy="release",
-    augment_labeled=False,
-    columns=12,
-):
+def draw_views(data, path, *, seed, columns=12, **view_settings):
     """Draws labeled images of all classes, above their weak and strong views.
 
     Args:
       data: `ImageData`, or `ShardedData`, of which the first are drawn: views
         of their centre crops, not of the random crops that training makes.
       path: PNG file to write.
-      magnitude, cutout_share, policy: of the strong view, see `strong_view`.
-      augment_labeled: whether training learns labels from strong views, see
-        `training_dataset`; these are drawn below.
       seed: int; the same one draws the same sheet.
       columns: how many images at most, 1 to 20. Classes take turns, in their
         order, until there are so many.
+      **view_settings: magnitude, cutout_share, policy and augment_labeled, see
+        `ViewSettings`. Strong views of labeled images are drawn below.
 
     Raises:
       ValueError: if a number is out of range.
@@ -216,14 +206,12 @@ def draw_views(
         raise ValueError(
             f"columns is {columns}; give 1 to {MAX_COLUMNS} images."
         )
-    module, strength = views, dict(magnitude=magnitude, policy=policy)
+    settings, module = ViewSettings(**view_settings), views
     if sharded := isinstance(data, ShardedData):
         module, data = photo_views, samples.sample(data, count=columns)
-    else:
-        strength["cutout_share"] = cutout_share
     spec = data.spec
     weak_view = module.weak_view(spec)
-    strong_view = module.strong_view(spec, **strength)
+    strong_view = module.strong(spec, settings)
     places = _by_class(data.labeled_labels, columns)
     images = tf.constant(data.labeled_images[places])
     weak = weak_view(images, keyed.key(seed, keyed.LABELED, keyed.WEAK, 0))
@@ -231,8 +219,8 @@ def draw_views(
     # As in training: ImageNet's is one of the crop, not of its weak view.
     strong = strong_view(images if sharded else weak, strong_key)
     shown = {"weak": weak, "strong": strong}
-    if augment_labeled:
-        view = module.labeled_strong_view(spec, **strength)
+    if settings.augment_labeled:
+        view = module.labeled_strong(spec, settings)
         shown["labeled"] = view(weak, strong_key)
     figures.view_sheet(
         path,

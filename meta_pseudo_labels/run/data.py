@@ -85,15 +85,22 @@ def training_batches(
         images,
         batch_size=config.train_batch_size,
         unlabeled_ratio=config.uda_data if learner.reads_unlabeled() else 0,
-        policy=config.augment_policy,
-        magnitude=config.augment_magnitude,
-        cutout_share=config.augment_cutout,
-        augment_labeled=learner.augments_labeled(config),
+        **_view_settings(config),
         seed=config.seed,
         start_step=start_step,
         service=config.data_service,
         distributions=distributions,
         share=share,
+    )
+
+
+def _view_settings(config):
+    """The fields of the data's `ViewSettings`."""
+    return dict(
+        magnitude=config.augment_magnitude,
+        cutout_share=config.augment_cutout,
+        policy=config.augment_policy,
+        augment_labeled=LEARNERS[config.method].augments_labeled(config),
     )
 
 
@@ -129,10 +136,7 @@ def draw_views(config, images, path):
         inspection.draw_views,
         images,
         path,
-        magnitude=config.augment_magnitude,
-        cutout_share=config.augment_cutout,
-        policy=config.augment_policy,
-        augment_labeled=LEARNERS[config.method].augments_labeled(config),
+        **_view_settings(config),
         seed=config.seed,
     )
 

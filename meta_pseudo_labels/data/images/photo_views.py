@@ -27,25 +27,20 @@ def weak_view(spec):
     return views.flip() if spec.flip else lambda images, seed, rows=None: images
 
 
-def strong_view(spec, *, magnitude, policy="release"):
+def strong(spec, settings):
     """A flip of its own and RandAugment, of the very crop of the weak view.
 
     Args:
       spec: `DatasetSpec` of the images.
-      magnitude: of RandAugment, >= 0.
-      policy: see `views.augmentation`.
+      settings: `ViewSettings`.
     """
-    return views.chain(
-        weak_view(spec),
-        labeled_strong_view(spec, magnitude=magnitude, policy=policy),
-    )
+    return views.chain(weak_view(spec), labeled_strong(spec, settings))
 
 
-def labeled_strong_view(spec, *, magnitude, policy="release"):
+def labeled_strong(spec, settings):
     """What the release's --use_augment adds to a labeled image's weak view."""
     return views.augmentation(
-        policy,
-        magnitude=magnitude,
+        settings,
         translate_const=TRANSLATE_CONST,
         cutout_const=CUTOUT_CONST,
         fill=spec.background,

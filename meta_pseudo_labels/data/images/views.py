@@ -13,8 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.data.images import rand_augment as random_ops
-
-POLICIES = ("release", "keras_cv")
+from meta_pseudo_labels.data.images.view_settings import POLICIES, ViewSettings
 
 
 def weak_view(spec):
@@ -34,80 +33,78 @@ def strong_view(spec, *, magnitude, cutout_share=0.5, policy="release"):
 
     Args:
       spec: `DatasetSpec` of the images.
-      magnitude: of RandAugment, >= 0.
-      cutout_share: side of the cutout as a share of the image's, in [0, 1];
-        the release has half the side.
-      policy: see `augmentation`.
+      magnitude, cutout_share, policy: see `ViewSettings`.
 
     Raises:
       ValueError: if a number is out of range, or for an unknown policy.
     """
-    distort = _distortions(
-        spec, magnitude=magnitude, cutout_share=cutout_share, policy=policy
+    return strong(
+        spec,
+        ViewSettings(
+            magnitude=magnitude, cutout_share=cutout_share, policy=policy
+        ),
     )
-    return chain(*distort, weak_view(spec))
 
 
-def labeled_strong_view(spec, *, magnitude, cutout_share=0.5, policy="release"):
+def strong(spec, settings):
+    """See `strong_view`; of `ViewSettings`."""
+    return chain(*_distortions(spec, settings), weak_view(spec))
+
+
+def labeled_strong(spec, settings):
     """What the release's --use_augment adds to a labeled small image.
 
     RandAugment and a cutout as in `strong_view`, but no second flip and crop
     (`data_utils._cifar10_parser`). Apply it to what `weak_view` returned.
 
-    Args: as for `strong_view`.
-
-    Raises:
-      ValueError: if a number is out of range, or for an unknown policy.
+    Args and errors: as for `strong`.
     """
-    return chain(
-        *_distortions(
-            spec, magnitude=magnitude, cutout_share=cutout_share, policy=policy
-        )
-    )
+    return chain(*_distortions(spec, settings))
 
 
-def augmentation(policy, *, magnitude, translate_const, cutout_const, fill):
+def augmentation(settings, *, translate_const, cutout_const, fill):
     """RandAugment of two operations.
 
     Args:
-      policy: "release", or "keras_cv": its operations, amounts and fill, and
-        magnitudes of at most 10; see keras_cv_policy.py.
-      magnitude, translate_const, cutout_const, fill: see `rand_augment`.
+      settings: `ViewSettings`, of which policy and magnitude count.
+      translate_const, cutout_const, fill: see `rand_augment`.
 
     Raises:
       ValueError: for an unknown policy, or a number out of its range.
     """
-    if policy == "keras_cv":
+    if settings.policy == "keras_cv":
         # Imported here, as it takes seconds and few runs want it.
         from meta_pseudo_labels.data.images import keras_cv_policy
 
-        return keras_cv_policy.keras_cv_rand_augment(magnitude=magnitude)
-    if policy != "release":
+        return keras_cv_policy.keras_cv_rand_augment(
+            magnitude=settings.magnitude
+        )
+    if settings.policy != "release":
         raise ValueError(
-            f"Unknown augmentation policy {policy!r}; use one of {POLICIES}."
+            f"Unknown augmentation policy {settings.policy!r}; use one of "
+            f"{POLICIES}."
         )
     return rand_augment(
-        magnitude=magnitude,
+        magnitude=settings.magnitude,
         translate_const=translate_const,
         cutout_const=cutout_const,
         fill=fill,
     )
 
 
-def _distortions(spec, *, magnitude, cutout_share, policy):
+def _distortions(spec, settings):
     """RandAugment of two operations, then a cutout."""
-    if not 0 <= cutout_share <= 1:
-        raise ValueError(f"cutout_share must be in [0, 1]; got {cutout_share}.")
-    size = spec.image_size
+    share, size = settings.cutout_share, spec.image_size
+    if not 0 <= share <= 1:
+        raise ValueError(f"cutout_share must be in [0, 1]; got {share}.")
     return [
         augmentation(
-            policy,
-            magnitude=magnitude,
+            settings,
             translate_const=size // 8,
             cutout_const=size // 8,
             fill=spec.background,
         ),
-        cutout(int(size * cutout_share / 2), fill=spec.background),
+        cutout(int(size * share / 2), fill=spec.background),
     ]
 
 

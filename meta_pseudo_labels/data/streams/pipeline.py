@@ -21,6 +21,7 @@ from meta_pseudo_labels.data.image_data import (
     check_labels,
 )
 from meta_pseudo_labels.data.images import views
+from meta_pseudo_labels.data.images.view_settings import ViewSettings
 from meta_pseudo_labels.data.streams import keyed, ordered, streaming
 from meta_pseudo_labels.data.streams.array_batches import (
     labeled_batches,
@@ -56,7 +57,7 @@ def training_dataset(
       unlabeled_ratio: unlabeled images per labeled one, mu >= 0; U = B * mu.
       magnitude, cutout_share, policy: of the strong view, see `strong_view`.
       augment_labeled: whether labeled images get RandAugment and a cutout
-        after their flip and crop, see `labeled_strong_view`. The release's
+        after their flip and crop, see `views.labeled_strong`. The release's
         --use_augment, which its UDA and MPL runs do not heed.
       seed: int, all randomness of the stream.
       start_step: the step of the first batch, >= 0.
@@ -96,16 +97,20 @@ def training_dataset(
         )
     if distributions is not None:
         check_fits(distributions, data)
+    view_settings = ViewSettings(
+        magnitude=magnitude,
+        cutout_share=cutout_share,
+        policy=policy,
+        augment_labeled=augment_labeled,
+    )
     if isinstance(data, streaming.ShardedData):
         return streaming.training_dataset(
             data,
             batch_size=batch_size,
             unlabeled_ratio=unlabeled_ratio,
             distributions=distributions,
-            magnitude=magnitude,
+            view_settings=view_settings,
             seed=seed,
-            policy=policy,
-            augment_labeled=augment_labeled,
             start_step=start_step,
             service=service,
             share=share,
@@ -116,10 +121,7 @@ def training_dataset(
         unlabeled_ratio=unlabeled_ratio,
         distributions=distributions,
         seed=seed,
-        augment_labeled=augment_labeled,
-        strength=dict(
-            magnitude=magnitude, cutout_share=cutout_share, policy=policy
-        ),
+        view_settings=view_settings,
     )
 
     def batch(turn):
@@ -223,14 +225,13 @@ def _training_parts(
     unlabeled_ratio,
     distributions,
     seed,
-    augment_labeled,
-    strength,
+    view_settings,
 ):
-    """Functions from a turn to a part of its batch; `strength` of the views."""
+    """Functions from a turn to a part of its batch."""
     common = dict(batch_size=batch_size, seed=seed)
     strong_view = None
-    if augment_labeled:
-        strong_view = views.labeled_strong_view(data.spec, **strength)
+    if view_settings.augment_labeled:
+        strong_view = views.labeled_strong(data.spec, view_settings)
     labeled = labeled_batches(
         data,
         stream=LABELED,
@@ -243,7 +244,7 @@ def _training_parts(
     unlabeled = unlabeled_batches(
         data,
         batch_size=batch_size * unlabeled_ratio,
-        strong_view=views.strong_view(data.spec, **strength),
+        strong_view=views.strong(data.spec, view_settings),
         seed=seed,
         distributions=distributions and distributions.unlabeled,
     )

@@ -73,10 +73,8 @@ def training_dataset(
     *,
     batch_size,
     unlabeled_ratio,
-    magnitude,
+    view_settings,
     seed,
-    policy="release",
-    augment_labeled=False,
     start_step=0,
     service=None,
     distributions=None,
@@ -86,23 +84,21 @@ def training_dataset(
 
     Args:
       data: `ShardedData`.
-      batch_size, unlabeled_ratio, magnitude, policy, augment_labeled, seed,
-        start_step, service, distributions, share: see
-        `pipeline.training_dataset`, which checks them.
+      view_settings: `ViewSettings`.
+      batch_size, unlabeled_ratio, seed, start_step, service, distributions,
+        share: see `pipeline.training_dataset`, which checks them.
 
     Returns:
       tf.data.Dataset of dicts, see `pipeline.training_dataset`; the views are
-      those of `imagenet_views`.
+      those of photo_views.py.
     """
     labeled = _labeled_batches(
         data,
         batch_size=batch_size,
         seed=seed,
         stream=keyed.LABELED,
-        strong_view=photo_views.labeled_strong_view(
-            data.spec, magnitude=magnitude, policy=policy
-        )
-        if augment_labeled
+        strong_view=photo_views.labeled_strong(data.spec, view_settings)
+        if view_settings.augment_labeled
         else None,
     )
     if distributions is not None:
@@ -115,9 +111,7 @@ def training_dataset(
             data,
             batch_size=batch_size * unlabeled_ratio,
             seed=seed,
-            strong_view=photo_views.strong_view(
-                data.spec, magnitude=magnitude, policy=policy
-            ),
+            strong_view=photo_views.strong(data.spec, view_settings),
         )
         if distributions is not None:
             unlabeled = with_rows(

@@ -8,8 +8,8 @@ from meta_pseudo_labels.utils.settings import Unread, setting
 
 
 def _policies():
-    # When a run is checked: views import all operations.
-    from meta_pseudo_labels.data.images.views import POLICIES
+    # When a run is checked: reading settings loads as little as can be.
+    from meta_pseudo_labels.data.images.view_settings import POLICIES
 
     return POLICIES
 

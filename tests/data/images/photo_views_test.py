@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data.images import photo_views, views
+from meta_pseudo_labels.data.images.view_settings import ViewSettings
 from meta_pseudo_labels.data.streams import keyed
 
 HEIGHT, WIDTH = 120, 200
@@ -160,19 +161,19 @@ def test_large_image_is_refused_before_it_is_decoded(gradient):
 
 def test_strong_view_is_flip_and_rand_augment_alone():
     """No cutout of its own; the constants are those of quirk 26."""
-    spec = data.DATASETS["imagenet2012"]
+    spec, settings = data.DATASETS["imagenet2012"], ViewSettings(magnitude=9)
     images = np.random.default_rng(0).integers(
         256, size=[6, 64, 64, 3], dtype=np.uint8
     )
     seed = tf.constant([3, 4], tf.int64)
-    got = photo_views.strong_view(spec, magnitude=9)(images, seed)
+    got = photo_views.strong(spec, settings)(images, seed)
     first, second = tf.unstack(tf.random.split(seed, 2))
     flipped = views.flip()(images, first)
     want = views.rand_augment(
         magnitude=9, translate_const=100, cutout_const=40, fill=128
     )(flipped, second)
     np.testing.assert_array_equal(got, want)
-    labeled = photo_views.labeled_strong_view(spec, magnitude=9)
+    labeled = photo_views.labeled_strong(spec, settings)
     np.testing.assert_array_equal(labeled(flipped, second), want)
 
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data.images import rand_augment, views
+from meta_pseudo_labels.data.images.view_settings import ViewSettings
 
 SEED = tf.constant([3, 4], tf.int64)
 SPEC = data.DatasetSpec(
@@ -65,15 +66,16 @@ def test_labeled_strong_view_has_no_second_crop():
         images, seed=seeds[0], magnitude=16, translate_const=2, cutout_const=2
     )
     want = rand_augment.random_cutout(want, seed=seeds[1], half_size=4)
-    got = views.labeled_strong_view(SPEC, magnitude=16)(images, SEED)
+    settings = ViewSettings(magnitude=16)
+    got = views.labeled_strong(SPEC, settings)(images, SEED)
     np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
-@pytest.mark.parametrize("view", [views.strong_view, views.labeled_strong_view])
+@pytest.mark.parametrize("view", [views.strong, views.labeled_strong])
 def test_impossible_cutout_is_refused(view, share):
     with pytest.raises(ValueError, match=f"cutout_share must .* got {share}"):
-        view(SPEC, magnitude=1, cutout_share=share)
+        view(SPEC, ViewSettings(magnitude=1, cutout_share=share))
 
 
 def test_chain_gives_each_operation_its_own_seed():

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data.images import views
+from meta_pseudo_labels.data.images.view_settings import ViewSettings
 from meta_pseudo_labels.data.streams import keyed
 
 SETTINGS = dict(batch_size=3, unlabeled_ratio=2, magnitude=10, seed=7)
@@ -115,7 +116,7 @@ def test_augmented_labeled_images_equal_the_views():
         data.training_dataset(got, **settings, augment_labeled=True), 1
     )
     pixels = (plain["labeled"] * got.spec.std + got.spec.mean) * 255
-    view = views.labeled_strong_view(got.spec, magnitude=10)
+    view = views.labeled_strong(got.spec, ViewSettings(magnitude=10))
     key = keyed.key(7, keyed.LABELED, keyed.STRONG, 0)
     want = view(tf.constant(np.rint(pixels).astype(np.uint8)), key)
     want = data.normalize(want, mean=got.spec.mean, std=got.spec.std)

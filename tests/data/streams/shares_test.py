@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data.images import photo_views
+from meta_pseudo_labels.data.images.view_settings import ViewSettings
 from meta_pseudo_labels.data.sources import imagenet
 from meta_pseudo_labels.data.streams import crops, pipeline, records
 from meta_pseudo_labels.distribute import shares
@@ -176,8 +177,9 @@ def test_only_its_own_images_are_gathered_and_augmented(digits, policy):
         unlabeled_ratio=3,
         distributions=None,
         seed=7,
-        augment_labeled=True,
-        strength=dict(magnitude=9, cutout_share=0.5, policy=policy),
+        view_settings=ViewSettings(
+            magnitude=9, policy=policy, augment_labeled=True
+        ),
     )
 
     def sizes(share):
