@@ -49,7 +49,7 @@ class Diagnosed:
             draws=8,
             learning_rate=0.3,
             start_step=4,
-            estimators=ESTIMATORS | {"mirrored": mirrored},
+            estimators={**ESTIMATORS, "mirrored": mirrored},
         )
 
 
