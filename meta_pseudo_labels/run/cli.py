@@ -39,21 +39,21 @@ def main():
         run(program, typed)
     else:
         try:
-            mode = f"--task_mode={_task_mode(typed[0], typed[1:])}"
+            mode = _task_mode(typed[0], typed[1:])
         except ConfigError as error:
             sys.exit(f"Error: {error}")
-        run(program, [mode, *typed[1:]])
+        run(program, typed[1:], task_mode=mode)
 
 
-def run(program, typed):
-    """Runs the task that flags name; see `command.main`."""
+def run(program, typed, *, task_mode=None):
+    """Runs the task that flags name, or `task_mode`; see `command.start`."""
     try:
         arguments = expand(typed)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
     with quiet_start():
         from meta_pseudo_labels.run import command
-    command.start(program, arguments, typed=typed)
+    command.start(program, arguments, typed=typed, task_mode=task_mode)
 
 
 def serve(arguments):

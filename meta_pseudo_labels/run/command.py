@@ -70,16 +70,24 @@ def main(arguments, *, typed=()):
         sys.exit(EXIT_INTERRUPTED)
 
 
-def start(program, arguments, *, typed):
+def start(program, arguments, *, typed, task_mode=None):
     """Defines the flags, parses them, and runs the command.
 
     Args:
       program: its name, for messages.
       arguments: the flags.
       typed: see `main`.
+      task_mode: wins over the flags, where it is not None.
     """
     try:
         define_flags(arguments=arguments)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
-    app.run(lambda rest: main(rest, typed=typed), argv=[program, *arguments])
+
+    def started(rest):
+        # Not before: flagfiles may name a task mode too, as the release's do.
+        if task_mode is not None:
+            FLAGS.task_mode = task_mode
+        main(rest, typed=typed)
+
+    app.run(started, argv=[program, *arguments])

@@ -9,7 +9,7 @@ from meta_pseudo_labels.run import cli
 from meta_pseudo_labels.run.recipes import expand, recipes
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.settings import ConfigError
-from tests.scripts import ROOT
+from tests.scripts import ROOT, run_script
 
 
 def ended(monkeypatch, *arguments):
@@ -24,7 +24,11 @@ def ended(monkeypatch, *arguments):
 def started(monkeypatch):
     """The task modes and flags that commands would have run with."""
     calls = []
-    monkeypatch.setattr(cli, "run", lambda _, typed: calls.append(typed))
+    monkeypatch.setattr(
+        cli,
+        "run",
+        lambda _, typed, task_mode=None: calls.append((task_mode, typed)),
+    )
     return calls
 
 
@@ -79,10 +83,25 @@ def test_a_word_is_a_task_mode(started, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["mpl", *arguments])
         cli.main()
     assert started == [
-        ["--task_mode=eval", "--output_dir=x"],
-        ["--task_mode=inference"],
-        ["--task_mode=export", "--output_dir=x"],
+        ("eval", ["--output_dir=x"]),
+        ("inference", []),
+        (None, ["--task_mode=export", "--output_dir=x"]),
     ]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--recipe=cifar10_4000_mpl", "--flagfile=flags/cifar10_4000_mpl.flags"],
+)
+def test_the_word_wins_over_the_task_mode_of_a_flagfile(flags, tmp_path):
+    """Else `mpl export` with a recipe of the release would train."""
+    absent = tmp_path / "absent"
+    result = run_script(
+        "meta_pseudo_labels", "export", flags, f"--output_dir={absent}"
+    )
+    assert result.returncode == 1
+    assert f"{absent} does not exist: train there first" in result.stderr
+    assert not absent.exists()
 
 
 def test_a_plug_in_brings_its_own_word(started, monkeypatch, tmp_path):
@@ -98,7 +117,7 @@ def test_a_plug_in_brings_its_own_word(started, monkeypatch, tmp_path):
     plugin = "--plugin=words_of_mine"
     monkeypatch.setattr(sys, "argv", ["mpl", "juggle", plugin])
     cli.main()
-    assert started == [["--task_mode=juggle", plugin]]
+    assert started == [("juggle", [plugin])]
     two_words = ["--plugin", "words_of_mine"]
     monkeypatch.setattr(sys, "argv", ["mpl", "juggle", *two_words])
     cli.main()
@@ -107,8 +126,8 @@ def test_a_plug_in_brings_its_own_word(started, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["mpl", "juggle", run])
     cli.main()
     assert started[1:] == [
-        ["--task_mode=juggle", *two_words],
-        ["--task_mode=juggle", run],
+        ("juggle", two_words),
+        ("juggle", [run]),
     ]
 
 
