@@ -5,12 +5,12 @@ Which files there are the stages say, see `run_files`.
 
 import dataclasses
 import os
-import shutil
 
 from absl import logging
 
 from meta_pseudo_labels.run.config.core import free_settings
 from meta_pseudo_labels.run.stages import STAGES
+from meta_pseudo_labels.utils.deleting import check_deletable, delete
 from meta_pseudo_labels.utils.files import (
     LOCK,
     SCRATCH,
@@ -171,7 +171,7 @@ class RunFolder:
 
     def mark_not_done(self):
         """Removes the file `done` of a run that goes on."""
-        _delete(self.path(DONE))
+        delete(self.path(DONE))
 
     def reset(self):
         """Deletes what runs write (`run_files`), and nothing else.
@@ -183,16 +183,15 @@ class RunFolder:
           ConfigError: see `check_reset`; nothing is deleted then.
         """
         self.check_reset()
-        for name in run_files():
-            for path in (name + SCRATCH, name):
-                _delete(self.path(path))
+        delete(*self._run_paths())
 
     def check_reset(self):
         """Refuses to reset a folder that is not plainly that of a run.
 
         Raises:
           ConfigError: for a root, a home, a repository, or a folder that holds
-            files, but no run of ours.
+            files, but no run of ours; and where not all could be deleted, see
+            `check_deletable`.
         """
         if not os.path.isdir(self) or not set(os.listdir(self)) - {LOCK}:
             return
@@ -210,6 +209,15 @@ class RunFolder:
                 f"--reset_output_dir: {self} {what}, so nothing was deleted. "
                 "Empty it yourself or name another --output_dir."
             )
+        check_deletable(*self._run_paths())
+
+    def _run_paths(self):
+        """Of all that a run may leave, in the order to delete it in."""
+        return [
+            self.path(path)
+            for name in run_files()
+            for path in (name + SCRATCH, name)
+        ]
 
     def _is_run(self):
         """Whether it is that of a run, or of one killed as it began."""
@@ -248,10 +256,3 @@ def _may_change(name, before, now):
     if name == "teacher_labels":  # Its content is checked where it is read.
         return bool(before) == bool(now)
     return name in free_settings()
-
-
-def _delete(path):
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    elif os.path.lexists(path):
-        os.remove(path)

@@ -9,6 +9,7 @@ import shutil
 
 import tensorflow as tf
 
+from meta_pseudo_labels.utils.deleting import delete
 from meta_pseudo_labels.utils.files import replaces
 
 FOLDER = "checkpoints"  # Of a run, within its own.
@@ -16,9 +17,10 @@ BEST_FOLDER = "best"
 NAME = "step"  # Of a checkpoint, before its step.
 
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # A tensor that TF1 does not write.
-# Of TensorFlow: a half-written index, and a half-written list of checkpoints.
+# Of TensorFlow: a folder of half-written files, a half-written index, and a
+# half-written list of checkpoints.
 _SCRATCH = re.compile(
-    rf"{NAME}-\d+.*\.tempstate\d+.*|checkpoint\.tmp[0-9a-f]{{32}}"
+    rf"{NAME}-\d+(_temp|.*\.tempstate\d+.*)|checkpoint\.tmp[0-9a-f]{{32}}"
 )
 # TensorFlow's reader makes errors of Python of some of its own.
 _READER_ERRORS = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
@@ -48,19 +50,22 @@ def step_of(path):
 
 
 def remove_scratch(folder):
-    """Removes what a save that was cut off left behind."""
+    """Removes what a save that was cut off left behind.
+
+    Raises:
+      ConfigError: see `deleting.delete`.
+    """
     if not os.path.isdir(folder):
         return
     names = os.listdir(folder)
-    for name in names:
-        path = os.path.join(folder, name)
+
+    def is_scratch(name):
         data = re.fullmatch(rf"({NAME}-\d+)\.data-\d+-of-\d+", name)
-        if re.fullmatch(rf"{NAME}-\d+_temp", name) and not os.path.islink(path):
-            shutil.rmtree(path)
-        elif _SCRATCH.fullmatch(name):
-            os.remove(path)
-        elif data and f"{data[1]}.index" not in names:
-            os.remove(path)
+        return _SCRATCH.fullmatch(name) or (
+            data and f"{data[1]}.index" not in names
+        )
+
+    delete(*[os.path.join(folder, name) for name in filter(is_scratch, names)])
 
 
 def find_checkpoint(path):

@@ -29,6 +29,8 @@ def replaces(path, *, scratch=None):
       The path to write to, which then takes the place of the file.
     """
     scratch = scratch or f"{path}{SCRATCH}"
+    if os.path.islink(scratch):  # It would be written to where that leads.
+        os.remove(scratch)
     yield scratch
     sync(scratch)
     os.replace(scratch, path)
@@ -176,11 +178,15 @@ def _own_file(path):
 
 def _opened(path):
     try:
-        return open(path, "a+")
+        return open(path, "a+", opener=_open_no_link)
     except OSError as error:
         if is_out_of_room(error):
             raise
         raise _cannot_lock(path, error) from error
+
+
+def _open_no_link(path, flags):
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _cannot_lock(path, error):

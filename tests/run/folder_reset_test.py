@@ -7,6 +7,8 @@ import pytest
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.folder import RunFolder, resets, run_files
+from meta_pseudo_labels.run.stages import RunFile
+from meta_pseudo_labels.utils import deleting
 from meta_pseudo_labels.utils.settings import ConfigError
 
 
@@ -142,6 +144,26 @@ def test_a_reset_follows_no_links(run, tmp_path):
     reset(run)
     assert contents(run) == {"notes.txt"}
     assert contents(precious) == {"checkpoints", "file"}
+
+
+def test_a_run_with_a_mount_in_it_is_not_reset(run, monkeypatch):
+    """Known before training is built, and before the first file goes."""
+    place = os.path.realpath(run / "saved_model" / "deep")
+    monkeypatch.setattr(deleting, "mount_points", lambda: {place})
+    before = contents(run)
+    config = Config(output_dir=str(run), reset_output_dir=True)
+    for refuse in (lambda: Experiment(config), lambda: reset(run)):
+        with pytest.raises(ConfigError, match="deep is a mount, so nothing"):
+            refuse()
+    assert contents(run) == before
+    monkeypatch.undo()
+    reset(run)
+
+
+@pytest.mark.parametrize("path", ["/", "", "..", "../other", "/etc/passwd"])
+def test_a_stage_has_no_files_outside(path):
+    with pytest.raises(ValueError, match="not within a run's folder"):
+        RunFile(path, "what a reset would delete")
 
 
 def test_the_mark_of_a_run_is_deleted_last():

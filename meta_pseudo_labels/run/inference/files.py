@@ -14,14 +14,17 @@ import contextlib
 import functools
 import json
 import os
+import re
 
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from meta_pseudo_labels.utils.files import LOCK, SCRATCH, read_object, replaces
+from meta_pseudo_labels.utils.deleting import delete
+from meta_pseudo_labels.utils.files import SCRATCH, read_object, replaces
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _PARTS = ".parts"
+_PART = re.compile(rf"\d{{8,}}\.parquet({re.escape(SCRATCH)})?")
 
 
 class PredictionFiles:
@@ -130,9 +133,9 @@ class PredictionFiles:
         return os.path.isdir(self.parts)
 
     def remove_parts(self):
-        """Removes the parts, but not the lock of their folder."""
-        for name in set(os.listdir(self.parts)) - {LOCK}:
-            os.remove(os.path.join(self.parts, name))
+        """Removes the parts; what nobody of us wrote stays."""
+        names = filter(_PART.fullmatch, os.listdir(self.parts))
+        delete(*[os.path.join(self.parts, name) for name in names])
 
     def remove_empty(self):
         """Removes the folder of the parts, unless it is in use again."""

@@ -36,6 +36,11 @@ class RunFile:
     shown: bool = False
     early: bool = False
 
+    def __post_init__(self):
+        # A reset deletes it.
+        if self.path.split("/")[0] in ("", ".", ".."):
+            raise ValueError(f"{self.path!r} is not within a run's folder.")
+
 
 class Stage:
     """What a task mode does, and what others have to know of it.

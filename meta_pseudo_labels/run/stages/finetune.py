@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 
 import keras
 import numpy as np
@@ -49,6 +48,7 @@ from meta_pseudo_labels.utils.checkpoint_files import (
     load_weights,
     save_weights,
 )
+from meta_pseudo_labels.utils.deleting import delete
 from meta_pseudo_labels.utils.files import (
     locked,
     read_object,
@@ -115,7 +115,7 @@ def finetune_run(learner, config, images, *, callbacks=()):
             compile_for_finetuning(student, config.finetune_lr)
             _train(student, config, images, path, callbacks)
         save_weights(student, path)
-        shutil.rmtree(_unfinished(path))
+        delete(_unfinished(path))
     return True
 
 
@@ -272,12 +272,10 @@ def _prepare(config, path):
             )
         if same and os.path.exists(path):
             # A kill may have come before they went.
-            shutil.rmtree(_unfinished(path), ignore_errors=True)
+            delete(_unfinished(path))
             return False
         if not same:  # What they made goes before the new ones come.
-            shutil.rmtree(_unfinished(path), ignore_errors=True)
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)
+            delete(_unfinished(path), path)
     write_whole(beside, json.dumps(settings, indent=2) + "\n")
     return True
 

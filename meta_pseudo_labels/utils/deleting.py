@@ -1,0 +1,126 @@
+"""Deletes files and folders, after a look at all that would go.
+
+Nothing goes where a part of it could not: what cannot be deleted as a whole
+stays whole. What is mounted is not ours, whatever the folder it shows in.
+"""
+
+import os
+import re
+import shutil
+import stat
+
+from meta_pseudo_labels.utils.settings import ConfigError
+
+_MOUNTS = "/proc/self/mountinfo"  # Of Linux.
+
+
+def delete(*paths):
+    """Deletes files, folders with all they hold, and links, not what they name.
+
+    Args:
+      *paths: that may be absent.
+
+    Raises:
+      ConfigError: see `check_deletable`; nothing is deleted then.
+    """
+    check_deletable(*paths)
+    for path in paths:
+        while os.path.lexists(path):
+            try:
+                if os.path.isdir(path) and not os.path.islink(path):
+                    shutil.rmtree(path)
+                else:
+                    os.remove(path)
+            except FileNotFoundError:  # Another process was faster.
+                continue
+            except OSError as error:
+                raise ConfigError(
+                    f"{error.filename or path} cannot be deleted: "
+                    f"{error.strerror}. Delete {path} yourself, then start "
+                    "the same command again."
+                ) from error
+
+
+def check_deletable(*paths):
+    """Refuses what cannot be deleted as a whole, or belongs to somebody else.
+
+    Raises:
+      ConfigError: for a mount within, a folder that may not be changed, and
+        files of others than you and the owner of the folder they all are in.
+    """
+    mounts = mount_points()
+    for path in filter(os.path.lexists, paths):
+        top = os.path.abspath(path)
+        folder = os.path.realpath(os.path.dirname(top))
+        top = os.path.join(folder, os.path.basename(top))
+        if not _may_change(folder):
+            raise _refusal(top, "may not be removed by you")
+        within = os.stat(folder)
+        for found, status, parent in _all_within(top, within):
+            why = _why_not(found, status, parent, mounts, within)
+            if why:
+                raise _refusal(found, why)
+
+
+def mount_points():
+    """Where file systems, folders or files are mounted, a set of real paths.
+
+    Of Linux alone, where a folder can be mounted on another of the same device.
+    """
+    try:
+        with open(_MOUNTS, "rb") as file:
+            places = [line.split()[4] for line in file]
+    except OSError:
+        return set()
+    octal = re.compile(rb"\\([0-7]{3})")
+    return {
+        os.fsdecode(octal.sub(lambda m: bytes([int(m[1], 8)]), place))
+        for place in places
+    }
+
+
+def _all_within(top, within):
+    """A path and all that it holds, each with its status and its folder's."""
+    waiting = [(top, within)]
+    while waiting:
+        path, parent = waiting.pop()
+        try:
+            status = os.lstat(path)
+            yield path, status, parent
+            if stat.S_ISDIR(status.st_mode):
+                names = os.listdir(path)
+                waiting += [(os.path.join(path, n), status) for n in names]
+        except FileNotFoundError:  # Gone meanwhile.
+            continue
+        except OSError as error:
+            raise _refusal(path, f"cannot be read ({error.strerror})") from None
+
+
+def _why_not(path, status, parent, mounts, within):
+    """Why a path must stay; None where it may go."""
+    user = os.geteuid()
+    if path in mounts or status.st_dev != within.st_dev:
+        return "is a mount"
+    if status.st_uid not in (within.st_uid, user):
+        return "belongs to somebody else"
+    if parent.st_mode & stat.S_ISVTX and user not in (
+        0,
+        status.st_uid,
+        parent.st_uid,
+    ):
+        return "may be deleted by its owner alone"
+    if stat.S_ISDIR(status.st_mode) and not _may_change(path):
+        return "may not be changed by you"
+    return None
+
+
+def _may_change(folder):
+    effective = os.access in os.supports_effective_ids
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
+
+
+def _refusal(path, why):
+    return ConfigError(
+        f"{path} {why}, so nothing was deleted. Unmount or remove it yourself, "
+        "or name another --output_dir."
+    )
