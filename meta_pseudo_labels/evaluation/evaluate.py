@@ -12,6 +12,7 @@ from meta_pseudo_labels.data.class_distributions import (
     ordered_images,
 )
 from meta_pseudo_labels.evaluation.metrics import evaluate_probabilities
+from meta_pseudo_labels.models import check_logits
 
 
 def evaluate(model, dataset, *, class_names=()):
@@ -32,8 +33,8 @@ def evaluate(model, dataset, *, class_names=()):
       `metrics.Evaluation`.
 
     Raises:
-      ValueError: where the data set is empty, or the labels or the names do
-        not fit the logits.
+      ValueError: where the data set is empty, the model does not return
+        logits, or the labels or the names do not fit them.
     """
     networks = {"model": model}
     return evaluate_networks(networks, dataset, class_names=class_names)[
@@ -147,13 +148,21 @@ def _inference(model, spec):
     evaluation would fill the memory of a long run.
     """
     graphs = vars(model).setdefault("_inference_graphs", {})
-    if spec not in graphs:
+    key = tuple(tf.nest.flatten(spec))
+
+    seen = []
+
+    def infer(images):
+        seen.append(model(images, training=False))
+        return seen[-1]
+
+    if key not in graphs:
         # Traced here: TensorFlow counts calls that trace, and warns as though
         # the graphs of many models were one that is traced again and again.
-        graphs[spec] = tf.function(
-            lambda images: model(images, training=False)
-        ).get_concrete_function(spec)
-    return graphs[spec]
+        graph = tf.function(infer).get_concrete_function(spec)
+        check_logits(seen[-1], owner=f"The model {model.name!r}")
+        graphs[key] = graph
+    return graphs[key]
 
 
 def accuracy(model, dataset):

@@ -23,6 +23,7 @@ from meta_pseudo_labels.data.preparation import (
     prepare_images,
 )
 from meta_pseudo_labels.export.warmup import write_warmup_requests
+from meta_pseudo_labels.models import check_logits
 from meta_pseudo_labels.utils.files import sync
 
 EXTRAS = "assets.extra"  # What TensorFlow Serving leaves alone, or warms up by.
@@ -67,7 +68,7 @@ def export_saved_model(model, path, *, spec, add=None):
 
     Raises:
       ValueError: `path` is not local, or holds something else than versions;
-        or the model's logits do not fit spec.num_classes.
+        or the model does not return logits, or others than spec.num_classes.
     """
     path = _local_folder(path)
     classifier = _Classifier(model, spec)
@@ -235,6 +236,7 @@ def predictions(model, images, spec):
     """
     inputs = normalize(images, mean=spec.mean, std=spec.std)
     logits = model(inputs, training=False)
+    check_logits(logits, owner="The model")
     if logits.shape[1:] != (spec.num_classes,):
         raise ValueError(
             f"The model gives logits of shape {logits.shape}; the data set "

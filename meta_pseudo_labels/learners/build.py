@@ -11,6 +11,7 @@ from meta_pseudo_labels.optimizers.schedules import (
     WaitWarmupDecay,
     scale_by_batch,
 )
+from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 
 def build_model(config, spec, *, role, dtype=None):
@@ -22,6 +23,10 @@ def build_model(config, spec, *, role, dtype=None):
       role: "student" or "teacher".
       dtype: dtype or policy of its layers; by default mixed_bfloat16 or
         float32, as the settings say.
+
+    Raises:
+      ConfigError: where a plug-in's family does not return the logits of the
+        data set's classes.
     """
     if dtype is None:
         dtype = "mixed_bfloat16" if config.use_bfloat16 else "float32"
@@ -41,6 +46,13 @@ def build_model(config, spec, *, role, dtype=None):
         name=role,
         dtype=dtype,
     )
+    user_error(models.check_classifier, model, role=role)
+    if model.output_shape[-1] != spec.num_classes:
+        raise ConfigError(
+            f"--model_type={model_type} returns {model.output_shape[-1]} "
+            f"logits; the data set has {spec.num_classes} classes. Its family "
+            "must heed num_classes."
+        )
     return models.rematerialized(model) if config.remat else model
 
 

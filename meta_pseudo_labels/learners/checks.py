@@ -3,19 +3,21 @@
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels import models
+
 
 def check_model(model, *, role):
-    """Refuses a model that cannot be trained here, before any work starts."""
+    """Refuses a model that cannot be trained here, before any work starts.
+
+    Raises:
+      ValueError: for one that is not built, has no weights to train, was built
+        outside of the present strategy, or does not return logits.
+    """
     if not isinstance(model, keras.Model):
         raise ValueError(
             f"The {role} must be a keras.Model; got {type(model).__name__}."
         )
-    if not model.built or not model.trainable_variables:
-        raise ValueError(
-            f"The {role} {model.name!r} has no weights to train yet. Start it "
-            "with keras.Input(shape), or call it once on a batch, before "
-            "handing it over."
-        )
+    check_weights(model, role=role)
     strategy = tf.distribute.get_strategy()
     first = model.trainable_variables[0].value
     if not strategy.extended.variable_created_in_scope(first):
@@ -24,16 +26,24 @@ def check_model(model, *, role):
             "strategy that it is to be trained with. Build models and learner "
             "within one strategy.scope()."
         )
-    last = model.layers[-1] if model.layers else None
-    activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Softmax) or activation in (
-        keras.activations.softmax,
-        keras.activations.sigmoid,
-    ):
+    models.check_classifier(model, role=role)
+
+
+def check_weights(model, *, role):
+    """Refuses a model in which nothing can be trained."""
+    if model.built and model.trainable_variables:
+        return
+    if model.built and model.weights:
         raise ValueError(
-            f"The {role} {model.name!r} must return logits, but its last layer "
-            f"{last.name!r} turns them into probabilities. Remove that."
+            f"The {role} {model.name!r} has no weights to train: all "
+            f"{len(model.weights)} are frozen. Set trainable = True of the "
+            "model, or of the layers that are to learn."
         )
+    raise ValueError(
+        f"The {role} {model.name!r} has no weights to train yet. Start it "
+        "with keras.Input(shape), or call it once on a batch, before "
+        "handing it over; and give it a layer that learns."
+    )
 
 
 def check_range(name, value, *, low, high):

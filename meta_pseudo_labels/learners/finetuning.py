@@ -5,6 +5,7 @@ import contextlib
 import keras
 
 from meta_pseudo_labels.learners.callbacks import StopAtStep
+from meta_pseudo_labels.learners.checks import check_model
 from meta_pseudo_labels.models import BatchNorm
 from meta_pseudo_labels.utils import compat
 
@@ -49,8 +50,8 @@ def finetune(
       is `validation_data`, else all of them.
 
     Raises:
-      ValueError: for a number or a name out of range, or patience without
-        `validation_data`.
+      ValueError: for a number or a name out of range, patience without
+        `validation_data`, or a student that does not return logits.
     """
     _check(steps, eval_every, patience, validation_data)
     every = steps if validation_data is None else min(eval_every, steps)
@@ -98,7 +99,13 @@ def _early_stopping(patience):
 
 
 def compile_for_finetuning(student, learning_rate):
-    """Compiles with plain SGD, whose variables are there before any step."""
+    """Compiles with plain SGD, whose variables are there before any step.
+
+    Raises:
+      ValueError: for a student that does not return logits, or has no weights
+        to train.
+    """
+    check_model(student, role="student")
     student.compile(
         optimizer=keras.optimizers.SGD(learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

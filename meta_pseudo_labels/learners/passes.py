@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.slices import forward_in_slices
 from meta_pseudo_labels.models.stateless import call_with
@@ -62,6 +63,7 @@ def forward(model, inputs, *, update_moments=True, slices=1):
         ):
             if "float" not in variable.dtype:
                 variable.assign(state)
+    models.check_logits(outputs, owner=f"The model {model.name!r}")
     return tf.cast(outputs, float_type(model))
 
 

@@ -25,6 +25,8 @@ _LAZY = {
     "application": "families.applications",
     "application_names": "families.applications",
     "build": "names",
+    "check_classifier": "logits",
+    "check_logits": "logits",
     "check_model_type": "names",
     "efficientnet": "families.efficientnet",
     "has_blocks": "names",

@@ -23,6 +23,28 @@ def layers_of(model):
     return list(model._flatten_layers())
 
 
+def is_plain(model):
+    """Whether a model is Keras's own functional or sequential one.
+
+    So that its graph says all of what a call of it does. Why: the class of
+    functional models has no public name, and classes of users inherit from it.
+    """
+    module = type(model).__module__
+    return module.startswith("keras.") and bool(getattr(model, "outputs", None))
+
+
+def producer(tensor):
+    """What made a symbolic tensor of Keras's, and which of its outputs it is.
+
+    Why: layers know their outputs, but not the other way round.
+
+    Returns:
+      A layer, a model or another operation; an index.
+    """
+    history = tensor._keras_history
+    return history.operation, history.tensor_index
+
+
 def unbuilt_metrics(model):
     """Whether metrics were compiled into a model but have not seen a batch.
 

@@ -77,6 +77,31 @@ def test_a_learner_answers_with_its_average():
     np.testing.assert_array_equal(logits, -LOGITS)
 
 
+@pytest.mark.parametrize("measure", [evaluate, predict_logits])
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (keras.layers.Softmax(), "probabilities"),
+        (keras.layers.Reshape([1, 3]), r"\[batch, 1, 3\]"),
+    ],
+)
+def test_what_are_no_logits_is_refused(measure, last, words):
+    model = keras.Sequential([identity_model(), last])
+    with pytest.raises(ValueError, match=words) as refused:
+        measure(model, batches(2))
+    assert "\n" not in str(refused.value)
+
+
+def test_models_may_have_several_inputs():
+    one, two = keras.Input([3], name="one"), keras.Input([3], name="two")
+    total = keras.layers.Add()([one, two])
+    model = keras.Model(dict(one=one, two=two), identity_model()(total))
+    data = batches(2).map(lambda x, y: (dict(one=x, two=x), y))
+    logits, _ = predict_logits(model, data)
+    np.testing.assert_array_equal(logits, 2 * LOGITS)
+    assert evaluate(model, data).top_1 == pytest.approx(0.6)
+
+
 def test_many_models_are_not_taken_for_one_that_is_retraced(caplog, request):
     """TensorFlow warned of "5 out of the last 5 calls" at the sixth."""
     logger = tf.get_logger()

@@ -224,6 +224,18 @@ def test_refuses_a_model_that_does_not_fit(model, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_refuses_probabilities_before_anything_is_written(
+    activation, model, tmp_path
+):
+    last = keras.layers.Activation(activation)
+    with pytest.raises(ValueError, match="must return logits.*probabilities"):
+        export_saved_model(
+            keras.Sequential([model, last]), tmp_path / "v", spec=dataset_spec()
+        )
+    assert not (tmp_path / "v").exists()
+
+
 def test_refuses_a_remote_path(model):
     with pytest.raises(ValueError, match="local directory.*gs://bucket"):
         export_saved_model(model, "gs://bucket/model", spec=dataset_spec())

@@ -1,13 +1,19 @@
 """Learners from settings."""
 
+import keras
 import numpy as np
 import pytest
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.data import DATASETS
 from meta_pseudo_labels.learners import UDA, MetaPseudoLabels, Supervised
-from meta_pseudo_labels.learners.build import build_learner, build_schedules
+from meta_pseudo_labels.learners.build import (
+    build_learner,
+    build_model,
+    build_schedules,
+)
 from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_run import tiny
 
 
@@ -85,3 +91,22 @@ def test_memory_is_traded_where_the_settings_say_so(tmp_path):
     plain = build_learner(tiny(tmp_path), spec)
     assert plain.batch_slices == 1
     assert not isinstance(plain.student, models.Rematerialized)
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (keras.layers.Dense(10, "softmax"), "student .* probabilities"),
+        (keras.layers.Dense(7), "returns 7 logits; the data set has 10"),
+    ],
+)
+def test_networks_of_plugins_are_looked_at(tmp_path, monkeypatch, last, words):
+    def build(model_type, *, input_shape, name, **settings):
+        flat = keras.layers.Flatten()
+        return keras.Sequential(
+            [keras.Input(input_shape), flat, last], name=name
+        )
+
+    monkeypatch.setattr(models, "build", build)
+    with pytest.raises(ConfigError, match=words):
+        build_model(tiny(tmp_path), DATASETS["digits"], role="student")

@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from meta_pseudo_labels.learners import MetaPseudoLabels, Supervised
+from meta_pseudo_labels.learners.finetuning import finetune
 from tests.learners.helpers import batch, conv_net, make
 
 
@@ -89,3 +91,55 @@ def test_unequal_classes_of_subclassed_models_are_refused():
     learner.compile("sgd")
     with pytest.raises(ValueError, match="got 4 and 3"):
         learner.train_step(batch(dtype="float32"))
+
+
+class Late(keras.Model):
+    """Its inputs are not known before it trains, so its output is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(4)
+        self({"a": np.zeros([2, 3])})
+
+    def call(self, inputs):
+        return keras.ops.reshape(self.dense(inputs["a"]), [-1, 2, 2])
+
+
+def test_an_output_that_was_not_known_is_refused_where_it_comes():
+    learner = Supervised(Late())
+    learner.compile("sgd")
+    rows = {"labeled": {"a": np.ones([2, 3])}, "labels": np.zeros(2, "int32")}
+    data = tf.data.Dataset.from_tensors(rows)
+    with pytest.raises(ValueError, match=r"returns \[batch, 2, 2\]"):
+        learner.fit(data, verbose=0)
+
+
+def net(activation=None, units=3):
+    return keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(units, activation)]
+    )
+
+
+def test_teachers_are_looked_at_as_students_are():
+    with pytest.raises(ValueError, match="The teacher .* probabilities"):
+        MetaPseudoLabels(net(), net("softmax"))
+    with pytest.raises(ValueError, match="The teacher .* classes or more"):
+        MetaPseudoLabels(net(), net(units=1))
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_frozen_networks_are_told_so(role):
+    networks = {"student": net(), "teacher": net()}
+    networks[role].trainable = False
+    with pytest.raises(ValueError, match=f"{role} .* all 2 are frozen"):
+        MetaPseudoLabels(**networks)
+
+
+def test_finetuning_looks_too():
+    data = tf.data.Dataset.from_tensors((np.ones([2, 4]), np.zeros(2)))
+    with pytest.raises(ValueError, match="The student .* probabilities"):
+        finetune(net("sigmoid"), data, learning_rate=0.1, steps=1)
+    frozen = net()
+    frozen.layers[0].trainable = False
+    with pytest.raises(ValueError, match="frozen"):
+        finetune(frozen, data, learning_rate=0.1, steps=1)

@@ -137,3 +137,26 @@ def test_keras_calls_the_hook_that_builds_a_model():
     model.fit(batches, shuffle=False, verbose=0)
     model.evaluate(batches, verbose=0)
     assert calls == [True, True]
+
+
+def test_a_plain_model_is_keras_own():
+    inputs = keras.Input([2])
+
+    class Mine(keras.Model):
+        pass
+
+    inner = network()
+    functional = keras.Model(inputs, inner(inputs))
+    assert compat.is_plain(inner) and compat.is_plain(functional)
+    assert not compat.is_plain(Mine())
+    assert not compat.is_plain(Mine(inputs, inner(inputs)))
+    assert not compat.is_plain(keras.Sequential([keras.layers.Dense(1)]))
+
+
+def test_a_symbolic_tensor_knows_what_made_it():
+    inputs = keras.Input([2])
+    one, two = keras.ops.split(inputs, 2, axis=-1)
+    inner = network()
+    assert compat.producer(inner(inputs)) == (inner, 0)
+    (first, _), (second, index) = compat.producer(one), compat.producer(two)
+    assert first is second and index == 1

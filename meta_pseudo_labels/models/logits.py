@@ -1,0 +1,242 @@
+"""What a classifier must return: logits of classes, [batch, classes].
+
+A network is looked at once, where it comes in, and refused in words there:
+with another output it would train on something else, and say nothing.
+"""
+
+import math
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from meta_pseudo_labels.utils import compat
+
+
+def check_classifier(model, *, role):
+    """Refuses a built model that is known not to return logits.
+
+    A functional model tells by its graph. Of a subclassed one its inference
+    mode is traced on inputs of the shape that built it; where that fails,
+    nothing is known before it is called (see `check_logits`).
+
+    Args:
+      model: a built `keras.Model`.
+      role: such as "student", for the message.
+
+    Raises:
+      ValueError: see `check_logits`.
+    """
+    owner = f"The {role} {model.name!r}"
+    if compat.is_plain(model):
+        (*others, output) = model.outputs
+        outputs = getattr(model, "output", None)  # Sequential has none.
+        named = isinstance(outputs, dict)
+        check_logits(outputs if others or named else output, owner=owner)
+        if _is_linear(output):
+            return
+    outputs = _traced(model)
+    if outputs is not None:
+        check_logits(outputs, owner=owner)
+
+
+def check_logits(outputs, *, owner):
+    """Refuses what a model returned, unless it can be logits.
+
+    Args:
+      outputs: of a call: symbolic, in a graph, or eager. In a graph, what can
+        only lie in [0, 1] is refused too: probabilities.
+      owner: the first words of the message.
+
+    Raises:
+      ValueError: for several outputs, another shape than [batch, classes] with
+        two classes or more, another type than float, or probabilities. What is
+        not known is let through.
+    """
+    must = f"{owner} must return logits, one tensor [batch, classes]"
+    if not hasattr(outputs, "dtype"):
+        found = tf.nest.flatten(outputs)
+        shapes = ", ".join(_words(getattr(x, "shape", x)) for x in found)
+        raise ValueError(
+            f"{must}; it returns {len(found)} outputs ({shapes}) in a "
+            f"{type(outputs).__name__}. Make a keras.Model of the logits alone."
+        )
+    shape = tf.TensorShape(outputs.shape)
+    if shape.rank not in (None, 2):
+        raise ValueError(
+            f"{must}; it returns {_words(shape)}. Flatten or pool what comes "
+            "before its last layer."
+        )
+    if shape.rank == 2 and shape[1] is not None and shape[1] < 2:
+        raise ValueError(
+            f"{must}, with two classes or more; it returns {_words(shape)}. "
+            "Give it a logit for each class: two classes need Dense(2)."
+        )
+    if not tf.as_dtype(outputs.dtype).is_floating:
+        raise ValueError(
+            f"{must}, of a float type; it returns "
+            f"{tf.as_dtype(outputs.dtype).name}."
+        )
+    bounded = _range(outputs, {}) if tf.is_symbolic_tensor(outputs) else _ANY
+    if bounded.low >= 0 and bounded.high <= 1:
+        raise ValueError(
+            f"{must}; its output is probabilities, which "
+            f"{bounded.source or outputs.name!r} makes. Leave that out "
+            "(activation=None), as softmax is part of the loss."
+        )
+
+
+def _words(shape):
+    sizes = ("batch", *shape[1:]) if len(shape) else ()
+    return f"[{', '.join(str(size) for size in sizes)}]"
+
+
+def _is_linear(tensor):
+    """Whether a symbolic output is a dense layer's, without activation.
+
+    That is most networks, and tracing them takes as long as building them.
+    """
+    layer, index = compat.producer(tensor)
+    if isinstance(layer, keras.Model):
+        return compat.is_plain(layer) and _is_linear(layer.outputs[index])
+    plain = type(layer) is keras.layers.Dense
+    return plain and layer.activation is keras.activations.linear
+
+
+def _traced(model):
+    """The outputs of a model in a graph of its inference; None if unknown."""
+    inputs = _input_specs(model)
+    if inputs is None:
+        return None
+    outputs = []
+
+    def call(inputs):
+        eagerly = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)  # All of it in one graph.
+        try:
+            outputs.append(model(inputs, training=False))
+        finally:
+            tf.config.run_functions_eagerly(eagerly)
+
+    try:
+        tf.function(call, autograph=False).get_concrete_function(inputs)
+    except (TypeError, ValueError, AttributeError, tf.errors.OpError):
+        return None  # Its inputs are others than it seems.
+    return outputs[0]
+
+
+def _input_specs(model):
+    """`tf.TensorSpec` of a model's inputs; None if unknown."""
+    inputs = getattr(model, "inputs", None)
+    if isinstance(inputs, list) and isinstance(inputs[0], keras.KerasTensor):
+        inputs = getattr(model, "input", inputs[0])
+        return tf.nest.map_structure(
+            lambda x: tf.TensorSpec(x.shape, x.dtype), inputs
+        )
+    shape = model.get_build_config().get("input_shape")
+    if isinstance(shape, (tuple, list)) and shape and shape[1:]:
+        if all(size is None or isinstance(size, int) for size in shape):
+            return tf.TensorSpec(shape, model.input_dtype)
+    return None
+
+
+class _Range(NamedTuple):
+    """Where all values of a tensor lie, and the operation that sees to it."""
+
+    low: float
+    high: float
+    source: str | None = None
+
+
+_ANY = _Range(-math.inf, math.inf)
+# Where the results of operations lie, whatever they are given.
+_RANGES = {
+    "Softmax": (0.0, 1.0),
+    "Sigmoid": (0.0, 1.0),
+    "Tanh": (-1.0, 1.0),
+    "Relu6": (0.0, 6.0),
+    "Relu": (0.0, math.inf),
+    "Exp": (0.0, math.inf),
+}
+# Operations that pass values on, or take means of them.
+_PASSING = set(
+    "AvgPool BroadcastTo Cast CheckNumerics ConcatV2 EnsureShape ExpandDims "
+    "GatherV2 Identity Max MaxPool Mean Min Pack PreventGradient Reshape "
+    "SelectV2 Slice Split SplitV Squeeze StopGradient StridedSlice Tile "
+    "Transpose Unpack".split()
+)
+_ARITHMETIC = {
+    "Add": lambda a, b: (a.low + b.low, a.high + b.high),
+    "AddV2": lambda a, b: (a.low + b.low, a.high + b.high),
+    "Sub": lambda a, b: (a.low - b.high, a.high - b.low),
+    "Mul": lambda a, b: _product(a, b),
+    "RealDiv": lambda a, b: _quotient(a, b),
+    "Maximum": lambda a, b: (max(a.low, b.low), max(a.high, b.high)),
+    "Minimum": lambda a, b: (min(a.low, b.low), min(a.high, b.high)),
+}
+
+
+def _range(tensor, known):
+    """`_Range` of a tensor in a graph, as far as the graph tells.
+
+    Args:
+      tensor: symbolic.
+      known: a dict that keeps what was found.
+    """
+    if tensor.ref() not in known:
+        known[tensor.ref()] = _find_range(tensor, known)
+    return known[tensor.ref()]
+
+
+def _find_range(tensor, known):
+    operation = tensor.op
+    kind, inputs = operation.type, operation.inputs
+    if kind in _RANGES:
+        return _Range(*_RANGES[kind], operation.name)
+    if kind == "Const":
+        value = tf.get_static_value(tensor)
+        real = tensor.dtype.is_floating and value is not None and value.size
+        return _Range(float(value.min()), float(value.max())) if real else _ANY
+    if kind == "IdentityN":
+        return _range(inputs[tensor.value_index], known)
+    if kind in _PASSING:
+        parts = [_range(x, known) for x in inputs if x.dtype.is_floating]
+        return _hull(parts) if parts else _ANY
+    if kind not in _ARITHMETIC:
+        return _ANY
+    parts = [_range(x, known) for x in inputs]
+    source = next((part.source for part in parts if part.source), None)
+    if kind == "RealDiv" and parts[0].low >= 0 and _is_sum_of(*inputs):
+        return _Range(0.0, 1.0, source or operation.name)
+    return _Range(*_ARITHMETIC[kind](*parts), source)
+
+
+def _hull(parts):
+    return _Range(
+        min(part.low for part in parts),
+        max(part.high for part in parts),
+        next((part.source for part in parts if part.source), None),
+    )
+
+
+def _is_sum_of(values, total):
+    """Whether what divides values is their sum, so that shares are left."""
+    operation = total.op
+    while operation.type in ("Identity", "Reshape", "ExpandDims"):
+        operation = operation.inputs[0].op
+    return operation.type == "Sum" and (
+        operation.inputs[0].ref() == values.ref()
+    )
+
+
+def _product(a, b):
+    corners = [x * y for x in a[:2] for y in b[:2]]
+    if any(math.isnan(corner) for corner in corners):  # Infinity times 0.
+        return (0.0 if a.low >= 0 and b.low >= 0 else -math.inf), math.inf
+    return min(corners), max(corners)
+
+
+def _quotient(a, b):
+    if b.low <= 0 <= b.high:
+        return -math.inf, math.inf
+    return _product(a, _Range(1 / b.high, 1 / b.low))
