@@ -27,6 +27,9 @@ class ImageData:
         Digits count as scikit-learn does, TFDS sets by the number in the `id`
         of their split `train`, arrays of your own from 0.
       skipped: names of files that could not be read, within their folders.
+      passed_over: likewise, those that are hidden or that systems leave.
+      names: what images that are there twice are called, see
+        `duplicates.names_of_equals`; None where images have no names.
       label_subset, seed: what `data.load` chose the labeled images by; None
         where they came chosen.
       feedback_images, feedback_labels: [F, H, W, 3] uint8 and [F] int32, on
@@ -54,6 +57,8 @@ class ImageData:
     validation_images: np.ndarray | None = None
     validation_labels: np.ndarray | None = None
     chosen: LabelChoice | None = None
+    passed_over: tuple[str, ...] = ()
+    names: dict[bytes, tuple[str, ...]] | None = None
 
     def __post_init__(self):
         check_images(self.unlabeled_images, self.spec, name="unlabeled_images")
@@ -110,11 +115,14 @@ def from_arrays(
       num_classes: largest label + 1 unless given.
 
     Returns:
-      `ImageData`.
+      `ImageData`. Test images that are learned from too are logged, and images
+      with two classes.
 
     Raises:
       ValueError: if an array has another type, shape or range.
     """
+    from meta_pseudo_labels.data.duplicates import warn_of_copies  # A circle.
+
     labeled_images, labels = np.asarray(labeled_images), np.asarray(labels)
     _check_given(unlabeled_images, test_images, test_labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
@@ -142,7 +150,7 @@ def from_arrays(
         class_names=tuple(class_names),
         background=background,
     )
-    return ImageData(
+    data = ImageData(
         spec=spec,
         labeled_images=labeled_images,
         labeled_labels=labels,
@@ -151,6 +159,8 @@ def from_arrays(
         test_labels=np.asarray(test_labels),
         labeled_indices=np.arange(len(labels)),
     )
+    warn_of_copies(data)
+    return data
 
 
 def keep_labels(

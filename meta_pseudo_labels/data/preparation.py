@@ -42,7 +42,8 @@ def prepare_encoded(encoded, spec, *, max_pixels=MAX_PIXELS):
 
     Args:
       encoded: [] string, a JPEG or PNG file. As in `decoding.decode_image`
-        grey becomes RGB, alpha is dropped, of 16 bits the upper 8 stay.
+        grey becomes RGB, alpha is dropped, 16 bits become 8, and pictures
+        are turned as their Exif data says.
       spec: `DatasetSpec` of the model.
       max_pixels: larger pictures are refused before they are decoded.
 
@@ -51,7 +52,8 @@ def prepare_encoded(encoded, spec, *, max_pixels=MAX_PIXELS):
 
     Raises:
       tf.errors.InvalidArgumentError: where it is no such picture, a broken
-        one, or too large.
+        one, too large, or has other levels of 16 bits than what was learned
+        from, see `levels.to_8_bits`.
     """
     encoded, is_jpeg = _checked(encoded, max_pixels=max_pixels)
     prepared = source_of(spec).prepare_file(
@@ -64,14 +66,28 @@ def prepare_encoded(encoded, spec, *, max_pixels=MAX_PIXELS):
 def pixels_from_floats(images):
     """Rounds pictures of floats in 0..255 to uint8.
 
+    Args:
+      images: [..., height, width, 3] float32.
+
     Raises:
       tf.errors.InvalidArgumentError: for a value that is not finite or out of
-        0..255, as those of images that were normalised already.
+        0..255, as those of images that were normalised already; and for a
+        picture that was divided by 255, which would be black.
     """
     images = _where(
         tf.reduce_all((images >= 0) & (images <= 255)),  # False for NaN.
         images,
         "images must hold levels from 0 to 255, not normalised ones",
+    )
+    # A picture of zeros is black; it is no sign of another range.
+    rank = images.shape.rank
+    of_picture = list(range(max(0, rank - 3), rank))
+    brightest = tf.reduce_max(images, axis=of_picture)
+    images = _where(
+        tf.reduce_all((brightest > 1) | (brightest == 0)),
+        images,
+        "images must hold levels from 0 to 255; one has none above 1, as if "
+        "it was divided by 255: multiply it, or send whole levels as uint8",
     )
     return tf.cast(tf.round(images), tf.uint8)
 

@@ -1,6 +1,7 @@
 """The table of data sets: facts about each, one row per name."""
 
 import dataclasses
+import unicodedata
 
 # The release's grey, where an operation leaves no pixel and nobody asks for
 # another level.
@@ -34,6 +35,8 @@ class DatasetSpec:
       small_images: whether models that halve ImageNet's resolution early keep
         that of these images (quirk 25). Resizing does not change it, as in
         the release; None is decided by size, at most `SMALL_SIZE` pixels.
+      deep_levels: the levels that become 0 and 255, of pictures of 16 bits;
+        None where no such picture was learned from, see `levels.to_8_bits`.
     """
 
     name: str
@@ -45,6 +48,7 @@ class DatasetSpec:
     class_names: tuple[str, ...] = ()
     background: int = FILL
     small_images: bool | None = None
+    deep_levels: tuple[int, int] | None = None
 
     def __post_init__(self):
         if self.small_images is None:
@@ -75,6 +79,20 @@ class DatasetSpec:
     def names(self):
         """What to call the classes: their names, or else their numbers."""
         return self.class_names or tuple(map(str, range(self.num_classes)))
+
+
+def composed(name):
+    """A class's name in the one form of Unicode that names are compared in.
+
+    Macs decompose names of files: there "é" is two characters, which look
+    like the one that is typed elsewhere.
+    """
+    return unicodedata.normalize("NFC", str(name))
+
+
+def same_names(names, others):
+    """Whether two lists of classes' names are the same, as `composed`."""
+    return list(map(composed, names)) == list(map(composed, others))
 
 
 DATASETS = {

@@ -15,10 +15,10 @@ not know which of his labels are wrong. The test labels stay as they are.
 """
 
 import dataclasses
-import hashlib
 
 import numpy as np
 
+from meta_pseudo_labels.data.duplicates import digest_of, warn_of_copies
 from meta_pseudo_labels.data.image_data import HELD_OUT, ImageData
 from meta_pseudo_labels.data.labels import LabelChoice, turns
 
@@ -166,7 +166,7 @@ def hold_out(data, count, *, seed, part="feedback"):
     Returns:
       `ImageData` with the fields of `part`. Its labeled images are the rest;
       its unlabeled images are without those held out, where these were among
-      them, told by their pixels.
+      them, told by their pixels. Copies that stay labeled are logged.
 
     Raises:
       ValueError: if there are not so many, or some were held out already.
@@ -187,7 +187,7 @@ def hold_out(data, count, *, seed, part="feedback"):
     random = np.random.RandomState([seed, _DRAWS[part]])
     held = _draw_balanced(labels, count, random=random)
     images = data.labeled_images[held]
-    return dataclasses.replace(
+    varied = dataclasses.replace(
         data,
         labeled_images=np.delete(data.labeled_images, held, axis=0),
         labeled_labels=np.delete(labels, held),
@@ -196,6 +196,8 @@ def hold_out(data, count, *, seed, part="feedback"):
         chosen=_chosen(data, **{part: data.labeled_indices[held]}),
         **{f"{part}_images": images, f"{part}_labels": labels[held]},
     )
+    warn_of_copies(varied, among=(part,))
+    return varied
 
 
 def _draw_balanced(labels, count, *, random):
@@ -220,13 +222,11 @@ def _chosen(data, **changes):
 
 def _without(images, others):
     """The images that have not the pixels of one of the others."""
-    unwanted = {_digest(image) for image in others}
-    kept = np.array([_digest(image) not in unwanted for image in images], bool)
+    unwanted = {digest_of(image) for image in others}
+    kept = np.array(
+        [digest_of(image) not in unwanted for image in images], bool
+    )
     return images if kept.all() else images[kept]
-
-
-def _digest(image):
-    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def _require_memory(data):

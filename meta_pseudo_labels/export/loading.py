@@ -9,6 +9,7 @@ import os
 import tensorflow as tf
 from absl import logging
 
+from meta_pseudo_labels.data.spec import same_names
 from meta_pseudo_labels.export.saved_model import newest_version
 
 _SIGNATURE = "serving_default"
@@ -78,7 +79,7 @@ class ExportedModel:
                 f"{len(class_names)}."
             )
         for label, name in self._labels(answers).items():
-            if name != class_names[label]:
+            if not same_names([name], [class_names[label]]):
                 raise ValueError(
                     f"{self.path} calls {name!r} what the run calls "
                     f"{class_names[label]!r}: it is of other classes, or has "

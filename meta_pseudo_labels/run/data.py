@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import inspection
+from meta_pseudo_labels.data.spec import same_names
 from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.run.folder import LABELED
 from meta_pseudo_labels.utils.files import write_whole
@@ -179,7 +180,7 @@ def check_choice_of_labels(config, images, *, learns=True):
     if choice != data.labeled_choice(images):
         changed = f"{path} names other labeled images than are found now"
     names = list(images.spec.class_names)
-    if facts["class_names"] and facts["class_names"] != names:
+    if not same_names(facts["class_names"] or names, names):
         changed = changed or (
             f"{path} has the classes {', '.join(facts['class_names'])}, but "
             f"those found now are {', '.join(names)}"

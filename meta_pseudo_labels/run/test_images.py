@@ -16,6 +16,7 @@ from meta_pseudo_labels.data import (
     load,
 )
 from meta_pseudo_labels.data.sources import folders
+from meta_pseudo_labels.data.spec import composed
 from meta_pseudo_labels.run.config.evaluation import FOLDERS
 from meta_pseudo_labels.run.data import require_test_images
 from meta_pseudo_labels.run.folder import EVAL_SOURCES
@@ -149,6 +150,7 @@ def _folder(config, spec):
         spec.names,
         image_size=spec.image_size,
         strict=config.strict_data,
+        deep_levels=spec.deep_levels,
     )
     return Source(
         name=f"the images in {config.eval_dir}",
@@ -196,11 +198,13 @@ def _numbers_of(name, spec, run_spec):
                 f"run {run_spec.num_classes}: they cannot be the same ones."
             )
         return None
-    unknown = [one for one in spec.class_names if one not in known]
+    known = list(map(composed, known))
+    names = list(map(composed, spec.class_names))
+    unknown = [one for one in names if one not in known]
     if unknown:
         raise ConfigError(
             f"--eval_dataset={name} has the class {unknown[0]!r}, which the "
             f"run's networks do not know: they know {', '.join(known[:10])}"
             f"{' and more' if len(known) > 10 else ''}."
         )
-    return tuple(known.index(one) for one in spec.class_names)
+    return tuple(known.index(one) for one in names)

@@ -1,10 +1,12 @@
 """The graph prepares pictures exactly as the sources do."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image, ImageOps
 
 from meta_pseudo_labels.data import DATASETS, DatasetSpec
 from meta_pseudo_labels.data.images import photo_views
@@ -16,6 +18,7 @@ from meta_pseudo_labels.data.preparation import (
     prepare_encoded,
     prepare_images,
 )
+from tests.pictures import TAG, colors, turned
 
 FOLDERS = DatasetSpec(
     name="folders",
@@ -171,6 +174,62 @@ def test_floats_are_rounded():
         254,
         255,
     ]
+
+
+@pytest.mark.parametrize("scale", [1 / 255, 1 / 256, 1e-3])
+def test_pictures_that_were_divided_are_refused(scale):
+    """Also one among others, and one of nothing but 0 and 1."""
+    good = picture(8, 8)[None].astype(np.float32)
+    for bad in (good * scale, np.float32(good > 128)):
+        for images in (bad, np.concatenate([good, bad])):
+            with pytest.raises(
+                tf.errors.InvalidArgumentError, match="divided by 255: mult"
+            ):
+                pixels_from_floats(tf.constant(images))
+    black = np.zeros_like(good)
+    assert pixels_from_floats(tf.constant(black)).numpy().max() == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_pictures_are_served_as_they_were_held(graph, kind, orientation):
+    """Of all sources, as Pillow turns them."""
+    data = turned(orientation, kind)
+    image = Image.open(io.BytesIO(data))
+    upright = np.array(ImageOps.exif_transpose(image))
+    want = square_image(upright, 8)
+    np.testing.assert_array_equal(graph(data, FOLDERS), want)
+    np.testing.assert_array_equal(decode_image(data), upright)
+    # These are decoded faster, and a little otherwise.
+    found = graph(data, CIFAR).astype(int)
+    assert np.abs(found - square_image(upright, 12)).max() <= 8
+    # Of JPEGs the centre crop is cut out, and then turned.
+    first = np.array(image) if kind == "JPEG" else upright
+    top, left, height, width = photo_views.center_window(first.shape[:2])
+    crop = Image.fromarray(first[top : top + height, left : left + width])
+    crop.getexif()[TAG] = orientation if kind == "JPEG" else 1
+    crop = np.array(ImageOps.exif_transpose(crop))
+    want = resize_images(crop[None], 16)[0].astype(int)
+    assert np.abs(graph(data, IMAGENET) - want).max() <= 8
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_crops_to_learn_from_are_turned_too(orientation):
+    """The crop is the same one, turned."""
+    pixels = colors(40, 60)
+    raw, found = (
+        photo_views.decode_random_crop(
+            turned(number, pixels=pixels), image_size=16, seed=[1, 2]
+        )
+        .numpy()
+        .astype(int)
+        for number in (1, orientation)
+    )
+    turns = {1: raw, 3: raw[::-1, ::-1], 6: np.rot90(raw, -1)}
+    # The grid of the release's resizing is not symmetric.
+    assert np.abs(found - turns[orientation]).mean() < 16
+    if orientation != 1:
+        assert np.abs(found - raw).mean() > 48
 
 
 def test_descriptions_name_what_is_done():

@@ -18,7 +18,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data.images.files import list_files
+from meta_pseudo_labels.data.images.listing import list_files
 from meta_pseudo_labels.evaluation.evaluate import predict_logits
 from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.run.stages.export import export_run
@@ -65,7 +65,7 @@ def photos(data_dir, tmp_path_factory):
     )
     want = tf.nn.softmax(predict_logits(student, test)[0]).numpy()
     assert want.std(axis=0).max() > 0.05  # Images differ.
-    names = list_files(root / "test")
+    names, _ = list_files(root / "test")
     return [root / "test" / name for name in names], path, want
 
 

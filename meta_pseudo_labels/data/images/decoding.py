@@ -11,23 +11,31 @@ from meta_pseudo_labels.data.images.headers import (
     image_kind,
     read_header,
 )
+from meta_pseudo_labels.data.images.levels import (
+    DEEP,
+    decode_deep,
+    is_deep,
+    to_8_bits,
+)
+from meta_pseudo_labels.data.images.orientation import upright
 
 MAX_PIXELS = 64_000_000  # 8,000 x 8,000; 192 MB decoded.
 _BYTES_PER_PIXEL = 8  # Of the largest sort, a PNG with 16 bits and alpha.
 
 
-def decode_image(data, *, max_pixels=MAX_PIXELS):
+def decode_image(data, *, max_pixels=MAX_PIXELS, deep_levels=None):
     """Decodes an image to RGB.
 
     JPEG (dct_method INTEGER_ACCURATE; CMYK becomes RGB as TensorFlow does it),
     PNG, BMP, GIF and, where TensorFlow decodes it, WebP. Of an animation the
-    first frame counts. Grey becomes RGB, alpha is dropped (not blended), of 16
-    bits the upper 8 stay. Orientation in EXIF is not heeded.
+    first frame counts. Grey becomes RGB, alpha is dropped (not blended), 16
+    bits become 8, see `levels.to_8_bits`. It is turned as its Exif data says.
 
     Args:
       data: bytes, the whole file.
       max_pixels: height * width at most; it is known from the header, before
         anything is decoded.
+      deep_levels: of pictures of 16 bits, see `DatasetSpec`.
 
     Returns:
       [H, W, 3] uint8.
@@ -43,10 +51,13 @@ def decode_image(data, *, max_pixels=MAX_PIXELS):
         )
     try:
         with tf.device("CPU:0"):
-            return _DECODERS[header.kind](data, header).numpy()
+            if is_deep(data):
+                image = to_8_bits(decode_deep(data), deep_levels)
+            else:
+                image = _DECODERS[header.kind](data, header)
+            return upright(image.numpy(), header.orientation)
     except tf.errors.OpError as error:
-        reason = error.message.rsplit("}} ", 1)[-1].split("\n")[0]
-        raise ImageError(f"broken {header.kind}: {reason}") from error
+        raise broken(header.kind, error) from error
 
 
 def read_image_file(path, *, max_pixels=MAX_PIXELS):
@@ -79,6 +90,41 @@ def read_image_file(path, *, max_pixels=MAX_PIXELS):
         raise ImageError(error.strerror or str(error)) from error
 
 
+def deep_extremes(path, *, max_pixels=MAX_PIXELS):
+    """The lowest and the highest level of a picture of 16 bits.
+
+    Args:
+      path: of any file.
+      max_pixels: see `decode_image`.
+
+    Returns:
+      Two ints; None of other files and of those that cannot be read.
+    """
+    try:
+        if not os.path.isfile(path):
+            return None
+        with open(path, "rb") as file:
+            if not is_deep(file.read(START_BYTES)):
+                return None
+        data = read_image_file(path, max_pixels=max_pixels)
+        if read_header(data).pixels > max_pixels:
+            return None
+        with tf.device("CPU:0"):
+            image = decode_deep(data).numpy()
+    except (ImageError, OSError, tf.errors.OpError):
+        return None  # Reading it again says what is wrong.
+    return int(image.min()), int(image.max())
+
+
+def broken(kind, error):
+    """What TensorFlow raised on an image, as an `ImageError`."""
+    text = error.message.split("\n")[0]
+    _, deep, rest = text.partition(DEEP)  # Ours, in its words around.
+    if deep:
+        return ImageError(f"{kind} of {deep}" + rest.rstrip("]'"))
+    return ImageError(f"broken {kind}: " + text.rsplit("}} ", 1)[-1])
+
+
 def _jpeg(data, header):
     del header
     return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
@@ -90,10 +136,17 @@ def _png(data, header):
 
 
 def _gif(data, header):
-    """Decodes the first frame alone: the others would cost memory too."""
+    """Decodes the first frame alone: the others would cost memory too.
+
+    Its transparent color is drawn as the color that it is, as that of a PNG;
+    TensorFlow makes it black.
+    """
     start, end = header.first_frame
+    frame = bytearray(data[start:end])
+    if header.transparency is not None:
+        frame[header.transparency] &= 0xFE
     trailer = b";"
-    return tf.io.decode_gif(data[start:end] + trailer)[0]
+    return tf.io.decode_gif(bytes(frame) + trailer)[0]
 
 
 def _bmp(data, header):

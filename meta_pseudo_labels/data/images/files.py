@@ -1,4 +1,4 @@
-"""Folders of image files: which files there are, and all their pixels."""
+"""All the pixels of many image files, in one array."""
 
 import concurrent.futures
 import functools
@@ -10,76 +10,29 @@ from absl import logging
 
 from meta_pseudo_labels.data.images.decoding import (
     decode_image,
+    deep_extremes,
     read_image_file,
 )
 from meta_pseudo_labels.data.images.headers import ImageError
+from meta_pseudo_labels.data.images.levels import WHOLE_RANGE, deep_levels
+from meta_pseudo_labels.data.images.listing import listed, shown
 from meta_pseudo_labels.data.images.resizing import square_image
 
 _THREADS = min(8, os.cpu_count() or 1)
 _CHUNK = 256  # Files handed to the threads at a time.
 _NAMED = 5  # Skipped files whose names are logged.
+_FEW_LEVELS = 16  # A picture of so small a part of the levels looks flat.
 
 
-def list_files(folder):
-    """The files below a folder, at any depth, hidden ones apart.
-
-    Links are followed. A folder that is met a second time, as in a circle of
-    links, is passed over.
-
-    Args:
-      folder: a local folder.
-
-    Returns:
-      Names within the folder, with "/" between, sorted: the order does not
-      depend on the file system. Pipes and the like are among them.
-
-    Raises:
-      ValueError: where a folder cannot be read.
-    """
-    names, seen, waiting = [], set(), [""]
-    while waiting:
-        inner = waiting.pop()
-        path = os.path.join(folder, inner) if inner else folder
-        files, folders = list_folder(path)
-        identity = os.path.realpath(path)
-        if identity in seen:
-            continue
-        seen.add(identity)
-        prefix = f"{inner}/" if inner else ""
-        names += [prefix + name for name in files]
-        waiting += [prefix + name for name in reversed(folders)]
-    return sorted(names)
-
-
-def list_folder(folder):
-    """What stands in a folder itself, hidden entries apart.
-
-    Returns:
-      Two sorted lists of names: all that is no folder, and the folders.
-
-    Raises:
-      ValueError: where the folder is not there or cannot be read.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            shown = [e for e in entries if not e.name.startswith(".")]
-            folders = {e.name for e in shown if os.path.isdir(e.path)}
-    except OSError as error:
-        raise ValueError(
-            f"The folder {folder} cannot be read: {error.strerror}; name one "
-            "that is there."
-        ) from error
-    files = {entry.name for entry in shown} - folders
-    return sorted(files), sorted(folders)
-
-
-def read_images(folder, names, *, image_size, max_pixels, strict):
+def read_images(
+    folder, names, *, image_size, max_pixels, strict, deep_levels=None
+):
     """Reads the image files of a folder; see `decode_images`.
 
     Args:
       folder: a local folder.
       names: list of files within it.
-      image_size, max_pixels, strict: see `decode_images`.
+      image_size, max_pixels, strict, deep_levels: see `decode_images`.
     """
     return decode_images(
         (
@@ -98,10 +51,13 @@ def read_images(folder, names, *, image_size, max_pixels, strict):
         max_pixels=max_pixels,
         strict=strict,
         where=folder,
+        deep_levels=deep_levels,
     )
 
 
-def decode_images(files, *, count, image_size, max_pixels, strict, where):
+def decode_images(
+    files, *, count, image_size, max_pixels, strict, where, deep_levels=None
+):
     """Decodes images by a few threads, into one array.
 
     What is no usable image is left out; one line in the log counts such files
@@ -115,6 +71,7 @@ def decode_images(files, *, count, image_size, max_pixels, strict, where):
       max_pixels: see `decode_image`.
       strict: whether to stop at the first file that would be left out.
       where: the folder or the like, for messages.
+      deep_levels: of pictures of 16 bits, see `DatasetSpec`.
 
     Returns:
       [N, image_size, image_size, 3] uint8, in the given order; [N] int64, the
@@ -125,7 +82,10 @@ def decode_images(files, *, count, image_size, max_pixels, strict, where):
     """
     images = _allocate(count, image_size, where)
     decode = functools.partial(
-        _decode, image_size=image_size, max_pixels=max_pixels
+        _decode,
+        image_size=image_size,
+        max_pixels=max_pixels,
+        deep_levels=deep_levels,
     )
     kept, skipped = [], []
     files = enumerate(files)
@@ -142,11 +102,11 @@ def decode_images(files, *, count, image_size, max_pixels, strict, where):
                     continue
                 if strict:
                     raise ValueError(
-                        f"{_shown(name)} in {where} is no image that can be "
-                        f"used ({outcome}); mend or remove it, or do without "
-                        "strict reading, which then skips it."
+                        f"{shown(name)} in {shown(where)} is no image that "
+                        f"can be used ({outcome}); mend or remove it, or do "
+                        "without strict reading, which then skips it."
                     )
-                skipped.append((_shown(name), outcome))
+                skipped.append((shown(name), outcome))
     _log_skipped(skipped, count=count, where=where)
     return (
         images[: len(kept)],
@@ -155,10 +115,53 @@ def decode_images(files, *, count, image_size, max_pixels, strict, where):
     )
 
 
-def _decode(read, *, image_size, max_pixels):
+def measure_levels(paths, *, max_pixels):
+    """The levels that become black and white, of pictures of 16 bits.
+
+    A line in the log says how many of them hardly differ from one grey.
+
+    Args:
+      paths: of all files that are learned from; the others are left alone.
+      max_pixels: see `decode_image`.
+
+    Returns:
+      `DatasetSpec.deep_levels`.
+    """
+    measure = functools.partial(deep_extremes, max_pixels=max_pixels)
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
+        found = [ends for ends in threads.map(measure, paths) if ends]
+    if not found:
+        return None
+    lowest, highest = np.transpose(found)
+    black, white = deep_levels(int(lowest.min()), int(highest.max()))
+    flat = highest - lowest < (white - black) // _FEW_LEVELS
+    if (black, white) != WHOLE_RANGE:
+        logging.warning(
+            "%d pictures have 16 bits, but levels from %d to %d alone: these "
+            "are spread over 0 to 255, here and wherever the network is used.",
+            len(found),
+            black,
+            white,
+        )
+    if flat.any():
+        logging.warning(
+            "%d of %d pictures of 16 bits have less than 1/%d of the levels "
+            "%d to %d: they become nearly one grey.",
+            flat.sum(),
+            len(found),
+            _FEW_LEVELS,
+            black,
+            white,
+        )
+    return black, white
+
+
+def _decode(read, *, image_size, max_pixels, deep_levels=None):
     """The square image of a file, or the `ImageError` that it gave."""
     try:
-        image = decode_image(read(), max_pixels=max_pixels)
+        image = decode_image(
+            read(), max_pixels=max_pixels, deep_levels=deep_levels
+        )
     except ImageError as error:
         return error
     # Not a window into the whole picture, which would stay in memory with it.
@@ -181,21 +184,13 @@ def _allocate(count, image_size, where):
         ) from error
 
 
-def _shown(name):
-    """A file name that any log can print."""
-    return os.fsencode(name).decode("utf-8", "replace")
-
-
 def _log_skipped(skipped, *, count, where):
     if not skipped:
         return
-    named = ", ".join(f"{name} ({why})" for name, why in skipped[:_NAMED])
-    more = len(skipped) - _NAMED
     logging.warning(
-        "%s: skipped %d of %d files: %s%s.",
-        where,
+        "%s: skipped %d of %d files: %s.",
+        shown(where),
         len(skipped),
         count,
-        named,
-        f" and {more} more" if more > 0 else "",
+        listed([f"{name} ({why})" for name, why in skipped], most=_NAMED),
     )

@@ -3,12 +3,24 @@
 Kind and size are read here in Python, so that a file of a megabyte that
 unpacks to gigabytes is refused and not decoded. The kind is that of the bytes;
 a file's name does not count.
+
+Pillow would tell kind, size and orientation too, but not where a first frame
+ends, which TensorFlow must not read past, nor what it decodes wrongly. And it
+cannot decode in our place: an exported model has only TensorFlow's decoders,
+and must see the pixels that training saw.
 """
 
+import contextlib
 import dataclasses
 import struct
 
 START_BYTES = 32  # As many tell the kind.
+PNG_START = b"\x89PNG\r\n\x1a\n"
+EXIF = b"Exif\0\0"
+ORIENTATION_TAG = 0x0112
+JPEG_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC))
+JPEG_FRAMES += tuple(range(0xCD, 0xD0))
+MOST_CHUNKS = 10_000  # Of a file that are looked at for its Exif data.
 KINDS = ("JPEG", "PNG", "GIF", "BMP", "WebP")
 
 _GREY_PALETTE = bytes(level for i in range(256) for level in (i, i, i, 0))
@@ -28,12 +40,18 @@ class Header:
       height, width: pixels, >= 1.
       first_frame: where the bytes of the first frame begin and end, in kinds
         that may have several; None in the others.
+      orientation: 1 to 8, how the picture is to be turned, see
+        `orientation.upright`; 1 is not at all.
+      transparency: of a GIF, where the byte is whose lowest bit makes one
+        color of the first frame transparent; None without one.
     """
 
     kind: str
     height: int
     width: int
     first_frame: tuple[int, int] | None = None
+    orientation: int = 1
+    transparency: int | None = None
 
     @property
     def pixels(self):
@@ -51,7 +69,7 @@ def image_kind(start):
     """
     if start.startswith(b"\xff\xd8\xff"):
         return "JPEG"
-    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+    if start.startswith(PNG_START):
         return "PNG"
     if start.startswith((b"GIF87a", b"GIF89a")):
         return "GIF"
@@ -94,7 +112,7 @@ def _jpeg(data):
     It passes over stray bytes between segments just as libjpeg does, so that
     both find the same frame header.
     """
-    place = 2
+    place, exif = 2, b""
     while True:
         place = data.find(b"\xff", place)
         if place < 0:
@@ -106,26 +124,33 @@ def _jpeg(data):
             raise ImageError("JPEG without a frame header")
         elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # Markers alone.
             place += 2
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        elif marker in JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, place + 5)
-            return Header("JPEG", height, width)
+            return Header("JPEG", height, width, orientation=_orientation(exif))
         else:
             (length,) = struct.unpack_from(">H", data, place + 2)
-            place += 2 + max(length, 2)
+            end = place + 2 + max(length, 2)
+            if marker == 0xE1 and data[place + 4 : place + 10] == EXIF:
+                exif = exif or data[place + 10 : end]
+            place = end
 
 
 def _png(data):
     if data[12:16] != b"IHDR":
         raise ImageError("PNG without a header")
     width, height = struct.unpack_from(">II", data, 16)
-    return Header("PNG", height, width)
+    exif = _chunk(data, b"eXIf", place=8, form=">I4x", around=12)
+    return Header("PNG", height, width, orientation=_orientation(exif))
 
 
 def _gif(data):
     """Walks over the blocks to the end of the first frame (GIF89a)."""
     width, height = struct.unpack_from("<HH", data, 6)
     place = 13 + _color_table(data[10])
+    transparency = None
     while data[place] == 0x21:  # Extensions.
+        if data[place + 1] == 0xF9:
+            transparency = place + 3
         place = _after_blocks(data, place + 2)
     if data[place] != 0x2C:
         raise ImageError("GIF without a frame")
@@ -138,6 +163,7 @@ def _gif(data):
         max(height, top + frame_height),
         max(width, left + frame_width),
         first_frame=(0, end),
+        transparency=transparency,
     )
 
 
@@ -197,4 +223,50 @@ def _webp(data):
     else:
         (bits,) = struct.unpack_from("<I", data, start + 9)
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    return Header("WebP", height, width, first_frame=(start, end))
+    exif = _chunk(data, b"EXIF", place=12, form="<4xI", around=8, even=True)
+    return Header(
+        "WebP",
+        height,
+        width,
+        first_frame=(start, end),
+        orientation=_orientation(exif.removeprefix(EXIF)),
+    )
+
+
+def _chunk(data, name, *, place, form, around, even=False):
+    """What the first chunk of a name holds; nothing where there is none.
+
+    Args:
+      data: of a row of chunks from `place` on, up to the end.
+      form: of the length and the name, 4 bytes each.
+      around: bytes of a chunk beside what it holds.
+      even: whether chunks are filled up to an even length.
+    """
+    for _ in range(MOST_CHUNKS):
+        if place + 8 > len(data):
+            break
+        (length,) = struct.unpack_from(form, data, place)
+        if name in data[place : place + 8]:
+            return data[place + 8 : place + 8 + length]
+        place += around + length + (length % 2 if even else 0)
+    return b""
+
+
+def _orientation(exif):
+    """The orientation that Exif data holds, 1 to 8; 1 where it has none.
+
+    It is in the first directory of what is laid out as a TIFF file.
+    """
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return 1
+    with contextlib.suppress(struct.error):
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", exif, entry)
+            if tag == ORIENTATION_TAG:
+                form = "I" if kind == 4 else "H"
+                (found,) = struct.unpack_from(order + form, exif, entry + 8)
+                return found if 1 <= found <= 8 else 1
+    return 1

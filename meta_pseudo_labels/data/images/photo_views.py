@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.data.images import views
 from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
+from meta_pseudo_labels.data.images.orientation import upright_in_graph
 from meta_pseudo_labels.data.images.resizing import resized_as_released
 
 # RandAugment's constants on ImageNet, pixels at magnitude 10 (quirk 26).
@@ -120,8 +121,10 @@ def _decode_window(encoded, window, *, image_size):
 
     The sampling grid is that of TensorFlow 1's `resize_bicubic`, see
     `resizing.resize_images`. The release keeps the float32 result, which may
-    leave 0..255, and truncates it where RandAugment follows.
+    leave 0..255, and truncates it where RandAugment follows. Nor does it turn
+    pictures as their Exif data says, which few of ImageNet's have.
     """
     image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+    image = upright_in_graph(image, encoded)
     image = resized_as_released(image[tf.newaxis], image_size)[0]
     return tf.ensure_shape(image, [image_size, image_size, 3])

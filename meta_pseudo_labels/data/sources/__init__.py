@@ -11,6 +11,12 @@ package is found here; one of your own is named in --plugin.
 
 import tensorflow as tf
 
+from meta_pseudo_labels.data.images.levels import (
+    decode_deep,
+    is_deep_in_graph,
+    to_8_bits,
+)
+from meta_pseudo_labels.data.images.orientation import upright_in_graph
 from meta_pseudo_labels.data.images.resizing import (
     resized_as_released,
     square_images,
@@ -89,17 +95,21 @@ class Source:
           [image_size, image_size, 3] uint8.
         """
         del is_jpeg, max_pixels
-        return self.prepare(self.decode(encoded), spec)[0]
+        return self.prepare(self.decode(encoded, spec), spec)[0]
 
-    def decode(self, encoded):
-        """[1, height, width, 3] uint8 of a JPEG or PNG file."""
-        # The operation takes PNG too.
-        image = tf.io.decode_jpeg(
-            encoded,
-            channels=3,
-            dct_method="INTEGER_ACCURATE" if self.exact else "",
+    def decode(self, encoded, spec):
+        """[1, height, width, 3] uint8 of a JPEG or PNG file, upright."""
+        image = tf.cond(
+            is_deep_in_graph(encoded),
+            lambda: to_8_bits(decode_deep(encoded), spec.deep_levels),
+            # The operation takes PNG too.
+            lambda: tf.io.decode_jpeg(
+                encoded,
+                channels=3,
+                dct_method="INTEGER_ACCURATE" if self.exact else "",
+            ),
         )
-        return image[tf.newaxis]
+        return upright_in_graph(image, encoded)[tf.newaxis]
 
     def resize(self, images, spec):
         """As `prepare`, of pictures that may have any size."""

@@ -4,28 +4,39 @@
     unlabeled/a.webp    unlabeled/more/b.jpg   any nesting
     eval/cat/3.jpg      eval/dog/4.jpg         the same classes, or some
 
-Classes are numbered by their sorted names. Files are told by their bytes, not
-by their names; hidden ones (.DS_Store) are passed over.
+Classes are numbered by their sorted names; names that differ in nothing but
+how Unicode composes them, as those of Macs do, are one class. Files are told by
+their bytes, not by their names; hidden ones (.DS_Store) and others that systems
+leave (@eaDir) are passed over.
 """
 
+import collections
+import dataclasses
+import itertools
 import os
 
 import numpy as np
 from absl import logging
 
+from meta_pseudo_labels.data.duplicates import names_of_equals
 from meta_pseudo_labels.data.image_data import ImageData
 from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
-from meta_pseudo_labels.data.images.files import (
+from meta_pseudo_labels.data.images.files import measure_levels, read_images
+from meta_pseudo_labels.data.images.listing import (
+    file_identity,
     list_files,
     list_folder,
-    read_images,
+    listed,
+    report_passed_over,
+    shown,
 )
 from meta_pseudo_labels.data.labels import labeled_positions
 from meta_pseudo_labels.data.pixel_statistics import channel_statistics
 from meta_pseudo_labels.data.sources import SOURCES, Source
-from meta_pseudo_labels.data.spec import DatasetSpec
+from meta_pseudo_labels.data.spec import DatasetSpec, composed
 
 NAME = "folders"
+_DARK = 64  # Levels that pictures of an ordinary set exceed.
 
 
 def load(
@@ -70,21 +81,36 @@ def load(
         a class has no usable image, the test images are among those that are
         learned from, or so many labels cannot be had.
     """
-    reading = dict(image_size=image_size, max_pixels=max_pixels, strict=strict)
     if labeled_dir is None:
         raise ValueError(
             "labeled_dir is None; name the folder that holds one folder of "
             "images per class."
         )
-    classes = _class_folders(labeled_dir)
-    eval_classes = [] if eval_dir is None else _class_folders(eval_dir)
-    _check_eval_classes(eval_classes, classes, eval_dir=eval_dir)
+    folders = _class_folders(labeled_dir)
+    eval_folders = {} if eval_dir is None else _class_folders(eval_dir)
+    classes = list(folders)
+    _check_eval_classes(eval_folders, classes, eval_dir=eval_dir)
     _check_apart(eval_dir, labeled_dir=labeled_dir, unlabeled_dir=unlabeled_dir)
+    labeled_files = _list_classes(labeled_dir, folders, classes)
+    unlabeled_files = _list_all(unlabeled_dir)
+    eval_files = _list_classes(eval_dir, eval_folders, classes)
+    _check_files(labeled_files, unlabeled_files, eval_files)
+    reading = dict(
+        image_size=image_size,
+        max_pixels=max_pixels,
+        strict=strict,
+        deep_levels=measure_levels(
+            [*labeled_files.paths(), *unlabeled_files.paths()],
+            max_pixels=max_pixels,
+        ),
+    )
 
-    pool, labels, skipped = _read_classes(labeled_dir, classes, **reading)
-    _check_every_class(labels, classes, why=f"{labeled_dir} as it is read")
+    found = _read(labeled_files, **reading)
+    _check_every_class(
+        found.labels, classes, why=f"{labeled_dir} as it is read"
+    )
     chosen = labeled_positions(
-        labels,
+        found.labels,
         num_labeled=num_labeled,
         num_classes=len(classes),
         seed=seed,
@@ -93,15 +119,19 @@ def load(
     )
     # Files come class after class, so the first ones may be of one class.
     _check_every_class(
-        labels[chosen], classes, why=f"label_subset {label_subset!r}"
+        found.labels[chosen], classes, why=f"label_subset {label_subset!r}"
     )
-    unlabeled, more_skipped = _read_unlabeled(unlabeled_dir, **reading)
+    others, test = (
+        _read(unlabeled_files, **reading),
+        _read(eval_files, **reading),
+    )
+    if eval_dir is not None:
+        _warn_of_untested(test.labels.tolist(), classes, eval_dir=eval_dir)
+    pool, unlabeled = found.images, others.images
     if len(chosen) < len(pool):
         unlabeled = np.concatenate([unlabeled, np.delete(pool, chosen, axis=0)])
         pool = pool[chosen]
-    test, test_labels, test_skipped = _read_eval(
-        eval_dir, eval_classes, classes, **reading
-    )
+    _warn_of_dark(pool, unlabeled, where=labeled_dir)
     mean, std = channel_statistics(pool, unlabeled)
     spec = DatasetSpec(
         name=NAME,
@@ -111,21 +141,33 @@ def load(
         std=std,
         flip=flip,
         class_names=tuple(classes),
+        deep_levels=reading["deep_levels"],
     )
+    parts = found, others, test
     return ImageData(
         spec=spec,
         labeled_images=pool,
-        labeled_labels=labels[chosen],
+        labeled_labels=found.labels[chosen],
         unlabeled_images=unlabeled,
-        test_images=test,
-        test_labels=test_labels,
+        test_images=test.images,
+        test_labels=test.labels,
         labeled_indices=chosen,
-        skipped=(*skipped, *more_skipped, *test_skipped),
+        skipped=tuple(name for part in parts for name in part.skipped),
+        passed_over=tuple(name for part in parts for name in part.passed_over),
+        names=names_of_equals(
+            [(part.images, part.shown_names()) for part in parts]
+        ),
     )
 
 
 def load_test(
-    eval_dir, classes, *, image_size, strict=False, max_pixels=MAX_PIXELS
+    eval_dir,
+    classes,
+    *,
+    image_size,
+    strict=False,
+    max_pixels=MAX_PIXELS,
+    deep_levels=None,
 ):
     """Loads the test images alone, for networks that know their classes.
 
@@ -133,6 +175,7 @@ def load_test(
       eval_dir: see `load`.
       classes: the names of all classes, in the order of their numbers.
       image_size, strict, max_pixels: see `load`.
+      deep_levels: those of the spec of the networks' images.
 
     Returns:
       Images [T, S, S, 3] uint8, labels [T] int32, and the names of the files
@@ -142,32 +185,72 @@ def load_test(
       ValueError: where the folder is missing, empty, not laid out like this,
         or has a class that is not among `classes`.
     """
-    classes = list(classes)
-    eval_classes = _class_folders(eval_dir)
-    unknown = [name for name in eval_classes if name not in classes]
+    classes = [composed(name) for name in classes]
+    folders = _class_folders(eval_dir)
+    unknown = [name for name in folders if name not in classes]
     if unknown:
         raise ValueError(
             f"{eval_dir} has the class {unknown[0]!r}, which the networks do "
-            f"not know; they know {_listed(classes)}."
+            f"not know; they know {listed(classes)}."
         )
-    return _read_eval(
-        eval_dir,
-        eval_classes,
-        classes,
+    files = _list_classes(eval_dir, folders, classes)
+    _check_files(_list_all(None), _list_all(None), files)
+    found = _read(
+        files,
         image_size=image_size,
         strict=strict,
         max_pixels=max_pixels,
+        deep_levels=deep_levels,
     )
+    _warn_of_untested(found.labels.tolist(), classes, eval_dir=eval_dir)
+    return found.images, found.labels, found.skipped
+
+
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """What a folder lists: names within it, and a class number for each.
+
+    Of images without a class there are no labels.
+    """
+
+    folder: str | None
+    names: list[str]
+    labels: list[int]
+    passed_over: tuple[str, ...] = ()
+
+    def paths(self):
+        return [os.path.join(self.folder, name) for name in self.names]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """The usable images of some files, [N, S, S, 3] uint8, and their labels."""
+
+    files: _Files
+    places: np.ndarray  # [N], among the files.
+    images: np.ndarray
+    labels: np.ndarray
+    skipped: tuple[str, ...]
+
+    @property
+    def passed_over(self):
+        return self.files.passed_over
+
+    def shown_names(self):
+        paths = self.files.paths()
+        return [shown(paths[place]) for place in self.places]
 
 
 def _class_folders(folder):
-    """The names of the classes, sorted.
+    """The folders of each class, by the sorted names of the classes.
+
+    Mostly it is one folder a class; see `composed`.
 
     Raises:
       ValueError: unless there are folders only, and at least one.
     """
-    files, classes = list_folder(folder)
-    if not classes:
+    files, found, _ = list_folder(folder)
+    if not found:
         raise ValueError(
             f"{folder} holds no folders; make one per class and put its "
             "images there."
@@ -177,7 +260,54 @@ def _class_folders(folder):
             f"{folder} holds files beside its class folders, {files[0]!r} "
             f"first of {len(files)}; move them into the folder of their class."
         )
-    return classes
+    classes = collections.defaultdict(list)
+    for name in found:
+        classes[composed(name)].append(name)
+    return dict(sorted(classes.items()))
+
+
+def _list_classes(folder, folders, classes):
+    """The files of class folders.
+
+    Args:
+      folder: which holds them; or None for no files.
+      folders: of each class, by its name.
+      classes: the names of all classes, in the order of their numbers.
+    """
+    if folder is None:
+        return _list_all(None)
+    names, labels = [], []
+    passed_over = list_folder(folder)[2]
+    for label, name in (
+        (classes.index(name), inner)
+        for name, inners in folders.items()
+        for inner in inners
+    ):
+        files, left = list_files(os.path.join(folder, name))
+        names += [f"{name}/{file}" for file in files]
+        passed_over += [f"{name}/{file}" for file in left]
+        labels += [label] * len(files)
+    report_passed_over(passed_over, where=folder)
+    return _Files(folder, names, labels, tuple(map(shown, passed_over)))
+
+
+def _list_all(folder):
+    """All files below a folder; none where there is no folder."""
+    if folder is None:
+        return _Files(None, [], [])
+    names, passed_over = list_files(folder)
+    report_passed_over(passed_over, where=folder)
+    return _Files(folder, names, [], tuple(map(shown, passed_over)))
+
+
+def _read(files, **reading):
+    """Reads all images of some files; there must be one, where is a folder."""
+    images, places, skipped = read_images(files.folder, files.names, **reading)
+    if files.folder is not None:
+        _check_some(images, files.folder)
+    labels = np.array(files.labels, np.int32)
+    labels = labels[places] if len(labels) else labels
+    return _Part(files, places, images, labels, skipped)
 
 
 def _check_eval_classes(eval_classes, classes, *, eval_dir):
@@ -185,7 +315,7 @@ def _check_eval_classes(eval_classes, classes, *, eval_dir):
     if unknown:
         raise ValueError(
             f"{eval_dir} has the class {unknown[0]!r}, which the labeled "
-            f"images do not have; they have {_listed(classes)}."
+            f"images do not have; they have {listed(classes)}."
         )
 
 
@@ -202,6 +332,67 @@ def _check_apart(eval_dir, **learned):
             )
 
 
+def _check_files(labeled, unlabeled, test):
+    """Refuses a file that is in the test and elsewhere, or in two classes.
+
+    A labeled image among the unlabeled ones is none of that.
+    """
+    owners = collections.defaultdict(list)
+    for files, is_test in ((labeled, 0), (unlabeled, 0), (test, 1)):
+        labels = files.labels or itertools.repeat(None)
+        # Of images without a class there are no labels.
+        for path, label in zip(files.paths(), labels, strict=False):
+            identity = file_identity(path)
+            if identity is not None:
+                owners[identity].append((path, is_test, label))
+    _refuse_shared(
+        [
+            [(test, path) for path, test, _ in owned]
+            for owned in owners.values()
+        ],
+        "it would be learned from and tested on",
+    )
+    _refuse_shared(
+        [
+            [(label, path) for path, _, label in owned if label is not None]
+            for owned in owners.values()
+        ],
+        "it would have two classes",
+    )
+
+
+def _refuse_shared(owned, so):
+    """Refuses files that are in two groups.
+
+    Args:
+      owned: for each file a list of pairs, a group and a path.
+      so: what would follow, for the message.
+    """
+    shared = [
+        pairs for pairs in owned if len({group for group, _ in pairs}) > 1
+    ]
+    if shared:
+        (_, one), *_, (_, other) = sorted(shared[0])
+        raise ValueError(
+            f"{shown(one)} and {shown(other)} are one file, by a link, so that "
+            f"{so}; of such files there are {len(shared)}. Remove one of each."
+        )
+
+
+def _warn_of_dark(*parts, where):
+    """Says so where all images together use few of the levels."""
+    lowest = min(int(images.min(initial=255)) for images in parts)
+    highest = max(int(images.max(initial=0)) for images in parts)
+    if highest < _DARK or highest - lowest < _DARK:
+        logging.warning(
+            "%s: all images together have levels from %d to %d of 0 to 255, "
+            "and are taken as they are; spread them where that is no night.",
+            shown(where),
+            lowest,
+            highest,
+        )
+
+
 def _warn_of_untested(labels, classes, *, eval_dir):
     """Names the classes of which there is no test image."""
     tested = set(labels)
@@ -213,47 +404,8 @@ def _warn_of_untested(labels, classes, *, eval_dir):
             eval_dir,
             len(absent),
             len(classes),
-            _listed(absent),
+            listed(absent),
         )
-
-
-def _read_classes(folder, classes, **reading):
-    """Reads the images of class folders.
-
-    Returns:
-      Images [N, S, S, 3] uint8; [N] int32, their places in `classes`; and the
-      names that were skipped.
-    """
-    names, labels = [], []
-    for label, name in enumerate(classes):
-        inner = list_files(os.path.join(folder, name))
-        names += [f"{name}/{file}" for file in inner]
-        labels += [label] * len(inner)
-    images, kept, skipped = read_images(folder, names, **reading)
-    _check_some(images, folder)
-    labels = np.array(labels, np.int32)
-    return images, labels[kept], skipped
-
-
-def _read_unlabeled(folder, **reading):
-    """Reads all images below a folder; none where there is no folder."""
-    names = [] if folder is None else list_files(folder)
-    images, _, skipped = read_images(folder, names, **reading)
-    if folder is not None:
-        _check_some(images, folder)
-    return images, skipped
-
-
-def _read_eval(folder, eval_classes, classes, **reading):
-    """Reads the test images; their labels are places in `classes`."""
-    if folder is None:
-        images, _, _ = read_images(folder, [], **reading)
-        return images, np.zeros([0], np.int32), ()
-    images, places, skipped = _read_classes(folder, eval_classes, **reading)
-    numbers = np.array([classes.index(name) for name in eval_classes], np.int32)
-    labels = numbers[places]
-    _warn_of_untested(labels.tolist(), classes, eval_dir=folder)
-    return images, labels, skipped
 
 
 def _check_some(images, folder):
@@ -267,16 +419,11 @@ def _check_some(images, folder):
 def _check_every_class(labels, classes, *, why):
     missing = sorted(set(range(len(classes))) - set(labels.tolist()))
     if missing:
-        names = _listed([classes[label] for label in missing])
+        names = listed([classes[label] for label in missing])
         raise ValueError(
             f"{why} leaves no labeled image of {names}; a class needs at least "
             "one image that can be used and keeps its label."
         )
-
-
-def _listed(names, most=10):
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 @SOURCES.register(NAME)

@@ -256,7 +256,7 @@ class ImageNet(Source):
             lambda: photo_views.decode_center_crop(
                 encoded, image_size=spec.image_size, max_pixels=max_pixels
             ),
-            lambda: self.resize(self.decode(encoded), spec)[0],
+            lambda: self.resize(self.decode(encoded, spec), spec)[0],
         )
 
     def resize(self, images, spec):

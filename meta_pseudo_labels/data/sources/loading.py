@@ -4,6 +4,8 @@ import dataclasses
 import inspect
 import os
 
+from meta_pseudo_labels.data.duplicates import warn_of_copies
+from meta_pseudo_labels.data.image_data import ImageData
 from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
 from meta_pseudo_labels.data.sources import SOURCES, find_source
 from meta_pseudo_labels.utils.registry import nearest
@@ -52,7 +54,8 @@ def load(
 
     Returns:
       `ImageData`, or `ShardedData` of ImageNet. The test split does not depend
-      on the seed.
+      on the seed. Of images in memory, test images that are learned from too
+      are logged, and images with two classes.
 
     Raises:
       ValueError: if the name is unknown, the set cannot be had, or so many
@@ -84,9 +87,12 @@ def load(
     spec = data.spec
     if flip is not None:
         spec = dataclasses.replace(spec, flip=flip)
-    return dataclasses.replace(
+    data = dataclasses.replace(
         data, spec=spec, label_subset=str(label_subset), seed=seed
     )
+    if isinstance(data, ImageData):
+        warn_of_copies(data)
+    return data
 
 
 def check_name(name):

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from meta_pseudo_labels.data.spec import same_names
 from meta_pseudo_labels.learners.build import build_learner, build_model
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.inference import InferenceSettings
@@ -149,7 +150,7 @@ def _check_same_images(other, config):
                 f"{config.output_dir} {ours}: they cannot predict together."
             )
     (names, theirs), (our_names, ours) = _facts(other), _facts(config)
-    if None not in (names, our_names) and names != our_names:
+    if None not in (names, our_names) and not same_names(names, our_names):
         raise ConfigError(
             f"The runs in {other.output_dir} and {config.output_dir} name "
             "their classes otherwise, or in another order: they cannot predict "

@@ -16,14 +16,19 @@ import tensorflow as tf
 
 from meta_pseudo_labels.data import Records
 from meta_pseudo_labels.data.images.decoding import (
+    broken,
     decode_image,
     read_image_file,
 )
-from meta_pseudo_labels.data.images.files import list_files
 from meta_pseudo_labels.data.images.headers import (
     START_BYTES,
     ImageError,
     image_kind,
+)
+from meta_pseudo_labels.data.images.listing import (
+    list_files,
+    report_passed_over,
+    shown,
 )
 from meta_pseudo_labels.data.preparation import prepare_encoded, prepare_images
 from meta_pseudo_labels.data.sources import source_of
@@ -157,7 +162,8 @@ def _own_images(images, part):
 
 
 def _folder_images(folder, spec):
-    names = list_files(folder)
+    names, passed_over = list_files(folder)
+    report_passed_over(passed_over, where=folder)
     if not names:
         raise ConfigError(
             f"--inference_dir={folder} holds no files; put images there."
@@ -167,13 +173,13 @@ def _folder_images(folder, spec):
         paths = [os.path.join(folder, names[number]) for number in numbers]
         return [functools.partial(read_image_file, path) for path in paths]
 
-    shown = [os.fsencode(name).decode("utf-8", "replace") for name in names]
-    digest = hashlib.sha256("\0".join(shown).encode())
+    readable = [shown(name) for name in names]
+    digest = hashlib.sha256("\0".join(readable).encode())
     # Cameras call their images alike.
     digest.update(_sizes_and_times(folder, names))
     return EncodedImages(
         len(names),
-        shown.__getitem__,
+        readable.__getitem__,
         load,
         place=folder,
         digest=digest.hexdigest(),
@@ -195,7 +201,7 @@ def _sizes_and_times(folder, names):
 def _record_files(path):
     """The files of a folder, a pattern or a path, sorted."""
     if os.path.isdir(path):
-        return [os.path.join(path, name) for name in list_files(path)]
+        return [os.path.join(path, name) for name in list_files(path)[0]]
     found = tf.io.gfile.glob(path) if "://" in path else glob.glob(path)
     return sorted(found)
 
@@ -255,9 +261,8 @@ def _preparation(spec):
                 try:
                     return from_bytes(tf.constant(data)).numpy()
                 except tf.errors.OpError as error:
-                    text = error.message.split("\n")[0].rsplit("}} ", 1)[-1]
-                    raise ImageError(f"broken {kind}: {text}") from error
-            image = decode_image(data)
+                    raise broken(kind, error) from error
+            image = decode_image(data, deep_levels=spec.deep_levels)
             if image.shape == (size, size, 3):
                 return image
             return from_pixels(image[np.newaxis])[0].numpy()

@@ -1,12 +1,14 @@
 import os
 import shutil
 import tarfile
+import unicodedata
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
+from meta_pseudo_labels.data.sources import folders as folders_source
 from tests.tiny_folders import load, shades
 
 
@@ -221,3 +223,40 @@ def test_folders_of_real_images(data_dir, tmp_path):
         )
     )
     assert batch["strong"].shape == (8, 32, 32, 3)
+
+
+def test_names_that_unicode_composes_otherwise_are_one_class(folders, logged):
+    """A Mac decomposes names of files; the paths stay as they are."""
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for part, name in (
+        ("labeled/ant", f"labeled/{decomposed}"),
+        ("labeled/bee", f"labeled/{composed}"),
+        ("eval/ant", f"eval/{decomposed}"),
+    ):
+        os.rename(folders / part, folders / name)
+    got = load(folders)
+    assert got.spec.class_names == (composed, "cow")
+    assert shades(got.labeled_images) == [0, 1, 10, 11, 20, 21]
+    assert got.labeled_labels.tolist() == [0, 0, 0, 0, 1, 1]
+    assert got.test_labels.tolist() == [0, 1]
+    # A network of old may know the other form.
+    images, labels, _ = folders_source.load_test(
+        folders / "eval", (decomposed, "cow"), image_size=8
+    )
+    assert shades(images) == [100, 102] and labels.tolist() == [0, 1]
+
+
+def test_hangul_and_vietnamese_are_one_class_too(folders):
+    """Of more than one mark, and of another script."""
+    for name in ("\ud55c\uae00", "Vi\u1ec7t"):
+        other = unicodedata.normalize("NFD", name)
+        assert other != name
+        for kept in (name, other):
+            shutil.copytree(
+                folders / "labeled" / "ant", folders / "labeled" / kept
+            )
+    got = load(folders)
+    assert got.spec.class_names == tuple(
+        sorted(["ant", "bee", "cow", "Vi\u1ec7t", "\ud55c\uae00"])
+    )
+    assert np.bincount(got.labeled_labels).tolist() == [4, 2, 2, 2, 4]

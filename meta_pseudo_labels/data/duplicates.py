@@ -1,0 +1,168 @@
+"""One picture in two places: among those to learn from and those to judge by.
+
+A copy of a test image that is learned from makes accuracy look better than it
+is; a copy under another class makes it look worse. Copies are told by equal
+pixels, as networks get them. Labeled images may be among the unlabeled ones:
+that is no leak.
+"""
+
+import collections
+import hashlib
+import itertools
+
+from absl import logging
+
+from meta_pseudo_labels.data.image_data import HELD_OUT
+from meta_pseudo_labels.data.images.listing import listed
+
+LEARNED = ("labeled", "unlabeled")
+_NAMED = 3  # Copies that a line names.
+_SIDE = 8  # Pixels that are compared first, of each side.
+
+
+def warn_of_copies(data, *, among=("test",)):
+    """Logs a line for each pair of parts, and of classes, that share pictures.
+
+    Args:
+      data: `ImageData`.
+      among: the parts of which pairs with others are looked at; classes are
+        where the test is among them, that is once.
+    """
+    for line in lines(copies(data, among=among)):
+        logging.warning("%s.", line)
+
+
+def copies(data, *, among=("test", *HELD_OUT)):
+    """The pictures that are in two parts, or have two classes.
+
+    Args:
+      data: `ImageData`.
+      among: see `warn_of_copies`.
+
+    Returns:
+      A list of dicts: "what" the pictures are, "count", and "examples" of at
+      most three, each a list of two names or more.
+    """
+    parts = images_by_part(data)
+    groups = equal_images(parts)
+    found = [
+        _found(
+            f"{part} images that are {other} images too",
+            [
+                (digest, _first_of(members, part, other))
+                for digest, members in groups
+                if {part, other} <= {name for name, _ in members}
+            ],
+            data,
+        )
+        for part, other in itertools.combinations(reversed(parts), 2)
+        if {part, other} & {*among} and {part, other} != {*LEARNED}
+    ]
+    wrong = data.chosen is not None and "wrong" in data.chosen.changes
+    if "test" in among and not wrong:  # Else it is on purpose.
+        found.append(_two_classes(groups, data))
+    return [entry for entry in found if entry["count"]]
+
+
+def lines(found):
+    """What `copies` returned, as text: a line for each entry."""
+    return [
+        f"{entry['count']:,} {entry['what']}, by equal pixels: "
+        + listed(map(" = ".join, entry["examples"]), most=_NAMED)
+        for entry in found
+    ]
+
+
+def images_by_part(data):
+    """The parts of a data set that have images, a dict in a fixed order."""
+    parts = {
+        part: getattr(data, f"{part}_images", None)
+        for part in ("labeled", "unlabeled", *HELD_OUT, "test")
+    }
+    return {
+        part: images
+        for part, images in parts.items()
+        if images is not None and len(images)
+    }
+
+
+def names_of_equals(parts):
+    """What images that are there twice are called.
+
+    Args:
+      parts: list of images [N, S, S, 3] uint8 and N names.
+
+    Returns:
+      A dict from the digest of an image to a tuple of names.
+    """
+    groups = equal_images({i: images for i, (images, _) in enumerate(parts)})
+    return {
+        digest: tuple(parts[part][1][place] for part, place in members)
+        for digest, members in groups
+    }
+
+
+def equal_images(parts):
+    """Groups of images with the same pixels.
+
+    Args:
+      parts: a dict of images [N, S, S, 3] uint8, S the same in all.
+
+    Returns:
+      A list of digests and the members of each group, two or more pairs of a
+      part and a place in it, in the order of the parts.
+    """
+    alike = collections.defaultdict(list)
+    for part, images in parts.items():
+        step = max(1, images.shape[1] // _SIDE)  # Few pixels tell most apart.
+        for place, sample in enumerate(images[:, ::step, ::step]):
+            alike[sample.tobytes()].append((part, place))
+    equal = collections.defaultdict(list)
+    for members in alike.values():
+        if len(members) > 1:
+            for part, place in members:
+                equal[digest_of(parts[part][place])].append((part, place))
+    return [(key, group) for key, group in equal.items() if len(group) > 1]
+
+
+def digest_of(image):
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+
+
+def _two_classes(groups, data):
+    """The pictures that have two classes."""
+    labels = {
+        part: getattr(data, f"{part}_labels")
+        for part in images_by_part(data)
+        if part != "unlabeled"
+    }
+    found = []
+    for digest, members in groups:
+        classes = {}
+        for part, place in members:
+            if part in labels:
+                classes.setdefault(int(labels[part][place]), (part, place))
+        if len(classes) > 1:
+            found.append((digest, list(classes.values())))
+    return _found("images with two classes", found, data)
+
+
+def _first_of(members, *parts):
+    return [next(m for m in members if m[0] == part) for part in parts]
+
+
+def _found(what, groups, data):
+    return {
+        "what": what,
+        "count": len(groups),
+        "examples": [
+            _names(digest, members, data) for digest, members in groups[:_NAMED]
+        ],
+    }
+
+
+def _names(digest, members, data):
+    """The files that a picture is in, or else its places in the arrays."""
+    return list((data.names or {}).get(digest, ())) or [
+        f"{part} image {place}" for part, place in members
+    ]

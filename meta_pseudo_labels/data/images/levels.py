@@ -1,0 +1,96 @@
+"""The levels of pictures: 16 bits to 8, and ranges that would be black.
+
+Cameras and scanners of 10, 12 or 14 bits write PNG files of 16 bits that use a
+small part of them; their upper 8 bits are black. So the range is measured over
+all pictures that are learned from, and the same one is taken for every picture
+that the network is shown later. A PNG's sBIT chunk does not tell: by the
+standard levels fill 16 bits whatever it says.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels.data.images.headers import PNG_START
+
+DEEP = "16 bits"  # How the refusal of such a picture begins.
+WHOLE_RANGE = (0, 2**16 - 1)
+_DEPTH = 24  # Where a PNG file has the bits of a channel.
+
+# Of pictures of which no range is known; in 8 bits, 64 and 16 levels.
+_LEAST_WHITE, _LEAST_SPAN = 2**14, 2**12
+
+
+def is_deep(data):
+    """Whether a file, or its start, is that of a PNG of 16 bits."""
+    return data.startswith(PNG_START) and data[_DEPTH : _DEPTH + 1] == b"\x10"
+
+
+def is_deep_in_graph(encoded):
+    """`is_deep` of a file that is known to be whole, [] string."""
+    start = tf.strings.substr(encoded, 0, len(PNG_START))
+    depth = tf.strings.substr(encoded, _DEPTH, 1)
+    return (start == PNG_START) & (depth == b"\x10")
+
+
+def decode_deep(encoded):
+    """The levels of such a file, [H, W, 3] uint16."""
+    return tf.io.decode_png(encoded, channels=3, dtype=tf.uint16)
+
+
+def deep_levels(lowest, highest):
+    """What becomes black and white, of pictures of 16 bits.
+
+    Args:
+      lowest, highest: levels of all of them, 0 to 65535.
+
+    Returns:
+      The same; or the whole range, where they use half of it or more.
+    """
+    span = highest - lowest
+    return (lowest, highest) if 0 < span < 2**15 else WHOLE_RANGE
+
+
+def to_8_bits(images, levels):
+    """Brings levels of 16 bits to 8, eager or in a graph.
+
+    Args:
+      images: [..., 3] uint16.
+      levels: `DatasetSpec.deep_levels`: of the whole range the upper 8 bits
+        stay; another one is spread over 0 to 255, and what lies beyond takes
+        its ends. Of None the upper 8 bits stay too, if there is a picture in
+        them.
+
+    Returns:
+      [..., 3] uint8.
+
+    Raises:
+      tf.errors.InvalidArgumentError: for levels that would be black, one grey
+        or white: of a picture of another kind than those that were learned
+        from.
+    """
+    lowest = tf.cast(tf.reduce_min(images), tf.int32)
+    highest = tf.cast(tf.reduce_max(images), tf.int32)
+    if levels is None:
+        flat = (highest > lowest) & (highest - lowest < _LEAST_SPAN)
+        wrong = (highest > 0) & (highest < _LEAST_WHITE) | flat
+        known = "no picture of 16 bits was learned from"
+    else:
+        black, white = levels
+        wrong = highest > 2 * white - black
+        known = f"those that were learned from have {black} to {white}"
+    refusal = tf.strings.format(
+        DEEP + " with levels from {} to {}, but " + known + "; make 8 bits of "
+        "it, or levels as theirs",
+        (lowest, highest),
+    )
+    held = tf.Assert(~wrong, [refusal])
+    with tf.control_dependencies([held] if held is not None else []):
+        images = tf.identity(images)
+    if levels in (None, WHOLE_RANGE):
+        return tf.cast(
+            tf.bitwise.right_shift(images, tf.constant(8, tf.uint16)), tf.uint8
+        )
+    values = tf.clip_by_value(tf.cast(images, tf.float32), black, white) - black
+    return tf.cast(
+        tf.round(values * np.float32(255 / (white - black))), tf.uint8
+    )

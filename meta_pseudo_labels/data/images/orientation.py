@@ -1,0 +1,164 @@
+"""Pictures as the camera was held: the orientation that Exif data has.
+
+`headers.read_header` finds it in Python. Here it is found in a graph, for
+models that are exported and for records. Both look at the same bytes.
+"""
+
+import tensorflow as tf
+
+from meta_pseudo_labels.data.images.headers import (
+    EXIF,
+    JPEG_FRAMES,
+    MOST_CHUNKS,
+    ORIENTATION_TAG,
+)
+
+_SWAPS, _FLIPS_ROWS, _FLIPS_COLUMNS = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
+_MOST_ENTRIES = 1_000  # Of a directory; cameras write some dozens.
+
+
+def upright(image, orientation):
+    """Turns a picture as its orientation says (Exif 2.3, 4.6.4).
+
+    Args:
+      image: [height, width, channels], of NumPy.
+      orientation: 1 to 8.
+
+    Returns:
+      The picture; from 5 on height and width change places.
+    """
+    if orientation in _SWAPS:
+        image = image.swapaxes(0, 1)
+    if orientation in _FLIPS_ROWS:
+        image = image[::-1]
+    if orientation in _FLIPS_COLUMNS:
+        image = image[:, ::-1]
+    return image
+
+
+def upright_in_graph(image, encoded):
+    """`upright`, with the orientation that a JPEG or PNG file has.
+
+    Args:
+      image: [height, width, 3], what the file was decoded to, or a part of it.
+      encoded: [] string, the file.
+    """
+    orientation = find_orientation(encoded)
+
+    def turn(image, among, turned):
+        found = tf.reduce_any(orientation == tf.constant(among))
+        return tf.cond(found, lambda: turned(image), lambda: image)
+
+    def turned():
+        swapped = turn(image, _SWAPS, lambda x: tf.transpose(x, [1, 0, 2]))
+        flipped = turn(swapped, _FLIPS_ROWS, lambda x: x[::-1])
+        return turn(flipped, _FLIPS_COLUMNS, lambda x: x[:, ::-1])
+
+    return tf.cond(orientation == 1, lambda: image, turned)
+
+
+def find_orientation(encoded):
+    """The orientation in a JPEG or PNG file, in a graph; 1 where it has none.
+
+    Args:
+      encoded: [] string, the file; its header is good.
+
+    Returns:
+      [] int32, 1 to 8.
+    """
+    data = tf.io.decode_raw(encoded, tf.uint8)
+    place = tf.cond(
+        tf.io.is_jpeg(encoded), lambda: _in_jpeg(data), lambda: _in_png(data)
+    )
+    return tf.cond(
+        (place > 0) & (place + 8 <= tf.size(data)),
+        lambda: _in_exif(data, place),
+        lambda: tf.constant(1),
+    )
+
+
+def _in_jpeg(data):
+    """Where the Exif data of a JPEG begins, [] int32; 0 where it has none."""
+    exif = tf.constant(list(EXIF))
+    frames = tf.constant([0xD9, 0xDA, *JPEG_FRAMES])
+
+    def step(place, found, ended):
+        window = tf.cast(data[place : place + 10], tf.int32)
+        marker = window[1]
+        filling = (window[0] != 0xFF) | (marker == 0xFF)
+        alone = (marker <= 0x01) | ((marker >= 0xD0) & (marker <= 0xD8))
+        length = tf.maximum(256 * window[2] + window[3], 2) + 2
+        move = tf.where(filling, 1, tf.where(alone, 2, length))
+        here = ~filling & (marker == 0xE1) & tf.reduce_all(window[4:] == exif)
+        ended = ~filling & tf.reduce_any(marker == frames)
+        return place + move, tf.where(here, place + 10, found), here | ended
+
+    return _walk(data, step, start=2, window=10)
+
+
+def _in_png(data):
+    """Where the Exif data of a PNG begins, [] int32; 0 where it has none."""
+
+    def step(place, found, ended):
+        length = tf.cast(_number(data, place, 4), tf.int32)
+        here = tf.reduce_all(
+            data[place + 4 : place + 8] == tf.constant(list(b"eXIf"), tf.uint8)
+        )
+        # A broken length must not lead back.
+        move = tf.where(length < 0, tf.size(data), 12 + length)
+        ended = here | (move > tf.size(data) - place)
+        return place + move, tf.where(here, place + 8, found), ended
+
+    return _walk(data, step, start=8, window=8)
+
+
+def _walk(data, step, *, start, window):
+    """Goes from one part of a file to the next until one is found."""
+    last = tf.size(data) - window
+    _, found, _ = tf.while_loop(
+        lambda place, found, ended: ~ended & (place <= last),
+        step,
+        (tf.constant(start), tf.constant(0), tf.constant(False)),
+        maximum_iterations=MOST_CHUNKS,
+    )
+    return found
+
+
+def _in_exif(data, place):
+    """The orientation in Exif data, which is laid out as a TIFF file."""
+    size = tf.size(data)
+    mark = tf.cast(data[place], tf.int32)
+    little = mark == ord("I")
+    known = (mark == tf.cast(data[place + 1], tf.int32)) & (
+        little | (mark == ord("M"))
+    )
+    start = _number(data, place + 4, 4, little)
+    known &= start < tf.cast(size - place - 2, tf.int64)
+    first = place + tf.where(known, tf.cast(start, tf.int32), 0)
+    count = tf.minimum(
+        tf.cast(_number(data, first, 2, little), tf.int32), _MOST_ENTRIES
+    )
+    entries = first + 2 + 12 * tf.range(count)
+    entries = entries[entries + 12 <= size]
+    tags = _number(data, entries, 2, little)
+    among = entries[tags == ORIENTATION_TAG][:1]
+    is_long = _number(data, among + 2, 2, little) == 4
+    found = tf.where(
+        is_long,
+        _number(data, among + 8, 4, little),
+        _number(data, among + 8, 2, little),
+    )
+    found = found[(found >= 1) & (found <= 8)]
+    none = (tf.size(found) == 0) | ~known
+    return tf.cond(
+        none, lambda: tf.constant(1), lambda: tf.cast(found[0], tf.int32)
+    )
+
+
+def _number(data, places, count, little=False):
+    """The numbers of `count` bytes at some places; any shape, int64."""
+    places = tf.convert_to_tensor(places)[..., tf.newaxis] + tf.range(count)
+    found = tf.cast(tf.gather(data, places), tf.int64)
+    powers = [256**power for power in range(count)]
+    powers = tf.where(little, powers, powers[::-1])
+    return tf.reduce_sum(found * tf.cast(powers, tf.int64), axis=-1)
