@@ -13,7 +13,6 @@ import itertools
 from absl import logging
 
 from meta_pseudo_labels.data.image_data import HELD_OUT
-from meta_pseudo_labels.data.images.listing import listed
 
 LEARNED = ("labeled", "unlabeled")
 _NAMED = 3  # Copies that a line names.
@@ -64,11 +63,11 @@ def copies(data, *, among=("test", *HELD_OUT)):
     return [entry for entry in found if entry["count"]]
 
 
-def lines(found):
+def lines(found, how="by equal pixels"):
     """What `copies` returned, as text: a line for each entry."""
     return [
-        f"{entry['count']:,} {entry['what']}, by equal pixels: "
-        + listed(map(" = ".join, entry["examples"]), most=_NAMED)
+        f"{entry['count']:,} {entry['what']}, {how}: "
+        + "; ".join(map(" = ".join, entry["examples"]))
         for entry in found
     ]
 
@@ -86,20 +85,27 @@ def images_by_part(data):
     }
 
 
-def names_of_equals(parts):
-    """What images that are there twice are called.
+def names_by_digest(parts):
+    """What images are called; those with the same pixels have several names.
 
     Args:
       parts: list of images [N, S, S, 3] uint8 and N names.
 
     Returns:
-      A dict from the digest of an image to a tuple of names.
+      A dict from the digest of an image to a list of names.
     """
-    groups = equal_images({i: images for i, (images, _) in enumerate(parts)})
-    return {
-        digest: tuple(parts[part][1][place] for part, place in members)
-        for digest, members in groups
-    }
+    found = collections.defaultdict(list)
+    for images, names in parts:
+        for image, name in zip(images, names, strict=True):
+            found[digest_of(image)].append(name)
+    return dict(found)
+
+
+def names_of_image(data, part, place):
+    """The file of an image, or all with its pixels; else its place."""
+    image = getattr(data, f"{part}_images")[place]
+    names = (data.names or {}).get(digest_of(image))
+    return " = ".join(names) if names else f"{part} image {place}"
 
 
 def equal_images(parts):

@@ -28,8 +28,8 @@ class ImageData:
         of their split `train`, arrays of your own from 0.
       skipped: names of files that could not be read, within their folders.
       passed_over: likewise, those that are hidden or that systems leave.
-      names: what images that are there twice are called, see
-        `duplicates.names_of_equals`; None where images have no names.
+      names: what images are called, see `duplicates.names_by_digest`; None
+        where they have no names.
       label_subset, seed: what `data.load` chose the labeled images by; None
         where they came chosen.
       feedback_images, feedback_labels: [F, H, W, 3] uint8 and [F] int32, on
@@ -58,7 +58,7 @@ class ImageData:
     validation_labels: np.ndarray | None = None
     chosen: LabelChoice | None = None
     passed_over: tuple[str, ...] = ()
-    names: dict[bytes, tuple[str, ...]] | None = None
+    names: dict[bytes, list[str]] | None = None
 
     def __post_init__(self):
         check_images(self.unlabeled_images, self.spec, name="unlabeled_images")

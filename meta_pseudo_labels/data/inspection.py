@@ -8,7 +8,12 @@ draw_views(data, "views.png", magnitude=16, seed=0)
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.data import ShardedData, samples
+from meta_pseudo_labels.data import (
+    ShardedData,
+    duplicates,
+    look_alikes,
+    samples,
+)
 from meta_pseudo_labels.data.image_data import HELD_OUT
 from meta_pseudo_labels.data.images import photo_views, views
 from meta_pseudo_labels.data.images.view_settings import ViewSettings
@@ -46,6 +51,10 @@ def inspect(data):
           0..1 units; an image in both counts twice.
         normalized_with: the "mean" and "std" that training uses.
         skipped: names of the files or records that could not be read.
+        passed_over: of those that are hidden or that systems leave.
+        copies: images with equal pixels in two parts or with two classes, see
+          `duplicates.copies`.
+        look_alikes: likewise, images that look alike.
         sample: how many images of each part all but the counts are of; None
           for all of them.
     """
@@ -86,6 +95,9 @@ def inspect(data):
         "std": list(std),
         "normalized_with": {"mean": list(spec.mean), "std": list(spec.std)},
         "skipped": list(getattr(data, "skipped", ())),
+        "passed_over": list(data.passed_over),
+        "copies": duplicates.copies(data),
+        "look_alikes": look_alikes.facts(look_alikes.look_alikes(data), data),
     }
 
 
@@ -105,8 +117,20 @@ def as_text(summary):
             "",
             _statistics_lines(summary),
             _skipped_line(summary["skipped"]),
+            *_passed_over_lines(summary["passed_over"]),
+            *duplicates.lines(summary["copies"], "by equal pixels"),
+            *duplicates.lines(summary["look_alikes"], "perhaps copies"),
         ]
     )
+
+
+def _passed_over_lines(names):
+    if not names:
+        return []
+    return [
+        f"{len(names):,} that are hidden or that systems leave passed over: "
+        + _first(names)
+    ]
 
 
 def _sample_lines(sample):
@@ -213,6 +237,7 @@ def draw_views(data, path, *, seed, columns=12, **view_settings):
     weak_view = module.weak_view(spec)
     strong_view = module.strong(spec, settings)
     places = _by_class(data.labeled_labels, columns)
+    titles = figures.class_titles(spec.names)
     images = tf.constant(data.labeled_images[places])
     weak = weak_view(images, keyed.key(seed, keyed.LABELED, keyed.WEAK, 0))
     strong_key = keyed.key(seed, keyed.LABELED, keyed.STRONG, 0)
@@ -226,7 +251,35 @@ def draw_views(data, path, *, seed, columns=12, **view_settings):
         path,
         original=images.numpy(),
         **{name: images.numpy() for name, images in shown.items()},
-        titles=[spec.names[label] for label in data.labeled_labels[places]],
+        titles=[titles[label] for label in data.labeled_labels[places]],
+    )
+
+
+def draw_look_alikes(data, path):
+    """Draws images that look alike, the most alike first.
+
+    Args:
+      data: `ImageData`, or `ShardedData`, see `inspect`.
+      path: PNG file to write.
+
+    Raises:
+      ImportError: if matplotlib is not installed.
+    """
+    if isinstance(data, ShardedData):
+        data = samples.sample(data, count=SAMPLE)
+    pairs = look_alikes.look_alikes(data)[: look_alikes.SHOWN]
+    above, below = (
+        [getattr(data, f"{part}_images")[place] for part, place in owners]
+        for owners in zip(*pairs, strict=True)
+    )
+    figures.pair_sheet(
+        path,
+        above=above,
+        below=below,
+        titles=[
+            [duplicates.names_of_image(data, *owner) for owner in pair]
+            for pair in pairs
+        ],
     )
 
 

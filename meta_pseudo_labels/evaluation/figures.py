@@ -86,7 +86,8 @@ def _draw_confusion(axes, evaluation):
     axes.tick_params(colors=figures.FADED, length=0, labelsize=7)
     axes.spines[:].set_color(figures.GRID)
     if len(names) <= CLASSES_WITH_NAMES:
-        short = [figures.shortened(name) for name in names]
+        titles = figures.class_titles(names)
+        short = [figures.shortened(title) for title in titles]
         axes.set_xticks(range(len(names)), short, rotation=90)
         axes.set_yticks(range(len(names)), short)
     if len(names) > CLASSES_WITH_NUMBERS:

@@ -23,7 +23,7 @@ from meta_pseudo_labels.utils.settings import ConfigError
 HPARAMS = "hparams.json"
 LABELED = "labeled.json"
 DATA = "data.json"
-VIEWS = "views.png"
+VIEWS, LOOK_ALIKES = "views.png", "look_alikes.png"
 CLASS_DISTRIBUTIONS = "class_distributions.npz"
 TEACHER_LABELS = "teacher_labels.json"
 DONE = "done"

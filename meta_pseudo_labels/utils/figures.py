@@ -5,8 +5,11 @@ no pyplot and no global setting is touched.
 """
 
 import dataclasses
+import functools
+import importlib
 import itertools
 import numbers
+import unicodedata
 
 import numpy as np
 
@@ -83,7 +86,8 @@ def curves(histories, path, *, panels=PANELS):
     methods = [method for method in histories if method in lines]
     drawing.legend(
         [lines[method] for method in methods],
-        methods,
+        # One that begins with _ is left out of legends.
+        [f" {shortened(method, 40)}" for method in methods],
         loc="outside upper center",
         ncols=min(len(methods), 6),
         frameon=False,
@@ -114,6 +118,7 @@ def prediction_sheet(
         predictions=predictions,
         probabilities=probabilities,
     )
+    class_names = [shortened(name) for name in class_titles(class_names)]
     columns = min(len(images), 10)
     rows = -(-len(images) // columns)
     drawing = figure(width=max(1.15 * columns, 3.5), height=1.45 * rows + 0.5)
@@ -167,9 +172,83 @@ def view_sheet(path, *, original, weak, strong, labeled=None, titles=None):
     drawing.savefig(path)
 
 
-def shortened(title, length=14):
-    """A name no wider than its image."""
-    return title if len(title) <= length else title[: length - 1] + "…"
+def pair_sheet(path, *, above, below, titles):
+    """Draws images with those that they look like below.
+
+    Args:
+      path: PNG file to write.
+      above, below: [N, H, W, 3] uint8, N in the tens.
+      titles: [N] pairs of strings, one for each image.
+
+    Raises:
+      ValueError: the lengths differ or there is no image.
+    """
+    _same_lengths(above=above, below=below, titles=titles)
+    drawing = figure(width=1.5 * len(above) + 0.3, height=3.4)
+    grid = drawing.subplots(2, len(above), squeeze=False)
+    for column, images, names in zip(
+        grid.T, zip(above, below, strict=True), titles, strict=True
+    ):
+        for axes, image, name in zip(column, images, names, strict=True):
+            _show(axes, image, frame=GRID)
+            axes.set_title(shortened(name, 20, start=False), fontsize=8)
+    drawing.savefig(path)
+
+
+def shortened(title, length=14, *, start=True):
+    """A text of users as it is drawn: one line, no wider than its image.
+
+    Args:
+      title: any text.
+      length: characters at most.
+      start: whether the start stays of a text that is too long, or its end.
+
+    Returns:
+      A string in which matplotlib finds no formula, and no character that the
+      font lacks: "\ufffd" stands for these.
+    """
+    text = drawn(title)
+    if len(text) > length:
+        text = text[: length - 1] + "…" if start else "…" + text[1 - length :]
+    return text.replace("$", r"\$")
+
+
+def drawn(text):
+    """A text on one line, with "\ufffd" where the font has no glyph."""
+    words = "".join(
+        c for c in " ".join(text.split()) if unicodedata.category(c) != "Cf"
+    )
+    return "".join(c if _has_glyph(c) else "\ufffd" for c in words)
+
+
+def class_titles(names):
+    """Names of classes to draw; those that the font lacks by their number."""
+    return [
+        f"class {label}" if "\ufffd" in drawn(name) else name
+        for label, name in enumerate(names)
+    ]
+
+
+@functools.cache
+def _has_glyph(character):
+    manager = _from_matplotlib("font_manager")
+    font = manager.get_font(manager.findfont(manager.FontProperties()))
+    return font.get_char_index(ord(character)) != 0
+
+
+def _from_matplotlib(module):
+    """A module of matplotlib.
+
+    Raises:
+      ImportError: where it is not installed, and how to mend that.
+    """
+    try:
+        return importlib.import_module(f"matplotlib.{module}")
+    except ImportError as error:
+        raise ImportError(
+            "Figures are drawn with matplotlib, which is not installed: "
+            "`pip install --editable '.[figures]'` in the checkout."
+        ) from error
 
 
 def results_table(rows):
@@ -217,14 +296,7 @@ def figure(*, width, height):
     Raises:
       ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "Figures are drawn with matplotlib, which is not installed: "
-            "`pip install --editable '.[figures]'` in the checkout."
-        ) from error
-    return Figure(
+    return _from_matplotlib("figure").Figure(
         figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained"
     )
 

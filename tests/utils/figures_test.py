@@ -120,6 +120,62 @@ def test_view_sheet_has_titles_above_the_images(tmp_path):
     )
 
 
+# Formulas, lines, marks, scripts without glyphs, half characters, long ones.
+NAMES = [
+    *("$5_to_$10", "$x^$", "$", "a$b$c\\$", "_hidden", "two\nlines\t", ""),
+    *("\u732b", "\u0939\u093f\u0928", "\U0001f431", "caf\u00e9", "cafe\u0301"),
+    *(
+        "\u0639\u0631\u0628\u064a",
+        "\udcff",
+        "\x00\x1b[1m",
+        "\u200b\u202e",
+        "x" * 999,
+    ),
+]
+
+
+def test_any_name_can_be_drawn(tmp_path):
+    """Warnings are errors here, as those of glyphs that a font lacks."""
+    images = gray_images(len(NAMES))
+    path = tmp_path / "any.png"
+    figures.view_sheet(
+        path, original=images, weak=images, strong=images, titles=NAMES
+    )
+    for wrong in (0, 1):
+        figures.prediction_sheet(
+            images,
+            path,
+            labels=np.arange(len(NAMES)),
+            predictions=(np.arange(len(NAMES)) + wrong) % len(NAMES),
+            probabilities=np.eye(len(NAMES)),
+            class_names=NAMES,
+        )
+    pairs = [(name, name) for name in NAMES]
+    figures.pair_sheet(path, above=images, below=images, titles=pairs)
+    figures.curves(
+        {name: [{"step": 1, "eval/accuracy": 0.5}] for name in NAMES},
+        path,
+        panels=figures.PANELS[:1],
+    )
+    assert path.stat().st_size > 1_000
+
+
+def test_a_name_is_drawn_as_it_is_written():
+    """A dollar too: not as the start of a formula."""
+    from matplotlib.figure import Figure
+
+    text = Figure().text(0, 0, figures.shortened("$5_to_$10"))
+    assert text._preprocess_math(text.get_text()) == ("$5_to_$10", False)
+    assert figures.shortened("two\nlines") == "two lines"
+    assert figures.shortened("0123456789", 5, start=False) == "…6789"
+
+
+def test_classes_that_the_font_lacks_go_by_their_number():
+    names = ["cat", "\u732b", "\U0001f9c1 cake", "caf\u00e9", "\u00df"]
+    want = ["cat", "class 1", "class 2", "caf\u00e9", "\u00df"]
+    assert figures.class_titles(names) == want
+
+
 def test_sheets_refuse_unequal_or_no_images(tmp_path):
     with pytest.raises(ValueError, match="'original': 2, 'weak': 1"):
         figures.view_sheet(

@@ -18,7 +18,7 @@ import os
 import numpy as np
 from absl import logging
 
-from meta_pseudo_labels.data.duplicates import names_of_equals
+from meta_pseudo_labels.data.duplicates import names_by_digest
 from meta_pseudo_labels.data.image_data import ImageData
 from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
 from meta_pseudo_labels.data.images.files import measure_levels, read_images
@@ -154,7 +154,7 @@ def load(
         labeled_indices=chosen,
         skipped=tuple(name for part in parts for name in part.skipped),
         passed_over=tuple(name for part in parts for name in part.passed_over),
-        names=names_of_equals(
+        names=names_by_digest(
             [(part.images, part.shown_names()) for part in parts]
         ),
     )

@@ -73,7 +73,8 @@ def _title(axes, title, *, x, y=None):
 
 def _rows(axes, names):
     """One row for each estimator, the first on top; its place by name."""
-    axes.set_yticks(range(len(names)), names, color=INK)
+    titles = [figures.shortened(name, 30) for name in names]
+    axes.set_yticks(range(len(names)), titles, color=INK)
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     return {name: place for place, name in enumerate(names)}
 
@@ -185,7 +186,8 @@ def _draw_moves(axes, found, looks):
                 **look,
                 **_FAINT,
                 markersize=5,
-                label=name,
+                # One that begins with _ is left out of legends.
+                label=f" {figures.shortened(name, 30)}",
             )
     if ends:
         ends = [min(ends), max(ends)]

@@ -1,5 +1,6 @@
 """A look at the data of a run, before or after its training."""
 
+import contextlib
 import json
 import os
 
@@ -7,7 +8,7 @@ from absl import logging
 
 from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.run.data import draw_views
-from meta_pseudo_labels.run.folder import DATA, VIEWS, RunFolder
+from meta_pseudo_labels.run.folder import DATA, LOOK_ALIKES, VIEWS, RunFolder
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
 
@@ -19,6 +20,7 @@ class Inspect(Stage):
     files = (
         RunFile(DATA, "what `inspect` found in the data", early=True),
         RunFile(VIEWS, "the views that networks get", early=True),
+        RunFile(LOOK_ALIKES, "images that may be copies", early=True),
     )
 
     @staticmethod
@@ -43,6 +45,10 @@ def inspect_run(config, images):
         write_whole(folder.path(DATA), json.dumps(found, indent=2))
         try:
             draw_views(config, images, folder.path(VIEWS))
+            with contextlib.suppress(FileNotFoundError):  # Of another look.
+                os.remove(folder.path(LOOK_ALIKES))
+            if found["look_alikes"]:
+                inspection.draw_look_alikes(images, folder.path(LOOK_ALIKES))
         except ImportError as error:  # Of matplotlib.
             logging.warning("%s", error)
     return inspection.as_text(found)

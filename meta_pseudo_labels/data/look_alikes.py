@@ -1,0 +1,145 @@
+"""Images that look alike: shrunk, compressed again, a little brighter.
+
+Equal pixels are for `duplicates`. Here each image is brought to 8 x 9 levels of
+grey, and what is brighter than its neighbour makes 64 bits, a "difference
+hash". Of a picture and its copy few of them differ.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from meta_pseudo_labels.data.duplicates import (
+    LEARNED,
+    digest_of,
+    images_by_part,
+    names_of_image,
+)
+
+SHOWN = 12  # Pairs on a sheet.
+_MOST_BITS, _MOST_LEVELS = 4, 8  # By which two that look alike may differ.
+_LEAST_CONTRAST = 6  # Levels; flat images all look alike.
+_MOST_ALIKE = 4_000  # Images that are compared with each other at a time.
+_CHUNK = 1_000
+_LUMA = (0.299, 0.587, 0.114)  # What grey copies of pictures have.
+
+
+def look_alikes(data):
+    """Pairs of images that look alike, in two parts or with two classes.
+
+    Args:
+      data: `ImageData`.
+
+    Returns:
+      A list of pairs of (part, place in it), the most alike first. Labeled and
+      unlabeled images are one part, and equal pixels no pair.
+    """
+    parts = images_by_part(data)
+    owners = [
+        (part, place)
+        for part, images in parts.items()
+        for place in range(len(images))
+    ]
+    greys = np.concatenate([small_greys(images) for images in parts.values()])
+    found = []
+    for one, other, bits in _pairs(greys):
+        pair = owners[one], owners[other]
+        if _matters(*pair, data) and not _equal(*pair, parts):
+            found.append((bits, one, other, pair))
+    return [pair for *_, pair in sorted(found)]
+
+
+def facts(pairs, data):
+    """What `look_alikes` returned, ready for json: see `duplicates.copies`."""
+    kinds = {}
+    for pair in pairs:
+        (one, _), (other, _) = pair
+        what = f"pairs of {other} and {one} images that look alike"
+        if one == other:
+            what = f"pairs of {one} images of two classes that look alike"
+        kinds.setdefault(what, []).append(pair)
+    return [
+        {
+            "what": what,
+            "count": len(found),
+            "examples": [
+                [names_of_image(data, *owner) for owner in pair]
+                for pair in found[:3]
+            ],
+        }
+        for what, found in kinds.items()
+    ]
+
+
+def small_greys(images):
+    """Images as 8 x 9 levels of grey, without their brightness.
+
+    Args:
+      images: [N, S, S, 3] uint8.
+
+    Returns:
+      [N, 8, 9] float32.
+    """
+    greys = np.empty([len(images), 8, 9], np.float32)
+    with tf.device("CPU:0"):
+        for start in range(0, len(images), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            small = tf.image.resize(images[part], [8, 9], "area")
+            greys[part] = tf.linalg.matvec(small, _LUMA)
+    return greys - greys.mean(axis=(1, 2), keepdims=True)
+
+
+def difference_bits(greys):
+    """Whether each level is above that to its left: [N, 64] bool."""
+    return (np.diff(greys, axis=2) > 0).reshape(len(greys), 64)
+
+
+def _pairs(greys):
+    """Pairs of places whose images look alike, and by how many bits not.
+
+    Of bits in one group more than may differ, some group is equal in both:
+    only images that share one are compared.
+    """
+    bits = difference_bits(greys)
+    rich = np.flatnonzero(np.abs(greys).max(axis=(1, 2)) >= _LEAST_CONTRAST)
+    seen = set()
+    for group in np.array_split(np.arange(64), _MOST_BITS + 1):
+        keys = bits[:, group] @ (1 << np.arange(len(group)))
+        order = rich[np.argsort(keys[rich], kind="stable")]
+        ends = np.flatnonzero(np.diff(keys[order])) + 1
+        for members in np.split(order, ends):
+            for one, other, differing in _close(members[:_MOST_ALIKE], bits):
+                pair = min(one, other), max(one, other)
+                gap = np.abs(greys[one] - greys[other]).mean()
+                if pair not in seen and gap <= _MOST_LEVELS:
+                    seen.add(pair)
+                    yield *pair, differing
+
+
+def _close(members, bits):
+    """Pairs of some images with few differing bits."""
+    if len(members) < 2:
+        return
+    theirs = bits[members].astype(np.float32)
+    both = theirs @ theirs.T
+    ones = theirs.sum(axis=1)
+    differing = ones[:, None] + ones[None] - 2 * both
+    for one, other in np.argwhere(np.triu(differing <= _MOST_BITS, 1)):
+        yield int(members[one]), int(members[other]), int(differing[one, other])
+
+
+def _matters(one, other, data):
+    """Whether two images should not look alike."""
+    between = {one[0], other[0]}
+    if len(between) > 1 and not between <= {*LEARNED}:
+        return True
+    if "unlabeled" in between:
+        return False
+    first, second = (
+        getattr(data, f"{part}_labels")[place] for part, place in (one, other)
+    )
+    return first != second
+
+
+def _equal(one, other, parts):
+    first, second = (parts[part][place] for part, place in (one, other))
+    return digest_of(first) == digest_of(second)
