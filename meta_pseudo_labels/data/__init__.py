@@ -12,7 +12,7 @@ _NAMES = {
     "DatasetSpec": "spec",
     "ImageData": "image_data",
     "Records": "streams.records",
-    "ShardedData": "streams.streaming",
+    "ShardedData": "sharded_data",
     "Share": ".distribute.shares",
     "check_name": "sources.loading",
     "distribute": ".distribute.shares",

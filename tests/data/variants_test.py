@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data.streams import records, streaming
+from meta_pseudo_labels.data import sharded_data
+from meta_pseudo_labels.data.streams import records
 
 
 def images(*numbers):
@@ -45,7 +46,7 @@ def sharded():
     three = records.Records(
         ("a",), np.zeros([3], np.int32), np.arange(3, dtype=np.int64), None
     )
-    return streaming.ShardedData(
+    return sharded_data.ShardedData(
         spec=data.DATASETS["imagenet2012"],
         labeled_images=three,
         unlabeled_images=three,

@@ -13,6 +13,7 @@ Source: `augment.py` and `data_utils.py` of the release, quirks 26 to 31.
 """
 
 import dataclasses
+import functools
 
 import tensorflow as tf
 
@@ -160,13 +161,29 @@ def rand_augment(
         cutout_const=cutout_const,
         fill=fill,
     )
+    apply = _layer(arguments)
     for draws in draw_layers(
         images, seed=seed, rows=rows, num_layers=num_layers
     ):
-        images = operations.apply_by_group(
-            images, draws.operation, _bind_operations(draws, arguments)
-        )
+        images = apply(images, draws.operation, draws.sign, draws.center)
     return images
+
+
+@functools.cache
+def _layer(arguments):
+    """A layer as one function of TensorFlow's.
+
+    Tracing the operations takes a second or two: so it is done once for all
+    layers and all data sets of a process, not once for each.
+    """
+
+    def apply(images, operation, sign, center):
+        draws = Draws(operation=operation, sign=sign, center=center)
+        return operations.apply_by_group(
+            images, operation, _bind_operations(draws, arguments)
+        )
+
+    return tf.function(apply, autograph=False)
 
 
 def _bind_operations(draws, arguments):

@@ -15,13 +15,13 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from meta_pseudo_labels.data import sharded_data
 from meta_pseudo_labels.data.images import photo_views
 from meta_pseudo_labels.data.images.resizing import resized_as_released
 from meta_pseudo_labels.data.labels import LABEL_SUBSETS, labeled_positions
 from meta_pseudo_labels.data.sources import SOURCES, Source
 from meta_pseudo_labels.data.sources import tfds as tfds_source
 from meta_pseudo_labels.data.spec import DATASETS
-from meta_pseudo_labels.data.streams import streaming
 from meta_pseudo_labels.data.streams.record_checks import check_records
 from meta_pseudo_labels.data.streams.records import (
     check_present,
@@ -91,7 +91,7 @@ def load(
         _check_first(unlabeled, spec, labeled=False)
     with tf.device("CPU:0"):
         skip_counter = tf.Variable(0, dtype=tf.int64, trainable=False)
-    return streaming.ShardedData(
+    return sharded_data.ShardedData(
         spec=spec,
         labeled_images=_subset(labeled, num_labeled, label_subset, source=name),
         unlabeled_images=unlabeled,

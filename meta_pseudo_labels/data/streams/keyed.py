@@ -1,7 +1,7 @@
 """The keys of every random choice, and the order that examples come in.
 
-Shared by data in memory (pipeline.py) and in files (streaming.py), so that
-both give the same order for the same seed and number of examples.
+Data in memory and in files have the same order for the same seed and number of
+examples.
 """
 
 import functools

@@ -1,16 +1,9 @@
-"""tf.data pipelines over arrays in memory, exact and resumable.
+"""The data sets that training, finetuning and evaluation read.
 
-Element `step` of a training stream is a function of (seed, step) alone:
-
-* the batch holds the stream's positions step * B + j, j = 0..B-1;
-* position p shows example shuffle(p mod N) of epoch p div N, where each epoch
-  has a true permutation of its own (not a shuffle buffer);
-* the random draws of its views are keyed by (seed, step) and the place j.
-
-So the stream from step k is the tail of the stream from step 0, whatever the
-number of threads: a killed run goes on where it was. And a batch may be split
-over replicas, see shares.py: together they see what one device would see.
+Training streams are exact and resumable, see engine.py.
 """
+
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -20,17 +13,17 @@ from meta_pseudo_labels.data.image_data import (
     check_images,
     check_labels,
 )
-from meta_pseudo_labels.data.images import views
+from meta_pseudo_labels.data.images import photo_views, views
 from meta_pseudo_labels.data.images.view_settings import ViewSettings
-from meta_pseudo_labels.data.streams import keyed, ordered, streaming
-from meta_pseudo_labels.data.streams.array_batches import (
-    labeled_batches,
-    unlabeled_batches,
-)
-from meta_pseudo_labels.data.streams.keyed import FEEDBACK, FINETUNING, LABELED
+from meta_pseudo_labels.data.sharded_data import ShardedData
+from meta_pseudo_labels.data.streams import engine, keyed, ordered
+from meta_pseudo_labels.data.streams.array_rows import array_rows
+from meta_pseudo_labels.data.streams.record_rows import record_rows, reported
 from meta_pseudo_labels.data.streams.records import Records
-from meta_pseudo_labels.data.streams.service import through_service
 from meta_pseudo_labels.distribute.shares import WHOLE
+
+# Batches of records at once: one is decoded while the next one begins.
+_DECODED = 2
 
 
 def training_dataset(
@@ -103,18 +96,6 @@ def training_dataset(
         policy=policy,
         augment_labeled=augment_labeled,
     )
-    if isinstance(data, streaming.ShardedData):
-        return streaming.training_dataset(
-            data,
-            batch_size=batch_size,
-            unlabeled_ratio=unlabeled_ratio,
-            distributions=distributions,
-            view_settings=view_settings,
-            seed=seed,
-            start_step=start_step,
-            service=service,
-            share=share,
-        )
     parts = _training_parts(
         data,
         batch_size=batch_size,
@@ -123,11 +104,9 @@ def training_dataset(
         seed=seed,
         view_settings=view_settings,
     )
-
-    def batch(turn):
-        return {key: x for part in parts for key, x in part(turn).items()}
-
-    return _turns(batch, start_step, share, service)
+    return _stream(
+        data, parts, start_step=start_step, share=share, service=service
+    ).prefetch(tf.data.AUTOTUNE)
 
 
 def finetuning_dataset(data, batch_size, seed, start_step=0, share=None):
@@ -141,23 +120,14 @@ def finetuning_dataset(data, batch_size, seed, start_step=0, share=None):
     keyed.check_stream(batch_size=batch_size, start_step=start_step)
     share = share or WHOLE
     share.check(batch_size)
-    if isinstance(data, streaming.ShardedData):
-        return streaming.finetuning_dataset(
-            data,
-            batch_size=batch_size,
-            seed=seed,
-            start_step=start_step,
-            share=share,
-        )
-    batches = labeled_batches(
-        data, batch_size=batch_size, seed=seed, stream=FINETUNING
+    part = _part(
+        data, "labeled", _views(data), batch_size, keyed.FINETUNING, seed=seed
     )
-
-    def pair(turn):
-        batch = batches(turn)
-        return batch["labeled"], batch["labels"]
-
-    return _turns(pair, start_step, share)
+    batches = _stream(
+        data, {"labeled": part}, start_step=start_step, share=share
+    )
+    pairs = batches.map(lambda batch: (batch["labeled"], batch["labels"]))
+    return pairs.prefetch(tf.data.AUTOTUNE)
 
 
 def validation_dataset(data, batch_size):
@@ -219,56 +189,86 @@ def evaluation_dataset(images, labels, spec, batch_size, skip_counter=None):
 
 
 def _training_parts(
-    data,
-    *,
-    batch_size,
-    unlabeled_ratio,
-    distributions,
-    seed,
-    view_settings,
+    data, *, batch_size, unlabeled_ratio, distributions, seed, view_settings
 ):
-    """Functions from a turn to a part of its batch."""
-    common = dict(batch_size=batch_size, seed=seed)
-    strong_view = None
+    """The parts of a training batch by name, see `training_dataset`."""
+    part = functools.partial(
+        _part, data, seed=seed, distributions=distributions
+    )
+    weak = _views(data)
+    labeled = weak
     if view_settings.augment_labeled:
-        strong_view = views.labeled_strong(data.spec, view_settings)
-    labeled = labeled_batches(
-        data,
-        stream=LABELED,
-        strong_view=strong_view,
-        distributions=distributions and distributions.labeled,
-        **common,
-    )
+        labeled = _views(data, labeled_strong=view_settings)
+    parts = {"labeled": part("labeled", labeled, batch_size, keyed.LABELED)}
     if not unlabeled_ratio:
-        return [labeled]
-    unlabeled = unlabeled_batches(
-        data,
-        batch_size=batch_size * unlabeled_ratio,
-        strong_view=views.strong(data.spec, view_settings),
-        seed=seed,
-        distributions=distributions and distributions.unlabeled,
+        return parts
+    unlabeled = _views(data, strong=view_settings)
+    count = batch_size * unlabeled_ratio
+    parts["unlabeled"] = part("unlabeled", unlabeled, count, keyed.UNLABELED)
+    if getattr(data, "feedback_images", None) is not None:
+        parts["feedback"] = part("feedback", weak, batch_size, keyed.FEEDBACK)
+    return parts
+
+
+def _views(data, *, strong=None, labeled_strong=None):
+    """The `engine.Views` of a data set's images.
+
+    Args:
+      data: `ImageData` or `ShardedData`.
+      strong, labeled_strong: `ViewSettings` of those that are wanted.
+    """
+    sharded = isinstance(data, ShardedData)
+    kind, spec = photo_views if sharded else views, data.spec
+    return engine.Views(
+        weak=kind.weak_view(spec),
+        strong=strong and kind.strong(spec, strong),
+        labeled_strong=labeled_strong
+        and kind.labeled_strong(spec, labeled_strong),
+        # A photograph's is made of the crop, not of its weak view, which may
+        # be flipped.
+        of_weak=not sharded,
+        finish=functools.partial(_normalize, spec=spec),
     )
-    if data.feedback_images is None:
-        return [labeled, unlabeled]
-    feedback = labeled_batches(data, stream=FEEDBACK, part="feedback", **common)
-    return [labeled, unlabeled, feedback]
 
 
-def _turns(batch, start_step, share, service=None):
-    """The data set of batch(turn) for all turns of a share from a step on."""
+def _part(data, name, kind, batch_size, stream, *, seed, distributions=None):
+    """One part of the stream of a data set.
 
-    def numbered(number):
-        return batch(share.turn(number))
+    Args:
+      data: `ImageData` or `ShardedData`.
+      name: "labeled", "unlabeled" or "feedback".
+      kind: `engine.Views`.
+      batch_size, stream, seed: see `engine.labeled_part`.
+      distributions: `ClassDistributions`, or None.
+    """
+    keys = dict(batch_size=batch_size, seed=seed, stream=stream)
+    table = getattr(distributions, name, None)
+    images = getattr(data, f"{name}_images")
+    if isinstance(data, ShardedData):
+        read = record_rows(
+            images, data.spec, name=name, distributions=table, **keys
+        )
+    else:
+        arrays = {"inputs": images}
+        if name != "unlabeled":
+            key = "labels" if name == "labeled" else f"{name}_labels"
+            labels = getattr(data, f"{name}_labels")
+            arrays[key] = np.asarray(labels, np.int32)
+        if table is not None:
+            arrays[f"{name}_distributions"] = table
+        read = array_rows(arrays, len(images), **keys)
+    if name == "unlabeled":
+        return engine.unlabeled_part(read, kind, **keys)
+    return engine.labeled_part(read, kind, name=name, **keys)
 
-    first = share.first_number(start_step)
-    if service:
-        return through_service(numbered, service, start_step=first)
-    # Nothing here needs AutoGraph, which makes tracing several times slower.
-    numbered = tf.autograph.experimental.do_not_convert(numbered)
-    numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
-    return numbers.map(
-        numbered, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    ).prefetch(tf.data.AUTOTUNE)
+
+def _stream(data, parts, **settings):
+    """The engine's stream of these parts, by name, of a data set."""
+    if not isinstance(data, ShardedData):
+        return engine.stream(parts.values(), **settings)
+    batches = engine.stream(parts.values(), at_once=_DECODED, **settings)
+    sources = {name: getattr(data, f"{name}_images") for name in parts}
+    return reported(batches, sources, data.skip_counter)
 
 
 def _normalize(images, spec):

@@ -6,16 +6,15 @@
     )
     MetaPseudoLabels(student, teacher).compile(...).fit(batches, ...)
 
-The order of the examples and the keys of their views are those of pipeline.py,
+The order of the examples and the keys of their views are those of engine.py,
 so this stream too is a function of (seed, step) alone.
 """
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.data.streams import keyed
-from meta_pseudo_labels.data.streams.keyed import LABELED, UNLABELED
+from meta_pseudo_labels.data.streams import engine, keyed
+from meta_pseudo_labels.data.streams.array_rows import array_rows
 
 
 def two_view_dataset(
@@ -69,77 +68,43 @@ def two_view_dataset(
         raise ValueError(
             f"unlabeled_ratio is {unlabeled_ratio}; give an integer >= 0."
         )
-    weak = _no_view if weak is None else tf.function(weak)
-    strong = tf.function(strong)
-    common = dict(seed=seed, weak=weak)
-    labeled_batch = _weak_batches(
-        (labeled, labels),
-        count,
-        batch_size=batch_size,
-        stream=LABELED,
-        **common,
-    )
+    kind = engine.Views(weak=_view(weak), strong=_view(strong))
+    arrays = {"inputs": labeled, "labels": labels}
+    keys = dict(seed=seed, stream=keyed.LABELED, batch_size=batch_size)
+    parts = [engine.labeled_part(_rows(arrays, count, keys), kind, **keys)]
     if unlabeled_ratio:
-        unlabeled_batch = _weak_batches(
-            (unlabeled, ()),
-            _count(unlabeled, name="unlabeled"),
-            batch_size=batch_size * unlabeled_ratio,
-            stream=UNLABELED,
-            **common,
+        count = _count(unlabeled, name="unlabeled")
+        keys |= dict(
+            stream=keyed.UNLABELED, batch_size=batch_size * unlabeled_ratio
         )
-
-    def batch(step):
-        inputs, classes = labeled_batch(step)
-        parts = {"labeled": inputs, "labels": classes}
-        if unlabeled_ratio:
-            parts["weak"], _ = unlabeled_batch(step)
-            key = keyed.key(seed, UNLABELED, keyed.STRONG, step)
-            parts["strong"] = strong(parts["weak"], key)
-        return parts
-
-    # Nothing here needs AutoGraph, which makes tracing several times slower;
-    # the views are functions of TensorFlow's, which convert what is in them.
-    batch = tf.autograph.experimental.do_not_convert(batch)
-    dataset = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max).map(
-        batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
+        read = _rows({"inputs": unlabeled}, count, keys)
+        parts.append(engine.unlabeled_part(read, kind, **keys))
+    dataset = engine.stream(parts, start_step=start_step)
     _check_views(dataset.element_spec)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def _weak_batches(arrays, count, *, batch_size, seed, weak, stream):
-    """A function from a step to weak views of inputs, and what is beside them.
+def _rows(arrays, count, keys):
+    arrays = tf.nest.map_structure(_tensor, arrays)
+    return array_rows(arrays, count, **keys)
 
-    Args:
-      arrays: a pair of nests of arrays, the inputs and what is beside them,
-        `count` rows each.
-    """
-    with tf.device("CPU:0"):  # In host memory once, not in the graph.
-        arrays = tf.nest.map_structure(_tensor, arrays)
 
-    def batch(step):
-        rows = keyed.examples(
-            step, batch_size=batch_size, total=count, seed=seed, stream=stream
-        )
-        inputs, beside = tf.nest.map_structure(
-            lambda array: tf.gather(array, rows), arrays
-        )
-        return weak(inputs, keyed.key(seed, stream, keyed.WEAK, step)), beside
-
-    return batch
+def _view(function):
+    """A view as the engine calls it; of all rows, none without a function."""
+    if function is None:
+        return lambda inputs, seed, rows: inputs
+    # The engine converts nothing; a function of TensorFlow's own does.
+    function = tf.function(function)
+    return lambda inputs, seed, rows: function(inputs, seed)
 
 
 def _tensor(array):
     """As Keras's `fit` takes arrays: NumPy's float64 becomes its floatx."""
-    tensor = tf.convert_to_tensor(array)
+    with tf.device("CPU:0"):
+        tensor = tf.convert_to_tensor(array)
     if tensor.dtype == tf.float64:
         tensor = tf.cast(tensor, keras.config.floatx())
     return tensor
-
-
-def _no_view(inputs, seed):
-    del seed
-    return inputs
 
 
 def _count(inputs, *, name):

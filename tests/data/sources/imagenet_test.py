@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels import data
+from meta_pseudo_labels.data import sharded_data
 from meta_pseudo_labels.data.sources import imagenet
-from meta_pseudo_labels.data.streams import streaming
 from tests import jpeg_records
 
 
@@ -46,7 +46,7 @@ def copy(mini, tmp_path):
 
 def test_the_release_s_layout(mini):
     got = load(mini)
-    assert isinstance(got, streaming.ShardedData)
+    assert isinstance(got, sharded_data.ShardedData)
     assert (got.spec.num_classes, got.spec.image_size) == (1_000, 16)
     assert labels(got.test_images) == list(range(20, 1_000, 50))
     labeled, unlabeled = (

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from tests import jpeg_records
-from tests.data.streams.streaming_test import (
+from tests.data.streams.record_rows_test import (
     SETTINGS,
     SPEC,
     assert_batches_equal,

@@ -10,7 +10,7 @@ from meta_pseudo_labels import data
 from meta_pseudo_labels.data.images import photo_views
 from meta_pseudo_labels.data.images.view_settings import ViewSettings
 from meta_pseudo_labels.data.sources import imagenet
-from meta_pseudo_labels.data.streams import crops, pipeline, records
+from meta_pseudo_labels.data.streams import pipeline, record_rows, records
 from meta_pseudo_labels.distribute import shares
 from tests import jpeg_records
 from tests.batch_parts import assert_equal, part, take
@@ -171,7 +171,7 @@ def image_tensors(graph):
 def test_only_its_own_images_are_gathered_and_augmented(digits, policy):
     if policy == "keras_cv":
         pytest.importorskip("keras_cv")
-    batches = pipeline._training_parts(
+    parts = pipeline._training_parts(
         digits,
         batch_size=8,
         unlabeled_ratio=3,
@@ -185,7 +185,9 @@ def test_only_its_own_images_are_gathered_and_augmented(digits, policy):
     def sizes(share):
         """How many images the tensors of a graph hold, where it is known."""
         graph = tf.function(
-            lambda number: [batch(share.turn(number)) for batch in batches],
+            lambda number: [
+                part(share.turn(number)) for part in parts.values()
+            ],
             autograph=False,
         ).get_concrete_function(tf.TensorSpec([], tf.int64))
         held = {len(digits.labeled_images), len(digits.unlabeled_images)}
@@ -212,15 +214,20 @@ def test_only_its_own_records_are_decoded(sharded, monkeypatch):
             return decode(encoded, **settings)
 
     monkeypatch.setattr(photo_views, "decode_random_crop", count)
-    batch = crops.crop_batches(
-        sharded.labeled_images, sharded.spec, batch_size=8, seed=7, stream=0
+    read = record_rows.record_rows(
+        sharded.labeled_images,
+        sharded.spec,
+        batch_size=8,
+        seed=7,
+        stream=0,
+        name="labeled",
     )
 
     def decoded(share, number):
         """The crops that one element of a share takes, each by its key."""
         seen.clear()
-        (crop,) = batch(share.turn(tf.constant(number, tf.int64)))
-        assert len(crop["number"]) == len(seen)
+        rows = read(share.turn(tf.constant(number, tf.int64)))
+        assert len(rows["labels"]) == len(seen)
         return sorted(seen)
 
     whole = decoded(shares.WHOLE, 5)

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
+from meta_pseudo_labels.data import sharded_data
 from meta_pseudo_labels.data.sources import imagenet
-from meta_pseudo_labels.data.streams import keyed, records, streaming
+from meta_pseudo_labels.data.streams import keyed, records
 from tests import jpeg_records
 
 SPEC = data.DatasetSpec(
@@ -28,7 +29,7 @@ def index(folder, split):
 
 
 def problem(folder, **settings):
-    return streaming.ShardedData(
+    return sharded_data.ShardedData(
         spec=SPEC,
         labeled_images=index(folder, "ten_percent"),
         unlabeled_images=index(folder, "train"),
@@ -159,7 +160,7 @@ def test_weak_and_strong_show_the_same_crop(data_dir):
     """At magnitude 0 the strong view often is the crop, flipped or not."""
     folder = data_dir / "imagenet_mini"
     spec = dataclasses.replace(data.DATASETS["imagenet2012"], image_size=16)
-    mini = streaming.ShardedData(
+    mini = sharded_data.ShardedData(
         spec=spec,
         labeled_images=index(folder, "ten_percent"),
         unlabeled_images=index(folder, "train"),
@@ -181,7 +182,7 @@ def test_crops_of_one_image_differ(data_dir):
     """Epochs of one record: a crop is keyed by its position."""
     found = index(data_dir / "imagenet_mini", "train")
     spec = dataclasses.replace(data.DATASETS["imagenet2012"], image_size=16)
-    single = streaming.ShardedData(
+    single = sharded_data.ShardedData(
         spec=spec,
         labeled_images=found.first(1),
         unlabeled_images=records.no_records(),

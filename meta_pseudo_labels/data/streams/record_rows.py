@@ -1,0 +1,144 @@
+"""Rows of records in files, as random crops, in the keyed order.
+
+A record that cannot be read or decoded is replaced by the next one of the
+source, deterministically, so a batch is always full; it is named and counted.
+"""
+
+import tensorflow as tf
+
+from meta_pseudo_labels.data.images import photo_views
+from meta_pseudo_labels.data.streams import keyed
+from meta_pseudo_labels.data.streams.record_checks import (
+    decoder,
+    error_namer,
+    skip_reporter,
+)
+
+# Records that are tried, one after another, where the first ones are damaged.
+_ATTEMPTS = 16
+_REPORTED = ("number", "skipped")
+
+
+def record_rows(
+    records, spec, *, batch_size, seed, stream, name, distributions=None
+):
+    """A function from a turn to random crops of the records whose turn it is.
+
+    Args:
+      records: `Records`, at least one.
+      spec: `DatasetSpec`, for the size and the range of labels.
+      batch_size: crops in a whole batch, B.
+      seed, stream: what order and crops are keyed by, see keyed.py.
+      name: of the part, "labeled" or "unlabeled"; the records of the former
+        must have labels.
+      distributions: [records, classes], one for each record; None for none.
+
+    Returns:
+      A function from `shares.Turn` to a dict of its b rows: "inputs"
+      [b, H, W, 3] uint8; "labels" [b] int32 of labeled ones; with
+      `distributions` those of the records shown; and for `reported`, [b] int64
+      each, the records that were wanted and how many were tried in vain.
+    """
+    labeled = name == "labeled"
+    crop = _cropper(records, spec, seed=seed, stream=stream, labeled=labeled)
+    if distributions is not None:
+        with tf.device("CPU:0"):  # Captured: not a constant of the graph.
+            distributions = tf.convert_to_tensor(distributions)
+
+    def read(turn):
+        wanted = dict(batch_size=batch_size, rows=turn.rows(batch_size))
+        numbers = keyed.examples(
+            turn.step, total=len(records), seed=seed, stream=stream, **wanted
+        )
+        positions = keyed.positions(turn.step, **wanted)
+        crops = (
+            tf.data.Dataset.from_tensor_slices((numbers, positions))
+            .map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            .batch(turn.size(batch_size), drop_remainder=True)
+            .with_options(_untuned())
+            .get_single_element()
+        )
+        rows = {"inputs": crops["image"]}
+        rows |= {f"{name}_{key}": crops[key] for key in _REPORTED}
+        if labeled:
+            rows["labels"] = crops["label"]
+        if distributions is not None:
+            shown = (crops["number"] + crops["skipped"]) % len(records)
+            rows[f"{name}_distributions"] = tf.gather(distributions, shown)
+        return rows
+
+    return read
+
+
+def _untuned():
+    """Options of a data set that lives for one batch.
+
+    Tuned, it would begin with one thread and end before it has a second.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
+
+
+def reported(batches, sources, counter):
+    """Names and counts what `record_rows` skipped, on this machine.
+
+    Args:
+      batches: tf.data.Dataset of dicts of whole batches.
+      sources: the `Records` of each part, by its name.
+      counter: [] int64 variable to add to, or None.
+
+    Returns:
+      The data set without the numbers that this needs.
+    """
+    reporters = {
+        name: skip_reporter(records, counter)
+        for name, records in sources.items()
+    }
+
+    @tf.autograph.experimental.do_not_convert
+    def report(batch):
+        reports = [
+            reporter(*(batch.pop(f"{name}_{key}") for key in _REPORTED))
+            for name, reporter in reporters.items()
+        ]
+        with tf.control_dependencies(reports):
+            return tf.nest.map_structure(tf.identity, batch)
+
+    return batches.map(report)
+
+
+def _cropper(records, spec, *, seed, stream, labeled):
+    """A function from a record's number and a position to a dict of one crop.
+
+    Both are [] int64. The dict has "image" [H, W, 3] uint8, "label" [] int32,
+    and "number" and "skipped", [] int64.
+    """
+    read = records.reader()
+    first_or_error = error_namer(records)
+    attempts = 1 if records.strict else min(_ATTEMPTS, len(records))
+
+    def crop(number, position):
+        key = keyed.key(seed, stream, keyed.CROP, position)
+        decode = decoder(
+            spec,
+            lambda encoded: photo_views.decode_random_crop(
+                encoded, image_size=spec.image_size, seed=key
+            ),
+            labeled=labeled,
+        )
+
+        def attempt(skipped):
+            return read(
+                (number + skipped) % len(records),
+                lambda x: decode(x) | {"number": number, "skipped": skipped},
+            )
+
+        # A map goes on after an error; a flat_map would ask a file that cannot
+        # be opened again and again, for ever.
+        found = tf.data.Dataset.range(attempts).map(
+            lambda skipped: attempt(skipped).get_single_element()
+        )
+        return first_or_error(found.ignore_errors(), number, attempts)
+
+    return crop
