@@ -1,5 +1,7 @@
 """What all learners share: the update of a model and the average of weights."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -13,7 +15,12 @@ from meta_pseudo_labels.learners.checks import (
 from meta_pseudo_labels.learners.ema import WeightAverages
 from meta_pseudo_labels.learners.losses import mean_cross_entropy, smooth_labels
 from meta_pseudo_labels.learners.method import Method
-from meta_pseudo_labels.learners.passes import float_type, gradients_of
+from meta_pseudo_labels.learners.passes import (
+    float_type,
+    gradients_of,
+    label_error,
+    with_checked_labels,
+)
 from meta_pseudo_labels.learners.trainer import Trainer
 from meta_pseudo_labels.utils import compat
 
@@ -200,6 +207,27 @@ class Learner(Method, Trainer):
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def fit(self, x=None, *args, **kwargs):
+        """As `Trainer.fit`; where XLA compiles, the data checks its labels.
+
+        Raises:
+          ValueError: see `passes.label_probabilities`.
+        """
+        is_tpu = isinstance(self.distribute_strategy, tf.distribute.TPUStrategy)
+        classes = getattr(self.student, "output_shape", (None,))[-1]
+        rows = getattr(x, "element_spec", None)
+        if (self.jit_compile or is_tpu) and isinstance(x, tf.data.Dataset):
+            if classes and isinstance(rows, dict):
+                check = functools.partial(with_checked_labels, classes=classes)
+                x = x.map(tf.autograph.experimental.do_not_convert(check))
+        try:
+            return super().fit(x, *args, **kwargs)
+        except tf.errors.InvalidArgumentError as error:
+            words = label_error(error)
+            if words is None:
+                raise
+            raise ValueError(words) from error
 
     def check_batch(self, batch):
         """Raises ValueError for a batch that lacks what the step needs."""

@@ -1,11 +1,16 @@
 """Passes through a model: inputs, logits, labels and gradients."""
 
+import math
+import re
+
 import tensorflow as tf
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.slices import forward_in_slices
 from meta_pseudo_labels.models.stateless import call_with
+
+LABEL_ERROR = "Labels: "  # So begins what an assertion says of them.
 
 
 def forward_together(model, *views, update_moments=True, slices=1):
@@ -82,6 +87,9 @@ def float_type(model):
 def label_probabilities(labels, logits):
     """Labels as probabilities of the type of the logits, [batch, classes].
 
+    Where a label makes no sense, an assertion fails; XLA leaves assertions out,
+    and the row is NaN there, so that no step is taken on it.
+
     Args:
       labels: class numbers, [batch] or [batch, 1] integers, or probabilities,
         [batch, classes] floats.
@@ -91,25 +99,118 @@ def label_probabilities(labels, logits):
       ValueError: for labels of another shape.
     """
     labels, classes = tf.convert_to_tensor(labels), logits.shape[-1]
+    rows, wanted = labels.shape[:1], logits.shape[:1]
+    if not rows.is_compatible_with(wanted):
+        raise ValueError(
+            "There must be a label for each input; got labels of shape "
+            f"{labels.shape} for {wanted[0]} inputs."
+        )
     if labels.dtype.is_floating and labels.shape[1:] == [classes]:
-        return tf.cast(labels, logits.dtype)
-    if labels.dtype.is_integer and labels.shape[1:] in ([], [1]):
-        labels = tf.reshape(labels, [-1])
-        numbers = tf.cast(labels, tf.int64)
-        why = f"A label is not among the {classes} classes of the model."
-        checks = [
-            tf.debugging.assert_less(
-                numbers, tf.constant(classes, tf.int64), why
-            ),
-            # One-hot would take it for no class at all, and the loss for 0.
-            tf.debugging.assert_non_negative(numbers, why),
-        ]
-        with tf.control_dependencies([c for c in checks if c is not None]):
-            return tf.one_hot(labels, classes, dtype=logits.dtype)
-    raise ValueError(
-        f"labels must be integers, [batch], or floats, [batch, {classes}]; "
-        f"got {labels.dtype.name} of shape {labels.shape}."
+        targets = _sound_probabilities(tf.cast(labels, logits.dtype))
+    elif _is_number(labels) and labels.shape[1:] in ([], [1]):
+        numbers = tf.cast(tf.reshape(labels, [-1]), tf.int64)
+        targets = _sound_one_hot(numbers, classes, logits.dtype)
+    else:
+        raise ValueError(
+            f"labels must be integers, [batch], or floats, [batch, {classes}]; "
+            f"got {labels.dtype.name} of shape {labels.shape}."
+        )
+    if rows.is_fully_defined() and wanted.is_fully_defined():
+        return targets
+    counts = tf.stack([tf.shape(labels)[0], tf.shape(logits)[0]])
+    return _where_sound(  # One row would do for all of them.
+        tf.equal(counts[:1], counts[1]),
+        targets,
+        "There must be a label for each input; the numbers of both:",
+        counts,
     )
+
+
+def _is_number(labels):
+    return labels.dtype.is_integer or labels.dtype.is_bool
+
+
+def _sound_one_hot(numbers, classes, dtype):
+    """[batch, classes] of a float type, from [batch] int64."""
+    # One-hot would take others for no class at all, and the loss for 0.
+    return _where_sound(
+        (numbers >= 0) & (numbers < classes),
+        tf.one_hot(numbers, classes, dtype=dtype),
+        f"A label is not among the {classes} classes of the model; the least "
+        "and the greatest:",
+        tf.stack([tf.reduce_min(numbers), tf.reduce_max(numbers)]),
+    )
+
+
+def _sound_probabilities(targets):
+    """Those of [batch, classes] that are distributions."""
+    least, sums = tf.reduce_min(targets, -1), tf.reduce_sum(targets, -1)
+    limits = [tf.reduce_min(least), tf.reduce_min(sums), tf.reduce_max(sums)]
+    return _where_sound(
+        # With room for what was rounded to 16 bits.
+        tf.maximum(tf.abs(sums - 1.0), -least) <= 0.02,
+        targets,
+        "Labels that are probabilities must not be negative, and sum to 1; the "
+        "least, and the least and the greatest sum:",
+        tf.stack(limits),
+    )
+
+
+def _where_sound(sound, targets, why, got):
+    """The targets; a failed assertion, or nan, where they are not sound.
+
+    Args:
+      sound: booleans, [batch] or [1].
+      targets: [batch, classes].
+      why, got: what the assertion says.
+    """
+    if tf.executing_eagerly():
+        if not tf.reduce_all(sound):
+            words = ", ".join(f"{number:g}" for number in got.numpy())
+            raise ValueError(f"{why} {words}.")
+        return targets
+    check = tf.debugging.Assert(
+        tf.reduce_all(sound), [f"{LABEL_ERROR}{why}", got], summarize=8
+    )
+    with tf.control_dependencies([check]):
+        unknown = tf.constant(math.nan, targets.dtype)
+        return tf.where(sound[:, tf.newaxis], targets, unknown)
+
+
+def label_error(error):
+    """What an assertion of `label_probabilities` said, in a line; else None.
+
+    Args:
+      error: `tf.errors.InvalidArgumentError`.
+    """
+    found = re.search(rf"\[{LABEL_ERROR}(.*?)\] \[(.*?)\]", str(error), re.S)
+    return found and f"{found[1]} {', '.join(found[2].split())}."
+
+
+def _is_number(labels):
+    return labels.dtype.is_integer or labels.dtype.is_bool
+
+
+_INPUTS = {"labels": "labeled", "feedback_labels": "feedback"}
+
+
+def with_checked_labels(batch, classes):
+    """A batch as it was, where its labels make sense; for a `tf.data` map.
+
+    The step cannot tell where XLA compiles it; see `label_probabilities`.
+
+    Raises:
+      ValueError: see `label_probabilities`.
+      tf.errors.InvalidArgumentError: by the data set, for what is no label.
+    """
+    checked = {}
+    for key in sorted(_INPUTS.keys() & batch):
+        labels = tf.convert_to_tensor(batch[key])
+        inputs = tf.nest.flatten(batch.get(_INPUTS[key], labels))[0]
+        logits = tf.zeros([inputs.shape[0] or tf.shape(inputs)[0], classes])
+        with tf.control_dependencies([label_probabilities(labels, logits)]):
+            checked[key] = tf.identity(labels)
+    return {**batch, **checked}
 
 
 def gradients_of(tape, loss, model):

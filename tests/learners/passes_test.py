@@ -38,6 +38,10 @@ def test_a_forward_pass_without_moments_leaves_them_alone():
         lambda labels: labels[:, np.newaxis],  # As keras.datasets.cifar10 has.
         lambda labels: labels.astype("int64"),
         lambda labels: np.eye(CLASSES, dtype="float32")[labels],
+        lambda labels: labels.astype("int16"),
+        lambda labels: labels.astype("uint16")[:, np.newaxis],
+        lambda labels: labels.astype("uint32"),
+        lambda labels: labels.astype("uint64"),
     ],
 )
 def test_labels_in_any_form_give_the_same_loss(encode):
@@ -76,6 +80,94 @@ def test_labels_that_make_no_sense_are_refused(labels, error, message):
     step = tf.function(learner.train_step)
     with pytest.raises(error, match=message):
         step({**batch(dtype="float32"), "labels": tf.constant(labels)})
+
+
+def linear(method=Supervised, **compiled):
+    learner = method(
+        keras.Sequential([keras.Input((2,)), keras.layers.Dense(CLASSES)])
+    )
+    learner.compile("sgd", **compiled)
+    return learner
+
+
+def rows(labels, count=4):
+    return {"labeled": np.ones([count, 2], "float32"), "labels": labels}
+
+
+def of_unknown_size(batch):
+    """The same batch, of which a data set knows no number of rows."""
+    specs = {
+        key: tf.TensorSpec([None, *value.shape[1:]], value.dtype)
+        for key, value in batch.items()
+    }
+    return tf.data.Dataset.from_generator(
+        lambda: iter([batch]), output_signature=specs
+    ).repeat()
+
+
+def test_booleans_are_two_classes():
+    yes = np.array([True, False, True, True])
+    got, want = (
+        linear().train_step(rows(labels))["loss/total"].numpy()
+        for labels in (yes, yes.astype("int32"))
+        if not keras.utils.set_random_seed(0)
+    )
+    assert got == want
+
+
+HOT = np.eye(CLASSES, dtype="float32")
+NO_LABELS = {
+    "too large": (np.int32([0, 1, 2, 3]), "not among the 3 .*: 0, 3"),
+    "too large for int64": (np.full(4, 2**64 - 1, "uint64"), "not among"),
+    "negative": (np.int8([0, 1, -1, 2]), "not among the 3 .*: -1, 2"),
+    "multi-hot": (HOT[[0, 1, 2, 0]] + HOT[1], "sum to 1; .*: 0, 2, 2"),
+    "empty": (np.zeros([4, CLASSES], "float32"), "sum to 1; .*: 0, 0, 0"),
+    "below 0": (np.float32([[2, -1, 0]] * 4), "not be negative.*: -1, 1, 1"),
+    "one for all": (np.int32([1]), "label for each input.* 4"),
+    "too few": (np.int32([1, 0]), "label for each input.* 4"),
+    "rank 3": (np.zeros([4, 1, 1], "int32"), "labels must be integers"),
+}
+
+
+@pytest.mark.parametrize("labels", NO_LABELS)
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("sized", [True, False])
+def test_what_are_no_labels_ends_fit_with_one_line(labels, jit_compile, sized):
+    """XLA leaves assertions out; the data set says it then."""
+    labels, words = NO_LABELS[labels]
+    learner = linear(jit_compile=jit_compile)
+    data = tf.data.Dataset.from_tensors(rows(labels))
+    if not sized:
+        data = of_unknown_size(rows(labels))
+    with pytest.raises(ValueError, match=words) as refused:
+        learner.fit(data, steps_per_epoch=1, verbose=0)
+    assert "\n" not in str(refused.value)
+    assert learner.step.numpy() == 0
+
+
+@pytest.mark.parametrize("labels", NO_LABELS)
+def test_what_are_no_labels_is_refused_at_once_where_they_are_known(labels):
+    labels, words = NO_LABELS[labels]
+    with pytest.raises(ValueError, match=words):
+        linear().train_step(rows(labels))
+
+
+@pytest.mark.parametrize("case", ["negative", "multi-hot"])
+def test_a_compiled_step_alone_takes_no_step_on_them(case):
+    learner = linear()
+    before = values(learner.student.variables)
+    step = tf.function(learner.train_step, jit_compile=True)
+    logs = step(rows(NO_LABELS[case][0]))
+    assert np.isnan(logs["loss/total"]) and logs["skipped_steps"] == 1
+    for old, new in zip(before, learner.student.variables, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_labels_rounded_to_16_bits_are_labels():
+    soft = np.random.default_rng(0).dirichlet(np.ones(CLASSES), 4)
+    for dtype in ("float16", "bfloat16"):
+        logs = linear().train_step(rows(tf.cast(soft, dtype)))
+        assert np.isfinite(logs["loss/total"])
 
 
 @pytest.mark.parametrize(
