@@ -11,6 +11,7 @@ from meta_pseudo_labels.learners.checks import (
     check_jit_compile,
     check_model,
     check_range,
+    check_replicas,
 )
 from meta_pseudo_labels.learners.ema import WeightAverages
 from meta_pseudo_labels.learners.losses import mean_cross_entropy, smooth_labels
@@ -22,6 +23,7 @@ from meta_pseudo_labels.learners.passes import (
     with_checked_labels,
 )
 from meta_pseudo_labels.learners.trainer import Trainer
+from meta_pseudo_labels.optimizers import learning_rate_of, parts_of
 from meta_pseudo_labels.utils import compat
 
 
@@ -91,6 +93,7 @@ class Learner(Method, Trainer):
         jit_compile=False,
         width_splits=1,
         batch_slices=1,
+        auto_scale_loss=True,
         **kwargs,
     ):
         """Sets the optimizer and what happens to gradients on their way there.
@@ -109,14 +112,16 @@ class Learner(Method, Trainer):
             width.
           batch_slices: into which every replica's batch is cut, to fit it
             into memory; see `learners.slices`.
+          auto_scale_loss: whether a network with layers that compute in float16
+            gets its optimizer wrapped in a `LossScaleOptimizer`, as by Keras.
           **kwargs: those of `keras.Model.compile`, e.g. metrics=["accuracy"].
 
         With several replicas it sets `synchronized` of the networks' Keras
         `BatchNormalization` layers, so that they normalize the global batch.
 
         Raises:
-          ValueError: for a number out of range, or jit_compile with several
-            replicas.
+          ValueError: for a number out of range, for jit_compile with several
+            replicas, and for an optimizer that cannot work with them.
         """
         if weight_decay < 0:
             raise ValueError(
@@ -134,15 +139,25 @@ class Learner(Method, Trainer):
                     layer.synchronized = True
         self.width_splits = width_splits
         self.batch_slices = batch_slices
+        self.auto_scale_loss = auto_scale_loss
         super().compile(
-            optimizer=optimizer,
+            optimizer=self.ready_optimizer(optimizer, self.student),
             loss=loss
             or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             jit_compile=jit_compile,
-            auto_scale_loss=False,  # Gradients are ours, not Keras's to scale.
+            auto_scale_loss=False,  # It looks at the learner's policy.
             **kwargs,
         )
         self.build_optimizer(self.optimizer, self.student)
+        self.optimizer.finalize_variable_values = self._finalize
+
+    def ready_optimizer(self, optimizer, model):
+        """The optimizer of a model, wrapped where its loss needs a scale."""
+        with self.distribute_strategy.scope():
+            optimizer = keras.optimizers.get(optimizer)
+            if self.auto_scale_loss:
+                optimizer = updates.scaled_for(model, optimizer)
+        return optimizer
 
     def build_optimizer(self, optimizer, model):
         """Makes an optimizer's variables, and has it take reduced gradients.
@@ -150,9 +165,28 @@ class Learner(Method, Trainer):
         Not while the first step is traced, which fails under a strategy
         (keras-team/keras issue 23085).
         """
-        with self.distribute_strategy.scope():
-            optimizer.build(model.trainable_variables)
-        compat.take_reduced(optimizer)
+        try:
+            with self.distribute_strategy.scope():
+                optimizer.build(model.trainable_variables)
+        except RuntimeError as error:  # Slots of the one, weights of the other.
+            raise ValueError(
+                f"{type(optimizer).__name__} was made outside of the scope of "
+                "the learner's strategy; make it within strategy.scope()."
+            ) from error
+        for part in parts_of(optimizer):
+            check_replicas(part, self.distribute_strategy)
+            compat.take_reduced(part)
+
+    def optimized(self):
+        """(optimizer, its network) of each network that trains."""
+        return [(self.optimizer, self.student)]
+
+    def _finalize(self, _=None):
+        """At the end of `fit`, where Keras calls it for one optimizer alone."""
+        for optimizer, model in self.optimized():
+            type(optimizer).finalize_variable_values(
+                optimizer, model.trainable_variables
+            )
 
     def call(self, inputs, training=False):
         """The student's logits, [batch, classes].
@@ -203,6 +237,7 @@ class Learner(Method, Trainer):
             "grad_bound": self.grad_bound,
             "width_splits": self.width_splits,
             "batch_slices": self.batch_slices,
+            "auto_scale_loss": self.auto_scale_loss,
         }
 
     def compile_from_config(self, config):
@@ -264,13 +299,18 @@ class Learner(Method, Trainer):
         """
         logs = replicas.mean({"loss/total": loss, **logs})
         weight_decay = updates.half_squared_norm(self.student)
-        learning_rate, norm, moved = self.update(
+        learning_rate, norm, applied = self.update(
             self.student,
             self.optimizer,
-            gradients_of(tape, loss, self.student),
+            gradients_of(
+                tape,
+                loss,
+                self.student,
+                scale=updates.loss_scale(self.optimizer),
+            ),
         )
-        skipped = self.count_step(moved)
-        self.average_student(moved)
+        skipped = self.count_step(applied.taken)
+        self.average_student(applied.moved)
         logs["loss/total"] += self.weight_decay * weight_decay
         return logs | {
             decay_log or "loss/weight_decay": weight_decay,
@@ -287,22 +327,26 @@ class Learner(Method, Trainer):
         Args:
           model: whose trainable weights move.
           optimizer: its optimizer.
-          gradients: one per trainable weight, of this replica.
+          gradients: one per trainable weight, of this replica and of the loss
+            as it is, whatever the optimizer scales it by.
           condition: scalar boolean, the same on all replicas; where it is
             false nothing moves either.
 
         Returns:
           The learning rate of the update; the norm of the gradients after
-          weight decay and before clipping; whether the model moved. Scalars.
+          weight decay and before clipping; `updates.Applied`.
         """
         gradients = replicas.mean(gradients)
         gradients, norm = self.prepare_gradients(gradients, model)
-        moved = tf.math.is_finite(norm) & condition
-        learning_rate = tf.convert_to_tensor(optimizer.learning_rate)
-        updates.apply_gradients(
-            optimizer, gradients, model.trainable_variables, condition=moved
+        learning_rate = learning_rate_of(optimizer)
+        applied = updates.apply_gradients(
+            optimizer,
+            gradients,
+            model.trainable_variables,
+            norm=norm,
+            condition=condition,
         )
-        return learning_rate, norm, moved
+        return learning_rate, norm, applied
 
     def prepare_gradients(self, gradients, model):
         """See `updates.decay_and_clip`, with what `compile` was given."""

@@ -62,6 +62,20 @@ def check_jit_compile(jit_compile, strategy):
         )
 
 
+def check_replicas(optimizer, strategy):
+    """Refuses what an optimizer cannot do where replicas must meet for it."""
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1 or isinstance(strategy, tf.distribute.TPUStrategy):
+        return
+    for name in ("gradient_accumulation_steps", "ema_overwrite_frequency"):
+        value = getattr(optimizer, name, None)
+        if value and (name.startswith("g") or optimizer.use_ema):
+            raise ValueError(
+                f"{name}={value} of {type(optimizer).__name__} works on one "
+                f"device; here are {replicas} replicas. Leave it out."
+            )
+
+
 def check_positive(name, value):
     if not value > 0:
         raise ValueError(f"{name} must be positive; got {value}.")

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
+from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import (
     check_model,
@@ -309,13 +310,18 @@ class MetaPseudoLabels(Learner):
             teacher_optimizer = type(self.optimizer).from_config(
                 self.optimizer.get_config()
             )
-        self.teacher_optimizer = keras.optimizers.get(teacher_optimizer)
+        self.teacher_optimizer = self.ready_optimizer(
+            teacher_optimizer, self.teacher
+        )
         if self.teacher_optimizer is self.optimizer:
             raise ValueError(
                 "The student and the teacher share one optimizer object; give "
                 "teacher_optimizer a second one."
             )
         self.build_optimizer(self.teacher_optimizer, self.teacher)
+
+    def optimized(self):
+        return [*super().optimized(), (self.teacher_optimizer, self.teacher)]
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -360,19 +366,26 @@ class MetaPseudoLabels(Learner):
             # 5. The teacher learns from labels, consistency and feedback.
             feedback = self.feedback(student_step, label_logits)
             feedback *= self.feedback_weight
+            feedback = tf.where(
+                student_step.heard(), feedback, tf.zeros_like(feedback)
+            )
             loss, teacher_logs = self.teacher_loss(batch, logits)
             loss += feedback
-        gradients = gradients_of(tape, loss, self.teacher)
-        ratio = self.measure_feedback(tape, feedback, gradients, costly)
-        learning_rate, _, teacher_moved = self.update(
+        scale = updates.loss_scale(self.teacher_optimizer)
+        gradients = gradients_of(tape, loss, self.teacher, scale=scale)
+        ratio = self.measure_feedback(
+            tape, feedback, gradients, costly, counts=student_step.moved
+        )
+        learning_rate, _, teacher = self.update(
             self.teacher,
             self.teacher_optimizer,
             gradients,
-            condition=student_step.moved,
+            condition=student_step.taken
+            & self.check_scale(student_step, feedback),
         )
         # 6. The average is taken at the step before its increment (quirk 16).
         self.average_student(student_step.moved)
-        skipped = self.count_step(student_step.moved, teacher_moved)
+        skipped = self.count_step(student_step.taken, teacher.taken)
         return {
             **student_logs,
             **replicas.mean(teacher_logs),
@@ -418,7 +431,29 @@ class MetaPseudoLabels(Learner):
         seed = tf.stack([tf.cast(self.seed, "int64"), self.step.value])
         return draw_labels(logits, kind=self.label_kind, seed=seed)
 
-    def measure_feedback(self, tape, feedback, gradients, costly=None):
+    def check_scale(self, student_step, feedback):
+        """Whether a feedback came through the student's loss scale whole.
+
+        Where it did not, that scale is lowered, not the teacher's.
+
+        Args:
+          student_step: `StudentStep`.
+          feedback: its part of the teacher's loss, scalar, of this replica.
+
+        Returns:
+          Scalar boolean.
+        """
+        if student_step.scale is None:
+            return True
+        finite = tf.math.is_finite(replicas.mean(feedback))
+        updates.lower_scale(
+            self.optimizer, student_step.scale, student_step.taken & ~finite
+        )
+        return finite
+
+    def measure_feedback(
+        self, tape, feedback, gradients, costly=None, *, counts=True
+    ):
         """Norm of the feedback's gradient over that of the teacher's whole one.
 
         Both before weight decay and clipping. Costs one backward pass of the
@@ -430,6 +465,7 @@ class MetaPseudoLabels(Learner):
           gradients: of the teacher's whole loss.
           costly: whether to compute it now; None is where it is due, which
             replicas that must meet for it cannot decide within a step.
+          counts: scalar boolean; where it is false the ratio is left alone.
 
         Returns:
           A scalar, at least 0; 0 before it was computed first, and the one
@@ -437,14 +473,17 @@ class MetaPseudoLabels(Learner):
         """
 
         def measure():
-            part = gradients_of(tape, feedback, self.teacher)
+            scale = updates.loss_scale(self.teacher_optimizer)
+            part = gradients_of(tape, feedback, self.teacher, scale=scale)
             ratio = tf.math.divide_no_nan(
                 tf.linalg.global_norm(replicas.mean(part)),
                 tf.linalg.global_norm(replicas.mean(gradients)),
             )
             self.feedback_grad_ratio.assign(
                 tf.where(
-                    tf.math.is_finite(ratio), ratio, self.feedback_grad_ratio
+                    tf.math.is_finite(ratio) & counts,
+                    ratio,
+                    self.feedback_grad_ratio,
                 )
             )
 

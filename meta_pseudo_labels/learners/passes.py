@@ -213,11 +213,13 @@ def with_checked_labels(batch, classes):
     return {**batch, **checked}
 
 
-def gradients_of(tape, loss, model):
-    """Dense gradients for every trainable weight, zero where unused."""
-    gradients = tape.gradient(
-        loss,
-        [v.value for v in model.trainable_variables],
-        unconnected_gradients=tf.UnconnectedGradients.ZERO,
-    )
-    return [tf.convert_to_tensor(g) for g in gradients]
+def gradients_of(tape, loss, model, *, scale=None):
+    """Dense gradients for every trainable weight, zero where unused.
+
+    Args:
+      tape: that recorded the loss.
+      loss: scalar.
+      model: whose weights they are of.
+      scale: what the loss is multiplied by on its way through 16-bit floats,
+        and the gradients are divided by; see `updates.loss_scale`.
+    """

@@ -18,7 +18,11 @@ from meta_pseudo_labels.learners.passes import (
     label_probabilities,
     own_losses,
 )
-from meta_pseudo_labels.optimizers import update_pullback, update_rates
+from meta_pseudo_labels.optimizers import (
+    learning_rate_of,
+    update_pullback,
+    update_rates,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +38,8 @@ class StudentStep:
       pseudo_labels: what the student trained on, [unlabeled, classes]; of
         this replica.
       learning_rate: of the student's update, scalar.
-      moved: whether the student took its update, scalar boolean; it does not
-        where the gradient is not finite.
+      moved: whether the student moved, scalar boolean; it does not where the
+        gradient is not finite, nor while gradients are accumulated.
       labeled_loss_old: cross-entropy on the labeled batch before the update,
         scalar, nats, no label smoothing.
       labeled_loss_new: the same after the update.
@@ -52,6 +56,8 @@ class StudentStep:
         see `update_rates`. Clipping is left out. Scalar, nats.
       center: subtracts from a change, scalar or [unlabeled], the moving average
         of the means of earlier ones; call it once a step.
+      taken: whether the optimizer took the student's gradient, scalar boolean.
+      scale: of the loss, which may be too large for the feedback; or None.
     """
 
     pseudo_labels: tf.Tensor
@@ -64,6 +70,15 @@ class StudentStep:
     gradients: Callable[[], tuple[list, list]]
     first_order_change: Callable[[], tf.Tensor]
     center: Callable[[tf.Tensor], tf.Tensor]
+    taken: tf.Tensor | bool = True
+    scale: tf.Tensor | None = None
+
+    def heard(self):
+        """Whether its labels moved the student, so that they have a feedback.
+
+        Else the change of its loss would be noise, of batch norm above all.
+        """
+        return self.moved & (self.learning_rate > 0)
 
 
 def take_student_step(learner, batch, *, pseudo_labels):
@@ -81,8 +96,8 @@ def take_student_step(learner, batch, *, pseudo_labels):
     learned = _learn(learner, batch["strong"], judged, pseudo_labels)
     labels = label_probabilities(labels, learned.judged_logits)
     old = mean_cross_entropy(labels, learned.judged_logits)
-    learning_rate = tf.convert_to_tensor(learner.optimizer.learning_rate)
-    derivative, moved = _apply(learner, learned)
+    learning_rate = learning_rate_of(learner.optimizer)
+    derivative, applied = _apply(learner, learned)
     new_tape, new = _judge(learner, judged, labels)
     slopes = _Slopes(
         student=learner.student,
@@ -91,7 +106,7 @@ def take_student_step(learner, batch, *, pseudo_labels):
         derivative=derivative,
     )
     old, new, cross_entropy = replicas.mean([old, new, learned.cross_entropy])
-    dot_product = learner.baseline.center(new - old, counts=moved)
+    dot_product = learner.baseline.center(new - old, counts=applied.moved)
     logs = {
         "cross_entropy/student_on_u": cross_entropy,
         "cross_entropy/student_on_l": new,
@@ -103,7 +118,7 @@ def take_student_step(learner, batch, *, pseudo_labels):
     step = StudentStep(
         pseudo_labels=pseudo_labels,
         learning_rate=learning_rate,
-        moved=moved,
+        moved=applied.moved,
         labeled_loss_old=old,
         labeled_loss_new=new,
         dot_product=dot_product,
@@ -111,8 +126,10 @@ def take_student_step(learner, batch, *, pseudo_labels):
         gradients=slopes.gradients,
         first_order_change=slopes.first_order_change,
         center=functools.partial(
-            learner.estimator_baseline.subtract, counts=moved
+            learner.estimator_baseline.subtract, counts=applied.moved
         ),
+        taken=applied.taken,
+        scale=learned.scale,
     )
     return step, logs
 
@@ -128,6 +145,7 @@ class _Learned(NamedTuple):
       gradients: one per trainable weight, means over replicas.
       prepared: these, decayed and clipped: what is to be applied.
       norm: of the gradients before clipping, scalar.
+      scale: of the loss, see `updates.loss_scale`.
     """
 
     tape: tf.GradientTape
@@ -137,11 +155,12 @@ class _Learned(NamedTuple):
     gradients: list
     prepared: list
     norm: tf.Tensor
+    scale: tf.Tensor | None
 
 
 def _learn(learner, strong, judged, pseudo_labels):
     """`_Learned` of one joint pass over strong views and judged images."""
-    student = learner.student
+    student, scale = learner.student, updates.loss_scale(learner.optimizer)
     # Derivatives with respect to the labels alone: of the weights' replicas
     # would compute, and reduce, what nobody asks for.
     with tf.GradientTape(watch_accessed_variables=False) as label_tape:
@@ -156,7 +175,8 @@ def _learn(learner, strong, judged, pseudo_labels):
             targets = smooth_labels(pseudo_labels, learner.label_smoothing)
             cross_entropy = mean_cross_entropy(targets, strong_logits)
             loss = cross_entropy + own_losses(student)
-        gradients = replicas.mean(gradients_of(tape, loss, student))
+        gradients = gradients_of(tape, loss, student, scale=scale)
+        gradients = replicas.mean(gradients)
         prepared, norm = learner.prepare_gradients(gradients, student)
     return _Learned(
         tape=label_tape,
@@ -166,6 +186,7 @@ def _learn(learner, strong, judged, pseudo_labels):
         gradients=gradients,
         prepared=prepared,
         norm=norm,
+        scale=scale,
     )
 
 
@@ -177,13 +198,11 @@ class _Derivative(NamedTuple):
 
 
 def _apply(learner, learned):
-    """Moves the student; the update's `_Derivative`, and whether it was."""
+    """Moves the student; the update's `_Derivative`, and `updates.Applied`."""
     variables = learner.student.trainable_variables
     update = learner.optimizer, learned.prepared, variables
     derivative = _Derivative(update_pullback(*update), update_rates(*update))
-    moved = tf.math.is_finite(learned.norm)
-    updates.apply_gradients(*update, condition=moved)
-    return derivative, moved
+    return derivative, updates.apply_gradients(*update, norm=learned.norm)
 
 
 def _judge(learner, judged, labels):
@@ -223,18 +242,34 @@ class _Slopes:
     def _compute_new_gradients(self):
         """d(new labeled loss) / d(student), of this replica's images alone."""
         tape, new = self._new_loss
-        return gradients_of(tape, new, self._student)
+        return gradients_of(tape, new, self._student, scale=self._learned.scale)
 
     def _compute_label_gradient(self):
         # The mean over replicas is on the tape, and its transpose takes that of
         # the new gradients. What comes out is for the sum of all replicas' new
         # losses, where one replica has each.
+        upstream = self._derivative.pullback(self._new_gradients())
+        factor = self._upstream_factor(upstream)
+        if factor is not None:
+            upstream = [u * tf.cast(factor, u.dtype) for u in upstream]
         gradient = self._learned.tape.gradient(
-            self._learned.prepared,
-            self._learned.pseudo_labels,
-            self._derivative.pullback(self._new_gradients()),
+            self._learned.prepared, self._learned.pseudo_labels, upstream
         )
-        return gradient / replicas.count()
+        gradient /= replicas.count()
+        return gradient if factor is None else gradient / factor
+
+    def _upstream_factor(self, upstream):
+        """Brings what passes back through 16-bit floats to a norm of 16.
+
+        The loss scale is a part of it, as the prepared gradients are divided
+        by that. None without a loss scale.
+        """
+        scale = self._learned.scale
+        if scale is None:
+            return None
+        squares = tf.add_n([tf.nn.l2_loss(u) for u in upstream])
+        norm = tf.sqrt(2.0 * replicas.mean(squares))
+        return tf.where(norm > 0, 16.0 * scale / norm, scale)
 
     def _compute_gradients(self):
         return self._learned.gradients, replicas.mean(self._new_gradients())

@@ -1,10 +1,13 @@
 """One update of a model: decay, clip, apply; the same on all replicas."""
 
+from typing import NamedTuple
+
 import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.models.batch_norm import BatchNorm
+from meta_pseudo_labels.optimizers import parts_of
 from meta_pseudo_labels.utils import compat
 
 _NORMALIZATION_LAYERS = (
@@ -69,24 +72,113 @@ def _decayed_ids(model):
     return {id(w) for w in model.trainable_variables} - exempt
 
 
-def apply_gradients(optimizer, gradients, variables, *, condition):
-    """Applies gradients that all replicas share.
+def scaled_for(model, optimizer):
+    """The optimizer, in a `LossScaleOptimizer` where Keras puts it into one.
 
-    Args:
-      optimizer: after `compat.take_reduced`.
-      gradients: one per variable.
-      variables: trainable.
-      condition: scalar, the same on all replicas; where it is false nothing
-        moves.
+    Keras asks the policy of the model that it trains, here a learner's; what
+    decides is whether gradients pass through float16.
+    """
+    half = any(x.compute_dtype == "float16" for x in compat.layers_of(model))
+    if not half or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(
+        optimizer, name="loss_scale_optimizer"
+    )
+
+
+def loss_scale(optimizer):
+    """What an optimizer wants the loss multiplied by, scalar; None for 1."""
+    one = tf.ones([])
+    scaled = optimizer.scale_loss(one)
+    return None if scaled is one else scaled
+
+
+def lower_scale(optimizer, used, condition):
+    """Halves the scale that was used, where a scalar boolean is true."""
+    for part in parts_of(optimizer):
+        if isinstance(part, keras.optimizers.LossScaleOptimizer):
+            scale, counter = part.dynamic_scale, part.step_counter
+            scale.assign(tf.where(condition, 0.5 * used, scale))
+            counter.assign(tf.where(condition, tf.zeros_like(counter), counter))
+
+
+class Applied(NamedTuple):
+    """What became of an update; scalar booleans.
+
+    Attributes:
+      taken: whether the optimizer took the gradients.
+      moved: whether the weights moved by them; they need not, where gradients
+        are accumulated first.
     """
 
-    def apply(*gradients):
-        optimizer.apply(list(gradients), variables)
+    taken: tf.Tensor
+    moved: tf.Tensor
 
-    if not replicas.merges():
-        tf.cond(condition, lambda: apply(*gradients), lambda: None)
+
+def apply_gradients(optimizer, gradients, variables, *, norm, condition=True):
+    """Applies gradients that all replicas share, where they are finite.
+
+    Args:
+      optimizer: after `compat.take_reduced`; one that scales the loss gets the
+        gradients of the scaled loss, as from Keras's `fit`.
+      gradients: one per variable, of the loss as it is.
+      variables: trainable.
+      norm: of the gradients; it tells whether they are finite.
+      condition: scalar, the same on all replicas; where it is false nothing
+        moves either.
+
+    Returns:
+      `Applied`.
+    """
+    scale = loss_scale(optimizer)
+    finite = tf.math.is_finite(norm)
+    if scale is not None:
+        finite &= tf.math.is_finite(norm * tf.cast(scale, norm.dtype))
+        gradients = [g * tf.cast(scale, g.dtype) for g in gradients]
+    taken = called = finite & condition
+    if _lowers_scale(optimizer):  # By gradients that are not finite.
+        called = condition
+        gradients = [
+            tf.where(finite, g, tf.constant(float("nan"), g.dtype))
+            for g in gradients
+        ]
+    before = _values_before(optimizer, variables)
+
+    def apply(*gradients):
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    if called is True:
+        apply(*gradients)
+    elif not replicas.merges():
+        tf.cond(called, lambda: apply(*gradients), lambda: None)
     else:  # Replicas cannot meet within a branch; all take it together.
-        replicas.merge(_apply_where, apply, condition, *gradients)
+        replicas.merge(_apply_where, apply, called, *gradients)
+    if before is None:
+        return Applied(taken, taken)
+    changes = [
+        tf.reduce_any(old != v.value)
+        for old, v in zip(before, variables, strict=True)
+    ]
+    return Applied(taken, taken & tf.reduce_any(tf.stack(changes)))
+
+
+def _lowers_scale(optimizer):
+    return any(
+        isinstance(part, keras.optimizers.LossScaleOptimizer)
+        for part in parts_of(optimizer)
+    )
+
+
+def _values_before(optimizer, variables):
+    """The weights, to see whether they move; None where they always do."""
+    known = ("keras.", __name__.partition(".")[0] + ".")
+    if all(
+        type(part).__module__.startswith(known)
+        and not part.gradient_accumulation_steps
+        for part in parts_of(optimizer)
+    ):
+        return None
+    return [tf.identity(v.value) for v in variables]
 
 
 def _apply_where(strategy, apply, condition, *gradients):

@@ -6,6 +6,8 @@ from meta_pseudo_labels.optimizers.lars import LARS
 from meta_pseudo_labels.optimizers.momentum import Momentum
 from meta_pseudo_labels.optimizers.pullback import (
     check_differentiable,
+    learning_rate_of,
+    parts_of,
     update_pullback,
     update_rates,
 )
@@ -28,6 +30,8 @@ __all__ = [
     "WaitWarmupDecay",
     "build_optimizer",
     "check_differentiable",
+    "learning_rate_of",
+    "parts_of",
     "update_pullback",
     "update_rates",
 ]

@@ -1,7 +1,8 @@
-"""The derivative of an optimizer's update, for feedback through it.
+"""What the learners must know of an optimizer: the derivative of its update.
 
-An optimizer that can be differentiated has a method `derivative`, as `Momentum`
-has; a user's own optimizer may have one too.
+And what it is made of, where it wraps others. An optimizer that can be
+differentiated has a method `derivative`, as `Momentum` has; a user's own may
+have one too.
 """
 
 import functools
@@ -12,14 +13,48 @@ import tensorflow as tf
 from meta_pseudo_labels.optimizers.momentum import Momentum
 from meta_pseudo_labels.utils.compat import variables_of
 
+_UPDATES = ("update_step", "apply", "apply_gradients")  # Move the weights.
 _WHO = "Feedback through the student's update (part of every diagnosis)"
+
+
+def parts_of(optimizer):
+    """A built optimizer, and all that it wraps, however deep, each once."""
+    parts = [optimizer]
+    for part in parts:  # Which grows.
+        for value in vars(part).values():
+            if isinstance(value, dict):
+                value = list(value.values())
+            for inner in value if isinstance(value, list) else [value]:
+                is_new = all(inner is not one for one in parts)
+                if isinstance(inner, keras.optimizers.Optimizer) and is_new:
+                    parts.append(inner)
+    return parts
+
+
+def learning_rate_of(optimizer):
+    """The present learning rate, scalar; the largest of several."""
+    parts = parts_of(optimizer)
+    rates = [
+        tf.convert_to_tensor(part.learning_rate)
+        for part in parts
+        if len(parts_of(part)) == 1
+    ]
+    return rates[0] if len(rates) == 1 else tf.reduce_max(tf.stack(rates))
+
+
+def unscaled(optimizer):
+    """The optimizer that moves the weights, without what scales its loss."""
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
 
 
 def check_differentiable(optimizer, asked_by=_WHO):
     """Refuses an optimizer that `update_pullback` cannot differentiate.
 
     Args:
-      optimizer: a built Keras optimizer.
+      optimizer: a built Keras optimizer; of a `LossScaleOptimizer`, here and
+        below, what it wraps.
       asked_by: what needs the derivative, for the message.
 
     Raises:
@@ -39,7 +74,8 @@ def update_pullback(optimizer, gradients, variables):
 
     Args:
       optimizer: a built Keras optimizer.
-      gradients: what will be applied, a tensor per variable.
+      gradients: what will be applied, of the loss as it is, a tensor per
+        variable.
       variables: the optimizer's trainable variables.
 
     Returns:
@@ -92,6 +128,7 @@ def update_rates(optimizer, gradients, variables):
 
 def _derivatives(optimizer, gradients, variables):
     """(rate, pullback) of each variable, see `Momentum.derivative`."""
+    optimizer = unscaled(optimizer)
     rate = tf.convert_to_tensor(optimizer.learning_rate)
     derivative = _derivative_of(optimizer)
     return [
@@ -101,14 +138,23 @@ def _derivatives(optimizer, gradients, variables):
 
 
 def _derivative_of(optimizer):
-    """What an optimizer says of its update; None where it says nothing."""
-    if isinstance(optimizer, keras.optimizers.SGD):  # As Momentum's.
-        return functools.partial(Momentum.derivative, optimizer)
-    return getattr(optimizer, "derivative", None)
+    """What an optimizer says of its update; None where it says nothing.
+
+    What a class says does not hold for one made of it that updates otherwise.
+    """
+    for kind in type(optimizer).__mro__:
+        if kind is keras.optimizers.SGD:  # As Momentum's.
+            return functools.partial(Momentum.derivative, optimizer)
+        if "derivative" in vars(kind):
+            return optimizer.derivative
+        if not vars(kind).keys().isdisjoint(_UPDATES):
+            return None
+    return None
 
 
 def _problem(optimizer):
     """Why the update cannot be differentiated and what to do; or None."""
+    optimizer = unscaled(optimizer)
     if _derivative_of(optimizer) is None:
         return (
             "knows Momentum, RMSProp, LARS and keras.optimizers.SGD; got "

@@ -82,6 +82,8 @@ def at_rate(optimizer, learning_rate):
       optimizer: a Keras optimizer.
       learning_rate: a number or a scalar tensor; None for its own.
     """
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer  # Which has the rate.
     before = optimizer._learning_rate
     if learning_rate is not None:
         optimizer._learning_rate = lambda: learning_rate

@@ -8,6 +8,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.feedback import draw_labels
 from meta_pseudo_labels.learners.losses import mean_cross_entropy
 from meta_pseudo_labels.learners.passes import (
@@ -162,7 +163,12 @@ class Probes:
         return tf.stack(losses)
 
     def _gradient(self, tape, loss):
-        parts = gradients_of(tape, loss, self.learner.teacher)
+        parts = gradients_of(
+            tape,
+            loss,
+            self.learner.teacher,
+            scale=updates.loss_scale(self.learner.teacher_optimizer),
+        )
         flat = [tf.reshape(part, [-1]) for part in parts]
         return tf.concat(
             [tf.cast(part, self.learner.float_type) for part in flat], axis=0
