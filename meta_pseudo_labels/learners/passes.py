@@ -223,3 +223,13 @@ def gradients_of(tape, loss, model, *, scale=None):
       scale: what the loss is multiplied by on its way through 16-bit floats,
         and the gradients are divided by; see `updates.loss_scale`.
     """
+    gradients = tape.gradient(
+        loss,
+        [v.value for v in model.trainable_variables],
+        output_gradients=None if scale is None else tf.cast(scale, loss.dtype),
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    gradients = [tf.convert_to_tensor(g) for g in gradients]
+    if scale is None:
+        return gradients
+    return [g / tf.cast(scale, g.dtype) for g in gradients]
