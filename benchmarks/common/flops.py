@@ -10,6 +10,8 @@ import math
 
 import keras
 
+from meta_pseudo_labels.utils import compat
+
 _COUNTED = (
     keras.layers.Conv2D,
     keras.layers.Dense,
@@ -42,7 +44,7 @@ def flat_layers(model):
     """The layers of a model and of models in it, models themselves apart."""
     return [
         layer
-        for layer in model._flatten_layers()
+        for layer in compat.layers_of(model)
         if not isinstance(layer, keras.Model)
     ]
 

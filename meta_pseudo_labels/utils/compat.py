@@ -12,6 +12,7 @@ import contextlib
 
 import keras
 import tensorflow as tf
+from tensorflow.python.ops import stateful_random_ops
 
 
 def layers_of(model):
@@ -112,6 +113,15 @@ def take_reduced(optimizer):
             "Keras version that requirements.txt names."
         )
     setattr(optimizer, name, list)
+
+
+def present_global_generator():
+    """TensorFlow's global generator, or None where nobody has asked for it.
+
+    Why: `tf.random.get_global_generator` makes one, whose variable fixes the
+    devices that later code may use, and fails under enable_op_determinism.
+    """
+    return stateful_random_ops.global_generator
 
 
 def replicas_are_threads():

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.utils import compat
 from tests.tiny_run import rows, weights
 
 STEPS = 30
@@ -106,7 +107,7 @@ def test_losses_are_those_of_float32(pair):
 def test_all_that_lasts_is_float32(pair):
     method, _, rounded = pair
     learner = rounded.learner
-    layers = learner.student._flatten_layers()
+    layers = compat.layers_of(learner.student)
     assert "bfloat16" in {layer.compute_dtype for layer in layers}
     kinds = {variable.dtype for variable in learner.variables}
     assert kinds == {"float32", "int64"}  # Counts are the integers.

@@ -160,3 +160,14 @@ def test_a_symbolic_tensor_knows_what_made_it():
     assert compat.producer(inner(inputs)) == (inner, 0)
     (first, _), (second, index) = compat.producer(one), compat.producer(two)
     assert first is second and index == 1
+
+
+def test_the_global_generator_is_looked_at_and_not_made():
+    before = compat.present_global_generator()
+    try:
+        tf.random.set_global_generator(None)
+        assert compat.present_global_generator() is None
+        made = tf.random.get_global_generator()
+        assert compat.present_global_generator() is made
+    finally:
+        tf.random.set_global_generator(before)

@@ -19,7 +19,6 @@ import contextlib
 import functools
 
 import tensorflow as tf
-from tensorflow.python.ops import stateful_random_ops
 
 from meta_pseudo_labels.data.images import operations as augment
 from meta_pseudo_labels.data.images.rand_augment import (
@@ -27,6 +26,7 @@ from meta_pseudo_labels.data.images.rand_augment import (
     batch_size,
     pick,
 )
+from meta_pseudo_labels.utils import compat
 
 RATE = 10 / 11  # How often an operation takes place; KerasCV's default.
 MAGNITUDE_STDDEV = 0.15  # KerasCV's default.
@@ -219,8 +219,7 @@ def _as_global_generator(draws):
     TensorFlow's own would make a variable, which fixes its devices and is an
     error under enable_op_determinism.
     """
-    # Asking for it by tf.random.get_global_generator would make one.
-    before = stateful_random_ops.global_generator
+    before = compat.present_global_generator()
     tf.random.set_global_generator(draws)
     try:
         yield
