@@ -12,6 +12,7 @@ from meta_pseudo_labels.learners.build import (
     build_model,
     build_schedules,
 )
+from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_run import tiny
@@ -110,3 +111,31 @@ def test_networks_of_plugins_are_looked_at(tmp_path, monkeypatch, last, words):
     monkeypatch.setattr(models, "build", build)
     with pytest.raises(ConfigError, match=words):
         build_model(tiny(tmp_path), DATASETS["digits"], role="student")
+
+
+@pytest.mark.parametrize("method", LEARNERS)
+def test_what_curves_compare_means_the_same_in_every_method(method, tmp_path):
+    """The loss of an evaluation is the plain cross-entropy, in nats.
+
+    Whatever the loss of training is: smoothed, masked by a threshold or by
+    training signal annealing, beside weight decay.
+    """
+    needed = {"pseudo_labels": dict(teacher_labels="teacher")}
+    config = tiny(
+        tmp_path,
+        method=method,
+        label_smoothing=0.5,
+        weight_decay=1.0,
+        ema_decay=0.0,
+        **needed.get(method, {}),
+    )
+    spec = DATASETS["digits"]
+    learner = build_learner(config, spec)
+    random = np.random.default_rng(0)
+    images = random.normal(size=[6, 8, 8, 3]).astype("float32")
+    labels = random.integers(0, 10, 6)
+    logits = learner.student.predict(images, verbose=0).astype("float64")
+    shifted = logits - logits.max(-1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    found = learner.evaluate(images, labels, verbose=0, return_dict=True)
+    assert found["loss"] == pytest.approx(-logs[range(6), labels].mean(), 1e-5)

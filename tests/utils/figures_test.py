@@ -30,9 +30,9 @@ def gray_images(number, size=8):
 def test_curves_draw_every_method_in_its_color(tmp_path):
     histories = {
         "supervised": history("eval/accuracy", [0.1, 0.5])
-        + history("loss/cross_entropy", np.linspace(2, 1, 100)),
+        + history("eval/loss", np.linspace(2, 1, 100)),
         "mpl": history("eval/accuracy", [0.1, 0.9])
-        + history("cross_entropy/student_on_l", np.linspace(2, 1, 100)),
+        + history("eval/loss", np.linspace(2, 1, 100)),
     }
     figures.curves(histories, tmp_path / "curves.png")
     first, second, third = figures.COLORS[:3]
