@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 
 from meta_pseudo_labels.data.labels import LabelChoice, labeled_positions
+from meta_pseudo_labels.data.pixel_statistics import warn_of_dark
 from meta_pseudo_labels.data.spec import FILL, DatasetSpec
 
 HELD_OUT = ("feedback", "validation")  # Parts that not every problem has.
@@ -159,6 +160,7 @@ def from_arrays(
         test_labels=np.asarray(test_labels),
         labeled_indices=np.arange(len(labels)),
     )
+    warn_of_dark(labeled_images, data.unlabeled_images, where="The arrays")
     warn_of_copies(data)
     return data
 

@@ -1,7 +1,9 @@
 """Mean and standard deviation of images, exactly and in little memory."""
 
 import numpy as np
+from absl import logging
 
+_DARK = 64  # Levels that images of an ordinary set exceed.
 _CHUNK_PIXELS = 2**20  # np.bincount makes 8 bytes of each pixel's one.
 
 
@@ -33,6 +35,26 @@ def channel_statistics(*parts):
     return tuple(mean.tolist()), tuple(
         np.where(one_level, 1 / 255, std).tolist()
     )
+
+
+def warn_of_dark(*parts, where):
+    """Logs a line where all images together use few of the levels.
+
+    Args:
+      *parts: arrays [N, H, W, 3] uint8.
+      where: what they are called.
+    """
+    parts = [images for images in parts if images.size]
+    lowest = min(int(images.min()) for images in parts)
+    highest = max(int(images.max()) for images in parts)
+    if highest < _DARK or highest - lowest < _DARK:
+        logging.warning(
+            "%s: all images together have levels from %d to %d of 0 to 255, "
+            "and are taken as they are; spread them where that is no night.",
+            where,
+            lowest,
+            highest,
+        )
 
 
 def _level_counts(images):

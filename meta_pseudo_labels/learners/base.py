@@ -10,8 +10,10 @@ from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.checks import (
     check_jit_compile,
     check_model,
+    check_normalised,
     check_range,
     check_replicas,
+    warn_of_levels,
 )
 from meta_pseudo_labels.learners.ema import WeightAverages
 from meta_pseudo_labels.learners.losses import mean_cross_entropy, smooth_labels
@@ -192,18 +194,26 @@ class Learner(Method, Trainer):
         """The student's logits, [batch, classes].
 
         Raises:
-          ValueError: for uint8 images, which no learner was trained on.
+          ValueError: for uint8 images, unless the student brings them to a
+            range itself.
         """
-        if any(x.dtype == "uint8" for x in tf.nest.flatten(inputs)):
-            raise ValueError(
-                "Got uint8 images, but learners see normalised ones: pass them "
-                "through data.normalize, or use data.evaluation_dataset."
-            )
+        check_normalised(inputs, self.student)
         if training or self.student_ema is None:
             logits = self.student(inputs, training=training)
         else:
             logits = self.student_ema.apply(self.student, inputs)
         return tf.cast(logits, self.float_type)
+
+    def predict(self, x, *args, **kwargs):
+        """As `keras.Model.predict`, after a look at the range of images."""
+        warn_of_levels(x, self.student)
+        return super().predict(x, *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """As `keras.Model.evaluate`, after a look at the range of images."""
+        if not kwargs.get("_use_cached_eval_dataset"):  # Not within `fit`.
+            warn_of_levels(x, self.student)
+        return super().evaluate(x, *args, **kwargs)
 
     def finished_student(self):
         """The student with its averaged weights, to finetune or to export.
@@ -274,6 +284,8 @@ class Learner(Method, Trainer):
                 f"with the keys {', '.join(self.batch_keys)}; got {found}. "
                 "See data.training_dataset."
             )
+        for key in keys & {"labeled", "weak", "strong", "feedback"}:
+            check_normalised(batch[key], self.student, key=key)
         if "feedback" in keys and "feedback_labels" not in keys:
             raise ValueError(
                 "The batch has images to judge the student on under the key "

@@ -1,9 +1,15 @@
 """What learners refuse, before any work starts."""
 
 import keras
+import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from meta_pseudo_labels import models
+from meta_pseudo_labels.utils import compat
+
+_LOOKED_AT = 64  # Images of an array.
+_NORMALISED = 30  # Deviations, beyond what normalised images have.
 
 
 def check_model(model, *, role):
@@ -43,6 +49,75 @@ def check_weights(model, *, role):
         f"The {role} {model.name!r} has no weights to train yet. Start it "
         "with keras.Input(shape), or call it once on a batch, before "
         "handing it over; and give it a layer that learns."
+    )
+
+
+def check_normalised(inputs, model, *, key=None):
+    """Refuses uint8 images, which a batch has before they are normalised.
+
+    Not where the model takes uint8, or begins by bringing levels to a range.
+
+    Args:
+      inputs: of the model, a nest of tensors.
+      model: whose inputs they are.
+      key: of a batch that they stand under, where images alone are meant: text
+        may be of bytes. None for what is predicted.
+
+    Raises:
+      ValueError: see above.
+    """
+    levels = any(
+        x.dtype == "uint8" and (key is None or len(x.shape) == 4)
+        for x in tf.nest.flatten(inputs)
+    )
+    if levels and not _brings_to_a_range(model):
+        raise ValueError(
+            f"Got uint8 images{f' under the key {key}' if key else ''}, but "
+            "learners see normalised ones: pass them through data.normalize, "
+            "or use data.training_dataset and data.evaluation_dataset."
+        )
+
+
+def warn_of_levels(x, model):
+    """Logs a line where images to predict look as if nobody normalised them.
+
+    Args:
+      x: what `predict` or `evaluate` was given: the first 64 images of arrays
+        are looked at, of a tf.data.Dataset the first batch.
+      model: that is to see them.
+    """
+    if isinstance(x, tf.data.Dataset):
+        x = next(iter(x.take(1)), None)
+        x = x[0] if isinstance(x, tuple) else x
+    if _brings_to_a_range(model):
+        return
+    for images in tf.nest.flatten(x):
+        if len(getattr(images, "shape", ())) != 4 or not len(images):
+            continue
+        images = np.asarray(images[:_LOOKED_AT])
+        low, high = images.min(), images.max()
+        if np.issubdtype(images.dtype, np.integer) or not (
+            low >= 0
+            and (high <= 1 and high > low or high > _NORMALISED)
+            or not np.isfinite(low + high)
+        ):
+            continue
+        logging.warning(
+            "The images have values from %.4g to %.4g, as if they were not "
+            "normalised: networks see (levels / 255 - mean) / std, see "
+            "data.normalize. All is well if they learned from such ones.",
+            low,
+            high,
+        )
+
+
+def _brings_to_a_range(model):
+    """Whether a model takes levels as they are in files."""
+    scales = keras.layers.Rescaling, keras.layers.Normalization
+    inputs = getattr(model, "inputs", None) or ()
+    return any(
+        [isinstance(layer, scales) for layer in compat.layers_of(model)]
+        + [one.dtype == "uint8" for one in inputs]
     )
 
 

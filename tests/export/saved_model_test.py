@@ -12,6 +12,7 @@ import tensorflow as tf
 from meta_pseudo_labels.data import DatasetSpec
 from meta_pseudo_labels.data.images.resizing import square_image
 from meta_pseudo_labels.export.saved_model import export_saved_model
+from tests.pictures import colors, encoded, turned
 
 EXAMPLE = (
     pathlib.Path(__file__).parents[2]
@@ -149,7 +150,23 @@ def test_signatures_agree_on_the_same_pictures(loaded, images):
                 np.testing.assert_array_equal(outputs[name], value)
 
 
-@pytest.mark.parametrize("level", [-1.0, 255.5, float("nan")])
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_files_are_shown_as_they_were_held(loaded, orientation):
+    pixels = colors(40, 60)
+    upright = np.rot90(pixels, {3: 2, 6: 3, 8: 1}[orientation])
+    serve = loaded.signatures["serving_bytes"]
+    want, found = (
+        serve(encoded=tf.constant([data]))
+        for data in (
+            encoded(upright.copy()),
+            turned(orientation, "PNG", pixels),
+        )
+    )
+    for name, value in want.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+@pytest.mark.parametrize("level", [-1.0, 255.5, float("nan"), 0.5, 1.0])
 def test_floats_out_of_range_are_refused(loaded, level):
     with pytest.raises(tf.errors.InvalidArgumentError, match="0 to 255"):
         loaded.signatures["serving_float"](images=tf.fill([1, 8, 8, 3], level))

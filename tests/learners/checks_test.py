@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
 
 from meta_pseudo_labels.learners import MetaPseudoLabels, Supervised
 from meta_pseudo_labels.learners.finetuning import finetune
@@ -73,6 +74,92 @@ def test_raw_images_are_refused():
     learner.compile("sgd")
     with pytest.raises(ValueError, match="data.normalize"):
         learner.predict(np.zeros([2, 6, 6, 2], "uint8"), verbose=0)
+
+
+@pytest.mark.parametrize("key", ["labeled", "weak", "strong", "feedback"])
+def test_raw_images_are_not_learned_from(key):
+    learner = make(MetaPseudoLabels)
+    learner.compile("sgd", teacher_optimizer="sgd")
+    images = batch(dtype="float32")
+    images |= {"feedback": images["labeled"], "feedback_labels": [0] * 4}
+    learner.check_batch(images)
+    images[key] = np.zeros([4, 6, 6, 2], "uint8")
+    with pytest.raises(ValueError, match=f"under the key {key}, but learners"):
+        learner.check_batch(images)
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        logging, "warning", lambda text, *values: lines.append(text % values)
+    )
+    return lines
+
+
+def test_a_student_that_scales_its_images_takes_levels(logged):
+    """As with Keras: uint8 and floats of levels alike."""
+    inputs = keras.Input([6, 6, 2])
+    scaled = keras.layers.Rescaling(1 / 255)(inputs)
+    logits = keras.layers.Dense(3)(keras.layers.Flatten()(scaled))
+    learner = Supervised(keras.Model(inputs, logits))
+    learner.compile("sgd")
+    levels = np.random.RandomState(0).randint(0, 256, [8, 6, 6, 2])
+    learner.check_batch(
+        {"labeled": levels.astype("uint8"), "labels": np.zeros(8, int)}
+    )
+    found, want = (
+        learner.predict(levels.astype(kind), verbose=0)
+        for kind in ("uint8", "float32")
+    )
+    np.testing.assert_allclose(found, want, atol=1e-6)
+    assert logged == []
+
+
+RANGES = {
+    "divided": lambda x: x,
+    "binary": np.round,
+    "levels": lambda x: 255 * x,
+    "nan": lambda x: np.where(x > 0.99, np.nan, x - 0.5),
+    "normalised": lambda x: 4 * x - 2,
+    "centred": lambda x: 2 * x - 1,
+    "zeros": lambda x: 0 * x,
+}
+
+
+@pytest.fixture(scope="module")
+def predicting():
+    learner = make(Supervised)
+    learner.compile("sgd")
+    return learner
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_images_that_nobody_normalised_are_noticed(name, predicting, logged):
+    """Wherever they come from."""
+    random = np.random.RandomState(0).rand(8, 6, 6, 2)
+    images, labels = RANGES[name](random).astype("float32"), np.zeros(8, int)
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+    wrong = name in ("divided", "binary", "levels", "nan")
+    for look in (
+        lambda: predicting.predict(images, verbose=0),
+        lambda: predicting.predict(tf.constant(images), verbose=0),
+        lambda: predicting.predict(dataset, verbose=0),
+        lambda: predicting.evaluate(images, labels, verbose=0),
+        lambda: predicting.evaluate(dataset, verbose=0),
+    ):
+        look()
+        assert len(logged) == wrong
+        if wrong:
+            assert "as if they were not normalised" in logged.pop()
+
+
+def test_what_is_no_image_has_any_range(logged):
+    inputs = keras.Input([4])
+    learner = Supervised(keras.Model(inputs, keras.layers.Dense(2)(inputs)))
+    learner.compile("sgd")
+    learner.predict(np.full([8, 4], 200.0), verbose=0)
+    assert logged == []
 
 
 def test_unequal_classes_of_subclassed_models_are_refused():

@@ -22,7 +22,7 @@ def weak_view(spec):
     This is the release's `ori` view, and what labeled images get (quirk 31).
     """
     crop = pad_and_crop(spec.image_size // 8, fill=spec.background)
-    return chain(flip(), crop) if spec.flip else crop
+    return _of_levels(chain(flip(), crop) if spec.flip else crop)
 
 
 def strong_view(spec, *, magnitude, cutout_share=0.5, policy="release"):
@@ -48,7 +48,7 @@ def strong_view(spec, *, magnitude, cutout_share=0.5, policy="release"):
 
 def strong(spec, settings):
     """See `strong_view`; of `ViewSettings`."""
-    return chain(*_distortions(spec, settings), weak_view(spec))
+    return _of_levels(chain(*_distortions(spec, settings), weak_view(spec)))
 
 
 def labeled_strong(spec, settings):
@@ -59,7 +59,7 @@ def labeled_strong(spec, settings):
 
     Args and errors: as for `strong`.
     """
-    return chain(*_distortions(spec, settings))
+    return _of_levels(chain(*_distortions(spec, settings)))
 
 
 def augmentation(settings, *, translate_const, cutout_const, fill):
@@ -114,7 +114,20 @@ def normalize(images, *, mean, std):
     Args:
       images: [..., H, W, 3] uint8, H and W known.
       mean, std: one number per channel, 0..1 units.
+
+    Raises:
+      ValueError: for images that were divided by 255, or normalised, already;
+        in a graph nobody sees that.
     """
+    if tf.as_dtype(images.dtype).is_floating and not tf.is_symbolic_tensor(
+        images
+    ):
+        low, high = np.min(images), np.max(images)
+        if not 0 <= low <= high <= 255 or 0 < high <= 1:  # NaN neither.
+            raise ValueError(
+                f"Got images from {low:.4g} to {high:.4g}; pass levels from 0 "
+                "to 255, uint8: they are divided by 255 here."
+            )
     # Flat rows: broadcasting over three channels is five times slower.
     height, width = images.shape[-3:-1]
     mean, std = np.array(mean, np.float32), np.array(std, np.float32)
@@ -123,6 +136,20 @@ def normalize(images, *, mean, std):
     flat = tf.reshape(images, [-1, height * width * 3])
     normalized = tf.cast(flat, tf.float32) * scale + offset
     return tf.reshape(normalized, tf.shape(images))
+
+
+def _of_levels(view):
+    """A view that refuses other images than uint8."""
+
+    def apply(images, seed, rows=None):
+        if images.dtype != tf.uint8:
+            raise ValueError(
+                f"A view got images of type {tf.as_dtype(images.dtype).name}; "
+                "pass levels from 0 to 255, uint8. Normalise them afterwards."
+            )
+        return view(images, seed, *([] if rows is None else [rows]))
+
+    return apply
 
 
 def chain(*operations):

@@ -31,12 +31,14 @@ from meta_pseudo_labels.data.images.listing import (
     shown,
 )
 from meta_pseudo_labels.data.labels import labeled_positions
-from meta_pseudo_labels.data.pixel_statistics import channel_statistics
+from meta_pseudo_labels.data.pixel_statistics import (
+    channel_statistics,
+    warn_of_dark,
+)
 from meta_pseudo_labels.data.sources import SOURCES, Source
 from meta_pseudo_labels.data.spec import DatasetSpec, composed
 
 NAME = "folders"
-_DARK = 64  # Levels that pictures of an ordinary set exceed.
 
 
 def load(
@@ -131,7 +133,7 @@ def load(
     if len(chosen) < len(pool):
         unlabeled = np.concatenate([unlabeled, np.delete(pool, chosen, axis=0)])
         pool = pool[chosen]
-    _warn_of_dark(pool, unlabeled, where=labeled_dir)
+    warn_of_dark(pool, unlabeled, where=shown(labeled_dir))
     mean, std = channel_statistics(pool, unlabeled)
     spec = DatasetSpec(
         name=NAME,
@@ -376,20 +378,6 @@ def _refuse_shared(owned, so):
         raise ValueError(
             f"{shown(one)} and {shown(other)} are one file, by a link, so that "
             f"{so}; of such files there are {len(shared)}. Remove one of each."
-        )
-
-
-def _warn_of_dark(*parts, where):
-    """Says so where all images together use few of the levels."""
-    lowest = min(int(images.min(initial=255)) for images in parts)
-    highest = max(int(images.max(initial=0)) for images in parts)
-    if highest < _DARK or highest - lowest < _DARK:
-        logging.warning(
-            "%s: all images together have levels from %d to %d of 0 to 255, "
-            "and are taken as they are; spread them where that is no night.",
-            shown(where),
-            lowest,
-            highest,
         )
 
 

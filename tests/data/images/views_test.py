@@ -95,3 +95,23 @@ def test_normalize_by_the_formula(shape):
     np.testing.assert_allclose(
         got, (images / 255 - mean) / std, rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("change", [lambda x: x / 255, lambda x: x / 127.5 - 1])
+def test_views_and_normalize_take_levels(change):
+    """What was divided once would be divided twice, and black."""
+    spec = data.DATASETS["cifar10"]
+    levels = np.random.RandomState(0).randint(0, 256, [2, 32, 32, 3])
+    images = change(levels).astype(np.float32)
+    for wrong in (images, tf.constant(images), images * np.nan):
+        with pytest.raises(ValueError, match="pass levels from 0 to 255, uint"):
+            data.normalize(wrong, mean=spec.mean, std=spec.std)
+    for view in (data.weak_view(spec), data.strong_view(spec, magnitude=5)):
+        with pytest.raises(ValueError, match="got images of type float32"):
+            view(images, [0, 1])
+    # Floats of levels are what they say.
+    found, want = (
+        data.normalize(levels.astype(kind), mean=spec.mean, std=spec.std)
+        for kind in (np.float32, np.uint8)
+    )
+    np.testing.assert_allclose(found, want, atol=1e-6)

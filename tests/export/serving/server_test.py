@@ -14,6 +14,7 @@ import tensorflow as tf
 from meta_pseudo_labels import data
 from meta_pseudo_labels.export.saved_model import export_saved_model
 from tests.export.serving.served import WATCHED, ask, b64, memory_mb, start
+from tests.pictures import deep
 
 aiohttp = pytest.importorskip("aiohttp")
 MODEL = "/v1/models/digits"
@@ -155,6 +156,18 @@ BAD = [
         "0 to 255",
         f"{MODEL}:predict",
         {"signature_name": "serving_float", "instances": [[[[-1, 0, 0]]]]},
+    ),
+    (
+        400,
+        "as if it was divided by 255",
+        f"{MODEL}:predict",
+        {"signature_name": "serving_float", "instances": [[[[0.9, 0, 0.1]]]]},
+    ),
+    (
+        400,
+        "16 bits with levels from 0 to 4095, but no picture of 16 bits was",
+        f"{MODEL}:predict",
+        of_files(deep(np.arange(4096).reshape(64, 64))),
     ),
 ]
 
