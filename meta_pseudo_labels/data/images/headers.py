@@ -17,6 +17,7 @@ import struct
 START_BYTES = 32  # As many tell the kind.
 PNG_START = b"\x89PNG\r\n\x1a\n"
 EXIF = b"Exif\0\0"
+EXIF_WITHIN = 2**17  # Bytes of a JPEG; it stands behind XMP at most.
 ORIENTATION_TAG = 0x0112
 JPEG_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC))
 JPEG_FRAMES += tuple(range(0xCD, 0xD0))
@@ -130,8 +131,9 @@ def _jpeg(data):
         else:
             (length,) = struct.unpack_from(">H", data, place + 2)
             end = place + 2 + max(length, 2)
-            if marker == 0xE1 and data[place + 4 : place + 10] == EXIF:
-                exif = exif or data[place + 10 : end]
+            if marker == 0xE1 and place + 10 <= EXIF_WITHIN:
+                if data[place + 4 : place + 10] == EXIF:
+                    exif = exif or data[place + 10 : end]
             place = end
 
 

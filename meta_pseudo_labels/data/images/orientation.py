@@ -8,12 +8,14 @@ import tensorflow as tf
 
 from meta_pseudo_labels.data.images.headers import (
     EXIF,
+    EXIF_WITHIN,
     JPEG_FRAMES,
     MOST_CHUNKS,
     ORIENTATION_TAG,
 )
 
 _SWAPS, _FLIPS_ROWS, _FLIPS_COLUMNS = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
+_APP1 = b"\xff\xe1"
 _MOST_ENTRIES = 1_000  # Of a directory; cameras write some dozens.
 
 
@@ -36,49 +38,106 @@ def upright(image, orientation):
     return image
 
 
-def upright_in_graph(image, encoded):
+def upright_in_graph(image, encoded, *, is_jpeg=None):
     """`upright`, with the orientation that a JPEG or PNG file has.
 
     Args:
       image: [height, width, 3], what the file was decoded to, or a part of it.
-      encoded: [] string, the file.
+      encoded: [] string, the file; its header is good.
+      is_jpeg: True where that is known to be so.
     """
-    orientation = find_orientation(encoded)
 
-    def turn(image, among, turned):
+    def turn(image, orientation, among, turned):
         found = tf.reduce_any(orientation == tf.constant(among))
         return tf.cond(found, lambda: turned(image), lambda: image)
 
-    def turned():
-        swapped = turn(image, _SWAPS, lambda x: tf.transpose(x, [1, 0, 2]))
-        flipped = turn(swapped, _FLIPS_ROWS, lambda x: x[::-1])
-        return turn(flipped, _FLIPS_COLUMNS, lambda x: x[:, ::-1])
+    def turned(orientation):
+        swap, rows, columns = (
+            lambda x: tf.transpose(x, [1, 0, 2]),
+            lambda x: x[::-1],
+            lambda x: x[:, ::-1],
+        )
+        swapped = turn(image, orientation, _SWAPS, swap)
+        flipped = turn(swapped, orientation, _FLIPS_ROWS, rows)
+        return turn(flipped, orientation, _FLIPS_COLUMNS, columns)
 
-    return tf.cond(orientation == 1, lambda: image, turned)
+    return _by_orientation(encoded, turned, lambda: image, is_jpeg=is_jpeg)
 
 
 def find_orientation(encoded):
-    """The orientation in a JPEG or PNG file, in a graph; 1 where it has none.
+    """The orientation in a JPEG or PNG file, [] int32; 1 where it has none.
 
     Args:
-      encoded: [] string, the file; its header is good.
-
-    Returns:
-      [] int32, 1 to 8.
+      encoded: see `upright_in_graph`.
     """
-    data = tf.io.decode_raw(encoded, tf.uint8)
-    place = tf.cond(
-        tf.io.is_jpeg(encoded), lambda: _in_jpeg(data), lambda: _in_png(data)
+    return _by_orientation(encoded, tf.identity, lambda: tf.constant(1))
+
+
+def _by_orientation(encoded, found, none, *, is_jpeg=None):
+    """What a function makes of a file's orientation; `none()` without one."""
+
+    # A search for some bytes costs next to nothing, a walk over the parts of a
+    # file as much as decoding a small one. Most files have no such data.
+    def in_jpeg():
+        return _if_there(
+            encoded, EXIF, _in_jpeg, found, none, within=EXIF_WITHIN
+        )
+
+    def in_png():
+        return _if_there(encoded, b"eXIf", _in_png, found, none, within=-1)
+
+    return (
+        in_jpeg()
+        if is_jpeg
+        else tf.cond(tf.io.is_jpeg(encoded), in_jpeg, in_png)
     )
+
+
+def _if_there(encoded, name, walk, found, none, *, within):
+    """Calls `found` where a file has the bytes of a name, else `none`.
+
+    Args:
+      encoded: the file.
+      name: of Exif data.
+      walk: a function from the file, [size] uint8, and what stands before the
+        name, [] string, to where its Exif data begins, [] int32, 0 for nowhere.
+      found, none: see `_by_orientation`.
+      within: bytes of the file that are searched; -1 is all.
+    """
+    start = tf.strings.substr(encoded, 0, within)
+    pieces = tf.raw_ops.StringSplitV2(
+        input=[start], sep=name, maxsplit=1
+    ).values
+
+    def look():
+        data = tf.io.decode_raw(encoded, tf.uint8)
+        place = walk(data, pieces[0])
+        orientation = tf.cond(
+            (place > 0) & (place + 8 <= tf.size(data)),
+            lambda: _in_exif(data, place),
+            lambda: tf.constant(1),
+        )
+        return found(orientation)
+
+    return tf.cond(tf.size(pieces) > 1, look, none)
+
+
+def _in_jpeg(data, before):
+    """Where the Exif data of a JPEG begins; see `_if_there`."""
+    length = tf.strings.length(before)
+    padded = tf.strings.join([before, bytes(24)])
+    # Right at the start, or behind the 18 bytes that JFIF has there.
+    first = tf.strings.substr(padded, 2, 2) == _APP1
+    second = tf.strings.substr(padded, 2, 4) == b"\xff\xe0\x00\x10"
+    second &= tf.strings.substr(padded, 20, 2) == _APP1
     return tf.cond(
-        (place > 0) & (place + 8 <= tf.size(data)),
-        lambda: _in_exif(data, place),
-        lambda: tf.constant(1),
+        ((length == 6) & first) | ((length == 24) & second),
+        lambda: length + len(EXIF),
+        lambda: _walk_jpeg(data),
     )
 
 
-def _in_jpeg(data):
-    """Where the Exif data of a JPEG begins, [] int32; 0 where it has none."""
+def _walk_jpeg(data):
     exif = tf.constant(list(EXIF))
     frames = tf.constant([0xD9, 0xDA, *JPEG_FRAMES])
 
@@ -89,15 +148,17 @@ def _in_jpeg(data):
         alone = (marker <= 0x01) | ((marker >= 0xD0) & (marker <= 0xD8))
         length = tf.maximum(256 * window[2] + window[3], 2) + 2
         move = tf.where(filling, 1, tf.where(alone, 2, length))
-        here = ~filling & (marker == 0xE1) & tf.reduce_all(window[4:] == exif)
+        here = ~filling & (marker == 0xE1) & (place + 10 <= EXIF_WITHIN)
+        here &= tf.reduce_all(window[4:] == exif)
         ended = ~filling & tf.reduce_any(marker == frames)
         return place + move, tf.where(here, place + 10, found), here | ended
 
     return _walk(data, step, start=2, window=10)
 
 
-def _in_png(data):
-    """Where the Exif data of a PNG begins, [] int32; 0 where it has none."""
+def _in_png(data, before):
+    """Where the Exif data of a PNG begins; see `_if_there`."""
+    del before
 
     def step(place, found, ended):
         length = tf.cast(_number(data, place, 4), tf.int32)

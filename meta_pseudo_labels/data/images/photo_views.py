@@ -125,6 +125,6 @@ def _decode_window(encoded, window, *, image_size):
     pictures as their Exif data says, which few of ImageNet's have.
     """
     image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
-    image = upright_in_graph(image, encoded)
+    image = upright_in_graph(image, encoded, is_jpeg=True)
     image = resized_as_released(image[tf.newaxis], image_size)[0]
     return tf.ensure_shape(image, [image_size, image_size, 3])
