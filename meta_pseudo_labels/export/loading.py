@@ -35,8 +35,8 @@ class ExportedModel:
         try:
             with _only_errors():
                 loaded = tf.saved_model.load(self.path)
-        except (OSError, tf.errors.OpError, ValueError) as error:
-            first_line = str(error).partition("\n")[0]
+        except Exception as error:  # Damaged files raise errors of any class.
+            first_line = str(error).strip().partition("\n")[0][:300]
             raise ValueError(
                 f"{self.path} cannot be read as a SavedModel: {first_line}"
             ) from error

@@ -10,19 +10,25 @@ TensorFlow Serving later (docs/serving.md):
 
 Needed are TensorFlow and aiohttp (the extra `serve`), no Keras. The same are
 `python serve.py` and `python -m meta_pseudo_labels.export.serving`. SIGTERM and
-Ctrl-C end it after the requests that are under way. Exit status: 0, ended like
-this; 1, it could not begin, and a line says why.
+Ctrl-C end it after the requests that are under way; it takes 20 s at most. Exit
+status: 0, ended like this; 75, ended before it had begun; 1, it could not
+begin, and a line says why.
 """
 
 import argparse
+import gc
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-_SECONDS_TO_FINISH = 20  # For requests under way, when it is told to end.
+_SECONDS_TO_END = 20  # From a signal to the end of the process.
+_SECONDS_TO_ANSWER = 15  # Of these, for requests under way.
+_EXIT_INTERRUPTED = 75  # As with runs: the same command may be said again.
 
 
 def parse_arguments():
@@ -46,12 +52,18 @@ def parse_arguments():
         ("max_requests", 64, "requests under way at a time; others get 503"),
         ("max_body_mb", 32, "size of a request; larger ones get 413"),
         ("max_batch", 256, "images in a request; more get 400"),
+        ("max_megapixels", 256, "of a request's picture files; more get 400"),
     ):
         limits = (0, 65_535) if name == "port" else (1, 1_000_000)
         parser.add_argument(
             f"--{name}", type=_within(*limits), default=default, help=meaning
         )
     arguments = parser.parse_args()
+    if not arguments.host.strip():
+        parser.error(
+            "argument --host: it is empty; name an address such as 127.0.0.1, "
+            "or 0.0.0.0 for all interfaces"
+        )
     if not re.fullmatch(r"[\w.-]+", arguments.name):
         parser.error(
             f"argument --name: {arguments.name!r} is part of an address: use "
@@ -73,6 +85,7 @@ def _within(low, high):
 
 
 def main():
+    _end_on_signals()
     arguments = parse_arguments()
     try:
         from aiohttp import web
@@ -82,16 +95,8 @@ def main():
             "'meta-pseudo-labels[serve]'."
         )
     from meta_pseudo_labels.export.serving.models import Model, NoModel
-    from meta_pseudo_labels.export.serving.server import Limits, build_app
+    from meta_pseudo_labels.export.serving.server import build_app, speak_json
 
-    body_bytes = arguments.max_body_mb * 1_000_000
-    limits = Limits(
-        requests=arguments.max_requests,
-        workers=arguments.workers,
-        body_bytes=body_bytes,
-        waiting_bytes=8 * body_bytes,
-        batch=arguments.max_batch,
-    )
     try:  # Before the model, which takes its time.
         listening = socket.create_server((arguments.host, arguments.port))
     except OSError as error:
@@ -103,7 +108,9 @@ def main():
         model = Model(arguments.saved_model)
     except NoModel as error:
         sys.exit(f"Error: {error}")
-    app = build_app(model, name=arguments.name, limits=limits)
+    app = build_app(model, name=arguments.name, limits=_limits(arguments))
+    speak_json()
+    _collect_less_often()
     host, port = listening.getsockname()[:2]
     print(
         f"Serving version {model.version} at "
@@ -116,9 +123,52 @@ def main():
         print=None,
         access_log=None,
         backlog=1024,
-        shutdown_timeout=_SECONDS_TO_FINISH,
+        shutdown_timeout=_SECONDS_TO_ANSWER + 1,
     )
     print("Stopped.", flush=True)
+    _leave_what_is_worked_on()
+
+
+def _limits(arguments):
+    from meta_pseudo_labels.export.serving.server import Limits
+
+    body_bytes = arguments.max_body_mb * 1_000_000
+    return Limits(
+        requests=arguments.max_requests,
+        workers=arguments.workers,
+        body_bytes=body_bytes,
+        waiting_bytes=8 * body_bytes,
+        batch=arguments.max_batch,
+        pixels=arguments.max_megapixels * 1_000_000,
+        finish_seconds=_SECONDS_TO_ANSWER,
+    )
+
+
+def _end_on_signals():
+    """Ends at once by a signal, until aiohttp takes care of them."""
+
+    def end(number, frame):
+        os._exit(_EXIT_INTERRUPTED)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+
+
+def _collect_less_often():
+    """Spares Python's looking for rubbish in the many lists of pixels."""
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 100)
+
+
+def _leave_what_is_worked_on():
+    """Ends without what workers have not finished: nobody waits for it."""
+    from meta_pseudo_labels.export.serving.server import WORKERS
+
+    for thread in threading.enumerate():
+        if thread.name.startswith(WORKERS):
+            thread.join(0.5)
+            if thread.is_alive():  # Python itself would wait.
+                os._exit(0)
 
 
 if __name__ == "__main__":

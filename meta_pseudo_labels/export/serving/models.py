@@ -42,8 +42,9 @@ def import_tensorflow_alone():
         sys.modules.setdefault(name, None)
     import tensorflow as tf
 
-    # It would warn that nothing can be learned from what is loaded.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # It would warn that nothing can be learned from what is loaded, and log
+    # what it raises.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     return tf
 
 
@@ -60,6 +61,8 @@ def newest_version(path):
     Raises:
       NoModel: where there is neither.
     """
+    if not path:  # A variable that is not set; it is not this folder.
+        raise NoModel("--saved_model is empty; name the folder of a model.")
     if os.path.exists(os.path.join(path, "saved_model.pb")):
         name = os.path.basename(os.path.abspath(path))
         return path, name if _is_number(name) else "1"
@@ -99,9 +102,13 @@ class Model:
         try:
             self._loaded = tf.saved_model.load(folder)
             self.metadata = _metadata(folder)
-        except (OSError, ValueError, tf.errors.OpError) as error:
-            reason = str(error).split("\n")[0]
-            raise NoModel(f"{folder} cannot be loaded: {reason}") from error
+        except Exception as error:  # Damaged files raise errors of any class.
+            reason = f"{error or type(error).__name__}".strip().split("\n")[0]
+            raise NoModel(
+                f"{folder} cannot be loaded: {reason[:300]}. Where it is still "
+                "being copied wait for its end; else copy it again, or remove "
+                "it to have the version before."
+            ) from error
         self.inputs = {
             name: {
                 key: Input(

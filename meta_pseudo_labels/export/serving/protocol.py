@@ -11,12 +11,14 @@ import json
 
 import numpy as np
 
+from meta_pseudo_labels.export.serving.pictures import is_cut_off, pixels
+from meta_pseudo_labels.export.serving.reading import BadRequest, read_json
 
-class BadRequest(ValueError):
-    """What a client can mend; the message says how."""
+MOST_NUMBERS = 6_000_000  # 100 bytes each, until they are an array.
+_AT_ONCE = 50_000  # Entries of a list that NumPy may take in one go.
 
 
-def parse_request(body, signatures, *, max_batch):
+def parse_request(body, signatures, *, max_batch, max_numbers=MOST_NUMBERS):
     """Reads the body of a predict request.
 
     Args:
@@ -25,6 +27,7 @@ def parse_request(body, signatures, *, max_batch):
         what has a `dtype`, a NumPy type, and a `shape`, a tuple of sizes and
         None for any, the batch first.
       max_batch: images at most.
+      max_numbers: values in lists at most.
 
     Returns:
       The signature's name, a dict of arrays, and whether it came in rows.
@@ -32,7 +35,9 @@ def parse_request(body, signatures, *, max_batch):
     Raises:
       BadRequest: for anything that is not as the signature wants it.
     """
-    request = _json_object(body)
+    request = read_json(body, most_rows=max_batch, most_numbers=max_numbers)
+    if not isinstance(request, dict):
+        raise BadRequest('The body is no JSON object {"instances": [...]}.')
     name = request.pop("signature_name", "")
     name = "serving_default" if name == "" else name
     if not isinstance(name, str) or name not in signatures:
@@ -56,6 +61,33 @@ def parse_request(body, signatures, *, max_batch):
     }
     _check_batch(arrays, max_batch)
     return name, arrays, in_rows
+
+
+def check_pictures(arrays, *, max_pixels):
+    """Refuses files of pictures that are too much work, by their headers.
+
+    Args:
+      arrays: see `parse_request`.
+      max_pixels: of all files of a request together.
+
+    Raises:
+      BadRequest: for more pixels, or a file that lacks most of its picture.
+    """
+    total = 0
+    for name, array in arrays.items():
+        files = array.flat if array.dtype == np.object_ else ()
+        for number, file in enumerate(files):
+            total += pixels(file)
+            if total > max_pixels:
+                raise BadRequest(
+                    f"The pictures of {name} have more than {max_pixels} "
+                    "pixels together; send fewer in a request."
+                )
+            if is_cut_off(file):
+                raise BadRequest(
+                    f"Picture {number} of {name} is cut off: {len(file)} bytes "
+                    f"for {pixels(file)} pixels."
+                )
 
 
 def format_response(outputs, *, in_rows):
@@ -82,22 +114,6 @@ def format_response(outputs, *, in_rows):
 def dump(content):
     """JSON as bytes."""
     return json.dumps(content).encode()
-
-
-def _json_object(body):
-    try:
-        # As UTF-8 alone: json would also take UTF-16 for it.
-        text = body.decode("utf-8-sig")
-        request = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:  # UTF-8 is a ValueError too.
-        raise BadRequest(f"The body is no JSON: {error}") from error
-    if not isinstance(request, dict):
-        raise BadRequest('The body is no JSON object {"instances": [...]}.')
-    return request
-
-
-def _no_constant(name):
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def _from_rows(rows, wanted):
@@ -156,7 +172,7 @@ def _array(name, value, given):
         array = _strings(name, value)
     else:
         _check_depth(name, value, given.shape)
-        array = _numbers(name, value, given.dtype)
+        array = _numbers(name, value, given.dtype, len(given.shape))
     fits = len(array.shape) == len(given.shape) and all(
         want in (None, got)
         for want, got in zip(given.shape, array.shape, strict=True)
@@ -183,15 +199,29 @@ def _check_depth(name, value, shape):
         )
 
 
-def _numbers(name, value, dtype):
+def _numbers(name, value, dtype, rank):
+    """Lists of numbers as an array, in parts that keep no thread waiting."""
+    if isinstance(value, list) and value and rank > 2:
+        parts = [_numbers(name, part, dtype, rank - 1) for part in value]
+        join = np.stack
+    elif isinstance(value, list) and len(value) > _AT_ONCE:
+        starts = range(0, len(value), _AT_ONCE)
+        parts = [_few(name, value[i : i + _AT_ONCE], dtype) for i in starts]
+        join = np.concatenate
+    else:
+        return _few(name, value, dtype)
+    try:
+        return join(parts)
+    except ValueError as error:
+        raise _uneven(name) from error
+
+
+def _few(name, value, dtype):
     # First as objects: as text, one long string would make all as long.
     array = np.array(value, dtype=object)
     kinds = set(map(type, array.flat))
     if kinds & {list, dict}:
-        raise BadRequest(
-            f"{name} must be lists of lists of numbers, those of a level "
-            "equally long."
-        )
+        raise _uneven(name)
     is_integer = np.issubdtype(dtype, np.integer)
     if not kinds <= ({int} if is_integer else {int, float}):
         raise BadRequest(
@@ -210,6 +240,13 @@ def _numbers(name, value, dtype):
             return array.astype(dtype)
     except OverflowError as error:  # An integer beyond all floats.
         raise BadRequest(f"{name} holds a number that is too large.") from error
+
+
+def _uneven(name):
+    return BadRequest(
+        f"{name} must be lists of lists of numbers, those of a level equally "
+        "long."
+    )
 
 
 def _strings(name, value):

@@ -14,15 +14,25 @@ from aiohttp import hdrs, web
 
 from meta_pseudo_labels.export.serving.models import RefusedInput
 from meta_pseudo_labels.export.serving.protocol import (
-    BadRequest,
+    MOST_NUMBERS,
+    check_pictures,
     dump,
     format_response,
     parse_request,
+)
+from meta_pseudo_labels.export.serving.reading import (
+    ENCODINGS,
+    BadRequest,
+    TooLarge,
+    inflate,
 )
 
 _ONE = "/v1/models/{name:[^/:]+}"
 _VERSION = _ONE + "/versions/{version:[0-9]+}"
 _LOG = logging.getLogger(__name__)
+_CLOSING = (400, 408, 413, 415)  # Statuses after which a connection ends.
+_LINGERING = 2.0  # Seconds to take what was on its way, so that they are read.
+WORKERS = "predicts"  # What the names of their threads begin with.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +43,17 @@ class Limits:
       requests: under way at a time, from the body to the answer that was
         taken; others get 503.
       workers: requests worked on at a time.
-      body_bytes: of one request; a larger one gets 413.
+      body_bytes: of one request, also once it is inflated; a larger one gets
+        413.
       waiting_bytes: of the bodies of all requests under way; others get 503.
       batch: images in one request; more get 400.
+      numbers: values in the lists of one request; more get 400.
+      pixels: of the picture files of one request together, by their headers;
+        more get 400.
       body_seconds: for a body to arrive, else 408; and for the answer to be
         taken, else the connection ends.
+      finish_seconds: for requests under way when the server is to end; those
+        without an answer by then get 503.
     """
 
     requests: int = 64
@@ -45,7 +61,10 @@ class Limits:
     body_bytes: int = 32_000_000
     waiting_bytes: int = 256_000_000
     batch: int = 256
+    numbers: int = MOST_NUMBERS
+    pixels: int = 256_000_000
     body_seconds: float = 30.0
+    finish_seconds: float = 15.0
 
 
 def build_app(model, *, name, limits):
@@ -61,12 +80,22 @@ def build_app(model, *, name, limits):
     """
     service = _Service(model, name, limits)
     app = web.Application(
-        client_max_size=limits.body_bytes, middlewares=[_errors_as_json]
+        client_max_size=limits.body_bytes,
+        middlewares=[_errors_as_json],
+        handler_args={
+            # aiohttp would inflate what is left of a body that was refused.
+            "auto_decompress": False,
+            "lingering_time": _LINGERING,
+            # Nobody waits for what a client asked that has left.
+            "handler_cancellation": True,
+        },
     )
     for path in (_ONE, _VERSION):
         app.router.add_post(path + ":predict", service.predict)
         app.router.add_get(path + "/metadata", service.metadata)
         app.router.add_get(path, service.status)
+    app.on_response_prepare.append(_say_it_in_json)
+    app.on_shutdown.append(service.finish)
     app.on_cleanup.append(service.close)
     return app
 
@@ -74,12 +103,24 @@ def build_app(model, *, name, limits):
 class _Service:
     def __init__(self, model, name, limits):
         self._model, self._name, self._limits = model, name, limits
-        self._pool = concurrent.futures.ThreadPoolExecutor(limits.workers)
+        self._pool = concurrent.futures.ThreadPoolExecutor(
+            limits.workers, thread_name_prefix=WORKERS
+        )
         self._requests = self._bytes = 0  # Under way.
+        self._ending, self._time_is_up = asyncio.Event(), asyncio.Event()
+
+    async def finish(self, app):
+        """Gives requests under way their time."""
+        del app
+        self._ending.set()
+        asyncio.get_running_loop().call_later(
+            self._limits.finish_seconds, self._time_is_up.set
+        )
 
     async def close(self, app):
+        """Ends, without what is still worked on: nobody waits for it."""
         del app
-        self._pool.shutdown()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def status(self, request):
         self._check_model(request)
@@ -110,32 +151,61 @@ class _Service:
         limits, size = self._limits, request.content_length
         if size is not None and size > limits.body_bytes:
             raise web.HTTPRequestEntityTooLarge(limits.body_bytes, size)
+        encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity")
+        encoding = encoding.strip().lower()
+        if encoding not in ENCODINGS:
+            raise web.HTTPUnsupportedMediaType(
+                text=f"Bodies may be compressed as {', '.join(ENCODINGS)}; got "
+                f"{encoding[:40]}."
+            )
         # In pieces or compressed, it may become as large.
-        if size is None or hdrs.CONTENT_ENCODING in request.headers:
+        if size is None or encoding != "identity":
             size = limits.body_bytes
         with self._admitted(size):
-            try:
-                body = await asyncio.wait_for(
-                    request.read(), limits.body_seconds
-                )
-            except asyncio.TimeoutError as error:
-                raise web.HTTPRequestTimeout(
-                    text="The body did not arrive in time."
-                ) from error
-            loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(self._pool, self._answer, body)
+            # aiohttp takes no more of a body as soon as it is to end.
+            body = await _before(
+                self._ending, request.read(), seconds=limits.body_seconds
+            )
+            work = asyncio.get_running_loop().run_in_executor(
+                self._pool, self._answer, body, encoding
+            )
+            answer = await _before(self._time_is_up, work)
             response = web.Response(
                 body=answer, content_type="application/json"
             )
             # Here, so that answers which nobody takes are not without number.
-            await _send(request, response, seconds=limits.body_seconds)
+            await self._send(request, response)
         return response
 
-    def _answer(self, body):
+    async def _send(self, request, response):
+        """Sends an answer, and waits until most of it has been taken.
+
+        Raises:
+          ConnectionError: where the client has left, or takes too long.
+        """
+        await response.prepare(request)
+        try:
+            await _before(
+                self._time_is_up,
+                response.write_eof(),
+                seconds=self._limits.body_seconds,
+            )
+        except web.HTTPException as error:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("The answer was not taken.") from error
+
+    def _answer(self, body, encoding):
         """The bytes that answer a predict request; in a worker's thread."""
+        limits = self._limits
+        body = inflate(body, encoding, most=limits.body_bytes)
         signature, arrays, in_rows = parse_request(
-            body, self._model.inputs, max_batch=self._limits.batch
+            body,
+            self._model.inputs,
+            max_batch=limits.batch,
+            max_numbers=limits.numbers,
         )
+        check_pictures(arrays, max_pixels=limits.pixels)
         outputs = self._model.predict(signature, arrays)
         return format_response(outputs, in_rows=in_rows)
 
@@ -173,19 +243,37 @@ class _Service:
             )
 
 
-async def _send(request, response, *, seconds):
-    """Sends an answer, and waits until most of it has been taken.
+async def _before(event, work, *, seconds=None):
+    """The result of some work, where it is there before an event.
+
+    Args:
+      event: `asyncio.Event`, of the end of the server.
+      work: an awaitable; cancelled where it is not waited for.
+      seconds: for the client to do its part; None where there is none.
 
     Raises:
-      ConnectionError: where the client has left, or takes too long.
+      HTTPServiceUnavailable: where the event came first.
+      HTTPRequestTimeout: where the time was over.
     """
-    await response.prepare(request)
+    work = asyncio.ensure_future(work)
+    ending = asyncio.ensure_future(event.wait())
     try:
-        await asyncio.wait_for(response.write_eof(), seconds)
-    except asyncio.TimeoutError as error:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("The answer was not taken.") from error
+        await asyncio.wait(
+            (work, ending),
+            timeout=seconds,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if work.done():
+            return work.result()
+    finally:
+        ending.cancel()
+        work.cancel()
+    if event.is_set():
+        raise web.HTTPServiceUnavailable(
+            text="The server ends; ask another one, or later.",
+            headers={"Retry-After": "1"},
+        )
+    raise web.HTTPRequestTimeout(text="The body did not arrive in time.")
 
 
 @web.middleware
@@ -193,22 +281,58 @@ async def _errors_as_json(request, handler):
     try:
         return await handler(request)
     except (BadRequest, RefusedInput) as error:
-        return _json({"error": str(error)}, status=400)
+        return _error(400, str(error))
+    except TooLarge as error:
+        return _error(413, str(error))
     except web.HTTPException as error:
         kept = ("Retry-After", "Allow")
-        return _json(
-            {"error": error.text or error.reason},
-            status=error.status,
+        return _error(
+            error.status,
+            error.text or error.reason,
             headers={k: v for k, v in error.headers.items() if k in kept},
         )
     except ConnectionError:  # The client left; nobody reads this.
-        return _json({"error": "The connection has ended."}, status=400)
+        return _error(400, "The connection has ended.")
     except Exception:  # A fault of ours must not end the others' requests.
         _LOG.exception("A request could not be answered.")
-        return _json({"error": "The server failed; see its log."}, status=500)
+        return _error(500, "The server failed; see its log.")
+
+
+async def _say_it_in_json(request, response):
+    """Turns what aiohttp says past the middlewares into JSON."""
+    if response.status >= 400 and response.content_type == "text/plain":
+        response.body = dump({"error": response.text})
+        response.content_type = "application/json"
+        response.headers[hdrs.CONTENT_LENGTH] = str(len(response.body))
+
+
+def _error(status, text, **settings):
+    response = _json({"error": text}, status=status, **settings)
+    if status in _CLOSING:  # What is left of the request is not waited for.
+        response.force_close()
+    return response
 
 
 def _json(content, **settings):
     return web.Response(
         body=dump(content), content_type="application/json", **settings
     )
+
+
+def speak_json():
+    """Has what aiohttp itself answers, as to what is no HTTP, be JSON too.
+
+    For a program, not for one server of several: aiohttp has no setting for it.
+    """
+
+    def handle_error(self, request, status=500, exc=None, message=None):
+        if request.writer.output_size > 0:  # There is no taking it back.
+            raise ConnectionError("The answer has begun.") from exc
+        if status >= 500:
+            _LOG.error("A request could not be answered.", exc_info=exc)
+        text = (message or "The server failed; see its log.").split("\n")[0]
+        response = _error(status, text[:200])
+        response.force_close()
+        return response
+
+    web.RequestHandler.handle_error = handle_error

@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import socket
+import time
 
 import numpy as np
 import pytest
@@ -24,8 +25,10 @@ LIMITS = Limits(
     waiting_bytes=2_000_000,
     # Long beside any pause of a busy machine, short enough to wait for.
     body_seconds=3.0,
+    finish_seconds=1.0,
 )
 PATH = "/v1/models/m:predict"
+SLOW = 99  # Not soon answered, see `Numbers`.
 
 
 class Numbers:
@@ -36,6 +39,8 @@ class Numbers:
     inputs = {"serving_default": {"x": Input(np.dtype("uint8"), (None,))}}
 
     def predict(self, signature, arrays):
+        if arrays["x"][0] == SLOW:
+            time.sleep(3)
         size = int(arrays["x"][0]) * 1_000_000
         return {"text": np.array([b"a" * size], object)}
 
@@ -150,5 +155,114 @@ def test_versions_of_any_length_are_not_there(version):
                 assert len(answer["error"]) < 100
             async with session.get("/v1/models/m/versions/03") as response:
                 assert response.status == 200
+
+    asyncio.run(run())
+
+
+GZIP = gzip.compress(b'{"instances": [0]}')
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status", "words"),
+    [
+        ("GZIP", GZIP, 200, None),
+        ("gzip", b"{}", 400, "is no gzip"),
+        ("gzip", GZIP[:-3], 400, "lacks its end"),
+        ("deflate", GZIP, 400, "is no deflate"),
+        ("gzip", gzip.compress(b"[" * 10**6 + b" "), 413, "larger than"),
+        ("br", GZIP, 415, "identity, gzip"),
+        ("gzip, gzip", gzip.compress(GZIP), 415, "gzip, gzip"),
+    ],
+)
+def test_compressed_bodies_are_taken_or_told_why(
+    encoding, body, status, words, caplog
+):
+    async def run():
+        async with serving() as (_, session):
+            return await ask(session, body, **{"Content-Encoding": encoding})
+
+    found, answer = asyncio.run(run())
+    assert found == status
+    assert words is None or words in answer["error"]
+    assert caplog.records == []
+
+
+async def _until_closed(raw):
+    """What a connection says until the server ends it, and in what time."""
+    reader, writer = await asyncio.open_connection(sock=raw)
+    start = time.monotonic()
+    try:
+        text = await asyncio.wait_for(reader.read(), 30)
+    finally:
+        writer.close()
+    return text.decode(), time.monotonic() - start
+
+
+@pytest.mark.parametrize(
+    ("head", "content", "status"),
+    [
+        ("Content-Length: 5000000", b"{", 413),
+        ("Content-Length: 900000\r\nContent-Encoding: br", b"{", 415),
+        (
+            "Transfer-Encoding: chunked",
+            b"fffff\r\n" + b" " * 0xFFFFF + b"\r\n",
+            413,
+        ),
+    ],
+)
+def test_a_connection_ends_with_its_refusal(head, content, status):
+    """It does not wait for the rest of what was refused."""
+
+    async def run():
+        async with serving() as (server, _):
+            async with client(server, head, content) as raw:
+                raw.setblocking(False)
+                text, seconds = await _until_closed(raw.dup())
+        assert text.startswith(f"HTTP/1.1 {status} ")
+        assert "connection: close" in text.lower() and '"error"' in text
+        assert seconds < 15  # Two, on a quiet machine.
+
+    asyncio.run(run())
+
+
+def test_requests_under_way_are_answered_as_the_server_ends():
+    """Those that take too long, and those that wait, with a 503; in time."""
+
+    async def run():
+        async with serving() as (server, session):
+            asked = [
+                asyncio.ensure_future(ask(session, body(number)))
+                for number in (0, SLOW, 0)
+            ]
+            assert (await asked[0])[0] == 200
+            async with client(server, "Content-Length: 900", b"{") as raw:
+                raw.setblocking(False)
+                await asyncio.sleep(0.5)
+                start = time.monotonic()
+                await server.close()
+                seconds = time.monotonic() - start
+                text, _ = await _until_closed(raw.dup())
+            assert text.startswith("HTTP/1.1 503 ")
+            for status, answer in await asyncio.gather(*asked[1:]):
+                assert status == 503 and "ends" in answer["error"]
+            assert seconds < 2.8  # It did not wait for the slow one.
+
+    asyncio.run(run())
+
+
+def test_what_a_client_asked_that_left_is_not_worked_on():
+    async def run():
+        async with serving() as (server, session):
+            slow = asyncio.ensure_future(ask(session, body(SLOW)))
+            await asyncio.sleep(0.3)
+            content = body(SLOW)
+            head = f"Content-Length: {len(content)}"
+            for _ in range(3):
+                async with client(server, head, content):
+                    await asyncio.sleep(0.2)
+            assert (await slow)[0] == 200
+            start = time.monotonic()
+            assert (await ask(session, body(0)))[0] == 200
+            assert time.monotonic() - start < 2.5  # Not after three slow ones.
 
     asyncio.run(run())

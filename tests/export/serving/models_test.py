@@ -1,7 +1,10 @@
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from meta_pseudo_labels.export.loading import ExportedModel
 from meta_pseudo_labels.export.serving.models import (
     Model,
     NoModel,
@@ -50,6 +53,61 @@ def test_a_model_says_what_it_takes_and_answers(folder, monkeypatch):
     assert outputs["half"].tolist() == [0.5, 1.5]
     with pytest.raises(RefusedInput, match="^only numbers above 0"):
         model.predict("serving_default", {"x": np.array([-1], np.float32)})
+
+
+def _flipped(content):
+    """The content with a bit in every 40 bytes turned over."""
+    return bytes(
+        byte ^ 4 if place % 40 == 7 else byte
+        for place, byte in enumerate(content)
+    )
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        _flipped,
+        None,
+    ],
+    ids=["half", "empty", "flipped", "absent"],
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "saved_model.pb",
+        "variables/variables.index",
+        "variables/variables.data-00000-of-00001",
+    ],
+)
+def test_a_damaged_version_is_told_of_in_a_line(
+    folder, tmp_path, name, damage, caplog
+):
+    """As one that is still being copied is; one loaded before goes on."""
+    version = tmp_path / "13"
+    shutil.copytree(folder / "12", version)
+    before = Model(str(tmp_path))
+    file = version / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage is not None:
+        file.write_bytes(damage(content))
+    for load in (Model, ExportedModel):
+        with pytest.raises(ValueError) as caught:
+            load(str(tmp_path))
+        message = str(caught.value)
+        assert str(tmp_path) in message and "\n" not in message
+    assert caplog.records == []
+    outputs = before.predict("serving_default", {"x": np.ones([1], "f")})
+    assert outputs["half"].tolist() == [0.5]
+
+
+def test_an_empty_path_is_not_this_folder(folder, monkeypatch):
+    """Where a variable of the shell is not set."""
+    monkeypatch.chdir(folder / "12")
+    with pytest.raises(NoModel, match="--saved_model is empty"):
+        Model("")
 
 
 def test_what_is_no_model(tmp_path):

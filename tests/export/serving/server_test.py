@@ -1,6 +1,7 @@
 """The real server, in a process of its own, asked over HTTP."""
 
 import asyncio
+import json
 import signal
 import socket
 import time
@@ -127,6 +128,13 @@ def test_status_and_metadata(server):
 
 IMAGE = np.zeros([8, 8, 3], int).tolist()
 PNG = b"\x89PNG\r\n\x1a\n"
+HUGE = 2 * (8_000).to_bytes(4, "big")  # As a PNG tells its width and height.
+WHOLE_PNG = tf.io.encode_png(np.zeros([8, 8, 3], np.uint8)).numpy()
+JPEG = tf.io.encode_jpeg(np.zeros([8, 8, 3], np.uint8)).numpy()
+HUGE_JPEG = JPEG.replace(
+    b"\xff\xc0\0\x11\x08\0\x08\0\x08",
+    b"\xff\xc0\0\x11\x08\x1f\x40\x1f\x40",
+)
 
 
 def of_files(*files):
@@ -151,6 +159,15 @@ BAD = [
     (400, "PNG", f"{MODEL}:predict", of_files(PNG + b"\0\0\0\5" * 40)),
     (400, "more than", f"{MODEL}:predict", of_files(PNG + b"x" * 50)),
     (400, "JPEG", f"{MODEL}:predict", of_files(b"\xff\xd8\xff" + b"x" * 50)),
+    (400, "JPEG", f"{MODEL}:predict", of_files(JPEG[:-2])),
+    (400, "PNG", f"{MODEL}:predict", of_files(WHOLE_PNG[:-20])),
+    (400, "cut off", f"{MODEL}:predict", of_files(JPEG, HUGE_JPEG)),
+    (
+        400,
+        "pixels together",
+        f"{MODEL}:predict",
+        of_files(*[PNG + b"\0\0\0\rIHDR" + HUGE] * 5),
+    ),
     (
         400,
         "0 to 255",
@@ -181,6 +198,32 @@ def test_bad_requests_are_told_why(server, status, words, path, request_):
     assert found == status
     assert list(answer) == ["error"] and words in answer["error"], answer
     assert len(answer["error"]) < 300 and "\n" not in answer["error"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"no http at all\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /%s HTTP/1.1\r\n\r\n" % (b"a" * 20_000),
+        b"GET / HTTP/1.1\r\nA: %s\r\n\r\n" % (b"a" * 20_000),
+        b"POST / HTTP/1.1\r\nContent-Length: many\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nExpect: more\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_answered_in_json(server, sent):
+    address = urllib.parse.urlsplit(server[1])
+    with socket.create_connection((address.hostname, address.port)) as raw:
+        raw.settimeout(60)
+        raw.sendall(sent)
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += raw.recv(65_536) or b"?}"
+    head, _, content = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.") and b" 4" in head[:12]
+    assert b"application/json" in head
+    (text,) = json.loads(content).values()
+    assert text and "\n" not in text and len(text) < 300
 
 
 def test_bodies_that_are_too_large_are_not_read(server):
