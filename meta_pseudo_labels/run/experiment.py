@@ -23,7 +23,8 @@ Each stage leaves its result in output_dir and can be started from there alone:
     inference/        predictions of images, in CSV and Parquet
     saved_model/      the exported student, versions 1, 2, ...
     diagnosis.json    what the feedback is worth; diagnosis.png beside it
-    data.json         what `inspect` found in the data; views.png beside it
+    data.json         what `inspect` found in the data; views.png beside it,
+                      and look_alikes.png, images that may be copies
     class_distributions.npz  what the student says of all images, for a run
                       with `teacher_labels`, where teacher_labels.json names it
 """

@@ -4,6 +4,7 @@ import types
 
 import pytest
 
+from meta_pseudo_labels.run import experiment
 from meta_pseudo_labels.run.closing import closing_summary
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.folder import run_files
@@ -108,3 +109,8 @@ def test_a_diagnosis_needs_feedback():
     config = types.SimpleNamespace(method="uda")
     with pytest.raises(ConfigError, match="--method=uda has none"):
         STAGES["diagnose"].check(config)
+
+
+@pytest.mark.parametrize("name", run_files())
+def test_the_experiment_tells_of_every_file_of_a_run(name):
+    assert name in experiment.__doc__
