@@ -4,6 +4,8 @@
 models that are exported and for records. Both look at the same bytes.
 """
 
+import functools
+
 import tensorflow as tf
 
 from meta_pseudo_labels.data.images.headers import (
@@ -109,17 +111,35 @@ def _if_there(encoded, name, walk, found, none, *, within):
         input=[start], sep=name, maxsplit=1
     ).values
 
-    def look():
+    return tf.cond(
+        tf.size(pieces) > 1,
+        lambda: found(_looking(walk)(encoded, pieces[0])),
+        none,
+    )
+
+
+@functools.cache
+def _looking(walk):
+    """A function from a file and what stands before the name, see `_if_there`.
+
+    TensorFlow's, since tracing it takes half a second: so it is done once, not
+    for every data set.
+    """
+
+    def look(encoded, before):
         data = tf.io.decode_raw(encoded, tf.uint8)
-        place = walk(data, pieces[0])
-        orientation = tf.cond(
+        place = walk(data, before)
+        return tf.cond(
             (place > 0) & (place + 8 <= tf.size(data)),
             lambda: _in_exif(data, place),
             lambda: tf.constant(1),
         )
-        return found(orientation)
 
-    return tf.cond(tf.size(pieces) > 1, look, none)
+    return tf.function(
+        look,
+        input_signature=2 * [tf.TensorSpec([], tf.string)],
+        autograph=False,
+    )
 
 
 def _in_jpeg(data, before):
