@@ -92,8 +92,12 @@ def take_student_step(learner, batch, *, pseudo_labels):
     Returns:
       A `StudentStep`, and a dict of logs.
     """
+    # Before any gradient, as TensorFlow lacks some derivatives of gradients.
+    from meta_pseudo_labels.models import second_derivative
+
     judged, labels = _judged_on(batch)
-    learned = _learn(learner, batch["strong"], judged, pseudo_labels)
+    learn = functools.partial(_learn, learner, batch["strong"], judged)
+    learned = learn(pseudo_labels)
     labels = label_probabilities(labels, learned.judged_logits)
     old = mean_cross_entropy(labels, learned.judged_logits)
     learning_rate = learning_rate_of(learner.optimizer)
@@ -104,6 +108,9 @@ def take_student_step(learner, batch, *, pseudo_labels):
         learned=learned,
         new_loss=(new_tape, new),
         derivative=derivative,
+        check=functools.partial(
+            second_derivative.check, learner, learn, learned
+        ),
     )
     old, new, cross_entropy = replicas.mean([old, new, learned.cross_entropy])
     dot_product = learner.baseline.center(new - old, counts=applied.moved)
@@ -226,9 +233,11 @@ class _Slopes:
       learned: `_Learned`.
       new_loss: the tape and the labeled loss after the step, of this replica.
       derivative: of its update, a `_Derivative`.
+      check: a function to call before the labels' gradient is computed.
     """
 
-    def __init__(self, *, student, learned, new_loss, derivative):
+    def __init__(self, *, student, learned, new_loss, derivative, check):
+        self._check = check
         self._student = student
         self._learned = learned
         self._new_loss = new_loss
@@ -252,6 +261,7 @@ class _Slopes:
         factor = self._upstream_factor(upstream)
         if factor is not None:
             upstream = [u * tf.cast(factor, u.dtype) for u in upstream]
+        self._check()
         gradient = self._learned.tape.gradient(
             self._learned.prepared, self._learned.pseudo_labels, upstream
         )

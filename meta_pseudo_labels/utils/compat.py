@@ -149,3 +149,61 @@ def summary_class():
     from tensorboard.compat.proto import summary_pb2
 
     return summary_pb2.Summary
+
+
+def gradient_function(operation):
+    """What computes the gradient of an operation; None where it is constant.
+
+    Why: only TensorFlow's registry knows which operations it silently takes
+    for constants.
+
+    Raises:
+      LookupError: where it has no gradient, and says so.
+    """
+    return _tensorflow_ops().get_gradient_function(operation)
+
+
+def give_gradient(operation_type, function, *, instead=False):
+    """Registers the gradient of a type of operation that has none.
+
+    Why: `tf.RegisterGradient` does not replace the word that there is none.
+
+    Args:
+      operation_type: a name of TensorFlow's.
+      function: as for `tf.RegisterGradient`.
+      instead: whether it replaces a gradient too.
+    """
+    registry = _tensorflow_ops().gradient_registry
+    try:
+        if registry.lookup(operation_type) is not None and not instead:
+            return
+        del registry._registry[operation_type]
+    except LookupError:
+        pass
+    registry.register(function, operation_type)
+
+
+def graphs_within(operation):
+    """The graphs of functions that an operation calls.
+
+    Why: a graph finds them by a private name alone.
+
+    Returns:
+      A list of pairs: the graph, and the number of the operation's inputs that
+      are not the function's.
+    """
+    found = []
+    for name, value in operation.node_def.attr.items():
+        functions = [value.func, *value.list.func]
+        for function in (f.name for f in functions if f.name):
+            called = operation.graph._get_function(function)
+            if called is not None and name != "cond":
+                skipped = len(operation.inputs) - len(called.graph.inputs)
+                found.append((called.graph, skipped))
+    return found
+
+
+def _tensorflow_ops():
+    from tensorflow.python.framework import ops
+
+    return ops

@@ -1,0 +1,216 @@
+"""Second derivatives of a student: given where TensorFlow lacks them.
+
+Feedback through the student's update differentiates its gradient once more, by
+the pseudo labels. TensorFlow takes an operation whose derivative it was told
+not to have for a constant, without a word, and what lies behind it drops out.
+"""
+
+import re
+
+import tensorflow as tf
+
+from meta_pseudo_labels.distribute import replicas
+from meta_pseudo_labels.utils import compat
+
+# Of these the derivative is 0, wherever there is one.
+_CONSTANT = {
+    *("StopGradient", "ZerosLike", "OnesLike"),
+    *("Ceil", "Floor", "Rint", "Round", "Sign"),
+}
+# What replicas exchange has a derivative, which strategies give it.
+_EXCHANGES = ("Collective", "Nccl")
+
+
+def check(learner, learn, learned):
+    """Refuses a student whose gradient cannot be differentiated by the labels.
+
+    Args:
+      learner: whose student learned.
+      learn: function from pseudo labels to what is like `learned`.
+      learned: `pseudo_labels`, and the gradients, `prepared`, for these.
+
+    Raises:
+      ValueError: see `check_path`.
+    """
+    if not tf.executing_eagerly():
+        check_path(learned.prepared, learned.pseudo_labels, learner.student)
+    elif learner.run_eagerly and not replicas.merges():  # Without a graph.
+
+        def trace(labels):
+            again = learn(labels)
+            check_path(again.prepared, again.pseudo_labels, learner.student)
+
+        tf.function(trace, autograph=False).get_concrete_function(
+            learned.pseudo_labels
+        )
+
+
+def check_path(gradients, labels, model):
+    """Refuses operations that cut gradients off from labels.
+
+    Args:
+      gradients: tensors of the graph that is being traced, computed from the
+        labels through the model's gradient.
+      labels: a tensor of the same graph.
+      model: whose layers' names the message can use.
+
+    Raises:
+      ValueError: for an operation between them without a derivative.
+    """
+    wanted, todo = set(), [gradient.op for gradient in gradients]
+    while todo:
+        operation = todo.pop()
+        if operation not in wanted:
+            wanted.add(operation)
+            todo += [x.op for x in operation.inputs if _is_smooth(x)]
+    operations = [
+        op for op in labels.graph.get_operations() if op in wanted
+    ]  # In the order in which they were made: what comes first is used later.
+    _walk(operations, {id(labels)}, model)
+
+
+def _walk(operations, reached, model, scopes=()):
+    """Adds to the ids of reached tensors what operations make of them."""
+    for operation in operations:
+        named = (*scopes, *operation.name.split("/"))
+        which = [
+            index
+            for index, x in enumerate(operation.inputs)
+            if id(x) in reached and _is_smooth(x)
+        ]
+        outputs = [x for x in operation.outputs if _is_smooth(x)]
+        if not which or not outputs or operation.type in _CONSTANT:
+            continue
+        if not operation.type.startswith(_EXCHANGES):
+            _check(operation, model, named)
+        for graph, offset in compat.graphs_within(operation):
+            inner = {
+                id(graph.inputs[index - offset])
+                for index in which
+                if index >= offset
+            }
+            if "While" in operation.type:  # Around which anything may come.
+                inner = {id(x) for x in graph.inputs}
+            _walk(graph.get_operations(), inner, model, named)
+        reached.update(map(id, outputs))
+
+
+def _check(operation, model, scopes):
+    try:
+        if compat.gradient_function(operation) is not None:
+            return
+    except LookupError:
+        pass
+    names = {layer.name for layer in compat.layers_of(model)} - {model.name}
+    tried = [t for s in scopes for t in (re.sub(r"_\d+$", "", s), s)]
+    layers = [scope for scope in tried if scope in names]
+    where = f"The layer {layers[-1]!r}" if layers else repr(operation.name)
+    raise ValueError(
+        f"{where} of the student {model.name!r} has no second derivative "
+        f"(TensorFlow's {operation.type}), which exact, reinforce_per_example "
+        "and estimators that use them need. Take another layer, or "
+        'feedback="reinforce", "reinforce_cosine" or "reinforce_dot_product".'
+    )
+
+
+def _is_smooth(tensor):
+    """Whether it can have a derivative, as numbers or as a list of them."""
+    dtype = tensor.dtype
+    return dtype.is_floating or dtype.is_complex or dtype == tf.variant
+
+
+def _spatial(tensor):
+    return tf.shape(tensor)[1:3]
+
+
+def _resized(resize):
+    """The derivative of a gradient of resizing, which is linear: to resize."""
+
+    def derivative(operation, upstream):
+        gradient = operation.inputs[0]
+        resized = resize(
+            images=upstream,
+            size=_spatial(gradient),
+            align_corners=operation.get_attr("align_corners"),
+            half_pixel_centers=operation.get_attr("half_pixel_centers"),
+        )
+        return tf.cast(resized, gradient.dtype), None
+
+    return derivative
+
+
+def _scale_and_translate(operation, upstream):
+    gradient, _, scale, translation = operation.inputs
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=upstream,
+        size=_spatial(gradient),
+        scale=scale,
+        translation=translation,
+        kernel_type=operation.get_attr("kernel_type"),
+        antialias=operation.get_attr("antialias"),
+    )
+    return resized, None, None, None
+
+
+def _crop_and_resize(operation, upstream):
+    gradient, boxes, indices, _ = operation.inputs
+    cropped = tf.raw_ops.CropAndResize(
+        image=upstream,
+        boxes=boxes,
+        box_ind=indices,
+        crop_size=_spatial(gradient),
+        method=operation.get_attr("method"),
+    )
+    return tf.cast(cropped, gradient.dtype), None, None, None
+
+
+def _softsign(operation, upstream):
+    gradient, features = operation.inputs
+    slope = -2.0 * tf.sign(features) * tf.pow(1.0 + tf.abs(features), -3.0)
+    return (
+        tf.raw_ops.SoftsignGrad(gradients=upstream, features=features),
+        upstream * gradient * slope,
+    )
+
+
+DERIVATIVES = {
+    "ResizeBilinearGrad": _resized(tf.raw_ops.ResizeBilinear),
+    "ResizeNearestNeighborGrad": _resized(tf.raw_ops.ResizeNearestNeighbor),
+    "ResizeBicubicGrad": _resized(tf.raw_ops.ResizeBicubic),
+    "ScaleAndTranslateGrad": _scale_and_translate,
+    "CropAndResizeGradImage": _crop_and_resize,
+    "SoftsignGrad": _softsign,
+}
+
+
+def _bilinear(operation, upstream):
+    """The gradient of ResizeBilinear, as TensorFlow's, with a derivative.
+
+    A tape does not keep what the derivative above asks for, since it believes
+    that there is none.
+    """
+    images, size = operation.inputs[0], _spatial(upstream)
+    settings = {
+        name: operation.get_attr(name)
+        for name in ("align_corners", "half_pixel_centers")
+    }
+
+    @tf.custom_gradient
+    def gradient(grads):
+        result = tf.raw_ops.ResizeBilinearGrad(
+            grads=grads, original_image=images, **settings
+        )
+
+        def derivative(upstream):
+            return tf.raw_ops.ResizeBilinear(
+                images=upstream, size=size, **settings
+            )
+
+        return result, derivative
+
+    return gradient(upstream), None
+
+
+for _name, _derivative in DERIVATIVES.items():
+    compat.give_gradient(_name, _derivative)
+compat.give_gradient("ResizeBilinear", _bilinear, instead=True)
