@@ -31,6 +31,26 @@ def warn_of_copies(data, *, among=("test",)):
         logging.warning("%s.", line)
 
 
+def warn_of_learned(images, data, *, where):
+    """Logs how many other images than a data set's own are learned from.
+
+    Args:
+      images: [N, S, S, 3] uint8, S as in the data.
+      data: `ImageData`.
+      where: what they are called.
+    """
+    learned = {part: getattr(data, f"{part}_images") for part in LEARNED}
+    found = [
+        group
+        for _, group in equal_images({where: images} | learned)
+        if group[0][0] == where and group[-1][0] in LEARNED
+    ]
+    if found:
+        logging.warning(
+            "%d of %s are learned from, by equal pixels.", len(found), where
+        )
+
+
 def copies(data, *, among=("test", *HELD_OUT)):
     """The pictures that are in two parts, or have two classes.
 

@@ -15,6 +15,7 @@ from meta_pseudo_labels.data import (
     evaluation_dataset,
     load,
 )
+from meta_pseudo_labels.data.duplicates import warn_of_learned
 from meta_pseudo_labels.data.sources import folders
 from meta_pseudo_labels.data.spec import composed
 from meta_pseudo_labels.run.config.evaluation import FOLDERS
@@ -97,10 +98,12 @@ def evaluation_source(config, images):
     Raises:
       ConfigError: where there are none, or their classes are not the run's.
     """
-    if config.eval_dataset == FOLDERS:
-        return _folder(config, images.spec)
     if config.eval_dataset is not None:
-        return _other(config, images.spec)
+        is_folder = config.eval_dataset == FOLDERS
+        source = (_folder if is_folder else _other)(config, images.spec)
+        if isinstance(images, ImageData) and source.labels is not None:
+            warn_of_learned(source.images, images, where=source.name)
+        return source
     require_test_images(images)
     return Source(
         name=f"the test images of {images.spec.name}",

@@ -90,10 +90,10 @@ def test_bits_by_hand():
 
 def test_inspection_tells_and_draws_them(folders, logged, tmp_path):
     (image, other) = photos(2)
-    for name in ("$a$\n", "b"):
+    for name in ("$a$", "b"):
         (folders / "labeled" / name).mkdir()
     for path, pixels in (
-        ("labeled/$a$\n/$1$.png", image),
+        ("labeled/$a$/$1$.png", image),
         ("labeled/b/2\u732b.png", other),
         ("eval/ant/3.png", again(image, "jpeg")),
         ("unlabeled/.DS_Store", image),
@@ -107,7 +107,7 @@ def test_inspection_tells_and_draws_them(folders, logged, tmp_path):
     (entry,) = summary["look_alikes"]
     assert entry["what"] == "pairs of test and labeled images that look alike"
     first, second = entry["examples"][0]
-    assert first.endswith("$a$\\n/$1$.png")
+    assert first.endswith("$a$/$1$.png")
     assert second.endswith("eval/ant/3.png")
     lines = inspection.as_text(summary).splitlines()
     assert "1 that are hidden or that systems leave passed over: .DS_Store" in (

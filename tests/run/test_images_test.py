@@ -98,6 +98,23 @@ def test_a_folder_for_a_run_on_another_data_set(tmp_path, digits):
     assert os.path.dirname(results_folder(other)) == os.path.dirname(place)
 
 
+def test_a_folder_of_images_that_are_learned_from(tmp_path, digits, caplog):
+    """A look at them may be meant; a line tells how many."""
+    for name, image in (
+        ("learned", digits.labeled_images[0]),
+        ("too", digits.unlabeled_images[7]),
+        ("tested", digits.test_images[0]),
+    ):
+        path = tmp_path / "new" / "5" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(tf.io.encode_png(image).numpy())
+    config = evaluating(
+        tmp_path, eval_dataset="folders", eval_dir=str(tmp_path / "new")
+    )
+    evaluation_source(config, digits)
+    assert f"2 of the images in {tmp_path}/new are learned from" in caplog.text
+
+
 def test_folders_of_other_classes_are_refused(tmp_path, digits):
     tiny_folders.write_folders(tmp_path)
     config = evaluating(

@@ -14,6 +14,7 @@ import collections
 import dataclasses
 import itertools
 import os
+import unicodedata
 
 import numpy as np
 from absl import logging
@@ -39,6 +40,7 @@ from meta_pseudo_labels.data.sources import SOURCES, Source
 from meta_pseudo_labels.data.spec import DatasetSpec, composed
 
 NAME = "folders"
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Controls, halves, ends of lines.
 
 
 def load(
@@ -249,7 +251,8 @@ def _class_folders(folder):
     Mostly it is one folder a class; see `composed`.
 
     Raises:
-      ValueError: unless there are folders only, and at least one.
+      ValueError: unless there are folders only, at least one, with names that
+        lists of classes can hold.
     """
     files, found, _ = list_folder(folder)
     if not found:
@@ -264,6 +267,11 @@ def _class_folders(folder):
         )
     classes = collections.defaultdict(list)
     for name in found:
+        if any(unicodedata.category(c) in _NO_TEXT for c in name):
+            raise ValueError(
+                f"{folder} holds the class {shown(name)!r}, whose name is no "
+                "line of text; rename that folder."
+            )
         classes[composed(name)].append(name)
     return dict(sorted(classes.items()))
 
