@@ -27,6 +27,14 @@ def count():
     return 1 if context is None else context.num_replicas_in_sync
 
 
+def number():
+    """That of the replica traced here, from 0; 0 where all are one program."""
+    context = tf.distribute.get_replica_context()
+    if context is None or not merges():
+        return 0
+    return int(tf.get_static_value(context.replica_id_in_sync_group))
+
+
 def mean(values):
     """The means over all replicas, with a gradient.
 

@@ -1,6 +1,7 @@
 """What all learners share: the update of a model and the average of weights."""
 
 import functools
+from contextlib import nullcontext
 
 import keras
 import tensorflow as tf
@@ -71,8 +72,12 @@ class Learner(Method, Trainer):
         seed=0,
         name=None,
     ):
-        super().__init__(log_every=log_every, name=name)
         check_model(student, role="student")
+        # Not the global policy: under a mixed one Keras would round what a
+        # learner keeps to 16 bits wherever `call` reads it.
+        super().__init__(
+            log_every=log_every, name=name, dtype=float_type(student)
+        )
         check_range("label_smoothing", label_smoothing, low=0, high=1)
         self.student = student
         self.label_smoothing = label_smoothing
@@ -107,7 +112,8 @@ class Learner(Method, Trainer):
           grad_bound: clips the gradient of a whole model to this norm (quirk
             18); None does not clip.
           loss: what `evaluate` reports; by default the cross-entropy of integer
-            labels. Training does not use it.
+            labels. The student's own regularizers and losses are added to it,
+            as in Keras. Training does not use it.
           jit_compile: whether XLA compiles the step. Off by default: on the CPU
             it is slower. Not with several replicas, but for TPUs' own.
           width_splits: cores of a TPU's replica over which images are split by
@@ -199,9 +205,10 @@ class Learner(Method, Trainer):
         """
         check_normalised(inputs, self.student)
         if training or self.student_ema is None:
-            logits = self.student(inputs, training=training)
+            logits, losses = self.student(inputs, training=training), None
         else:
-            logits = self.student_ema.apply(self.student, inputs)
+            logits, losses = self.student_ema.apply_all(self.student, inputs)
+        vars(self)["_average_losses"] = losses  # Hidden from Keras.
         return tf.cast(logits, self.float_type)
 
     def predict(self, x, *args, **kwargs):
@@ -214,6 +221,40 @@ class Learner(Method, Trainer):
         if not kwargs.get("_use_cached_eval_dataset"):  # Not within `fit`.
             warn_of_levels(x, self.student)
         return super().evaluate(x, *args, **kwargs)
+
+    @property
+    def losses(self):
+        """What `evaluate` adds to its loss: the student's own, as called last.
+
+        Keras's would be those of all networks that a learner has.
+        """
+        losses = vars(self).get("_average_losses")
+        return self.student.losses if losses is None else losses
+
+    @property
+    def metrics(self):
+        """Those of `compile` and of the student's layers.
+
+        Not the latter where the average is evaluated, which they do not see.
+        """
+        shown = [] if self.student_ema else [self.student]
+        hidden = {
+            id(metric)
+            for part in self.layers
+            if part not in shown
+            for metric in part.metrics
+        }
+        return [x for x in super().metrics if id(x) not in hidden]
+
+    def export(self, filepath, *args, **kwargs):
+        """As `keras.Model.export`, of the student with its averaged weights.
+
+        Its signature is the student's. Training can go on.
+        """
+        average = self.student_ema
+        lent = average.lent_to(self.student) if average else nullcontext()
+        with lent:
+            return self.student.export(filepath, *args, **kwargs)
 
     def finished_student(self):
         """The student with its averaged weights, to finetune or to export.
@@ -323,7 +364,9 @@ class Learner(Method, Trainer):
         )
         skipped = self.count_step(applied.taken)
         self.average_student(applied.moved)
-        logs["loss/total"] += self.weight_decay * weight_decay
+        logs["loss/total"] += tf.cast(
+            self.weight_decay * weight_decay, logs["loss/total"].dtype
+        )
         return logs | {
             decay_log or "loss/weight_decay": weight_decay,
             "loss/grad_norm": norm,

@@ -1,5 +1,7 @@
 """The exponential moving average of a model's weights."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
@@ -55,9 +57,11 @@ class WeightAverages(keras.layers.Layer):
             self.add_weight(
                 name=variable.path.replace("/", "."),
                 shape=variable.shape,
-                dtype=variable.dtype,
+                # In 16 bits it would stand still: its moves are too small.
+                dtype=("float64" if variable.dtype == "float64" else "float32"),
                 initializer="zeros",
                 trainable=False,
+                autocast=False,  # Read as it is, in mixed precision too.
             )
             for variable in _float_variables(model)
         ]
@@ -117,17 +121,38 @@ class WeightAverages(keras.layers.Layer):
 
     def apply(self, model, inputs):
         """The model's inference outputs, with the averages as its weights."""
+        return self.apply_all(model, inputs)[0]
+
+    def apply_all(self, model, inputs):
+        """Inference with the averages as the model's weights.
+
+        Returns:
+          The outputs; the losses that the model adds, a list of scalars.
+        """
         averaged = {
             id(variable): average.value
             for average, variable in self._pairs(model)
         }
-        outputs, _, _ = call_with(model, averaged, inputs, training=False)
-        return outputs
+        outputs, _, losses = call_with(model, averaged, inputs, training=False)
+        return outputs, losses
 
     def copy_to(self, model):
         """Overwrites the model's weights with the averages."""
         for average, variable in self._pairs(model):
             variable.assign(average)
+
+    @contextlib.contextmanager
+    def lent_to(self, model):
+        """Has the model's weights be the averages, for a while."""
+        before = [tf.identity(v.value) for v in _float_variables(model)]
+        self.copy_to(model)
+        try:
+            yield
+        finally:
+            for variable, value in zip(
+                _float_variables(model), before, strict=True
+            ):
+                variable.assign(value)
 
     def _pairs(self, model):
         return zip(self.averages, _float_variables(model), strict=True)
@@ -135,7 +160,7 @@ class WeightAverages(keras.layers.Layer):
 
 def _approach(average, value, rate):
     """One move; none at rate 0, where the value need not be finite."""
-    move = rate * (average - value)
+    move = rate * (average - tf.cast(value, average.dtype))
     average.assign_sub(tf.where(rate > 0, move, tf.zeros_like(move)))
 
 

@@ -399,6 +399,7 @@ class MetaPseudoLabels(Learner):
         settings = dict(
             update_moments=self.update_teacher_moments,
             slices=self.batch_slices,
+            dtype=self.float_type,
         )
         if self.uda is not None:
             return forward_views(self.teacher, batch, **settings)
@@ -411,7 +412,7 @@ class MetaPseudoLabels(Learner):
         """What the teacher learns beside the feedback, scalar, and its logs."""
         labels = label_probabilities(batch["labels"], logits.labeled)
         cross_entropy = self.labeled_loss(labels, logits.labeled)
-        loss = cross_entropy + own_losses(self.teacher)
+        loss = cross_entropy + own_losses(self.teacher, self.float_type)
         logs = {"cross_entropy/teacher_on_l": cross_entropy}
         if self.uda is None:
             return loss, logs
@@ -479,6 +480,7 @@ class MetaPseudoLabels(Learner):
                 tf.linalg.global_norm(replicas.mean(part)),
                 tf.linalg.global_norm(replicas.mean(gradients)),
             )
+            ratio = tf.cast(ratio, self.float_type)
             self.feedback_grad_ratio.assign(
                 tf.where(
                     tf.math.is_finite(ratio) & counts,

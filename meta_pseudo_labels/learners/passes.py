@@ -8,12 +8,12 @@ import tensorflow as tf
 from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.slices import forward_in_slices
-from meta_pseudo_labels.models.stateless import call_with
+from meta_pseudo_labels.models.stateless import LossScope, call_with
 
 LABEL_ERROR = "Labels: "  # So begins what an assertion says of them.
 
 
-def forward_together(model, *views, update_moments=True, slices=1):
+def forward_together(model, *views, update_moments=True, slices=1, dtype=None):
     """Training-mode logits of several batches in one call (quirk 1).
 
     So batch norm sees them as one batch.
@@ -23,20 +23,23 @@ def forward_together(model, *views, update_moments=True, slices=1):
       *views: batches of inputs, which may be nested.
       update_moments: see `forward`.
       slices: of how many joint batches; see `forward_in_slices`.
+      dtype: float type of the logits; by default `float_type`.
 
     Returns:
       The logits of each batch, a list of [.., classes].
     """
+    dtype = dtype or float_type(model)
     if slices > 1:
         logits = forward_in_slices(
             model, views, slices=slices, update_moments=update_moments
         )
-        return [tf.cast(part, float_type(model)) for part in logits]
+        _keep_losses(model, [])
+        return [tf.cast(part, dtype) for part in logits]
     sizes = [_batch_size(view) for view in views]
     inputs = tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *views)
     with replicas.joint_batch(*sizes):
         logits = forward(model, inputs, update_moments=update_moments)
-    return tf.split(logits, sizes)
+    return tf.split(tf.cast(logits, dtype), sizes)
 
 
 def _batch_size(inputs):
@@ -60,8 +63,11 @@ def forward(model, inputs, *, update_moments=True, slices=1):
         )
         return logits
     if update_moments:
-        outputs = model(inputs, training=True)
+        with LossScope() as scope:
+            outputs = model(inputs, training=True)
+        _keep_losses(model, scope.losses)
     else:
+        _keep_losses(model, [])
         outputs, states, _ = call_with(model, {}, inputs, training=True)
         for variable, state in zip(
             model.non_trainable_variables, states, strict=True
@@ -72,16 +78,23 @@ def forward(model, inputs, *, update_moments=True, slices=1):
     return tf.cast(outputs, float_type(model))
 
 
-def own_losses(model):
+def _keep_losses(model, losses):
+    """Keeps what a pass of this replica added, hidden from Keras."""
+    vars(model).setdefault("_kept_losses", {})[replicas.number()] = losses
+
+
+def own_losses(model, dtype=None):
     """Regularizers and `add_loss` of a model's last forward pass, scalar."""
-    losses = [tf.cast(loss, float_type(model)) for loss in model.losses]
-    return tf.add_n(losses) if losses else tf.zeros([], float_type(model))
+    dtype = dtype or float_type(model)
+    kept = vars(model).get("_kept_losses", {}).get(replicas.number(), [])
+    losses = [tf.cast(loss, dtype) for loss in (*kept, *model.losses)]
+    return tf.add_n(losses) if losses else tf.zeros([], dtype)
 
 
 def float_type(model):
-    """Type of a model's losses: float64 where its weights are, else float32."""
-    weights = model.trainable_variables[0].dtype
-    return "float64" if weights == "float64" else "float32"
+    """Type of a model's losses: float64 where a weight is, else float32."""
+    types = {variable.dtype for variable in model.trainable_variables}
+    return "float64" if "float64" in types else "float32"
 
 
 def label_probabilities(labels, logits):
@@ -216,6 +229,9 @@ def with_checked_labels(batch, classes):
 def gradients_of(tape, loss, model, *, scale=None):
     """Dense gradients for every trainable weight, zero where unused.
 
+    All of the model's `float_type`, so that they can be added up; an optimizer
+    rounds them to the type of each weight.
+
     Args:
       tape: that recorded the loss.
       loss: scalar.
@@ -229,7 +245,8 @@ def gradients_of(tape, loss, model, *, scale=None):
         output_gradients=None if scale is None else tf.cast(scale, loss.dtype),
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
-    gradients = [tf.convert_to_tensor(g) for g in gradients]
+    dtype = float_type(model)
+    gradients = [tf.cast(tf.convert_to_tensor(g), dtype) for g in gradients]
     if scale is None:
         return gradients
-    return [g / tf.cast(scale, g.dtype) for g in gradients]
+    return [g / tf.cast(scale, dtype) for g in gradients]

@@ -65,5 +65,6 @@ class ReducedMPL(MetaPseudoLabels):
             batch["unlabeled_distributions"],
             update_moments=self.update_teacher_moments,
             slices=self.batch_slices,
+            dtype=self.float_type,
         )
         return ViewLogits(labeled=labeled, weak=None, strong=unlabeled)

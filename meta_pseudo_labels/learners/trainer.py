@@ -22,8 +22,8 @@ class Trainer(keras.Model):
 
     costly_logs = False  # Whether train_step takes `costly`; see logs_are_due.
 
-    def __init__(self, *, log_every, name=None):
-        super().__init__(name=name)
+    def __init__(self, *, log_every, name=None, dtype=None):
+        super().__init__(name=name, dtype=dtype)
         if log_every < 1:
             raise ValueError(f"log_every must be at least 1; got {log_every}.")
         self.log_every = log_every

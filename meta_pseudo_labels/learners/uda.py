@@ -92,17 +92,13 @@ class ViewLogits(NamedTuple):
     strong: tf.Tensor
 
 
-def forward_views(model, batch, *, update_moments=True, slices=1):
+def forward_views(model, batch, **settings):
     """One training-mode call on labeled, weak and strong together (quirk 1).
 
-    See `passes.forward_together`.
+    See `passes.forward_together`, of which the settings are.
     """
     views = (batch["labeled"], batch["weak"], batch["strong"])
-    return ViewLogits(
-        *forward_together(
-            model, *views, update_moments=update_moments, slices=slices
-        )
-    )
+    return ViewLogits(*forward_together(model, *views, **settings))
 
 
 def consistency_term(settings, logits, labels, *, step):

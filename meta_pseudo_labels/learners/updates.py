@@ -36,7 +36,7 @@ def decay_and_clip(gradients, model, *, weight_decay, grad_bound):
     if weight_decay:
         decayed = _decayed_ids(model)
         gradients = [
-            g + weight_decay * w if id(w) in decayed else g
+            g + weight_decay * tf.cast(w, g.dtype) if id(w) in decayed else g
             for g, w in zip(gradients, model.trainable_variables, strict=True)
         ]
     # As tf.linalg.global_norm, but with a derivative where all are 0: feedback
@@ -58,7 +58,10 @@ def half_squared_norm(model):
     """Half the sum of the squared weights under decay, scalar."""
     decayed = _decayed_ids(model)
     weights = [w for w in model.trainable_variables if id(w) in decayed]
-    return tf.add_n([tf.nn.l2_loss(w) for w in weights])
+    wide = (
+        "float64" if any(w.dtype == "float64" for w in weights) else "float32"
+    )
+    return tf.add_n([tf.nn.l2_loss(tf.cast(w, wide)) for w in weights])
 
 
 def _decayed_ids(model):

@@ -1,6 +1,31 @@
-"""A model called with given values for its variables, none of which moves."""
+"""Models called so that a call leaves nothing behind that it should not."""
 
 import keras
+
+
+class LossScope(keras.StatelessScope):
+    """Collects what layers add to the loss; variables move as ever.
+
+    Keras keeps these losses on the layers, where replicas that are traced side
+    by side would find one another's.
+
+    Attributes:
+      losses: a list of tensors.
+    """
+
+    def __init__(self):
+        super().__init__(collect_losses=True, initialize_variables=False)
+
+    def get_current_value(self, variable):
+        return None  # It has its own.
+
+    def add_update(self, update):
+        variable, value = update
+        self.__exit__()
+        try:
+            variable.assign(value)
+        finally:
+            self.__enter__()
 
 
 def call_with(model, values, inputs, *, training):
@@ -26,6 +51,10 @@ def call_with(model, values, inputs, *, training):
         state_mapping=mapping, collect_losses=True
     ) as scope:
         outputs = model(inputs, training=training)
-        losses = list(model.losses)
+    # Not `model.losses`, which other replicas empty; see `LossScope`.
+    losses = [*scope.losses]
+    for v in model.trainable_variables:
+        if v.regularizer is not None:
+            losses.append(v.regularizer(scope.get_current_value(v)))
     states = [scope.get_current_value(v) for v in model.non_trainable_variables]
     return outputs, states, losses

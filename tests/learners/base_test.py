@@ -182,3 +182,89 @@ def test_supervised_skips_an_update_that_is_not_finite():
         strict=True,
     ):
         np.testing.assert_array_equal(old, new)
+
+
+class Noisy(keras.layers.Layer):
+    """Adds to the loss, and has a metric."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = keras.metrics.Mean(name="seen")
+
+    def call(self, inputs):
+        self.add_loss(keras.ops.mean(keras.ops.square(inputs)))
+        self.seen.update_state(inputs)
+        return inputs
+
+
+def with_own_losses():
+    """All that Keras collects from a model: of weights, activities, calls."""
+    penalty = keras.regularizers.L2(1.0)
+    dense = keras.layers.Dense
+    inner = [keras.Input((4,)), dense(5, bias_regularizer=penalty)]
+    outer = dense(
+        CLASSES, kernel_regularizer=penalty, activity_regularizer=penalty
+    )
+    return keras.Sequential(
+        [keras.Input((4,)), keras.Sequential(inner), outer, Noisy()]
+    )
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_evaluate_is_kerass_of_the_student_alone(role, ema_decay):
+    """What a teacher adds to its loss is none of it, nor its metrics."""
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense
+    networks = {
+        name: keras.Sequential([keras.Input((4,)), dense(CLASSES)])
+        for name in ("student", "teacher")
+    }
+    networks[role] = with_own_losses()
+    student = networks["student"]
+    learner = MetaPseudoLabels(**networks, ema_decay=ema_decay)
+    learner.compile("sgd", metrics=["accuracy"])
+    if ema_decay:  # The average is another student.
+        student.set_weights([2 * w for w in student.get_weights()])
+    images = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    labels = np.int32([0, 1, 2, 0, 1, 2])
+    got = learner.evaluate(images, labels, verbose=0, return_dict=True)
+    finished = learner.finished_student()
+    finished.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    want = finished.evaluate(images, labels, verbose=0, return_dict=True)
+    assert got.keys() == {"loss", "accuracy"} | (
+        want.keys() if not ema_decay else set()
+    )
+    for name, value in got.items():
+        assert value == pytest.approx(want[name], rel=1e-5)
+    logits = finished(images)
+    cross_entropy = keras.losses.sparse_categorical_crossentropy(
+        labels, logits, from_logits=True
+    )
+    own = got["loss"] - float(np.mean(cross_entropy))
+    assert own == pytest.approx(0, abs=1e-5) if role == "teacher" else own > 0.1
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_export_writes_the_finished_student_and_training_goes_on(
+    ema_decay, tmp_path
+):
+    learner = make(MetaPseudoLabels, ema_decay=ema_decay)
+    learner.compile(Momentum(0.5))
+    learner.fit(dataset(3), verbose=0)
+    before = values(learner.variables)
+    learner.export(tmp_path / "served", verbose=False)
+    for one, two in zip(before, learner.variables, strict=True):
+        np.testing.assert_array_equal(one, two)
+    served = tf.saved_model.load(tmp_path / "served")
+    images = batch(dtype="float32")["labeled"]
+    np.testing.assert_allclose(
+        served.serve(images), learner(images), rtol=1e-5, atol=1e-6
+    )
+    (spec,) = served.signatures["serving_default"].structured_input_signature[1]
+    assert spec
+    assert len(served.variables) <= len(learner.student.variables)
+    learner.fit(dataset(1), verbose=0)

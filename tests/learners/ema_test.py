@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from meta_pseudo_labels.learners import Supervised
 from meta_pseudo_labels.learners.ema import WeightAverages, ema_rate
 
 
@@ -270,3 +271,76 @@ def test_another_architecture_is_refused():
 def test_decay_out_of_range_is_named(decay):
     with pytest.raises(ValueError, match=rf"ema_decay.*got {decay}"):
         WeightAverages(small_model(), decay=decay)
+
+
+def normalized():
+    """Logits that hang on batch norm's moving variance."""
+    return keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(2),
+        ]
+    )
+
+
+@pytest.fixture
+def policy(request):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    ["mixed_float16", "mixed_bfloat16", "bfloat16", "float16"],
+    indirect=True,
+)
+def test_calls_read_averages_as_they_are_in_every_policy(policy):
+    """In 16 bits a variance of 1e5 is infinite, and all logits are 0."""
+    variance = 2e4 if policy == "float16" else 1e5
+    student = normalized()
+    student.layers[0].moving_variance.assign([variance, 1.0])
+    learner = Supervised(student, ema_decay=0.9)
+    learner.compile(metrics=["accuracy"])
+    for average in learner.student_ema.averages:
+        assert average.dtype == "float32"
+    images = np.float32([[400.0, 1.0], [-800.0, 0.0], [300.0, -1.0]])
+    labels = np.int32([0, 1, 1])
+    got = learner.predict(images, verbose=0)
+    loss, _ = learner.evaluate(images, labels, verbose=0)
+    assert np.ptp(got, axis=0).min() > 0.1
+    finished = learner.finished_student()
+    want = finished.predict(images, verbose=0).astype("float32")
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert loss == pytest.approx(float(cross_entropy(labels, want)), rel=1e-6)
+
+
+def test_an_average_of_16_bit_weights_moves():
+    """By 0.1 % of the way a step, of which bfloat16 rounds off all."""
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(2, dtype="bfloat16")]
+    )
+    kernel, bias = model.variables
+    kernel.assign(keras.ops.ones([2, 2]))
+    averages = WeightAverages(model, decay=0.999)
+    kernel.assign(keras.ops.full([2, 2], 1.5))
+    for step in range(20_000, 20_020):
+        averages.update(model, step=tf.constant(step))
+    want = 1.5 - 0.5 * 0.999**20
+    np.testing.assert_allclose(averages.averages[0], want, rtol=1e-5)
+    averages.copy_to(model)
+    np.testing.assert_allclose(kernel.numpy().astype(float), want, rtol=4e-3)
+
+
+def test_weights_are_lent_for_a_while():
+    model = small_model()
+    fill(model, 1.0)
+    averages = WeightAverages(model, decay=0.9)
+    fill(model, 2.0)
+    with pytest.raises(ZeroDivisionError), averages.lent_to(model):
+        assert all(np.all(v.numpy() == 1.0) for v in floats(model))
+        raise ZeroDivisionError
+    assert all(np.all(v.numpy() == 2.0) for v in floats(model))

@@ -257,3 +257,36 @@ def test_batch_norm_of_kerass_own_is_synchronized(name, mirrored):
     build = KERAS_BATCH_NORM[name]
     one = train(build, steps=4)
     assert_same(one, train(build, mirrored(2), steps=4))
+
+
+def penalized(name):
+    """Its layers add to the loss before and after replicas meet in it."""
+    penalty = keras.regularizers.L2(0.5)
+    layers = [
+        keras.Input((6, 6, 2)),
+        keras.layers.Conv2D(
+            4, 3, activity_regularizer=penalty, dtype="float64"
+        ),
+        keras.layers.BatchNormalization(dtype="float64"),
+        keras.layers.ActivityRegularization(l1=0.1, dtype="float64"),
+        keras.layers.GlobalAveragePooling2D(dtype="float64"),
+        keras.layers.Dense(
+            CLASSES, kernel_regularizer=penalty, dtype="float64"
+        ),
+    ]
+    return keras.Sequential(layers, name=name)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: UDA(penalized("student"), uda=UDA_SETTINGS, **COMMON),
+        pytest.param(mpl("exact", penalized), marks=pytest.mark.long),
+        mpl("off", penalized),
+    ],
+    ids=["uda", "exact", "off"],
+)
+def test_what_layers_add_to_the_loss_is_each_replicas_own(build, mirrored):
+    one = train(build, steps=2)
+    assert one[0][0].get("loss/total", 9) > 1
+    assert_same(one, train(build, mirrored(2), steps=2))

@@ -196,7 +196,8 @@ class _Measuring:
     def _teacher_steps(self, batch, step, exact, negligible, directions):
         """What the student gains where the teacher moves, by direction."""
         weights = self.learner.teacher.trainable_variables
-        norm = float(tf.linalg.global_norm([w.value for w in weights]))
+        values = [tf.cast(w.value, self.learner.float_type) for w in weights]
+        norm = float(tf.linalg.global_norm(values))
         length = self.teacher_step * norm
         random = tf.random.stateless_normal(
             exact.shape, keyed.key(self.learner.seed, _DIRECTIONS, step)

@@ -50,8 +50,9 @@ class Probes:
 
     def __init__(self, learner, held_out):
         self.learner = learner
-        images, self._labels = map(tf.convert_to_tensor, held_out)
-        self._images = tf.cast(images, learner.float_type)
+        images, labels = held_out
+        self._images = tf.nest.map_structure(self._as_input, images)
+        self._labels = tf.convert_to_tensor(labels)
         self._state = learner.variables + learner.optimizer.variables
         self._saved = [tf.identity(v.value) for v in self._state]
         self._random = [
@@ -63,6 +64,11 @@ class Probes:
         self.respond = _compiled(self._respond)
         self.held_out_loss = _compiled(self._held_out_loss)
         self._compiled = {}
+
+    def _as_input(self, images):
+        images = tf.convert_to_tensor(images)
+        wide = images.dtype.is_floating or images.dtype == tf.uint8
+        return tf.cast(images, self.learner.float_type) if wide else images
 
     def restore(self):
         """Undoes whatever has happened since the probes were made."""
