@@ -251,3 +251,82 @@ def test_regularizers_of_a_model_count(method):
         np.testing.assert_allclose(
             plain - decayed, 0.1 * start, rtol=1e-3, atol=1e-5
         )
+
+
+def two_layers(body, head=None):
+    """A network whose head may compute in another float type."""
+    inputs = keras.Input((2,))
+    x = keras.layers.Dense(4, activation="tanh", dtype=body)(inputs)
+    return keras.Model(inputs, keras.layers.Dense(2, dtype=head or body)(x))
+
+
+PLANE = np.random.default_rng(0).normal(size=(8, 2)).astype("float32")
+SIDES = (PLANE[:, 0] > 0).astype("int32")
+FLOATS = ("float32", "float64", "bfloat16", "float16", "mixed_bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("body", "head"),
+    [
+        *[(dtype, None) for dtype in FLOATS],
+        ("float32", "float64"),
+        ("float64", "float32"),
+        ("bfloat16", "float32"),
+        ("float32", "float16"),
+        ("mixed_bfloat16", "float64"),
+    ],
+)
+def test_every_float_type_learns_as_in_keras(body, head):
+    """One step of SGD, up to the rounding of the type's losses."""
+    moved = []
+    for is_ours in (True, False):
+        keras.utils.set_random_seed(0)
+        net = two_layers(body, head)
+        before = [w.astype("float64") for w in net.get_weights()]
+        optimizer = keras.optimizers.SGD(0.5)
+        if is_ours:
+            learner = Supervised(net)
+            learner.compile(optimizer, weight_decay=1e-9, grad_bound=9.0)
+            learner.train_step({"labeled": PLANE, "labels": SIDES})
+        else:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            net.compile(optimizer, loss, run_eagerly=True)
+            net.train_on_batch(PLANE, SIDES)
+        after = [w.astype("float64") for w in net.get_weights()]
+        moved.append([b - a for a, b in zip(before, after, strict=True)])
+    half = "16" in body + (head or body)
+    for ours, theirs in zip(*moved, strict=True):
+        assert np.abs(theirs).max() > 1e-3
+        np.testing.assert_allclose(
+            ours, theirs, rtol=0, atol=(1e-2 if half else 1e-6)
+        )
+
+
+@pytest.mark.parametrize("feedback", ["exact", "reinforce_cosine"])
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [
+        ("float32", "float64"),
+        ("float64", "bfloat16"),
+        ("bfloat16", "float64"),
+        ("bfloat16", "bfloat16"),
+        ("float16", "mixed_bfloat16"),
+    ],
+)
+def test_students_and_teachers_may_differ_in_float_type(
+    student, teacher, feedback
+):
+    keras.utils.set_random_seed(0)
+    networks = two_layers(student), two_layers(teacher)
+    learner = MetaPseudoLabels(*networks, feedback=feedback, ema_decay=0.9)
+    learner.compile(Momentum(0.5), weight_decay=0.01, grad_bound=1.0)
+    before = [values(net.variables) for net in networks]
+    logs = learner.train_step(
+        {"labeled": PLANE, "labels": SIDES, "weak": PLANE, "strong": PLANE},
+        costly=True,
+    )
+    assert all(np.isfinite(float(value)) for value in logs.values())
+    assert logs["mpl/feedback_grad_ratio"] > 0
+    for net, old in zip(networks, before, strict=True):
+        for variable, value in zip(net.variables, old, strict=True):
+            assert (variable.numpy() != value).any()

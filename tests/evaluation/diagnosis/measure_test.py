@@ -309,3 +309,44 @@ def test_what_cannot_be_diagnosed_is_refused(settings, words):
             held_out=held_out(),
             **arguments,
         )
+
+
+def pair(name):
+    """`net` with a second input, which it adds to the first."""
+    one, two = (keras.Input((6, 6, 2), name=key) for key in ("one", "two"))
+    outputs = net(name)(keras.layers.Add()([one, two]))
+    return keras.Model({"one": one, "two": two}, outputs, name=name)
+
+
+def as_pair(images):
+    images = np.float32(images)
+    return {"one": images / 4, "two": images * 0.75}
+
+
+def test_networks_of_several_inputs_are_diagnosed_too():
+    found = []
+    for build, change in ((net, np.float32), (pair, as_pair)):
+        keras.utils.set_random_seed(3)
+        made = MetaPseudoLabels(build("student"), build("teacher"))
+        made.compile(Momentum(0.2))
+        batches = [
+            {
+                key: value if key == "labels" else change(value)
+                for key, value in batch(seed=seed).items()
+            }
+            for seed in range(2)
+        ]
+        images, labels = held_out()
+        found.append(
+            diagnose(
+                made,
+                batches,
+                held_out=(change(images), labels),
+                estimators={"exact": exact},
+            )
+        )
+    for path in (("exact_squared_norm",), ("other_norm",)):
+        one, two = (list(batches_of(part, *path)) for part in found)
+        np.testing.assert_allclose(two, one, rtol=1e-5)
+    one, two = (part["settings"]["held_out_loss"] for part in found)
+    assert two == pytest.approx(one, rel=1e-6)
