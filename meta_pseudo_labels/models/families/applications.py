@@ -1,9 +1,11 @@
 """Networks of `keras.applications`, with fresh weights and our own head."""
 
 import contextlib
+import functools
 import inspect
 
 import keras
+from absl import logging
 
 from meta_pseudo_labels.models.dense import classification_head
 from meta_pseudo_labels.models.families import FAMILIES, Family
@@ -29,8 +31,10 @@ def application(
 ):
     """Builds a network of `keras.applications`; nothing is downloaded.
 
-    Whatever the network does to its images by itself is taken out: it expects
-    normalized images, as all of ours. Its layers keep Keras's own names,
+    Whatever the network does to its images by itself is taken out, and a
+    warning says so once: it expects normalized images, as all of ours. Weights
+    that were trained elsewhere expect what Keras did to their images, in the
+    network or by its `preprocess_input`. Its layers keep Keras's own names,
     initializers and batch norm, whose settings are constants there.
 
     Args:
@@ -59,6 +63,7 @@ def application(
     settings = dict(weights=None, include_top=False, pooling="avg")
     if "include_preprocessing" in inspect.signature(build).parameters:
         settings["include_preprocessing"] = False
+        _tell_of_preprocessing(application_name)
     images = image_input(input_shape, policy=policy)
     with _global_policy(policy):
         backbone = build(
@@ -67,6 +72,7 @@ def application(
         # EfficientNet (the first version) always divides by 255.
         if any(isinstance(layer, _PREPROCESSING) for layer in backbone.layers):
             backbone = _without_preprocessing(backbone)
+            _tell_of_preprocessing(application_name)
     logits = classification_head(
         backbone.output,
         num_classes=num_classes,
@@ -75,6 +81,18 @@ def application(
     )
     (images,) = backbone.inputs
     return keras.Model(images, logits, name=name or application_name)
+
+
+@functools.cache
+def _tell_of_preprocessing(name):
+    logging.warning(
+        "%s is built without Keras's own rescaling of pixels, as images come "
+        "with mean 0 and deviation 1 here. Weights that were trained with it "
+        "expect levels of 0 to 255: build keras.applications.%s for these, as "
+        "examples/keras_applications_student.py does.",
+        name,
+        name,
+    )
 
 
 def _without_preprocessing(backbone):

@@ -2,8 +2,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
 
 from meta_pseudo_labels import models
+from meta_pseudo_labels.models.families import applications
 
 
 def build(model_type, **settings):
@@ -139,3 +141,26 @@ def test_unknown_names_list_the_known_ones(name):
 def test_rejects_input_that_is_no_image():
     with pytest.raises(ValueError, match=r"channels\), got \(32,\)"):
         build("MobileNetV2", input_shape=(32,))
+
+
+@pytest.mark.parametrize(
+    ("name", "rescales"),
+    [
+        ("MobileNetV3Large", True),
+        ("EfficientNetB0", True),
+        ("MobileNetV2", False),
+    ],
+)
+def test_a_rescaling_that_is_left_out_is_said_once(monkeypatch, name, rescales):
+    """Weights that were trained with it would meet other images."""
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda *words: said.append(words))
+    applications._tell_of_preprocessing.cache_clear()
+    for _ in range(2):
+        with tf.Graph().as_default():
+            build(name)
+    assert len(said) == rescales
+    if rescales:
+        words = said[0][0] % said[0][1:]
+        assert words.startswith(f"{name} is built without Keras's own resc")
+        assert f"keras.applications.{name}" in words
