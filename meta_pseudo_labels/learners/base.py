@@ -17,7 +17,12 @@ from meta_pseudo_labels.learners.checks import (
     warn_of_levels,
 )
 from meta_pseudo_labels.learners.ema import WeightAverages
-from meta_pseudo_labels.learners.losses import mean_cross_entropy, smooth_labels
+from meta_pseudo_labels.learners.losses import (
+    mean_cross_entropy,
+    smooth_labels,
+    weights_of,
+    with_class_weights,
+)
 from meta_pseudo_labels.learners.method import Method
 from meta_pseudo_labels.learners.passes import (
     float_type,
@@ -43,6 +48,8 @@ class Learner(Method, Trainer):
       labeled: [batch, ...] inputs of the student, weakly augmented;
       labels: [batch] integers, or [batch, classes] probabilities;
       weak, strong: [unlabeled, ...] two views of the same unlabeled inputs.
+    It may have weights of the labeled losses, as in `keras.Model.fit`:
+      sample_weight: [batch], of labels.
 
     Args:
       student: a built Keras model whose output is logits, [batch, classes].
@@ -294,14 +301,24 @@ class Learner(Method, Trainer):
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
-    def fit(self, x=None, *args, **kwargs):
+    def fit(self, x=None, *args, class_weight=None, **kwargs):
         """As `Trainer.fit`; where XLA compiles, the data checks its labels.
+
+        Args:
+          x: see `Trainer.fit`.
+          class_weight: weights of the labeled losses by class; see
+            `losses.with_class_weights`. Batches may have weights of their
+            own, see `Learner`.
 
         Raises:
           ValueError: see `passes.label_probabilities`.
         """
         is_tpu = isinstance(self.distribute_strategy, tf.distribute.TPUStrategy)
         classes = getattr(self.student, "output_shape", (None,))[-1]
+        if class_weight is not None:
+            if classes is None:
+                classes = 1 + max(class_weight, default=0)
+            x = with_class_weights(x, class_weight, classes)
         rows = getattr(x, "element_spec", None)
         if (self.jit_compile or is_tpu) and isinstance(x, tf.data.Dataset):
             if classes and isinstance(rows, dict):
@@ -333,10 +350,17 @@ class Learner(Method, Trainer):
                 "feedback, and no labels of theirs; add feedback_labels."
             )
 
-    def labeled_loss(self, labels, logits):
-        """Mean cross-entropy of smoothed labels, scalar, nats."""
+    def labeled_loss(self, labels, logits, batch=()):
+        """Mean cross-entropy of smoothed labels, scalar, nats.
+
+        Args:
+          labels: probabilities, [batch, classes].
+          logits: [batch, classes].
+          batch: that they are of, where they are weighted as it says.
+        """
         targets = smooth_labels(labels, self.label_smoothing)
-        return mean_cross_entropy(targets, logits)
+        weights = weights_of(batch, "sample_weight", logits)
+        return mean_cross_entropy(targets, logits, weights)
 
     def take_step(self, tape, loss, logs, *, decay_log=None):
         """The update, count and average of a step that has no teacher.

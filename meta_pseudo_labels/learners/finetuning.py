@@ -23,6 +23,7 @@ def finetune(
     eval_every=100,
     patience=0,
     callbacks=(),
+    class_weight=None,
 ):
     """Trains the student on labels: the last stage of the paper (section 3).
 
@@ -32,7 +33,8 @@ def finetune(
 
     Args:
       student: a Keras model that returns logits, [batch, classes]; changed.
-      dataset: batches of (inputs, integer labels [batch]), without end.
+      dataset: batches of (inputs, integer labels [batch]), without end; a third
+        part are weights, [batch].
       learning_rate: the paper's is 1e-5.
       steps: the paper's are 1,000 for CIFAR-10 and SVHN, 2,000 for ImageNet
         with a tenth of its labels; at most so many with `patience`.
@@ -43,7 +45,7 @@ def finetune(
       eval_every: steps between two evaluations.
       patience: evaluations in a row without a gain in accuracy, after which
         it ends; 0 takes all steps and keeps the last weights.
-      callbacks: for `fit`.
+      callbacks, class_weight: for `fit`.
 
     Returns:
       The `keras.callbacks.History`. An epoch is `eval_every` steps where there
@@ -64,6 +66,7 @@ def finetune(
             steps_per_epoch=every,
             epochs=-(-steps // every),
             callbacks=[*stops, *callbacks],
+            class_weight=class_weight,
             shuffle=False,
             verbose=0,
         )

@@ -94,7 +94,7 @@ class FixMatch(Learner):
                 self.student, batch, slices=self.batch_slices
             )
             labels = label_probabilities(batch["labels"], logits.labeled)
-            on_labeled = self.labeled_loss(labels, logits.labeled)
+            on_labeled = self.labeled_loss(labels, logits.labeled, batch)
             losses, confident = pseudo_label_loss(
                 weak_logits=logits.weak,
                 strong_logits=logits.strong,

@@ -38,9 +38,97 @@ def soft_cross_entropy(*, targets, logits):
     return -tf.reduce_sum(targets * tf.nn.log_softmax(logits), axis=-1)
 
 
-def mean_cross_entropy(targets, logits):
-    """Mean of `soft_cross_entropy` over the batch, scalar, nats."""
-    return tf.reduce_mean(soft_cross_entropy(targets=targets, logits=logits))
+def mean_cross_entropy(targets, logits, weights=None):
+    """Mean of `soft_cross_entropy` over the batch, scalar, nats.
+
+    Args:
+      targets, logits: see `soft_cross_entropy`.
+      weights: of each example, [batch]; as in Keras the sum is divided by the
+        number of examples, not by the sum of weights.
+    """
+    losses = soft_cross_entropy(targets=targets, logits=logits)
+    return tf.reduce_mean(losses if weights is None else losses * weights)
+
+
+# Which labels the weights of a batch are of, by their key.
+WEIGHT_KEYS = {
+    "sample_weight": "labels",
+    "feedback_sample_weight": "feedback_labels",
+}
+
+
+def weights_of(batch, key, logits):
+    """Weights of a batch's labeled examples, [batch]; None where it has none.
+
+    Args:
+      batch: a dict.
+      key: in `WEIGHT_KEYS`.
+      logits: of these examples, [batch, classes].
+
+    Raises:
+      ValueError: for weights of another shape.
+    """
+    if key not in batch:
+        return None
+    weights = tf.convert_to_tensor(batch[key])
+    fits = weights.shape[:1].is_compatible_with(logits.shape[:1])
+    if weights.shape[1:] not in ([], [1]) or not fits:
+        raise ValueError(
+            f"{key} must be [batch], a number for each label; got shape "
+            f"{weights.shape} for {logits.shape[0]} examples."
+        )
+    return tf.cast(tf.reshape(weights, [-1]), logits.dtype)
+
+
+def with_class_weights(dataset, class_weight, classes):
+    """Adds to batches what `class_weight` of `fit` says, as sample weights.
+
+    Args:
+      dataset: `tf.data.Dataset` of dicts.
+      class_weight: from class numbers to weights, at least 0; that of a class
+        which is left out is 1. Labels that are probabilities weigh as their
+        most likely class.
+      classes: how many there are.
+
+    Raises:
+      ValueError: for another data set or other weights, and for batches that
+        have sample weights already.
+    """
+    spec = getattr(dataset, "element_spec", None)
+    if not isinstance(dataset, tf.data.Dataset) or not isinstance(spec, dict):
+        raise ValueError(
+            "class_weight needs a tf.data.Dataset of dicts, before it is "
+            f"distributed; got {type(dataset).__name__}."
+        )
+    if not spec.keys().isdisjoint(WEIGHT_KEYS):
+        raise ValueError(
+            "The batches have sample weights; give these or class_weight."
+        )
+    for number, weight in dict(class_weight).items():
+        if number not in range(classes) or not 0 <= weight < float("inf"):
+            raise ValueError(
+                f"class_weight must map classes from 0 to {classes - 1} to "
+                f"numbers of at least 0; got {number!r}: {weight!r}."
+            )
+    table = [float(class_weight.get(c, 1.0)) for c in range(classes)]
+
+    def add(batch):
+        added = {
+            key: tf.gather(table, _class_numbers(batch[labels], classes))
+            for key, labels in WEIGHT_KEYS.items()
+            if labels in batch
+        }
+        return {**batch, **added}
+
+    return dataset.map(tf.autograph.experimental.do_not_convert(add))
+
+
+def _class_numbers(labels, classes):
+    """[batch]; what is out of range, which is refused later, within it."""
+    if labels.dtype.is_floating:
+        return tf.argmax(labels, axis=-1)
+    numbers = tf.cast(tf.reshape(labels, [-1]), tf.int64)
+    return tf.clip_by_value(numbers, 0, classes - 1)
 
 
 def consistency_loss(*, weak_logits, strong_logits, temperature, threshold):

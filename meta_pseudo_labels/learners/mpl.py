@@ -144,9 +144,10 @@ class MetaPseudoLabels(Learner):
         adds when it is called do not count.
       **kwargs: see `Learner`.
 
-    A batch may hold more than `Learner` says: `feedback`, [.., ...] inputs, and
-    `feedback_labels`. The student is judged on these then, and no network
-    learns these labels: the held-out split of the paper's first version.
+    A batch may hold more than `Learner` says: `feedback`, [.., ...] inputs,
+    `feedback_labels`, and `feedback_sample_weight`. The student is judged on
+    these then, and no network learns these labels: the held-out split of the
+    paper's first version.
 
     Raises:
       ValueError: for models or settings that do not fit together.
@@ -411,7 +412,7 @@ class MetaPseudoLabels(Learner):
     def teacher_loss(self, batch, logits):
         """What the teacher learns beside the feedback, scalar, and its logs."""
         labels = label_probabilities(batch["labels"], logits.labeled)
-        cross_entropy = self.labeled_loss(labels, logits.labeled)
+        cross_entropy = self.labeled_loss(labels, logits.labeled, batch)
         loss = cross_entropy + own_losses(self.teacher, self.float_type)
         logs = {"cross_entropy/teacher_on_l": cross_entropy}
         if self.uda is None:

@@ -124,7 +124,7 @@ class PseudoLabels(Learner):
                     batch["unlabeled_distributions"], strong_logits
                 )
             )
-            on_labeled = self.labeled_loss(labels, labeled_logits)
+            on_labeled = self.labeled_loss(labels, labeled_logits, batch)
             on_unlabeled = self.labeled_loss(pseudo_labels, strong_logits)
             loss = on_labeled + on_unlabeled + own_losses(self.student)
         logs = {

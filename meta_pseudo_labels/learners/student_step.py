@@ -10,7 +10,11 @@ import tensorflow as tf
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.checks import check_same_classes
-from meta_pseudo_labels.learners.losses import mean_cross_entropy, smooth_labels
+from meta_pseudo_labels.learners.losses import (
+    mean_cross_entropy,
+    smooth_labels,
+    weights_of,
+)
 from meta_pseudo_labels.learners.passes import (
     forward,
     forward_together,
@@ -95,14 +99,15 @@ def take_student_step(learner, batch, *, pseudo_labels):
     # Before any gradient, as TensorFlow lacks some derivatives of gradients.
     from meta_pseudo_labels.models import second_derivative
 
-    judged, labels = _judged_on(batch)
+    judged, labels, key = _judged_on(batch)
     learn = functools.partial(_learn, learner, batch["strong"], judged)
     learned = learn(pseudo_labels)
     labels = label_probabilities(labels, learned.judged_logits)
-    old = mean_cross_entropy(labels, learned.judged_logits)
+    weights = weights_of(batch, key, learned.judged_logits)
+    old = mean_cross_entropy(labels, learned.judged_logits, weights)
     learning_rate = learning_rate_of(learner.optimizer)
     derivative, applied = _apply(learner, learned)
-    new_tape, new = _judge(learner, judged, labels)
+    new_tape, new = _judge(learner, judged, labels, weights)
     slopes = _Slopes(
         student=learner.student,
         learned=learned,
@@ -212,7 +217,7 @@ def _apply(learner, learned):
     return derivative, updates.apply_gradients(*update, norm=learned.norm)
 
 
-def _judge(learner, judged, labels):
+def _judge(learner, judged, labels, weights):
     """The judged loss by the weights as they are, scalar, after its tape."""
     with tf.GradientTape() as tape:
         logits = forward(
@@ -221,7 +226,7 @@ def _judge(learner, judged, labels):
             update_moments=False,
             slices=learner.batch_slices,
         )
-        loss = mean_cross_entropy(labels, logits)
+        loss = mean_cross_entropy(labels, logits, weights)
     return tape, loss
 
 
@@ -298,7 +303,8 @@ class _Slopes:
 
 
 def _judged_on(batch):
-    """Inputs and labels on which the student's change is measured."""
+    """What the student is judged on: inputs, labels, the weights' key."""
     if "feedback" in batch:
-        return batch["feedback"], batch["feedback_labels"]
-    return batch["labeled"], batch["labels"]
+        key = "feedback_sample_weight"
+        return batch["feedback"], batch["feedback_labels"], key
+    return batch["labeled"], batch["labels"], "sample_weight"

@@ -47,7 +47,7 @@ class Supervised(Learner):
                 self.student, batch["labeled"], slices=self.batch_slices
             )
             labels = label_probabilities(batch["labels"], logits)
-            cross_entropy = self.labeled_loss(labels, logits)
+            cross_entropy = self.labeled_loss(labels, logits, batch)
             loss = cross_entropy + own_losses(self.student)
         logs = {"loss/cross_entropy": cross_entropy}
         return self.take_step(tape, loss, logs)

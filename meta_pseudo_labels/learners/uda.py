@@ -174,7 +174,7 @@ class UDA(Learner):
                 self.student, batch, slices=self.batch_slices
             )
             labels = label_probabilities(batch["labels"], logits.labeled)
-            cross_entropy = self.labeled_loss(labels, logits.labeled)
+            cross_entropy = self.labeled_loss(labels, logits.labeled, batch)
             weighted, consistency, uda_logs = consistency_term(
                 self.uda, logits, labels, step=self.step.value
             )

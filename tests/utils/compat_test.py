@@ -171,3 +171,45 @@ def test_the_global_generator_is_looked_at_and_not_made():
         assert compat.present_global_generator() is made
     finally:
         tf.random.set_global_generator(before)
+
+
+def test_an_operation_knows_its_gradient():
+    with tf.Graph().as_default():
+        x = tf.constant([1.0])
+        assert compat.gradient_function(tf.tanh(x).op) is not None
+        assert compat.gradient_function(tf.stop_gradient(x).op) is None
+        lrn = tf.nn.lrn(tf.ones([1, 2, 2, 1]))
+        (gradient,) = tf.gradients(lrn, lrn.op.inputs[0])
+        with pytest.raises(LookupError):
+            compat.gradient_function(gradient.op)
+
+
+@pytest.mark.parametrize("kind", ["BitwiseXor", "AccumulatorApplyGradient"])
+def test_a_gradient_is_given_where_there_is_none(kind, monkeypatch):
+    registry = compat._tensorflow_ops().gradient_registry
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
+    given = []
+    for function in (given.append, given.extend):
+        compat.give_gradient(kind, function)
+        assert registry.lookup(kind) == given.append  # The first remains.
+    compat.give_gradient(kind, given.extend, instead=True)
+    assert registry.lookup(kind) == given.extend
+
+
+def test_the_graphs_within_operations_are_found():
+    called = tf.function(lambda x: tf.tanh(x), autograph=False)
+
+    @tf.function(autograph=False)
+    def outer(x):
+        once = called(x)
+        return tf.cond(tf.reduce_all(once > 0), lambda: tf.sin(x), lambda: x)
+
+    graph = outer.get_concrete_function(tf.ones([1])).graph
+    found = [
+        ({inner.type for inner in within.get_operations()}, skipped)
+        for operation in graph.get_operations()
+        for within, skipped in compat.graphs_within(operation)
+    ]
+    assert len(found) == 3 and "Tanh" in found[0][0]
+    assert any("Sin" in kinds for kinds, _ in found)
+    assert [skipped for _, skipped in found] == [0, 1, 1]
