@@ -11,6 +11,9 @@ feedback. Under a strategy it is the mean over the replicas that counts, so a
 sum over images is a `replicas.global_sum`.
 """
 
+import functools
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -45,6 +48,65 @@ def estimator(*, labels=PSEUDO_LABELS, differentiates=False):
         return ESTIMATORS.register(function.__name__)(function)
 
     return add
+
+
+_DERIVATIVES = {"label_gradient", "first_order_change"}
+
+
+def differentiates(function):
+    """Whether an estimator needs the derivative of the student's update.
+
+    By its own word, or by the names in its code and in that of the functions
+    which it uses; so that an optimizer without one is refused before any step.
+
+    Args:
+      function: an estimator, or whatever can be called as one.
+    """
+    todo, seen = [function], set()
+    while todo:
+        function = todo.pop()
+        if id(function) in seen:
+            continue
+        seen.add(id(function))
+        if getattr(function, "differentiates", False) is True:
+            return True
+        if isinstance(function, functools.partial):
+            todo.append(function.func)
+            continue
+        if not hasattr(function, "__code__") and callable(function):
+            function = type(function).__call__  # An object that is called.
+        function = inspect.unwrap(function)
+        code = getattr(function, "__code__", None)
+        if code is None:
+            continue
+        names = _names_in(code)
+        if names & _DERIVATIVES:
+            return True
+        todo += _functions_used(function, names)
+    return False
+
+
+def _names_in(code):
+    """What a function's code, and code within it, calls by name."""
+    inner = [c for c in code.co_consts if hasattr(c, "co_names")]
+    return set(code.co_names).union(*map(_names_in, inner))
+
+
+def _functions_used(function, names):
+    """Functions that another has by these names, or in its closure."""
+    cells = getattr(function, "__closure__", None) or ()
+    found = [cell.cell_contents for cell in cells]
+    scope = getattr(function, "__globals__", {})
+    found += [scope[name] for name in names if name in scope]
+    for module in [x for x in found if inspect.ismodule(x)]:
+        found += [vars(module)[n] for n in names if n in vars(module)]
+    libraries = ("tensorflow", "keras", "numpy")
+    return [
+        x
+        for x in found
+        if (inspect.isfunction(x) or isinstance(x, functools.partial))
+        and not getattr(x, "__module__", "").startswith(libraries)
+    ]
 
 
 _TINY = np.finfo(np.float32).tiny  # Has a logarithm; 0 has none.

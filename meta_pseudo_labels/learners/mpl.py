@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import warnings
 from typing import ClassVar
 
 import keras
@@ -22,6 +23,7 @@ from meta_pseudo_labels.learners.feedback import (
     ESTIMATORS,
     PSEUDO_LABELS,
     Baseline,
+    differentiates,
     draw_labels,
     resolve,
 )
@@ -42,7 +44,10 @@ from meta_pseudo_labels.learners.uda import (
     consistency_term,
     forward_views,
 )
-from meta_pseudo_labels.optimizers import check_differentiable
+from meta_pseudo_labels.optimizers import (
+    check_differentiable,
+)
+from meta_pseudo_labels.utils import compat
 from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
 
 TEACHER_LOSSES = ("uda", "supervised", "rand_augment")
@@ -304,22 +309,42 @@ class MetaPseudoLabels(Learner):
           **kwargs: see `Learner.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
-        if getattr(self.feedback, "differentiates", False):
-            asked_by = f"feedback={self.feedback.__name__!r}"
-            check_differentiable(self.optimizer, asked_by)
+        if differentiates(self.feedback):
+            name = getattr(self.feedback, "__name__", str(self.feedback))
+            check_differentiable(self.optimizer, f"feedback={name!r}")
         if teacher_optimizer is None:
-            teacher_optimizer = type(self.optimizer).from_config(
-                self.optimizer.get_config()
-            )
+            with self.distribute_strategy.scope():
+                teacher_optimizer = updates.like(self.optimizer)
         self.teacher_optimizer = self.ready_optimizer(
             teacher_optimizer, self.teacher
         )
-        if self.teacher_optimizer is self.optimizer:
-            raise ValueError(
-                "The student and the teacher share one optimizer object; give "
-                "teacher_optimizer a second one."
-            )
+        updates.check_apart(self.optimizer, self.teacher_optimizer)
         self.build_optimizer(self.teacher_optimizer, self.teacher)
+        with self.distribute_strategy.scope():
+            rates = updates.Rates(self.optimizer, self.teacher_optimizer)
+        # Not an attribute that Keras tracks: nothing of it is saved.
+        object.__setattr__(self, "_rates", rates)
+
+    def fit(self, *args, **kwargs):
+        """As `Learner.fit`; what sets the student's rate moves the teacher's.
+
+        The teacher's stays in proportion, unless it is set too:
+        `teacher_optimizer.learning_rate`.
+        """
+        leads, follows = (
+            compat.rate_variable(optimizer)
+            for optimizer in (self.optimizer, self.teacher_optimizer)
+        )
+        before = None if leads is None else float(leads.numpy())
+        history = super().fit(*args, **kwargs)
+        if leads is not None and follows is None and leads.numpy() != before:
+            warnings.warn(
+                "A callback set the student's learning rate; the teacher's is "
+                "a schedule and does not follow. Give both a number, or both a "
+                "schedule.",
+                stacklevel=2,
+            )
+        return history
 
     def optimized(self):
         return [*super().optimized(), (self.teacher_optimizer, self.teacher)]
@@ -353,6 +378,7 @@ class MetaPseudoLabels(Learner):
             by default where it is due.
         """
         self.check_batch(batch)
+        self._rates.keep_proportion()
         with tf.GradientTape(persistent=True) as tape:
             # 1. The teacher looks at all images.
             logits = self.teacher_logits(batch)

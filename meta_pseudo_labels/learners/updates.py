@@ -105,6 +105,71 @@ def lower_scale(optimizer, used, condition):
             counter.assign(tf.where(condition, tf.zeros_like(counter), counter))
 
 
+def like(optimizer):
+    """An optimizer for the teacher like the student's."""
+    try:
+        return compat.copy_of(optimizer)
+    except ValueError as error:
+        raise ValueError(
+            f"The teacher cannot have an optimizer like the student's: {error} "
+            "Give teacher_optimizer."
+        ) from error
+
+
+def check_apart(one, two):
+    """Refuses optimizers that are one, or wrap the same."""
+    parts = {id(part) for part in parts_of(one)}
+    if any(id(part) in parts for part in parts_of(two)):
+        raise ValueError(
+            "The student and the teacher share one optimizer object; give "
+            "teacher_optimizer a second one."
+        )
+
+
+class Rates:
+    """The learning rates of two networks, which stay in proportion.
+
+    A callback of Keras sets the rate of the one optimizer that it knows. The
+    other's follows; where that is set too, both are left, and the proportion
+    is the new one.
+
+    Args:
+      leader, follower: built optimizers; those whose rate nobody can set, as
+        it is a schedule, have none to keep.
+    """
+
+    def __init__(self, leader, follower):
+        rates = [compat.rate_variable(x) for x in (leader, follower)]
+        known = all(rate is not None for rate in rates)
+        self._rates = rates if known else []
+        if self._rates:
+            lead, rate = (float(rate.numpy()) for rate in rates)
+            values = (lead, rate, rate / lead if lead else 1.0)
+            self._seen = [
+                tf.Variable(
+                    value,
+                    dtype="float32",
+                    trainable=False,
+                    aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+                )
+                for value in values
+            ]
+
+    def keep_proportion(self):
+        """To be called in every step, before any rate is read."""
+        if not self._rates:
+            return
+        lead, rate = (tf.cast(x.value, "float32") for x in self._rates)
+        seen_lead, seen_rate, ratio = (tf.identity(x) for x in self._seen)
+        is_set = tf.not_equal(rate, seen_rate)
+        follows = tf.not_equal(lead, seen_lead) & ~is_set
+        rate = tf.where(follows, lead * ratio, rate)
+        ratio = tf.where(is_set & (lead > 0), rate / lead, ratio)
+        self._rates[1].assign(tf.cast(rate, self._rates[1].dtype))
+        for seen, value in zip(self._seen, (lead, rate, ratio), strict=True):
+            seen.assign(value)
+
+
 class Applied(NamedTuple):
     """What became of an update; scalar booleans.
 

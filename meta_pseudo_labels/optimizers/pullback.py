@@ -14,7 +14,7 @@ from meta_pseudo_labels.optimizers.momentum import Momentum
 from meta_pseudo_labels.utils.compat import variables_of
 
 _UPDATES = ("update_step", "apply", "apply_gradients")  # Move the weights.
-_WHO = "Feedback through the student's update (part of every diagnosis)"
+_WHO = "Feedback through the student's update"
 
 
 def parts_of(optimizer):

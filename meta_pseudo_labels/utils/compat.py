@@ -94,6 +94,46 @@ def at_rate(optimizer, learning_rate):
         optimizer._learning_rate = before
 
 
+def rate_variable(optimizer):
+    """The variable that setting an optimizer's learning rate sets, or None.
+
+    Why: the public `learning_rate` is a value where there is a schedule, and
+    belongs to the wrapped optimizer where the loss is scaled.
+    """
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    rate = optimizer._learning_rate
+    return rate if isinstance(rate, keras.Variable) else None
+
+
+def copy_of(optimizer):
+    """A fresh optimizer like another; what gives its rate is shared.
+
+    Why: a configuration has schedules and functions as Keras can restore them,
+    which it cannot where they are not registered.
+
+    Raises:
+      ValueError: where the configuration does not make such an optimizer.
+    """
+    kind, rate = type(optimizer), optimizer._learning_rate
+    try:
+        if issubclass(kind, keras.optimizers.LossScaleOptimizer):
+            return kind(
+                copy_of(optimizer.inner_optimizer),
+                initial_scale=optimizer.initial_scale,
+                dynamic_growth_steps=optimizer.dynamic_growth_steps,
+            )
+        if isinstance(rate, keras.Variable):
+            return kind.from_config(optimizer.get_config())
+        optimizer._learning_rate = 0.5  # Which needs no restoring.
+        config = optimizer.get_config() | {"learning_rate": rate}
+        return kind.from_config(config)
+    except (AttributeError, KeyError, NotImplementedError, TypeError) as error:
+        raise ValueError(f"{kind.__name__} cannot be copied.") from error
+    finally:
+        optimizer._learning_rate = rate
+
+
 def take_reduced(optimizer):
     """Tells a Keras optimizer that its gradients come reduced.
 

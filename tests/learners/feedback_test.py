@@ -1,11 +1,16 @@
 """The estimators of the feedback alone: gradients by hand, labels, baseline."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from meta_pseudo_labels.learners import feedback
 from meta_pseudo_labels.learners.feedback import (
+    ESTIMATORS,
     Baseline,
+    differentiates,
     draw_labels,
     exact,
     off,
@@ -203,3 +208,39 @@ def test_labels_that_an_estimator_cannot_use_are_refused(feedback, labels):
 def test_unknown_feedback_is_refused():
     with pytest.raises(ValueError, match="'none'.*exact"):
         resolve("none")
+
+
+def _by_helper(student_step, teacher_logits):
+    return 2.0 * exact(student_step, teacher_logits)
+
+
+def _by_module(student_step, teacher_logits):
+    return feedback.reinforce_per_example(student_step, teacher_logits)
+
+
+def _within(weight):
+    def inner(student_step, teacher_logits):
+        rows = [student_step.label_gradient() for _ in range(2)]
+        return weight * tf.reduce_sum(rows[0])
+
+    return inner
+
+
+class _Called:
+    def __call__(self, student_step, teacher_logits):
+        return student_step.first_order_change()
+
+
+def _by_itself(student_step, teacher_logits):
+    return tf.reduce_mean(teacher_logits) * student_step.dot_product
+
+
+def test_what_differentiates_is_known_by_its_code():
+    """Every way to come to the derivative, and what looks like one."""
+    asks = [_by_helper, _by_module, _within(2.0), _Called()]
+    asks.append(functools.partial(_within, 1.0)())
+    asks.append(functools.partial(_by_helper))
+    assert all(map(differentiates, asks))
+    assert not differentiates(_by_itself)
+    for name, function in ESTIMATORS.items():
+        assert differentiates(function) == function.differentiates, name

@@ -322,6 +322,112 @@ def test_averages_move_where_the_student_does(name):
     assert not np.array_equal(paths[1][0], paths[0][0])
 
 
+def needs_a_derivative(student_step, logits):
+    return tf.reduce_sum(student_step.label_gradient())
+
+
+def test_an_estimator_of_one_s_own_is_looked_at_in_compile():
+    name = "needs_a_derivative"
+    with pytest.raises(ValueError, match=f"{name}. knows Momentum.*AdamW"):
+        mpl(needs_a_derivative).compile(O.AdamW(0.1))
+
+
 def test_exact_refuses_accumulation():
     with pytest.raises(ValueError, match="gradient_accumulation_steps"):
         mpl("exact").compile(WAITING["accumulated"]())
+
+
+def rates(learner):
+    optimizers = learner.optimizer, learner.teacher_optimizer
+    return [float(tf.convert_to_tensor(o.learning_rate)) for o in optimizers]
+
+
+class Halve(keras.callbacks.Callback):
+    """Of a user's own: halves the student's rate after each batch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        optimizer = self.model.optimizer
+        optimizer.learning_rate = float(optimizer.learning_rate) / 2
+
+
+SETS_RATES = {
+    "scheduler": lambda: keras.callbacks.LearningRateScheduler(
+        lambda epoch, rate: rate / 2
+    ),
+    "plateau": lambda: keras.callbacks.ReduceLROnPlateau(
+        "mpl/dot_product", factor=0.5, patience=0, min_delta=1e9, mode="min"
+    ),
+    "own": Halve,
+}
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, O.LossScaleOptimizer])
+@pytest.mark.parametrize("name", SETS_RATES)
+def test_a_rate_that_a_callback_sets_moves_both_networks(name, wrap):
+    learner = mpl("off")
+    learner.compile(wrap(O.SGD(0.4)), wrap(O.SGD(0.1)), run_eagerly=True)
+    history = learner.fit(
+        dicts().take(3),
+        epochs=3,
+        verbose=0,
+        callbacks=[SETS_RATES[name]()],
+    ).history
+    logged = np.array([history["lr/student"], history["lr/teacher"]])
+    assert logged[0, -1] < 0.4
+    np.testing.assert_allclose(logged[0], 4 * logged[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_rates_keep_their_proportion_until_both_are_set(replicas, mirrored):
+    strategy = mirrored(2) if replicas == 2 else tf.distribute.get_strategy()
+    with strategy.scope():
+        learner = mpl("off")
+        learner.compile(O.SGD(0.4), O.SGD(0.1))
+    seen = []
+    for student, teacher in ((0.2, None), (None, 0.1), (0.4, None)):
+        if student:
+            learner.optimizer.learning_rate = student
+        if teacher:
+            learner.teacher_optimizer.learning_rate = teacher
+        learner.fit(dicts().take(1), verbose=0)
+        seen.append(rates(learner))
+    np.testing.assert_allclose(seen, [(0.2, 0.05), (0.2, 0.1), (0.4, 0.2)])
+
+
+def test_a_teacher_that_cannot_follow_is_told():
+    learner = mpl("off")
+    schedule = O.schedules.ExponentialDecay(0.1, 10, 0.5)
+    learner.compile(O.SGD(0.4), O.SGD(schedule), run_eagerly=True)
+    with pytest.warns(UserWarning, match="the teacher's is a schedule"):
+        learner.fit(dicts().take(1), verbose=0, callbacks=[Halve()])
+
+
+class Unregistered(O.schedules.LearningRateSchedule):
+    """Without a configuration."""
+
+    def __call__(self, step):
+        return 0.25
+
+
+@pytest.mark.parametrize("rate", [lambda: 0.25, Unregistered()])
+@pytest.mark.parametrize(
+    "make", [O.SGD, lambda rate: O.LossScaleOptimizer(O.Adam(rate))]
+)
+def test_the_teacher_has_an_optimizer_like_the_student_s(rate, make):
+    learner = mpl("off")
+    learner.compile(make(rate), run_eagerly=True)
+    assert type(learner.teacher_optimizer) is type(learner.optimizer)
+    assert rates(learner) == [0.25, 0.25]
+    learner.fit(dicts().take(1), verbose=0)
+    assert int(learner.teacher_optimizer.iterations) == 1
+
+
+def test_what_cannot_be_copied_is_asked_for():
+    with pytest.raises(ValueError, match="Doubled cannot .* teacher_optimizer"):
+        mpl("off").compile(Doubled(O.SGD(0.1)))
+
+
+def test_two_that_wrap_one_optimizer_are_refused():
+    inner = O.SGD(0.1)
+    with pytest.raises(ValueError, match="share one optimizer object"):
+        mpl("off").compile(Doubled(inner), Doubled(inner))

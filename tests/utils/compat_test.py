@@ -213,3 +213,24 @@ def test_the_graphs_within_operations_are_found():
     assert len(found) == 3 and "Tanh" in found[0][0]
     assert any("Sin" in kinds for kinds, _ in found)
     assert [skipped for _, skipped in found] == [0, 1, 1]
+
+
+def test_the_variable_of_a_rate_is_found():
+    plain = keras.optimizers.SGD(0.5)
+    rate = compat.rate_variable(keras.optimizers.LossScaleOptimizer(plain))
+    plain.learning_rate = 0.25
+    assert rate is compat.rate_variable(plain) and float(rate) == 0.25
+    assert compat.rate_variable(keras.optimizers.SGD(lambda: 0.5)) is None
+
+
+def test_a_copy_shares_the_schedule_and_nothing_else():
+    rate = keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5)
+    one = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adam(rate, beta_1=0.3), initial_scale=8.0
+    )
+    two = compat.copy_of(one)
+    assert two.initial_scale == 8.0 and two.inner_optimizer.beta_1 == 0.3
+    assert two.inner_optimizer is not one.inner_optimizer
+    assert two.get_config()["inner_optimizer"]["config"]["learning_rate"] == (
+        one.get_config()["inner_optimizer"]["config"]["learning_rate"]
+    )

@@ -75,7 +75,8 @@ def diagnose(
             'estimators needs "exact", which the others are compared with; '
             f"got {tuple(estimators)}."
         )
-    check_differentiable(learner.optimizer)
+    asked_by = "The feedback of exact (part of every diagnosis)"
+    check_differentiable(learner.optimizer, asked_by)
     with at_rate(learner.optimizer, learning_rate):
         rate = _checked_rate(learner.optimizer)
         probes = Probes(learner, held_out)
