@@ -231,6 +231,7 @@ def test_a_copy_shares_the_schedule_and_nothing_else():
     two = compat.copy_of(one)
     assert two.initial_scale == 8.0 and two.inner_optimizer.beta_1 == 0.3
     assert two.inner_optimizer is not one.inner_optimizer
-    assert two.get_config()["inner_optimizer"]["config"]["learning_rate"] == (
-        one.get_config()["inner_optimizer"]["config"]["learning_rate"]
+    assert (
+        two.get_config()["inner_optimizer"]["config"]["learning_rate"]
+        == (one.get_config()["inner_optimizer"]["config"]["learning_rate"])
     )
