@@ -279,7 +279,7 @@ def _cell(row, column):
     value = row.get(column, "")
     if isinstance(value, numbers.Real):
         return NUMBER_FORMATS.get(column, "{:g}").format(value)
-    return str(value)
+    return " ".join(str(value).splitlines())
 
 
 def figure(*, width, height):

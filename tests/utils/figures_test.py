@@ -170,6 +170,12 @@ def test_a_name_is_drawn_as_it_is_written():
     assert figures.shortened("0123456789", 5, start=False) == "…6789"
 
 
+def test_a_row_of_a_table_is_a_line():
+    rows = [{"name": "two\nlines\r", "n": 1}, {"name": "one", "n": 2}]
+    table = figures.results_table(rows).splitlines()
+    assert table[2:] == ["two lines  1", "one        2"]
+
+
 def test_classes_that_the_font_lacks_go_by_their_number():
     names = ["cat", "\u732b", "\U0001f9c1 cake", "caf\u00e9", "\u00df"]
     want = ["cat", "class 1", "class 2", "caf\u00e9", "\u00df"]

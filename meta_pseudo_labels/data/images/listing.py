@@ -6,7 +6,9 @@ and thumbnails, which are pictures too and copies of others. They are told by
 their names, passed over, and reported.
 """
 
+import collections
 import fnmatch
+import itertools
 import os
 import re
 import stat
@@ -130,6 +132,59 @@ def file_identity(path):
     if not found.st_ino:  # Some network drives have no numbers.
         return os.path.realpath(path)
     return found.st_dev, found.st_ino
+
+
+def refuse_shared(parts):
+    """Refuses a file that is in the test and elsewhere, or in two classes.
+
+    A labeled image among the unlabeled ones is none of that.
+
+    Args:
+      parts: triples of paths, their classes, none of images without a class,
+        and whether they are test images.
+
+    Raises:
+      ValueError: for such a file, which names two of its paths.
+    """
+    owners = collections.defaultdict(list)
+    for paths, labels, is_test in parts:
+        labels = labels or itertools.repeat(None)
+        for path, label in zip(paths, labels, strict=False):
+            identity = file_identity(path)
+            if identity is not None:
+                owners[identity].append((path, is_test, label))
+    _refuse_two(
+        [
+            [(test, path) for path, test, _ in owned]
+            for owned in owners.values()
+        ],
+        "it would be learned from and tested on",
+    )
+    _refuse_two(
+        [
+            [(label, path) for path, _, label in owned if label is not None]
+            for owned in owners.values()
+        ],
+        "it would have two classes",
+    )
+
+
+def _refuse_two(owned, so):
+    """Refuses files that are in two groups.
+
+    Args:
+      owned: for each file a list of pairs, a group and a path.
+      so: what would follow, for the message.
+    """
+    shared = [
+        pairs for pairs in owned if len({group for group, _ in pairs}) > 1
+    ]
+    if shared:
+        (_, one), *_, (_, other) = sorted(shared[0])
+        raise ValueError(
+            f"{shown(one)} and {shown(other)} are one file, by a link, so that "
+            f"{so}; of such files there are {len(shared)}. Remove one of each."
+        )
 
 
 def shown(name):

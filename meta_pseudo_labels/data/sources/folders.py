@@ -12,7 +12,6 @@ leave (@eaDir) are passed over.
 
 import collections
 import dataclasses
-import itertools
 import os
 import unicodedata
 
@@ -24,10 +23,10 @@ from meta_pseudo_labels.data.image_data import ImageData
 from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
 from meta_pseudo_labels.data.images.files import measure_levels, read_images
 from meta_pseudo_labels.data.images.listing import (
-    file_identity,
     list_files,
     list_folder,
     listed,
+    refuse_shared,
     report_passed_over,
     shown,
 )
@@ -98,13 +97,17 @@ def load(
     labeled_files = _list_classes(labeled_dir, folders, classes)
     unlabeled_files = _list_all(unlabeled_dir)
     eval_files = _list_classes(eval_dir, eval_folders, classes)
-    _check_files(labeled_files, unlabeled_files, eval_files)
+    learned = labeled_files, unlabeled_files
+    refuse_shared(
+        (files.paths(), files.labels, files is eval_files)
+        for files in (*learned, eval_files)
+    )
     reading = dict(
         image_size=image_size,
         max_pixels=max_pixels,
         strict=strict,
         deep_levels=measure_levels(
-            [*labeled_files.paths(), *unlabeled_files.paths()],
+            [path for files in learned for path in files.paths()],
             max_pixels=max_pixels,
         ),
     )
@@ -198,7 +201,7 @@ def load_test(
             f"not know; they know {listed(classes)}."
         )
     files = _list_classes(eval_dir, folders, classes)
-    _check_files(_list_all(None), _list_all(None), files)
+    refuse_shared([(files.paths(), files.labels, True)])
     found = _read(
         files,
         image_size=image_size,
@@ -340,53 +343,6 @@ def _check_apart(eval_dir, **learned):
                 f"{name} {folder} and eval_dir {eval_dir} share files, so test "
                 "images would be learned from; keep them apart."
             )
-
-
-def _check_files(labeled, unlabeled, test):
-    """Refuses a file that is in the test and elsewhere, or in two classes.
-
-    A labeled image among the unlabeled ones is none of that.
-    """
-    owners = collections.defaultdict(list)
-    for files, is_test in ((labeled, 0), (unlabeled, 0), (test, 1)):
-        labels = files.labels or itertools.repeat(None)
-        # Of images without a class there are no labels.
-        for path, label in zip(files.paths(), labels, strict=False):
-            identity = file_identity(path)
-            if identity is not None:
-                owners[identity].append((path, is_test, label))
-    _refuse_shared(
-        [
-            [(test, path) for path, test, _ in owned]
-            for owned in owners.values()
-        ],
-        "it would be learned from and tested on",
-    )
-    _refuse_shared(
-        [
-            [(label, path) for path, _, label in owned if label is not None]
-            for owned in owners.values()
-        ],
-        "it would have two classes",
-    )
-
-
-def _refuse_shared(owned, so):
-    """Refuses files that are in two groups.
-
-    Args:
-      owned: for each file a list of pairs, a group and a path.
-      so: what would follow, for the message.
-    """
-    shared = [
-        pairs for pairs in owned if len({group for group, _ in pairs}) > 1
-    ]
-    if shared:
-        (_, one), *_, (_, other) = sorted(shared[0])
-        raise ValueError(
-            f"{shown(one)} and {shown(other)} are one file, by a link, so that "
-            f"{so}; of such files there are {len(shared)}. Remove one of each."
-        )
 
 
 def _warn_of_untested(labels, classes, *, eval_dir):
