@@ -233,7 +233,7 @@ class MetaPseudoLabels(Learner):
             name="feedback_grad_ratio",
             shape=(),
             dtype=self.float_type,
-            initializer="zeros",
+            initializer=keras.initializers.Constant(math.nan),
             trainable=False,
             aggregation="only_first_replica",
         )
@@ -479,6 +479,10 @@ class MetaPseudoLabels(Learner):
         )
         return finite
 
+    def logs_are_due(self):
+        """As `Trainer.logs_are_due`, and as long as there is none to repeat."""
+        return super().logs_are_due() | tf.math.is_nan(self.feedback_grad_ratio)
+
     def measure_feedback(
         self, tape, feedback, gradients, costly=None, *, counts=True
     ):
@@ -496,7 +500,7 @@ class MetaPseudoLabels(Learner):
           counts: scalar boolean; where it is false the ratio is left alone.
 
         Returns:
-          A scalar, at least 0; 0 before it was computed first, and the one
+          A scalar, at least 0; NaN before it was computed first, and the one
           before where it is not finite.
         """
 

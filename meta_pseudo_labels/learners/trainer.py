@@ -170,7 +170,11 @@ def _step_on_all_replicas(learner):
     def step(batch, **choices):
         if learner.width_splits > 1:
             batch = _split_by_width(strategy, batch, learner.width_splits)
-        return learner.train_step(batch, **choices)
+        # Else what needs no part of it, as counters, moves at the data's end.
+        with tf.control_dependencies(
+            [tf.identity(x) for x in tf.nest.flatten(batch)]
+        ):
+            return learner.train_step(batch, **choices)
 
     def run(batch, **choices):
         logs = strategy.run(functools.partial(step, **choices), args=(batch,))

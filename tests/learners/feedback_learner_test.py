@@ -119,7 +119,7 @@ def test_logged_ratio_tells_whether_feedback_reaches(feedback):
     assert ratio > 1e-5 if reaches else ratio < 1e-12
 
 
-def test_ratio_is_measured_at_every_tenth_logged_step():
+def test_ratio_is_measured_first_and_at_every_tenth_logged_step():
     learner = make_learner("exact")
     learner.log_every = 2
     learner.set_step(18)
@@ -127,10 +127,19 @@ def test_ratio_is_measured_at_every_tenth_logged_step():
         float(learner.train_step(batch(seed=s))["mpl/feedback_grad_ratio"])
         for s in range(4)
     ]
-    assert ratios[0] == 0 < ratios[1] == ratios[2] == ratios[3]
+    assert 0 < ratios[0] != ratios[1] == ratios[2] == ratios[3]
     learner.set_step(39)
     later = learner.train_step(batch(seed=5))["mpl/feedback_grad_ratio"]
     assert float(later) != ratios[3]
+
+
+def test_ratio_is_no_number_before_it_is_measured():
+    """0 would mean that the student does not steer its teacher."""
+    learner = make_learner("exact")
+    assert np.isnan(learner.feedback_grad_ratio.numpy())
+    bad = batch() | {"strong": np.full([6, 6, 6, 2], np.nan)}
+    assert np.isnan(learner.train_step(bad)["mpl/feedback_grad_ratio"])
+    assert learner.train_step(batch())["mpl/feedback_grad_ratio"] > 0
 
 
 def test_exact_feedback_helps_the_student():
