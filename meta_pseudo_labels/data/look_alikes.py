@@ -16,6 +16,7 @@ from meta_pseudo_labels.data.duplicates import (
 )
 
 SHOWN = 12  # Pairs on a sheet.
+MOST_PAIRS = 10_000  # Films have many; so many are enough to see it.
 _MOST_BITS, _MOST_LEVELS = 4, 8  # By which two that look alike may differ.
 _LEAST_CONTRAST = 6  # Levels; flat images all look alike.
 _MOST_ALIKE = 4_000  # Images that are compared with each other at a time.
@@ -30,8 +31,9 @@ def look_alikes(data):
       data: `ImageData`.
 
     Returns:
-      A list of pairs of (part, place in it), the most alike first. Labeled and
-      unlabeled images are one part, and equal pixels no pair.
+      A list of pairs of (part, place in it), at most `MOST_PAIRS`, the most
+      alike first. Labeled and unlabeled images are one part, and equal pixels
+      no pair.
     """
     parts = images_by_part(data)
     owners = [
@@ -41,10 +43,12 @@ def look_alikes(data):
     ]
     greys = np.concatenate([small_greys(images) for images in parts.values()])
     found = []
-    for one, other, bits in _pairs(greys):
+    for one, other, bits in _pairs(greys, *_groups_and_labels(parts, data)):
         pair = owners[one], owners[other]
-        if _matters(*pair, data) and not _equal(*pair, parts):
+        if not _equal(*pair, parts):
             found.append((bits, one, other, pair))
+        if len(found) == MOST_PAIRS:
+            break
     return [pair for *_, pair in sorted(found)]
 
 
@@ -93,7 +97,25 @@ def difference_bits(greys):
     return (np.diff(greys, axis=2) > 0).reshape(len(greys), 64)
 
 
-def _pairs(greys):
+def _groups_and_labels(parts, data):
+    """What must not look alike: the part of each image and its class.
+
+    Returns:
+      [N] ints that are equal for those that are learned from, and [N] ints
+      that are -1 where the class is not known or was made wrong.
+    """
+    wrong = data.chosen is not None and "wrong" in data.chosen.changes
+    groups, labels = [], []
+    for number, (part, images) in enumerate(parts.items()):
+        groups += [-1 if part in LEARNED else number] * len(images)
+        known = getattr(data, f"{part}_labels", None)
+        if known is None or wrong:
+            known = [-1] * len(images)
+        labels += list(known)
+    return np.array(groups), np.array(labels)
+
+
+def _pairs(greys, groups, labels):
     """Pairs of places whose images look alike, and by how many bits not.
 
     Of bits in one group more than may differ, some group is equal in both:
@@ -102,12 +124,13 @@ def _pairs(greys):
     bits = difference_bits(greys)
     rich = np.flatnonzero(np.abs(greys).max(axis=(1, 2)) >= _LEAST_CONTRAST)
     seen = set()
-    for group in np.array_split(np.arange(64), _MOST_BITS + 1):
-        keys = bits[:, group] @ (1 << np.arange(len(group)))
+    for some in np.array_split(np.arange(64), _MOST_BITS + 1):
+        keys = bits[:, some] @ (1 << np.arange(len(some)))
         order = rich[np.argsort(keys[rich], kind="stable")]
         ends = np.flatnonzero(np.diff(keys[order])) + 1
         for members in np.split(order, ends):
-            for one, other, differing in _close(members[:_MOST_ALIKE], bits):
+            members = members[:_MOST_ALIKE]
+            for one, other, differing in _close(members, bits, groups, labels):
                 pair = min(one, other), max(one, other)
                 gap = np.abs(greys[one] - greys[other]).mean()
                 if pair not in seen and gap <= _MOST_LEVELS:
@@ -115,29 +138,21 @@ def _pairs(greys):
                     yield *pair, differing
 
 
-def _close(members, bits):
-    """Pairs of some images with few differing bits."""
+def _close(members, bits, groups, labels):
+    """Pairs of some images with few differing bits that should have more."""
     if len(members) < 2:
         return
+    groups, labels = groups[members], labels[members]
+    known = labels >= 0
+    wanted = groups[:, None] != groups
+    wanted |= (labels[:, None] != labels) & known[:, None] & known
+    if not wanted.any():
+        return
     theirs = bits[members].astype(np.float32)
-    both = theirs @ theirs.T
     ones = theirs.sum(axis=1)
-    differing = ones[:, None] + ones[None] - 2 * both
-    for one, other in np.argwhere(np.triu(differing <= _MOST_BITS, 1)):
+    differing = ones[:, None] + ones - 2 * (theirs @ theirs.T)
+    for one, other in np.argwhere(np.triu(wanted & (differing <= _MOST_BITS))):
         yield int(members[one]), int(members[other]), int(differing[one, other])
-
-
-def _matters(one, other, data):
-    """Whether two images should not look alike."""
-    between = {one[0], other[0]}
-    if len(between) > 1 and not between <= {*LEARNED}:
-        return True
-    if "unlabeled" in between:
-        return False
-    first, second = (
-        getattr(data, f"{part}_labels")[place] for part, place in (one, other)
-    )
-    return first != second
 
 
 def _equal(one, other, parts):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import inspection
+from meta_pseudo_labels.data import look_alikes as module
 from meta_pseudo_labels.data.look_alikes import (
     difference_bits,
     look_alikes,
@@ -68,6 +69,24 @@ def test_two_classes_matter_and_one_does_not():
     images[3:] = [again(image, "jpeg") for image in images[:3]]
     many = problem(images, [0, 1, 2, 0, 1, 0], images[:3], images[:0])
     assert look_alikes(many) == [(("labeled", 2), ("labeled", 5))]
+
+
+def test_a_film_takes_no_time_and_wrong_labels_do_not_count(monkeypatch):
+    """Its frames all look alike; those of one class do not matter."""
+    frame = photos(1)[0].astype(int)
+    noise = np.random.RandomState(0).randint(-1, 2, [2_000, 32, 32, 3])
+    film = np.clip(frame + noise, 0, 255).astype(np.uint8)
+    many = problem(film, np.zeros(2_000, int), film[:0], film[:0])
+    assert look_alikes(many) == []
+    # Half of them in the test, a million pairs.
+    many = problem(film[:1_000], [0] * 1_000, film[:0], film[1_000:])
+    monkeypatch.setattr(module, "MOST_PAIRS", 500)
+    assert len(look_alikes(many)) == 500
+    labels = [0] * 9 + [1]
+    spoilt = data.spoil_labels(
+        problem(film[:10], labels, film[:0], film[:0]), 0.3, seed=0
+    )
+    assert look_alikes(spoilt) == []
 
 
 def test_equal_and_flat_images_are_no_pairs():
