@@ -9,7 +9,10 @@ command `mpl` an installed package has.
 
 import sys
 
-from meta_pseudo_labels.run.cli import run
-
 if __name__ == "__main__":
+    from meta_pseudo_labels.utils.signals import end_on_signals
+
+    end_on_signals()
+    from meta_pseudo_labels.run.cli import run
+
     run(sys.argv[0], sys.argv[1:])

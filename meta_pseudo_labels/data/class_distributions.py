@@ -16,7 +16,7 @@ import tensorflow as tf
 from meta_pseudo_labels.data.images import views
 from meta_pseudo_labels.data.streams import ordered
 from meta_pseudo_labels.data.streams.records import Records
-from meta_pseudo_labels.utils.files import replaces
+from meta_pseudo_labels.utils.files import parse_json, replaces
 
 FILE_NAME = "class_distributions.npz"
 _PARTS = ("labeled", "unlabeled")
@@ -113,7 +113,7 @@ def load_class_distributions(path, *, data):
             open(path, "rb") as file,
             np.load(file, allow_pickle=False) as content,
         ):
-            facts = json.loads(str(content["facts"]))
+            facts = parse_json(str(content["facts"]))
             parts = {part: content[part] for part in _PARTS}
         saved = {name: facts[name] for name in _FACTS}
         found = ClassDistributions(**parts, source=facts["source"])

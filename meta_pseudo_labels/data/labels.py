@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from meta_pseudo_labels.utils.files import write_whole
+from meta_pseudo_labels.utils.files import read_json, write_whole
 
 LABEL_SUBSETS = ("balanced", "first")
 
@@ -216,8 +216,7 @@ def _read_file(path):
       ValueError: where there is none, or it names no images.
     """
     try:
-        with open(os.fspath(path)) as file:  # A number would be a stream.
-            content = json.load(file)
+        content = read_json(os.fspath(path))  # A number would be a stream.
         indices = content["indices"]
         whole = indices and all(type(index) is int for index in indices)
         if not whole or "source" not in content:

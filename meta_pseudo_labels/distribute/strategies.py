@@ -9,6 +9,7 @@ import threading
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute.tpu_devices import tpu_strategy
+from meta_pseudo_labels.utils.files import parse_json
 from meta_pseudo_labels.utils.settings import ConfigError
 
 
@@ -149,11 +150,21 @@ def _cluster(config):
     if not text:
         return {}
     try:
-        told = json.loads(text)
+        told = parse_json(text)
         cluster, task = dict(told["cluster"]), dict(told.get("task", {}))
+        for addresses in cluster.values():
+            if not isinstance(addresses, list) or not all(
+                isinstance(address, str) for address in addresses
+            ):
+                raise ValueError("a job is no list of addresses")
+        index = task.get("index", 0)
+        if type(index) is not int or not 0 <= index < 2**31:
+            raise ValueError("the index of the task is no number from 0")
+        if not isinstance(task.get("type", "worker"), str):
+            raise ValueError("the type of the task is no text")
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"TF_CONFIG={text!r} cannot be read as JSON with a cluster: "
+            f"TF_CONFIG={text[:200]!r} cannot be read as JSON with a cluster: "
             f"{error!r}. Mend it, or give --worker_addresses and "
             "--worker_index."
         ) from error

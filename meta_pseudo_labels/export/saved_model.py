@@ -196,7 +196,9 @@ class _Classifier(tf.Module):
         # TensorFlow saves what a module's attributes hold. The variables that
         # the predictions read are enough: the model itself would bring Keras
         # and everything else it owns into the file.
-        self.weights = self.classify.get_concrete_function().variables
+        self.weights = _in_order(
+            self.classify.get_concrete_function().variables, model
+        )
 
     def signatures(self):
         return {
@@ -204,6 +206,16 @@ class _Classifier(tf.Module):
             "serving_float": self.classify_floats.get_concrete_function(),
             "serving_bytes": self.classify_files.get_concrete_function(),
         }
+
+
+def _in_order(variables, model):
+    """Variables in the order of the model's, not of their addresses.
+
+    So that two exports of one run are the same.
+    """
+    places = {id(v.value): place for place, v in enumerate(model.variables)}
+    last = len(places)
+    return sorted(variables, key=lambda v: (places.get(id(v), last), v.name))
 
 
 def _classifying(model, spec, prepare, given):

@@ -31,9 +31,14 @@ class MethodSettings:
         low=0,
         high=2**32 - 1,
     )
-    train_batch_size: int = setting(128, "Labeled images a step.", low=1)
+    train_batch_size: int = setting(
+        128, "Labeled images a step.", low=1, high=1_000_000
+    )
     uda_data: int = setting(
-        4, "Unlabeled images per labeled image in a step (mu).", low=1
+        4,
+        "Unlabeled images per labeled image in a step (mu).",
+        low=1,
+        high=1_000,
     )
     log_every: int = setting(10, "Steps between two logged steps.", low=1)
 

@@ -29,6 +29,7 @@ _LAZY = {
     "check_logits": "logits",
     "check_model_type": "names",
     "efficientnet": "families.efficientnet",
+    "fewest_weights": "names",
     "has_blocks": "names",
     "mlp": "families.mlp",
     "mlp_hidden_sizes": "families.mlp",

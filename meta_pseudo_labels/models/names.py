@@ -77,6 +77,14 @@ def check_model_type(model_type):
     _find(model_type)
 
 
+def fewest_weights(model_type, *, input_shape, num_classes):
+    """How many weights `build` makes at the least, without building it."""
+    family, sizes = _find(model_type)
+    return family.weights(
+        sizes, input_shape=input_shape, num_classes=num_classes
+    )
+
+
 def has_blocks(model_type):
     """Whether `rematerialized` takes what `build` makes of a name."""
     return _find(model_type)[0].has_blocks

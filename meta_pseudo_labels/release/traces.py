@@ -1,10 +1,11 @@
 """Trace files: what a recorded run of the release must hold."""
 
-import json
 import os
 import zipfile
 
 import numpy as np
+
+from meta_pseudo_labels.utils.files import parse_json
 
 METHODS = ("supervised", "uda", "mpl")
 
@@ -31,7 +32,7 @@ def read_trace(path):
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        hparams = json.loads(str(arrays["hparams_json"]))
+        hparams = parse_json(str(arrays["hparams_json"]))
         lacking = [name for name in _NEEDED if name not in hparams]
         method = hparams.get("method")
     except KeyError as error:

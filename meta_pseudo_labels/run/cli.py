@@ -19,6 +19,7 @@ from meta_pseudo_labels.run.recipes import expand, recipes
 from meta_pseudo_labels.utils.plugins import load_plugins
 from meta_pseudo_labels.utils.registry import nearest
 from meta_pseudo_labels.utils.settings import ConfigError
+from meta_pseudo_labels.utils.signals import end_on_signals
 
 _OTHER_WORDS = {"predict": "inference"}
 _STAGE = re.compile(
@@ -30,6 +31,7 @@ _SERVE = "Serve an exported model over HTTP; mpl serve --help."
 
 def main():
     """The console script: `mpl <word> --flags`, or the flags alone."""
+    end_on_signals()
     program, *typed = sys.argv
     if not typed or typed[0] in ("-h", "--help", "help"):
         print(usage())

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shlex
 
 from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.run.stages import STAGES
@@ -28,7 +29,7 @@ def closing_summary(experiment):
     if stage.next is not None:
         lines.append(
             f"Next: python main.py --task_mode={stage.next} "
-            f"--output_dir={config.output_dir}"
+            f"--output_dir={shlex.quote(config.output_dir)}"
         )
     skipped = inspection.skip_summary(experiment.data)
     if skipped:
@@ -39,5 +40,6 @@ def closing_summary(experiment):
 def _content(path):
     """What a folder has: its checkpoints, or how to look at its events."""
     if os.path.basename(path) == "events":
-        return f"the same for TensorBoard: tensorboard --logdir={path}"
+        logdir = shlex.quote(path)
+        return f"the same for TensorBoard: tensorboard --logdir={logdir}"
     return ", ".join(map(os.path.basename, checkpoint_paths(path)))

@@ -2,6 +2,7 @@
 
 import sys
 
+import tensorflow as tf
 from absl import app, flags, logging
 
 from meta_pseudo_labels.run.config.flags import (
@@ -19,7 +20,10 @@ from meta_pseudo_labels.run.stopping import (
     Interrupted,
     signals_interrupt,
 )
-from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
+from meta_pseudo_labels.utils.checkpoint_files import (
+    CheckpointError,
+    first_line,
+)
 from meta_pseudo_labels.utils.settings import ConfigError
 
 FLAGS = flags.FLAGS
@@ -65,6 +69,17 @@ def main(arguments, *, typed=()):
             run_command(arguments, typed=typed)
     except (CheckpointError, ConfigError, Diverged) as error:
         sys.exit(f"Error: {error}")
+    except OSError as error:
+        if error.filename is None:  # Nothing that a name would help with.
+            raise
+        sys.exit(f"Error: {error.filename}: {error.strerror}.")
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        sys.exit(
+            f"Error: there is too little memory: {first_line(error)}. Give a "
+            "smaller batch, image or network."
+        )
+    except tf.errors.PermissionDeniedError as error:
+        sys.exit(f"Error: {first_line(error)}.")
     except Interrupted as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

@@ -12,7 +12,7 @@ from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.data.spec import same_names
 from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.run.folder import LABELED
-from meta_pseudo_labels.utils.files import write_whole
+from meta_pseudo_labels.utils.files import read_json, write_whole
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 # In labeled.json beside the choice; runs of old have none of them.
@@ -206,10 +206,21 @@ def check_choice_of_labels(config, images, *, learns=True):
 def _saved_choice(path):
     """What labeled.json says: the choice, and a dict of `_FACTS`."""
     try:
-        with open(path) as file:
-            choice = json.load(file)
-        return choice, {key: choice.pop(key, None) for key in _FACTS}
-    except (AttributeError, OSError, TypeError, ValueError) as error:
+        choice = read_json(path)
+        facts = {key: choice.pop(key, None) for key in _FACTS}
+        for key in ("mean", "std"):
+            if np.shape(np.float64(facts[key] or [])) not in ((0,), (1,), (3,)):
+                raise ValueError(f"{key} is no list of three numbers")
+        if not all(type(name) is str for name in facts["class_names"] or []):
+            raise ValueError("the names of its classes are no text")
+        return choice, facts
+    except (
+        ArithmeticError,
+        AttributeError,
+        OSError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ConfigError(
             f"{path} cannot be read as the run's choice of labels: {error}. "
             "Restore it, or train in another --output_dir."

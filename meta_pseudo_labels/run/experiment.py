@@ -45,6 +45,7 @@ from meta_pseudo_labels.run.data import (
 )
 from meta_pseudo_labels.run.devices import training_strategy
 from meta_pseudo_labels.run.folder import RunFolder, resets
+from meta_pseudo_labels.run.memory import check_memory
 from meta_pseudo_labels.run.restoring import restore_learner
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.run.stages.cache_labels import cache_labels_of_run
@@ -88,10 +89,16 @@ class Experiment:
         self._stage = STAGES[config.task_mode]
         self.folder = RunFolder(config.output_dir)
         self.output_dir = self.folder.require()
+        if data is None:
+            check_memory(config, trains=self._stage.trains)
         if resets(config):
             self.folder.check_reset()
+            return
+        if not self._stage.needs_run:
+            self.folder.check_begin()
+        self.folder.check_kinds(self._stage.files)
         # Not for a look at data to come.
-        elif self._stage.needs_run or not config.reset_output_dir:
+        if self._stage.needs_run or not config.reset_output_dir:
             self.folder.check_same_training(config)
 
     @functools.cached_property
@@ -127,6 +134,12 @@ class Experiment:
         Built in the scope of the strategy to train with. The other stages run
         on one device.
         """
+        check_memory(
+            self.config,
+            image_size=self.data.spec.image_size,
+            num_classes=self.data.spec.num_classes,
+            trains=self._stage.trains,
+        )
         if not self._stage.trains:
             return user_error(build_learner, self.config, self.data.spec)
         # Before the data: once TensorFlow has run it takes no other devices.

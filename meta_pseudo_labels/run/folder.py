@@ -33,6 +33,9 @@ INFERENCE = "inference"
 EVAL, EVAL_REPORT = "eval.json", "eval_report.json"
 EVAL_CONFUSION, EVAL_RELIABILITY = "eval_confusion.png", "eval_reliability.png"
 EVAL_SOURCES = "eval_sources"
+_FOLDERS = ("checkpoints", "best", "events", "saved_model")
+_HARMLESS = (".log", ".txt", ".out", ".err", ".pid", "lost+found")
+_FOLDERS += (EVALS, FINETUNE, INFERENCE, EVAL_SOURCES)
 
 
 class RunFolder:
@@ -99,6 +102,30 @@ class RunFolder:
                 "--task_mode=train."
             )
         return path
+
+    def check_kinds(self, files):
+        """Refuses folders where files are to be, and the other way round.
+
+        Args:
+          files: `RunFile`s that are to be written.
+
+        Raises:
+          ConfigError: for one of them, or a folder that may not be changed.
+        """
+        for name in {file.path.partition("/")[0] for file in files}:
+            path, why = self.path(name), None
+            if not os.path.exists(path):
+                continue
+            if name in _FOLDERS and not os.path.isdir(path):
+                why = "is no folder, where one is to be"
+            elif name in _FOLDERS and not os.access(path, os.W_OK | os.X_OK):
+                why = "is a folder that you may not write to"
+            elif "." in name and not os.path.isfile(path):
+                why = "is no file, where one is to be written"
+            if why:
+                raise ConfigError(
+                    f"{path} {why}. Move it away, or name another --output_dir."
+                )
 
     def settings(self):
         """The settings of the run, a dict; empty where there is none.
@@ -195,14 +222,8 @@ class RunFolder:
         """
         if not os.path.isdir(self) or not set(os.listdir(self)) - {LOCK}:
             return
-        path, what = os.path.realpath(self), None
-        if path == os.path.dirname(path):
-            what = "is the root of the file system"
-        elif path == os.path.realpath(os.path.expanduser("~")):
-            what = "is your home"
-        elif os.path.exists(os.path.join(path, ".git")):
-            what = "is a git repository"
-        elif not self._is_run():
+        what = self._special_place()
+        if what is None and not self._is_run():
             what = f"holds files, but no {HPARAMS} of a run"
         if what:
             raise ConfigError(
@@ -210,6 +231,45 @@ class RunFolder:
                 "Empty it yourself or name another --output_dir."
             )
         check_deletable(*self._run_paths())
+
+    def check_begin(self):
+        """Refuses to begin a run among files of something else.
+
+        What a folder has before its first run, such as logs, may be there.
+
+        Raises:
+          ConfigError: for a root, a home, a repository, or a folder that holds
+            other files, where there is no run yet.
+        """
+        if not os.path.isdir(self) or os.path.exists(self.path(HPARAMS)):
+            return
+        ours = {*run_files(), LOCK}
+        others = [
+            name
+            for name in sorted(os.listdir(self))
+            if name.removesuffix(SCRATCH) not in ours
+            and not name.startswith(".")
+            and not name.endswith(_HARMLESS)
+        ]
+        what = self._special_place()
+        if what is None and others:
+            what = f"holds {others[0]}, which no run wrote"
+        if what:
+            raise ConfigError(
+                f"--output_dir={self} {what}. Name a folder of its own for the "
+                "run, which need not exist."
+            )
+
+    def _special_place(self):
+        """What a folder is that is not for one run alone; None for others."""
+        path = os.path.realpath(self)
+        if path == os.path.dirname(path):
+            return "is the root of the file system"
+        if path == os.path.realpath(os.path.expanduser("~")):
+            return "is your home"
+        if os.path.exists(os.path.join(path, ".git")):
+            return "is a git repository"
+        return None
 
     def _run_paths(self):
         """Of all that a run may leave, in the order to delete it in."""

@@ -12,7 +12,7 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from meta_pseudo_labels.learners.callbacks import AtStep
 from meta_pseudo_labels.run.event_files import drop_events_after
 from meta_pseudo_labels.utils.compat import summary_class
-from meta_pseudo_labels.utils.files import write_whole
+from meta_pseudo_labels.utils.files import parse_json, write_whole
 
 
 class MetricsFiles:
@@ -168,7 +168,7 @@ def _lines(path):
 def _parsed(line):
     """The dict in a line; None where it was torn."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:
         return None
     is_row = isinstance(row, dict) and isinstance(row.get("step"), int)

@@ -1,5 +1,6 @@
 """One line on a terminal that says how far a run is."""
 
+import os
 import sys
 
 from absl import logging
@@ -21,6 +22,9 @@ _FORMAT = (
     "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
     "[{rate_fmt}, {remaining} left{postfix}]"
 )
+# Before there is a rate: the first step takes its time to be traced.
+_BEGINNING = _FORMAT.replace("{rate_fmt}, {remaining} left", "starting")
+_COLUMNS = 80  # Where a terminal does not say how many it has.
 
 
 class Progress(AtStep):
@@ -41,17 +45,19 @@ class Progress(AtStep):
         self.names = names
         self.title = title
         self.accuracy = {}
+        self.counts_time = False  # Not before the first step.
         self.bar = None
 
     def on_train_begin(self, logs=None):
         self.close()  # Of a `fit` that failed.
+        self.counts_time = False
         self.bar = tqdm(
             desc=self.title,
             total=self.steps,
             initial=self.step,
             unit="step",
-            bar_format=_FORMAT,
-            dynamic_ncols=True,
+            bar_format=_BEGINNING,
+            **bar_width(),
             miniters=1,  # Drawn by the clock, not every so many steps.
             position=0,  # Not below a bar that an error left behind.
             file=sys.stdout,
@@ -67,7 +73,14 @@ class Progress(AtStep):
         # Accuracy first: a narrow terminal cuts off the end of the line.
         shown = self.accuracy | {k: f"{v:.3g}" for k, v in scalars.items()}
         self.bar.set_postfix(shown, refresh=False)
-        self.bar.update(self.step - self.bar.n)
+        if self.counts_time:
+            self.bar.bar_format = _FORMAT
+            self.bar.update(self.step - self.bar.n)
+        else:  # Time, and rate, begin here.
+            self.counts_time = True
+            self.bar.n = self.bar.last_print_n = self.step
+            self.bar.unpause()
+            self.bar.refresh()
 
     def on_epoch_end(self, epoch, logs=None):
         if "val_accuracy" in logs:
@@ -104,6 +117,15 @@ def progress_bar(steps, *, show, stage="train"):
     if not show or not on_terminal():
         return []
     return [Progress(steps, names=SCALARS[stage], title=stage)]
+
+
+def bar_width():
+    """The width of a bar, as arguments of tqdm's."""
+    try:
+        has_width = os.get_terminal_size(sys.stdout.fileno()).columns > 0
+    except (OSError, ValueError):  # No terminal.
+        has_width = True
+    return dict(dynamic_ncols=True) if has_width else dict(ncols=_COLUMNS)
 
 
 def on_terminal():

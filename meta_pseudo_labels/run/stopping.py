@@ -10,6 +10,10 @@ from meta_pseudo_labels.learners.callbacks import AtStep
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h
 
 
+class _Signal(BaseException):
+    """As KeyboardInterrupt: whatever runs just then must not catch it."""
+
+
 class Interrupted(Exception):
     """A signal, or a lost worker, ended training; it can be gone on with."""
 
@@ -104,13 +108,16 @@ def signals_interrupt():
     """
 
     def interrupt(number, frame):
-        raise Interrupted(
+        raise _Signal(
             f"{signal.Signals(number).name} ended this; nothing that was saved "
             "is lost. The same command goes on."
         )
 
-    with _handling(interrupt):
-        yield
+    try:
+        with _handling(interrupt):
+            yield
+    except _Signal as signal_:
+        raise Interrupted(str(signal_)) from None
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ that file, whatever became of the teacher.
 
 import json
 import os
+import shlex
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.evaluation.evaluate import class_distributions
@@ -142,4 +143,5 @@ def _weights_digest(folder):
 
 
 def _command(folder):
+    folder = shlex.quote(str(folder))
     return f"python main.py --task_mode=cache_labels --output_dir={folder}"

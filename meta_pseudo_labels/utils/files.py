@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import zlib
 
 import tensorflow as tf
@@ -14,6 +15,7 @@ from meta_pseudo_labels.utils.settings import ConfigError
 
 SCRATCH = ".part"
 LOCK = "lock"
+_MOST_BYTES = 500_000_000  # Of a file of JSON, numbers of labeled images.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -29,8 +31,8 @@ def replaces(path, *, scratch=None):
       The path to write to, which then takes the place of the file.
     """
     scratch = scratch or f"{path}{SCRATCH}"
-    if os.path.islink(scratch):  # It would be written to where that leads.
-        os.remove(scratch)
+    if os.path.lexists(scratch) and not os.path.isdir(scratch):
+        os.remove(scratch)  # A link leads elsewhere, of a pipe nobody reads.
     yield scratch
     sync(scratch)
     os.replace(scratch, path)
@@ -41,6 +43,38 @@ def write_whole(path, text):
     """Replaces a file by a text, whole or not at all."""
     with replaces(path) as scratch, open(scratch, "w") as file:
         file.write(text)
+
+
+def parse_json(text):
+    """The value in a text of JSON, which may come from anywhere.
+
+    Raises:
+      ValueError: where it is none, or is nested beyond what can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def read_json(path):
+    """The value in a file of JSON.
+
+    Raises:
+      OSError, ValueError: where there is no such file; none of a pipe, which
+        one would wait for, nor of one that is larger than any of ours.
+    """
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(
+            errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path)
+        )
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no file")
+    if status.st_size > _MOST_BYTES:
+        raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
+    with open(path, encoding="utf-8") as file:
+        return parse_json(file.read())
 
 
 def read_object(path, what, *, keys=(), mend=""):
@@ -56,8 +90,7 @@ def read_object(path, what, *, keys=(), mend=""):
       ConfigError: where it cannot be read.
     """
     try:
-        with open(path) as file:
-            found = json.load(file)
+        found = read_json(path)
         if not isinstance(found, dict):
             raise ValueError(f"it holds a {type(found).__name__}")
         for key in keys:

@@ -14,6 +14,7 @@ class ConfigError(ValueError):
 
 
 _SAME = object()
+_MOST = 2**31 - 1  # Of whole numbers that name no bound: those of TensorFlow.
 
 
 def setting(
@@ -100,8 +101,9 @@ def check(field, value):
         raise ConfigError(f"{name} must be a finite number.")
     if meta["low"] is not None and not value >= meta["low"]:
         raise ConfigError(f"{name} is too small; at least {meta['low']}.")
-    if meta["high"] is not None and not value <= meta["high"]:
-        raise ConfigError(f"{name} is too large; at most {meta['high']}.")
+    high = _MOST if expected is int and meta["high"] is None else meta["high"]
+    if high is not None and not value <= high:
+        raise ConfigError(f"{name:.80} is too large; at most {high}.")
 
 
 def user_error(function, *args, **kwargs):

@@ -130,6 +130,28 @@ def test_a_tf_config_that_cannot_be_read_is_named(monkeypatch, text):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"cluster": {"worker": "a:1"}}',
+        '{"cluster": {"worker": [1, 2]}}',
+        '{"cluster": {"worker": [["a:1"]]}}',
+        '{"cluster": [["worker", 3]]}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"index": "0"}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"index": -1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": ["worker"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": 3}',
+    ],
+    ids=lambda text: text[:60],
+)
+def test_a_tf_config_of_other_types_is_told_in_a_line(monkeypatch, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    message = refusal()
+    assert "cannot be read as JSON with a cluster" in message
+    assert "\n" not in message and len(message) < 500
+
+
+@pytest.mark.parametrize(
     "cluster",
     [{"worker": ["a:1", "b:2"]}, {"chief": ["a:1"], "worker": ["b:2"]}],
 )

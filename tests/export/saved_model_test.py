@@ -270,3 +270,17 @@ def test_example_says_what_the_file_lacks(tmp_path):
     assert run.returncode == 1
     assert run.stderr.endswith("test.npz has no array named images.\n")
     assert run.stderr.count("\n") == 1
+
+
+def test_variables_are_saved_in_the_order_of_the_model(exported, model):
+    """By their addresses two exports of one run would differ."""
+    saved = tf.train.load_checkpoint(f"{exported}/1/variables/variables")
+    names = [
+        name
+        for name in saved.get_variable_to_shape_map()
+        if name.startswith("weights/")
+    ]
+    places = sorted(names, key=lambda name: int(name.split("/")[1]))
+    assert len(places) == len(model.weights)
+    for name, variable in zip(places, model.weights, strict=True):
+        np.testing.assert_array_equal(saved.get_tensor(name), variable.numpy())

@@ -215,3 +215,42 @@ def test_validation_images_are_ready(tmp_path):
     assert labels == load_data(config).validation_labels.tolist()
     plain = dataclasses.replace(config, num_validation=0)
     assert Experiment(plain).validation_dataset is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(mean="x"),
+        dict(std=[[1], [2, 3]]),
+        dict(mean=[1, 2]),
+        dict(mean={"a": 1}),
+        dict(std=10**400),
+        dict(class_names=3),
+        dict(class_names=[["a"], {}]),
+        dict(class_names=[1, 2]),
+        dict(fingerprint=[1]),
+        dict(indices={"a": 1}),
+        dict(indices=10**30),
+    ],
+    ids=str,
+)
+def test_facts_of_other_types_are_refused(run, tmp_path, change):
+    path = tmp_path / "labeled.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ConfigError) as caught:
+        check_choice_of_labels(*run)
+    assert "train in another --output_dir" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "null", "3", "{"])
+def test_a_choice_that_is_none_is_refused(run, tmp_path, content):
+    (tmp_path / "labeled.json").write_text(content)
+    with pytest.raises(ConfigError, match="cannot be read as the run's choice"):
+        check_choice_of_labels(*run)
+    with pytest.raises(ValueError, match="no labeled indices"):
+        data.load(
+            "digits",
+            num_labeled=40,
+            seed=0,
+            label_subset=str(tmp_path / "labeled.json"),
+        )

@@ -8,9 +8,9 @@ import pytest
 
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.core import free_settings
-from meta_pseudo_labels.run.folder import (
-    RunFolder,
-)
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.folder import RunFolder
+from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.settings import ConfigError
 
 FIELDS = dataclasses.fields(Config)
@@ -224,3 +224,77 @@ def test_a_finetuned_student_is_of_a_step_and_a_checkpoint(tmp_path):
     assert folder.finetuned_path(7, "best") == folder.path(name)
     others = {folder.finetuned_path(7, path) for path in ("a/step-7", "b")}
     assert len(others) == 2 and folder.path(name) not in others
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (".git/", "is a git repository"),
+        ("README.md", "holds README.md, which no run wrote"),
+        ("pictures/", "holds pictures, which no run wrote"),
+        (None, "is your home"),
+    ],
+)
+@pytest.mark.parametrize("task_mode", ["train", "inspect"])
+def test_a_run_does_not_begin_among_other_files(
+    tmp_path, monkeypatch, name, words, task_mode
+):
+    """As --output_dir=. in a checkout would."""
+    monkeypatch.chdir(tmp_path)
+    if name is None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+    elif name.endswith("/"):
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text("")
+    with pytest.raises(ConfigError, match=words):
+        Experiment(Config(output_dir=".", task_mode=task_mode))
+    (tmp_path / "run").mkdir()
+    Experiment(Config(output_dir="run", task_mode=task_mode))
+    (tmp_path / "hparams.json").write_text(Config().to_json())
+    Experiment(Config(output_dir=".", task_mode=task_mode))  # It is a run's.
+
+
+def test_what_comes_before_a_run_may_be_there(tmp_path):
+    for name in ("train.log", "nohup.out", "labeled.json", "done.part", ".x"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "lost+found").mkdir()  # Of a disk of its own.
+    Experiment(Config(output_dir=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "task_mode"),
+    [
+        ("metrics.jsonl", "folder", "train"),
+        ("labeled.json", "pipe", "train"),
+        ("events", "file", "train"),
+        ("checkpoints", "pipe", "train"),
+        ("saved_model", "file", "export"),
+        ("eval.json", "folder", "eval"),
+        ("inference", "file", "inference"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_before_work(
+    tmp_path, name, kind, task_mode
+):
+    (tmp_path / "hparams.json").write_text(Config().to_json())
+    path = tmp_path / name
+    make = dict(folder=path.mkdir, file=path.touch)
+    make.get(kind, lambda: os.mkfifo(path))()
+    with pytest.raises(ConfigError, match=f"{name} is no ") as caught:
+        Experiment(Config(output_dir=str(tmp_path), task_mode=task_mode))
+    assert "Move it away" in str(caught.value)
+
+
+def test_a_folder_of_somebody_else_is_refused_before_work(
+    tmp_path, monkeypatch
+):
+    """Root may write anywhere: what it would be told is put in its place."""
+    for name in ("saved_model", "events"):
+        (tmp_path / name).mkdir()
+    theirs = str(tmp_path / "saved_model")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != theirs)
+    run = RunFolder(str(tmp_path))
+    with pytest.raises(ConfigError, match="saved_model is a folder that you"):
+        run.check_kinds(STAGES["export"].files)
+    run.check_kinds(STAGES["train"].files)

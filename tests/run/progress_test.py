@@ -1,7 +1,11 @@
 """The progress bar, on a terminal of the tests' own."""
 
+import fcntl
 import functools
 import io
+import os
+import struct
+import termios
 import types
 
 import pytest
@@ -54,6 +58,43 @@ def test_shows_step_rate_time_left_losses_and_accuracy(terminal):
     assert "step/s, 00:00 left, accuracy=0.8765, loss=2]" in line
     assert "no=" not in line
     run.end()
+
+
+def test_there_is_no_rate_before_the_first_step_is_over(terminal, monkeypatch):
+    """It is traced first: that a step takes minutes is not what is to come."""
+    now = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    run = fit(steps=1_000).begin()
+    assert "?" not in terminal.screen()[0]
+    assert "0/1000 [starting]" in terminal.screen()[0]
+    now[0] = 300.0
+    run.steps(1)
+    assert "1/1000 [starting, loss=1]" in terminal.screen()[0]
+    now[0] = 301.0
+    run.steps(1)
+    assert "1.00step/s, 16:38 left" in terminal.screen()[0]
+    assert "?" not in terminal.getvalue()
+    run.end()
+
+
+@pytest.mark.parametrize("columns", [0, 70])
+def test_a_terminal_without_a_size_gets_a_bar(monkeypatch, columns):
+    """A pty that nobody told one, as those of containers and of CI."""
+    main, side = os.openpty()
+    size = struct.pack("HHHH", 0, columns, 0, 0)
+    fcntl.ioctl(side, termios.TIOCSWINSZ, size)
+    with open(side, "w") as stdout:
+        system = types.SimpleNamespace(stdout=stdout)
+        monkeypatch.setattr(progress, "sys", system)
+        fit(steps=3).begin().steps(3).end()
+        stdout.flush()
+        text = ""
+        while "3/3 [" not in text or not text.endswith("\n"):
+            text += os.read(main, 10_000).decode()
+    os.close(main)
+    last = [line.rstrip() for line in text.split("\r") if line.rstrip()][-1]
+    assert "go: 100%|" in last and "3/3 [" in last
+    assert len(last) <= (columns or 80)
 
 
 def test_the_bar_of_a_finished_run_stays(terminal):

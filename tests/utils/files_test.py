@@ -4,7 +4,13 @@ import os
 
 import pytest
 
-from meta_pseudo_labels.utils.files import read_object, replaces, write_whole
+from meta_pseudo_labels.utils import files
+from meta_pseudo_labels.utils.files import (
+    read_json,
+    read_object,
+    replaces,
+    write_whole,
+)
 from meta_pseudo_labels.utils.settings import ConfigError
 
 
@@ -53,3 +59,38 @@ def test_what_is_no_such_object_is_named(tmp_path, text, why):
     message = str(caught.value)
     assert message.startswith(f"{path} cannot be read as facts: ")
     assert why in message and message.endswith(". Restore it.")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"a":' * 100_000, "nested too deep"),
+        (b'{"a": ' + b"1" * 5_000 + b"}", "digits"),
+        (b"\xff{}", "decode"),
+        (b"{}{}", "Extra data"),
+    ],
+    ids=["lists", "objects", "digits", "no text", "two"],
+)
+def test_whatever_is_in_a_file_of_json_is_told_in_a_line(
+    tmp_path, content, why
+):
+    path = tmp_path / "file.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=why):
+        read_json(path)
+    with pytest.raises(ConfigError, match=why) as caught:
+        read_object(path, "facts")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="it is no file"):
+        read_object(tmp_path / "pipe", "facts")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        read_object(tmp_path, "facts")
+    (tmp_path / "large").write_text('{"a": 1}')
+    monkeypatch.setattr(files, "_MOST_BYTES", 7)
+    with pytest.raises(ConfigError, match="larger than 7 bytes"):
+        read_object(tmp_path / "large", "facts")

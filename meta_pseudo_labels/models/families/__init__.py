@@ -51,3 +51,13 @@ class Family:
           ValueError: for sizes that no network can have.
         """
         raise NotImplementedError
+
+    @staticmethod
+    def weights(sizes, *, input_shape, num_classes):
+        """How many weights a network has at the least, before it is built.
+
+        Args:
+          sizes: what `sizes` gives.
+          input_shape, num_classes: see `models.build`.
+        """
+        return 0

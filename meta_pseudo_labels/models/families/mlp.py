@@ -1,5 +1,7 @@
 """A small multi-layer perceptron, for points, toy images and tests."""
 
+import itertools
+import math
 import re
 
 import keras
@@ -7,6 +9,8 @@ import keras
 from meta_pseudo_labels.models import initializers
 from meta_pseudo_labels.models.dense import classification_head, hidden_layers
 from meta_pseudo_labels.models.families import FAMILIES, Family
+
+_DIGITS = 6  # Of the units of a layer.
 
 
 def mlp(
@@ -68,6 +72,10 @@ def mlp_hidden_sizes(model_type):
     if model_type == "mlp":
         return (128, 128)
     sizes = re.fullmatch(r"mlp-([1-9]\d?)-([1-9]\d*)", model_type)
+    if sizes and len(sizes[2]) > _DIGITS:
+        raise ValueError(
+            f"{model_type[:40]}: a layer has fewer than {10**_DIGITS} units."
+        )
     return sizes and (int(sizes[2]),) * (int(sizes[1]) - 1)
 
 
@@ -81,3 +89,8 @@ class Perceptrons(Family):
     def sizes(model_type):
         hidden_sizes = mlp_hidden_sizes(model_type)
         return None if hidden_sizes is None else dict(hidden_sizes=hidden_sizes)
+
+    @staticmethod
+    def weights(sizes, *, input_shape, num_classes):
+        units = (math.prod(input_shape), *sizes["hidden_sizes"], num_classes)
+        return sum(a * b for a, b in itertools.pairwise(units))

@@ -19,6 +19,8 @@ WIDE_RESNETS = {
     "wrn-28-large": dict(depth=28, width=135 / 16, stem_filters=16),
 }
 
+_DEEPEST, _WIDEST = 1_000, 1_000
+
 
 def wide_resnet(
     *,
@@ -76,10 +78,10 @@ def wide_resnet(
 def blocks_per_stage(depth):
     """Blocks in each stage; raises ValueError where they are not whole."""
     blocks, rest = divmod(depth - 4, 6)
-    if blocks < 1 or rest:
+    if blocks < 1 or rest or depth > _DEEPEST:
         raise ValueError(
             "depth of a wide ResNet must be 6n + 4 with n of 1 or more "
-            f"(10, 16, 22, 28, ...), got {depth}."
+            f"(10, 16, 22, 28, ... {_DEEPEST}), got {depth}."
         )
     return blocks
 
@@ -87,10 +89,10 @@ def blocks_per_stage(depth):
 def first_stage_filters(width):
     """16 * width; raises ValueError where that is not a whole number."""
     filters = 16 * width
-    if filters < 1 or filters != int(filters):
+    if not 1 <= filters <= 16 * _WIDEST or filters != int(filters):
         raise ValueError(
-            "width of a wide ResNet must be positive and 16 * width a whole "
-            f"number, got {width}."
+            f"width of a wide ResNet must be positive, at most {_WIDEST}, and "
+            f"16 * width a whole number, got {width}."
         )
     return int(filters)
 
@@ -156,9 +158,18 @@ class WideResNets(Family):
     def sizes(model_type):
         if model_type in WIDE_RESNETS:
             return WIDE_RESNETS[model_type]
-        numbers = re.fullmatch(r"wrn-(\d+)-(\d+)", model_type)
+        numbers = re.fullmatch(r"wrn-(\d{1,9})-(\d{1,9})", model_type)
         if not numbers:
             return None
         depth, width = int(numbers[1]), int(numbers[2])
         blocks_per_stage(depth), first_stage_filters(width)  # These check.
         return dict(depth=depth, width=width)
+
+    @staticmethod
+    def weights(sizes, *, input_shape, num_classes):
+        blocks = blocks_per_stage(sizes["depth"])
+        filters = first_stage_filters(sizes["width"])
+        # Of the 3x3 convolutions: two in a block, of 1, 2 and 4 times as many
+        # filters, where the first of a stage has half as many channels.
+        squares = sum((2 * blocks - (f > 1) / 2) * f**2 for f in (1, 2, 4))
+        return int(9 * squares * filters**2) + 4 * filters * num_classes

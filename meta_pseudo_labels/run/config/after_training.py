@@ -40,6 +40,7 @@ class FinetuningSettings:
         512,
         "Labeled images a step; all where there are fewer.",
         low=1,
+        high=1_000_000,
         free=True,
     )
     finetune_batch_norm: str = setting(

@@ -120,6 +120,7 @@ class DataSettings:
         "Height and width of the images in pixels. Counts only where it is "
         "given; else images keep the data set's own size.",
         low=8,
+        high=8_192,
         flag_default=32,
     )
     num_classes: int | None = setting(
@@ -129,7 +130,7 @@ class DataSettings:
         flag_default=10,
     )
     eval_batch_size: int = setting(
-        128, "Images a step of evaluation.", low=1, free=True
+        128, "Images a step of evaluation.", low=1, high=1_000_000, free=True
     )
     use_augment: bool = setting(
         False,

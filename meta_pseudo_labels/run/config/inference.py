@@ -97,6 +97,7 @@ class InferenceSettings:
         1_024,
         "Images that are read and saved at a time: what a kill costs at most.",
         low=1,
+        high=1_000_000,
         free=True,
     )
 

@@ -55,6 +55,7 @@ class MachineSettings:
         "Replicas on this machine; by default one for each GPU. Without GPUs "
         "the processor is split into as many, to try things out.",
         low=1,
+        high=1_000,
         free=True,
     )
     worker_addresses: str | None = setting(

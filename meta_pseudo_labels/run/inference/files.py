@@ -17,13 +17,14 @@ import os
 import re
 
 import pyarrow as pa
-from pyarrow import csv, parquet
+from pyarrow import compute, csv, parquet
 
 from meta_pseudo_labels.utils.deleting import delete
 from meta_pseudo_labels.utils.files import SCRATCH, read_object, replaces
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _PARTS = ".parts"
+_FORMULA = r"^[=+\-@\t\r\n]"
 _PART = re.compile(rf"\d{{8,}}\.parquet({re.escape(SCRATCH)})?")
 
 
@@ -127,7 +128,10 @@ class PredictionFiles:
                 writer(file, self.schema) as out,
             ):
                 for block in range(blocks):
-                    out.write_table(parquet.read_table(self._part(block)))
+                    rows = parquet.read_table(self._part(block))
+                    out.write_table(
+                        _text_alone(rows) if path == self.csv else rows
+                    )
 
     def has_parts(self):
         return os.path.isdir(self.parts)
@@ -149,3 +153,21 @@ class PredictionFiles:
 
     def _part(self, block):
         return os.path.join(self.parts, f"{block:08d}.parquet")
+
+
+def _text_alone(rows):
+    """The rows with an apostrophe before what a spreadsheet would compute.
+
+    It takes a cell of a CSV file that begins like a formula for one, whoever
+    chose the name of an image or a class.
+    """
+    for place, field in enumerate(rows.schema):
+        if field.type == pa.string():
+            cells = rows[field.name].combine_chunks()
+            quoted = compute.if_else(
+                compute.match_substring_regex(cells, _FORMULA),
+                compute.binary_join_element_wise("'", cells, ""),
+                cells,
+            )
+            rows = rows.set_column(place, field, quoted)
+    return rows

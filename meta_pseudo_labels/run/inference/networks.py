@@ -1,7 +1,6 @@
 """The networks that predict, as checkpoints have them."""
 
 import dataclasses
-import json
 import os
 
 import numpy as np
@@ -21,6 +20,7 @@ from meta_pseudo_labels.utils.checkpoint_files import (
     FOLDER,
     find_checkpoint,
 )
+from meta_pseudo_labels.utils.files import read_json
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _OWN = ("latest", "best")  # Checkpoints of the run, not paths.
@@ -170,8 +170,14 @@ def _facts(config):
     None each for runs of old, which did not record them.
     """
     try:
-        with open(os.path.join(config.output_dir, LABELED)) as file:
-            facts = json.load(file)
+        facts = read_json(os.path.join(config.output_dir, LABELED))
         return facts.get("class_names"), [facts["mean"], facts["std"]]
-    except (AttributeError, OSError, KeyError, TypeError, ValueError):
+    except (
+        ArithmeticError,
+        AttributeError,
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):
         return None, None

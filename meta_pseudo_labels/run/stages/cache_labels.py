@@ -1,5 +1,7 @@
 """What a run's network says of all images, for a student to learn from."""
 
+import shlex
+
 from meta_pseudo_labels.run.data import check_choice_of_labels
 from meta_pseudo_labels.run.folder import CLASS_DISTRIBUTIONS
 from meta_pseudo_labels.run.inference.networks import network_of
@@ -22,7 +24,8 @@ class CacheLabels(Stage):
     @staticmethod
     def run(experiment):
         print(f"Cached: {experiment.cache_labels()}")
-        print(f"For a student: --teacher_labels={experiment.output_dir}")
+        folder = shlex.quote(experiment.output_dir)
+        print(f"For a student: --teacher_labels={folder}")
 
 
 def cache_labels_of_run(learner, config, images):

@@ -1,7 +1,6 @@
 """The student of a run as a new version of its SavedModel, with its card."""
 
 import dataclasses
-import json
 import os
 
 from meta_pseudo_labels.export.card import (
@@ -15,7 +14,7 @@ from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.run.folder import EVAL, EVAL_REPORT, RunFolder
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
-from meta_pseudo_labels.utils.files import reports_full_disk
+from meta_pseudo_labels.utils.files import read_json, reports_full_disk
 from meta_pseudo_labels.utils.settings import user_error
 
 SAVED_MODEL = "saved_model"
@@ -116,7 +115,6 @@ def recorded_accuracies(folder, step, weights):
 def _json(path):
     """What a file holds; None where there is none that can be read."""
     try:
-        with open(path) as file:
-            return json.load(file)
+        return read_json(path)
     except (OSError, ValueError):
         return None

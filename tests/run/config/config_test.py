@@ -273,3 +273,29 @@ def test_slices_divide_the_batch():
     Config(train_batch_size=12, batch_slices=4)
     with pytest.raises(ConfigError, match="batch_slices=5 does not divide"):
         Config(train_batch_size=12, batch_slices=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("image_size", 1_000_000, "at most 8192"),
+        ("train_batch_size", 10**9, "at most 1000000"),
+        ("eval_batch_size", 10**9, "at most 1000000"),
+        ("finetune_batch_size", 10**9, "at most 1000000"),
+        ("inference_block", 10**9, "at most 1000000"),
+        ("uda_data", 10**6, "at most 1000"),
+        ("replicas_per_worker", 10**6, "at most 1000"),
+        ("num_train_steps", 2**31, "at most 2147483647"),
+        ("num_labeled", 10**30, "at most 2147483647"),
+        ("max_to_keep", 10**30, "at most 2147483647"),
+        ("diagnose_draws", 10**3_000, "at most 2147483647"),
+        ("model_type", "wrn-10-99999999", "at most 1000"),
+        ("model_type", "wrn-99999994-1", "1000"),
+        ("model_type", "mlp-2-" + "9" * 5_000, "fewer than 1000000 units"),
+        ("teacher_model_type", "mlp-2-99999999", "fewer than 1000000 units"),
+    ],
+)
+def test_every_size_has_an_upper_bound(name, value, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        Config(**{name: value})
+    assert len(str(caught.value)) < 250

@@ -1,0 +1,23 @@
+"""Signals that come before anything has begun."""
+
+import os
+import signal
+
+INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command may be repeated.
+
+
+def end_on_signals():
+    """Has SIGTERM and Ctrl-C end the process with 75, at once.
+
+    For the first instruction of a program: imports take seconds, and what is
+    raised in them may be caught there. Others take their place later.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+
+
+def _end(number, frame):
+    name = signal.Signals(number).name
+    line = f"{name} ended this before it had begun. The same command goes on.\n"
+    os.write(2, line.encode())
+    os._exit(INTERRUPTED)

@@ -1,0 +1,26 @@
+"""Commands that a run prints can be pasted, whatever its folder is called."""
+
+import shlex
+import types
+
+import pytest
+
+from meta_pseudo_labels.run import closing, teacher_labels
+from meta_pseudo_labels.run.config import Config
+
+
+@pytest.mark.parametrize("name", ["plain", "with a blank", "$(id)", "a;b", "'"])
+def test_paths_in_commands_are_quoted(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(closing.inspection, "skip_summary", lambda data: "")
+    folder = tmp_path / name
+    (folder / "events").mkdir(parents=True)
+    config = Config(output_dir=str(folder))
+    experiment = types.SimpleNamespace(config=config, data=None)
+    lines = closing.closing_summary(experiment).split("\n")
+    (following,) = [line for line in lines if line.startswith("Next: ")]
+    words = shlex.split(following.removeprefix("Next: "))
+    assert words[-1] == f"--output_dir={folder}" and len(words) == 4
+    (events,) = [line for line in lines if "tensorboard" in line]
+    assert shlex.split(events)[-1] == f"--logdir={folder}/events"
+    command = teacher_labels._command(folder)
+    assert shlex.split(command)[-1] == f"--output_dir={folder}"

@@ -1,0 +1,50 @@
+"""Cells of CSV files that a spreadsheet would take for formulas."""
+
+import numpy as np
+from pyarrow import csv, parquet
+
+from meta_pseudo_labels.run.inference.files import PredictionFiles
+from meta_pseudo_labels.run.inference.rows import row_schema, row_table
+
+NAMES = ["=1+1.png", "+a", "-b", "@c", "\td", "plain=.png", "é", "'e"]
+
+
+def test_no_cell_is_a_formula_and_parquet_has_what_was_said(tmp_path):
+    classes = ["=cmd|' /C calc'!A0", "cat"]
+    schema = row_schema(classes)
+    files = PredictionFiles(
+        str(tmp_path), name="p", index=0, shards=1, schema=schema
+    )
+    rows = row_table(
+        schema,
+        class_names=classes,
+        names=NAMES,
+        reasons={1: "-broken", 2: "cut off"},
+        probabilities=np.tile(np.float32([0.75, 0.25]), (len(NAMES), 1)),
+        class_id=None,
+    )
+    files.claim({})
+    (tmp_path / "p-00000-of-00001.parts").mkdir()
+    files.write_part(0, rows)
+    files.join(1, {})
+    found = csv.read_csv(files.csv).to_pydict()
+    assert found["image"] == [
+        *(f"'{name}" for name in NAMES[:5]),
+        *NAMES[5:],
+    ]
+    assert found["error"][:4] == ["", "'-broken", "cut off", ""]
+    assert found["class"][0] == f"'{classes[0]}"
+    assert found["probability"][0] == 0.75
+    assert parquet.read_table(files.parquet).equals(rows)
+
+
+def test_only_parts_are_removed(tmp_path):
+    files = PredictionFiles(
+        str(tmp_path), name="p", index=0, shards=1, schema=row_schema(["a"])
+    )
+    parts = tmp_path / "p-00000-of-00001.parts"
+    parts.mkdir()
+    for name in ("00000000.parquet", "00000001.parquet.part", "notes", "lock"):
+        (parts / name).write_text("")
+    files.remove_parts()
+    assert sorted(p.name for p in parts.iterdir()) == ["lock", "notes"]
