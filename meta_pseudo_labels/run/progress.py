@@ -24,7 +24,7 @@ _FORMAT = (
 )
 # Before there is a rate: the first step takes its time to be traced.
 _BEGINNING = _FORMAT.replace("{rate_fmt}, {remaining} left", "starting")
-_COLUMNS = 80  # Where a terminal does not say how many it has.
+_COLUMNS, _ROWS = 80, 24  # Where a terminal does not say how many it has.
 
 
 class Progress(AtStep):
@@ -57,7 +57,7 @@ class Progress(AtStep):
             initial=self.step,
             unit="step",
             bar_format=_BEGINNING,
-            **bar_width(),
+            **bar_size(),
             miniters=1,  # Drawn by the clock, not every so many steps.
             position=0,  # Not below a bar that an error left behind.
             file=sys.stdout,
@@ -119,13 +119,15 @@ def progress_bar(steps, *, show, stage="train"):
     return [Progress(steps, names=SCALARS[stage], title=stage)]
 
 
-def bar_width():
-    """The width of a bar, as arguments of tqdm's."""
+def bar_size():
+    """The size of a terminal for a bar, as arguments of tqdm's."""
     try:
-        has_width = os.get_terminal_size(sys.stdout.fileno()).columns > 0
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())
     except (OSError, ValueError):  # No terminal.
-        has_width = True
-    return dict(dynamic_ncols=True) if has_width else dict(ncols=_COLUMNS)
+        return dict(dynamic_ncols=True)
+    if columns > 0 and rows > 0:
+        return dict(dynamic_ncols=True)
+    return dict(ncols=columns or _COLUMNS, nrows=rows or _ROWS)
 
 
 def on_terminal():

@@ -23,7 +23,7 @@ from meta_pseudo_labels.run.inference.rows import (
     row_table,
 )
 from meta_pseudo_labels.run.inference.sources import open_source
-from meta_pseudo_labels.run.progress import bar_width
+from meta_pseudo_labels.run.progress import bar_size
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.stopping import Interrupted, watch_signals
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
@@ -208,7 +208,7 @@ def _progress_bar(total, done, *, show):
         total=total,
         initial=done,
         unit="image",
-        **bar_width(),
+        **bar_size(),
         file=sys.stdout,
         disable=None if show else True,  # None: where there is no terminal.
     )
