@@ -32,12 +32,17 @@ def drop_events_after(step, folder):
     """
     # Whatever has this in its name TensorBoard takes for an event file.
     pattern = os.path.join(glob.escape(folder), "*tfevents*")
-    for path in sorted(filter(os.path.isfile, glob.glob(pattern))):
+    for path in sorted(filter(_is_own, glob.glob(pattern))):
         size, kept = os.path.getsize(path), _bytes_until(step, path)
         if size and not kept:
             logging.warning("%s holds no events; it is left as it is.", path)
         elif kept < size:
             os.truncate(path, kept)
+
+
+def _is_own(path):
+    """Whether it is a file, of this folder: what a link names is elsewhere."""
+    return os.path.isfile(path) and not os.path.islink(path)
 
 
 def _bytes_until(step, path):

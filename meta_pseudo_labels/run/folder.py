@@ -197,8 +197,18 @@ class RunFolder:
         return os.path.exists(self.path(DONE))
 
     def mark_not_done(self):
-        """Removes the file `done` of a run that goes on."""
-        delete(self.path(DONE))
+        """Removes the file `done` of a run that goes on.
+
+        Raises:
+          ConfigError: where it is a folder, of which we know nothing.
+        """
+        path = self.path(DONE)
+        if os.path.isdir(path) and not os.path.islink(path):
+            raise ConfigError(
+                f"{path} is no file, where one is to be written. Move it away, "
+                "or name another --output_dir."
+            )
+        delete(path)
 
     def reset(self):
         """Deletes what runs write (`run_files`), and nothing else.

@@ -153,7 +153,7 @@ def load_weights(model, path):
     """
     try:
         model.load_weights(path)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # Damaged files raise errors of any class.
         raise CheckpointError(
             f"{path} cannot be read as weights of {model.name!r}: "
             f"{first_line(error)} Delete it, and finetune again."

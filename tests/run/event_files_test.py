@@ -39,6 +39,23 @@ def path(tmp_path):
     return tmp_path / "events.out.tfevents.17.host.1.0.v2"
 
 
+def test_what_a_link_names_is_not_cut(tmp_path):
+    """It may be a file of somebody else's, or of another run."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"no event at all")
+    folder = tmp_path / "events"
+    folder.mkdir()
+    (folder / "a.tfevents.b").symlink_to(elsewhere)
+    written = tmp_path / "written.tfevents"
+    write_events(written, [5, 9])
+    (folder / "c.tfevents.d").symlink_to(written)
+    before = written.read_bytes()
+    drop_events_after(5, str(folder))
+    assert written.read_bytes() == before
+    drop_events_after(5, str(tmp_path))
+    assert len(written.read_bytes()) < len(before)
+
+
 def test_later_events_go_and_those_of_the_step_stay(path):
     write_events(path, [2, 4, 4, 6, 8])
     drop_events_after(4, path.parent)

@@ -169,3 +169,10 @@ def test_a_stage_has_no_files_outside(path):
 def test_the_mark_of_a_run_is_deleted_last():
     """Otherwise a reset that was killed could not be repeated."""
     assert run_files()[-1] == "hparams.json"
+
+
+def test_a_folder_called_done_is_not_deleted(tmp_path):
+    (tmp_path / "done" / "work").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="done is no file"):
+        RunFolder(str(tmp_path)).mark_not_done()
+    assert contents(tmp_path) == {"done", "done/work"}

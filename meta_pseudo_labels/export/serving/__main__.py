@@ -99,10 +99,11 @@ def main():
 
     try:  # Before the model, which takes its time.
         listening = socket.create_server((arguments.host, arguments.port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # A host may be no name at all.
+        reason = getattr(error, "strerror", None) or error
         sys.exit(
             f"Error: cannot listen on {arguments.host}:{arguments.port}: "
-            f"{error.strerror}."
+            f"{reason}."
         )
     try:
         model = Model(arguments.saved_model)

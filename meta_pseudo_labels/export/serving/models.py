@@ -97,7 +97,10 @@ class Model:
     """
 
     def __init__(self, path):
-        folder, self.version = newest_version(os.path.expanduser(path))
+        try:
+            folder, self.version = newest_version(os.path.expanduser(path))
+        except OSError as error:
+            raise NoModel(f"{path}: {error.strerror}.") from error
         self._tf = tf = import_tensorflow_alone()
         try:
             self._loaded = tf.saved_model.load(folder)

@@ -1,3 +1,5 @@
+import errno
+import os
 import shutil
 
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.export.loading import ExportedModel
+from meta_pseudo_labels.export.serving import models
 from meta_pseudo_labels.export.serving.models import (
     Model,
     NoModel,
@@ -108,6 +111,15 @@ def test_an_empty_path_is_not_this_folder(folder, monkeypatch):
     monkeypatch.chdir(folder / "12")
     with pytest.raises(NoModel, match="--saved_model is empty"):
         Model("")
+
+
+def test_a_folder_that_may_not_be_read_is_told_of(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(models.os, "listdir", refuse)
+    with pytest.raises(NoModel, match="Permission denied"):
+        Model(str(tmp_path))
 
 
 def test_what_is_no_model(tmp_path):
