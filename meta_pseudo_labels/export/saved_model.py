@@ -68,9 +68,17 @@ def export_saved_model(model, path, *, spec, add=None):
 
     Raises:
       ValueError: `path` is not local, or holds something else than versions;
-        or the model does not return logits, or others than spec.num_classes.
+        or the model does not return logits, or others than spec.num_classes,
+        or has several inputs.
     """
     path = _local_folder(path)
+    inputs = getattr(model, "inputs", None) or [None]
+    if len(inputs) != 1:
+        raise ValueError(
+            f"A SavedModel takes pictures alone, one input; the model "
+            f"{model.name!r} takes {len(inputs)}. Use learner.export, or "
+            "keras.Model.export, for it."
+        )
     classifier = _Classifier(model, spec)
     signatures = classifier.signatures()
     path.mkdir(parents=True, exist_ok=True)

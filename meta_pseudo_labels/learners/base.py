@@ -14,6 +14,7 @@ from meta_pseudo_labels.learners.checks import (
     check_normalised,
     check_range,
     check_replicas,
+    check_weights,
     warn_of_levels,
 )
 from meta_pseudo_labels.learners.ema import WeightAverages
@@ -179,7 +180,11 @@ class Learner(Method, Trainer):
 
         Not while the first step is traced, which fails under a strategy
         (keras-team/keras issue 23085).
+
+        Raises:
+          ValueError: for a model of which nothing can be trained any more.
         """
+        check_weights(model, role="network")
         try:
             with self.distribute_strategy.scope():
                 optimizer.build(model.trainable_variables)

@@ -212,6 +212,11 @@ def apply_gradients(optimizer, gradients, variables, *, norm, condition=True):
         ]
     before = _values_before(optimizer, variables)
 
+    # Keras's accumulators are of the weights' types, and add no others.
+    gradients = [
+        tf.cast(g, v.dtype) for g, v in zip(gradients, variables, strict=True)
+    ]
+
     def apply(*gradients):
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
 

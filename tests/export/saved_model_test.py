@@ -253,6 +253,13 @@ def test_refuses_probabilities_before_anything_is_written(
     assert not (tmp_path / "v").exists()
 
 
+def test_refuses_several_inputs(model, tmp_path):
+    one, two = keras.Input([8, 8, 3]), keras.Input([8, 8, 3])
+    both = keras.Model([one, two], model(keras.layers.Add()([one, two])))
+    with pytest.raises(ValueError, match="takes 2. Use learner.export"):
+        export_saved_model(both, tmp_path / "v", spec=dataset_spec())
+
+
 def test_refuses_a_remote_path(model):
     with pytest.raises(ValueError, match="local directory.*gs://bucket"):
         export_saved_model(model, "gs://bucket/model", spec=dataset_spec())

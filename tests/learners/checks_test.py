@@ -222,6 +222,13 @@ def test_frozen_networks_are_told_so(role):
         MetaPseudoLabels(**networks)
 
 
+def test_networks_that_are_frozen_before_compile_are_told_so():
+    learner = MetaPseudoLabels(net(), net())
+    learner.teacher.trainable = False
+    with pytest.raises(ValueError, match="all 2 are frozen"):
+        learner.compile("sgd")
+
+
 def test_finetuning_looks_too():
     data = tf.data.Dataset.from_tensors((np.ones([2, 4]), np.zeros(2)))
     with pytest.raises(ValueError, match="The student .* probabilities"):
