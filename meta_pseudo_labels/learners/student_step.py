@@ -284,6 +284,7 @@ class _Slopes:
             return None
         squares = tf.add_n([tf.nn.l2_loss(u) for u in upstream])
         norm = tf.sqrt(2.0 * replicas.mean(squares))
+        scale = tf.cast(scale, norm.dtype)
         return tf.where(norm > 0, 16.0 * scale / norm, scale)
 
     def _compute_gradients(self):
