@@ -122,8 +122,9 @@ def test_a_source(plugin, tmp_path):
 
 def test_a_task_mode(plugin, tmp_path, capsys):
     folder = tmp_path / "run"
-    trained(folder, method="supervised", num_labeled=20)
     name = plugin("task mode")
+    # Its settings are the run's too, and may change all the same.
+    trained(folder, method="supervised", num_labeled=20, plugins=name)
     arguments = [
         f"--plugin={name}",
         "--task_mode=count",

@@ -1,1 +1,1 @@
-"""distribute"""
+"""Strategies, replicas and shares of a batch."""

@@ -24,7 +24,7 @@ def tpu_strategy(config):
         raise ConfigError(
             f"No TPU can be reached as --master={config.master or 'local'}: "
             f"{reason} See tpu/README.md; without a TPU leave --use_tpu, "
-            "--master and --distribution=tpu away."
+            "--master and --distribution=tpu out."
         ) from error
     cores = config.num_cores_per_replica
     total = topology.num_tasks * topology.num_tpus_per_task

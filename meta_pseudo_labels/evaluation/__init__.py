@@ -1,1 +1,1 @@
-"""evaluation"""
+"""Metrics, evaluation, figures and the diagnosis of the feedback."""

@@ -160,7 +160,8 @@ def _inference(model, spec):
         # Traced here: TensorFlow counts calls that trace, and warns as though
         # the graphs of many models were one that is traced again and again.
         graph = tf.function(infer).get_concrete_function(spec)
-        check_logits(seen[-1], owner=f"The model {model.name!r}")
+        name = getattr(model, "name", type(model).__name__)  # Or an export.
+        check_logits(seen[-1], owner=f"The model {name!r}")
         graphs[key] = graph
     return graphs[key]
 

@@ -132,11 +132,6 @@ class OptimizationSettings:
         "The optimizer: sgd; momentum of 0.9, Nesterov's; rmsprop; or lars.",
         choices=OPTIMIZERS,
     )
-    optim_type: str = setting(
-        "momentum",
-        "The optimizer: sgd; momentum of 0.9, Nesterov's; rmsprop; or lars.",
-        choices=OPTIMIZERS,
-    )
     rmsprop_rho: float = setting(
         0.9, "Decay of rmsprop's mean of squared gradients.", low=0, high=1
     )

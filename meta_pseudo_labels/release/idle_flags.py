@@ -56,19 +56,35 @@ def _flag(name, default, help, **more):
     return IdleFlag(name, type(default), default, help, **more)
 
 
-# Names that an earlier version had for what others do now.
+# Whose job another flag does.
 _RENAMED = {
-    "teacher_lr": (0.1, "mpl_teacher_lr"),
-    "teacher_base_lr": (1e-3, "mpl_teacher_lr"),
-    "teacher_grad_bound": (20.0, "grad_bound"),
-    "teacher_weight_decay": (1e-4, "weight_decay"),
-    "teacher_grad_dot_moving_average_decay": (0.99, "mpl_baseline_decay"),
-    "uda_warmup_steps": (2000, "uda_steps"),
-    "mpl_temp": (0.75, "uda_temp"),
-    "mpl_threshold": (0.6, "uda_threshold"),
-    "mpl_student_wait_steps": (2500, "mpl_student_lr_wait_steps"),
-    "mpl_teacher_checkpoint": (str, "load_checkpoint"),
-    "mpl_student_checkpoint": (str, "load_checkpoint"),
+    "teacher_lr": (0.1, "mpl_teacher_lr", "The teacher's learning rate."),
+    "teacher_base_lr": (1e-3, "mpl_teacher_lr", "The same, before scaling."),
+    "teacher_grad_bound": (20.0, "grad_bound", "Of the teacher's gradient."),
+    "teacher_weight_decay": (1e-4, "weight_decay", "Of the teacher."),
+    "teacher_grad_dot_moving_average_decay": (
+        0.99,
+        "mpl_baseline_decay",
+        "Of the average of the gradients' dot product.",
+    ),
+    "uda_warmup_steps": (2000, "uda_steps", "Until the UDA loss counts."),
+    "mpl_temp": (0.75, "uda_temp", "Temperature of the teacher's labels."),
+    "mpl_threshold": (0.6, "uda_threshold", "From which a label counts."),
+    "mpl_student_wait_steps": (
+        2500,
+        "mpl_student_lr_wait_steps",
+        "Until the student learns.",
+    ),
+    "mpl_teacher_checkpoint": (
+        str,
+        "load_checkpoint",
+        "That the teacher begins from.",
+    ),
+    "mpl_student_checkpoint": (
+        str,
+        "load_checkpoint",
+        "That the student begins from.",
+    ),
 }
 
 _NOTHING_DOES_IT = {
@@ -100,8 +116,8 @@ _UNDEFINED = {
 
 IDLE_FLAGS = (
     *(
-        _flag(name, default, "A name of an earlier version.", instead=instead)
-        for name, (default, instead) in _RENAMED.items()
+        _flag(name, default, help, instead=instead)
+        for name, (default, instead, help) in _RENAMED.items()
     ),
     *(_flag(name, *row) for name, row in _NOTHING_DOES_IT.items()),
     *(

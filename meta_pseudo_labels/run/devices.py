@@ -43,7 +43,7 @@ def check_replicas(config, strategy):
     if config.jit_compile and replicas > 1 and not is_tpu:
         raise ConfigError(
             f"--jit_compile works on one device; here are {replicas}. Leave it "
-            "away, or say --distribution=one_device."
+            "out, or say --distribution=one_device."
         )
     types = (config.model_type, config.teacher_model_type or config.model_type)
     if any(map(models.has_blocks, types)):

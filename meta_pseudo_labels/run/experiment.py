@@ -88,7 +88,9 @@ class Experiment:
         self._given = data
         self._stage = STAGES[config.task_mode]
         self.folder = RunFolder(config.output_dir)
-        self.output_dir = self.folder.require()
+        self.output_dir = self.folder.require(
+            must_exist=self._stage.needs_run and not resets(config)
+        )
         if data is None:
             check_memory(config, trains=self._stage.trains)
         if resets(config):
@@ -202,13 +204,13 @@ class Experiment:
         return self.judge().accuracies
 
     def judge(self):
-        """Evaluates all networks, see `evaluation_report.evaluate_run`."""
+        """Evaluates all networks, see `stages.evaluate`."""
         learner = self.trained_learner()
         finetuned = self.finetuned_student(learner)
         return evaluate_run(learner, finetuned, self.config, self.data)
 
     def follow(self, *, forever):
-        """Evaluates every checkpoint once, see `following.follow`.
+        """Evaluates every checkpoint once, see `stages.follow`.
 
         Args:
           forever: whether to wait for those to come, until training is done.
@@ -229,7 +231,7 @@ class Experiment:
         )
 
     def diagnose(self):
-        """Measures what the feedback is worth; see `diagnosis.diagnose_run`.
+        """Measures what the feedback is worth; see `stages.diagnose`.
 
         Returns:
           A table, for a terminal.
@@ -268,7 +270,7 @@ class Experiment:
         )
 
     def infer(self):
-        """Predicts images, see `inference.infer_run`."""
+        """Predicts images, see `stages.predict`."""
         return infer_run(self)
 
     def trained_learner(self, wanted=None):

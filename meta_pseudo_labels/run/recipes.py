@@ -19,33 +19,34 @@ def recipes():
 
 
 def expand(arguments):
-    """A command line in which the flags of a recipe stand in its place.
+    """A command line with the flags of a recipe in place of its name.
 
     Args:
       arguments: flags, among them --recipe=<name>, or --recipe=<path> of a
         flagfile.
 
     Returns:
-      The flags in their order, so that later ones win.
+      The flags of recipes first, so that what was typed wins, wherever it
+      stands.
 
     Raises:
       ConfigError: for a recipe that is not there.
     """
-    expanded, rest = [], list(arguments)
+    typed, found, rest = [], [], list(arguments)
     while rest:
         argument = rest.pop(0)
         if argument == "--":
-            return [*expanded, argument, *rest]
+            return [*found, *typed, argument, *rest]
         flag, is_said, value = argument.partition("=")
         if flag not in ("--recipe", "-recipe"):
-            expanded.append(argument)
+            typed.append(argument)
             continue
         if not is_said:
             if not rest:
                 raise ConfigError("--recipe needs a name, or a file's path.")
             value = rest.pop(0)
-        expanded += _flags_of(_path(value))
-    return expanded
+        found += _flags_of(_path(value))
+    return [*found, *typed]
 
 
 def _path(recipe):

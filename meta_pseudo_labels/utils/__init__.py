@@ -1,1 +1,1 @@
-"""utils"""
+"""What knows nothing of the method: settings, registries, files, figures."""

@@ -13,6 +13,7 @@ import collections.abc
 import difflib
 import importlib
 import pkgutil
+import threading
 
 
 class UnknownName(KeyError, ValueError):
@@ -35,22 +36,31 @@ class Registry(collections.abc.Mapping):
         self.kind = kind
         self._package = package
         self._found = {}
+        self._lock = threading.RLock()
+        self._discovering = False
 
     def register(self, name):
         """A decorator that registers what it decorates, and returns it.
+
+        What is defined again, as a notebook's cell does or a module that is
+        reloaded, takes the place of what it was.
 
         Raises:
           ValueError: where the name is taken by something else.
         """
 
         def add(thing):
-            present = self._found.setdefault(name, thing)
-            # A module that is run and imported too defines everything twice.
+            if not (getattr(thing, "__module__", None) or "").startswith(
+                f"{self._package}."
+            ):
+                self.discover()  # Our own names are taken before a plug-in's.
+            present = self._found.get(name, thing)
             if _place(present) != _place(thing):
                 raise ValueError(
                     f"The {self.kind} {name!r} is {_place(present)} already; "
                     f"register {_place(thing)} under another name."
                 )
+            self._found[name] = thing
             return thing
 
         return add
@@ -69,6 +79,10 @@ class Registry(collections.abc.Mapping):
             )
         return self._found[name]
 
+    def __contains__(self, name):
+        self.discover()
+        return name in self._found
+
     def __iter__(self):
         self.discover()
         return iter(tuple(self._found))
@@ -84,16 +98,20 @@ class Registry(collections.abc.Mapping):
 
     def discover(self):
         """Imports the modules of the package, so that all register."""
-        if self._package is None:
-            return
-        # Once, also where one of the modules asks while it is imported.
-        package, self._package = self._package, None
-        for module in pkgutil.iter_modules(
-            importlib.import_module(package).__path__
-        ):
-            importlib.import_module(f"{package}.{module.name}")
-        # In an order that does not depend on who was imported first.
-        self._found = dict(sorted(self._found.items(), key=_module_of))
+        with self._lock:
+            # Once, also where one of the modules asks while it is imported.
+            if self._package is None or self._discovering:
+                return
+            self._discovering = True
+            try:
+                package = importlib.import_module(self._package)
+                for module in pkgutil.iter_modules(package.__path__):
+                    importlib.import_module(f"{self._package}.{module.name}")
+            finally:
+                self._discovering = False
+            self._package = None
+            # In an order that does not depend on who was imported first.
+            self._found = dict(sorted(self._found.items(), key=_module_of))
 
 
 def nearest(name, names):

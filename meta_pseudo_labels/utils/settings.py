@@ -67,11 +67,16 @@ def choices_of(field):
 
 def value_type(field):
     """The type of a setting's value, None apart."""
-    if isinstance(field.type, types.UnionType):
+    if may_be_none(field):
         return next(
             t for t in typing.get_args(field.type) if t is not types.NoneType
         )
     return field.type
+
+
+def may_be_none(field):
+    """Whether a setting's type is a union, `int | None` or the like."""
+    return typing.get_origin(field.type) in (types.UnionType, typing.Union)
 
 
 def check(field, value):
@@ -86,7 +91,7 @@ def check(field, value):
                 f"{', '.join(known)}."
             )
         return
-    if value is None and isinstance(field.type, types.UnionType):
+    if value is None and may_be_none(field):
         return
     expected = value_type(field)
     fits = (int, float) if expected is float else expected

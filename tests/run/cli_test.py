@@ -150,14 +150,15 @@ def test_the_recipes_are_the_flagfiles():
     assert set(recipes()) == names and "digits_mpl" in names
 
 
-def test_a_recipe_stands_for_its_flags_wherever_one_is(monkeypatch, tmp_path):
+def test_the_flags_of_a_recipe_come_first_wherever_it_is(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     flags = expand(["--seed=1", "--recipe=digits_mpl", "--lr=2", "--", "x"])
-    assert flags[0] == "--seed=1" and flags[-3:] == ["--lr=2", "--", "x"]
+    # What was typed comes later and wins, also what stood before.
+    assert flags[-4:] == ["--seed=1", "--lr=2", "--", "x"]
     assert "--method=mpl" in flags
     assert "--dataset=digits" in flags  # Of the file that it includes.
     assert not any("flagfile" in flag or "recipe" in flag for flag in flags)
-    assert expand(["--recipe", "digits_mpl"]) == flags[1:-3]
+    assert expand(["--recipe", "digits_mpl"]) == flags[:-4]
 
 
 def test_a_recipe_may_be_a_file(tmp_path):

@@ -57,3 +57,47 @@ def test_modules_of_its_package_are_found(tmp_path, monkeypatch):
 
     assert toolbox.TOOLS.registered == {}
     assert dict(toolbox.TOOLS) == {"plane": 0}
+
+
+def test_what_is_defined_again_takes_its_place(tools):
+    for version in (1, 2):
+
+        @tools.register("plane")
+        class Plane:
+            number = version
+
+    assert tools["plane"].number == 2
+
+
+def test_a_package_that_fails_is_asked_again(tmp_path, monkeypatch):
+    """Half of it is not taken for all; nor is its KeyError for no name."""
+    package = tmp_path / "shed"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "rake.py").write_text("raise KeyError('rust')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry("tool", package="shed")
+    for _ in range(2):
+        with pytest.raises(KeyError, match="rust"):
+            list(registry)
+
+
+def test_a_stranger_cannot_take_a_name_of_the_package(tmp_path, monkeypatch):
+    package = tmp_path / "barn"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from meta_pseudo_labels.utils.registry import Registry\n"
+        "TOOLS = Registry('tool', package='barn')\n"
+    )
+    (package / "fork.py").write_text(
+        "from barn import TOOLS\n@TOOLS.register('fork')\nclass Fork: pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import barn
+
+    class Fork:
+        pass
+
+    with pytest.raises(ValueError, match="'fork' is barn.fork.Fork already"):
+        barn.TOOLS.register("fork")(Fork)
+    assert barn.TOOLS["fork"].__module__ == "barn.fork"

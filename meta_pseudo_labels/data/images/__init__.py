@@ -1,1 +1,1 @@
-"""images"""
+"""Pictures: reading, resizing, operations and views."""

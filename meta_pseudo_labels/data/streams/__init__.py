@@ -1,1 +1,1 @@
-"""streams"""
+"""Streams of batches: keyed, resumable, shared over replicas."""

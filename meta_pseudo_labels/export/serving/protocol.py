@@ -151,7 +151,7 @@ def _is_named(value):
 
 
 def _only(wanted):
-    """The name of the only input, which may be left away."""
+    """The name of the only input, which may be left out."""
     if len(wanted) > 1:
         raise BadRequest(f"Name the inputs: {', '.join(sorted(wanted))}.")
     return next(iter(wanted))

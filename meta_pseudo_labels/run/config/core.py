@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import os
+import typing
 from typing import ClassVar
 
 from meta_pseudo_labels import models
@@ -30,6 +31,7 @@ from meta_pseudo_labels.utils.settings import (
     check,
     setting,
     user_error,
+    value_type,
 )
 
 
@@ -148,7 +150,13 @@ class Config(*_GROUPS):
 
     def __new__(cls, **settings):
         load_plugins(settings.get("plugins"))
-        return super().__new__(config_class())
+        known = config_class()
+        return super().__new__(known if issubclass(known, cls) else cls)
+
+    def __reduce__(self):
+        """Copies and pickles say the settings; plug-ins may make the class."""
+        fields = dataclasses.fields(self)
+        return _again, ({f.name: getattr(self, f.name) for f in fields},)
 
     def __post_init__(self):
         object.__setattr__(self, "plugins", plugin_names(self.plugins))
@@ -247,39 +255,89 @@ class Config(*_GROUPS):
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
+def _again(settings):
+    return Config(**settings)
+
+
 def config_class():
-    """`Config`, with the settings of what plug-ins have registered."""
+    """`Config`, with the settings of what plug-ins have registered.
+
+    Raises:
+      ConfigError: for a setting of theirs that cannot be one.
+    """
     added = [g for g in method_groups() if g not in Config.groups]
-    added += [
-        group
-        for stage in stages().registered.values()
-        for group in stage.settings
-        if group not in Config.groups
-    ]
+    for stage in stages().registered.values():
+        added += [g for g in stage.settings if g not in Config.groups]
     return _extended(tuple(dict.fromkeys(added)))
+
+
+_made = [Config]
 
 
 @functools.cache
 def _extended(groups):
-    """`Config` with more groups of settings."""
+    """`Config` with more groups of settings.
+
+    It inherits from the class with the most of them that was made before, so
+    that a config of before may be replaced by one of it.
+    """
+    known = {*Config.groups, *groups}
+    base = max(
+        (made for made in _made if known.issuperset(made.groups)),
+        key=lambda made: len(made.groups),
+    )
+    groups = tuple(group for group in groups if group not in base.groups)
     if not groups:
-        return Config
-    namespace = {"groups": Config.groups + groups, "__doc__": Config.__doc__}
-    extended = type("Config", (*groups, Config), namespace)
-    return dataclasses.dataclass(frozen=True, kw_only=True)(extended)
+        return base
+    taken = {field.name for field in dataclasses.fields(base)}
+    for group in groups:
+        _check_group(group, taken)
+        taken |= {field.name for field in dataclasses.fields(group)}
+    namespace = {"groups": base.groups + groups, "__doc__": Config.__doc__}
+    extended = type("Config", (*groups, base), namespace)
+    _made.append(dataclasses.dataclass(frozen=True, kw_only=True)(extended))
+    return _made[-1]
+
+
+def _check_group(group, taken):
+    """Refuses settings of a plug-in that no command line could have.
+
+    Raises:
+      ConfigError: for a name that is taken, or a type that no flag has.
+    """
+    types = typing.get_type_hints(group)
+    for field in dataclasses.fields(group):
+        where = f"{group.__module__}.{group.__qualname__}.{field.name}"
+        if field.name in taken:
+            raise ConfigError(
+                f"The setting {where} has the name of one that is there "
+                "already; give it another one."
+            )
+        field.type = types[field.name]  # Which may have been a text.
+        if value_type(field) not in (bool, int, float, str):
+            raise ConfigError(
+                f"The setting {where} is of type {field.type}; use bool, int, "
+                "float or str, with None or without."
+            )
 
 
 def free_settings(*groups):
     """Names of the settings that may change between the stages of a run.
 
-    Not load_checkpoint: a run that began elsewhere would be another one.
+    Those of task modes that train nothing are among them. Not load_checkpoint:
+    a run that began elsewhere would be another one.
 
     Args:
       *groups: of settings; by default all.
     """
-    return frozenset(
+    names = {
         field.name
         for group in groups or config_class().groups
         for field in dataclasses.fields(group)
         if field.metadata["free"]
-    )
+    }
+    for stage in () if groups else stages().registered.values():
+        if not stage.trains:
+            for group in stage.settings:
+                names |= {field.name for field in dataclasses.fields(group)}
+    return frozenset(names)

@@ -1,9 +1,11 @@
 """The settings of the data: what is learned from, and in which views."""
 
 import dataclasses
+import types
 from typing import ClassVar
 
 from meta_pseudo_labels.data.spec import DATASETS
+from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.utils.settings import Unread, setting
 
 
@@ -12,6 +14,16 @@ def _policies():
     from meta_pseudo_labels.data.images.view_settings import POLICIES
 
     return POLICIES
+
+
+def _reads_use_augment(settings):
+    """Whether the method has other labeled views with it than without."""
+    method = LEARNERS[settings["method"]]
+    views = {
+        bool(method.augments_labeled(types.SimpleNamespace(**changed)))
+        for changed in (settings | {"use_augment": x} for x in (False, True))
+    }
+    return len(views) > 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +35,7 @@ class DataSettings:
             ("use_augment",),
             "only --method=supervised reads it; see --mpl_teacher_loss for the "
             "teacher of mpl.",
-            when=lambda settings: settings["method"] != "supervised",
+            when=lambda settings: not _reads_use_augment(settings),
         ),
         Unread(
             ("augment_cutout",),

@@ -48,18 +48,24 @@ def define_flags(flag_values=flags.FLAGS, *, arguments=()):
     Raises:
       ConfigError: for a plug-in that cannot be imported.
     """
-    load_plugins(_plugins_of(arguments))
+    _load_plugins_of(arguments)
 
     def define(name, type_, default, help):
         if default is None:  # absl then shows no default at all.
             help += " (default: none)"
-        _DEFINE[type_](
-            name,
-            default,
-            help,
-            flag_values=flag_values,
-            module_name=sys.argv[0],  # The flags that --help lists.
-        )
+        try:
+            _DEFINE[type_](
+                name,
+                default,
+                help,
+                flag_values=flag_values,
+                module_name=sys.argv[0],  # The flags that --help lists.
+            )
+        except flags.DuplicateFlagError as error:
+            raise ConfigError(
+                f"--{name}, a setting of a plug-in, has the name of a flag "
+                "that is there already; give it another one."
+            ) from error
 
     for field in dataclasses.fields(config_class()):
         default = field.metadata["flag_default"]
@@ -67,7 +73,7 @@ def define_flags(flag_values=flags.FLAGS, *, arguments=()):
             define(field.name, value_type(field), default, _help(field))
     _define_plugin(flag_values)
     define("dataset_name", str, None, DATASET_NAME_HELP)
-    for flag in IDLE_FLAGS:
+    for flag in _idle_flags():
         define(flag.name, flag.value_type, flag.default, flag.full_help)
 
 
@@ -83,22 +89,38 @@ def _define_plugin(flag_values):
     )
 
 
-def _plugins_of(arguments):
-    """The plug-ins of a command line, flagfiles in it and its run included."""
+def _idle_flags():
+    """The release's flags that steer nothing, where no setting is called so."""
+    settings = {field.name for field in dataclasses.fields(config_class())}
+    return [flag for flag in IDLE_FLAGS if flag.name not in settings]
+
+
+def _load_plugins_of(arguments):
+    """Imports what a command line names, flagfiles in it and its run too."""
     early = flags.FlagValues()
     _define_plugin(early)
     flags.DEFINE_string("output_dir", None, "", flag_values=early)
+    flags.DEFINE_bool("reset_output_dir", False, "", flag_values=early)
     try:
         early(["", *arguments], known_only=True)
     except flags.Error:  # Whoever parses all flags says what is wrong.
-        return ""
-    saved = RunFolder(at_home(early["output_dir"].value)).settings()
-    return _joined(saved.get("plugins"), early["plugin"].value)
+        return
+    load_plugins(early["plugin"].value)
+    if early["reset_output_dir"].value:
+        return
+    folder = RunFolder(at_home(early["output_dir"].value))
+    try:
+        load_plugins(folder.settings().get("plugins"))
+    except ConfigError as error:
+        raise ConfigError(
+            f"The run in {folder} was made with a plug-in. {error}"
+        ) from error
 
 
 def _joined(saved, given):
     """Names of plug-ins, those of a run first, each once."""
-    names = [*plugin_names(saved).split(","), *given]
+    names = [plugin_names(saved), *given]
+    names = [name for part in names for name in plugin_names(part).split(",")]
     return ",".join(dict.fromkeys(filter(None, names)))
 
 
@@ -121,9 +143,14 @@ def config_from_flags(flag_values=flags.FLAGS):
     if flag_values["dataset_name"].value is not None:
         given |= split_dataset_name(flag_values["dataset_name"].value, given)
     given["task_mode"] = task = given.get("task_mode") or "train"
-    given["plugins"] = _joined("", flag_values["plugin"].value)
+    typed = flag_values["plugin"].value
+    given["plugins"] = _joined("", typed)
     stage = STAGES.get(task)  # None where Config is to refuse it.
     if stage is None or stage.trains:
+        if stage and not given.get("reset_output_dir"):
+            # A run goes on with the plug-ins that it has.
+            saved = RunFolder(given.get("output_dir")).settings()
+            given["plugins"] = _joined(saved.get("plugins"), typed)
         return Config(**given)
     if given.get("reset_output_dir") and task != "inspect":
         raise ConfigError(
@@ -134,7 +161,7 @@ def config_from_flags(flag_values=flags.FLAGS):
     if given.get("reset_output_dir"):  # A look at data for a run to come.
         return Config(**given)
     saved = RunFolder(given.get("output_dir")).settings()
-    given["plugins"] = _joined(saved.get("plugins"), [given["plugins"]])
+    given["plugins"] = _joined(saved.get("plugins"), typed)
     load_plugins(given["plugins"])
     known = {field.name for field in dataclasses.fields(config_class())}
     return Config(**{k: v for k, v in saved.items() if k in known} | given)
@@ -160,7 +187,7 @@ def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
         does not read only those are warned of that stand here: a flagfile
         may be there for several methods.
     """
-    lines = [flag.warning(flag_values[flag.name]) for flag in IDLE_FLAGS]
+    lines = [flag.warning(flag_values[flag.name]) for flag in _idle_flags()]
     if config.dataset_service_replicas is not None:
         lines.append(
             "--dataset_service_replicas has no effect: --data_service names "

@@ -154,7 +154,7 @@ class InferenceSettings:
                 raise ConfigError(
                     f"--inference_dir={folder} would not be read: "
                     f"--inference_data={source} is of the run itself. Leave "
-                    "one of them away."
+                    "one of them out."
                 )
             return
         if source not in (FOLDER, RECORDS) and not (

@@ -8,6 +8,7 @@ import numpy as np
 from meta_pseudo_labels.data.spec import same_names
 from meta_pseudo_labels.learners.build import build_learner, build_model
 from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.run.config.core import config_class
 from meta_pseudo_labels.run.config.inference import InferenceSettings
 from meta_pseudo_labels.run.folder import LABELED, RunFolder
 from meta_pseudo_labels.run.restoring import restore_learner
@@ -21,6 +22,7 @@ from meta_pseudo_labels.utils.checkpoint_files import (
     find_checkpoint,
 )
 from meta_pseudo_labels.utils.files import read_json
+from meta_pseudo_labels.utils.plugins import load_plugins
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _OWN = ("latest", "best")  # Checkpoints of the run, not paths.
@@ -124,7 +126,8 @@ def _restored(experiment, name):
     if is_own or not saved:
         learner = experiment.trained_learner(path)
         return learner, dataclasses.replace(config, output_dir=folder)
-    known = {field.name for field in dataclasses.fields(Config)}
+    load_plugins(saved.get("plugins"))
+    known = {field.name for field in dataclasses.fields(config_class())}
     known -= {field.name for field in dataclasses.fields(InferenceSettings)}
     other = Config(
         **{key: value for key, value in saved.items() if key in known}

@@ -38,8 +38,12 @@ class RunFile:
 
     def __post_init__(self):
         # A reset deletes it.
-        if self.path.split("/")[0] in ("", ".", ".."):
-            raise ValueError(f"{self.path!r} is not within a run's folder.")
+        first = self.path.split("/")[0]
+        if first in ("", ".", "..") or set(first) & set("*?["):
+            raise ValueError(
+                f"{self.path!r} names no file or folder of a run's: a reset "
+                "deletes that by its name."
+            )
 
 
 class Stage:

@@ -1,6 +1,8 @@
 """Plug-ins: a user's modules, which register what the package lacks."""
 
+import copy
 import dataclasses
+import pickle
 import sys
 
 import pytest
@@ -8,7 +10,11 @@ import pytest
 from meta_pseudo_labels.learners import LEARNERS
 from meta_pseudo_labels.learners.feedback import ESTIMATORS
 from meta_pseudo_labels.run.config import Config
-from meta_pseudo_labels.run.config.flags import config_from_flags
+from meta_pseudo_labels.run.config.flags import (
+    config_from_flags,
+    flag_warnings,
+)
+from meta_pseudo_labels.run.config.unread import unread_settings
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.command_line import defined
@@ -115,6 +121,83 @@ def test_several_are_named_one_after_another(plugin):
     values(["main.py", *arguments])
     assert config_from_flags(values).plugins == "nail_module,bolt_module"
     assert Config(plugins=names).plugins == "nail_module,bolt_module"
+
+
+def test_a_config_of_one_goes_on_after_another_is_there(plugin):
+    """Else it is made anew as one of defaults, which a run writes down."""
+    first = Config(plugins=plugin("oil"), seed=7, oil_limit=5)
+    Config(plugins=plugin("wax"))
+    longer = dataclasses.replace(first, num_train_steps=5)
+    assert (longer.seed, longer.oil_limit, longer.wax_limit) == (7, 5, 3)
+    assert longer.num_train_steps == 5
+    for copied in (copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
+        assert (copied.seed, copied.oil_limit) == (7, 5)
+
+
+def test_training_goes_on_with_the_plugins_of_its_run(plugin, tmp_path):
+    config = Config(plugins=plugin("tar"), method="tar")
+    (tmp_path / "hparams.json").write_text(config.to_json())
+
+    def settings(*arguments):
+        arguments = [f"--output_dir={tmp_path}", *arguments]
+        values = defined(arguments)
+        values(["main.py", *arguments])
+        return config_from_flags(values)
+
+    assert settings("--method=tar").plugins == "tar_module"
+    more = [f"--plugin={name}" for name in ("tar_module", plugin("gum"))]
+    assert settings("--method=tar", *more).plugins == "tar_module,gum_module"
+    assert settings("--reset_output_dir").plugins == ""
+
+
+def test_a_lost_module_of_a_run_does_not_hinder_its_reset(tmp_path):
+    (tmp_path / "hparams.json").write_text('{"plugins": "gone"}')
+    folder = f"--output_dir={tmp_path}"
+    with pytest.raises(ConfigError, match="was made with a plug-in. --plugin="):
+        defined([folder])
+    defined([folder, "--reset_output_dir"])
+
+
+@pytest.mark.parametrize(
+    "name, type_, told",
+    [
+        ("lr", "float", r"pin_lr_module.pin_lrSettings.lr has the name of one"),
+        ("names", "list", r"Settings.names is of type <class 'list"),
+        (
+            "dataset_name",
+            "float",
+            r"--dataset_name, a setting of a plug-in, has",
+        ),
+    ],
+)
+def test_settings_that_no_command_line_can_have(plugin, name, type_, told):
+    text = MODULE.replace("{name}_strength: float", f"{name}: {type_}")
+    module = plugin(f"pin_{name}", text)
+    with pytest.raises(ConfigError, match=told):
+        defined([f"--plugin={module}"])
+
+
+def test_types_may_be_written_as_any_python_has_them(plugin):
+    """And a setting may have a name that the release had, without effect."""
+    text = "from __future__ import annotations\nimport typing\n" + MODULE
+    text = text.replace("{name}_strength: float", "teacher_lr: float")
+    text = text.replace(
+        "{name}_limit: int = setting(3",
+        "{name}_limit: typing.Optional[int] = setting(None",
+    )
+    arguments = [f"--plugin={plugin('peg', text)}", "--teacher_lr=0.25"]
+    values = defined(arguments)
+    values(["main.py", *arguments])
+    config = config_from_flags(values)
+    assert (config.teacher_lr, config.peg_limit) == (0.25, None)
+    assert not any(
+        "teacher_lr" in line for line in flag_warnings(config, values)
+    )
+
+
+def test_a_method_that_reads_use_augment_is_not_warned_of_it(plugin):
+    config = Config(plugins=plugin("mop"), method="mop", use_augment=True)
+    assert "use_augment" not in unread_settings(dataclasses.asdict(config))
 
 
 def test_a_module_that_is_not_there_is_named():
