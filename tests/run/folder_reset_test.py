@@ -160,6 +160,12 @@ def test_a_run_with_a_mount_in_it_is_not_reset(run, monkeypatch):
     reset(run)
 
 
+def test_a_stage_s_files_are_not_a_pattern_in_the_run_s_own_folder():
+    with pytest.raises(ValueError, match="is a pattern where a reset needs"):
+        RunFile("*.csv", "what a reset would leave")
+    RunFile("tables/*.csv", "what it deletes with their folder")
+
+
 @pytest.mark.parametrize("path", ["/", "", "..", "../other", "/etc/passwd"])
 def test_a_stage_has_no_files_outside(path):
     with pytest.raises(ValueError, match="not within a run's folder"):

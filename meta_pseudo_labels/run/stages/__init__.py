@@ -39,10 +39,12 @@ class RunFile:
     def __post_init__(self):
         # A reset deletes it.
         first = self.path.split("/")[0]
-        if first in ("", ".", "..") or set(first) & set("*?["):
+        if first in ("", ".", ".."):
+            raise ValueError(f"{self.path!r} is not within a run's folder.")
+        if set(first) & set("*?["):
             raise ValueError(
-                f"{self.path!r} names no file or folder of a run's: a reset "
-                "deletes that by its name."
+                f"{self.path!r} is a pattern where a reset needs a name: give "
+                "such files a folder of their own."
             )
 
 
