@@ -13,7 +13,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from meta_pseudo_labels import ConfigError, data
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.utils import figures
+from meta_pseudo_labels.utils.deleting import delete
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 METHODS = ("supervised", "uda", "mpl")
@@ -82,8 +82,10 @@ def _config(method, arguments):
 def _fresh_folder(folder):
     """An empty folder, in place of an earlier demo's but of nothing else."""
     if (folder / MARKER).exists():
-        for name in METHODS:
-            shutil.rmtree(folder / name, ignore_errors=True)
+        try:
+            delete(*[folder / name for name in METHODS])
+        except ConfigError as error:
+            sys.exit(f"Error: {error}")
     elif folder.exists() and any(folder.iterdir()):
         sys.exit(
             f"Error: --output_dir={folder} holds files that no demo wrote; "
