@@ -1,8 +1,10 @@
 """Signals that come before anything has begun."""
 
+import atexit
 import os
 import signal
 
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command may be repeated.
 
 
@@ -12,8 +14,16 @@ def end_on_signals():
     For the first instruction of a program: imports take seconds, and what is
     raised in them may be caught there. Others take their place later.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _NUMBERS:
         signal.signal(number, _end)
+    # Python takes its own handlers away as it ends, which makes the status of
+    # what is done that of a signal; what is ignored stays so.
+    atexit.register(_ignore)
+
+
+def _ignore():
+    for number in _NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end(number, frame):

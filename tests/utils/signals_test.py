@@ -84,3 +84,20 @@ def test_what_ended_it_is_said_in_a_line(folder):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75
     assert errors.startswith("SIGTERM ended this") and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_end_does_not_change_how_it_ended(folder, number):
+    """What is left of a module's names goes after Python's handlers do."""
+    code = f"""
+        import os, signal, sys
+        from meta_pseudo_labels.utils.signals import end_on_signals
+        class Last:
+            def __del__(self, kill=os.kill, process=os.getpid()):
+                kill(process, {int(number)})
+        end_on_signals()
+        sys.kept_to_the_end = Last()
+    """
+    process = started(folder, "-c", textwrap.dedent(code))
+    process.communicate(timeout=60)
+    assert process.returncode == 0
