@@ -449,11 +449,6 @@ class MetaPseudoLabels(Learner):
         logs |= {"cross_entropy/teacher_on_u": consistency, **uda_logs}
         return loss + weighted, logs
 
-    def set_step(self, step):
-        """As `Learner.set_step`, for both optimizers."""
-        super().set_step(step)
-        self.teacher_optimizer.iterations.assign(step)
-
     def draw_pseudo_labels(self, logits):
         """The teacher's labels for the strong views, [unlabeled, classes]."""
         seed = tf.stack([tf.cast(self.seed, "int64"), self.step.value])

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.distribute.shares import share_of
+from meta_pseudo_labels.optimizers import parts_of
 from meta_pseudo_labels.utils import compat
 
 
@@ -40,13 +41,15 @@ class Trainer(keras.Model):
         )
 
     def set_step(self, step):
-        """Counts on from a step, in the learner and its optimizer.
+        """Counts on from a step, in the learner and its optimizers.
 
         As if no step before it had been skipped; how many were is kept.
         """
         self.step.assign(step)
         self.position.assign(step)
-        self.optimizer.iterations.assign(step)
+        for optimizer, _ in self.optimized():
+            for part in parts_of(optimizer):
+                compat.count_of(part).assign(step)
 
     def count_step(self, student_moved, teacher_moved=True):
         """Counts the batch, and what became of it.

@@ -106,6 +106,15 @@ def rate_variable(optimizer):
     return rate if isinstance(rate, keras.Variable) else None
 
 
+def count_of(optimizer):
+    """The variable that counts an optimizer's calls.
+
+    Why: the public `iterations` is a quotient where gradients are accumulated,
+    and belongs to the wrapped optimizer where the loss is scaled.
+    """
+    return optimizer._iterations
+
+
 def copy_of(optimizer):
     """A fresh optimizer like another; what gives its rate is shared.
 

@@ -431,3 +431,17 @@ def test_two_that_wrap_one_optimizer_are_refused():
     inner = O.SGD(0.1)
     with pytest.raises(ValueError, match="share one optimizer object"):
         mpl("off").compile(Doubled(inner), Doubled(inner))
+
+
+@pytest.mark.parametrize("name", ["accumulated, scaled", "scaled, two"])
+def test_a_step_is_set_in_all_that_an_optimizer_wraps(name):
+    learner = mpl("off")
+    learner.compile(ALL[name](), ALL[name]())
+    learner.set_step(6)
+    for optimizer, _ in learner.optimized():
+        inner = optimizer.inner_optimizer
+        parts = getattr(inner, "optimizers", [inner])
+        accumulated = inner.gradient_accumulation_steps or 1
+        assert [int(p.iterations) for p in parts] == [
+            6 // accumulated for _ in parts
+        ]

@@ -235,3 +235,10 @@ def test_a_copy_shares_the_schedule_and_nothing_else():
         two.get_config()["inner_optimizer"]["config"]["learning_rate"]
         == (one.get_config()["inner_optimizer"]["config"]["learning_rate"])
     )
+
+
+def test_the_count_of_an_optimizer_is_that_of_its_calls():
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
+    optimizer.build([keras.Variable([1.0])])
+    compat.count_of(optimizer).assign(7)
+    assert int(optimizer.iterations) == 2
