@@ -36,7 +36,6 @@ def test_networks_without_an_estimate_are_let_pass():
         dict(train_batch_size=1_000_000),
         dict(uda_data=1_000, train_batch_size=10_000),
         dict(image_size=8_192, train_batch_size=512),
-        dict(eval_batch_size=900_000, task_mode="eval"),
     ],
     ids=str,
 )
@@ -49,6 +48,14 @@ def test_what_no_memory_is_enough_for_is_refused(
     with pytest.raises(ConfigError, match="at the least; this machine has 8.0"):
         Experiment(config)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_of_evaluation_that_does_not_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(memory, "memory_bytes", lambda: 2**33)
+    settings = dict(model_type="wrn-10-1", eval_batch_size=900_000)
+    config = Config(dataset="cifar10", task_mode="eval", **settings)
+    with pytest.raises(ConfigError, match="at the least; this machine has 8.0"):
+        memory.check_memory(config, trains=False)
 
 
 def test_a_share_of_the_batch_is_each_workers(monkeypatch):
