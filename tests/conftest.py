@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 import tensorflow as tf
+from absl import logging
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 REPLICAS = 16  # Batch norm makes groups of replicas beyond 8.
@@ -39,6 +40,16 @@ def _do_without_autotuning():
         )
 
     tf.data.Dataset.__iter__ = untuned
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """The lines of warnings that are logged from now on."""
+    lines = []
+    monkeypatch.setattr(
+        logging, "warning", lambda text, *values: lines.append(text % values)
+    )
+    return lines
 
 
 @pytest.fixture(scope="session")

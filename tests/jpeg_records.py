@@ -6,6 +6,9 @@ Image i is one grey, SHADE * i, and its class is i; so both tell which it is.
 import numpy as np
 import tensorflow as tf
 
+from meta_pseudo_labels.data.sources import imagenet
+from meta_pseudo_labels.data.streams import records
+
 SHADE = 10
 
 
@@ -28,22 +31,28 @@ def example(image=None, label=None):
     return tf.train.Example(features=features).SerializeToString()
 
 
-def write(path, records):
+def write(path, examples):
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in records:
+        for record in examples:
             writer.write(record)
 
 
 def write_split(folder, split, counts, *, first=0):
     """Writes shards of counts[0], counts[1], ... images; returns them all."""
-    records = []
+    written = []
     for shard, count in enumerate(counts):
         name = f"{split}-{shard:05d}-of-{len(counts):05d}"
         start = first + sum(counts[:shard])
         part = [example(jpeg(i), i + 1) for i in range(start, start + count)]
         write(folder / name, part)
-        records += part
-    return records
+        written += part
+    return written
+
+
+def index(folder, split):
+    """`Records` of what `write_split` wrote."""
+    paths = records.find_shards(str(folder), split)
+    return records.index_records(paths, imagenet.parse_release)
 
 
 def damage(path, number, byte=-20):

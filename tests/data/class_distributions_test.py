@@ -1,7 +1,6 @@
 """Class distributions of all images: their file, and their way to a batch."""
 
 import dataclasses
-import itertools
 import pickle
 
 import numpy as np
@@ -9,9 +8,9 @@ import pytest
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import class_distributions
-from meta_pseudo_labels.data.sources import imagenet
 from meta_pseudo_labels.data.streams import records
 from tests import jpeg_records
+from tests.batch_parts import take
 
 SPEC = data.DatasetSpec(
     name="mine",
@@ -54,10 +53,6 @@ def distributions(labeled=5, unlabeled=11):
         unlabeled=numbered(unlabeled)[::-1],
         source={"model_type": "mlp"},
     )
-
-
-def take(dataset, count):
-    return list(itertools.islice(dataset.as_numpy_iterator(), count))
 
 
 @pytest.fixture
@@ -216,14 +211,10 @@ def sharded(tmp_path):
     jpeg_records.write_split(tmp_path, "train", [4, 7])
     jpeg_records.damage(tmp_path / "train-00000-of-00002", 2)
 
-    def index(split):
-        paths = records.find_shards(str(tmp_path), split)
-        return records.index_records(paths, imagenet.parse_release)
-
     return data.ShardedData(
         spec=dataclasses.replace(SPEC, num_classes=25),
-        labeled_images=index("some"),
-        unlabeled_images=index("train"),
+        labeled_images=jpeg_records.index(tmp_path, "some"),
+        unlabeled_images=jpeg_records.index(tmp_path, "train"),
         test_images=records.no_records(),
     )
 

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import logging
 
 from meta_pseudo_labels.learners import MetaPseudoLabels, Supervised
 from meta_pseudo_labels.learners.finetuning import finetune
@@ -86,15 +85,6 @@ def test_raw_images_are_not_learned_from(key):
     images[key] = np.zeros([4, 6, 6, 2], "uint8")
     with pytest.raises(ValueError, match=f"under the key {key}, but learners"):
         learner.check_batch(images)
-
-
-@pytest.fixture
-def logged(monkeypatch):
-    lines = []
-    monkeypatch.setattr(
-        logging, "warning", lambda text, *values: lines.append(text % values)
-    )
-    return lines
 
 
 def test_a_student_that_scales_its_images_takes_levels(logged):

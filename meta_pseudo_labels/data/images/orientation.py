@@ -75,6 +75,15 @@ def find_orientation(encoded):
     return _by_orientation(encoded, tf.identity, lambda: tf.constant(1))
 
 
+def may_have_exif(encoded):
+    """Whether a JPEG file has the bytes that Exif data begins with, [] bool.
+
+    Args:
+      encoded: see `upright_in_graph`.
+    """
+    return tf.size(_split_at(encoded, EXIF, within=EXIF_WITHIN)) > 1
+
+
 def _by_orientation(encoded, found, none, *, is_jpeg=None):
     """What a function makes of a file's orientation; `none()` without one."""
 
@@ -106,16 +115,22 @@ def _if_there(encoded, name, walk, found, none, *, within):
       found, none: see `_by_orientation`.
       within: bytes of the file that are searched; -1 is all.
     """
-    start = tf.strings.substr(encoded, 0, within)
-    pieces = tf.raw_ops.StringSplitV2(
-        input=[start], sep=name, maxsplit=1
-    ).values
-
+    pieces = _split_at(encoded, name, within=within)
     return tf.cond(
         tf.size(pieces) > 1,
         lambda: found(_looking(walk)(encoded, pieces[0])),
         none,
     )
+
+
+def _split_at(encoded, name, *, within):
+    """What stands before a name and after it; one piece where it is not there.
+
+    Args:
+      encoded, name, within: see `_if_there`.
+    """
+    start = tf.strings.substr(encoded, 0, within)
+    return tf.raw_ops.StringSplitV2(input=[start], sep=name, maxsplit=1).values
 
 
 @functools.cache

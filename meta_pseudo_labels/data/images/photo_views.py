@@ -15,7 +15,10 @@ import tensorflow as tf
 
 from meta_pseudo_labels.data.images import views
 from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
-from meta_pseudo_labels.data.images.orientation import upright_in_graph
+from meta_pseudo_labels.data.images.orientation import (
+    may_have_exif,
+    upright_in_graph,
+)
 from meta_pseudo_labels.data.images.resizing import resized_as_released
 
 # RandAugment's constants on ImageNet, pixels at magnitude 10 (quirk 26).
@@ -48,7 +51,9 @@ def labeled_strong(spec, settings):
     )
 
 
-def decode_random_crop(encoded, *, image_size, seed, max_pixels=MAX_PIXELS):
+def decode_random_crop(
+    encoded, *, image_size, seed, max_pixels=MAX_PIXELS, plain=False
+):
     """An Inception crop, resized.
 
     A crop has 8 to 100 % of the area and an aspect ratio in 3/4 to 4/3. Where
@@ -59,6 +64,9 @@ def decode_random_crop(encoded, *, image_size, seed, max_pixels=MAX_PIXELS):
       image_size: height and width to resize to, pixels.
       seed: [2] integers, fixes the crop.
       max_pixels: the number of pixels above which the image is refused.
+      plain: whether an image with Exif data, which may have to be turned, is
+        an error. TensorFlow makes ready for each record what a function might
+        do with it: to turn it took as long as to decode it.
 
     Returns:
       [image_size, image_size, 3] uint8.
@@ -78,16 +86,19 @@ def decode_random_crop(encoded, *, image_size, seed, max_pixels=MAX_PIXELS):
     found = tf.reduce_any(size[:2] != shape[:2])
     window = tf.concat([begin[:2], size[:2]], axis=0)
     window = tf.where(found, window, center_window(shape))
-    return _decode_window(encoded, window, image_size=image_size)
+    return _decode_window(encoded, window, image_size=image_size, plain=plain)
 
 
-def decode_center_crop(encoded, *, image_size, max_pixels=MAX_PIXELS):
+def decode_center_crop(
+    encoded, *, image_size, max_pixels=MAX_PIXELS, plain=False
+):
     """The square of 224/256 of the short side in the middle, resized.
 
     Args and returns: see `decode_random_crop`.
     """
     shape = _checked_shape(encoded, max_pixels=max_pixels)
-    return _decode_window(encoded, center_window(shape), image_size=image_size)
+    window = center_window(shape)
+    return _decode_window(encoded, window, image_size=image_size, plain=plain)
 
 
 def _checked_shape(encoded, *, max_pixels):
@@ -116,7 +127,7 @@ def center_window(shape):
     return tf.concat([corner, [side, side]], axis=0)
 
 
-def _decode_window(encoded, window, *, image_size):
+def _decode_window(encoded, window, *, image_size, plain):
     """Decodes a part of a JPEG image and resizes it, rounded to uint8.
 
     The sampling grid is that of TensorFlow 1's `resize_bicubic`, see
@@ -125,6 +136,13 @@ def _decode_window(encoded, window, *, image_size):
     pictures as their Exif data says, which few of ImageNet's have.
     """
     image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
-    image = upright_in_graph(image, encoded, is_jpeg=True)
+    if plain:
+        check = tf.Assert(
+            ~may_have_exif(encoded), ["It may have to be turned."]
+        )
+        with tf.control_dependencies([check] if check is not None else []):
+            image = tf.identity(image)
+    else:
+        image = upright_in_graph(image, encoded, is_jpeg=True)
     image = resized_as_released(image[tf.newaxis], image_size)[0]
     return tf.ensure_shape(image, [image_size, image_size, 3])

@@ -7,7 +7,7 @@ from meta_pseudo_labels.data.images import views
 from meta_pseudo_labels.data.streams.record_checks import (
     center_decoder,
     error_namer,
-    once,
+    in_turn,
     skip_reporter,
 )
 
@@ -63,14 +63,17 @@ def ordered_examples(records, spec, *, labeled=True):
       spec: `DatasetSpec`.
       labeled: whether a record must have a label.
     """
-    read, decode = records.reader(), center_decoder(spec, labeled=labeled)
-    first_or_error = error_namer(records)
+    read, first_or_error = records.reader(), error_namer(records)
+    decoders = [
+        center_decoder(spec, labeled=labeled, plain=plain)
+        for plain in (True, False)
+    ]
 
     def example(number):
-        found = read(number, decode)
+        found = [read(number, decode) for decode in decoders]
         if records.strict:
-            return first_or_error(once(found).ignore_errors(), number)
-        return read_or_mark(found)
+            return first_or_error(in_turn(*found), number)
+        return read_or_mark(*found)
 
     return tf.data.Dataset.range(len(records)).map(
         tf.autograph.experimental.do_not_convert(example),
@@ -79,14 +82,18 @@ def ordered_examples(records, spec, *, labeled=True):
     )
 
 
-def read_or_mark(found):
-    """The one element of a data set; a blank without label where it fails."""
+def read_or_mark(*found):
+    """The element of the first data set that has one; else a blank, unlabeled.
+
+    Args:
+      *found: see `in_turn`.
+    """
     blank = tf.nest.map_structure(
-        lambda spec: tf.zeros(spec.shape, spec.dtype), found.element_spec
+        lambda spec: tf.zeros(spec.shape, spec.dtype), found[0].element_spec
     )
     blank["label"] += DAMAGED
     # Marked, not dropped at once: Keras wants to know how many batches there
     # are.
-    one = once(found).ignore_errors(log_warning=True)
+    one = in_turn(*found, log_warning=True)
     one = one.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
     return one.get_single_element()

@@ -175,6 +175,22 @@ def once(found):
     return tf.data.Dataset.range(1).map(lambda _: found.get_single_element())
 
 
+def in_turn(*found, log_warning=False):
+    """The element of the first of some data sets that has one; empty if none.
+
+    What is not reached is not made ready either.
+
+    Args:
+      *found: data sets of one element, which may fail.
+      log_warning: whether TensorFlow logs why the last one failed.
+    """
+    *others, last = map(once, found)
+    found = last.ignore_errors(log_warning=log_warning)
+    for one in reversed(others):
+        found = one.ignore_errors().concatenate(found)
+    return found.take(1)
+
+
 def check_records(records, spec, numbers, *, labeled=True):
     """Reads and decodes some records.
 
@@ -210,12 +226,12 @@ def check_records(records, spec, numbers, *, labeled=True):
     ]
 
 
-def center_decoder(spec, *, labeled=True):
-    """The `decoder` of test images."""
+def center_decoder(spec, *, labeled=True, plain=False):
+    """The `decoder` of test images; `plain` as of `decode_random_crop`."""
     return decoder(
         spec,
         lambda encoded: photo_views.decode_center_crop(
-            encoded, image_size=spec.image_size
+            encoded, image_size=spec.image_size, plain=plain
         ),
         labeled=labeled,
     )

@@ -120,25 +120,30 @@ def _cropper(records, spec, *, seed, stream, labeled):
 
     def crop(number, position):
         key = keyed.key(seed, stream, keyed.CROP, position)
-        decode = decoder(
-            spec,
-            lambda encoded: photo_views.decode_random_crop(
-                encoded, image_size=spec.image_size, seed=key
-            ),
-            labeled=labeled,
-        )
 
-        def attempt(skipped):
-            return read(
-                (number + skipped) % len(records),
-                lambda x: decode(x) | {"number": number, "skipped": skipped},
+        def tried(attempts, *, plain):
+            decode = decoder(
+                spec,
+                lambda encoded: photo_views.decode_random_crop(
+                    encoded, image_size=spec.image_size, seed=key, plain=plain
+                ),
+                labeled=labeled,
             )
 
-        # A map goes on after an error; a flat_map would ask a file that cannot
-        # be opened again and again, for ever.
-        found = tf.data.Dataset.range(attempts).map(
-            lambda skipped: attempt(skipped).get_single_element()
-        )
-        return first_or_error(found.ignore_errors(), number, attempts)
+            def attempt(skipped):
+                one = read(
+                    (number + skipped) % len(records),
+                    lambda x: (
+                        decode(x) | {"number": number, "skipped": skipped}
+                    ),
+                )
+                return one.get_single_element()
+
+            # A map goes on after an error; a flat_map would ask a file that
+            # cannot be opened again and again, for ever.
+            return tf.data.Dataset.range(attempts).map(attempt).ignore_errors()
+
+        found = tried(1, plain=True).concatenate(tried(attempts, plain=False))
+        return first_or_error(found, number, attempts)
 
     return crop

@@ -10,14 +10,12 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from tests import jpeg_records
+from tests.batch_parts import assert_equal, take
 from tests.data.streams.record_rows_test import (
     SETTINGS,
     SPEC,
-    assert_batches_equal,
     folder,
-    index,
     problem,
-    take,
 )
 
 __all__ = ["folder"]
@@ -75,7 +73,7 @@ def test_damaged_records_are_replaced_counted_and_named(
     assert "Skipped 6 damaged record(s)" in log
     assert str(damaged / "train-00001-of-00002") in log
     again = data.training_dataset(mine, **settings, start_step=1)
-    assert_batches_equal(take(again, 1), got[1:])
+    assert_equal(take(again, 1), got[1:])
 
 
 def test_strict_stops_at_a_damaged_record(damaged):
@@ -206,7 +204,9 @@ def test_a_file_that_goes_stops_a_strict_run(vanishing):
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_test_file_that_goes_does_not_hang(tmp_path, strict, counter):
     jpeg_records.write_split(tmp_path, "validation", [2, 2], first=5)
-    records = dataclasses.replace(index(tmp_path, "validation"), strict=strict)
+    records = dataclasses.replace(
+        jpeg_records.index(tmp_path, "validation"), strict=strict
+    )
     dataset = data.evaluation_dataset(
         records, None, SPEC, 2, skip_counter=counter
     )

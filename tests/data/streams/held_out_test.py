@@ -9,13 +9,8 @@ import tensorflow as tf
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data.images import views
 from meta_pseudo_labels.data.streams import keyed
-from tests.data.streams.pipeline_test import (
-    SETTINGS,
-    assert_batches_equal,
-    counts,
-    problem,
-    take,
-)
+from tests.batch_parts import assert_equal, take
+from tests.data.streams.pipeline_test import SETTINGS, counts, problem
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +41,7 @@ def test_held_out_images_join_the_batch(judged):
         )
     assert len({tuple(batch["feedback_labels"]) for batch in got}) > 2
     tail = data.training_dataset(judged, **SETTINGS, start_step=5)
-    assert_batches_equal(take(tail, 3), got[5:8])
+    assert_equal(take(tail, 3), got[5:8])
 
 
 def test_held_out_images_get_weak_views_of_their_own(judged):

@@ -8,6 +8,7 @@ from meta_pseudo_labels import data
 from meta_pseudo_labels.data.images import views
 from meta_pseudo_labels.data.images.view_settings import ViewSettings
 from meta_pseudo_labels.data.streams import keyed
+from tests.batch_parts import assert_equal, take
 
 SETTINGS = dict(batch_size=3, unlabeled_ratio=2, magnitude=10, seed=7)
 
@@ -38,20 +39,10 @@ def problem(labeled=5, unlabeled=11, size=8):
     )
 
 
-def take(dataset, count):
-    return list(itertools.islice(dataset.as_numpy_iterator(), count))
-
-
 def counts(images):
     """The image's own count, read off its centre, which no crop greys."""
     red = (images[:, 4, 4, 0] * 0.2 + 0.5) * 255
     return np.round(red).astype(int).tolist()
-
-
-def assert_batches_equal(got, want):
-    assert len(got) == len(want)
-    for one, other in zip(got, want, strict=True):
-        tf.nest.map_structure(np.testing.assert_array_equal, one, other)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +71,7 @@ def test_ratio_zero_leaves_the_labeled_part_as_it_is(batches):
         problem(unlabeled=0), **SETTINGS | dict(unlabeled_ratio=0)
     )
     want = [{k: b[k] for k in ("labeled", "labels")} for b in batches[:3]]
-    assert_batches_equal(take(alone, 3), want)
+    assert_equal(take(alone, 3), want)
 
 
 def test_augmented_labeled_images(batches):
@@ -196,18 +187,18 @@ def test_streams_of_one_seed_are_not_correlated():
 @pytest.mark.parametrize("start", [1, 40])
 def test_stream_from_a_step_is_the_tail(batches, start):
     tail = data.training_dataset(problem(), **SETTINGS, start_step=start)
-    assert_batches_equal(take(tail, 6), batches[start : start + 6])
+    assert_equal(take(tail, 6), batches[start : start + 6])
 
 
 def test_stream_is_independent_of_parallelism(training, batches):
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.autotune.enabled = False
-    assert_batches_equal(take(training.with_options(options), 55), batches)
+    assert_equal(take(training.with_options(options), 55), batches)
 
 
 def test_same_seed_same_stream(training, batches):
-    assert_batches_equal(take(training, 3), batches[:3])
+    assert_equal(take(training, 3), batches[:3])
 
 
 def test_other_seed_other_stream(batches):
@@ -238,7 +229,7 @@ def test_finetuning_shows_weak_views_in_pairs():
         assert counts(images) == labels.tolist()
         assert sorted(labels) == [0, 1, 2, 3, 4]
     tail = data.finetuning_dataset(problem(), 5, 0, start_step=2)
-    assert_batches_equal(take(tail, 2), batches[2:])
+    assert_equal(take(tail, 2), batches[2:])
 
 
 def test_evaluation_shows_all_once_in_order():
@@ -295,4 +286,4 @@ def test_own_arrays_take_the_same_path(batches):
         std=got.spec.std,
     )
     stream = data.training_dataset(mine, **SETTINGS)
-    assert_batches_equal(take(stream, 3), batches[:3])
+    assert_equal(take(stream, 3), batches[:3])

@@ -1,15 +1,17 @@
 import dataclasses
-import itertools
+import io
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import sharded_data
-from meta_pseudo_labels.data.sources import imagenet
+from meta_pseudo_labels.data.images import photo_views
 from meta_pseudo_labels.data.streams import keyed, records
 from tests import jpeg_records
+from tests.batch_parts import assert_equal, take
 
 SPEC = data.DatasetSpec(
     name="mine",
@@ -23,17 +25,12 @@ SETTINGS = dict(batch_size=3, unlabeled_ratio=2, magnitude=9, seed=7)
 LABELED, UNLABELED, TEST = 5, 11, 4
 
 
-def index(folder, split):
-    paths = records.find_shards(str(folder), split)
-    return records.index_records(paths, imagenet.parse_release)
-
-
 def problem(folder, **settings):
     return sharded_data.ShardedData(
         spec=SPEC,
-        labeled_images=index(folder, "ten_percent"),
-        unlabeled_images=index(folder, "train"),
-        test_images=index(folder, "validation"),
+        labeled_images=jpeg_records.index(folder, "ten_percent"),
+        unlabeled_images=jpeg_records.index(folder, "train"),
+        test_images=jpeg_records.index(folder, "validation"),
         **settings,
     )
 
@@ -56,16 +53,6 @@ def training(folder):
 def batches(training):
     """The first steps; tests leave them as they are."""
     return take(training, 24)
-
-
-def take(dataset, count):
-    return list(itertools.islice(dataset.as_numpy_iterator(), count))
-
-
-def assert_batches_equal(got, want):
-    assert len(got) == len(want)
-    for one, other in zip(got, want, strict=True):
-        tf.nest.map_structure(np.testing.assert_array_equal, one, other)
 
 
 def test_batches_have_the_contract_s_shapes(training):
@@ -109,14 +96,14 @@ def test_each_epoch_is_a_permutation(batches, key, stream, total):
 @pytest.mark.parametrize("start", [1, 2, 5, 17])
 def test_stream_from_a_step_is_the_tail(folder, batches, start):
     tail = data.training_dataset(problem(folder), **SETTINGS, start_step=start)
-    assert_batches_equal(take(tail, 5), batches[start : start + 5])
+    assert_equal(take(tail, 5), batches[start : start + 5])
 
 
 def test_stream_is_independent_of_parallelism(training, batches):
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.autotune.enabled = False
-    assert_batches_equal(take(training.with_options(options), 24), batches)
+    assert_equal(take(training.with_options(options), 24), batches)
 
 
 def test_late_steps_cost_nothing(folder):
@@ -134,9 +121,7 @@ def test_ratio_zero_leaves_the_labeled_part_as_it_is(folder, batches):
     )
     settings = SETTINGS | dict(unlabeled_ratio=0)
     want = [{k: b[k] for k in ("labeled", "labels")} for b in batches[:3]]
-    assert_batches_equal(
-        take(data.training_dataset(lonely, **settings), 3), want
-    )
+    assert_equal(take(data.training_dataset(lonely, **settings), 3), want)
     with pytest.raises(ValueError, match="has no unlabeled images left"):
         data.training_dataset(lonely, **SETTINGS)
 
@@ -162,9 +147,9 @@ def test_weak_and_strong_show_the_same_crop(data_dir):
     spec = dataclasses.replace(data.DATASETS["imagenet2012"], image_size=16)
     mini = sharded_data.ShardedData(
         spec=spec,
-        labeled_images=index(folder, "ten_percent"),
-        unlabeled_images=index(folder, "train"),
-        test_images=index(folder, "validation"),
+        labeled_images=jpeg_records.index(folder, "ten_percent"),
+        unlabeled_images=jpeg_records.index(folder, "train"),
+        test_images=jpeg_records.index(folder, "validation"),
     )
     settings = dict(batch_size=1, unlabeled_ratio=80, magnitude=0, seed=0)
     (batch,) = take(data.training_dataset(mini, **settings), 1)
@@ -180,7 +165,7 @@ def test_weak_and_strong_show_the_same_crop(data_dir):
 
 def test_crops_of_one_image_differ(data_dir):
     """Epochs of one record: a crop is keyed by its position."""
-    found = index(data_dir / "imagenet_mini", "train")
+    found = jpeg_records.index(data_dir / "imagenet_mini", "train")
     spec = dataclasses.replace(data.DATASETS["imagenet2012"], image_size=16)
     single = sharded_data.ShardedData(
         spec=spec,
@@ -203,7 +188,7 @@ def test_finetuning_shows_weak_views_in_pairs(folder):
         assert jpeg_records.shades(images, SPEC) == labels.tolist()
         assert sorted(labels) == [0, 1, 2, 3, 4]
     tail = data.finetuning_dataset(mine, 5, 0, start_step=2)
-    assert_batches_equal(take(tail, 2), got[2:])
+    assert_equal(take(tail, 2), got[2:])
 
 
 def test_evaluation_shows_all_once_in_order(folder):
@@ -245,5 +230,48 @@ def test_the_graph_can_be_sent_to_the_data_service(folder, batches):
         ),
         6,
     )
-    assert_batches_equal(got, batches[:6])
+    assert_equal(got, batches[:6])
     del worker
+
+
+def test_pictures_with_exif_data_are_turned_and_all_others_are_as_they_were(
+    tmp_path,
+):
+    """Those without take a shorter way, which must lead to the same."""
+    levels = np.random.default_rng(0).integers(0, 256, [9, 12, 3], np.uint8)
+    files = []
+    for orientation in (1, 6):
+        exif = PIL.Image.Exif()
+        exif[0x0112] = orientation
+        file = io.BytesIO()
+        PIL.Image.fromarray(levels).save(file, "JPEG", exif=exif)
+        files.append(file.getvalue())
+    file = io.BytesIO()
+    PIL.Image.fromarray(levels).save(file, "JPEG")
+    files.append(file.getvalue())
+    for split in ("ten_percent", "train", "validation"):
+        jpeg_records.write(
+            tmp_path / f"{split}-00000-of-00001",
+            [jpeg_records.example(f, i + 1) for i, f in enumerate(files)],
+        )
+    images = problem(tmp_path)
+    plain = dataclasses.replace(SPEC, flip=False)
+    images = dataclasses.replace(images, spec=plain)
+    (batch,) = take(data.training_dataset(images, **SETTINGS), 1)
+    for position, label in enumerate(batch["labels"]):
+        crop = photo_views.decode_random_crop(
+            files[label],
+            image_size=SPEC.image_size,
+            seed=keyed.key(7, keyed.LABELED, keyed.CROP, position),
+        )
+        want = data.normalize(crop, mean=SPEC.mean, std=SPEC.std)
+        np.testing.assert_allclose(batch["labeled"][position], want, atol=1e-6)
+    tested = data.evaluation_dataset(images.test_images, None, plain, 3)
+    ((centers, labels),) = tested.as_numpy_iterator()
+    assert labels.tolist() == [0, 1, 2]
+    for center, file in zip(centers, files, strict=True):
+        crop = photo_views.decode_center_crop(file, image_size=SPEC.image_size)
+        want = data.normalize(crop, mean=SPEC.mean, std=SPEC.std)
+        np.testing.assert_allclose(center, want, atol=1e-6)
+    assert np.any(np.abs(centers[1] - centers[0]) > 0.1)
+    np.testing.assert_array_equal(centers[2], centers[0])

@@ -1,12 +1,11 @@
 """Steps in order, whatever order the workers of a service deliver them in."""
 
-import itertools
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.data.streams.service.ordering import in_order
+from tests.batch_parts import take
 
 
 def numbered(order, batch):
@@ -22,10 +21,6 @@ def mark(origin):
         "image": tf.fill([2, 3], tf.cast(step, tf.float32)),
         "origin": tf.constant(origin),
     }
-
-
-def take(dataset, count):
-    return list(itertools.islice(dataset.as_numpy_iterator(), count))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import tensorflow as tf
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data.streams import service
 from meta_pseudo_labels.data.streams.service.__main__ import main
+from tests.batch_parts import assert_equal, take
 from tests.service_processes import running, wait_until_up
 
 SETTINGS = dict(batch_size=4, unlabeled_ratio=2, magnitude=5, seed=7)
@@ -38,15 +39,6 @@ def local_batches(digits):
     return take(data.training_dataset(digits, **SETTINGS), 120)
 
 
-def take(dataset, count):
-    return list(itertools.islice(dataset.as_numpy_iterator(), count))
-
-
-def assert_batches_equal(got, want):
-    for one, other in zip(got, want, strict=True):
-        tf.nest.map_structure(np.testing.assert_array_equal, one, other)
-
-
 def test_stream_is_the_local_one_though_workers_are_killed(
     servers, digits, local_batches
 ):
@@ -56,10 +48,10 @@ def test_stream_is_the_local_one_though_workers_are_killed(
     got = list(itertools.islice(batches, 40))
     first.kill()
     got += itertools.islice(batches, 80)
-    assert_batches_equal(got, local_batches)
+    assert_equal(got, local_batches)
     # A stream from later on is the tail, with the worker that is left.
     tail = data.training_dataset(digits, **settings, start_step=100)
-    assert_batches_equal(take(tail, 20), local_batches[100:])
+    assert_equal(take(tail, 20), local_batches[100:])
 
 
 def mini_imagenet(data_dir):
@@ -82,7 +74,7 @@ def test_stream_of_files_is_the_local_one(servers, data_dir):
         images, **SETTINGS, start_step=5, service=servers.address
     )
     assert remote.element_spec == local.element_spec
-    assert_batches_equal(take(remote, 6), take(local, 6))
+    assert_equal(take(remote, 6), take(local, 6))
 
 
 def read_by(records):

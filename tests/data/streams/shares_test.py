@@ -9,7 +9,6 @@ import tensorflow as tf
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data.images import photo_views
 from meta_pseudo_labels.data.images.view_settings import ViewSettings
-from meta_pseudo_labels.data.sources import imagenet
 from meta_pseudo_labels.data.streams import pipeline, record_rows, records
 from meta_pseudo_labels.distribute import shares
 from tests import jpeg_records
@@ -43,10 +42,6 @@ def sharded(tmp_path_factory):
     jpeg_records.write_split(folder, "train", [4, 1, 6])
     jpeg_records.damage(folder / "train-00002-of-00003", 2)
 
-    def index(split):
-        paths = records.find_shards(str(folder), split)
-        return records.index_records(paths, imagenet.parse_release)
-
     return data.ShardedData(
         spec=data.DatasetSpec(
             name="mine",
@@ -56,8 +51,8 @@ def sharded(tmp_path_factory):
             std=(0.2, 0.3, 0.4),
             flip=True,
         ),
-        labeled_images=index("ten_percent"),
-        unlabeled_images=index("train"),
+        labeled_images=jpeg_records.index(folder, "ten_percent"),
+        unlabeled_images=jpeg_records.index(folder, "train"),
         test_images=records.no_records(),
     )
 
