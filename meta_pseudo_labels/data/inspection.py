@@ -30,12 +30,22 @@ MAX_COLUMNS = 20
 SAMPLE = 256  # Records of each part that are looked at, where all are too many.
 
 
-def inspect(data):
+def find_look_alikes(data):
+    """Pairs of images that look alike, see `look_alikes.look_alikes`.
+
+    Args:
+      data: see `inspect`.
+    """
+    return look_alikes.look_alikes(_looked_at(data))
+
+
+def inspect(data, pairs=None):
     """The facts of a data set, ready for json.
 
     Args:
       data: `ImageData`, or `ShardedData`, of whose parts the first `SAMPLE`
         records are looked at.
+      pairs: what `find_look_alikes` found; None looks for them here.
 
     Returns:
       A dict:
@@ -63,9 +73,10 @@ def inspect(data):
         for part in ("labeled", *HELD_OUT, "unlabeled", "test")
         if getattr(data, f"{part}_images", None) is not None
     }
-    sample = None
-    if isinstance(data, ShardedData):
-        sample, data = SAMPLE, samples.sample(data, count=SAMPLE)
+    sample = SAMPLE if isinstance(data, ShardedData) else None
+    data = _looked_at(data)
+    if pairs is None:
+        pairs = look_alikes.look_alikes(data)
     spec = data.spec
     mean, std = channel_statistics(data.labeled_images, data.unlabeled_images)
     by_class = {
@@ -97,8 +108,15 @@ def inspect(data):
         "skipped": list(getattr(data, "skipped", ())),
         "passed_over": list(data.passed_over),
         "copies": duplicates.copies(data),
-        "look_alikes": look_alikes.facts(look_alikes.look_alikes(data), data),
+        "look_alikes": look_alikes.facts(pairs, data),
     }
+
+
+def _looked_at(data):
+    """The images of a data set that are looked at, as `ImageData`."""
+    if isinstance(data, ShardedData):
+        return samples.sample(data, count=SAMPLE)
+    return data
 
 
 def as_text(summary):
@@ -255,19 +273,20 @@ def draw_views(data, path, *, seed, columns=12, **view_settings):
     )
 
 
-def draw_look_alikes(data, path):
+def draw_look_alikes(data, path, pairs=None):
     """Draws images that look alike, the most alike first.
 
     Args:
-      data: `ImageData`, or `ShardedData`, see `inspect`.
+      data, pairs: see `inspect`.
       path: PNG file to write.
 
     Raises:
       ImportError: if matplotlib is not installed.
     """
-    if isinstance(data, ShardedData):
-        data = samples.sample(data, count=SAMPLE)
-    pairs = look_alikes.look_alikes(data)[: look_alikes.SHOWN]
+    data = _looked_at(data)
+    if pairs is None:
+        pairs = look_alikes.look_alikes(data)
+    pairs = pairs[: look_alikes.SHOWN]
     above, below = (
         [getattr(data, f"{part}_images")[place] for part, place in owners]
         for owners in zip(*pairs, strict=True)

@@ -149,19 +149,14 @@ def _inference(model, spec):
     """
     graphs = vars(model).setdefault("_inference_graphs", {})
     key = tuple(tf.nest.flatten(spec))
-
-    seen = []
-
-    def infer(images):
-        seen.append(model(images, training=False))
-        return seen[-1]
-
     if key not in graphs:
         # Traced here: TensorFlow counts calls that trace, and warns as though
         # the graphs of many models were one that is traced again and again.
-        graph = tf.function(infer).get_concrete_function(spec)
+        graph = tf.function(
+            lambda images: model(images, training=False)
+        ).get_concrete_function(spec)
         name = getattr(model, "name", type(model).__name__)  # Or an export.
-        check_logits(seen[-1], owner=f"The model {name!r}")
+        check_logits(graph.structured_outputs, owner=f"The model {name!r}")
         graphs[key] = graph
     return graphs[key]
 

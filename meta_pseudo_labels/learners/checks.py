@@ -86,11 +86,11 @@ def warn_of_levels(x, model):
         are looked at, of a tf.data.Dataset the first batch.
       model: that is to see them.
     """
+    if _brings_to_a_range(model):
+        return
     if isinstance(x, tf.data.Dataset):
         x = next(iter(x.take(1)), None)
         x = x[0] if isinstance(x, tuple) else x
-    if _brings_to_a_range(model):
-        return
     for images in tf.nest.flatten(x):
         if len(getattr(images, "shape", ())) != 4 or not len(images):
             continue

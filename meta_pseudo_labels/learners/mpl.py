@@ -44,9 +44,7 @@ from meta_pseudo_labels.learners.uda import (
     consistency_term,
     forward_views,
 )
-from meta_pseudo_labels.optimizers import (
-    check_differentiable,
-)
+from meta_pseudo_labels.optimizers import check_differentiable
 from meta_pseudo_labels.utils import compat
 from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
 

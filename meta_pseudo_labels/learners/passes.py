@@ -200,10 +200,6 @@ def label_error(error):
     return found and f"{found[1]} {', '.join(found[2].split())}."
 
 
-def _is_number(labels):
-    return labels.dtype.is_integer or labels.dtype.is_bool
-
-
 _INPUTS = {"labels": "labeled", "feedback_labels": "feedback"}
 
 

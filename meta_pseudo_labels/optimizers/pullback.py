@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.optimizers.momentum import Momentum
-from meta_pseudo_labels.utils.compat import variables_of
+from meta_pseudo_labels.utils.compat import unscaled, variables_of
 
 _UPDATES = ("update_step", "apply", "apply_gradients")  # Move the weights.
 _WHO = "Feedback through the student's update"
@@ -40,13 +40,6 @@ def learning_rate_of(optimizer):
         if len(parts_of(part)) == 1
     ]
     return rates[0] if len(rates) == 1 else tf.reduce_max(tf.stack(rates))
-
-
-def unscaled(optimizer):
-    """The optimizer that moves the weights, without what scales its loss."""
-    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
 
 
 def check_differentiable(optimizer, asked_by=_WHO):

@@ -15,7 +15,6 @@ from meta_pseudo_labels.run.data import input_errors
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.run.stopping import (
-    EXIT_INTERRUPTED,
     Diverged,
     Interrupted,
     signals_interrupt,
@@ -25,6 +24,7 @@ from meta_pseudo_labels.utils.checkpoint_files import (
     first_line,
 )
 from meta_pseudo_labels.utils.settings import ConfigError
+from meta_pseudo_labels.utils.signals import EXIT_INTERRUPTED
 
 FLAGS = flags.FLAGS
 

@@ -7,7 +7,6 @@ import threading
 from meta_pseudo_labels.learners.callbacks import AtStep
 
 # For scripts: the run is not finished, and the same command goes on with it.
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class _Signal(BaseException):

@@ -72,6 +72,13 @@ def variables_of(optimizer):
     return list(optimizer._trainable_variables)
 
 
+def unscaled(optimizer):
+    """The optimizer that moves the weights, without what scales its loss."""
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
 @contextlib.contextmanager
 def at_rate(optimizer, learning_rate):
     """Has an optimizer use another learning rate for a while.
@@ -83,8 +90,7 @@ def at_rate(optimizer, learning_rate):
       optimizer: a Keras optimizer.
       learning_rate: a number or a scalar tensor; None for its own.
     """
-    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer  # Which has the rate.
+    optimizer = unscaled(optimizer)  # Which has the rate.
     before = optimizer._learning_rate
     if learning_rate is not None:
         optimizer._learning_rate = lambda: learning_rate
@@ -100,9 +106,7 @@ def rate_variable(optimizer):
     Why: the public `learning_rate` is a value where there is a schedule, and
     belongs to the wrapped optimizer where the loss is scaled.
     """
-    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    rate = optimizer._learning_rate
+    rate = unscaled(optimizer)._learning_rate
     return rate if isinstance(rate, keras.Variable) else None
 
 

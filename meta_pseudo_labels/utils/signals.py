@@ -5,7 +5,8 @@ import os
 import signal
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
-INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command may be repeated.
+# EX_TEMPFAIL of sysexits.h: the same command may be repeated.
+EXIT_INTERRUPTED = 75
 
 
 def end_on_signals():
@@ -30,4 +31,4 @@ def _end(number, frame):
     name = signal.Signals(number).name
     line = f"{name} ended this before it had begun. The same command goes on.\n"
     os.write(2, line.encode())
-    os._exit(INTERRUPTED)
+    os._exit(EXIT_INTERRUPTED)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels.run.metrics_log import read_rows
-from meta_pseudo_labels.run.stopping import EXIT_INTERRUPTED
+from meta_pseudo_labels.utils.signals import EXIT_INTERRUPTED
 from tests.faults import runs
 from tests.faults.kill_worker import kill_one_of_two
 

@@ -1,3 +1,5 @@
+import importlib
+
 import pytest
 
 from meta_pseudo_labels.utils.registry import Registry, UnknownName
@@ -41,22 +43,31 @@ def test_a_name_is_taken_once(tools):
     assert tools["axe"] is Axe
 
 
-def test_modules_of_its_package_are_found(tmp_path, monkeypatch):
-    """When a name is asked for, and once."""
-    package = tmp_path / "toolbox"
-    package.mkdir()
-    (package / "__init__.py").write_text(
-        "from meta_pseudo_labels.utils.registry import Registry\n"
-        "TOOLS = Registry('tool', package='toolbox')\n"
-    )
-    (package / "plane.py").write_text(
-        "from toolbox import TOOLS\nTOOLS.register('plane')(len(TOOLS))\n"
-    )
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A function that writes a package of a name, which can be imported."""
     monkeypatch.syspath_prepend(tmp_path)
-    import toolbox
 
-    assert toolbox.TOOLS.registered == {}
-    assert dict(toolbox.TOOLS) == {"plane": 0}
+    def write(name, **modules):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        modules["__init__"] = (
+            "from meta_pseudo_labels.utils.registry import Registry\n"
+            f"TOOLS = Registry('tool', package='{name}')\n"
+        )
+        for module, text in modules.items():
+            (folder / f"{module}.py").write_text(text)
+        return importlib.import_module(name).TOOLS
+
+    return write
+
+
+def test_modules_of_its_package_are_found(package):
+    """When a name is asked for, and once."""
+    plane = "from toolbox import TOOLS\nTOOLS.register('plane')(len(TOOLS))\n"
+    tools = package("toolbox", plane=plane)
+    assert tools.registered == {}
+    assert dict(tools) == {"plane": 0}
 
 
 def test_what_is_defined_again_takes_its_place(tools):
@@ -69,35 +80,21 @@ def test_what_is_defined_again_takes_its_place(tools):
     assert tools["plane"].number == 2
 
 
-def test_a_package_that_fails_is_asked_again(tmp_path, monkeypatch):
+def test_a_package_that_fails_is_asked_again(package):
     """Half of it is not taken for all; nor is its KeyError for no name."""
-    package = tmp_path / "shed"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "rake.py").write_text("raise KeyError('rust')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    registry = Registry("tool", package="shed")
+    tools = package("shed", rake="raise KeyError('rust')\n")
     for _ in range(2):
         with pytest.raises(KeyError, match="rust"):
-            list(registry)
+            list(tools)
 
 
-def test_a_stranger_cannot_take_a_name_of_the_package(tmp_path, monkeypatch):
-    package = tmp_path / "barn"
-    package.mkdir()
-    (package / "__init__.py").write_text(
-        "from meta_pseudo_labels.utils.registry import Registry\n"
-        "TOOLS = Registry('tool', package='barn')\n"
-    )
-    (package / "fork.py").write_text(
-        "from barn import TOOLS\n@TOOLS.register('fork')\nclass Fork: pass\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    import barn
+def test_a_stranger_cannot_take_a_name_of_the_package(package):
+    fork = "from barn import TOOLS\n@TOOLS.register('fork')\nclass Fork: pass\n"
+    tools = package("barn", fork=fork)
 
     class Fork:
         pass
 
     with pytest.raises(ValueError, match="'fork' is barn.fork.Fork already"):
-        barn.TOOLS.register("fork")(Fork)
-    assert barn.TOOLS["fork"].__module__ == "barn.fork"
+        tools.register("fork")(Fork)
+    assert tools["fork"].__module__ == "barn.fork"

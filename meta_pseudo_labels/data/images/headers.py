@@ -19,8 +19,7 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 EXIF = b"Exif\0\0"
 EXIF_WITHIN = 2**17  # Bytes of a JPEG; it stands behind XMP at most.
 ORIENTATION_TAG = 0x0112
-JPEG_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC))
-JPEG_FRAMES += tuple(range(0xCD, 0xD0))
+JPEG_FRAMES = sorted({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 MOST_CHUNKS = 10_000  # Of a file that are looked at for its Exif data.
 KINDS = ("JPEG", "PNG", "GIF", "BMP", "WebP")
 

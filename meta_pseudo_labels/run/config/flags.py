@@ -105,16 +105,16 @@ def _load_plugins_of(arguments):
         early(["", *arguments], known_only=True)
     except flags.Error:  # Whoever parses all flags says what is wrong.
         return
+    if not early["reset_output_dir"].value:
+        folder = RunFolder(at_home(early["output_dir"].value))
+        saved = folder.settings().get("plugins")
+        try:
+            load_plugins(saved)
+        except ConfigError as error:
+            raise ConfigError(
+                f"The run in {folder} was made with a plug-in. {error}"
+            ) from error
     load_plugins(early["plugin"].value)
-    if early["reset_output_dir"].value:
-        return
-    folder = RunFolder(at_home(early["output_dir"].value))
-    try:
-        load_plugins(folder.settings().get("plugins"))
-    except ConfigError as error:
-        raise ConfigError(
-            f"The run in {folder} was made with a plug-in. {error}"
-        ) from error
 
 
 def _joined(saved, given):
@@ -146,22 +146,21 @@ def config_from_flags(flag_values=flags.FLAGS):
     typed = flag_values["plugin"].value
     given["plugins"] = _joined("", typed)
     stage = STAGES.get(task)  # None where Config is to refuse it.
-    if stage is None or stage.trains:
-        if stage and not given.get("reset_output_dir"):
-            # A run goes on with the plug-ins that it has.
-            saved = RunFolder(given.get("output_dir")).settings()
-            given["plugins"] = _joined(saved.get("plugins"), typed)
+    if stage is None:
         return Config(**given)
-    if given.get("reset_output_dir") and task != "inspect":
+    resets = given.get("reset_output_dir")
+    if resets and not stage.trains and task != "inspect":
         raise ConfigError(
             f"--reset_output_dir would delete the run that --task_mode={task} "
             "needs; leave it out, or say --noreset_output_dir after the "
             "--flagfile."
         )
-    if given.get("reset_output_dir"):  # A look at data for a run to come.
+    if resets:  # Of a new run, or a look at its data.
         return Config(**given)
     saved = RunFolder(given.get("output_dir")).settings()
     given["plugins"] = _joined(saved.get("plugins"), typed)
+    if stage.trains:  # All but its plug-ins is said anew.
+        return Config(**given)
     load_plugins(given["plugins"])
     known = {field.name for field in dataclasses.fields(config_class())}
     return Config(**{k: v for k, v in saved.items() if k in known} | given)

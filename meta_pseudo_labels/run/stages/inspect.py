@@ -39,7 +39,8 @@ def inspect_run(config, images):
       images: `data.ImageData` or `data.ShardedData`.
     """
     folder = RunFolder(config.output_dir)
-    found = inspection.inspect(images)
+    pairs = inspection.find_look_alikes(images)
+    found = inspection.inspect(images, pairs)
     os.makedirs(folder, exist_ok=True)
     with reports_full_disk(folder):
         write_whole(folder.path(DATA), json.dumps(found, indent=2))
@@ -47,8 +48,9 @@ def inspect_run(config, images):
             draw_views(config, images, folder.path(VIEWS))
             with contextlib.suppress(FileNotFoundError):  # Of another look.
                 os.remove(folder.path(LOOK_ALIKES))
-            if found["look_alikes"]:
-                inspection.draw_look_alikes(images, folder.path(LOOK_ALIKES))
+            if pairs:
+                path = folder.path(LOOK_ALIKES)
+                inspection.draw_look_alikes(images, path, pairs)
         except ImportError as error:  # Of matplotlib.
             logging.warning("%s", error)
     return inspection.as_text(found)

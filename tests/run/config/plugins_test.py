@@ -150,6 +150,13 @@ def test_training_goes_on_with_the_plugins_of_its_run(plugin, tmp_path):
     assert settings("--reset_output_dir").plugins == ""
 
 
+def test_settings_that_cannot_be_read_are_no_matter_of_plug_ins(tmp_path):
+    (tmp_path / "hparams.json").write_text("{")
+    with pytest.raises(ConfigError, match="hparams.json cannot be") as caught:
+        defined([f"--output_dir={tmp_path}"])
+    assert "plug-in" not in str(caught.value)
+
+
 def test_a_lost_module_of_a_run_does_not_hinder_its_reset(tmp_path):
     (tmp_path / "hparams.json").write_text('{"plugins": "gone"}')
     folder = f"--output_dir={tmp_path}"
