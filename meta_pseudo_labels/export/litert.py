@@ -1,8 +1,8 @@
 """A classifier for LiteRT, once TensorFlow Lite: phones, small computers.
 
 TensorFlow has the converter; what runs the result is the package
-ai-edge-litert (`pip install --editable '.[litert]'`), since TensorFlow's own
-interpreter is to be removed.
+ai-edge-litert (the extra `litert`), since TensorFlow's own interpreter is to be
+removed.
 """
 
 import os

@@ -33,11 +33,14 @@ class Method:
         and `unread`, `Unread` rules.
       unread: `Unread` rules for other settings that the method does not read.
       batch_keys: what a batch must hold, see `Learner`.
+      has_feedback: whether a teacher learns from how its student does, so that
+        `diagnose` can look at that.
     """
 
     settings = ()
     unread = ()
     batch_keys = ("labeled", "labels", "weak", "strong")
+    has_feedback = False
 
     @classmethod
     def from_settings(cls, settings, networks, **common):
@@ -56,7 +59,7 @@ class Method:
         if settings.teacher_labels:
             raise ConfigError(
                 f"--teacher_labels: --method={settings.method} has no teacher; "
-                "leave it out, or use pseudo_labels or mpl."
+                "leave it out, or use another --method."
             )
 
     @classmethod

@@ -157,6 +157,7 @@ class MetaPseudoLabels(Learner):
     """
 
     costly_logs = True
+    has_feedback = True
     settings = (MPLSettings, TeacherSettings, ConsistencySettings)
     unread = (
         Unread(

@@ -15,7 +15,11 @@ from meta_pseudo_labels.learners.passes import (
 )
 from meta_pseudo_labels.learners.registry import register
 from meta_pseudo_labels.learners.settings import TeacherSettings
-from meta_pseudo_labels.utils.settings import ConfigError, Unread
+from meta_pseudo_labels.utils.settings import (
+    ConfigError,
+    Unread,
+    command_for,
+)
 
 _TINY = np.finfo(np.float32).tiny  # Has a logarithm; 0 has none.
 
@@ -96,9 +100,9 @@ class PseudoLabels(Learner):
         if not settings.teacher_labels:
             raise ConfigError(
                 "--method=pseudo_labels needs --teacher_labels=<folder of "
-                "the run that trained the teacher>; python main.py "
-                "--task_mode=cache_labels --output_dir=<that folder> "
-                "writes them there."
+                "the run that trained the teacher>; "
+                f"{command_for('cache_labels', '<that folder>')} writes them "
+                "there."
             )
 
     def get_config(self):

@@ -7,6 +7,7 @@ import shlex
 from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.checkpoint_files import checkpoint_paths
+from meta_pseudo_labels.utils.settings import command_for
 
 
 def closing_summary(experiment):
@@ -27,10 +28,7 @@ def closing_summary(experiment):
     width = max([14, *(len(name) for name, _ in names)])
     lines = [f"  {name:{width}s} {what}" for name, what in names]
     if stage.next is not None:
-        lines.append(
-            f"Next: python main.py --task_mode={stage.next} "
-            f"--output_dir={shlex.quote(config.output_dir)}"
-        )
+        lines.append(f"Next: {command_for(stage.next, config.output_dir)}")
     skipped = inspection.skip_summary(experiment.data)
     if skipped:
         lines.append(f"In the data {skipped}.")

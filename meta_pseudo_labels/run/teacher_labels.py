@@ -10,7 +10,6 @@ that file, whatever became of the teacher.
 
 import json
 import os
-import shlex
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.evaluation.evaluate import class_distributions
@@ -26,7 +25,11 @@ from meta_pseudo_labels.utils.checkpoint_files import (
     find_checkpoint,
 )
 from meta_pseudo_labels.utils.files import is_inside, read_object, write_whole
-from meta_pseudo_labels.utils.settings import ConfigError, user_error
+from meta_pseudo_labels.utils.settings import (
+    ConfigError,
+    command_for,
+    user_error,
+)
 
 
 def cache_labels(network, config, images):
@@ -143,5 +146,4 @@ def _weights_digest(folder):
 
 
 def _command(folder):
-    folder = shlex.quote(str(folder))
-    return f"python main.py --task_mode=cache_labels --output_dir={folder}"
+    return command_for("cache_labels", str(folder))

@@ -245,7 +245,7 @@ def _from_matplotlib(module):
     except ImportError as error:
         raise ImportError(
             "Figures are drawn with matplotlib, which is not installed: "
-            "`pip install --editable '.[figures]'` in the checkout."
+            "pip install 'matplotlib>=3.9,<4'."
         ) from error
 
 

@@ -3,6 +3,9 @@
 import collections.abc
 import dataclasses
 import math
+import os
+import shlex
+import sys
 import types
 import typing
 
@@ -11,6 +14,19 @@ from meta_pseudo_labels.utils.registry import nearest
 
 class ConfigError(ValueError):
     """A setting that cannot be meant; the message says what to change."""
+
+
+def command_for(task_mode, folder):
+    """What to type for a task of a run, as this program was started.
+
+    Args:
+      task_mode: such as "eval".
+      folder: of the run; text in `<>` is for the reader to replace.
+    """
+    folder = folder if folder.startswith("<") else shlex.quote(folder)
+    if os.path.basename(sys.argv[0]) == "main.py":
+        return f"python main.py --task_mode={task_mode} --output_dir={folder}"
+    return f"mpl {task_mode} --output_dir={folder}"
 
 
 _SAME = object()

@@ -206,8 +206,8 @@ def test_the_control_learns_from_them(teacher, tmp_path):
     [
         (
             dict(method="pseudo_labels", teacher_labels=None),
-            "needs --teacher_labels=<folder of the run.*python main.py "
-            "--task_mode=cache_labels",
+            "needs --teacher_labels=<folder of the run.*mpl cache_labels "
+            "--output_dir=<that folder>",
         ),
         (dict(method="uda"), "--method=uda has no teacher"),
         (dict(method="supervised"), "--method=supervised has no teacher"),

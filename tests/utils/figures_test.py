@@ -222,7 +222,7 @@ def test_results_table():
 
 def test_says_which_extra_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    extra = re.escape("pip install --editable '.[figures]'")
+    extra = re.escape("pip install 'matplotlib>=3.9,<4'")
     with pytest.raises(ImportError, match=extra):
         draw_predictions(tmp_path / "sheet.png", [0])
 

@@ -90,10 +90,7 @@ def main():
     try:
         from aiohttp import web
     except ImportError:
-        sys.exit(
-            "Error: aiohttp is missing: pip install "
-            "'meta-pseudo-labels[serve]'."
-        )
+        sys.exit("Error: aiohttp is missing: pip install 'aiohttp>=3.14.1,<4'.")
     from meta_pseudo_labels.export.serving.models import Model, NoModel
     from meta_pseudo_labels.export.serving.server import build_app, speak_json
 

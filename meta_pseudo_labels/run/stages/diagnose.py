@@ -12,6 +12,7 @@ from meta_pseudo_labels.evaluation.diagnosis.figure import draw
 from meta_pseudo_labels.evaluation.diagnosis.measure import diagnose
 from meta_pseudo_labels.evaluation.diagnosis.summary import as_text
 from meta_pseudo_labels.learners.callbacks import position
+from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.optimizers.schedules import scale_by_batch
 from meta_pseudo_labels.run.data import check_choice_of_labels, training_batches
 from meta_pseudo_labels.run.folder import RunFolder
@@ -40,10 +41,10 @@ class Diagnose(Stage):
 
     @staticmethod
     def check(config):
-        if config.method != "mpl":
+        if not LEARNERS[config.method].has_feedback:
             raise ConfigError(
-                "--task_mode=diagnose looks at the feedback, which only mpl "
-                f"has; --method={config.method} has none."
+                "--task_mode=diagnose looks at the feedback of a student to "
+                f"its teacher; --method={config.method} has none."
             )
 
 
@@ -67,7 +68,7 @@ def diagnose_run(learner, config, images):
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError(
             "--task_mode=diagnose draws with matplotlib, which is not "
-            "installed: `pip install --editable '.[figures]'` in the checkout."
+            "installed: pip install 'matplotlib>=3.9,<4'."
         )
     check_choice_of_labels(config, images)
     distributions = load_teacher_labels(config, images)

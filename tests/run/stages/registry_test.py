@@ -9,7 +9,7 @@ from meta_pseudo_labels.run.closing import closing_summary
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.folder import run_files
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
-from meta_pseudo_labels.utils.settings import ConfigError
+from meta_pseudo_labels.utils.settings import ConfigError, command_for
 from tests.run.folder_reset_test import contents, reset
 
 
@@ -84,9 +84,25 @@ def test_the_closing_summary_names_what_is_there(count, counted):
     text = closing_summary(types.SimpleNamespace(config=config, data=data))
     assert text.splitlines()[:2] == [
         "  counts/*.txt   how many there are",
-        f"Next: python main.py --task_mode=train --output_dir={counted}",
+        f"Next: mpl train --output_dir={counted}",
     ]
     assert "a.png" in text.splitlines()[2]
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        ("elsewhere/main.py", "python main.py --task_mode=eval --output_dir="),
+        (".venv/bin/mpl", "mpl eval --output_dir="),
+        ("meta_pseudo_labels/__main__.py", "mpl eval --output_dir="),
+    ],
+)
+def test_the_next_command_is_of_the_program_that_runs(
+    monkeypatch, program, command
+):
+    monkeypatch.setattr("sys.argv", [program])
+    assert command_for("eval", "my run") == f"{command}'my run'"
+    assert command_for("eval", "<the run>") == f"{command}<the run>"
 
 
 def test_checkpoints_and_events_are_told_of_by_their_content(tmp_path):
@@ -101,7 +117,7 @@ def test_checkpoints_and_events_are_told_of_by_their_content(tmp_path):
         "  checkpoints    step-2, step-10",
         "  events         the same for TensorBoard: tensorboard "
         f"--logdir={tmp_path}/events",
-        f"Next: python main.py --task_mode=finetune --output_dir={tmp_path}",
+        f"Next: mpl finetune --output_dir={tmp_path}",
     ]
 
 
