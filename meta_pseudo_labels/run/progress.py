@@ -1,5 +1,6 @@
-"""One line on a terminal that says how far a run is."""
+"""How far a run is: a bar on a terminal, lines in a log file."""
 
+import contextlib
 import os
 import sys
 
@@ -7,6 +8,7 @@ from absl import logging
 from tqdm import tqdm
 
 from meta_pseudo_labels.learners.callbacks import AtStep
+from meta_pseudo_labels.run.progress_lines import ProgressLines, ProgressReport
 
 # What the bar of a stage shows: a logged scalar, and its name there.
 SCALARS = {
@@ -106,17 +108,64 @@ class Progress(AtStep):
         return True
 
 
-def progress_bar(steps, *, show, stage="train"):
-    """A list with the `Progress` of a stage; empty where nobody sees it.
+def progress(steps, config, *, stage="train"):
+    """A list with a callback that shows how far a stage is; or nothing.
+
+    That is a bar on a terminal, and lines elsewhere or where they are to be
+    JSON.
 
     Args:
       steps: of the whole stage.
-      show: whether somebody wants to see it.
+      config: `Config`, whose `progress` says whether anybody wants to see it.
       stage: one of `SCALARS`.
     """
-    if not show or not on_terminal():
+    if not config.progress:
         return []
-    return [Progress(steps, names=SCALARS[stage], title=stage)]
+    if on_terminal() and config.log_format == "text":
+        return [Progress(steps, names=SCALARS[stage], title=stage)]
+    report = progress_report(stage, steps, config, unit="step")
+    return [ProgressLines(report, names=SCALARS[stage])]
+
+
+@contextlib.contextmanager
+def counted(stage, total, done, config, *, unit):
+    """A function that takes how many more are done, and shows it.
+
+    Args:
+      stage: its name.
+      total: of the whole stage.
+      done: in earlier starts.
+      config: see `progress`.
+      unit: what is counted, in the singular.
+    """
+    if not config.progress:
+        yield lambda more: None
+    elif on_terminal() and config.log_format == "text":
+        sizes = bar_size() | dict(initial=done, total=total)
+        with tqdm(desc=stage, unit=unit, file=sys.stdout, **sizes) as bar:
+            yield bar.update
+    else:
+        report = progress_report(stage, total, config, unit=unit)
+        report.start(done)
+
+        def count(more):
+            nonlocal done
+            done += more
+            report.update(done)
+
+        yield count
+        report.end(done)
+
+
+def progress_report(stage, total, config, *, unit):
+    """The `ProgressReport` of a stage, as settings want it."""
+    return ProgressReport(
+        stage,
+        total,
+        unit=unit,
+        seconds=config.progress_seconds,
+        as_json=config.log_format == "json",
+    )
 
 
 def bar_size():
@@ -131,5 +180,5 @@ def bar_size():
 
 
 def on_terminal():
-    """Whether a person is watching; a log file gets no progress bar."""
+    """Whether a person is watching; a log file gets lines, not a bar."""
     return sys.stdout.isatty()

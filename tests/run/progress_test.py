@@ -13,7 +13,9 @@ import pytest
 from absl import logging
 
 from meta_pseudo_labels.run import progress
-from meta_pseudo_labels.run.progress import Progress, on_terminal, progress_bar
+from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.run.progress import Progress, on_terminal
+from meta_pseudo_labels.run.progress_lines import ProgressLines
 from tests.fit_by_hand import FitByHand
 
 
@@ -176,13 +178,16 @@ def test_a_warning_does_not_tear_the_bar(terminal, monkeypatch):
 def test_a_terminal_is_where_a_person_watches(monkeypatch, answer):
     monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: answer)
     assert on_terminal() is answer
-    assert len(progress_bar(10, show=True)) == answer
-    assert progress_bar(10, show=False) == []
+    (shown,) = progress.progress(10, Config())
+    assert isinstance(shown, Progress if answer else ProgressLines)
+    (shown,) = progress.progress(10, Config(log_format="json"))
+    assert isinstance(shown, ProgressLines)
+    assert progress.progress(10, Config(progress=False)) == []
 
 
 def test_every_stage_has_a_bar(terminal):
     for stage, name in [("train", "loss/total"), ("finetune", "loss")]:
-        run = FitByHand(*progress_bar(1, show=True, stage=stage)).begin()
+        run = FitByHand(*progress.progress(1, Config(), stage=stage)).begin()
         run.step(**{name: 2.5})
         run.end()
         line = terminal.screen()[-2]

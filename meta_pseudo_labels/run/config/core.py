@@ -102,7 +102,22 @@ class RunSettings:
         free=True,
     )
     progress: bool = setting(
-        True, "Show a progress bar on a terminal.", free=True
+        True,
+        "Show how far the run is: a bar on a terminal, lines elsewhere.",
+        free=True,
+    )
+    progress_seconds: float = setting(
+        30.0,
+        "Seconds between two lines of progress, where there is no terminal.",
+        low=0,
+        free=True,
+    )
+    log_format: str = setting(
+        "text",
+        "How progress is told: text, or json for what collects logs, an "
+        "object a line.",
+        choices=("text", "json"),
+        free=True,
     )
     plugins: str = setting(
         "",

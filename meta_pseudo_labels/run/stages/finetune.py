@@ -34,7 +34,7 @@ from meta_pseudo_labels.run.folder import (
     RunFolder,
 )
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
-from meta_pseudo_labels.run.progress import progress_bar
+from meta_pseudo_labels.run.progress import progress
 from meta_pseudo_labels.run.restoring import variables_by_name
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.stopping import (
@@ -189,14 +189,11 @@ def _callbacks(config, folder, checkpoints, signals):
         checkpoints,
         best_by="val_accuracy" if config.finetune_patience else None,
     )
-    bar = progress_bar(
-        config.finetune_steps, show=config.progress, stage="finetune"
-    )
     callbacks = [
         StopAtStep(config.finetune_steps),
         _LogStepsAlone(),
         MetricsLogger(folder, every=config.log_every),
-        *bar,
+        *progress(config.finetune_steps, config, stage="finetune"),
         _StopWhereNotFinite(),
     ]
     if config.finetune_patience:

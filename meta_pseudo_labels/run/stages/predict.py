@@ -4,11 +4,9 @@ import collections
 import concurrent.futures
 import dataclasses
 import signal
-import sys
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.evaluation.evaluate import predict_logits
@@ -23,7 +21,7 @@ from meta_pseudo_labels.run.inference.rows import (
     row_table,
 )
 from meta_pseudo_labels.run.inference.sources import open_source
-from meta_pseudo_labels.run.progress import bar_size
+from meta_pseudo_labels.run.progress import counted
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.stopping import Interrupted, watch_signals
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
@@ -172,7 +170,7 @@ def _write_parts(config, spec, source, networks, files, blocks):
     done = total - sum(len(blocks[number]) for number in missing)
     with (
         watch_signals() as signals,
-        _progress_bar(total, done, show=config.progress) as bar,
+        counted("inference", total, done, config, unit="image") as count,
     ):
         read = _read_ahead(source, [blocks[number] for number in missing])
         for number, (images, reasons) in zip(missing, read, strict=True):
@@ -193,25 +191,13 @@ def _write_parts(config, spec, source, networks, files, blocks):
                 class_id=config.inference_class_id,
             )
             files.write_part(number, rows)
-            bar.update(len(names))
             done += len(names)
+            count(len(names))
             if signals:
                 raise Interrupted(
                     f"{signal.Signals(signals[0]).name} ended inference after "
                     f"{done} of {total} images. The same command goes on."
                 )
-
-
-def _progress_bar(total, done, *, show):
-    return tqdm(
-        desc="inference",
-        total=total,
-        initial=done,
-        unit="image",
-        **bar_size(),
-        file=sys.stdout,
-        disable=None if show else True,  # None: where there is no terminal.
-    )
 
 
 def _read_ahead(source, blocks):

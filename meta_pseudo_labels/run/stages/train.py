@@ -27,7 +27,7 @@ from meta_pseudo_labels.run.folder import (
     resets,
 )
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
-from meta_pseudo_labels.run.progress import progress_bar
+from meta_pseudo_labels.run.progress import progress
 from meta_pseudo_labels.run.restoring import learner_state, restore_start
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.stopping import (
@@ -214,7 +214,7 @@ def _callbacks(learner, config, checkpoints, signals):
     return [
         stop_at_step,
         MetricsLogger(config.output_dir, every=config.log_every),
-        *progress_bar(config.num_train_steps, show=config.progress),
+        *progress(config.num_train_steps, config),
         bad_steps,
         save,
         stop_on_signal(saving=save),
