@@ -1,5 +1,6 @@
 """Devices for all tests, and data that is kept outside the repository."""
 
+import collections
 import gc
 import os
 import pathlib
@@ -21,6 +22,23 @@ def pytest_configure():
     gc.freeze()  # What is imported by now stays; nothing looks at it again.
     gc.set_threshold(50_000, 10, 10)  # Graphs are many objects, and no litter.
     _do_without_autotuning()
+
+
+@pytest.hookimpl(tryfirst=True)  # Before the long ones are left out.
+def pytest_collection_modifyitems(items):
+    """Marks the parameters `long` that a mark `fast` does not name."""
+    found = collections.defaultdict(set)
+    for item in items:
+        fast = item.get_closest_marker("fast")
+        if fast is None:
+            continue
+        found[item.nodeid.partition("[")[0], fast.args].add(item.callspec.id)
+        if item.callspec.id not in fast.args:
+            item.add_marker("long")
+    for (name, wanted), ids in found.items():
+        unknown = set(wanted) - ids
+        if unknown and len(ids) > len(wanted):  # Else some were asked for.
+            raise pytest.UsageError(f"{name} has no parameters {unknown}.")
 
 
 def _do_without_autotuning():

@@ -76,6 +76,7 @@ def test_an_estimator(plugin, tmp_path):
     assert len(steps) == 4
 
 
+@pytest.mark.fast("1")
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_method(plugin, tmp_path, replicas):
     steps = trained(

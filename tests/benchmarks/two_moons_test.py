@@ -33,6 +33,7 @@ def test_the_data_are_the_papers():
     assert np.any(arrays["points"] != two_moons.moons(4)["points"])
 
 
+@pytest.mark.long
 def test_networks_start_as_the_papers_and_alike_in_every_method():
     settings = dataclasses.replace(choices.LABELS_ALONE, num_steps=3)
     students = []

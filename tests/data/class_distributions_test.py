@@ -219,6 +219,7 @@ def sharded(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_batch_from_files_holds_those_of_the_images_shown(sharded):
     """Also where a damaged record was replaced by the next one."""
     rows = np.eye(25, dtype=np.float32)

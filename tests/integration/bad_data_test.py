@@ -80,6 +80,7 @@ def with_bad(path, good, bad):
     jpeg_records.write(path, records)
 
 
+@pytest.mark.long
 def test_too_many_damaged_records_are_one_line(main, records):
     root, arguments = records
     path = root / "train-00000-of-00001"
@@ -89,6 +90,7 @@ def test_too_many_damaged_records_are_one_line(main, records):
     assert f"of {path}: " in message
 
 
+@pytest.mark.long
 def test_strict_runs_name_the_record(main, records):
     root, arguments = records
     path = root / "train-00000-of-00001"

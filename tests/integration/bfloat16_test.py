@@ -89,6 +89,7 @@ def pair(request, tmp_path_factory):
     )
 
 
+@pytest.mark.long
 def test_losses_are_those_of_float32(pair):
     method, *experiments = pair
     for name in LOSSES[method]:

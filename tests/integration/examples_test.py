@@ -47,6 +47,7 @@ def folder_arguments(root):
     ]
 
 
+@pytest.mark.long
 def test_own_folders_leave_a_saved_model(example, tmp_path, capsys):
     write_folders(tmp_path)
     output = tmp_path / "saved_model"
@@ -75,6 +76,7 @@ def test_own_folders_leave_a_saved_model(example, tmp_path, capsys):
     assert 100 * right == pytest.approx(table[NETWORKS[-1]], abs=0.05)
 
 
+@pytest.mark.long
 def test_a_missing_folder_is_one_line(tmp_path):
     result = subprocess.run(
         [
@@ -147,6 +149,7 @@ def test_networks_of_keras_applications_see_what_they_expect(example, digits):
     assert norms and {layer.momentum for layer in norms} == {0.8}
 
 
+@pytest.mark.long
 def test_networks_of_keras_applications_take_a_step(example, digits):
     network = example("keras_applications_student").network
     spec = digits.spec

@@ -76,6 +76,7 @@ def _rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_a_process_beside_training_evaluates_each_checkpoint_once(followed):
     job, rows = followed
     folder = job.undisturbed
@@ -111,6 +112,7 @@ def test_a_run_that_is_killed_ends_as_if_undisturbed(followed, tmp_path, seed):
     assert result["identical"], result
 
 
+@pytest.mark.long
 def test_a_run_is_kept_from_a_second_process_and_stopped_by_sigterm(
     followed, tmp_path, main
 ):

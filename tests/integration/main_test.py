@@ -105,6 +105,7 @@ def test_a_run_from_training_to_a_served_model(tmp_path, request):
     )
 
 
+@pytest.mark.long
 def test_errors_reach_the_shell(tmp_path, request):
     """A message on stderr, a status other than 0, and no folder."""
     folder = tmp_path / "run"

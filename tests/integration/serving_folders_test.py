@@ -69,6 +69,7 @@ def photos(data_dir, tmp_path_factory):
     return [root / "test" / name for name in names], path, want
 
 
+@pytest.mark.long
 def test_files_get_evaluations_probabilities(photos, tmp_path):
     """All 300 test images, in a process without Keras."""
     files, path, want = photos

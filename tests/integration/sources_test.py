@@ -124,6 +124,7 @@ def test_a_run_whose_data_changed_does_not_go_on(main, photos, tmp_path):
     assert "names other labeled images" in message
 
 
+@pytest.mark.long
 def test_broken_files_are_skipped_and_named(
     main, data_dir, tmp_path, capsys, caplog
 ):
@@ -155,6 +156,7 @@ def test_broken_files_are_skipped_and_named(
     assert not (tmp_path / "strict").exists()
 
 
+@pytest.mark.long
 def test_cifar10_of_tensorflow_datasets(main, data_dir, tmp_path):
     """The release's name for it; its labeled images are the first 4,000."""
     _, choice = trained(
@@ -188,6 +190,7 @@ def test_cifar10_in_the_releases_files(main, tmp_path):
     assert all(0 <= share <= 1 for share in accuracies.values())
 
 
+@pytest.mark.long
 def test_imagenet_in_the_releases_files(main, data_dir, tmp_path, capsys):
     arguments = (
         "--dataset_name=imagenet_10_percent_mpl",
@@ -203,6 +206,7 @@ def test_imagenet_in_the_releases_files(main, data_dir, tmp_path, capsys):
     assert (tmp_path / "look" / "views.png").stat().st_size > 1_000
 
 
+@pytest.mark.long
 def test_any_set_of_tensorflow_datasets(main, tmp_path):
     import tensorflow_datasets as tfds
 
@@ -232,6 +236,7 @@ def test_any_set_of_tensorflow_datasets(main, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_digits_with_the_policy_of_keras_cv(main, tmp_path):
     theirs, _ = trained(main, tmp_path / "a", "--augment_policy=keras_cv")
     ours, _ = trained(main, tmp_path / "b", "--augment_policy=release")
@@ -239,6 +244,7 @@ def test_digits_with_the_policy_of_keras_cv(main, tmp_path):
     assert theirs[1][name] != ours[1][name]
 
 
+@pytest.mark.long
 def test_a_look_at_the_data_leaves_a_sheet_and_deletes_nothing(
     main, tmp_path, capsys
 ):
@@ -255,6 +261,7 @@ def test_a_look_at_the_data_leaves_a_sheet_and_deletes_nothing(
     assert (tmp_path / "checkpoints").is_dir()
 
 
+@pytest.mark.long
 def test_a_look_needs_no_figures_and_names_what_makes_no_views(
     main, tmp_path, monkeypatch, capsys
 ):

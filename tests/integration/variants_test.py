@@ -15,6 +15,7 @@ VARIED = (
 )
 
 
+@pytest.mark.long
 def test_a_run_on_fewer_classes_and_labels(tmp_path, main, capsys):
     """Every later stage finds the problem in the run's own settings."""
     folder = f"--output_dir={tmp_path}"

@@ -15,6 +15,7 @@ from meta_pseudo_labels.optimizers import Momentum
 from tests.learners.helpers import CLASSES, batch, dataset, make, values
 
 
+@pytest.mark.fast("MetaPseudoLabels")
 @pytest.mark.parametrize("method", [Supervised, UDA, MetaPseudoLabels])
 def test_plain_compile_fit_evaluate_predict(method, tmp_path, capsys):
     keras.utils.set_random_seed(0)
@@ -52,6 +53,7 @@ def test_plain_compile_fit_evaluate_predict(method, tmp_path, capsys):
     assert (tmp_path / "2.weights.h5").exists()
 
 
+@pytest.mark.fast("MetaPseudoLabels")
 @pytest.mark.parametrize("method", [Supervised, UDA, MetaPseudoLabels])
 def test_saved_weights_carry_the_whole_learner(method, tmp_path):
     learner = make(method, ema_decay=0.9)
@@ -67,6 +69,7 @@ def test_saved_weights_carry_the_whole_learner(method, tmp_path):
         np.testing.assert_array_equal(one, two, err_msg=one.path)
 
 
+@pytest.mark.fast("MetaPseudoLabels")
 @pytest.mark.parametrize("method", [Supervised, UDA, MetaPseudoLabels])
 def test_a_saved_model_is_the_same_and_goes_on(method, tmp_path):
     settings = {} if method is Supervised else {"uda": UDASettings(weight=2.0)}
@@ -210,6 +213,7 @@ def with_own_losses():
     )
 
 
+@pytest.mark.fast("student-0.9", "teacher-0.0")
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 @pytest.mark.parametrize("role", ["student", "teacher"])
 def test_evaluate_is_kerass_of_the_student_alone(role, ema_decay):
@@ -248,6 +252,7 @@ def test_evaluate_is_kerass_of_the_student_alone(role, ema_decay):
     assert own == pytest.approx(0, abs=1e-5) if role == "teacher" else own > 0.1
 
 
+@pytest.mark.fast("0.9")
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_export_writes_the_finished_student_and_training_goes_on(
     ema_decay, tmp_path

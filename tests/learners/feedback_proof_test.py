@@ -139,6 +139,7 @@ def relative_error(value, truth):
     return np.linalg.norm(value - truth) / np.linalg.norm(truth)
 
 
+@pytest.mark.fast("conv_net")
 @pytest.mark.parametrize("net", [plain_net, conv_net])
 def test_reinforce_is_unbiased_for_any_step_size_and_baseline(net):
     """Its expectation is the true gradient over the number of images.

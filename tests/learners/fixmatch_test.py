@@ -129,6 +129,7 @@ def test_a_run_is_the_same_under_two_replicas(tmp_path):
             )
 
 
+@pytest.mark.long
 def test_as_a_user_s_module_it_is_the_same(tmp_path, monkeypatch):
     """Its own text under other names, through --plugin."""
     text = inspect.getsource(fixmatch)

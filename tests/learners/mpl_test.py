@@ -46,6 +46,7 @@ def weights_with_and_without(role, *, feedback):
     return weights
 
 
+@pytest.mark.fast("exact", "off")
 @pytest.mark.parametrize("feedback", ["exact", "reinforce", "release", "off"])
 def test_teachers_rate_moves_the_teacher_only(feedback):
     still, moving = weights_with_and_without("teacher", feedback=feedback)

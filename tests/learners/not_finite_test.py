@@ -75,6 +75,7 @@ def counts(learner):
     )
 
 
+@pytest.mark.fast("exact", "uda", "pseudo labels")
 @pytest.mark.parametrize("name", LEARNERS)
 def test_bad_batches_leave_no_trace(name):
     """The step after them is what it is for a learner that never saw them."""
@@ -181,10 +182,8 @@ def test_a_finite_loss_may_have_too_large_a_gradient():
     assert counts(learner) == (2, 1, 1)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["exact", "uda", pytest.param("reinforce", marks=pytest.mark.long)],
-)
+@pytest.mark.fast("uda")
+@pytest.mark.parametrize("name", ["exact", "uda", "reinforce"])
 def test_no_replica_moves_where_one_saw_what_is_bad(name, mirrored):
     with mirrored(2).scope():
         learner = make(name)
@@ -207,6 +206,7 @@ def test_no_replica_moves_where_one_saw_what_is_bad(name, mirrored):
     assert np.all(after[kernel][0] != before[kernel][0])
 
 
+@pytest.mark.long
 def test_a_step_that_xla_compiles_skips_too():
     learner = make("exact")
     step = tf.function(learner.train_step, autograph=False, jit_compile=True)

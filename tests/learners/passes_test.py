@@ -184,6 +184,7 @@ def test_batches_without_their_parts_are_refused(method, data, message):
         learner.train_step(data)
 
 
+@pytest.mark.fast("mixed_float16")
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_models_train_in_float32_logits(policy):
     learner = make(MetaPseudoLabels, dtype=policy, ema_decay=0.9)

@@ -81,6 +81,7 @@ def test_what_is_endless_is_so_for_every_replica(mirrored):
     assert ending.cardinality != tf.data.INFINITE_CARDINALITY
 
 
+@pytest.mark.long
 def test_steps_per_execution_on_two_replicas(mirrored):
     one = train(LEARNERS["uda"], steps=6)
     rows, several = train(

@@ -180,25 +180,16 @@ def _assert_near(actual, wanted, tolerance, name):
     )
 
 
-# The others take as long, and are much like one of these.
-SHORT = ("supervised", "uda", "exact")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name in SHORT else pytest.mark.long)
-        for name in LEARNERS
-    ],
-)
+# The others take as long, and are much like this one.
+@pytest.mark.fast("exact")
+@pytest.mark.parametrize("name", LEARNERS)
 def test_two_replicas_are_as_good_as_one(name, mirrored):
     one = train(LEARNERS[name])
     assert_same(one, train(LEARNERS[name], mirrored(2)))
 
 
-@pytest.mark.parametrize(
-    "name", ["supervised", pytest.param("exact", marks=pytest.mark.long)]
-)
+@pytest.mark.fast("supervised")
+@pytest.mark.parametrize("name", ["supervised", "exact"])
 def test_a_strategy_of_one_replica_is_no_different(name, mirrored):
     one = train(LEARNERS[name])
     assert_same(one, train(LEARNERS[name], mirrored(1)))
@@ -245,9 +236,8 @@ def test_an_optimizer_of_kerass_own_does_not_sum_again(mirrored):
     assert_same(one, train(build, mirrored(2), optimizer=adam))
 
 
-@pytest.mark.parametrize(
-    "name", ["supervised", pytest.param("exact", marks=pytest.mark.long)]
-)
+@pytest.mark.fast("supervised")
+@pytest.mark.parametrize("name", ["supervised", "exact"])
 def test_batch_norm_of_kerass_own_is_synchronized(name, mirrored):
     """Its halves of a batch would have moments of their own.
 
@@ -277,11 +267,12 @@ def penalized(name):
     return keras.Sequential(layers, name=name)
 
 
+@pytest.mark.fast("uda")
 @pytest.mark.parametrize(
     "build",
     [
         lambda: UDA(penalized("student"), uda=UDA_SETTINGS, **COMMON),
-        pytest.param(mpl("exact", penalized), marks=pytest.mark.long),
+        mpl("exact", penalized),
         mpl("off", penalized),
     ],
     ids=["uda", "exact", "off"],

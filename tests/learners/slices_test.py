@@ -126,6 +126,7 @@ def assert_same(one, other):
         )
 
 
+@pytest.mark.fast("exact", "uda", "release")
 @pytest.mark.parametrize("name", LEARNERS)
 def test_slices_give_what_the_whole_batch_gives(name):
     """Losses, logs, weights, averages and seeds, without batch norm."""
@@ -133,6 +134,7 @@ def test_slices_give_what_the_whole_batch_gives(name):
     assert_same(whole, train(LEARNERS[name], slices=2))
 
 
+@pytest.mark.long
 def test_a_held_out_batch_is_cut_too():
     whole = train(LEARNERS["exact"], slices=1, held_out=True)
     assert_same(whole, train(LEARNERS["exact"], slices=4, held_out=True))

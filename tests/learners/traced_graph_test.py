@@ -118,6 +118,7 @@ def check(*arguments, **settings):
     assert not NOT_COMPUTED.findall(program)
 
 
+@pytest.mark.fast("exact", "uda", "release", "reinforce")
 @pytest.mark.parametrize("name", BUILDERS)
 def test_no_step_holds_what_a_tpu_refuses(name):
     check(name)

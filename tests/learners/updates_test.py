@@ -143,6 +143,7 @@ def assert_close(got, want):
         np.testing.assert_allclose(one, two, rtol=0, atol=2e-6)
 
 
+@pytest.mark.fast("scaled", "two", "clipnorm", "every other", "scaled, average")
 @pytest.mark.parametrize("name", ALL)
 def test_trains_as_in_fit_of_keras(name):
     want = by_keras(ALL[name]())

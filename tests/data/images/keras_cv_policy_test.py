@@ -44,6 +44,7 @@ def test_alike_in_graphs_eagerly_and_with_empty_groups(policy):
     np.testing.assert_array_equal(got, policy(images, SEED))
 
 
+@pytest.mark.long
 def test_the_stream_from_a_step_is_the_tail_of_the_whole(policy):
     def stream(start, threads):
         # As data.pipeline maps, without AutoGraph.

@@ -59,6 +59,7 @@ def test_the_release_s_layout(mini):
     assert got.labeled_indices.tolist() == list(range(8))
 
 
+@pytest.mark.long
 def test_all_of_imagenet(mini):
     got = load(mini, "imagenet2012", image_size=None)
     assert got.spec.image_size == 224
@@ -66,6 +67,7 @@ def test_all_of_imagenet(mini):
     assert len(load(mini, "imagenet2012", num_labeled=25).labeled_images) == 25
 
 
+@pytest.mark.fast("wrong1-num_labeled is 0")
 @pytest.mark.parametrize(
     "wrong, message",
     [
@@ -120,6 +122,7 @@ def test_records_without_images_are_refused(copy, data_dir):
     assert "Iterator::" not in message
 
 
+@pytest.mark.fast("1001")
 @pytest.mark.parametrize("label", [0, 1_001, None])
 def test_labels_out_of_range_are_refused(copy, label):
     record = jpeg_records.example(jpeg_records.jpeg(1), label)
@@ -213,6 +216,7 @@ def prepared(tmp_path):
     return tmp_path
 
 
+@pytest.mark.long
 def test_prepared_sets_of_tfds(prepared):
     got = load(prepared)
     assert labels(got.labeled_images) == [0, 1, 2, 3]
@@ -237,6 +241,7 @@ def test_prepared_sets_of_tfds(prepared):
     assert sorted(shown) == list(range(12))
 
 
+@pytest.mark.long
 def test_the_real_builder_reads_the_same(prepared):
     import tensorflow_datasets as tfds
 

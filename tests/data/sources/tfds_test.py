@@ -50,6 +50,7 @@ def load(folder, name="cifar10", num_labeled=4_000, **settings):
     return data.load(name, num_labeled=num_labeled, data_dir=folder, **settings)
 
 
+@pytest.mark.long
 def test_images_stand_in_the_order_of_train_bin(cifar, records):
     assert min(map(len, records.values())) == 40
     for number, (label, pixels) in records["train"].items():

@@ -76,6 +76,7 @@ def test_damaged_records_are_replaced_counted_and_named(
     assert_equal(take(again, 1), got[1:])
 
 
+@pytest.mark.long
 def test_strict_stops_at_a_damaged_record(damaged):
     mine = problem(damaged)
     strict = dataclasses.replace(mine.unlabeled_images, strict=True)
@@ -123,6 +124,7 @@ def broken(tmp_path):
     return tmp_path
 
 
+@pytest.mark.long
 def test_too_many_in_a_row_are_an_error_that_names_them(broken):
     mine = problem(broken)
     with pytest.raises(tf.errors.OpError) as caught:
@@ -184,6 +186,7 @@ def vanishing(tmp_path):
     return start
 
 
+@pytest.mark.long
 def test_a_file_that_goes_does_not_stop_the_run(vanishing, capfd):
     _, batches = vanishing()
     got, error = within(60, lambda: list(itertools.islice(batches, 12)))

@@ -14,6 +14,7 @@ def digits():
     return data.load("digits", num_labeled=60, label_subset="balanced", seed=0)
 
 
+@pytest.mark.fast("2")
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 def test_each_replica_of_a_strategy_has_its_own_rows(
     digits, replicas, mirrored

@@ -93,6 +93,7 @@ def test_each_epoch_is_a_permutation(batches, key, stream, total):
 
 
 # The epochs of 5 and 11 images end within steps 1, 3, 5, 6, 8, ...
+@pytest.mark.fast("5")
 @pytest.mark.parametrize("start", [1, 2, 5, 17])
 def test_stream_from_a_step_is_the_tail(folder, batches, start):
     tail = data.training_dataset(problem(folder), **SETTINGS, start_step=start)
@@ -126,6 +127,7 @@ def test_ratio_zero_leaves_the_labeled_part_as_it_is(folder, batches):
         data.training_dataset(lonely, **SETTINGS)
 
 
+@pytest.mark.long
 def test_augmented_labeled_images(folder, batches):
     """The other parts of the stream stay as they are, bit for bit."""
     dataset = data.training_dataset(
@@ -212,6 +214,7 @@ def test_no_labeled_records(folder):
         )
 
 
+@pytest.mark.long
 def test_the_graph_can_be_sent_to_the_data_service(folder, batches):
     """One dispatcher and one worker of it, in this process."""
     dispatcher = tf.data.experimental.service.DispatchServer()

@@ -89,6 +89,7 @@ def read_by(records):
     return dataclasses.replace(records, parse=parse)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc who works")
 def test_files_are_read_where_the_workers_are(servers, data_dir):
     workers = servers.have_workers(1)
@@ -183,6 +184,7 @@ def test_servers_end_when_they_are_told_to():
             assert "Traceback" not in server.stderr.read()
 
 
+@pytest.mark.long
 def test_a_port_is_not_shared_with_another_server(servers, capsys):
     """As gRPC would without a word."""
     port = servers.address.rpartition(":")[2]

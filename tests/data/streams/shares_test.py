@@ -111,6 +111,7 @@ def stream(request):
     return Stream(images, distributions=numbered(images), **settings)
 
 
+@pytest.mark.fast("arrays-wanted1-0", "arrays-wanted2-2", "records-wanted2-2")
 @pytest.mark.parametrize("wanted, start", SHARES)
 def test_shares_are_rows_of_the_whole_batches(stream, wanted, start):
     share = data.Share(*wanted)
@@ -142,6 +143,7 @@ def test_all_parts_are_there(digits, sharded):
         assert rows == {key: 12 if key in unlabeled else 4 for key in rows}
 
 
+@pytest.mark.fast("digits")
 @pytest.mark.parametrize("images", ["digits", "sharded"])
 def test_finetuning_batches_are_shared_alike(images, request):
     images = request.getfixturevalue(images)
@@ -162,6 +164,7 @@ def image_tensors(graph):
                     yield tensor.shape.as_list()
 
 
+@pytest.mark.fast("release")
 @pytest.mark.parametrize("policy", ["release", "keras_cv"])
 def test_only_its_own_images_are_gathered_and_augmented(digits, policy):
     if policy == "keras_cv":

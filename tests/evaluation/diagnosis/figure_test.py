@@ -12,6 +12,7 @@ def colored_pixels(path, color):
     return np.all(pixels == rgb, axis=-1).sum()
 
 
+@pytest.mark.long
 def test_estimators_are_told_apart(diagnosed, tmp_path):
     """Five that speak have a colour each; release and off, only a 0."""
     path = tmp_path / "diagnosis.png"

@@ -210,6 +210,7 @@ def test_h_is_the_true_fall_where_the_judged_images_are_held_out():
         assert numbers["spearman"] > 0.95
 
 
+@pytest.mark.long
 def test_draws_are_keyed_by_step_and_number():
     """More draws, or a later start, repeat those that there were."""
 
