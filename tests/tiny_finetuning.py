@@ -54,13 +54,13 @@ def learner():
     )
 
 
-def run(config):
+def run(config, **settings):
     """Whether there was anything left to finetune."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             finetune, "build_model", lambda *args, **kwargs: network()
         )
-        return finetune.finetune_run(learner(), config, images())
+        return finetune.finetune_run(learner(), config, images(), **settings)
 
 
 def weights_path(config):

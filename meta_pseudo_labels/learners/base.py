@@ -196,6 +196,7 @@ class Learner(Method, Trainer):
         for part in parts_of(optimizer):
             check_replicas(part, self.distribute_strategy)
             compat.take_reduced(part)
+            updates.spare_normalization(part, model)
 
     def optimized(self):
         """(optimizer, its network) of each network that trains."""

@@ -119,10 +119,16 @@ def build_learner(config, spec, *, dtype=None):
         rmsprop_rho=config.rmsprop_rho,
         rmsprop_momentum=config.rmsprop_momentum,
         rmsprop_epsilon=config.rmsprop_epsilon,
+        adam_beta_1=config.adam_beta_1,
+        adam_beta_2=config.adam_beta_2,
+        adam_epsilon=config.adam_epsilon,
     )
     learner.compile(
         *[optimizer(rate) for rate in build_schedules(config, rate_type)],
-        weight_decay=config.weight_decay,
+        # AdamW's own shrinks the weights by it.
+        weight_decay=0.0
+        if config.optim_type == "adamw"
+        else config.weight_decay,
         grad_bound=config.grad_bound,
         metrics=["accuracy"],
         jit_compile=config.jit_compile,

@@ -170,8 +170,8 @@ def reinforce_per_example(student_step, teacher_logits):
     nothing to the labels, as label smoothing's part. The cross-entropies
     are summed too, so this is the unbiased gradient (to first order), with far
     less variance than one h for all. Where the update normalises its gradient
-    (clipping, LARS, RMSProp) a label also moves the other images' parts, and
-    both hold but for a share that falls with the number of images.
+    (clipping, LARS, RMSProp, Adam) a label also moves the other images' parts,
+    and both hold but for a share that falls with the number of images.
     """
     changes = tf.reduce_sum(
         student_step.pseudo_labels * student_step.label_gradient(), axis=-1

@@ -4,12 +4,15 @@ import contextlib
 
 import keras
 
+from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.callbacks import StopAtStep
 from meta_pseudo_labels.learners.checks import check_model
 from meta_pseudo_labels.models import BatchNorm
+from meta_pseudo_labels.optimizers import build_optimizer
 from meta_pseudo_labels.utils import compat
 
 BATCH_NORM_MODES = ("update", "frozen")
+FINETUNING_OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
 
 
 def finetune(
@@ -18,6 +21,8 @@ def finetune(
     *,
     learning_rate,
     steps,
+    optimizer="sgd",
+    weight_decay=0.004,
     batch_norm="update",
     validation_data=None,
     eval_every=100,
@@ -27,17 +32,20 @@ def finetune(
 ):
     """Trains the student on labels: the last stage of the paper (section 3).
 
-    Plain SGD at a fixed rate, and whatever weights the last step leaves: no
-    selection. With `patience` it ends early, with the weights of the best
-    evaluation.
+    Plain SGD unless asked for another, at a fixed rate, and whatever weights
+    the last step leaves: no selection. With `patience` it ends early, with the
+    weights of the best evaluation.
 
     Args:
       student: a Keras model that returns logits, [batch, classes]; changed.
       dataset: batches of (inputs, integer labels [batch]), without end; a third
         part are weights, [batch].
-      learning_rate: the paper's is 1e-5.
+      learning_rate: the paper's is 1e-5, which is for SGD.
       steps: the paper's are 1,000 for CIFAR-10 and SVHN, 2,000 for ImageNet
         with a tenth of its labels; at most so many with `patience`.
+      optimizer: one of `FINETUNING_OPTIMIZERS`; see `build_optimizer`.
+      weight_decay: by which "adamw" shrinks weights, but those of
+        normalization layers; the others have none.
       batch_norm: "update", training mode, so that moving averages go over to
         the labeled images; or "frozen", inference mode, see `batch_norm_mode`.
       validation_data: batches as those of `dataset`, but with an end, to
@@ -59,7 +67,9 @@ def finetune(
     every = steps if validation_data is None else min(eval_every, steps)
     stops = [StopAtStep(steps), *_early_stopping(patience)]
     with batch_norm_mode(student, batch_norm):
-        compile_for_finetuning(student, learning_rate)
+        compile_for_finetuning(
+            student, learning_rate, optimizer, weight_decay=weight_decay
+        )
         return student.fit(
             dataset,
             validation_data=validation_data,
@@ -101,21 +111,33 @@ def _early_stopping(patience):
     ]
 
 
-def compile_for_finetuning(student, learning_rate):
-    """Compiles with plain SGD, whose variables are there before any step.
+def compile_for_finetuning(
+    student, learning_rate, optimizer="sgd", *, weight_decay=0.0
+):
+    """Compiles with an optimizer whose variables are there before any step.
+
+    Args:
+      student, learning_rate, optimizer, weight_decay: see `finetune`.
 
     Raises:
       ValueError: for a student that does not return logits, or has no weights
-        to train.
+        to train; for another optimizer.
     """
     check_model(student, role="student")
+    if optimizer not in FINETUNING_OPTIMIZERS:
+        raise ValueError(
+            f"optimizer must be one of {', '.join(FINETUNING_OPTIMIZERS)}; got "
+            f"{optimizer!r}."
+        )
+    mover = build_optimizer(optimizer, learning_rate, weight_decay=weight_decay)
     student.compile(
-        optimizer=keras.optimizers.SGD(learning_rate),
+        optimizer=mover,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=False,
     )
     student.optimizer.build(student.trainable_variables)
+    updates.spare_normalization(mover, student)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from meta_pseudo_labels.optimizers import OPTIMIZERS
 from meta_pseudo_labels.optimizers.schedules import DECAYS
 from meta_pseudo_labels.utils.settings import Unread, setting
 
+ADAMS = ("adam", "adamw")
 CORES = (1, 2, 4, 8, 16)
 
 
@@ -115,6 +116,11 @@ class OptimizationSettings:
             when=lambda settings: settings["optim_type"] != "rmsprop",
         ),
         Unread(
+            ("adam_",),
+            "the optimizer is --optim_type={optim_type}.",
+            when=lambda settings: settings["optim_type"] not in ADAMS,
+        ),
+        Unread(
             ("lr_decay_rate", "num_decay_steps"),
             "with --lr_decay_type={lr_decay_type} rates do not fall in drops.",
             when=lambda settings: settings["lr_decay_type"] != "exponential",
@@ -129,7 +135,8 @@ class OptimizationSettings:
     num_train_steps: int = setting(10_000, "Length of the run in steps.", low=1)
     optim_type: str = setting(
         "momentum",
-        "The optimizer: sgd; momentum of 0.9, Nesterov's; rmsprop; or lars.",
+        "The optimizer: sgd; momentum of 0.9, Nesterov's; rmsprop; lars; "
+        "adam; or adamw, which means another --weight_decay.",
         choices=OPTIMIZERS,
     )
     rmsprop_rho: float = setting(
@@ -141,8 +148,26 @@ class OptimizationSettings:
     rmsprop_epsilon: float = setting(
         1e-3, "Added to rmsprop's mean of squares, inside the root.", low=0
     )
+    adam_beta_1: float = setting(
+        0.9, "Decay of adam's and adamw's mean gradient.", low=0, high=0.999999
+    )
+    adam_beta_2: float = setting(
+        0.999,
+        "Decay of adam's and adamw's mean of squared gradients.",
+        low=0,
+        high=0.999999,
+    )
+    adam_epsilon: float = setting(
+        1e-7,
+        "Added to the root of adam's and adamw's mean of squares.",
+        low=1e-12,
+    )
     weight_decay: float = setting(
-        1e-4, "Added to gradients, times the weight; not in batch norm.", low=0
+        1e-4,
+        "Added to gradients, times the weight. Of adamw: what every step "
+        "takes from a weight, times the weight and the learning rate, apart "
+        "from the gradients. Neither in batch norm.",
+        low=0,
     )
     grad_bound: float = setting(
         1e9, "Bound on the norm of a model's whole gradient.", low=1e-12

@@ -5,7 +5,6 @@ import functools
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
-from meta_pseudo_labels.models.recompute import call_again
 
 
 def forward_in_slices(model, views, *, slices, update_moments=True):
@@ -34,6 +33,8 @@ def forward_in_slices(model, views, *, slices, update_moments=True):
       ValueError: where the rows of a view do not divide by the slices, and as
         `call_again`.
     """
+    from meta_pseudo_labels.models.recompute import call_again
+
     sizes = [_rows_of_slice(view, slices) for view in views]
     outputs, states = call_again(
         model,

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.models.batch_norm import BatchNorm
-from meta_pseudo_labels.optimizers import parts_of
+from meta_pseudo_labels.optimizers import AdamW, parts_of
 from meta_pseudo_labels.utils import compat
 
 _NORMALIZATION_LAYERS = (
@@ -62,6 +62,21 @@ def half_squared_norm(model):
         "float64" if any(w.dtype == "float64" for w in weights) else "float32"
     )
     return tf.add_n([tf.nn.l2_loss(tf.cast(w, wide)) for w in weights])
+
+
+def spare_normalization(optimizer, model):
+    """Has an `AdamW` decay what weight decay applies to, see above.
+
+    Args:
+      optimizer: built with the model's trainable weights; one of another kind
+        is left alone.
+      model: that it moves.
+    """
+    if isinstance(optimizer, AdamW):
+        decayed = _decayed_ids(model)
+        optimizer.spare(
+            [w for w in model.trainable_variables if id(w) not in decayed]
+        )
 
 
 def _decayed_ids(model):

@@ -4,8 +4,6 @@ import re
 
 import keras
 
-from meta_pseudo_labels.models.recompute import call_again
-
 # How our networks call the layers of their blocks.
 _BLOCK = re.compile(r"(block_\d+)\.")
 
@@ -22,6 +20,8 @@ class Rematerialized(keras.Model):
     def call(self, inputs, training=False, mask=None):
         if not training:
             return super().call(inputs, training=training, mask=mask)
+        from meta_pseudo_labels.models.recompute import call_again
+
         if not hasattr(self, "_segments"):
             # Not an attribute that Keras tracks: the layers are in the model.
             object.__setattr__(self, "_segments", _segments(self))

@@ -10,6 +10,7 @@ import functools
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels.optimizers.adam import adam_derivative
 from meta_pseudo_labels.optimizers.momentum import Momentum
 from meta_pseudo_labels.utils.compat import unscaled, variables_of
 
@@ -97,9 +98,10 @@ def update_rates(optimizer, gradients, variables):
     """How far one update moves each weight per unit of its gradient.
 
     Not the derivative: what an update divides by is held as it is with these
-    gradients, the trust ratio of LARS and the mean square of RMSProp. So
-    rate * gradient is the part of the step that the gradient makes; LARS's own
-    weight decay is left out. For Momentum and SGD both are one.
+    gradients, the trust ratio of LARS, the mean square of RMSProp and Adam.
+    So rate * gradient is the part of the step that the gradient makes; the
+    weight decay of LARS and AdamW is left out. For Momentum and SGD both are
+    one.
 
     Args:
       optimizer, gradients, variables: see `update_pullback`.
@@ -138,6 +140,8 @@ def _derivative_of(optimizer):
     for kind in type(optimizer).__mro__:
         if kind is keras.optimizers.SGD:  # As Momentum's.
             return functools.partial(Momentum.derivative, optimizer)
+        if kind is keras.optimizers.Adam:
+            return functools.partial(adam_derivative, optimizer)
         if "derivative" in vars(kind):
             return optimizer.derivative
         if not vars(kind).keys().isdisjoint(_UPDATES):
@@ -150,9 +154,9 @@ def _problem(optimizer):
     optimizer = unscaled(optimizer)
     if _derivative_of(optimizer) is None:
         return (
-            "knows Momentum, RMSProp, LARS and keras.optimizers.SGD; got "
-            f"{type(optimizer).__name__}. Use one of these for the student, or "
-            'feedback="reinforce".'
+            "knows Momentum, RMSProp, LARS, and SGD, Adam and AdamW of "
+            f"keras.optimizers; got {type(optimizer).__name__}. Use one of "
+            'these for the student, or feedback="reinforce".'
         )
     if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
         return (

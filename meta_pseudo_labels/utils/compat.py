@@ -72,6 +72,20 @@ def variables_of(optimizer):
     return list(optimizer._trainable_variables)
 
 
+def adam_moments(optimizer, variable):
+    """Adam's moments of a variable as they are: mean, square, largest square.
+
+    Why: Keras has no public name for any of them. The last is None without
+    AMSGrad.
+    """
+    index = index_of(optimizer, variable)
+    hats = optimizer._velocity_hats if optimizer.amsgrad else None
+    return [
+        slots and tf.convert_to_tensor(slots[index])
+        for slots in (optimizer._momentums, optimizer._velocities, hats)
+    ]
+
+
 def unscaled(optimizer):
     """The optimizer that moves the weights, without what scales its loss."""
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):

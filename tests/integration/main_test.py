@@ -147,7 +147,10 @@ def test_errors_reach_the_shell(tmp_path, request):
         ("--task_mode=inference", "does not exist: train there first"),
         ("--dataset_name=svhn", "--dataset_name=svhn is unknown"),
         ("--dataset_name=cifar10", "means --method=supervised, but"),
-        ("--optim_type=adam", "use one of: sgd, momentum, rmsprop, lars."),
+        (
+            "--optim_type=adan",
+            "one of: sgd, momentum, rmsprop, lars, adam, adamw.",
+        ),
         ("--num_classes=7", "--dataset=digits has 10 classes"),
         ("--distribution=tpu", "No TPU can be reached as --master=local"),
         ("--method=comic", "use one of: fixmatch, mpl, pseudo_labels,"),

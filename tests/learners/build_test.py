@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.data import DATASETS
@@ -139,3 +140,33 @@ def test_what_curves_compare_means_the_same_in_every_method(method, tmp_path):
     logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     found = learner.evaluate(images, labels, verbose=0, return_dict=True)
     assert found["loss"] == pytest.approx(-logs[range(6), labels].mean(), 1e-5)
+
+
+@pytest.mark.parametrize("name", ["momentum", "adam", "adamw"])
+def test_weight_decay_comes_once_and_not_in_batch_norm(name, tmp_path):
+    """Of adamw it is in the optimizer, of all networks; else the learner's."""
+    config = tiny(
+        tmp_path,
+        optim_type=name,
+        weight_decay=0.25,
+        model_type="wrn-10-1",
+        teacher_model_type="wrn-10-1",
+    )
+    learner = build_learner(config, DATASETS["digits"])
+    inside = name == "adamw"
+    assert learner.weight_decay == (0.0 if inside else 0.25)
+    networks = learner.student, learner.teacher
+    optimizers = learner.optimizer, learner.teacher_optimizer
+    for network, optimizer in zip(networks, optimizers, strict=True):
+        assert optimizer.get_config()["weight_decay"] == (
+            0.25 if inside else None
+        )
+        weights = network.trainable_variables
+        spared = [v.name in ("gamma", "beta") for v in weights]
+        assert 0 < sum(spared) < len(spared)
+        before = [v.numpy() for v in weights]
+        optimizer.learning_rate = lambda: 0.5
+        optimizer.apply([tf.zeros(v.shape) for v in weights], weights)
+        for v, value, spare in zip(weights, before, spared, strict=True):
+            want = value * (0.875 if inside and not spare else 1.0)
+            np.testing.assert_allclose(v, want, rtol=1e-6)

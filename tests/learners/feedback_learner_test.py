@@ -8,7 +8,7 @@ import tensorflow as tf
 from meta_pseudo_labels.learners import MetaPseudoLabels, UDASettings
 from meta_pseudo_labels.learners.feedback import ESTIMATORS, exact
 from meta_pseudo_labels.learners.student_step import take_student_step
-from meta_pseudo_labels.optimizers import LARS, Momentum, RMSProp
+from meta_pseudo_labels.optimizers import LARS, AdamW, Momentum, RMSProp
 from tests.learners.helpers import CLASSES, batch, conv_net, values
 
 WORKING = [name for name in ESTIMATORS if name not in ("release", "off")]
@@ -50,8 +50,10 @@ def labeled_loss_after_step(learner, data, pseudo_labels):
         lambda: keras.optimizers.SGD(0.3),
         lambda: RMSProp(0.3),
         lambda: LARS(30.0),
+        lambda: keras.optimizers.Adam(0.03),
+        lambda: AdamW(0.03, beta_2=0.9, weight_decay=0.5),
     ],
-    ids=["nesterov", "momentum", "sgd", "rmsprop", "lars"],
+    ids=["nesterov", "momentum", "sgd", "rmsprop", "lars", "adam", "adamw"],
 )
 def test_exact_is_the_derivative_of_the_students_whole_update(
     optimizer, smoothing
@@ -60,7 +62,8 @@ def test_exact_is_the_derivative_of_the_students_whole_update(
         "exact", optimizer=optimizer(), label_smoothing=smoothing
     )
     data = batch()
-    learner.train_step(data)  # Fills the momentum slots.
+    for _ in range(2):
+        learner.train_step(data)  # Fills the momentum slots.
     random = np.random.default_rng(2)
     logits = random.normal(size=(6, CLASSES))
     pseudo_labels = tf.nn.softmax(logits)

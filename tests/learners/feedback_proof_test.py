@@ -231,8 +231,9 @@ def test_gains_of_the_examples_add_up_to_the_first_order_gain(problem):
         functools.partial(keras.optimizers.SGD, momentum=0.5),
         functools.partial(RMSProp, rho=0.1),
         functools.partial(LARS, eeta=0.1, weight_decay=0.0),
+        functools.partial(keras.optimizers.Adam, beta_1=0.0, beta_2=0.0),
     ],
-    ids=["momentum", "sgd", "rmsprop", "lars"],
+    ids=["momentum", "sgd", "rmsprop", "lars", "adam"],
 )
 def test_first_order_gain_is_the_gain_of_a_small_step(build):
     problem = TinyProblem(optimizer=build(1e-5))

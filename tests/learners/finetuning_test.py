@@ -47,6 +47,38 @@ def test_plain_sgd_has_no_memory():
     np.testing.assert_allclose(bias[0], first + second, rtol=1e-6)
 
 
+def test_adamw_spares_batch_norm_and_decays_the_rest():
+    """At step 1 Adam moves every weight by the rate, whatever its gradient."""
+    norm = keras.layers.BatchNormalization()
+    model = zero_classifier(norm)
+    kernel = model.layers[-1].kernel
+    kernel.assign([[2.0, -2.0], [2.0, -2.0]])
+    finetune(
+        model,
+        endless([[3, 0], [1, 0]], [0, 1]),
+        learning_rate=0.5,
+        steps=1,
+        optimizer="adamw",
+        weight_decay=0.25,
+    )
+    # Right answers get surer by the first; the second sees zeros, and stays.
+    np.testing.assert_allclose(norm.gamma, [1.5, 1.0], rtol=1e-4)
+    np.testing.assert_allclose(
+        kernel, [[2.25, -2.25], [1.75, -1.75]], rtol=1e-4
+    )
+
+
+def test_another_optimizer_is_refused():
+    with pytest.raises(ValueError, match="sgd, momentum, .*; got 'lars'"):
+        finetune(
+            zero_classifier(),
+            endless([[1, 0]], [0]),
+            learning_rate=1.0,
+            steps=1,
+            optimizer="lars",
+        )
+
+
 def test_runs_exactly_the_steps_asked_for():
     seen = []
     counting = keras.callbacks.LambdaCallback(

@@ -19,7 +19,7 @@ from meta_pseudo_labels.learners import (
 from meta_pseudo_labels.learners.feedback import ESTIMATORS
 from meta_pseudo_labels.models.batch_norm import BatchNorm
 from meta_pseudo_labels.models.dropout import Dropout
-from meta_pseudo_labels.optimizers import LARS, Momentum, RMSProp
+from meta_pseudo_labels.optimizers import LARS, AdamW, Momentum, RMSProp
 from tests.learners.helpers import CLASSES, batch
 
 STEPS = 20
@@ -212,8 +212,9 @@ def test_four_replicas_are_as_good_as_one(name, mirrored):
         lambda: RMSProp(0.02),
         lambda: LARS(5.0),
         lambda: keras.optimizers.SGD(0.2, momentum=0.5),
+        lambda: AdamW(0.01, weight_decay=0.3, epsilon=1e-3),
     ],
-    ids=["rmsprop", "lars", "sgd"],
+    ids=["rmsprop", "lars", "sgd", "adamw"],
 )
 def test_so_are_they_with_every_optimizer(optimizer, feedback, mirrored):
     one = train(mpl(feedback), optimizer=optimizer)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.optimizers import (
     LARS,
+    AdamW,
     Momentum,
     RMSProp,
     check_differentiable,
@@ -18,7 +19,7 @@ from meta_pseudo_labels.optimizers import (
 )
 from tests.optimizers.helpers import Rate
 
-SGD = keras.optimizers.SGD
+SGD, Adam = keras.optimizers.SGD, keras.optimizers.Adam
 RATE = Rate(0.3, 0.1, 0.2)  # The third step is the one that is tested.
 OPTIMIZERS = {
     "momentum": lambda **kw: Momentum(RATE, momentum=0.5, nesterov=False, **kw),
@@ -35,7 +36,17 @@ OPTIMIZERS = {
     "lars plain": lambda **kw: LARS(
         RATE, momentum=0.5, eeta=0.5, weight_decay=0.3, nesterov=False, **kw
     ),
+    "adam": lambda **kw: Adam(RATE, **kw),
+    "adam epsilon": lambda **kw: Adam(
+        RATE, beta_1=0.3, beta_2=0.6, epsilon=0.1, **kw
+    ),
+    "adam amsgrad": lambda **kw: Adam(RATE, beta_2=0.3, amsgrad=True, **kw),
+    "kerass adamw": lambda **kw: keras.optimizers.AdamW(
+        RATE, **{"weight_decay": 0.2, **kw}
+    ),
+    "adamw": lambda **kw: AdamW(RATE, **{"weight_decay": 0.2, **kw}),
 }
+ADAMS = ("adam", "kerass adamw")
 ALL = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
@@ -120,7 +131,8 @@ def test_keras_weight_decay_does_not_disturb_it(name):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in OPTIMIZERS if not name.startswith("lars ")]
+    "name",
+    [name for name in OPTIMIZERS if not name.startswith(("lars ", *ADAMS))],
 )
 def test_rates_make_the_part_of_the_step_that_the_gradient_makes(name):
     """What the slots and LARS's own decay add is the same without it."""
@@ -136,6 +148,41 @@ def test_rates_make_the_part_of_the_step_that_the_gradient_makes(name):
     moved = [v - w for v, w in zip(case.variables, without, strict=True)]
     parts = [r * g for r, g in zip(rates(), case.gradients, strict=True)]
     assert_close(parts, moved, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in OPTIMIZERS if name.startswith(ADAMS)]
+)
+def test_rates_of_adam_hold_its_divisor(name):
+    """With the gradient's own mean square the step is linear in the mean.
+
+    So twice the mean's share of a gradient moves by rate * gradient more.
+    """
+    case = Case(OPTIMIZERS[name]())
+    moved, _ = case.step(case.gradients)
+    for variable, value in case.state:
+        variable.assign(value)
+    for mean, gradient in zip(
+        case.optimizer._momentums, case.gradients, strict=True
+    ):  # beta_1 * mean grows by (1 - beta_1) * gradient.
+        share = 1 / case.optimizer.beta_1 - 1
+        mean.assign_add(share * gradient)
+    rates = update_rates(case.optimizer, case.gradients, case.variables)
+    case.optimizer.apply(case.gradients, case.variables)
+    more = [v - w for v, w in zip(case.variables, moved, strict=True)]
+    parts = [r * g for r, g in zip(rates(), case.gradients, strict=True)]
+    assert_close(parts, more, rtol=1e-12)
+
+
+def test_adam_takes_what_has_never_had_a_gradient_as_it_is():
+    """A dead weight: the first step is a * g / (c * |g| + epsilon) there."""
+    optimizer = Adam(0.5, epsilon=0.25)
+    variable = keras.Variable([1.0, 2.0])
+    optimizer.build([variable])
+    pullback = update_pullback(optimizer, [tf.zeros([2])], [variable])
+    (got,) = pullback([tf.constant([1.0, -2.0])])
+    rate = 0.5 * np.sqrt(0.001) / 0.1 * 0.1 / 0.25
+    np.testing.assert_allclose(got, [-rate, 2 * rate], rtol=1e-4)
 
 
 @ALL
@@ -205,8 +252,14 @@ def refusal(optimizer, variable=None):
 
 
 def test_unknown_optimizers_are_refused():
-    message = refusal(keras.optimizers.Adam())
-    assert "got Adam" in message and "reinforce" in message
+    message = refusal(keras.optimizers.Nadam())
+    assert "got Nadam" in message and "reinforce" in message
+
+    class Own(AdamW):
+        def update_step(self, gradient, variable, learning_rate):
+            super().update_step(2 * gradient, variable, learning_rate)
+
+    assert "got Own" in refusal(Own())
     assert "got RMSprop" in refusal(keras.optimizers.RMSprop())
 
 

@@ -181,7 +181,7 @@ class TestOtherSettings:
             (dict(method="noisy"), "trace of 'noisy'"),
             (dict(method=None), "trace of None"),
             (dict(method="uda"), "missing: .*u_images_ori"),
-            (dict(optim_type="adam"), "cannot be repeated: .*adam"),
+            (dict(optim_type="adagrad"), "cannot be repeated: .*adagrad"),
             (dict(model_type="resnet-50"), "cannot be repeated: .*another net"),
         ],
     )

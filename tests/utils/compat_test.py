@@ -242,3 +242,18 @@ def test_the_count_of_an_optimizer_is_that_of_its_calls():
     optimizer.build([keras.Variable([1.0])])
     compat.count_of(optimizer).assign(7)
     assert int(optimizer.iterations) == 2
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_adams_moments_are_these(amsgrad):
+    """By hand, with beta_1 = 0.5 and beta_2 = 0.75, of gradients 2 and -1."""
+    optimizer = keras.optimizers.Adam(
+        0.0, beta_1=0.5, beta_2=0.75, amsgrad=amsgrad
+    )
+    variables = [keras.Variable([1.0]), keras.Variable([1.0])]
+    optimizer.build(variables)
+    for gradient in (2.0, -1.0):
+        optimizer.apply([tf.zeros([1]), tf.constant([gradient])], variables)
+    mean, square, most = compat.adam_moments(optimizer, variables[1])
+    assert (mean, square) == (0.0, 1.0)
+    assert most == 1.0 if amsgrad else most is None

@@ -6,7 +6,10 @@ A run stays the same run whatever they are.
 import dataclasses
 from typing import ClassVar
 
-from meta_pseudo_labels.learners.finetuning import BATCH_NORM_MODES
+from meta_pseudo_labels.learners.finetuning import (
+    BATCH_NORM_MODES,
+    FINETUNING_OPTIMIZERS,
+)
 from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
 
 # Those of the paper's section 3: ImageNet's are for a tenth of the labels.
@@ -24,10 +27,29 @@ class FinetuningSettings:
             "without --finetune_patience finetuning does not evaluate.",
             when=lambda settings: not settings["finetune_patience"],
         ),
+        Unread(
+            ("finetune_weight_decay",),
+            "--finetune_optimizer={finetune_optimizer} has no decay in it.",
+            when=lambda settings: settings["finetune_optimizer"] != "adamw",
+        ),
     )
 
     finetune_lr: float = setting(
         1e-5, "Learning rate of finetuning, not scaled.", low=0, free=True
+    )
+    finetune_optimizer: str = setting(
+        "sgd",
+        "The optimizer of finetuning, without weight decay but adamw's; adam "
+        "and adamw with Keras's betas and epsilon.",
+        choices=FINETUNING_OPTIMIZERS,
+        free=True,
+    )
+    finetune_weight_decay: float = setting(
+        0.004,
+        "What every step of --finetune_optimizer=adamw takes from a weight, "
+        "times the weight and the learning rate; not in batch norm.",
+        low=0,
+        free=True,
     )
     finetune_steps: int | None = setting(
         None,

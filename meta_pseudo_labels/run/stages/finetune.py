@@ -112,7 +112,12 @@ def finetune_run(learner, config, images, *, callbacks=()):
         student = build_model(config, images.spec, role="student")
         student.set_weights(learner.finished_student().get_weights())
         with batch_norm_mode(student, config.finetune_batch_norm):
-            compile_for_finetuning(student, config.finetune_lr)
+            compile_for_finetuning(
+                student,
+                config.finetune_lr,
+                config.finetune_optimizer,
+                weight_decay=config.finetune_weight_decay,
+            )
             _train(student, config, images, path, callbacks)
         save_weights(student, path)
         delete(_unfinished(path))

@@ -20,13 +20,19 @@ CONSISTENCY = {"uda_weight", "uda_steps", "uda_temp", "uda_threshold"}
 AUGMENT = {"augment_policy", "augment_magnitude", "augment_cutout"}
 RATES = {"lr", "num_warmup_steps"}
 RMSPROP = {"rmsprop_rho", "rmsprop_momentum", "rmsprop_epsilon"}
+ADAM = {"adam_beta_1", "adam_beta_2", "adam_epsilon"}
 DROPS = {"lr_decay_rate", "num_decay_steps"}
 MPL = {name for name in FIELDS if name.startswith("mpl_")}
-ALWAYS = RMSPROP | {  # By the defaults.
-    "ema_start",
-    "num_cores_per_replica",
-    "finetune_eval_every",
-}
+ALWAYS = (
+    RMSPROP
+    | ADAM
+    | {  # By the defaults.
+        "ema_start",
+        "num_cores_per_replica",
+        "finetune_eval_every",
+        "finetune_weight_decay",
+    }
+)
 TPU = {"use_tpu", "master"}
 FIXMATCH = {name for name in FIELDS if name.startswith("fixmatch_")}
 BASELINE = {"mpl_baseline_decay", "mpl_baseline_start"}
@@ -90,8 +96,17 @@ RUNS = {
             distribution="tpu",
             num_validation=5,
             finetune_patience=1,
+            finetune_optimizer="adamw",
         ),
-        RATES | BASELINE | {"use_augment", "replicas_per_worker"},
+        RATES | BASELINE | ADAM | {"use_augment", "replicas_per_worker"},
+    ),
+    "mpl, adam": (
+        dict(optim_type="adam"),
+        RATES | BASELINE | {"use_augment"} | ALWAYS - ADAM,
+    ),
+    "mpl, adamw": (
+        dict(optim_type="adamw"),
+        RATES | BASELINE | {"use_augment"} | ALWAYS - ADAM,
     ),
     "mpl, one device": (
         dict(distribution="one_device"),

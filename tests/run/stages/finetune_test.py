@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -66,6 +67,46 @@ def test_it_does_what_the_library_does(ended_early):
         student.get_weights(), weights(ended_early), strict=True
     ):
         np.testing.assert_array_equal(one, two)
+
+
+def test_adamw_goes_on_bit_for_bit_and_does_what_the_library_does(tmp_path):
+    """Its moments are in the checkpoints."""
+    settings = dict(
+        finetune_steps=4,
+        finetune_lr=0.01,
+        finetune_optimizer="adamw",
+        finetune_weight_decay=0.5,
+        save_every=2,
+    )
+    config = tiny(tmp_path / "cut", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, callbacks=[_CutOffAfter(3)])
+    assert run(config)
+    student = network()
+    finetune(
+        student,
+        data.finetuning_dataset(images(), batch_size=20, seed=0),
+        learning_rate=0.01,
+        steps=4,
+        optimizer="adamw",
+        weight_decay=0.5,
+    )
+    for one, two in zip(student.get_weights(), weights(config), strict=True):
+        np.testing.assert_array_equal(one, two)
+    with pytest.raises(ConfigError, match="finetuned with other settings"):
+        run(
+            tiny(tmp_path / "cut", **settings | dict(finetune_optimizer="adam"))
+        )
+
+
+class _CutOffAfter(keras.callbacks.Callback):
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.optimizer.iterations == self.steps:
+            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("mode", ["update", "frozen"])
