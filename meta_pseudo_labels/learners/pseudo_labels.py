@@ -68,7 +68,7 @@ class PseudoLabels(Learner):
             ),
         ),
         Unread(
-            ("teacher_model_type",),
+            ("teacher_model_type", "teacher_weights"),
             "of the fixed teacher only its labels are read.",
         ),
     )

@@ -51,6 +51,13 @@ class NetworkSettings:
     model_type: str = setting(
         "wrn-28-2", "The student, such as wrn-28-2 or resnet-50."
     )
+    student_weights: str | None = setting(
+        None,
+        "Weights that the student begins with: a .weights.h5 or .keras file, "
+        "or another run, for its finetuned student, else that of its best or "
+        "latest checkpoint. The last layer may be of other classes. A run that "
+        "has checkpoints goes on from these.",
+    )
     dense_dropout_rate: float = setting(
         0.1, "Dropout before the last layer.", low=0, high=0.99
     )
@@ -95,6 +102,9 @@ class TeacherSettings:
         None,
         "The teacher; by default as the student. With --teacher_labels a "
         "perceptron, by default mlp-5-128: five layers of 128 units.",
+    )
+    teacher_weights: str | None = setting(
+        None, "As --student_weights, for the teacher."
     )
     teacher_labels: str | None = setting(
         None,

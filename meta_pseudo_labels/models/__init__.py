@@ -17,6 +17,7 @@ from meta_pseudo_labels.models.remat import Rematerialized, rematerialized
 from meta_pseudo_labels.utils.lazy import attach
 
 _LAZY = {
+    "WeightsReport": "pretrained",
     "EFFICIENTNETS": "families.efficientnet",
     "FAMILIES": "families",
     "Family": "families",
@@ -31,6 +32,7 @@ _LAZY = {
     "efficientnet": "families.efficientnet",
     "fewest_weights": "names",
     "has_blocks": "names",
+    "load_weights": "pretrained",
     "mlp": "families.mlp",
     "mlp_hidden_sizes": "families.mlp",
     "release_scope": "names",

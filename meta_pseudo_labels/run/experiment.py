@@ -10,6 +10,7 @@ Each stage leaves its result in output_dir and can be started from there alone:
 
     hparams.json      every setting
     labeled.json      which images keep their labels
+    weights.json      which weights it began with, where these were given
     metrics.jsonl     the logged steps and evaluations, one JSON object a line
     events/           the same for TensorBoard
     checkpoints/      the learner, every `save_every` steps
@@ -46,6 +47,7 @@ from meta_pseudo_labels.run.data import (
 from meta_pseudo_labels.run.devices import training_strategy
 from meta_pseudo_labels.run.folder import RunFolder, resets
 from meta_pseudo_labels.run.memory import check_memory
+from meta_pseudo_labels.run.pretrained import check_weights
 from meta_pseudo_labels.run.restoring import restore_learner
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.run.stages.cache_labels import cache_labels_of_run
@@ -93,6 +95,8 @@ class Experiment:
         )
         if data is None:
             check_memory(config, trains=self._stage.trains)
+        if self._stage.trains:
+            check_weights(config)
         if resets(config):
             self.folder.check_reset()
             return

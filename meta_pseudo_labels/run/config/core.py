@@ -197,6 +197,14 @@ class Config(*_GROUPS):
                     f"--steps_per_execution={self.steps_per_execution} does "
                     f"not divide --{name}={getattr(self, name)}."
                 )
+        if self.load_checkpoint and (
+            self.student_weights or self.teacher_weights
+        ):
+            raise ConfigError(
+                f"--load_checkpoint={self.load_checkpoint} has all weights of "
+                "a run, and --student_weights or --teacher_weights is given "
+                "too; leave out the one or the other."
+            )
         if (
             self.load_checkpoint_and_restart_global_step
             and not self.load_checkpoint

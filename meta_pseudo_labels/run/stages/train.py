@@ -23,10 +23,12 @@ from meta_pseudo_labels.run.folder import (
     HPARAMS,
     LABELED,
     TEACHER_LABELS,
+    WEIGHTS,
     RunFolder,
     resets,
 )
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
+from meta_pseudo_labels.run.pretrained import load_first_weights, save_reports
 from meta_pseudo_labels.run.progress import progress
 from meta_pseudo_labels.run.restoring import learner_state, restore_start
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
@@ -66,6 +68,7 @@ class Train(Stage):
         RunFile(HPARAMS, "every setting"),
         RunFile(LABELED, "which images keep their labels", early=True),
         RunFile(TEACHER_LABELS, "whose labels it learns from", early=True),
+        RunFile(WEIGHTS, "which weights it began with", early=True),
         RunFile(FOLDER, "the learner, every `save_every` steps", shown=True),
         RunFile(
             BEST_FOLDER,
@@ -133,6 +136,7 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
     fresh = resets(config) and learner.step.numpy() == 0
     if not fresh:
         check_choice_of_labels(config, images)
+    begins = fresh or not checkpoints.paths()
     start = restore_start(learner, config, checkpoints, fresh=fresh)
     _check_same_start(learner.distribute_strategy, start)
     if start >= config.num_train_steps:
@@ -141,6 +145,7 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
             folder.mark_done(config.num_train_steps)
         return False
     _check_steps_per_execution(config, position(learner))
+    reports = load_first_weights(learner, config) if begins else {}
     distributions = load_teacher_labels(config, images, fresh=fresh)
     batches = functools.cache(
         functools.partial(_batches, learner, config, images, distributions)
@@ -152,6 +157,7 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
         folder.mark_not_done()
         save_choice_of_labels(config, images)
         save_teacher_labels(config, distributions)
+        save_reports(config.output_dir, reports)
         folder.save_settings(config)
     with watch_signals() as signals:
         ours = _callbacks(

@@ -44,6 +44,7 @@ RUNS = {
         | CONSISTENCY
         | AUGMENT
         | {"uda_data", "teacher_model_type", "teacher_labels"}
+        | {"teacher_weights"}
         | ALWAYS,
     ),
     "supervised, strong views": (
@@ -51,12 +52,14 @@ RUNS = {
         MPL
         | CONSISTENCY
         | {"uda_data", "teacher_model_type", "teacher_labels"}
+        | {"teacher_weights"}
         | ALWAYS,
     ),
     "uda": (
         dict(method="uda", lr_decay_type="cosine"),
         MPL
         | {"use_augment", "teacher_model_type", "teacher_labels"}
+        | {"teacher_weights"}
         | DROPS
         | ALWAYS,
     ),
@@ -65,6 +68,7 @@ RUNS = {
         MPL
         | CONSISTENCY
         | {"use_augment", "teacher_model_type", "teacher_labels"}
+        | {"teacher_weights"}
         | DROPS
         | ALWAYS,
     ),
@@ -72,7 +76,7 @@ RUNS = {
         dict(method="pseudo_labels", teacher_labels="x"),
         MPL - {"mpl_pseudo_labels"}
         | CONSISTENCY
-        | {"use_augment", "teacher_model_type"}
+        | {"use_augment", "teacher_model_type", "teacher_weights"}
         | ALWAYS,
     ),
     "pseudo labels, soft": (
@@ -81,7 +85,7 @@ RUNS = {
         ),
         MPL - {"mpl_pseudo_labels", "mpl_label_temp"}
         | CONSISTENCY
-        | {"use_augment", "teacher_model_type"}
+        | {"use_augment", "teacher_model_type", "teacher_weights"}
         | ALWAYS,
     ),
     "mpl": (dict(), RATES | BASELINE | {"use_augment"} | ALWAYS),

@@ -1,0 +1,272 @@
+"""Weights that were learned elsewhere, and what of them a network takes.
+
+    report = models.load_weights(student, "mobilenet.keras")
+    print(report)
+
+Files are read as arrays: no layer of theirs is made, nothing is unpickled.
+"""
+
+import contextlib
+import dataclasses
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from typing import Any
+
+import h5py  # Keras's own, by which it writes weights.
+import keras
+
+from meta_pseudo_labels.utils.checkpoint_files import (
+    files_digest,
+    first_line,
+    weights_digest,
+)
+
+ENDINGS = (".weights.h5", ".keras")
+_IN_ARCHIVE = "model.weights.h5"
+_SHOWN = 6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightsReport:
+    """What became of weights that a network was to begin with.
+
+    Attributes:
+      source: file, or name of the model, that they are of.
+      sha256: of the file; of the weights where there is none.
+      matched: names of the network's variables that got theirs.
+      head: of the last layer's that did not, as for other classes.
+      missing: of all others that did not. They kept their values, as the head.
+      left_over: what the source has beside.
+      mismatched: (name, shape in the source, shape here), of variables that
+        are in `head` or `missing` too.
+    """
+
+    source: str = ""
+    sha256: str = ""
+    matched: tuple[str, ...]
+    head: tuple[str, ...]
+    missing: tuple[str, ...]
+    left_over: tuple[str, ...]
+    mismatched: tuple[tuple[str, tuple, tuple], ...]
+
+    @property
+    def total(self):
+        """How many variables the network has."""
+        return len(self.matched) + len(self.head) + len(self.missing)
+
+    def __str__(self):
+        parts = [f"{len(self.matched)} of {self.total} variables read"]
+        for title, names in (
+            ("the head stays fresh", self.head),
+            ("not found and left fresh", self.missing),
+            ("of other shapes", [_shapes(*m) for m in self.mismatched]),
+            ("left over", self.left_over),
+        ):
+            if names:
+                parts.append(f"{title}, {len(names)}: {_listed(names)}")
+        return "; ".join(parts) + "."
+
+
+def load_weights(model, source):
+    """Gives a network the weights that fit it, of a file or another network.
+
+    Variables are found by the names of their layers or by their places,
+    whichever fits more of them, and taken where shapes are equal. The last
+    layer may be of other classes: then it stays as it is. States of random
+    seeds stay too.
+
+    Args:
+      model: a built `keras.Model`, of one or several replicas.
+      source: path of a `.weights.h5` or `.keras` file; or a `keras.Model`.
+
+    Returns:
+      A `WeightsReport`.
+
+    Raises:
+      ValueError: for a file that cannot be read, or one that fits less than
+        half of the variables before the last layer. Nothing is changed then.
+    """
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory())
+        if isinstance(source, keras.Model):
+            name, digest = source.name, weights_digest(source)
+            path = os.path.join(scratch, "theirs.weights.h5")
+            source.save_weights(path)
+        else:
+            check_weights_file(source)
+            name, digest = os.fspath(source), files_digest(source)
+            path = _unpacked(name, scratch)
+        try:
+            theirs = _variables(stack.enter_context(h5py.File(path)))
+        except (OSError, KeyError, RuntimeError) as error:
+            raise _unreadable(name, error) from error
+        ours = os.path.join(scratch, "ours.weights.h5")
+        model.save_weights(ours)
+        with h5py.File(ours, "r+") as file:
+            report, pairs = _match(_variables(file), theirs, head=_head(model))
+            report = dataclasses.replace(report, source=name, sha256=digest)
+            _check_fits(report, model)
+            for our, their in pairs:
+                our[...] = their[...]
+        model.load_weights(ours)
+    return report
+
+
+def load_arrays(model, arrays, *, source, sha256):
+    """As `load_weights`, from the arrays of a network of the same kind.
+
+    Args:
+      model: see `load_weights`.
+      arrays: (name, array) of each float variable of a network, in Keras's
+        order; the name is what `plain_name` makes of the variable's path.
+      source, sha256: see `WeightsReport`.
+    """
+    floats = [v for v in model.variables if "float" in v.dtype]
+    ours = [(plain_name(v.path), v.path, v) for v in floats]
+    theirs = [(name, name, array) for name, array in arrays]
+    sides = [
+        [_Found((n, key), *rest) for n, (key, *rest) in enumerate(side)]
+        for side in (ours, theirs)
+    ]
+    report, pairs = _compared(*sides, head=_head(model))
+    report = dataclasses.replace(report, source=source, sha256=sha256)
+    _check_fits(report, model)
+    for our, their in pairs:
+        our.assign(their)
+    return report
+
+
+def plain_name(path):
+    """A variable's path without what differs from process to process."""
+    return re.sub(r"_\d+", "", path).replace("/", ".")
+
+
+def check_weights_file(path):
+    """Refuses a path that is no file of weights, by its name alone.
+
+    Raises:
+      ValueError: where it is missing, or of another kind.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise ValueError(f"There is no file {path}.")
+    if not path.endswith(ENDINGS):
+        raise ValueError(
+            f"{path} is no {' or '.join(ENDINGS)} file: write one with "
+            "keras.Model.save_weights or keras.Model.save."
+        )
+
+
+def _check_fits(report, model):
+    """Raises ValueError where most of a network would stay fresh."""
+    before_head = report.total - len(report.head)
+    if report.matched and 2 * len(report.missing) <= before_head:
+        return
+    shapes = "".join(f" {_shapes(*m)}." for m in report.mismatched[:1])
+    raise ValueError(
+        f"{report.source} is of another network than {model.name!r}: "
+        f"{len(report.matched)} of {report.total} variables fit.{shapes} Give "
+        "a file of the same network."
+    )
+
+
+def _unpacked(path, scratch):
+    """The HDF5 file of weights: the path itself, or out of an archive."""
+    if not path.endswith(".keras"):
+        return path
+    out = os.path.join(scratch, "theirs.h5")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            with archive.open(_IN_ARCHIVE) as packed, open(out, "wb") as file:
+                shutil.copyfileobj(packed, file)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from error
+    return out
+
+
+def _unreadable(path, error):
+    return ValueError(
+        f"{path} cannot be read as weights of Keras: {first_line(error)}"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """A variable: what finds it, what it is called, what has its shape."""
+
+    key: Any
+    name: str
+    values: Any
+
+
+def _variables(file):
+    """(place, name, values) of the float variables in a file of weights."""
+    found = []
+
+    def visit(place, item):
+        group, _, number = place.rpartition("/")
+        if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+            layer = file[group].attrs.get("name") if group else None
+            found.append((place, f"{layer}/{number}" if layer else place, item))
+
+    file.visititems(visit)
+    return found
+
+
+def _match(ours, theirs, *, head):
+    """The better of two ways to find variables: by name, or by place."""
+    best = None
+    for key in (1, 0):
+        sides = [[_Found(v[key], *v[1:]) for v in vs] for vs in (ours, theirs)]
+        if len({found.key for found in sides[0]}) < len(ours):
+            continue  # Layers within layers may share names; no places.
+        compared = _compared(*sides, head=head)
+        if best is None or len(compared[1]) > len(best[1]):
+            best = compared
+    return best
+
+
+def _head(model):
+    """The first part of the names of the last layer's variables."""
+    return [f"{layer.name}/" for layer in model.layers if layer.weights][-1]
+
+
+def _compared(ours, theirs, *, head):
+    """A report without source, and the pairs (ours, theirs) that fit.
+
+    Args:
+      ours, theirs: lists of `_Found`.
+      head: see `_head`.
+    """
+    there = {found.key: found for found in theirs}
+    matched, fresh, mismatched, pairs = [], [], [], []
+    for our in ours:
+        their = there.pop(our.key, None)
+        shapes = [tuple(x.values.shape) for x in (their, our) if x]
+        if shapes[0] == shapes[-1] and their:
+            matched.append(our.name)
+            pairs.append((our.values, their.values))
+            continue
+        fresh.append(our.name)
+        if their:
+            mismatched.append((our.name, *shapes))
+    report = WeightsReport(
+        matched=tuple(matched),
+        head=tuple(name for name in fresh if name.startswith(head)),
+        missing=tuple(name for name in fresh if not name.startswith(head)),
+        left_over=tuple(found.name for found in there.values()),
+        mismatched=tuple(mismatched),
+    )
+    return report, pairs
+
+
+def _shapes(name, theirs, ours):
+    return f"{name} is {list(theirs)} there, {list(ours)} here"
+
+
+def _listed(names):
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,166 @@
+"""Weights that the networks of a run begin with, and where they are."""
+
+import contextlib
+import dataclasses
+import glob
+import json
+import os
+import re
+
+import tensorflow as tf
+from absl import logging
+
+from meta_pseudo_labels import models
+from meta_pseudo_labels.models.pretrained import (
+    check_weights_file,
+    load_arrays,
+    plain_name,
+)
+from meta_pseudo_labels.run.folder import WEIGHTS, RunFolder, resets
+from meta_pseudo_labels.utils.checkpoint_files import (
+    BEST_FOLDER,
+    FOLDER,
+    check_readable,
+    checkpoint_paths,
+    files_digest,
+    find_checkpoint,
+    step_of,
+)
+from meta_pseudo_labels.utils.files import is_inside, write_whole
+from meta_pseudo_labels.utils.settings import ConfigError
+
+_ROLES = ("student", "teacher")
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def check_weights(config):
+    """Looks for the weights that a first start would read.
+
+    Args:
+      config: `Config` of the run.
+
+    Raises:
+      ConfigError: where there are none, or the reset would delete them.
+    """
+    output_dir = config.output_dir
+    begun = checkpoint_paths(os.path.join(output_dir, FOLDER))
+    if begun and not resets(config):
+        return
+    for flag, path in _given(config):
+        with _named(flag, path):
+            _find(path)
+        if resets(config) and is_inside(path, output_dir):
+            raise ConfigError(
+                f"--{flag}={path} is in the folder that --reset_output_dir "
+                "would empty: name another --output_dir, or say "
+                "--noreset_output_dir."
+            )
+
+
+def load_first_weights(learner, config):
+    """Gives new networks the weights that they are to begin with.
+
+    The student's moving average begins with them too. What was read is logged.
+
+    Args:
+      learner: a compiled `Learner`.
+      config: `Config` of the run.
+
+    Returns:
+      What `save_reports` takes: a dict from role to `WeightsReport`.
+
+    Raises:
+      ConfigError: where a file cannot be read, or is of another network.
+    """
+    reports = {}
+    for flag, path in _given(config):
+        role = flag.partition("_")[0]
+        network = getattr(learner, role, None)
+        if network is None:
+            continue
+        with _named(flag, path):
+            reports[role] = _load(network, _find(path))
+        logging.warning("--%s=%s: %s", flag, path, reports[role])
+    if "student" in reports and learner.student_ema is not None:
+        learner.student_ema.reset(learner.student)
+    return reports
+
+
+def save_reports(output_dir, reports):
+    """Writes what was read, where anything was."""
+    if reports:
+        text = {role: dataclasses.asdict(r) for role, r in reports.items()}
+        path = RunFolder(output_dir).path(WEIGHTS)
+        write_whole(path, json.dumps(text, indent=2) + "\n")
+
+
+def _given(config):
+    """(flag, path) of each of the roles that has one."""
+    paths = [(f"{r}_weights", getattr(config, f"{r}_weights")) for r in _ROLES]
+    return [(flag, path) for flag, path in paths if path]
+
+
+@contextlib.contextmanager
+def _named(flag, path):
+    """Names the flag in what the library refuses."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"--{flag}={path}: {error}") from error
+
+
+def _find(path):
+    """The file of weights that a path means, or a checkpoint without ending.
+
+    Raises:
+      ValueError: where there is none.
+    """
+    folder = path if os.path.isdir(path) else None
+    if folder is None and os.path.exists(f"{path}.index"):
+        return path
+    if folder is None:
+        check_weights_file(path)
+        return path
+    best = checkpoint_paths(os.path.join(folder, BEST_FOLDER))
+    latest = checkpoint_paths(os.path.join(folder, FOLDER))
+    for checkpoint in latest[-1:] + best[-1:]:
+        # Not what was finetuned before training went on.
+        finetuned = RunFolder(folder).finetuned_path(step_of(checkpoint))
+        if os.path.exists(finetuned):
+            return finetuned
+    return best[-1] if best else find_checkpoint(folder)
+
+
+def _load(network, path):
+    if os.path.isfile(path):
+        return models.load_weights(network, path)
+    files = sorted(glob.glob(f"{glob.escape(path)}.*"))
+    return load_arrays(
+        network, _student_of(path), source=path, sha256=files_digest(*files)
+    )
+
+
+def _student_of(prefix):
+    """(name, array) of a checkpoint's student, its average where it has one.
+
+    Raises:
+      ValueError: where it is damaged, or has no student.
+    """
+    check_readable(prefix)
+    reader = tf.train.load_checkpoint(prefix)
+    found = {"average": [], "student": []}
+    for key, dtype in reader.get_variable_to_dtype_map().items():
+        # TensorFlow writes a dot as two, and a slash as a dot and S.
+        name = re.sub(r"\.([.S])", _unescaped, key.removesuffix(_VALUE))
+        part = re.fullmatch(r"state/(average|student)/(\d+)/(.*)", name)
+        if part and dtype.is_floating:
+            plain = plain_name(part[3]).removeprefix("student_ema.")
+            found[part[1]].append((int(part[2]), plain, key))
+    named = found["average"] or found["student"]
+    if not named:
+        raise ValueError(f"{prefix} is no checkpoint of a run of ours.")
+    return [(name, reader.get_tensor(key)) for _, name, key in sorted(named)]
+
+
+def _unescaped(match):
+    return "/" if match[1] == "S" else "."

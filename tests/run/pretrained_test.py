@@ -1,0 +1,170 @@
+"""Runs that begin with weights from elsewhere."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from meta_pseudo_labels import models
+from meta_pseudo_labels.learners.build import build_learner
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.pretrained import load_first_weights
+from meta_pseudo_labels.utils.settings import ConfigError
+from tests.models.helpers import randomize
+from tests.tiny_run import tiny
+
+EARLY = dict(num_train_steps=1, save_every=1)  # The student waits for a step.
+
+
+def assert_same(one, other):
+    """Equal weights; seeds of dropout apart."""
+    for ours, theirs in zip(floats(one), floats(other), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def floats(model):
+    return [v.numpy() for v in model.weights if "float" in v.dtype]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """(network, its file): of seven classes, where the digits have ten."""
+    donor = models.build("mlp", input_shape=(8, 8, 3), num_classes=7)
+    randomize(donor)
+    path = str(tmp_path_factory.mktemp("donor") / "donor.weights.h5")
+    donor.save_weights(path)
+    return donor, path
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A run that ended, not finetuned: its `Experiment`."""
+    run = Experiment(tiny(tmp_path_factory.mktemp("source") / "run"))
+    run.train()
+    return run
+
+
+def test_a_run_begins_with_a_file_and_says_what_it_took(file, tmp_path):
+    donor, path = file
+    config = tiny(
+        tmp_path / "run", student_weights=path, teacher_weights=path, **EARLY
+    )
+    run = Experiment(config)
+    run.train()
+    for layer in ("hidden_1.dense", "hidden_2.dense"):
+        ours = run.learner.student.get_layer(layer)
+        assert_same(ours, donor.get_layer(layer))
+    average = run.learner.student_ema.averages[0]
+    np.testing.assert_array_equal(average, donor.weights[0])
+    said = json.loads((tmp_path / "run" / "weights.json").read_text())
+    assert set(said) == {"student", "teacher"}
+    for report in said.values():
+        assert report["source"] == path and len(report["sha256"]) == 64
+        assert len(report["matched"]) == 4
+        assert report["head"] == ["head.dense/0", "head.dense/1"]
+        assert report["mismatched"][0] == ["head.dense/0", [128, 7], [128, 10]]
+    hparams = json.loads((tmp_path / "run" / "hparams.json").read_text())
+    assert hparams["student_weights"] == path
+
+
+def test_the_runs_own_checkpoint_comes_first(source, tmp_path):
+    """A file that is gone is needed no more, nor missed."""
+    folder = tmp_path / "run"
+    shutil.copytree(source.output_dir, folder)
+    gone = dict(student_weights="gone.keras", allow_hparam_change=True)
+    run = Experiment(tiny(folder, **gone))
+    assert not run.train()
+    assert_same(run.learner.student, source.trained_learner().student)
+    assert not (folder / "weights.json").exists()
+
+
+def test_another_runs_student_is_that_of_its_average(source, tmp_path):
+    path = source.output_dir
+    config = tiny(tmp_path / "run", student_weights=path, **EARLY)
+    run = Experiment(config)
+    reports = load_first_weights(run.learner, config)
+    assert not reports["student"].head and not reports["student"].left_over
+    trained = source.trained_learner()
+    averages = trained.student_ema.averages
+    for ours, theirs in zip(floats(run.learner.student), averages, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    raw = floats(trained.student)
+    assert any(np.any(a != b) for a, b in zip(raw, averages, strict=True))
+
+
+def test_of_another_run_the_finetuned_student_is_taken(source, tmp_path):
+    folder = tmp_path / "source"
+    shutil.copytree(source.output_dir, folder)
+    student = models.build("mlp", input_shape=(8, 8, 3), num_classes=10)
+    randomize(student)
+    (folder / "finetune").mkdir()
+    student.save_weights(folder / "finetune" / "from-step-4.weights.h5")
+    # Of a step before training went on.
+    source.learner.student.save_weights(
+        folder / "finetune" / "from-step-2.weights.h5"
+    )
+    config = tiny(tmp_path / "run", teacher_weights=str(folder))
+    learner = build_learner(config, source.data.spec)
+    assert set(load_first_weights(learner, config)) == {"teacher"}
+    assert_same(learner.teacher, student)
+
+
+def test_two_replicas_begin_with_the_same(file, source, mirrored, tmp_path):
+    config = tiny(
+        tmp_path / "run",
+        student_weights=file[1],
+        teacher_weights=source.output_dir,
+        model_type="mlp",
+    )
+    with mirrored(2).scope():
+        learner = build_learner(config, source.data.spec)
+    load_first_weights(learner, config)
+    trained = source.trained_learner().student_ema.averages
+    for network, wanted in (
+        (learner.student, file[0].weights[:4]),
+        (learner.teacher, trained),
+    ):
+        ours = [v for v in network.weights if "float" in v.dtype]
+        for variable, value in zip(ours, wanted, strict=False):
+            for copy in variable.value.values:
+                np.testing.assert_array_equal(copy, value)
+
+
+@pytest.mark.parametrize("flag", ["student_weights", "teacher_weights"])
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("nowhere.keras", "There is no file"),
+        ("wrn.weights.h5", "another network"),
+        ("empty", "no checkpoint in it"),
+        ("pickled.pt", "is no .weights.h5 or .keras file"),
+    ],
+)
+def test_what_fits_nothing_ends_the_run_before_it_begins(
+    tmp_path, flag, path, words
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "pickled.pt").write_bytes(b"1")
+    if path.startswith("wrn"):
+        wrn = models.build("wrn-10-1", input_shape=(8, 8, 3), num_classes=10)
+        wrn.save_weights(tmp_path / path)
+    config = tiny(tmp_path / "run", **{flag: str(tmp_path / path)})
+    with pytest.raises(ConfigError, match=f"--{flag}=.*{words}") as raised:
+        Experiment(config).train()
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run" / "hparams.json").exists()
+
+
+def test_weights_within_what_a_reset_deletes_are_refused(source, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(source.output_dir, folder)
+    config = tiny(folder, student_weights=str(folder), reset_output_dir=True)
+    with pytest.raises(ConfigError, match="--student_weights=.*would empty"):
+        Experiment(config)
+    assert (folder / "checkpoints").exists()
+
+
+def test_two_beginnings_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="leave out the one or the other"):
+        tiny(tmp_path, load_checkpoint="a", teacher_weights="b.keras")
