@@ -32,6 +32,7 @@ from meta_pseudo_labels.learners.passes import (
     with_checked_labels,
 )
 from meta_pseudo_labels.learners.trainer import Trainer
+from meta_pseudo_labels.models import check_adapted
 from meta_pseudo_labels.optimizers import learning_rate_of, parts_of
 from meta_pseudo_labels.utils import compat
 
@@ -317,8 +318,11 @@ class Learner(Method, Trainer):
             own, see `Learner`.
 
         Raises:
-          ValueError: see `passes.label_probabilities`.
+          ValueError: see `passes.label_probabilities`; or for a network that
+            is to be adapted to images first, see `models.adapt`.
         """
+        for _, network in self.optimized():
+            check_adapted(network)
         is_tpu = isinstance(self.distribute_strategy, tf.distribute.TPUStrategy)
         classes = getattr(self.student, "output_shape", (None,))[-1]
         if class_weight is not None:

@@ -14,6 +14,12 @@ from meta_pseudo_labels.models.reduced_teacher import (
     reduced_teacher,
 )
 from meta_pseudo_labels.models.remat import Rematerialized, rematerialized
+from meta_pseudo_labels.models.whitening import (
+    Whitening,
+    adapt,
+    check_adapted,
+    is_adapted,
+)
 from meta_pseudo_labels.utils.lazy import attach
 
 _LAZY = {
@@ -38,6 +44,7 @@ _LAZY = {
     "release_scope": "names",
     "release_variable_name": "layers",
     "resnet": "families.resnet",
+    "speednet": "families.speednet",
     "wide_resnet": "families.wide_resnet",
 }
 
@@ -47,6 +54,10 @@ __all__ = [
     "NormSettings",
     "Rematerialized",
     "StochasticDepth",
+    "Whitening",
+    "adapt",
+    "check_adapted",
+    "is_adapted",
     "reduced_teacher",
     "rematerialized",
     *_LAZY,

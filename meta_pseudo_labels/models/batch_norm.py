@@ -33,7 +33,7 @@ class NormSettings:
     batch_size: int | None = None
 
     def layer(self, **kwargs):
-        """A new `BatchNorm`; arguments are those of `keras.layers.Layer`."""
+        """A new `BatchNorm`; arguments are its others."""
         return BatchNorm(
             momentum=self.decay,
             epsilon=self.epsilon,
@@ -65,6 +65,11 @@ class BatchNorm(keras.layers.Layer):
       epsilon: added to the variance, at least 0.
       group_batch_size: images in a group of replicas, where these are more
         than 8; None is the release's default.
+      scale: whether there is a factor for each channel, gamma.
+      beta_factor: what is added is so many times beta. By plain or momentum SGD
+        it then learns at beta_factor ** 2 times the rate, whatever looks at
+        the update; by what divides gradients by their size, as RMSProp, at
+        beta_factor times.
       **kwargs: those of `keras.layers.Layer`.
 
     Raises:
@@ -72,7 +77,14 @@ class BatchNorm(keras.layers.Layer):
     """
 
     def __init__(
-        self, *, momentum=0.99, epsilon=1e-3, group_batch_size=None, **kwargs
+        self,
+        *,
+        momentum=0.99,
+        epsilon=1e-3,
+        group_batch_size=None,
+        scale=True,
+        beta_factor=1.0,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         if not 0 <= momentum <= 1:
@@ -85,12 +97,18 @@ class BatchNorm(keras.layers.Layer):
             )
         self.momentum = momentum
         self.epsilon = epsilon
+        if not beta_factor > 0:
+            raise ValueError(
+                f"beta_factor must be positive; got {beta_factor}."
+            )
         self.group_batch_size = group_batch_size
+        self.scale = scale
+        self.beta_factor = beta_factor
         self.supports_masking = True
 
     def build(self, input_shape):
         for name, initializer, trainable in (
-            ("gamma", "ones", True),
+            *([("gamma", "ones", True)] if self.scale else []),
             ("beta", "zeros", True),
             ("moving_mean", "zeros", False),
             ("moving_variance", "ones", False),
@@ -119,9 +137,13 @@ class BatchNorm(keras.layers.Layer):
         else:
             mean, variance = self.moving_mean, self.moving_variance
         epsilon = tf.constant(self.epsilon, x.dtype)
-        scale = self.gamma * tf.math.rsqrt(variance + epsilon)
+        scale, beta = tf.math.rsqrt(variance + epsilon), self.beta
+        if self.scale:
+            scale = self.gamma * scale
+        if self.beta_factor != 1:
+            beta = beta * tf.constant(self.beta_factor, x.dtype)
         outputs = channels.scale_and_shift(
-            x, scale=scale, shift=self.beta - mean * scale
+            x, scale=scale, shift=beta - mean * scale
         )
         return tf.cast(outputs, self.compute_dtype)
 
@@ -167,6 +189,8 @@ class BatchNorm(keras.layers.Layer):
             "momentum": self.momentum,
             "epsilon": self.epsilon,
             "group_batch_size": self.group_batch_size,
+            "scale": self.scale,
+            "beta_factor": self.beta_factor,
         }
 
 

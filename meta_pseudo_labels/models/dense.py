@@ -43,6 +43,7 @@ def classification_head(
     num_classes,
     dropout_rate=0.0,
     kernel_initializer=None,
+    use_bias=True,
     dtype=None,
 ):
     """Dropout, then logits of flat features, never in less than float32.
@@ -53,6 +54,7 @@ def classification_head(
       dropout_rate: share of the features set to 0 in training, in [0, 1).
         With 0 there is no dropout layer.
       kernel_initializer: default: the release's (quirk 24).
+      use_bias: whether a number is added to each logit.
       dtype: dtype or policy of the network; None is the global policy.
 
     Returns:
@@ -72,6 +74,7 @@ def classification_head(
     return keras.layers.Dense(
         num_classes,
         kernel_initializer=kernel_initializer or initializers.dense_kernel(),
+        use_bias=use_bias,
         name="head.dense",
         dtype="float64" if policy.compute_dtype == "float64" else "float32",
     )(features)

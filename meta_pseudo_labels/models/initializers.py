@@ -5,6 +5,7 @@ the same numbers every time that it is called.
 """
 
 import keras
+import numpy as np
 
 
 def conv_kernel():
@@ -24,6 +25,39 @@ def dense_kernel():
     return keras.initializers.VarianceScaling(
         scale=1 / 3, mode="fan_out", distribution="uniform"
     )
+
+
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
+class Dirac(keras.initializers.Initializer):
+    """Of a convolution: its first filters pass its input's channels on.
+
+    With more filters than input channels the others are random, uniform
+    between plus and minus 1 / sqrt(height * width * input channels).
+
+    Args:
+      seed: of the random ones; by default a new one for each initializer.
+    """
+
+    def __init__(self, seed=None):
+        self._random = keras.initializers.VarianceScaling(
+            scale=1 / 3, mode="fan_in", distribution="uniform", seed=seed
+        )
+
+    def __call__(self, shape, dtype=None):
+        """A kernel, [height, width, channels, filters]; its sides are odd."""
+        height, width, channels, filters = shape
+        passed = np.zeros(shape)
+        same = np.arange(min(channels, filters))
+        passed[height // 2, width // 2, same, same] = 1.0
+        # Channel f of the input, and nothing else, is what filter f gives.
+        others = np.arange(filters) >= channels
+        random = self._random(shape, dtype)
+        return random * keras.ops.cast(others, random.dtype) + keras.ops.cast(
+            passed, random.dtype
+        )
+
+    def get_config(self):
+        return {"seed": self._random.get_config()["seed"]}
 
 
 def fresh(initializer):

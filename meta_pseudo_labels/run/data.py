@@ -95,6 +95,34 @@ def training_batches(
     )
 
 
+def adaptation_images(images, count=5_000):
+    """Images that networks are adapted to, see `models.adapt`.
+
+    Args:
+      images: `data.ImageData`, or `data.ShardedData`, of which the first ones
+        of each part are read.
+      count: how many, spread evenly over labeled and unlabeled ones.
+
+    Returns:
+      [n, height, width, 3] float32, normalised; the same ones every time.
+    """
+    if isinstance(images, data.ShardedData):
+        from meta_pseudo_labels.data.samples import sample
+
+        images = sample(images, count=count // 2)
+    labeled, unlabeled = images.labeled_images, images.unlabeled_images
+    total = len(labeled) + len(unlabeled)
+    rows = np.linspace(0, total - 1, min(count, total)).astype(int)
+    own, others = rows[rows < len(labeled)], rows[rows >= len(labeled)]
+    levels = [np.asarray(labeled[own])]
+    if len(others):
+        levels.append(np.asarray(unlabeled[others - len(labeled)]))
+    spec = images.spec
+    return data.normalize(
+        np.concatenate(levels), mean=spec.mean, std=spec.std
+    ).numpy()
+
+
 def _view_settings(config):
     """The fields of the data's `ViewSettings`."""
     return dict(

@@ -263,8 +263,27 @@ class TestLayer:
         )
         np.testing.assert_array_equal(layer.moving_mean, [0, 0])
 
+    def test_a_factor_of_beta_and_no_gamma(self):
+        x = images()
+        plain, layer = built(), built(scale=False, beta_factor=8.0)
+        assert [v.name for v in layer.trainable_variables] == ["beta"]
+        plain.beta.assign([0.8, -1.6])
+        layer.beta.assign([0.1, -0.2])
+        for training in (True, False):
+            np.testing.assert_allclose(
+                layer(x, training=training),
+                plain(x, training=training),
+                rtol=1e-6,
+            )
+
     def test_config_makes_it_again(self):
-        layer = BatchNorm(momentum=0.5, epsilon=0.25, group_batch_size=64)
+        layer = BatchNorm(
+            momentum=0.5,
+            epsilon=0.25,
+            group_batch_size=64,
+            scale=False,
+            beta_factor=8.0,
+        )
         again = BatchNorm.from_config(layer.get_config())
         assert again.get_config() == layer.get_config()
         assert again.group_batch_size == 64
@@ -273,6 +292,7 @@ class TestLayer:
         ("settings", "message"),
         [
             (dict(momentum=1.5), "momentum .* got 1.5"),
+            (dict(beta_factor=0), "beta_factor .* got 0"),
             (dict(epsilon=-1.0), "epsilon .* got -1.0"),
             (dict(group_batch_size=0), "group_batch_size .* got 0"),
         ],

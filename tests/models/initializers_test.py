@@ -53,3 +53,23 @@ def test_serialises(make):
     config = keras.initializers.serialize(make())
     copy = keras.initializers.deserialize(config)
     assert copy.get_config() == make().get_config()
+
+
+@pytest.mark.parametrize("filters", [3, 5, 12])
+def test_dirac_passes_its_input_on(filters):
+    kernel = draw(initializers.Dirac(seed=1), (3, 3, 5, filters))
+    x = np.random.default_rng(0).normal(size=(2, 6, 7, 5)).astype("float32")
+    y = np.asarray(keras.ops.conv(x, kernel, padding="same"))
+    np.testing.assert_allclose(y[..., :5], x[..., :filters], atol=1e-6)
+    others = kernel[..., 5:]
+    if others.size:
+        assert 0.1 < np.abs(others).max() <= 1 / 45**0.5
+
+
+def test_dirac_is_made_again_from_its_config():
+    one = initializers.Dirac(seed=3)
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(one)
+    )
+    shape = (3, 3, 2, 4)
+    np.testing.assert_array_equal(draw(one, shape), draw(again, shape))

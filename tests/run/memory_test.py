@@ -12,7 +12,13 @@ from meta_pseudo_labels.utils.settings import ConfigError
 
 @pytest.mark.parametrize(
     ("model_type", "share"),
-    [("wrn-10-1", 0.9), ("wrn-16-2", 0.9), ("mlp-3-64", 0.99), ("mlp", 0.99)],
+    [
+        ("wrn-10-1", 0.9),
+        ("wrn-16-2", 0.9),
+        ("speednet-32", 0.99),
+        ("mlp-3-64", 0.99),
+        ("mlp", 0.99),
+    ],
 )
 def test_the_fewest_weights_are_fewer_than_those_built(model_type, share):
     sizes = dict(input_shape=(16, 16, 3), num_classes=7)

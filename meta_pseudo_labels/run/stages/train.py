@@ -6,13 +6,14 @@ import functools
 import tensorflow as tf
 from absl import logging
 
-from meta_pseudo_labels import data
+from meta_pseudo_labels import data, models
 from meta_pseudo_labels.distribute.strategies import is_multi_worker, worker_of
 from meta_pseudo_labels.learners.callbacks import StopAtStep, position
 from meta_pseudo_labels.run.callbacks import LogAccuracy, SaveCheckpoint
 from meta_pseudo_labels.run.checkpoints import Checkpoints
 from meta_pseudo_labels.run.closing import closing_summary
 from meta_pseudo_labels.run.data import (
+    adaptation_images,
     check_choice_of_labels,
     save_choice_of_labels,
     training_batches,
@@ -159,6 +160,7 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
         save_teacher_labels(config, distributions)
         save_reports(config.output_dir, reports)
         folder.save_settings(config)
+    _adapt(learner, images)
     with watch_signals() as signals:
         ours = _callbacks(
             learner, config, checkpoints if writes else None, signals
@@ -168,6 +170,20 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
             checkpoints.wait()
             folder.mark_done(config.num_train_steps)
     return True
+
+
+def _adapt(learner, images):
+    """Adapts networks that ask for it, unless a checkpoint has them adapted."""
+    networks = [network for _, network in learner.optimized()]
+    todo = [network for network in networks if not models.is_adapted(network)]
+    if not todo:
+        return
+    seen = adaptation_images(images)
+    with learner.distribute_strategy.scope():
+        for network in todo:
+            models.adapt(network, seen)
+            if learner.student_ema and network is learner.student:
+                learner.student_ema.reset(network)
 
 
 def _check_steps_per_execution(config, start):
