@@ -26,9 +26,10 @@ from meta_pseudo_labels.learners.losses import (
 )
 from meta_pseudo_labels.learners.method import Method
 from meta_pseudo_labels.learners.passes import (
+    class_numbers,
     float_type,
     gradients_of,
-    label_error,
+    label_errors,
     with_checked_labels,
 )
 from meta_pseudo_labels.learners.trainer import Trainer
@@ -231,10 +232,22 @@ class Learner(Method, Trainer):
         return super().predict(x, *args, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):
-        """As `keras.Model.evaluate`, after a look at the range of images."""
+        """As `keras.Model.evaluate`, after a look at images and labels.
+
+        Raises:
+          ValueError: for labels that are no class numbers, where the loss
+            takes these.
+        """
         if not kwargs.get("_use_cached_eval_dataset"):  # Not within `fit`.
             warn_of_levels(x, self.student)
-        return super().evaluate(x, *args, **kwargs)
+        with label_errors():
+            return super().evaluate(x, *args, **kwargs)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
+        """As `keras.Model.compute_loss`, of `evaluate`; it looks at labels."""
+        if type(self.loss) is keras.losses.SparseCategoricalCrossentropy:
+            y = class_numbers(y, y_pred)
+        return super().compute_loss(x, y, y_pred, *args, **kwargs)
 
     @property
     def losses(self):
@@ -319,9 +332,11 @@ class Learner(Method, Trainer):
 
         Raises:
           ValueError: see `passes.label_probabilities`; or for a network that
-            is to be adapted to images first, see `models.adapt`.
+            is to be adapted to images first, see `models.adapt`, or that has
+            no weights to train any more.
         """
         for _, network in self.optimized():
+            check_weights(network, role="network")
             check_adapted(network)
         is_tpu = isinstance(self.distribute_strategy, tf.distribute.TPUStrategy)
         classes = getattr(self.student, "output_shape", (None,))[-1]
@@ -334,13 +349,8 @@ class Learner(Method, Trainer):
             if classes and isinstance(rows, dict):
                 check = functools.partial(with_checked_labels, classes=classes)
                 x = x.map(tf.autograph.experimental.do_not_convert(check))
-        try:
+        with label_errors():
             return super().fit(x, *args, **kwargs)
-        except tf.errors.InvalidArgumentError as error:
-            words = label_error(error)
-            if words is None:
-                raise
-            raise ValueError(words) from error
 
     def check_batch(self, batch):
         """Raises ValueError for a batch that lacks what the step needs."""

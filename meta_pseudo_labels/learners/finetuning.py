@@ -3,10 +3,12 @@
 import contextlib
 
 import keras
+import tensorflow as tf
 
 from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.callbacks import StopAtStep
 from meta_pseudo_labels.learners.checks import check_model
+from meta_pseudo_labels.learners.passes import class_numbers, label_errors
 from meta_pseudo_labels.models import BatchNorm
 from meta_pseudo_labels.optimizers import build_optimizer
 from meta_pseudo_labels.utils import compat
@@ -61,18 +63,19 @@ def finetune(
 
     Raises:
       ValueError: for a number or a name out of range, patience without
-        `validation_data`, or a student that does not return logits.
+        `validation_data`, a student that does not return logits, or labels
+        that are no classes of its.
     """
     _check(steps, eval_every, patience, validation_data)
     every = steps if validation_data is None else min(eval_every, steps)
     stops = [StopAtStep(steps), *_early_stopping(patience)]
-    with batch_norm_mode(student, batch_norm):
+    with batch_norm_mode(student, batch_norm), label_errors():
         compile_for_finetuning(
             student, learning_rate, optimizer, weight_decay=weight_decay
         )
         return student.fit(
-            dataset,
-            validation_data=validation_data,
+            _with_checked_labels(dataset, student),
+            validation_data=_with_checked_labels(validation_data, student),
             steps_per_epoch=every,
             epochs=-(-steps // every),
             callbacks=[*stops, *callbacks],
@@ -80,6 +83,20 @@ def finetune(
             shuffle=False,
             verbose=0,
         )
+
+
+def _with_checked_labels(data, student):
+    """Batches as they were; their labels are looked at as they are read."""
+    classes = getattr(student, "output_shape", (None,))[-1]
+    if not isinstance(data, tf.data.Dataset) or classes is None:
+        return data
+
+    def check(inputs, labels, *weights):
+        first = tf.nest.flatten(inputs)[0]
+        logits = tf.zeros([first.shape[0] or tf.shape(first)[0], classes])
+        return inputs, class_numbers(labels, logits), *weights
+
+    return data.map(tf.autograph.experimental.do_not_convert(check))
 
 
 def _check(steps, eval_every, patience, validation_data):

@@ -1,5 +1,6 @@
 """Passes through a model: inputs, logits, labels and gradients."""
 
+import contextlib
 import math
 import re
 
@@ -74,7 +75,11 @@ def forward(model, inputs, *, update_moments=True, slices=1):
         ):
             if "float" not in variable.dtype:
                 variable.assign(state)
-    models.check_logits(outputs, owner=f"The model {model.name!r}")
+    models.check_logits(
+        outputs,
+        owner=f"The model {model.name!r}",
+        rows=tf.nest.flatten(inputs)[0].shape[0],
+    )
     return tf.cast(outputs, float_type(model))
 
 
@@ -190,14 +195,46 @@ def _where_sound(sound, targets, why, got):
         return tf.where(sound[:, tf.newaxis], targets, unknown)
 
 
-def label_error(error):
-    """What an assertion of `label_probabilities` said, in a line; else None.
+@contextlib.contextmanager
+def label_errors():
+    """Has a failed assertion of `label_probabilities` be a ValueError."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        said = rf"\[{LABEL_ERROR}(.*?)\] \[(.*?)\]"
+        found = re.search(said, str(error), re.S)
+        if not found:
+            raise
+        raise ValueError(
+            f"{found[1]} {', '.join(found[2].split())}."
+        ) from error
+
+
+def class_numbers(labels, logits):
+    """Labels as they came, once it is seen that they are class numbers.
+
+    For the losses of Keras, which make an error of others, or nan.
 
     Args:
-      error: `tf.errors.InvalidArgumentError`.
+      labels: [batch] or [batch, 1]; floats if they are whole.
+      logits: [batch, classes].
+
+    Raises:
+      ValueError, tf.errors.InvalidArgumentError: see `label_probabilities`.
     """
-    found = re.search(rf"\[{LABEL_ERROR}(.*?)\] \[(.*?)\]", str(error), re.S)
-    return found and f"{found[1]} {', '.join(found[2].split())}."
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank is not None and labels.shape[1:] not in ([], [1]):
+        raise ValueError(
+            f"labels must be class numbers, [batch]; got {labels.dtype.name} "
+            f"of shape {labels.shape}."
+        )
+    numbers = tf.reshape(labels, [-1])
+    if labels.dtype.is_floating:
+        none = tf.constant(-1, labels.dtype)
+        whole = tf.where(numbers == tf.floor(numbers), numbers, none)
+        numbers = tf.cast(whole, tf.int64)
+    with tf.control_dependencies([label_probabilities(numbers, logits)]):
+        return tf.identity(labels)
 
 
 _INPUTS = {"labels": "labeled", "feedback_labels": "feedback"}

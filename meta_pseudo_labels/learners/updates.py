@@ -260,7 +260,8 @@ def _lowers_scale(optimizer):
 def _values_before(optimizer, variables):
     """The weights, to see whether they move; None where they always do."""
     known = ("keras.", __name__.partition(".")[0] + ".")
-    if all(
+    wide = all(v.dtype in ("float32", "float64") for v in variables)
+    if wide and all(  # Small moves of 16-bit weights are rounded away.
         type(part).__module__.startswith(known)
         and not part.gradient_accumulation_steps
         for part in parts_of(optimizer)

@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.utils import compat
@@ -35,25 +36,30 @@ def check_classifier(model, *, role):
         check_logits(outputs if others or named else output, owner=owner)
         if _is_linear(output):
             return
-    outputs = _traced(model)
-    if outputs is not None:
-        check_logits(outputs, owner=owner)
+    inputs = _input_specs(model)
+    outputs, function = _traced(model, inputs)
+    if outputs is None:
+        return
+    check_logits(outputs, owner=owner)
+    if _range(outputs, {}).low >= 0 and _gives_distributions(function, inputs):
+        raise ValueError(_words_of_probabilities(outputs, owner))
 
 
-def check_logits(outputs, *, owner):
+def check_logits(outputs, *, owner, rows=None):
     """Refuses what a model returned, unless it can be logits.
 
     Args:
       outputs: of a call: symbolic, in a graph, or eager. In a graph, what can
         only lie in [0, 1] is refused too: probabilities.
       owner: the first words of the message.
+      rows: of the inputs; None if unknown.
 
     Raises:
       ValueError: for several outputs, another shape than [batch, classes] with
-        two classes or more, another type than float, or probabilities. What is
-        not known is let through.
+        two classes or more, another type than float, other rows than the
+        inputs', or probabilities. What is not known is let through.
     """
-    must = f"{owner} must return logits, one tensor [batch, classes]"
+    must = owner + _MUST
     if not hasattr(outputs, "dtype"):
         found = tf.nest.flatten(outputs)
         shapes = ", ".join(_words(getattr(x, "shape", x)) for x in found)
@@ -77,13 +83,25 @@ def check_logits(outputs, *, owner):
             f"{must}, of a float type; it returns "
             f"{tf.as_dtype(outputs.dtype).name}."
         )
+    if shape.rank == 2 and None not in (rows, shape[0]) and shape[0] != rows:
+        raise ValueError(
+            f"{must}; it returns {shape[0]} rows for {rows} inputs. Reshape "
+            "and average within each row of a batch, not across them."
+        )
     bounded = _range(outputs, {}) if tf.is_symbolic_tensor(outputs) else _ANY
     if bounded.low >= 0 and bounded.high <= 1:
-        raise ValueError(
-            f"{must}; its output is probabilities, which "
-            f"{bounded.source or outputs.name!r} makes. Leave that out "
-            "(activation=None), as softmax is part of the loss."
-        )
+        raise ValueError(_words_of_probabilities(outputs, owner))
+
+
+_MUST = " must return logits, one tensor [batch, classes]"
+
+
+def _words_of_probabilities(outputs, owner):
+    source = _range(outputs, {}).source or outputs.name
+    return (
+        f"{owner}{_MUST}; its output is probabilities, which {source!r} makes. "
+        "Leave that out (activation=None), as softmax is part of the loss."
+    )
 
 
 def _words(shape):
@@ -103,11 +121,13 @@ def _is_linear(tensor):
     return plain and layer.activation is keras.activations.linear
 
 
-def _traced(model):
-    """The outputs of a model in a graph of its inference; None if unknown."""
-    inputs = _input_specs(model)
+def _traced(model, inputs):
+    """The outputs of a model in a graph of its inference, and its function.
+
+    None twice where they are unknown, as where its inputs are.
+    """
     if inputs is None:
-        return None
+        return None, None
     outputs = []
 
     def call(inputs):
@@ -117,12 +137,39 @@ def _traced(model):
             outputs.append(model(inputs, training=False))
         finally:
             tf.config.run_functions_eagerly(eagerly)
+        return outputs[0]
 
+    call = tf.function(call, autograph=False)
     try:
-        tf.function(call, autograph=False).get_concrete_function(inputs)
+        function = call.get_concrete_function(inputs)
     except (TypeError, ValueError, AttributeError, tf.errors.OpError):
-        return None  # Its inputs are others than it seems.
-    return outputs[0]
+        return None, None  # Its inputs are others than it seems.
+    return outputs[0], function
+
+
+def _gives_distributions(function, specs):
+    """Whether noise comes out as rows that are not negative and sum to 1.
+
+    To be asked where the graph leaves it open.
+
+    Args:
+      function: a traced one, of tensors like `specs`.
+      specs: a nest of `tf.TensorSpec`.
+    """
+    random = np.random.default_rng(0)
+    sizes = [size for x in tf.nest.flatten(specs) for size in x.shape[1:]]
+    if None in sizes or isinstance(
+        tf.distribute.get_strategy(), tf.distribute.TPUStrategy
+    ):
+        return False
+
+    def noise(spec):
+        shape = [spec.shape[0] or 2, *spec.shape[1:]]
+        return tf.cast(random.normal(size=shape), spec.dtype)
+
+    outputs = function(tf.nest.map_structure(noise, specs)).numpy()
+    sums = outputs.astype("float64").sum(axis=-1)
+    return bool((outputs >= 0).all() and (np.abs(sums - 1) < 0.01).all())
 
 
 def _input_specs(model):
@@ -157,6 +204,8 @@ _RANGES = {
     "Relu6": (0.0, 6.0),
     "Relu": (0.0, math.inf),
     "Exp": (0.0, math.inf),
+    "Softplus": (0.0, math.inf),
+    "OneHot": (0.0, 1.0),
 }
 # Operations that pass values on, or take means of them.
 _PASSING = set(
@@ -165,6 +214,8 @@ _PASSING = set(
     "SelectV2 Slice Split SplitV Squeeze StopGradient StridedSlice Tile "
     "Transpose Unpack".split()
 )
+# Of what is not negative these make nothing negative.
+_SUMS = {"BatchMatMulV2", "Einsum", "MatMul", "Prod", "Sum"}
 _ARITHMETIC = {
     "Add": lambda a, b: (a.low + b.low, a.high + b.high),
     "AddV2": lambda a, b: (a.low + b.low, a.high + b.high),
@@ -202,10 +253,13 @@ def _find_range(tensor, known):
     if kind in _PASSING:
         parts = [_range(x, known) for x in inputs if x.dtype.is_floating]
         return _hull(parts) if parts else _ANY
-    if kind not in _ARITHMETIC:
+    if kind not in _ARITHMETIC and kind not in _SUMS:
         return _ANY
-    parts = [_range(x, known) for x in inputs]
+    parts = [_range(x, known) for x in inputs if x.dtype.is_floating]
     source = next((part.source for part in parts if part.source), None)
+    if kind in _SUMS:
+        positive = parts and all(part.low >= 0 for part in parts)
+        return _Range(0.0, math.inf, source) if positive else _ANY
     if kind == "RealDiv" and parts[0].low >= 0 and _is_sum_of(*inputs):
         return _Range(0.0, 1.0, source or operation.name)
     return _Range(*_ARITHMETIC[kind](*parts), source)

@@ -219,6 +219,17 @@ def test_networks_that_are_frozen_before_compile_are_told_so():
         learner.compile("sgd")
 
 
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_networks_that_are_frozen_after_compile_are_told_so(role):
+    learner = MetaPseudoLabels(net(), net(), uda=None)
+    learner.compile("sgd")
+    getattr(learner, role).trainable = False
+    rows = {"labeled": np.ones([2, 4]), "strong": np.ones([2, 4])}
+    data = tf.data.Dataset.from_tensors(rows | {"labels": [0, 1]})
+    with pytest.raises(ValueError, match="all 2 are frozen"):
+        learner.fit(data, verbose=0)
+
+
 def test_finetuning_looks_too():
     data = tf.data.Dataset.from_tensors((np.ones([2, 4]), np.zeros(2)))
     with pytest.raises(ValueError, match="The student .* probabilities"):
@@ -227,3 +238,27 @@ def test_finetuning_looks_too():
     frozen.layers[0].trainable = False
     with pytest.raises(ValueError, match="frozen"):
         finetune(frozen, data, learning_rate=0.1, steps=1)
+
+
+@pytest.mark.parametrize("method", [Supervised, MetaPseudoLabels])
+@pytest.mark.parametrize(
+    "mixed_up",
+    [
+        lambda x: keras.ops.mean(x, axis=0, keepdims=True),
+        lambda x: keras.ops.reshape(x, [-1, 2]),
+    ],
+    ids=["one row for all", "rows of rows"],
+)
+def test_rows_that_are_no_longer_the_inputs_are_refused(method, mixed_up):
+    def network():
+        inputs = keras.Input((4,))
+        logits = keras.layers.Dense(4)(inputs)
+        return keras.Model(inputs, keras.layers.Dense(2)(mixed_up(logits)))
+
+    count = 1 + (method is MetaPseudoLabels)
+    learner = method(*(network() for _ in range(count)))
+    learner.compile("sgd")
+    rows = dict.fromkeys(("labeled", "weak", "strong"), np.ones([8, 4]))
+    data = tf.data.Dataset.from_tensors(rows | {"labels": np.zeros(8, int)})
+    with pytest.raises(ValueError, match=r"returns \d+ rows for \d+ inputs"):
+        learner.fit(data, verbose=0)

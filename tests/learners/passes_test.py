@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.learners import UDA, MetaPseudoLabels, Supervised
+from meta_pseudo_labels.learners.finetuning import finetune
 from meta_pseudo_labels.learners.passes import forward
 from meta_pseudo_labels.optimizers import Momentum
 from tests.learners.helpers import (
@@ -143,6 +144,65 @@ def test_what_are_no_labels_ends_fit_with_one_line(labels, jit_compile, sized):
         learner.fit(data, steps_per_epoch=1, verbose=0)
     assert "\n" not in str(refused.value)
     assert learner.step.numpy() == 0
+
+
+NO_NUMBERS = {
+    "too large": (np.int32([0, 1, 2, 3]), "not among the 3 .*: 0, 3"),
+    "negative": (np.int8([0, 1, -1, 2]), "not among the 3 .*: -1, 2"),
+    "halves": (np.float32([0, 1, 2, 0.5]), "not among the 3 .*: -1, 2"),
+    "one for all": (np.int32([1]), "label for each input.* 4"),
+    "one-hot": (HOT[[0, 1, 2, 0]], "class numbers, .*float32 of shape"),
+}
+
+
+@pytest.mark.parametrize("case", NO_NUMBERS)
+def test_what_are_no_class_numbers_ends_evaluation_with_one_line(case):
+    """Keras's loss is nan on a GPU then, and a long error on a processor."""
+    labels, words = NO_NUMBERS[case]
+    inputs = np.ones([4, 2], "float32")
+    data = tf.data.Dataset.from_tensors((inputs, labels))
+    sound = tf.data.Dataset.from_tensors((inputs, np.zeros(4, int))).repeat()
+    learner = linear()
+    for look in (
+        lambda: learner.evaluate(data, verbose=0),
+        lambda: learner.fit(
+            tf.data.Dataset.from_tensors(rows(np.zeros(4, int))),
+            validation_data=data,
+            verbose=0,
+        ),
+        lambda: finetune(
+            learner.student, data.repeat(), learning_rate=0.1, steps=1
+        ),
+        lambda: finetune(
+            learner.student,
+            sound,
+            learning_rate=0.1,
+            steps=1,
+            validation_data=data,
+        ),
+    ):
+        with pytest.raises(ValueError, match=words) as refused:
+            look()
+        assert "\n" not in str(refused.value)
+
+
+def test_evaluation_takes_what_kerass_loss_takes():
+    inputs, learner = np.ones([4, 2], "float32"), linear()
+    numbers = np.int32([0, 1, 2, 1])
+    losses = []
+    for labels in (
+        numbers,
+        numbers.astype("uint64"),
+        numbers.astype("float32"),
+        numbers[:, np.newaxis],
+    ):
+        learner.compile("sgd")
+        losses.append(learner.evaluate(inputs, labels, verbose=0))
+    assert losses == [losses[0]] * 4
+    learner.compile("sgd", loss=keras.losses.CategoricalCrossentropy(True))
+    assert learner.evaluate(inputs, HOT[numbers], verbose=0) == pytest.approx(
+        losses[0]
+    )
 
 
 @pytest.mark.parametrize("labels", NO_LABELS)

@@ -311,6 +311,32 @@ def test_a_student_that_stands_still_teaches_nothing(name, feedback):
     assert [int(x.step) for x in learners] == [2, 2]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_step_that_16_bits_round_away_teaches_nothing(dtype):
+    """Batch norm moves the student's loss all the same."""
+    keras.utils.set_random_seed(0)
+
+    def network():
+        layers = keras.layers.BatchNormalization, keras.layers.Dense
+        made = [layers[0](dtype=dtype), layers[1](CLASSES, dtype=dtype)]
+        return keras.Sequential([keras.Input((4,)), *made])
+
+    student = network()
+    for weight in student.trainable_variables:
+        weight.assign(weight + 4)
+    learner = MetaPseudoLabels(
+        student, network(), uda=None, feedback="reinforce"
+    )
+    learner.compile(O.SGD(1e-6), O.SGD(0.1))
+    before = values(student.trainable_variables)
+    batch = next(iter(dicts()))
+    logs = learner.train_step({**batch, "strong": 2 * batch["strong"]})
+    np.testing.assert_equal(values(student.trainable_variables), before)
+    assert np.isnan(logs["mpl/feedback_grad_ratio"])
+    assert float(learner.baseline.average) == 0
+    assert not np.array_equal(logs["mpl/dot_product"], 0)
+
+
 @pytest.mark.parametrize("name", ["accumulated", "own"])
 def test_averages_move_where_the_student_does(name):
     learner = Supervised(net(), ema_decay=0.5)

@@ -61,6 +61,12 @@ def classes_of_two(probability):
     return keras.layers.Concatenate()([1 - probability, probability])
 
 
+def mixture(inputs):
+    """Of three experts, weighted by what each image needs."""
+    experts = ops.stack([soft(inputs) for _ in range(3)], axis=1)
+    return ops.einsum("be,bec->bc", soft(inputs), experts)
+
+
 def per_pixel(inputs):
     pixels = keras.layers.Conv2D(CLASSES, 1, activation="softmax")(inputs)
     return keras.layers.GlobalAveragePooling2D()(pixels)
@@ -106,6 +112,16 @@ PROBABILITIES = {
             ops.exp(dense()(x))
         )
     ),
+    "of logarithms": lambda: functional(
+        lambda x: ops.exp(ops.log_softmax(dense()(x)))
+    ),
+    "a mixture of experts": lambda: functional(mixture),
+    "by their sum": lambda: functional(
+        lambda x: ops.normalize(ops.softplus(dense()(x)), order=1)
+    ),
+    "choices": lambda: functional(
+        lambda x: ops.one_hot(ops.argmax(dense()(x), -1), CLASSES)
+    ),
     "subclassed": lambda: subclassed(tf.nn.softmax),
     "in a function": lambda: subclassed(tf.function(ops.sigmoid)),
     "overridden": overridden,
@@ -123,6 +139,10 @@ LOGITS = {
     "a gate listed last": lambda: functional(
         lambda x: keras.layers.Multiply()([dense(name="a")(x), soft(x)])
     ),
+    "a mixture of logits": lambda: functional(
+        lambda x: ops.einsum("be,bec->bc", soft(x), ops.stack([x] * 3, 1))
+    ),
+    "soft steps": lambda: functional(dense(activation="softplus")),
     "swish": lambda: functional(dense(activation="silu")),
     "logarithms": lambda: functional(lambda x: ops.log(soft(x))),
     "a dense layer on them": lambda: nested("softmax", dense()),
