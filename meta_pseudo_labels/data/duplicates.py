@@ -51,6 +51,24 @@ def warn_of_learned(images, data, *, where):
         )
 
 
+def warn_of_two_classes(images, labels, *, where):
+    """Logs how many pictures have two classes.
+
+    Args:
+      images: [N, S, S, 3] uint8.
+      labels: [N] ints.
+      where: what they are called.
+    """
+    groups = [group for _, group in equal_images({where: images})]
+    twice = [g for g in groups if len({labels[place] for _, place in g}) > 1]
+    if twice:
+        logging.warning(
+            "%d pictures of %s have two classes, by equal pixels.",
+            len(twice),
+            where,
+        )
+
+
 def copies(data, *, among=("test", *HELD_OUT)):
     """The pictures that are in two parts, or have two classes.
 

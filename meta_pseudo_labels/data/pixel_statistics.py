@@ -4,6 +4,7 @@ import numpy as np
 from absl import logging
 
 _DARK = 64  # Levels that images of an ordinary set exceed.
+_BLACK = 16  # Levels below which nobody sees anything, as of masks.
 _CHUNK_PIXELS = 2**20  # np.bincount makes 8 bytes of each pixel's one.
 
 
@@ -38,7 +39,7 @@ def channel_statistics(*parts):
 
 
 def warn_of_dark(*parts, where):
-    """Logs a line where all images together use few of the levels.
+    """Logs a line where all images, or some of them, use few of the levels.
 
     Args:
       *parts: arrays [N, H, W, 3] uint8.
@@ -54,6 +55,18 @@ def warn_of_dark(*parts, where):
             where,
             lowest,
             highest,
+        )
+        return
+    ends = [(x.min(axis=(1, 2, 3)), x.max(axis=(1, 2, 3))) for x in parts]
+    darkest, lightest = map(np.concatenate, zip(*ends, strict=True))
+    black = np.count_nonzero((darkest < lightest) & (lightest < _BLACK))
+    if black:
+        logging.warning(
+            "%s: %d of %d images look black: levels from 0 to %d at most.",
+            where,
+            black,
+            len(lightest),
+            _BLACK - 1,
         )
 
 

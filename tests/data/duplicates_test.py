@@ -8,6 +8,7 @@ import pytest
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import duplicates
+from meta_pseudo_labels.data.sources import folders as folders_source
 from tests.pictures import colors, encoded
 from tests.tiny_folders import load, write
 
@@ -78,6 +79,17 @@ def test_copies_of_labeled_images_that_are_held_out(folders, logged):
     assert "labeled/ant/0.png = " in line
     (entry,) = duplicates.copies(held)
     assert entry["count"] == 3
+
+
+def test_test_images_of_two_classes_are_counted_where_they_are_alone(
+    folders, logged
+):
+    copy(folders, "eval/ant/0.png", "eval/cow/copy.png", "eval/ant/1.png")
+    folders_source.load_test(folders / "eval", ("ant", "cow"), image_size=8)
+    (line,) = logged
+    assert line == (
+        f"1 pictures of {folders}/eval have two classes, by equal pixels."
+    )
 
 
 def arrays(count=6):

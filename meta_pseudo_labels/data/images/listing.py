@@ -19,10 +19,14 @@ from absl import logging
 _SYSTEM_FOLDERS = (
     *("@eadir", "@tmp", "#recycle", "#snapshot", "@sharebin"),  # Synology.
     *("@recycle", "@recently-snapshot", "@transcode", "lost+found"),
+    *("@__thumb", "@trash", "@sharesnap"),  # QNAP, as the line above.
     *("$recycle.bin", "found.[0-9][0-9][0-9]", "msocache"),  # Windows.
+    *("recycler", "recycled"),
     *("system volume information",),
     *("__macosx", "network trash folder", "temporary items"),  # macOS.
     *("thevolumesettingsfolder", "ipod photo cache", "resource.frk"),
+    # macOS keeps smaller copies in these, too.
+    *("*.photoslibrary", "*.photolibrary", "*.aplibrary"),
     *("lost.dir", "*.lrdata", "*.cocatalog", "_gsdata_", "~snapshot"),
     *("*.download", "*.part", "*.tmp"),
 )
@@ -32,12 +36,15 @@ _SYSTEM_FILES = (
     *("icon\r", "icon[?_]", "*.webloc", "thevolumesettingsfolder"),
     *("synophoto_thumb_*", "synoindex_media_info", "synofile_thumb_*"),
     *("picasa.ini", "zbthumbnail.info", "pspbrwse.jbf"),
+    *("albumart_{*}_*.jpg", "albumartsmall.jpg"),
     # Cameras: a thumbnail of a film, a small film, lists.
     *("*.thm", "*.lrv", "*.ctg", "*.aae", "*.xmp", "autprint.mrk"),
     # Downloads and copies that have not ended, and what editors keep.
     *("*.part", "*.partial", "*.filepart", "*.crdownload", "*.opdownload"),
-    *("*.download", "*.aria2", "*.!ut", "*.tmp", "*.temp", "~$*"),
+    *("*.download", "*.aria2", "*.tmp", "*.temp", "~$*"),
     *("*~", "#*#", "*.bak", "*.swp", "*.orig", "*.rsync-partial"),
+    *("*.!qb", "*.!sync", "*.!ut", "*.bc!", "*.sb-????????-??????"),
+    *("*.*_original", "*.*_exiftool_tmp"),
     # Two computers changed one file: the older of both.
     *("*.sync-conflict-*", "*conflicted copy*", "*(case conflict*"),
 )

@@ -18,7 +18,10 @@ import unicodedata
 import numpy as np
 from absl import logging
 
-from meta_pseudo_labels.data.duplicates import names_by_digest
+from meta_pseudo_labels.data.duplicates import (
+    names_by_digest,
+    warn_of_two_classes,
+)
 from meta_pseudo_labels.data.image_data import ImageData
 from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
 from meta_pseudo_labels.data.images.files import measure_levels, read_images
@@ -198,7 +201,7 @@ def load_test(
     if unknown:
         raise ValueError(
             f"{eval_dir} has the class {unknown[0]!r}, which the networks do "
-            f"not know; they know {listed(classes)}."
+            f"not know; they know {listed(map(_clear, classes))}."
         )
     files = _list_classes(eval_dir, folders, classes)
     refuse_shared([(files.paths(), files.labels, True)])
@@ -210,6 +213,7 @@ def load_test(
         deep_levels=deep_levels,
     )
     _warn_of_untested(found.labels.tolist(), classes, eval_dir=eval_dir)
+    warn_of_two_classes(found.images, found.labels, where=shown(eval_dir))
     return found.images, found.labels, found.skipped
 
 
@@ -323,12 +327,17 @@ def _read(files, **reading):
     return _Part(files, places, images, labels, skipped)
 
 
+def _clear(name):
+    """A name, in quotes if it might be taken for another one."""
+    return name if name.isprintable() and name == name.strip() else repr(name)
+
+
 def _check_eval_classes(eval_classes, classes, *, eval_dir):
     unknown = [name for name in eval_classes if name not in classes]
     if unknown:
         raise ValueError(
             f"{eval_dir} has the class {unknown[0]!r}, which the labeled "
-            f"images do not have; they have {listed(classes)}."
+            f"images do not have; they have {listed(map(_clear, classes))}."
         )
 
 

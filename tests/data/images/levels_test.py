@@ -141,3 +141,13 @@ def test_dark_pictures_of_8_bits_are_said_to_be(folders, logged):
     load(folders)
     (line,) = (line for line in logged if "levels" in line)
     assert "levels from 0 to 7 of 0 to 255" in line
+
+
+def test_dark_ones_of_8_bits_among_bright_ones_are_counted(folders, logged):
+    """Masks of a few classes, say."""
+    (folders / "labeled/bee/0.png").write_bytes(encoded(colors(8, 8) // 32))
+    (folders / "unlabeled/b.png").write_bytes(encoded(colors(8, 8) // 64))
+    (folders / "labeled/ant/0.png").write_bytes(encoded(colors(8, 8) // 8))
+    load(folders)
+    (line,) = (line for line in logged if "levels" in line)
+    assert "2 of 10 images look black: levels from 0 to 15" in line

@@ -17,16 +17,21 @@ FOLDERS = [
     *("System Volume Information", "__MACOSX", "lost+found", "LOST.DIR"),
     *(".Trashes", ".thumbnails", ".AppleDouble", ".picasaoriginals", ".git"),
     *("found.000", "Catalog Previews.lrdata", "Network Trash Folder"),
+    *("RECYCLER", "Recycled", "@__thumb", "My.photoslibrary"),
 ]
 FILES = [
     *(".DS_Store", "._1.jpg", ".nomedia", "Icon\r", "Thumbs.db", "THUMBS.DB"),
     *("ehthumbs_vista.db", "desktop.ini", "SYNOPHOTO_THUMB_SM.jpg"),
     *("MVI_0001.THM", "IMG_1.AAE", "IMG_1.xmp", "1.jpg~", "1.jpg.part"),
     *("1.jpg.crdownload", "x.tmp", "~$x.jpg", "1.jpg.bak", "Picasa.ini"),
+    *("1.jpg_original", "1.jpg_exiftool_tmp", "1.jpg.!qB", "1.jpg.bc!"),
+    *("AlbumArt_{1A-2B}_Large.jpg", "AlbumArtSmall.jpg"),
+    "1.jpg.sb-0a1b2c3d-4e5f6g",
     "1.sync-conflict-20240102-030405-ABCDEFG.jpg",
     "1 (Ann's conflicted copy 2024-01-02).jpg",
 ]
 PICTURES = ["Icon.png", "tmp.png", "1 (copy).jpg", "$5.png", "thumb.jpg", "#1"]
+PICTURES += ["albumart7.jpg", "cat_original", "!sync.jpg"]
 
 
 @pytest.mark.parametrize("name", FOLDERS)

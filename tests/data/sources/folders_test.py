@@ -246,6 +246,14 @@ def test_names_that_unicode_composes_otherwise_are_one_class(folders, logged):
     assert shades(images) == [100, 102] and labels.tolist() == [0, 1]
 
 
+def test_names_that_only_look_equal_are_told_apart(folders):
+    """By a blank, or one that does not break."""
+    os.rename(folders / "labeled" / "ant", folders / "labeled" / "a nt ")
+    os.rename(folders / "eval" / "ant", folders / "eval" / "a\u00a0nt")
+    with pytest.raises(ValueError, match=r"'a\\xa0nt'.* have 'a nt ', bee"):
+        load(folders)
+
+
 def test_hangul_and_vietnamese_are_one_class_too(folders):
     """Of more than one mark, and of another script."""
     for name in ("\ud55c\uae00", "Vi\u1ec7t"):
