@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.checks import (
@@ -111,6 +112,8 @@ class Learner(Method, Trainer):
         width_splits=1,
         batch_slices=1,
         auto_scale_loss=True,
+        backbone_lr_factor=1.0,
+        freeze_backbone_steps=0,
         **kwargs,
     ):
         """Sets the optimizer and what happens to gradients on their way there.
@@ -132,6 +135,12 @@ class Learner(Method, Trainer):
             into memory; see `learners.slices`.
           auto_scale_loss: whether a network with layers that compute in float16
             gets its optimizer wrapped in a `LossScaleOptimizer`, as by Keras.
+          backbone_lr_factor: times an optimizer's rate is that of all weights
+            but those of a network's head, see `models.backbone_weights`; at
+            least 0.
+          freeze_backbone_steps: first updates of a network that leave them
+            where they are; -1 for all. Batch norm's moving averages go on: of
+            layers with trainable = False they stand still too.
           **kwargs: those of `keras.Model.compile`, e.g. metrics=["accuracy"].
 
         With several replicas it sets `synchronized` of the networks' Keras
@@ -158,6 +167,12 @@ class Learner(Method, Trainer):
         self.width_splits = width_splits
         self.batch_slices = batch_slices
         self.auto_scale_loss = auto_scale_loss
+        check_range("backbone_lr_factor", backbone_lr_factor, low=0, high=1e9)
+        check_range(
+            "freeze_backbone_steps", freeze_backbone_steps, low=-1, high=2**31
+        )
+        self.backbone_lr_factor = backbone_lr_factor
+        self.freeze_backbone_steps = freeze_backbone_steps
         super().compile(
             optimizer=self.ready_optimizer(optimizer, self.student),
             loss=loss
@@ -199,6 +214,17 @@ class Learner(Method, Trainer):
             check_replicas(part, self.distribute_strategy)
             compat.take_reduced(part)
             updates.spare_normalization(part, model)
+        is_paced = self.backbone_lr_factor != 1 or self.freeze_backbone_steps
+        updates.set_pace(
+            optimizer,
+            self.backbone_weights(model) if is_paced else [],
+            lr_factor=self.backbone_lr_factor,
+            freeze_steps=self.freeze_backbone_steps,
+        )
+
+    def backbone_weights(self, model):
+        """What `backbone_lr_factor` and `freeze_backbone_steps` are for."""
+        return models.backbone_weights(model)
 
     def optimized(self):
         """(optimizer, its network) of each network that trains."""
@@ -316,6 +342,8 @@ class Learner(Method, Trainer):
             "width_splits": self.width_splits,
             "batch_slices": self.batch_slices,
             "auto_scale_loss": self.auto_scale_loss,
+            "backbone_lr_factor": self.backbone_lr_factor,
+            "freeze_backbone_steps": self.freeze_backbone_steps,
         }
 
     def compile_from_config(self, config):

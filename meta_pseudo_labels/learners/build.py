@@ -5,6 +5,7 @@ import functools
 import keras
 
 from meta_pseudo_labels import models
+from meta_pseudo_labels.learners.finetuning import freeze_batch_norm
 from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.optimizers import build_optimizer
 from meta_pseudo_labels.optimizers.schedules import (
@@ -81,12 +82,19 @@ class Networks:
         self._reduced = functools.partial(
             _reduced_teacher, config, spec, dtype=dtype
         )
+        self._freezes = config.freeze_batch_norm
 
     def student(self):
-        return self._of(role="student")
+        return self._built("student")
 
     def teacher(self):
-        return self._of(role="teacher")
+        return self._built("teacher")
+
+    def _built(self, role):
+        model = self._of(role=role)
+        if self._freezes:
+            freeze_batch_norm(model)
+        return model
 
     def reduced_teacher(self):
         """The teacher of Reduced MPL, see `models.reduced_teacher`."""
@@ -123,13 +131,16 @@ def build_learner(config, spec, *, dtype=None):
         adam_beta_2=config.adam_beta_2,
         adam_epsilon=config.adam_epsilon,
     )
-    learner.compile(
+    user_error(
+        learner.compile,
         *[optimizer(rate) for rate in build_schedules(config, rate_type)],
         # AdamW's own shrinks the weights by it.
         weight_decay=0.0
         if config.optim_type == "adamw"
         else config.weight_decay,
         grad_bound=config.grad_bound,
+        backbone_lr_factor=config.backbone_lr_factor,
+        freeze_backbone_steps=config.freeze_backbone_steps,
         metrics=["accuracy"],
         jit_compile=config.jit_compile,
         steps_per_execution=config.steps_per_execution,

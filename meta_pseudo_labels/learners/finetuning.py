@@ -5,6 +5,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels import models
 from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.callbacks import StopAtStep
 from meta_pseudo_labels.learners.checks import check_model
@@ -25,6 +26,8 @@ def finetune(
     steps,
     optimizer="sgd",
     weight_decay=0.004,
+    backbone_lr_factor=1.0,
+    freeze_backbone_steps=0,
     batch_norm="update",
     validation_data=None,
     eval_every=100,
@@ -48,6 +51,10 @@ def finetune(
       optimizer: one of `FINETUNING_OPTIMIZERS`; see `build_optimizer`.
       weight_decay: by which "adamw" shrinks weights, but those of
         normalization layers; the others have none.
+      backbone_lr_factor: times the learning rate is that of all weights but
+        those of the head, see `models.backbone_weights`; at least 0.
+      freeze_backbone_steps: first steps that leave these where they are; -1
+        for all.
       batch_norm: "update", training mode, so that moving averages go over to
         the labeled images; or "frozen", inference mode, see `batch_norm_mode`.
       validation_data: batches as those of `dataset`, but with an end, to
@@ -71,7 +78,12 @@ def finetune(
     stops = [StopAtStep(steps), *_early_stopping(patience)]
     with batch_norm_mode(student, batch_norm), label_errors():
         compile_for_finetuning(
-            student, learning_rate, optimizer, weight_decay=weight_decay
+            student,
+            learning_rate,
+            optimizer,
+            weight_decay=weight_decay,
+            backbone_lr_factor=backbone_lr_factor,
+            freeze_backbone_steps=freeze_backbone_steps,
         )
         return student.fit(
             _with_checked_labels(dataset, student),
@@ -129,16 +141,24 @@ def _early_stopping(patience):
 
 
 def compile_for_finetuning(
-    student, learning_rate, optimizer="sgd", *, weight_decay=0.0
+    student,
+    learning_rate,
+    optimizer="sgd",
+    *,
+    weight_decay=0.0,
+    backbone_lr_factor=1.0,
+    freeze_backbone_steps=0,
 ):
     """Compiles with an optimizer whose variables are there before any step.
 
     Args:
-      student, learning_rate, optimizer, weight_decay: see `finetune`.
+      student, learning_rate, optimizer, weight_decay, backbone_lr_factor,
+        freeze_backbone_steps: see `finetune`.
 
     Raises:
-      ValueError: for a student that does not return logits, or has no weights
-        to train; for another optimizer.
+      ValueError: for a student that does not return logits, has no weights to
+        train, or no backbone where that has a rate of its own; for another
+        optimizer.
     """
     check_model(student, role="student")
     if optimizer not in FINETUNING_OPTIMIZERS:
@@ -155,6 +175,13 @@ def compile_for_finetuning(
     )
     student.optimizer.build(student.trainable_variables)
     updates.spare_normalization(mover, student)
+    if backbone_lr_factor != 1 or freeze_backbone_steps:
+        updates.set_pace(
+            mover,
+            models.backbone_weights(student),
+            lr_factor=backbone_lr_factor,
+            freeze_steps=freeze_backbone_steps,
+        )
 
 
 @contextlib.contextmanager
@@ -178,18 +205,28 @@ def batch_norm_mode(model, mode):
             f"batch_norm must be one of {', '.join(BATCH_NORM_MODES)}; got "
             f"{mode!r}."
         )
-    frozen = [
-        layer
-        for layer in compat.layers_of(model)
-        if mode == "frozen" and _is_batch_norm(layer) and layer.trainable
-    ]
-    for layer in frozen:
-        layer.trainable = False
+    frozen = freeze_batch_norm(model) if mode == "frozen" else []
     try:
         yield
     finally:
         for layer in frozen:
             layer.trainable = True
+
+
+def freeze_batch_norm(model):
+    """Has all batch norm of a model stand still, see `batch_norm_mode`.
+
+    Returns:
+      The layers that did not before.
+    """
+    layers = [
+        layer
+        for layer in compat.layers_of(model)
+        if _is_batch_norm(layer) and layer.trainable
+    ]
+    for layer in layers:
+        layer.trainable = False
+    return layers
 
 
 def _is_batch_norm(layer):

@@ -57,6 +57,10 @@ class ReducedMPL(MetaPseudoLabels):
         del config["uda"]
         return config
 
+    def backbone_weights(self, model):
+        """None of the small teacher, which begins with nothing learned."""
+        return [] if model is self.teacher else super().backbone_weights(model)
+
     def teacher_logits(self, batch):
         """The adjusted distributions, of labeled and of unlabeled images."""
         labeled, unlabeled = forward_together(

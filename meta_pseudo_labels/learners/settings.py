@@ -131,6 +131,11 @@ class OptimizationSettings:
             when=lambda settings: settings["optim_type"] not in ADAMS,
         ),
         Unread(
+            ("backbone_lr_factor",),
+            "with --freeze_backbone_steps=-1 the backbone never moves.",
+            when=lambda settings: settings["freeze_backbone_steps"] < 0,
+        ),
+        Unread(
             ("lr_decay_rate", "num_decay_steps"),
             "with --lr_decay_type={lr_decay_type} rates do not fall in drops.",
             when=lambda settings: settings["lr_decay_type"] != "exponential",
@@ -178,6 +183,25 @@ class OptimizationSettings:
         "takes from a weight, times the weight and the learning rate, apart "
         "from the gradients. Neither in batch norm.",
         low=0,
+    )
+    freeze_backbone_steps: int = setting(
+        0,
+        "First steps in which of student and teacher the head alone moves, "
+        "the last layer with weights, which makes the logits; -1 for all "
+        "steps. Batch norm's moving averages go on, see --freeze_batch_norm.",
+        low=-1,
+    )
+    backbone_lr_factor: float = setting(
+        1.0,
+        "Learning rate of all but the head, of student and teacher, times the "
+        "rate of the head.",
+        low=0,
+    )
+    freeze_batch_norm: bool = setting(
+        False,
+        "Have batch norm normalize by its moving averages in all of training, "
+        "as it comes with pretrained weights; neither these nor scale and "
+        "shift change.",
     )
     grad_bound: float = setting(
         1e9, "Bound on the norm of a model's whole gradient.", low=1e-12

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.models.batch_norm import BatchNorm
-from meta_pseudo_labels.optimizers import AdamW, parts_of
+from meta_pseudo_labels.optimizers import AdamW, pace, parts_of
 from meta_pseudo_labels.utils import compat
 
 _NORMALIZATION_LAYERS = (
@@ -62,6 +62,19 @@ def half_squared_norm(model):
         "float64" if any(w.dtype == "float64" for w in weights) else "float32"
     )
     return tf.add_n([tf.nn.l2_loss(tf.cast(w, wide)) for w in weights])
+
+
+def set_pace(optimizer, weights, *, lr_factor, freeze_steps):
+    """See `pace`; of an optimizer that may wrap others, whose own these are."""
+    for part in parts_of(optimizer):
+        if len(parts_of(part)) == 1:
+            own = {id(v) for v in compat.variables_of(part)}
+            pace(
+                part,
+                [w for w in weights if id(w) in own],
+                lr_factor=lr_factor,
+                freeze_steps=freeze_steps,
+            )
 
 
 def spare_normalization(optimizer, model):

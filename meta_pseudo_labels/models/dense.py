@@ -1,9 +1,11 @@
 """Dense layers: hidden ones, and the one that every classifier ends with."""
 
 import keras
+import tensorflow as tf
 
 from meta_pseudo_labels.models import initializers
 from meta_pseudo_labels.models.dropout import Dropout, check_rate
+from meta_pseudo_labels.utils import compat
 
 
 def hidden_layers(x, *, hidden_sizes, activation, kernel_initializer, dtype):
@@ -78,3 +80,61 @@ def classification_head(
         name="head.dense",
         dtype="float64" if policy.compute_dtype == "float64" else "float32",
     )(features)
+
+
+def backbone_weights(model):
+    """The trainable weights of a classifier but those of its head.
+
+    The head are the last layers with weights on the way to the logits: a Dense
+    layer as a rule, also within a model that is the last layer of another.
+
+    Args:
+      model: a built Keras model that returns logits, [batch, classes].
+
+    Raises:
+      ValueError: where it cannot be told which layer makes the logits, or
+        there is nothing before it.
+    """
+    heads = _heads(model)
+    in_head = {id(w) for layer in heads for w in layer.weights}
+    classes = getattr(model, "output_shape", (None,))[-1]
+    found = [w for w in model.trainable_variables if id(w) not in in_head]
+    makes_logits = heads and all(
+        classes in (None, layer.weights[0].shape[-1]) for layer in heads
+    )
+    if not makes_logits or not found:
+        raise ValueError(
+            f"The network {model.name!r} has no backbone apart from its head: "
+            + (
+                "all its weights are in the layer that makes the logits."
+                if makes_logits
+                else "no layer can be told that makes the logits. End it with "
+                "a Dense layer."
+            )
+        )
+    return found
+
+
+def _heads(model):
+    """The last layers with weights; of a graph, or by their order."""
+    outputs = getattr(model, "outputs", None)
+    if outputs:
+        return [x for output in outputs for x in _makers(output)]
+    for layer in reversed(model.layers):
+        if layer.weights:
+            inner = getattr(layer, "layers", None)
+            return _heads(layer) if inner else [layer]
+    return []
+
+
+def _makers(tensor):
+    """The layers with weights that a symbolic tensor comes from at once."""
+    layer, index = compat.producer(tensor)
+    if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):
+        return _makers(layer.outputs[index])
+    if getattr(layer, "weights", None):
+        return _heads(layer) if isinstance(layer, keras.Model) else [layer]
+    if isinstance(layer, keras.layers.InputLayer):
+        return []
+    inputs = tf.nest.flatten(layer.input)
+    return [maker for x in inputs for maker in _makers(x)]

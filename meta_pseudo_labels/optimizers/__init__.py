@@ -13,7 +13,7 @@ from meta_pseudo_labels.optimizers.pullback import (
     update_rates,
 )
 from meta_pseudo_labels.optimizers.rmsprop import RMSProp
-from meta_pseudo_labels.optimizers.schedules import WaitWarmupDecay
+from meta_pseudo_labels.optimizers.schedules import WaitWarmupDecay, pace
 
 _KINDS = {
     "sgd": keras.optimizers.SGD,
@@ -35,6 +35,7 @@ __all__ = [
     "build_optimizer",
     "check_differentiable",
     "learning_rate_of",
+    "pace",
     "parts_of",
     "update_pullback",
     "update_rates",

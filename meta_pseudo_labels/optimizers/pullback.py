@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.optimizers.adam import adam_derivative
 from meta_pseudo_labels.optimizers.momentum import Momentum
+from meta_pseudo_labels.optimizers.schedules import paced_rate
 from meta_pseudo_labels.utils.compat import unscaled, variables_of
 
 _UPDATES = ("update_step", "apply", "apply_gradients")  # Move the weights.
@@ -127,7 +128,9 @@ def _derivatives(optimizer, gradients, variables):
     rate = tf.convert_to_tensor(optimizer.learning_rate)
     derivative = _derivative_of(optimizer)
     return [
-        derivative(gradient, variable.value, rate)
+        derivative(
+            gradient, variable.value, paced_rate(optimizer, variable, rate)
+        )
         for gradient, variable in zip(gradients, variables, strict=True)
     ]
 

@@ -1,9 +1,15 @@
-"""Learning-rate schedules of the release: wait, warm up, decay."""
+"""Learning-rate schedules of the release: wait, warm up, decay.
 
+And rates of some weights that differ from those of the others.
+"""
+
+import functools
 import math
 
 import keras
 import tensorflow as tf
+
+from meta_pseudo_labels.utils.compat import index_of
 
 DECAYS = ("constant", "exponential", "cosine")
 
@@ -134,3 +140,67 @@ class WaitWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
             "decay_rate": self.decay_rate,
             "dtype": self.dtype,
         }
+
+
+def pace(optimizer, variables, *, lr_factor=1.0, freeze_steps=0):
+    """Has an optimizer move some variables at a share of its learning rate.
+
+    The update is scaled, not the gradient, which Adam would divide out again:
+    optimizers get another rate for these variables, and all that are built by
+    name are linear in it. Their moments go on while they are frozen, so that
+    Adam's correction of its first steps holds afterwards.
+
+    Args:
+      optimizer: a built Keras optimizer that wraps no other.
+      variables: those among its own that are to go at another rate.
+      lr_factor: times the learning rate is theirs, at least 0.
+      freeze_steps: first updates of the optimizer that leave them exactly where
+        they are; -1 for all.
+
+    Raises:
+      ValueError: for an optimizer of Keras's with weight decay, which would
+        move them by the full rate.
+    """
+    if lr_factor == 1 and not freeze_steps:
+        vars(optimizer).pop("share_of_rate", None)
+        vars(optimizer).pop("update_step", None)
+        return
+    if optimizer.weight_decay:
+        raise ValueError(
+            f"The weight_decay of {type(optimizer).__name__} knows one "
+            "learning rate alone, but the backbone has another or is frozen. "
+            "Give weight_decay to compile(), or use "
+            "meta_pseudo_labels.AdamW."
+        )
+    paced = {index_of(optimizer, variable) for variable in variables}
+
+    def share_of_rate(variable, dtype):
+        """Scalar, in the optimizer's present step; None for all of it."""
+        if index_of(optimizer, variable) not in paced:
+            return None
+        factor = tf.constant(0.0 if freeze_steps < 0 else lr_factor, dtype)
+        taken = tf.convert_to_tensor(optimizer.iterations)
+        return tf.where(taken < freeze_steps, tf.zeros_like(factor), factor)
+
+    optimizer.share_of_rate = share_of_rate
+    optimizer.update_step = functools.partial(_paced_step, optimizer)
+
+
+def paced_rate(optimizer, variable, learning_rate):
+    """The learning rate of one variable of an optimizer, see `pace`."""
+    share_of_rate = getattr(optimizer, "share_of_rate", None)
+    share = share_of_rate and share_of_rate(variable, learning_rate.dtype)
+    return learning_rate if share is None else learning_rate * share
+
+
+def _paced_step(optimizer, gradient, variable, learning_rate):
+    learning_rate = tf.convert_to_tensor(learning_rate)
+    update_step = functools.partial(type(optimizer).update_step, optimizer)
+    share = optimizer.share_of_rate(variable, learning_rate.dtype)
+    if share is None:
+        update_step(gradient, variable, learning_rate)
+        return
+    before = tf.identity(variable)
+    update_step(gradient, variable, learning_rate * share)
+    # Slots may hold rates of earlier steps, and go on at rate 0.
+    variable.assign(tf.where(share > 0, variable, before))

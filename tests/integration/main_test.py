@@ -148,7 +148,7 @@ def test_errors_reach_the_shell(tmp_path, request):
         ("--dataset_name=svhn", "--dataset_name=svhn is unknown"),
         ("--dataset_name=cifar10", "means --method=supervised, but"),
         (
-            "--optim_type=adan",
+            "--optim_type=ftrl",
             "one of: sgd, momentum, rmsprop, lars, adam, adamw.",
         ),
         ("--num_classes=7", "--dataset=digits has 10 classes"),

@@ -170,3 +170,33 @@ def test_weight_decay_comes_once_and_not_in_batch_norm(name, tmp_path):
         for v, value, spare in zip(weights, before, spared, strict=True):
             want = value * (0.875 if inside and not spare else 1.0)
             np.testing.assert_allclose(v, want, rtol=1e-6)
+
+
+def test_the_backbone_is_frozen_as_the_settings_say(tmp_path):
+    config = tiny(
+        tmp_path,
+        model_type="wrn-10-1",
+        teacher_model_type="wrn-10-1",
+        freeze_backbone_steps=3,
+        backbone_lr_factor=0.5,
+        freeze_batch_norm=True,
+    )
+    learner = build_learner(config, DATASETS["digits"])
+    assert learner.freeze_backbone_steps == 3
+    assert learner.backbone_lr_factor == 0.5
+    for network in (learner.student, learner.teacher):
+        names = {w.name for w in network.trainable_variables}
+        assert names == {"kernel", "bias"}
+
+
+def test_a_network_that_is_all_head_has_no_backbone_to_freeze(
+    tmp_path, monkeypatch
+):
+    def build(model_type, *, input_shape, name, **settings):
+        layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+        return keras.Sequential([keras.Input(input_shape), *layers], name=name)
+
+    monkeypatch.setattr(models, "build", build)
+    config = tiny(tmp_path, freeze_backbone_steps=1)
+    with pytest.raises(ConfigError, match="'student' has no backbone apart"):
+        build_learner(config, DATASETS["digits"])

@@ -68,6 +68,42 @@ def test_adamw_spares_batch_norm_and_decays_the_rest():
     )
 
 
+@pytest.mark.parametrize(
+    "optimizer", ["sgd", "momentum", "rmsprop", "adam", "adamw"]
+)
+def test_the_backbone_stands_still_and_then_moves_slower(optimizer):
+    def after(steps, **settings):
+        keras.utils.set_random_seed(0)
+        hidden = keras.layers.Dense(2)
+        model = keras.Sequential(
+            [keras.Input([2]), hidden, keras.layers.Dense(2)]
+        )
+        before = [np.copy(x) for x in model.get_weights()]
+        finetune(
+            model,
+            endless([[1, 0], [0, 1]], [0, 1]),
+            learning_rate=0.1,
+            steps=steps,
+            optimizer=optimizer,
+            **settings,
+        )
+        return [
+            got - old
+            for got, old in zip(model.get_weights(), before, strict=True)
+        ]
+
+    frozen = after(2, freeze_backbone_steps=2)
+    assert [np.any(x) for x in frozen] == [False, False, True, True]
+    for one, two in zip(
+        after(2, freeze_backbone_steps=-1), frozen, strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
+    assert np.any(after(3, freeze_backbone_steps=2)[0])
+    slow, full = after(1, backbone_lr_factor=0.1), after(1)
+    for one, two, factor in zip(slow, full, (0.1, 0.1, 1, 1), strict=True):
+        np.testing.assert_allclose(one, factor * two, rtol=1e-4, atol=1e-7)
+
+
 def test_another_optimizer_is_refused():
     with pytest.raises(ValueError, match="sgd, momentum, .*; got 'lars'"):
         finetune(

@@ -139,6 +139,7 @@ def train(
     drop=("feedback",),
     steps_per_execution=1,
     steps=STEPS,
+    **settings,
 ):
     """Logs of all steps, and the variables at the end."""
     keras.utils.set_random_seed(3)
@@ -149,6 +150,7 @@ def train(
             weight_decay=0.01,
             grad_bound=0.5,  # Below some norms, so that clipping counts.
             steps_per_execution=steps_per_execution,
+            **settings,
         )
     data = dataset(steps=steps).map(
         lambda x: {k: v for k, v in x.items() if not k.startswith(drop)}
@@ -220,6 +222,19 @@ def test_so_are_they_with_every_optimizer(optimizer, feedback, mirrored):
     one = train(mpl(feedback), optimizer=optimizer)
     several = train(mpl(feedback), mirrored(2), optimizer=optimizer)
     assert_same(one, several)
+
+
+@pytest.mark.fast("supervised")
+@pytest.mark.parametrize("name", ["supervised", "exact"])
+def test_so_are_they_where_the_backbone_has_its_own_pace(name, mirrored):
+    settings = dict(
+        steps=4,
+        optimizer=lambda: AdamW(0.01, weight_decay=0.3, epsilon=1e-3),
+        freeze_backbone_steps=2,
+        backbone_lr_factor=0.1,
+    )
+    one = train(LEARNERS[name], **settings)
+    assert_same(one, train(LEARNERS[name], mirrored(2), **settings))
 
 
 @pytest.mark.long

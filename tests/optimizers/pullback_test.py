@@ -14,6 +14,7 @@ from meta_pseudo_labels.optimizers import (
     Momentum,
     RMSProp,
     check_differentiable,
+    pace,
     update_pullback,
     update_rates,
 )
@@ -53,7 +54,7 @@ ALL = pytest.mark.parametrize("name", OPTIMIZERS)
 class Case:
     """An optimizer after two steps on two variables, one of them skipped."""
 
-    def __init__(self, optimizer, dtype="float64"):
+    def __init__(self, optimizer, dtype="float64", steps=2, **of_kernel):
         random = np.random.default_rng(1)
         self.optimizer = optimizer
         self.variables = [
@@ -65,7 +66,9 @@ class Case:
             for v in self.variables
         ]
         optimizer.build(self.variables)
-        for _ in range(2):
+        if of_kernel:
+            pace(optimizer, self.variables[:1], **of_kernel)
+        for _ in range(steps):
             optimizer.apply(self.draw(), self.variables)
         self.gradients, self.upstream = self.draw(), self.draw()
         self.state = [
@@ -119,6 +122,56 @@ def assert_close(got, want, *, rtol):
 def test_is_the_derivative_of_the_update(name):
     case = Case(OPTIMIZERS[name]())
     assert_close(case.pulled_back(), case.differences(), rtol=1e-7)
+
+
+PACED = [name for name in OPTIMIZERS if name != "kerass adamw"]
+
+
+@pytest.mark.parametrize("name", PACED)
+def test_a_pace_scales_the_update_and_its_derivative(name):
+    case, plain = (
+        Case(OPTIMIZERS[name](), steps=0, **of_kernel)
+        for of_kernel in (dict(lr_factor=0.1), {})
+    )
+    starts = [v.numpy().copy() for v in case.variables]
+    for moved, full, start, factor in zip(
+        case.step(case.gradients)[0],
+        plain.step(plain.gradients)[0],
+        starts,
+        (0.1, 1.0),
+        strict=True,
+    ):
+        np.testing.assert_allclose(moved - start, factor * (full - start))
+    case = Case(OPTIMIZERS[name](), lr_factor=0.1)
+    kernel, bias = case.pulled_back()
+    want = case.differences()
+    assert np.abs(want[0]).max() > 1e-5
+    for one, two in zip((kernel, bias), want, strict=True):
+        atol = 1e-6 * np.abs(two).max()
+        np.testing.assert_allclose(one, two, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", PACED)
+def test_what_is_frozen_neither_moves_nor_pulls_back(name):
+    """Up to the second step; slots filled before it do not move it either."""
+    case = Case(OPTIMIZERS[name](), steps=1)
+    still = case.variables[0].numpy().copy()
+    pace(case.optimizer, case.variables[:1], lr_factor=0.5, freeze_steps=2)
+    pullback = update_pullback(case.optimizer, case.gradients, case.variables)
+    case.optimizer.apply(case.gradients, case.variables)
+    np.testing.assert_array_equal(case.variables[0], still)
+    kernel, bias = pullback(case.upstream)
+    assert not np.any(kernel) and np.any(bias)
+    case.optimizer.apply(case.gradients, case.variables)
+    assert np.all(case.variables[0] != still)
+    pace(case.optimizer, [])  # Is as if there never had been one.
+    assert "update_step" not in vars(case.optimizer)
+
+
+def test_a_decay_that_knows_one_rate_is_refused_beside_a_pace():
+    for kind in (keras.optimizers.AdamW, functools.partial(SGD, 0.1)):
+        with pytest.raises(ValueError, match="meta_pseudo_labels.AdamW"):
+            Case(kind(weight_decay=0.1), freeze_steps=-1)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,14 @@ class FinetuningSettings:
             "--finetune_optimizer={finetune_optimizer} has no decay in it.",
             when=lambda settings: settings["finetune_optimizer"] != "adamw",
         ),
+        Unread(
+            ("finetune_backbone_lr_factor",),
+            "with --finetune_freeze_backbone_steps=-1 the backbone never "
+            "moves.",
+            when=lambda settings: (
+                settings["finetune_freeze_backbone_steps"] < 0
+            ),
+        ),
     )
 
     finetune_lr: float = setting(
@@ -63,6 +71,19 @@ class FinetuningSettings:
         "Labeled images a step; all where there are fewer.",
         low=1,
         high=1_000_000,
+        free=True,
+    )
+    finetune_freeze_backbone_steps: int = setting(
+        0,
+        "First steps of finetuning in which the head alone moves; -1 for all. "
+        "See --freeze_backbone_steps.",
+        low=-1,
+        free=True,
+    )
+    finetune_backbone_lr_factor: float = setting(
+        1.0,
+        "Rate of all but the head in finetuning, times --finetune_lr.",
+        low=0,
         free=True,
     )
     finetune_batch_norm: str = setting(

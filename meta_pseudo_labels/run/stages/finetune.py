@@ -112,11 +112,14 @@ def finetune_run(learner, config, images, *, callbacks=()):
         student = build_model(config, images.spec, role="student")
         student.set_weights(learner.finished_student().get_weights())
         with batch_norm_mode(student, config.finetune_batch_norm):
-            compile_for_finetuning(
+            user_error(
+                compile_for_finetuning,
                 student,
                 config.finetune_lr,
                 config.finetune_optimizer,
                 weight_decay=config.finetune_weight_decay,
+                backbone_lr_factor=config.finetune_backbone_lr_factor,
+                freeze_backbone_steps=config.finetune_freeze_backbone_steps,
             )
             _train(student, config, images, path, callbacks)
         save_weights(student, path)

@@ -97,7 +97,7 @@ def test_numbers_are_finite(field, value):
             "eval_forever, inspect, inference, train",
         ),
         ("method", "comic", "fixmatch, mpl, pseudo_labels, supervised, uda"),
-        ("optim_type", "adan", "sgd, momentum, rmsprop, lars, adam, adamw"),
+        ("optim_type", "ftrl", "sgd, momentum, rmsprop, lars, adam, adamw"),
         ("lr_decay_type", "linear", "constant, exponential, cosine"),
         (
             "mpl_feedback",

@@ -101,8 +101,14 @@ RUNS = {
             num_validation=5,
             finetune_patience=1,
             finetune_optimizer="adamw",
+            freeze_backbone_steps=-1,
+            finetune_freeze_backbone_steps=-1,
         ),
-        RATES | BASELINE | ADAM | {"use_augment", "replicas_per_worker"},
+        RATES
+        | BASELINE
+        | ADAM
+        | {"use_augment", "replicas_per_worker"}
+        | {"backbone_lr_factor", "finetune_backbone_lr_factor"},
     ),
     "mpl, adam": (
         dict(optim_type="adam"),
@@ -201,6 +207,7 @@ IDLE = {
     "mpl_feedback_weight",
     "mpl_label_temp",
     "ema_start",
+    "backbone_lr_factor",
     *BASELINE,
     *DROPS,
 }

@@ -70,12 +70,14 @@ def test_it_does_what_the_library_does(ended_early):
 
 
 def test_adamw_goes_on_bit_for_bit_and_does_what_the_library_does(tmp_path):
-    """Its moments are in the checkpoints."""
+    """Its moments are in the checkpoints; the backbone thaws in between."""
     settings = dict(
         finetune_steps=4,
         finetune_lr=0.01,
         finetune_optimizer="adamw",
         finetune_weight_decay=0.5,
+        finetune_freeze_backbone_steps=3,
+        finetune_backbone_lr_factor=0.5,
         save_every=2,
     )
     config = tiny(tmp_path / "cut", **settings)
@@ -90,6 +92,8 @@ def test_adamw_goes_on_bit_for_bit_and_does_what_the_library_does(tmp_path):
         steps=4,
         optimizer="adamw",
         weight_decay=0.5,
+        freeze_backbone_steps=3,
+        backbone_lr_factor=0.5,
     )
     for one, two in zip(student.get_weights(), weights(config), strict=True):
         np.testing.assert_array_equal(one, two)
