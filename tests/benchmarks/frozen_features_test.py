@@ -1,0 +1,66 @@
+"""The measurement on features of a frozen network, on a few of our own."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from benchmarks.frozen_features import run
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """Images of which one feature tells the class, in all of their views."""
+    labels = np.arange(60) % run.CLASSES
+    plain = np.zeros([60, 1_280], np.float16)
+    plain[np.arange(60), labels] = 1
+    path = tmp_path_factory.mktemp("features") / "features.npz"
+    rest = {}
+    for name in ("validation", "test"):
+        rest |= {name: plain, f"{name}_labels": labels}
+    views = np.stack([plain] * 2)
+    np.savez(path, plain=plain, weak=views, strong=views, labels=labels, **rest)
+    return path
+
+
+def test_labels_are_balanced_and_the_seed_s(features):
+    labels = run.load(features, is_search=True)["labels"]
+    chosen = run.labeled_choice(labels, 40, seed=3)
+    assert np.bincount(labels[chosen]).tolist() == [4] * 10
+    assert len(set(chosen)) == 40
+    np.testing.assert_array_equal(run.labeled_choice(labels, 40, 3), chosen)
+    assert set(run.labeled_choice(labels, 40, 4)) != set(chosen)
+
+
+def test_a_seed_is_the_same_whatever_ran_before(features, tmp_path):
+    arrays = run.load(features, is_search=False)
+    settings = run.Settings(num_steps=20)
+    train = run.Trainer("exact, consistency", settings)
+    first, other, again = (train.measure(arrays, 20, s) for s in (0, 1, 0))
+    for row in (first, other, again):
+        row.pop("seconds")
+    assert first == again
+    assert first["judge"] == "test" and first["accuracy"] > 50
+
+
+def test_rows_are_made_once_and_told_with_their_control(features, tmp_path):
+    arrays = run.load(features, is_search=True)
+    settings = run.Settings(num_steps=2)
+    path = tmp_path / "rows.jsonl"
+    train = run.Trainer("supervised", settings)
+    for _ in range(2):
+        train.add_row(path, arrays, 10, 0)
+    (row,) = run.read_rows(path)
+    assert (row["judge"], row["settings"]) == (
+        "validation",
+        dataclasses.asdict(settings),
+    )
+    rows = [
+        row | dict(method=f"{name}, consistency", seed=seed, accuracy=value)
+        for name, gain in (("off", 0), ("exact", 1.5))
+        for seed, value in enumerate([50.0 + gain, 60.0 + gain])
+    ]
+    exact, off = run.table(rows).splitlines()
+    assert "exact, consistency" in exact
+    assert "56.50" in exact and "over off +1.50 ± 0.00" in exact
+    assert "55.00" in off and "over off" not in off
