@@ -53,6 +53,30 @@ def mean(values):
     return tf.nest.pack_sequence_as(values, reduced)
 
 
+def all_rows(rows):
+    """The rows of the global batch, on every replica; without a gradient.
+
+    Args:
+      rows: integers of this replica's batch, [batch].
+
+    Returns:
+      [global batch] of the same type.
+    """
+    if count() == 1:
+        return rows
+    context = tf.distribute.get_replica_context()
+    # A sum, which every strategy has; each replica adds its own rows to it.
+    place = tf.one_hot(
+        context.replica_id_in_sync_group, count(), dtype=rows.dtype
+    )
+    return tf.reshape(
+        context.all_reduce(
+            tf.distribute.ReduceOp.SUM, place[:, tf.newaxis] * rows
+        ),
+        [-1],
+    )
+
+
 def global_sum(values):
     """A loss that is a sum over images, not a mean.
 

@@ -410,7 +410,7 @@ class Learner(Method, Trainer):
         weights = weights_of(batch, "sample_weight", logits)
         return mean_cross_entropy(targets, logits, weights)
 
-    def take_step(self, tape, loss, logs, *, decay_log=None):
+    def take_step(self, tape, loss, logs, *, decay_log=None, moves=()):
         """The update, count and average of a step that has no teacher.
 
         Args:
@@ -418,6 +418,7 @@ class Learner(Method, Trainer):
           loss: of the student, scalar.
           logs: scalars; "loss/total" becomes the loss with weight decay.
           decay_log: name of the log of the squared weights.
+          moves: of a state, see `updates.move`.
 
         Returns:
           The logs, with those of the update.
@@ -436,6 +437,7 @@ class Learner(Method, Trainer):
         )
         skipped = self.count_step(applied.taken)
         self.average_student(applied.moved)
+        updates.move(moves, applied.taken)
         logs["loss/total"] += tf.cast(
             self.weight_decay * weight_decay, logs["loss/total"].dtype
         )

@@ -75,14 +75,31 @@ class Networks:
 
     Args:
       config, spec, dtype: see `build_model`.
+      unlabeled: how many unlabeled images there are; None where that is not
+        known.
     """
 
-    def __init__(self, config, spec, *, dtype=None):
+    def __init__(self, config, spec, *, dtype=None, unlabeled=None):
+        self._unlabeled = unlabeled
         self._of = functools.partial(build_model, config, spec, dtype=dtype)
         self._reduced = functools.partial(
             _reduced_teacher, config, spec, dtype=dtype
         )
         self._freezes = config.freeze_batch_norm
+
+    @property
+    def unlabeled(self):
+        """How many unlabeled images there are.
+
+        Raises:
+          ConfigError: where that is not known.
+        """
+        if self._unlabeled is None:
+            raise ConfigError(
+                "The learner keeps something for each unlabeled image; say "
+                "how many there are: unlabeled."
+            )
+        return self._unlabeled
 
     def student(self):
         return self._built("student")
@@ -101,18 +118,23 @@ class Networks:
         return self._reduced()
 
 
-def build_learner(config, spec, *, dtype=None):
+def build_learner(config, spec, *, dtype=None, unlabeled=None):
     """The compiled learner of a run; its seed fixes the fresh weights.
 
     Args:
       config: `Config`, or the groups of `learner_settings`.
       spec: `DatasetSpec` of the images it is for.
       dtype: see `build_model`; "float64" for comparisons.
+      unlabeled: how many unlabeled images there are, for methods that keep
+        something for each.
+
+    Raises:
+      ConfigError: for a method that needs a number which is not given.
     """
     keras.utils.set_random_seed(config.seed)
     learner = LEARNERS[config.method].from_settings(
         config,
-        Networks(config, spec, dtype=dtype),
+        Networks(config, spec, dtype=dtype, unlabeled=unlabeled),
         label_smoothing=config.label_smoothing,
         ema_decay=config.ema_decay,
         ema_start=config.ema_start,

@@ -7,13 +7,16 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import check_range
-from meta_pseudo_labels.learners.losses import soft_cross_entropy
-from meta_pseudo_labels.learners.passes import label_probabilities, own_losses
+from meta_pseudo_labels.learners.losses import confident_loss
 from meta_pseudo_labels.learners.registry import register
-from meta_pseudo_labels.learners.uda import forward_views
-from meta_pseudo_labels.utils.settings import Unread, setting
+from meta_pseudo_labels.learners.uda import (
+    Term,
+    TermLearner,
+    TermValue,
+    in_place_of_uda,
+)
+from meta_pseudo_labels.utils.settings import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,9 +36,36 @@ class FixMatchSettings:
     )
 
 
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
+class FixMatchTerm(Term):
+    """The cross-entropy of confident weak views' classes, on strong views.
+
+    Args: see `FixMatch`.
+    """
+
+    name = "fixmatch"
+    fields = ("weight", "threshold")
+
+    def __init__(self, *, weight=1.0, threshold=0.95):
+        check_range("weight", weight, low=0, high=math.inf)
+        check_range("threshold", threshold, low=0, high=1)
+        self.weight = weight
+        self.threshold = threshold
+
+    def value(self, logits, labels, *, batch, step):
+        losses, confident = pseudo_label_loss(
+            weak_logits=logits.weak,
+            strong_logits=logits.strong,
+            threshold=self.threshold,
+        )
+        loss = tf.reduce_mean(losses)
+        logs = {"fixmatch/u_ratio": tf.reduce_mean(confident)}
+        return TermValue(self.weight * loss, loss, logs)
+
+
 @register("fixmatch")
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
-class FixMatch(Learner):
+class FixMatch(TermLearner):
     """Labels, and the most likely class of weak views that are sure of it.
 
     The loss is the cross-entropy of the labels plus `weight` times that of the
@@ -54,61 +84,16 @@ class FixMatch(Learner):
     """
 
     settings = (FixMatchSettings,)
-    unread = (
-        Unread(
-            ("uda_",),
-            "--method=fixmatch has --fixmatch_weight and --fixmatch_threshold "
-            "in its place.",
-            but=("uda_data",),
-        ),
-    )
+    unread = (in_place_of_uda(FixMatchSettings),)
+    term_type = FixMatchTerm
 
-    def __init__(self, student, *, weight=1.0, threshold=0.95, **kwargs):
-        super().__init__(student, **kwargs)
-        check_range("weight", weight, low=0, high=math.inf)
-        check_range("threshold", threshold, low=0, high=1)
-        self.weight = weight
-        self.threshold = threshold
+    @property
+    def weight(self):
+        return self.term.weight
 
-    @classmethod
-    def from_settings(cls, settings, networks, **common):
-        return cls(
-            networks.student(),
-            weight=settings.fixmatch_weight,
-            threshold=settings.fixmatch_threshold,
-            **common,
-        )
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "weight": self.weight,
-            "threshold": self.threshold,
-        }
-
-    def train_step(self, batch):
-        """One update of the student on both losses."""
-        self.check_batch(batch)
-        with tf.GradientTape() as tape:
-            logits = forward_views(
-                self.student, batch, slices=self.batch_slices
-            )
-            labels = label_probabilities(batch["labels"], logits.labeled)
-            on_labeled = self.labeled_loss(labels, logits.labeled, batch)
-            losses, confident = pseudo_label_loss(
-                weak_logits=logits.weak,
-                strong_logits=logits.strong,
-                threshold=self.threshold,
-            )
-            on_unlabeled = tf.reduce_mean(losses)
-            loss = on_labeled + self.weight * on_unlabeled
-            loss += own_losses(self.student)
-        logs = {
-            "loss/cross_entropy": on_labeled,
-            "fixmatch/cross_entropy": on_unlabeled,
-            "fixmatch/u_ratio": tf.reduce_mean(confident),
-        }
-        return self.take_step(tape, loss, logs)
+    @property
+    def threshold(self):
+        return self.term.threshold
 
 
 def pseudo_label_loss(*, weak_logits, strong_logits, threshold):
@@ -123,16 +108,10 @@ def pseudo_label_loss(*, weak_logits, strong_logits, threshold):
         is at least this, in [0, 1].
 
     Returns:
-      The losses, [batch] nats, zero where masked, and the mask, [batch] of 0
-      and 1.
+      See `losses.confident_loss`.
     """
-    probabilities = tf.stop_gradient(tf.nn.softmax(weak_logits))
-    confident = tf.reduce_max(probabilities, axis=-1) >= threshold
-    mask = tf.cast(confident, strong_logits.dtype)
-    targets = tf.one_hot(
-        tf.argmax(probabilities, axis=-1),
-        strong_logits.shape[-1],
-        dtype=strong_logits.dtype,
+    return confident_loss(
+        probabilities=tf.nn.softmax(weak_logits),
+        strong_logits=strong_logits,
+        threshold=threshold,
     )
-    losses = soft_cross_entropy(targets=targets, logits=strong_logits)
-    return losses * mask, mask

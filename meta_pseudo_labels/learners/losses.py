@@ -154,3 +154,36 @@ def consistency_loss(*, weak_logits, strong_logits, temperature, threshold):
     mask = tf.cast(confident, strong_logits.dtype)
     losses = soft_cross_entropy(targets=targets, logits=strong_logits)
     return losses * mask, mask
+
+
+def confident_loss(*, probabilities, strong_logits, threshold, soft=False):
+    """Cross-entropy of pseudo labels that are sure of a class, strong views.
+
+    No gradient flows into the labels.
+
+    Args:
+      probabilities: what weak views say of the images, [batch, classes].
+      strong_logits: logits of the strong views, [batch, classes].
+      threshold: an image counts when its largest probability is at least this,
+        in [0, 1]; a scalar, or [classes] for one of each most likely class.
+      soft: whether the labels are the probabilities; else the most likely
+        class.
+
+    Returns:
+      The losses, [batch] nats, zero where masked, and the mask, [batch] of 0
+      and 1.
+    """
+    probabilities = tf.stop_gradient(probabilities)
+    classes = tf.argmax(probabilities, axis=-1)
+    threshold = tf.convert_to_tensor(threshold, probabilities.dtype)
+    if threshold.shape.rank:
+        threshold = tf.gather(threshold, classes)
+    confident = tf.reduce_max(probabilities, axis=-1) >= threshold
+    mask = tf.cast(confident, strong_logits.dtype)
+    targets = probabilities
+    if not soft:
+        targets = tf.one_hot(
+            classes, strong_logits.shape[-1], dtype=strong_logits.dtype
+        )
+    losses = soft_cross_entropy(targets=targets, logits=strong_logits)
+    return losses * mask, mask

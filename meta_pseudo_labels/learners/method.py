@@ -68,6 +68,11 @@ class Method:
         return not {"weak", "strong"}.isdisjoint(cls.batch_keys)
 
     @classmethod
+    def keys(cls, settings):
+        """The `batch_keys` of a run with these settings."""
+        return cls.batch_keys
+
+    @classmethod
     def augments_labeled(cls, settings):
         """Whether labeled images get strong views."""
         return False

@@ -12,6 +12,7 @@ import tensorflow as tf
 from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners import updates
+from meta_pseudo_labels.learners.adamatch import AdaMatchSettings, AdaMatchTerm
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import (
     check_model,
@@ -27,6 +28,15 @@ from meta_pseudo_labels.learners.feedback import (
     draw_labels,
     resolve,
 )
+from meta_pseudo_labels.learners.fixmatch import FixMatchSettings, FixMatchTerm
+from meta_pseudo_labels.learners.flexmatch import (
+    FlexMatchSettings,
+    FlexMatchTerm,
+)
+from meta_pseudo_labels.learners.freematch import (
+    FreeMatchSettings,
+    FreeMatchTerm,
+)
 from meta_pseudo_labels.learners.method import Rate
 from meta_pseudo_labels.learners.passes import (
     forward_together,
@@ -41,14 +51,21 @@ from meta_pseudo_labels.learners.uda import (
     RELEASE_UDA,
     ConsistencySettings,
     ViewLogits,
-    consistency_term,
     forward_views,
 )
 from meta_pseudo_labels.optimizers import check_differentiable
 from meta_pseudo_labels.utils import compat
 from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
 
-TEACHER_LOSSES = ("uda", "supervised", "rand_augment")
+NO_TERM = ("supervised", "rand_augment")
+# Of other methods; their settings and what they are.
+TERMS = {
+    FixMatchTerm: FixMatchSettings,
+    FlexMatchTerm: FlexMatchSettings,
+    FreeMatchTerm: FreeMatchSettings,
+    AdaMatchTerm: AdaMatchSettings,
+}
+TEACHER_LOSSES = ("uda", *NO_TERM, *(term.name for term in TERMS))
 CONSISTENCY = ("uda_weight", "uda_steps", "uda_temp", "uda_threshold")
 
 
@@ -82,7 +99,8 @@ class MPLSettings:
         "uda",
         "What the teacher learns from beside the feedback: uda, labels and "
         "consistency; supervised, labels alone; rand_augment, strong views of "
-        "the labeled images (on which the student is judged then too).",
+        "the labeled images (on which the student is judged then too); or "
+        "labels and the consistency term of that method.",
         choices=TEACHER_LOSSES,
     )
     mpl_baseline_decay: float = setting(
@@ -118,6 +136,30 @@ class MPLSettings:
     )
 
 
+def _term_type(settings):
+    """The kind of the teacher's consistency term; None where it is not ours.
+
+    Args:
+      settings: a `Config`.
+    """
+    if settings.teacher_labels:
+        return None
+    names = {term.name: term for term in TERMS}
+    return names.get(settings.mpl_teacher_loss)
+
+
+def _not_that_method(term, group):
+    """The rule that another term than this is asked for."""
+    return Unread(
+        tuple(field.name for field in dataclasses.fields(group)),
+        "--method={method} " + group.absent,
+        when=lambda settings: (
+            settings["mpl_teacher_loss"] != term.name
+            or bool(settings["teacher_labels"])
+        ),
+    )
+
+
 @register("mpl")
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class MetaPseudoLabels(Learner):
@@ -135,8 +177,9 @@ class MetaPseudoLabels(Learner):
       pseudo_labels: "soft", "hard", "sampled", or None for the estimator's own.
       label_temperature: divides the teacher's logits where they become pseudo
         labels; below 1 sharpens.
-      uda: `UDASettings` of the teacher's consistency term; None for a teacher
-        that learns from labels and feedback alone, and needs no weak views.
+      uda: `UDASettings` of the teacher's consistency term, or the `Term` of
+        another method, such as `FreeMatchTerm()`; None for a teacher that
+        learns from labels and feedback alone, and needs no weak views.
       baseline_decay: of the moving average of the feedback, in (0, 1]; 1 keeps
         its first value for ever.
       baseline_start: the average's first value, a change (new - old) in what
@@ -158,7 +201,12 @@ class MetaPseudoLabels(Learner):
 
     costly_logs = True
     has_feedback = True
-    settings = (MPLSettings, TeacherSettings, ConsistencySettings)
+    settings = (
+        MPLSettings,
+        TeacherSettings,
+        ConsistencySettings,
+        *TERMS.values(),
+    )
     unread = (
         Unread(
             ("mpl_feedback_weight",),
@@ -186,7 +234,17 @@ class MetaPseudoLabels(Learner):
             CONSISTENCY,
             "with --mpl_teacher_loss={mpl_teacher_loss} the teacher has no "
             "consistency term.",
+            when=lambda settings: settings["mpl_teacher_loss"] in NO_TERM,
+        ),
+        Unread(
+            CONSISTENCY,
+            "the teacher's consistency term is that of {mpl_teacher_loss}.",
             when=lambda settings: settings["mpl_teacher_loss"] != "uda",
+        ),
+        *(_not_that_method(*pair) for pair in TERMS.items()),
+        Unread(
+            ("adamatch_interpolate",),
+            "the teacher's labeled images do not pass alone.",
         ),
     )
 
@@ -217,6 +275,9 @@ class MetaPseudoLabels(Learner):
         self.uda = uda
         if uda is None:
             self.batch_keys = ("labeled", "labels", "strong")
+        else:
+            uda.prepare(teacher, self.float_type)
+            self.batch_keys = uda.batch_keys
         self.update_teacher_moments = update_teacher_moments
         baseline = functools.partial(
             Baseline,
@@ -255,6 +316,8 @@ class MetaPseudoLabels(Learner):
 
             return ReducedMPL(student, networks.reduced_teacher(), **common)
         uda = settings.uda() if settings.mpl_teacher_loss == "uda" else None
+        if term := _term_type(settings):
+            uda = term(**term.arguments(settings, networks))
         return cls(student, networks.teacher(), uda=uda, **common)
 
     @classmethod
@@ -267,6 +330,10 @@ class MetaPseudoLabels(Learner):
                 "teacher is a small perceptron on top of these; give one such "
                 f"as {models.REDUCED_TEACHER}, or none."
             )
+
+    @classmethod
+    def keys(cls, settings):
+        return getattr(_term_type(settings), "batch_keys", cls.batch_keys)
 
     @classmethod
     def augments_labeled(cls, settings):
@@ -295,7 +362,7 @@ class MetaPseudoLabels(Learner):
     @classmethod
     def passes(cls, settings):
         passes = {1, 1 + settings.uda_data}
-        if settings.mpl_teacher_loss == "uda":
+        if settings.mpl_teacher_loss not in NO_TERM:
             passes.add(1 + 2 * settings.uda_data)
         return passes
 
@@ -395,7 +462,7 @@ class MetaPseudoLabels(Learner):
             feedback = tf.where(
                 student_step.heard(), feedback, tf.zeros_like(feedback)
             )
-            loss, teacher_logs = self.teacher_loss(batch, logits)
+            loss, teacher_logs, moves = self._teacher_loss(batch, logits)
             loss += feedback
         scale = updates.loss_scale(self.teacher_optimizer)
         gradients = gradients_of(tape, loss, self.teacher, scale=scale)
@@ -409,6 +476,7 @@ class MetaPseudoLabels(Learner):
             condition=student_step.taken
             & self.check_scale(student_step, feedback),
         )
+        updates.move(moves, teacher.taken)
         # 6. The average is taken at the step before its increment (quirk 16).
         self.average_student(student_step.moved)
         skipped = self.count_step(student_step.taken, teacher.taken)
@@ -436,17 +504,19 @@ class MetaPseudoLabels(Learner):
 
     def teacher_loss(self, batch, logits):
         """What the teacher learns beside the feedback, scalar, and its logs."""
+        return self._teacher_loss(batch, logits)[:2]
+
+    def _teacher_loss(self, batch, logits):
+        """As `teacher_loss`, and how the state of its term moves."""
         labels = label_probabilities(batch["labels"], logits.labeled)
         cross_entropy = self.labeled_loss(labels, logits.labeled, batch)
         loss = cross_entropy + own_losses(self.teacher, self.float_type)
         logs = {"cross_entropy/teacher_on_l": cross_entropy}
         if self.uda is None:
-            return loss, logs
-        weighted, consistency, uda_logs = consistency_term(
-            self.uda, logits, labels, step=self.step.value
-        )
-        logs |= {"cross_entropy/teacher_on_u": consistency, **uda_logs}
-        return loss + weighted, logs
+            return loss, logs, ()
+        term = self.uda.value(logits, labels, batch=batch, step=self.step.value)
+        logs |= {"cross_entropy/teacher_on_u": term.loss, **term.logs}
+        return loss + term.weighted, logs, term.moves
 
     def draw_pseudo_labels(self, logits):
         """The teacher's labels for the strong views, [unlabeled, classes]."""

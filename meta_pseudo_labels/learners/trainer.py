@@ -6,7 +6,6 @@ import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
-from meta_pseudo_labels.distribute.shares import share_of
 from meta_pseudo_labels.optimizers import parts_of
 from meta_pseudo_labels.utils import compat
 
@@ -238,6 +237,9 @@ def split_batches(strategy, dataset):
             "On several workers a data set must not end: use .repeat(), and "
             "steps_per_epoch of fit."
         )
+
+    # Late: what has one replica does without.
+    from meta_pseudo_labels.distribute.shares import share_of
 
     def make_part(context):
         share = share_of(context)

@@ -211,6 +211,17 @@ class Applied(NamedTuple):
     moved: tf.Tensor
 
 
+def move(moves, taken):
+    """Gives variables their next values, where a step is taken.
+
+    Args:
+      moves: pairs of a variable and a value.
+      taken: scalar boolean, see `Applied`.
+    """
+    for variable, value in moves:
+        variable.assign(tf.where(taken, value, variable))
+
+
 def apply_gradients(optimizer, gradients, variables, *, norm, condition=True):
     """Applies gradients that all replicas share, where they are finite.
 

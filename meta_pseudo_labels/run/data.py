@@ -91,6 +91,7 @@ def training_batches(
         start_step=start_step,
         service=config.data_service,
         distributions=distributions,
+        indices="unlabeled_indices" in learner.keys(config),
         share=share,
     )
 

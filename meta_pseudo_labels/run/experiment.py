@@ -147,12 +147,20 @@ class Experiment:
             trains=self._stage.trains,
         )
         if not self._stage.trains:
-            return user_error(build_learner, self.config, self.data.spec)
+            return self._built_learner(self.data)
         # Before the data: once TensorFlow has run it takes no other devices.
         strategy = training_strategy(self.config)
-        spec = self.data.spec
+        images = self.data
         with strategy.scope():
-            return user_error(build_learner, self.config, spec)
+            return self._built_learner(images)
+
+    def _built_learner(self, images):
+        return user_error(
+            build_learner,
+            self.config,
+            images.spec,
+            unlabeled=len(images.unlabeled_images),
+        )
 
     def devices(self):
         """What training runs on, in words."""

@@ -30,11 +30,14 @@ class Registry(collections.abc.Mapping):
       kind: what one thing is called in messages, such as "method".
       package: dotted name of the package whose modules register; they are
         imported when the first name is asked for. None where none is.
+      without: names of modules of it that register nothing, and need not be
+        imported for that.
     """
 
-    def __init__(self, kind, *, package=None):
+    def __init__(self, kind, *, package=None, without=()):
         self.kind = kind
         self._package = package
+        self._without = without
         self._found = {}
         self._lock = threading.RLock()
         self._discovering = False
@@ -106,7 +109,10 @@ class Registry(collections.abc.Mapping):
             try:
                 package = importlib.import_module(self._package)
                 for module in pkgutil.iter_modules(package.__path__):
-                    importlib.import_module(f"{self._package}.{module.name}")
+                    if module.name not in self._without:
+                        importlib.import_module(
+                            f"{self._package}.{module.name}"
+                        )
             finally:
                 self._discovering = False
             self._package = None

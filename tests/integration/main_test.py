@@ -153,7 +153,10 @@ def test_errors_reach_the_shell(tmp_path, request):
         ),
         ("--num_classes=7", "--dataset=digits has 10 classes"),
         ("--distribution=tpu", "No TPU can be reached as --master=local"),
-        ("--method=comic", "use one of: fixmatch, mpl, pseudo_labels,"),
+        (
+            "--method=comic",
+            "use one of: adamatch, fixmatch, flexmatch, freematch,",
+        ),
         ("--method=pseudo_labels", "pseudo_labels needs --teacher_labels="),
         ("--teacher_labels=absent", "There is no absent; make it with --task"),
         ("--mpl_feedback=both", "--mpl_feedback=both is unknown"),

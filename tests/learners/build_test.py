@@ -131,7 +131,7 @@ def test_what_curves_compare_means_the_same_in_every_method(method, tmp_path):
         **needed.get(method, {}),
     )
     spec = DATASETS["digits"]
-    learner = build_learner(config, spec)
+    learner = build_learner(config, spec, unlabeled=8)
     random = np.random.default_rng(0)
     images = random.normal(size=[6, 8, 8, 3]).astype("float32")
     labels = random.integers(0, 10, 6)

@@ -114,6 +114,7 @@ def dataset(labeled=8, unlabeled=12, steps=STEPS):
             "unlabeled_distributions": random.dirichlet(
                 np.ones(CLASSES), size=unlabeled
             ),
+            "unlabeled_indices": random.integers(20, size=unlabeled),
         }
         batches.append(part)
     stacked = {key: np.stack([b[key] for b in batches]) for key in batches[0]}

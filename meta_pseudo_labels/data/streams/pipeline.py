@@ -39,6 +39,7 @@ def training_dataset(
     start_step=0,
     service=None,
     distributions=None,
+    indices=False,
     share=None,
 ):
     """The endless stream of training batches.
@@ -58,6 +59,7 @@ def training_dataset(
         grpc://host:port; None makes them here. The stream is the same. With
         several trainers each has a job of its own there, for its share.
       distributions: `ClassDistributions` of these images; None for none.
+      indices: whether to tell which images the unlabeled ones are.
       share: `Share` of the batches: instead of each batch, the parts of the
         share's replicas one after another, B/R and U/R rows each. None for
         whole batches.
@@ -67,7 +69,8 @@ def training_dataset(
       "labels" [B] int32; and unless mu is 0, "weak" and "strong"
       [U, H, W, 3] float32, two views of the same unlabeled images. With
       `distributions` also those of the same images, "labeled_distributions"
-      [B, classes] and "unlabeled_distributions" [U, classes] float32. Where
+      [B, classes] and "unlabeled_distributions" [U, classes] float32. With
+      `indices` also "unlabeled_indices" [U] int64, from 0. Where
       `data` has feedback images, and mu is not 0, also weak views of these
       and their labels, "feedback" [B, H, W, 3] and "feedback_labels" [B].
 
@@ -101,6 +104,7 @@ def training_dataset(
         batch_size=batch_size,
         unlabeled_ratio=unlabeled_ratio,
         distributions=distributions,
+        indices=indices,
         seed=seed,
         view_settings=view_settings,
     )
@@ -189,7 +193,14 @@ def evaluation_dataset(images, labels, spec, batch_size, skip_counter=None):
 
 
 def _training_parts(
-    data, *, batch_size, unlabeled_ratio, distributions, seed, view_settings
+    data,
+    *,
+    batch_size,
+    unlabeled_ratio,
+    distributions,
+    seed,
+    view_settings,
+    indices=False,
 ):
     """The parts of a training batch by name, see `training_dataset`."""
     part = functools.partial(
@@ -204,7 +215,9 @@ def _training_parts(
         return parts
     unlabeled = _views(data, strong=view_settings)
     count = batch_size * unlabeled_ratio
-    parts["unlabeled"] = part("unlabeled", unlabeled, count, keyed.UNLABELED)
+    parts["unlabeled"] = part(
+        "unlabeled", unlabeled, count, keyed.UNLABELED, indices=indices
+    )
     if getattr(data, "feedback_images", None) is not None:
         parts["feedback"] = part("feedback", weak, batch_size, keyed.FEEDBACK)
     return parts
@@ -231,7 +244,17 @@ def _views(data, *, strong=None, labeled_strong=None):
     )
 
 
-def _part(data, name, kind, batch_size, stream, *, seed, distributions=None):
+def _part(
+    data,
+    name,
+    kind,
+    batch_size,
+    stream,
+    *,
+    seed,
+    distributions=None,
+    indices=False,
+):
     """One part of the stream of a data set.
 
     Args:
@@ -240,22 +263,24 @@ def _part(data, name, kind, batch_size, stream, *, seed, distributions=None):
       kind: `engine.Views`.
       batch_size, stream, seed: see `engine.labeled_part`.
       distributions: `ClassDistributions`, or None.
+      indices: whether to tell which images these are, "<name>_indices".
     """
     keys = dict(batch_size=batch_size, seed=seed, stream=stream)
-    table = getattr(distributions, name, None)
     images = getattr(data, f"{name}_images")
+    beside = {}
+    table = getattr(distributions, name, None)
+    if table is not None:
+        beside[f"{name}_distributions"] = table
+    if indices:
+        beside[f"{name}_indices"] = np.arange(len(images))
     if isinstance(data, ShardedData):
-        read = record_rows(
-            images, data.spec, name=name, distributions=table, **keys
-        )
+        read = record_rows(images, data.spec, name=name, beside=beside, **keys)
     else:
-        arrays = {"inputs": images}
+        arrays = {"inputs": images, **beside}
         if name != "unlabeled":
             key = "labels" if name == "labeled" else f"{name}_labels"
             labels = getattr(data, f"{name}_labels")
             arrays[key] = np.asarray(labels, np.int32)
-        if table is not None:
-            arrays[f"{name}_distributions"] = table
         read = array_rows(arrays, len(images), **keys)
     if name == "unlabeled":
         return engine.unlabeled_part(read, kind, **keys)

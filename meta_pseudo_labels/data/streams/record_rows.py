@@ -19,9 +19,7 @@ _ATTEMPTS = 16
 _REPORTED = ("number", "skipped")
 
 
-def record_rows(
-    records, spec, *, batch_size, seed, stream, name, distributions=None
-):
+def record_rows(records, spec, *, batch_size, seed, stream, name, beside=None):
     """A function from a turn to random crops of the records whose turn it is.
 
     Args:
@@ -31,19 +29,22 @@ def record_rows(
       seed, stream: what order and crops are keyed by, see keyed.py.
       name: of the part, "labeled" or "unlabeled"; the records of the former
         must have labels.
-      distributions: [records, classes], one for each record; None for none.
+      beside: a dict of arrays, [records, ...]; their rows of the records
+        shown are among the result. None for none.
 
     Returns:
       A function from `shares.Turn` to a dict of its b rows: "inputs"
       [b, H, W, 3] uint8; "labels" [b] int32 of labeled ones; with
-      `distributions` those of the records shown; and for `reported`, [b] int64
+      `beside` those of the records shown; and for `reported`, [b] int64
       each, the records that were wanted and how many were tried in vain.
     """
     labeled = name == "labeled"
     crop = _cropper(records, spec, seed=seed, stream=stream, labeled=labeled)
-    if distributions is not None:
-        with tf.device("CPU:0"):  # Captured: not a constant of the graph.
-            distributions = tf.convert_to_tensor(distributions)
+    with tf.device("CPU:0"):  # Captured: not constants of the graph.
+        beside = {
+            key: tf.convert_to_tensor(array)
+            for key, array in (beside or {}).items()
+        }
 
     def read(turn):
         wanted = dict(batch_size=batch_size, rows=turn.rows(batch_size))
@@ -62,10 +63,10 @@ def record_rows(
         rows |= {f"{name}_{key}": crops[key] for key in _REPORTED}
         if labeled:
             rows["labels"] = crops["label"]
-        if distributions is not None:
-            shown = (crops["number"] + crops["skipped"]) % len(records)
-            rows[f"{name}_distributions"] = tf.gather(distributions, shown)
-        return rows
+        shown = (crops["number"] + crops["skipped"]) % len(records)
+        return rows | {
+            key: tf.gather(array, shown) for key, array in beside.items()
+        }
 
     return read
 

@@ -28,6 +28,7 @@ def two_view_dataset(
     seed,
     weak=None,
     start_step=0,
+    indices=False,
 ):
     """The endless stream of training batches from inputs of any kind.
 
@@ -47,11 +48,13 @@ def two_view_dataset(
       seed: int, all randomness of the stream.
       weak: the weak view, of labeled examples too; None leaves all as they are.
       start_step: the step of the first batch, >= 0.
+      indices: whether to tell which examples the unlabeled ones are.
 
     Returns:
       tf.data.Dataset of dicts: "labeled" [B, ...]; "labels" [B] or
       [B, classes]; and unless mu is 0, "weak" and "strong" [U, ...], two views
-      of the same unlabeled examples.
+      of the same unlabeled examples. With `indices` also "unlabeled_indices"
+      [U] int64, from 0.
 
     Raises:
       ValueError: if a setting is out of range, there is nothing to learn from,
@@ -77,7 +80,10 @@ def two_view_dataset(
         keys |= dict(
             stream=keyed.UNLABELED, batch_size=batch_size * unlabeled_ratio
         )
-        read = _rows({"inputs": unlabeled}, count, keys)
+        arrays = {"inputs": unlabeled}
+        if indices:
+            arrays["unlabeled_indices"] = tf.range(count, dtype=tf.int64)
+        read = _rows(arrays, count, keys)
         parts.append(engine.unlabeled_part(read, kind, **keys))
     dataset = engine.stream(parts, start_step=start_step)
     _check_views(dataset.element_spec)

@@ -6,15 +6,24 @@ A run stays the same run whatever they are.
 import dataclasses
 from typing import ClassVar
 
-from meta_pseudo_labels.learners.finetuning import (
-    BATCH_NORM_MODES,
-    FINETUNING_OPTIMIZERS,
-)
 from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
 
 # Those of the paper's section 3: ImageNet's are for a tenth of the labels.
 FINETUNING_STEPS = {"imagenet2012": 2_000, "imagenet2012_subset": 2_000}
 OTHER_FINETUNING_STEPS = 1_000  # CIFAR-10 and SVHN.
+
+
+# When a run is checked: reading settings loads as little as can be.
+def _batch_norm_modes():
+    from meta_pseudo_labels.learners.finetuning import BATCH_NORM_MODES
+
+    return BATCH_NORM_MODES
+
+
+def _optimizers():
+    from meta_pseudo_labels.learners.finetuning import FINETUNING_OPTIMIZERS
+
+    return FINETUNING_OPTIMIZERS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +58,7 @@ class FinetuningSettings:
         "sgd",
         "The optimizer of finetuning, without weight decay but adamw's; adam "
         "and adamw with Keras's betas and epsilon.",
-        choices=FINETUNING_OPTIMIZERS,
+        choices=_optimizers,
         free=True,
     )
     finetune_weight_decay: float = setting(
@@ -91,7 +100,7 @@ class FinetuningSettings:
         "Batch norm in finetuning: update normalizes by the batch and moves "
         "the moving averages; frozen normalizes by these, and neither they "
         "nor scale and shift change.",
-        choices=BATCH_NORM_MODES,
+        choices=_batch_norm_modes,
         free=True,
     )
     finetune_patience: int = setting(

@@ -138,7 +138,11 @@ def _restored(experiment, name):
         }
     )
     _check_same_images(other, config)
-    learner = build_learner(other, experiment.data.spec)
+    learner = build_learner(
+        other,
+        experiment.data.spec,
+        unlabeled=len(experiment.data.unlabeled_images),
+    )
     restore_learner(learner, path, folder)
     return learner, other
 

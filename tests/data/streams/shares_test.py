@@ -1,6 +1,7 @@
 """Shares of the batches: what replicas and workers see, and what they read."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -144,6 +145,31 @@ def test_all_parts_are_there(digits, sharded):
 
 
 @pytest.mark.fast("digits")
+@pytest.mark.parametrize("images", ["digits", "sharded"])
+def test_indices_tell_which_images_are_shown(images, request):
+    """As the tables of distributions do, and nothing else changes."""
+    images = request.getfixturevalue(images)
+    make = functools.partial(
+        data.training_dataset, images, **SETTINGS, start_step=2
+    )
+    plain = take(make(), 3)
+    told = take(make(indices=True, distributions=numbered(images)), 3)
+    for before, batch in zip(plain, told, strict=True):
+        indices = batch.pop("unlabeled_indices")
+        shown = batch.pop("unlabeled_distributions")
+        np.testing.assert_array_equal(
+            numbered(images).unlabeled[indices], shown
+        )
+        del batch["labeled_distributions"]
+        assert_equal([batch], [before])
+    share = data.Share(2, 1, 1)
+    (half,) = take(make(indices=True, share=share), 1)
+    (whole,) = take(make(indices=True), 1)
+    np.testing.assert_array_equal(
+        half["unlabeled_indices"], whole["unlabeled_indices"][12:]
+    )
+
+
 @pytest.mark.parametrize("images", ["digits", "sharded"])
 def test_finetuning_batches_are_shared_alike(images, request):
     images = request.getfixturevalue(images)

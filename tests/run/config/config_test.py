@@ -96,7 +96,12 @@ def test_numbers_are_finite(field, value):
             "cache_labels, diagnose, eval, export, finetune, evals, "
             "eval_forever, inspect, inference, train",
         ),
-        ("method", "comic", "fixmatch, mpl, pseudo_labels, supervised, uda"),
+        (
+            "method",
+            "comic",
+            "adamatch, fixmatch, flexmatch, freematch, mpl, "
+            "pseudo_labels, supervised, uda",
+        ),
         ("optim_type", "ftrl", "sgd, momentum, rmsprop, lars, adam, adamw"),
         ("lr_decay_type", "linear", "constant, exponential, cosine"),
         (

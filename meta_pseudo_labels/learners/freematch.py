@@ -1,0 +1,188 @@
+"""FreeMatch (Wang et al. 2023): thresholds that the network sets itself."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import keras
+import tensorflow as tf
+
+from meta_pseudo_labels.distribute import replicas
+from meta_pseudo_labels.learners.checks import check_range
+from meta_pseudo_labels.learners.losses import confident_loss
+from meta_pseudo_labels.learners.registry import register
+from meta_pseudo_labels.learners.uda import (
+    StatefulTerm,
+    TermLearner,
+    TermValue,
+    in_place_of_uda,
+)
+from meta_pseudo_labels.utils.settings import setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FreeMatchSettings:
+    """Of the thresholds and the fairness of freematch."""
+
+    absent: ClassVar = "is not FreeMatch."
+
+    freematch_weight: float = setting(
+        1.0, "Weight of FreeMatch's unlabeled loss.", low=0
+    )
+    freematch_fairness: float = setting(
+        0.01, "Weight of FreeMatch's fairness over classes.", low=0
+    )
+    freematch_decay: float = setting(
+        0.999,
+        "Decay of the averages that FreeMatch's thresholds are made of.",
+        low=0,
+        high=1,
+    )
+
+
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
+class FreeMatchTerm(StatefulTerm):
+    """Self-adaptive thresholds and fairness (arXiv 2205.07246).
+
+    Args: see `FreeMatch`.
+
+    Attributes:
+      confidence: average of the largest probability of weak views, scalar;
+        the global threshold.
+      shares: average of their probabilities, [classes].
+      histogram: average of the share of each most likely class, [classes].
+    """
+
+    name = "freematch"
+    fields = ("weight", "fairness", "decay")
+
+    def __init__(self, *, weight=1.0, fairness=0.01, decay=0.999):
+        super().__init__()
+        check_range("weight", weight, low=0, high=math.inf)
+        check_range("fairness", fairness, low=0, high=math.inf)
+        check_range("decay", decay, low=0, high=1)
+        self.weight = weight
+        self.fairness = fairness
+        self.decay = decay
+
+    def make_state(self, classes, dtype):
+        even = 1.0 / classes
+        self.confidence = self.keep("confidence", (), even, dtype)
+        self.shares = self.keep("shares", (classes,), even, dtype)
+        self.histogram = self.keep("histogram", (classes,), even, dtype)
+
+    def value(self, logits, labels, *, batch, step):
+        probabilities = tf.stop_gradient(tf.nn.softmax(logits.weak))
+        confidence, shares, histogram = moved = self._moved(probabilities)
+        thresholds = confidence * shares / tf.reduce_max(shares)
+        losses, mask = confident_loss(
+            probabilities=probabilities,
+            strong_logits=logits.strong,
+            threshold=thresholds,
+        )
+        loss = tf.reduce_mean(losses)
+        unfair = fairness_loss(
+            logits.strong, mask, shares=shares, histogram=histogram
+        )
+        logs = {
+            "freematch/fairness": unfair,
+            "freematch/threshold": confidence,
+            "freematch/u_ratio": tf.reduce_mean(mask),
+        }
+        state = (self.confidence, self.shares, self.histogram)
+        return TermValue(
+            self.weight * loss + self.fairness * unfair,
+            loss,
+            logs,
+            tuple(zip(state, moved, strict=True)),
+        )
+
+    def _moved(self, probabilities):
+        """The three averages, this batch among what they are of."""
+        means = replicas.mean(
+            [
+                tf.reduce_mean(tf.reduce_max(probabilities, axis=-1)),
+                tf.reduce_mean(probabilities, axis=0),
+                class_shares(probabilities),
+            ]
+        )
+        state = (self.confidence, self.shares, self.histogram)
+        return [
+            self.decay * average + (1.0 - self.decay) * mean
+            for average, mean in zip(state, means, strict=True)
+        ]
+
+
+@register("freematch")
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
+class FreeMatch(TermLearner):
+    """Labels, and classes of weak views that are surer than most so far.
+
+    The loss is the cross-entropy of the labels, plus `weight` times that of
+    the weak views' classes on strong views, plus `fairness` times what keeps
+    all classes in use (arXiv 2205.07246, equations 5 to 12). A view is sure
+    enough at the average confidence of weak views so far, for rarer classes at
+    less, in proportion to their average probability. All averages begin at one
+    over the number of classes, and move before they are used.
+
+    Args:
+      student: see `Learner`; it must say how many classes it has.
+      weight: of the unlabeled loss, at least 0; w_u in the paper.
+      fairness: of the fairness loss, at least 0; w_f in the paper, 0.001 to
+        0.05 there.
+      decay: of the averages, in [0, 1]; lambda in the paper.
+      **kwargs: see `Learner`.
+
+    Raises:
+      ValueError: for a number out of range.
+    """
+
+    settings = (FreeMatchSettings,)
+    unread = (in_place_of_uda(FreeMatchSettings),)
+    term_type = FreeMatchTerm
+
+
+def class_shares(probabilities, mask=None):
+    """Share of images of which each class is the most likely one, [classes].
+
+    Args:
+      probabilities: or logits, [batch, classes].
+      mask: [batch] of 0 and 1, which images are counted; by default all. Their
+        number is divided by that of all.
+    """
+    chosen = tf.one_hot(
+        tf.argmax(probabilities, axis=-1),
+        probabilities.shape[-1],
+        dtype=probabilities.dtype,
+    )
+    if mask is not None:
+        chosen *= mask[:, tf.newaxis]
+    return tf.reduce_mean(chosen, axis=0)
+
+
+def fairness_loss(strong_logits, mask, *, shares, histogram):
+    """How alike the classes' chances are on strong views and so far, scalar.
+
+    It is minus a cross-entropy, of at most 0: of the average probabilities of
+    weak views, and of the mean ones of strong views that count, both divided by
+    how often each class is the most likely one. A class that no strong view
+    chooses has no such quotient, and is left out; where none counts it is 0.
+
+    Args:
+      strong_logits: of this replica, [batch, classes].
+      mask: [batch] of 0 and 1, which images count.
+      shares, histogram: averages of weak views, [classes].
+    """
+    strong = tf.nn.softmax(strong_logits)
+    mean, chosen = replicas.mean(
+        [
+            tf.reduce_mean(strong * mask[:, tf.newaxis], axis=0),
+            class_shares(tf.stop_gradient(strong), mask),
+        ]
+    )
+    there = chosen > 0
+    quotient = tf.where(there, mean / tf.where(there, chosen, 1.0), 0.0)
+    found = tf.math.divide_no_nan(quotient, tf.reduce_sum(quotient))
+    wanted = tf.math.divide_no_nan(shares, histogram)
+    wanted /= tf.reduce_sum(wanted)
+    return tf.reduce_sum(wanted * tf.math.log(tf.where(there, found, 1.0)))
