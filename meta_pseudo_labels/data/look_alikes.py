@@ -122,37 +122,50 @@ def _pairs(greys, groups, labels):
     only images that share one are compared.
     """
     bits = difference_bits(greys)
+    codes = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
     rich = np.flatnonzero(np.abs(greys).max(axis=(1, 2)) >= _LEAST_CONTRAST)
     seen = set()
     for some in np.array_split(np.arange(64), _MOST_BITS + 1):
         keys = bits[:, some] @ (1 << np.arange(len(some)))
         order = rich[np.argsort(keys[rich], kind="stable")]
-        ends = np.flatnonzero(np.diff(keys[order])) + 1
-        for members in np.split(order, ends):
-            members = members[:_MOST_ALIKE]
-            for one, other, differing in _close(members, bits, groups, labels):
-                pair = min(one, other), max(one, other)
-                gap = np.abs(greys[one] - greys[other]).mean()
+        for one, other in _sharing(order, keys[order]):
+            wanted = groups[one] != groups[other]
+            wanted |= (labels[one] != labels[other]) & (
+                np.minimum(labels[one], labels[other]) >= 0
+            )
+            more = codes[one[wanted]] ^ codes[other[wanted]]
+            for _ in range(_MOST_BITS):
+                more &= more - np.uint64(1)  # Without its last bit.
+            for at in np.flatnonzero(wanted)[more == 0]:
+                pair = tuple(sorted((int(one[at]), int(other[at]))))
+                gap = np.abs(greys[one[at]] - greys[other[at]]).mean()
                 if pair not in seen and gap <= _MOST_LEVELS:
                     seen.add(pair)
-                    yield *pair, differing
+                    yield *pair, int((bits[one[at]] != bits[other[at]]).sum())
 
 
-def _close(members, bits, groups, labels):
-    """Pairs of some images with few differing bits that should have more."""
-    if len(members) < 2:
-        return
-    groups, labels = groups[members], labels[members]
-    known = labels >= 0
-    wanted = groups[:, None] != groups
-    wanted |= (labels[:, None] != labels) & known[:, None] & known
-    if not wanted.any():
-        return
-    theirs = bits[members].astype(np.float32)
-    ones = theirs.sum(axis=1)
-    differing = ones[:, None] + ones - 2 * (theirs @ theirs.T)
-    for one, other in np.argwhere(np.triu(wanted & (differing <= _MOST_BITS))):
-        yield int(members[one]), int(members[other]), int(differing[one, other])
+def _sharing(order, keys):
+    """All pairs of places with the same key, those at one distance at a time.
+
+    Many groups are small: one by one they would take most of the time.
+
+    Args:
+      order: [N] places, sorted by their keys.
+      keys: [N] of them; of each the first `_MOST_ALIKE` places count.
+
+    Yields:
+      Two arrays of places.
+    """
+    first = np.searchsorted(keys, keys)
+    kept = np.arange(len(keys)) - first < _MOST_ALIKE
+    order, keys = order[kept], keys[kept]
+    starts = np.arange(len(order))
+    for distance in range(1, len(order)):
+        starts = starts[: np.searchsorted(starts, len(order) - distance)]
+        starts = starts[keys[starts] == keys[starts + distance]]
+        if not len(starts):
+            return
+        yield order[starts], order[starts + distance]
 
 
 def _equal(one, other, parts):
