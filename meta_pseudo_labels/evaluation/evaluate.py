@@ -2,6 +2,7 @@
 
 import time
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -12,6 +13,7 @@ from meta_pseudo_labels.data.class_distributions import (
     ordered_images,
 )
 from meta_pseudo_labels.evaluation.metrics import evaluate_probabilities
+from meta_pseudo_labels.learners.checks import warn_of_levels
 from meta_pseudo_labels.models import check_logits
 
 
@@ -88,6 +90,8 @@ def _timed_logits(networks, dataset):
     for images, some_labels in dataset:
         for name in networks:
             if not labels:
+                if isinstance(networks[name], keras.Model):  # Or an export.
+                    warn_of_levels(images, networks[name])
                 forward[name](images)
             start = time.perf_counter()
             logits[name].append(forward[name](images).numpy())

@@ -83,13 +83,14 @@ def warn_of_levels(x, model):
 
     Args:
       x: what `predict` or `evaluate` was given: the first 64 images of arrays
-        are looked at, of a tf.data.Dataset the first batch.
+        are looked at, of a tf.data.Dataset or a PyDataset the first batch.
       model: that is to see them.
     """
     if _brings_to_a_range(model):
         return
-    if isinstance(x, tf.data.Dataset):
-        x = next(iter(x.take(1)), None)
+    if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
+        is_data = isinstance(x, tf.data.Dataset)
+        x = next(iter(x.take(1)), None) if is_data else x[0]
         x = x[0] if isinstance(x, tuple) else x
     for images in tf.nest.flatten(x):
         if len(getattr(images, "shape", ())) != 4 or not len(images):

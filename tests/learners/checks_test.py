@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from meta_pseudo_labels.evaluation.evaluate import evaluate
 from meta_pseudo_labels.learners import MetaPseudoLabels, Supervised
 from meta_pseudo_labels.learners.finetuning import finetune
 from tests.learners.helpers import batch, conv_net, make
@@ -137,11 +138,34 @@ def test_images_that_nobody_normalised_are_noticed(name, predicting, logged):
         lambda: predicting.predict(dataset, verbose=0),
         lambda: predicting.evaluate(images, labels, verbose=0),
         lambda: predicting.evaluate(dataset, verbose=0),
+        lambda: predicting.predict(Batches(images, labels), verbose=0),
     ):
         look()
         assert len(logged) == wrong
         if wrong:
             assert "as if they were not normalised" in logged.pop()
+
+
+def test_evaluate_looks_at_their_range_too(predicting, logged):
+    images = np.random.RandomState(0).rand(8, 6, 6, 2).astype("float32")
+    for factor in (1, 4):
+        data = (factor * (images - (factor > 1) / 2), np.zeros(8, int))
+        evaluate(predicting, tf.data.Dataset.from_tensors(data))
+        assert len(logged) == 1 and "not normalised" in logged[0]
+
+
+class Batches(keras.utils.PyDataset):
+    """One batch."""
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = parts
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.parts
 
 
 def test_what_is_no_image_has_any_range(logged):
