@@ -154,6 +154,7 @@ def test_trains_as_in_fit_of_keras(name):
     assert_close(taught(ALL[name], run_eagerly=True), want)
 
 
+@pytest.mark.fast("scaled, average-2")
 @pytest.mark.parametrize(
     ("name", "replicas"),
     [("accumulated, scaled", 1), ("scaled, average", 2), ("own, scaled", 2)],

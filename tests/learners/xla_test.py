@@ -19,18 +19,6 @@ STEPS = 3
 TOLERANCE, SMALLEST_SCALE = 1e-4, 1e-3
 
 
-# What these do, the others do too.
-LONG = (
-    "reinforce",
-    "reinforce_dot_product",
-    "reinforce_cosine",
-    "reinforce_per_example",
-    "release",
-    "off",
-    "hard labels, quirks",
-)
-
-
 class Logs(keras.callbacks.Callback):
     """Keeps what every step logged."""
 
@@ -76,13 +64,8 @@ def check_same(*run, **settings):
         )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.long) if name in LONG else name
-        for name in BUILDERS
-    ],
-)
+@pytest.mark.fast("uda")
+@pytest.mark.parametrize("name", BUILDERS)
 def test_compiled_step_is_the_uncompiled_one(name):
     check_same(name)
 

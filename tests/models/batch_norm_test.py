@@ -189,6 +189,7 @@ class TestGroups:
         with pytest.raises(ValueError, match="12 replicas .* groups of 8"):
             replicas_per_group(12, batch_size=4)
 
+    @pytest.mark.fast("8")
     @pytest.mark.parametrize("group_batch", [None, 8, 16])
     def test_each_group_has_its_own_moments(self, mirrored, group_batch):
         """16 replicas of 2 images; a layer of its own for each group."""

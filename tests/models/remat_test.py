@@ -86,6 +86,7 @@ def test_a_block_that_draws_draws_the_same_again():
     assert_close(*results)
 
 
+@pytest.mark.long
 def test_replicas_normalize_together_in_the_recomputation(mirrored):
     """Their gradients are then those of one device, and their moments."""
     results = []

@@ -170,6 +170,7 @@ def test_what_is_meant_to_be_constant_is_taken():
     assert np.isfinite(history.history["mpl/dot_product"]).all()
 
 
+@pytest.mark.long
 def test_bilinear_resizing_is_differentiated_by_xla_too():
     made = learner(L.Resizing(3, 3), jit_compile=True)
     plain = learner(L.Resizing(3, 3))

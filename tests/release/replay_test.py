@@ -48,9 +48,8 @@ def read(path):
         return {name: file[name] for name in file.files}
 
 
-@pytest.mark.parametrize(
-    "name", [*TRACES, pytest.param("mpl_wrn28_1_mdp0", marks=pytest.mark.long)]
-)
+@pytest.mark.fast("mpl_wrn28_1")
+@pytest.mark.parametrize("name", [*TRACES, "mpl_wrn28_1_mdp0"])
 def test_float64_repeats_the_release(reference_dir, name):
     path = reference_dir / f"{name}.npz"
     trace, results = read(path), replay(path, "float64")

@@ -66,6 +66,7 @@ class TestNames:
 
 
 class TestRoundTrip:
+    @pytest.mark.fast("mpl")
     @pytest.mark.parametrize("method", ["supervised", "uda", "mpl"])
     def test_a_dict_carries_the_whole_state(self, method):
         source = trained(method=method)
@@ -75,6 +76,7 @@ class TestRoundTrip:
         assert not report.missing + report.left_over + report.mismatched
         assert int(target.step) == int(target.optimizer.iterations) == 2
 
+    @pytest.mark.fast("lars")
     @pytest.mark.parametrize("optim_type", ["momentum", "rmsprop", "lars"])
     def test_a_checkpoint_carries_it_too(self, tmp_path, optim_type):
         # The feedback keeps nothing in slots; without it a step is soon traced.

@@ -18,6 +18,13 @@ def images():
     return np.random.default_rng(0).normal(size=[2, 32, 32, 3])
 
 
+@pytest.mark.fast(
+    "MobileNetV3Small-32",
+    "ResNet50V2-32",
+    "VGG16-32",
+    "MobileNet-32",
+    "Xception-71",
+)
 @pytest.mark.parametrize(
     ("name", "size"),
     [
@@ -29,7 +36,7 @@ def images():
         ("MobileNet", 32),
         ("MobileNetV2", 32),
         ("MobileNetV3Small", 32),
-        pytest.param("NASNetMobile", 32, marks=pytest.mark.long),
+        ("NASNetMobile", 32),
         ("ResNet50", 32),
         ("ResNet50V2", 32),
         ("VGG16", 32),
@@ -47,6 +54,7 @@ def test_builds_every_family(name, size):
     assert model.name == name
 
 
+@pytest.mark.fast("EfficientNetV2B0", "MobileNetV3Small")
 @pytest.mark.parametrize(
     "name",
     [
@@ -109,6 +117,7 @@ def test_every_build_starts_afresh():
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.fast("mixed_bfloat16-float32-bfloat16-float32")
 @pytest.mark.parametrize(
     ("dtype", "variables", "computes", "logits"),
     [
@@ -143,6 +152,7 @@ def test_rejects_input_that_is_no_image():
         build("MobileNetV2", input_shape=(32,))
 
 
+@pytest.mark.fast("MobileNetV2-False", "MobileNetV3Large-True")
 @pytest.mark.parametrize(
     ("name", "rescales"),
     [

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 
 import pytest
 import tensorflow as tf
@@ -36,11 +35,13 @@ NETWORKS = (
 )
 
 
+# To describe a network takes seconds.
+SHORT = (*LISTED, "wrn-28-large/cifar10", "efficientnet-bs/imagenet")
+
+
 def _marked(keys):
-    """The keys; to describe a large network takes seconds, so it is long."""
-    large = re.compile("efficientnet-(b6-mpl|b7|b8|l2)/")
     return [
-        pytest.param(key, marks=pytest.mark.long) if large.match(key) else key
+        key if key in SHORT else pytest.param(key, marks=pytest.mark.long)
         for key in keys
     ]
 
