@@ -22,6 +22,7 @@ from meta_pseudo_labels.data.pixel_statistics import channel_statistics
 from meta_pseudo_labels.data.streams import keyed
 from meta_pseudo_labels.utils import figures
 
+UNEVEN = 3  # Times the labels of another class, of which a line warns.
 BAR_LENGTH = 20  # Characters of the largest class's bar.
 CLASSES_IN_TEXT, NAMES_IN_TEXT = 30, 5
 MAX_COLUMNS = 20
@@ -191,6 +192,12 @@ def _class_lines(classes):
         )
         if absent and any(numbers):
             lines.append(f"  none of: {_first(absent)}")
+    least = min(row["labeled"] for row in classes if row["labeled"])
+    if largest >= UNEVEN * least:
+        lines.append(
+            f"a class has up to {largest / least:.3g} times the labels of "
+            "another: --class_weight=balanced has all count alike"
+        )
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 Losses return one value per example, in nats, unless their name says mean.
 """
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -78,6 +79,22 @@ def weights_of(batch, key, logits):
             f"{weights.shape} for {logits.shape[0]} examples."
         )
     return tf.cast(tf.reshape(weights, [-1]), logits.dtype)
+
+
+def balanced_weights(labels, classes):
+    """What has each class count for as much in a mean over labeled examples.
+
+    Args:
+      labels: class numbers, [n].
+      classes: how many there are.
+
+    Returns:
+      A dict for `class_weight`: n / (classes that occur * examples of the
+      class), so that the mean weight of these labels is 1.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    even = counts.sum() / np.count_nonzero(counts)
+    return {number: even / n for number, n in enumerate(counts) if n}
 
 
 def with_class_weights(dataset, class_weight, classes):

@@ -206,6 +206,13 @@ class OptimizationSettings:
     grad_bound: float = setting(
         1e9, "Bound on the norm of a model's whole gradient.", low=1e-12
     )
+    class_weight: str | None = setting(
+        None,
+        "balanced weighs labeled losses, also in finetuning, so that every "
+        "class counts for as much as another, however many labels it has; by "
+        "default every image counts alike.",
+        choices=(None, "balanced"),
+    )
     label_smoothing: float = setting(
         0.0, "Weight of the uniform distribution in labels.", low=0, high=1
     )

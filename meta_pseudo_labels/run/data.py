@@ -10,6 +10,10 @@ import tensorflow as tf
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.data.spec import same_names
+from meta_pseudo_labels.learners.losses import (
+    balanced_weights,
+    with_class_weights,
+)
 from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.run.folder import LABELED
 from meta_pseudo_labels.utils.files import read_json, write_whole
@@ -81,7 +85,7 @@ def training_batches(
         does not answer.
     """
     learner = LEARNERS[config.method]
-    return user_error(
+    batches = user_error(
         data.training_dataset,
         images,
         batch_size=config.train_batch_size,
@@ -94,6 +98,17 @@ def training_batches(
         indices="unlabeled_indices" in learner.keys(config),
         share=share,
     )
+    weights = class_weights(config, images)
+    if weights is None:
+        return batches
+    return with_class_weights(batches, weights, images.spec.num_classes)
+
+
+def class_weights(config, images):
+    """Weights of labeled losses by class, as the settings say, or None."""
+    if config.class_weight is None:
+        return None
+    return balanced_weights(images.labeled_labels, images.spec.num_classes)
 
 
 def adaptation_images(images, count=5_000):

@@ -119,6 +119,13 @@ def test_text_of_many_classes_is_short():
     assert len(got.splitlines()) < 60
 
 
+@pytest.mark.parametrize(("most", "warns"), [(2, False), (3, True)])
+def test_text_warns_of_uneven_classes_and_names_the_flag(most, warns):
+    got = inspection.as_text(inspection.inspect(arrays([0] * most + [1])))
+    assert ("--class_weight=balanced" in got) == warns
+    assert ("has up to 3 times the labels of another" in got) == warns
+
+
 def test_text_says_what_was_skipped():
     assert "no file was skipped" in text()
     assert "1 file was skipped: a.jpg" in text(skipped=["a.jpg"])

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.learners.losses import (
+    balanced_weights,
     consistency_loss,
     smooth_labels,
     soft_cross_entropy,
@@ -182,3 +183,9 @@ def test_masked_images_give_no_gradient():
     with tf.GradientTape() as tape:
         losses, _ = consistency(log_odds(0.55, 0.45), strong)
     np.testing.assert_array_equal(tape.gradient(losses, strong), [[0.0, 0.0]])
+
+
+def test_balanced_weights_by_hand():
+    """Six labels of two classes that occur: each counts for three."""
+    weights = balanced_weights(np.array([0, 0, 2, 0, 0, 0]), classes=4)
+    assert weights == {0: 3 / 5, 2: 3.0}

@@ -254,3 +254,34 @@ def test_a_choice_that_is_none_is_refused(run, tmp_path, content):
             seed=0,
             label_subset=str(tmp_path / "labeled.json"),
         )
+
+
+def test_balanced_classes_weigh_alike_in_what_is_learned(tmp_path):
+    """Also the labels of a held-out split, by the same weights."""
+    config = Config(
+        class_weight="balanced",
+        train_batch_size=8,
+        num_labeled=400,
+        num_feedback=20,
+        output_dir=str(tmp_path),
+    )
+    images = load_data(config)
+    labels = np.where(images.labeled_labels < 9, 0, 1)  # 9 to 1, or so.
+    images = dataclasses.replace(images, labeled_labels=labels)
+    batch = next(
+        training_batches(config, images, start_step=0).as_numpy_iterator()
+    )
+    counts = np.bincount(labels)
+    weights = len(labels) / (2 * counts)
+    assert weights[1] > 4 > 1 > weights[0]
+    np.testing.assert_allclose(
+        batch["sample_weight"], weights[batch["labels"]], rtol=1e-6
+    )
+    assert batch["feedback_sample_weight"].shape == (
+        batch["feedback_labels"].shape
+    )
+    plain = dataclasses.replace(config, class_weight=None)
+    batch = next(
+        training_batches(plain, images, start_step=0).as_numpy_iterator()
+    )
+    assert not any(key.endswith("sample_weight") for key in batch)

@@ -23,7 +23,7 @@ from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.after_training import FinetuningSettings
 from meta_pseudo_labels.run.config.core import free_settings
 from meta_pseudo_labels.run.config.unread import unread_settings
-from meta_pseudo_labels.run.data import check_choice_of_labels
+from meta_pseudo_labels.run.data import check_choice_of_labels, class_weights
 from meta_pseudo_labels.run.early_stopping import (
     EarlyStopping,
     epochs_since_best,
@@ -171,6 +171,7 @@ def _train(student, config, images, path, callbacks):
                 lambda start: _batches(config, images, start),
                 every=_epoch_steps(config),
                 validation_data=_validation_data(config, images),
+                class_weight=class_weights(config, images),
                 callbacks=[
                     *_callbacks(
                         config, os.path.dirname(path), checkpoints, signals

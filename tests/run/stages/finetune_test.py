@@ -9,6 +9,7 @@ import pytest
 from meta_pseudo_labels import data
 from meta_pseudo_labels.learners.finetuning import finetune
 from meta_pseudo_labels.run.config import Config, after_training
+from meta_pseudo_labels.run.stages import finetune as finetune_stage
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_finetuning import (
     EARLY,
@@ -101,6 +102,26 @@ def test_adamw_goes_on_bit_for_bit_and_does_what_the_library_does(tmp_path):
         run(
             tiny(tmp_path / "cut", **settings | dict(finetune_optimizer="adam"))
         )
+
+
+def test_weights_of_classes_reach_the_loss(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        finetune_stage,
+        "class_weights",
+        lambda config, images: {3: 50.0, 9: 1.0},
+    )
+    config = tiny(tmp_path, finetune_steps=1, finetune_lr=0.1)
+    assert run(config)
+    student = network()
+    finetune(
+        student,
+        data.finetuning_dataset(images(), batch_size=20, seed=0),
+        learning_rate=0.1,
+        steps=1,
+        class_weight={3: 50.0, 9: 1.0},
+    )
+    for one, two in zip(student.get_weights(), weights(config), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 class _CutOffAfter(keras.callbacks.Callback):
