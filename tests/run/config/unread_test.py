@@ -78,6 +78,7 @@ RUNS = {
         MPL
         | CONSISTENCY
         | {"use_augment", "teacher_model_type", "teacher_labels"}
+        | {"teacher_weights"}
         | ALWAYS,
     ),
     "pseudo labels, hard": (
