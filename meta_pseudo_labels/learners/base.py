@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
@@ -20,6 +21,7 @@ from meta_pseudo_labels.learners.checks import (
 )
 from meta_pseudo_labels.learners.ema import WeightAverages
 from meta_pseudo_labels.learners.losses import (
+    WEIGHT_KEYS,
     mean_cross_entropy,
     smooth_labels,
     weights_of,
@@ -37,6 +39,9 @@ from meta_pseudo_labels.learners.trainer import Trainer
 from meta_pseudo_labels.models import check_adapted
 from meta_pseudo_labels.optimizers import learning_rate_of, parts_of
 from meta_pseudo_labels.utils import compat
+from meta_pseudo_labels.utils.registry import nearest
+
+_KEYS = "labeled", "labels", "weak", "strong", "feedback", "feedback_labels"
 
 
 class Learner(Method, Trainer):
@@ -390,6 +395,9 @@ class Learner(Method, Trainer):
                 f"with the keys {', '.join(self.batch_keys)}; got {found}. "
                 "See data.training_dataset."
             )
+        known = {*_KEYS, *WEIGHT_KEYS, *self.batch_keys}
+        for key in keys - known:
+            _tell_of_unread(type(self).__name__, key, nearest(key, known))
         for key in keys & {"labeled", "weak", "strong", "feedback"}:
             check_normalised(batch[key], self.student, key=key)
         if "feedback" in keys and "feedback_labels" not in keys:
@@ -492,3 +500,10 @@ class Learner(Method, Trainer):
             self.student_ema.update(
                 self.student, step=self.step.value, moved=moved
             )
+
+
+@functools.cache
+def _tell_of_unread(learner, key, hint):
+    """Logs a key that nobody reads, once; where it is a slip of the pen."""
+    if hint:
+        logging.warning("%s does not read the key %r%s", learner, key, hint)

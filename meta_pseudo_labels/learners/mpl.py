@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
@@ -378,6 +379,14 @@ class MetaPseudoLabels(Learner):
         if differentiates(self.feedback):
             name = getattr(self.feedback, "__name__", str(self.feedback))
             check_differentiable(self.optimizer, f"feedback={name!r}")
+            replicas_here = self.distribute_strategy.num_replicas_in_sync
+            if self.run_eagerly and replicas_here > 1:
+                logging.warning(
+                    "With run_eagerly and several replicas nobody looks for "
+                    "layers without a second derivative, whose part of "
+                    "feedback=%r is lost; train a step without run_eagerly.",
+                    name,
+                )
         if teacher_optimizer is None:
             with self.distribute_strategy.scope():
                 teacher_optimizer = updates.like(self.optimizer)

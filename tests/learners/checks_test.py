@@ -286,3 +286,26 @@ def test_rows_that_are_no_longer_the_inputs_are_refused(method, mixed_up):
     data = tf.data.Dataset.from_tensors(rows | {"labels": np.zeros(8, int)})
     with pytest.raises(ValueError, match=r"returns \d+ rows for \d+ inputs"):
         learner.fit(data, verbose=0)
+
+
+def test_keys_that_are_a_slip_of_the_pen_are_said(logged):
+    """Else weights would weigh nothing, and nobody knew."""
+    rows = {"labeled": np.ones([2, 4], "float32"), "labels": [0, 1]}
+    learner = Supervised(net())
+    learner.compile("sgd")
+    for key in ("weak", "sample_weight", "name_of_file"):
+        learner.check_batch({**rows, key: np.ones(2)})
+    assert logged == []
+    for _ in range(2):
+        learner.check_batch({**rows, "sample_weights": np.ones(2)})
+    (line,) = logged
+    assert "Supervised does not read the key 'sample_weights'" in line
+    assert "sample_weight" in line.split("'")[-1]
+
+
+def test_what_is_not_looked_for_is_said(mirrored, logged):
+    with mirrored(2).scope():
+        learner = MetaPseudoLabels(net(), net(), uda=None)
+        learner.compile("sgd", run_eagerly=True)
+    (line,) = logged
+    assert "nobody looks for layers without a second derivative" in line
