@@ -214,6 +214,7 @@ def sheet(tmp_path, monkeypatch, **settings):
     return drawn
 
 
+@pytest.mark.long
 def test_sheet_heeds_the_policy(tmp_path, monkeypatch):
     ours = sheet(tmp_path, monkeypatch)
     theirs = sheet(tmp_path, monkeypatch, policy="keras_cv")

@@ -47,6 +47,7 @@ def pixel_batches(size):
     return tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(size)
 
 
+@pytest.mark.long
 def test_an_export_is_as_good_as_what_was_exported(model, exported):
     want = evaluate(model, evaluation_dataset(IMAGES, LABELS, SPEC, 4))
     served = ExportedModel(str(exported))

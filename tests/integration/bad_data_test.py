@@ -24,6 +24,7 @@ def folders(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_run_without_test_images(main, folders, capfd):
     """Warnings are errors here, Keras's of data that ran out among them."""
     root, arguments = folders

@@ -287,6 +287,7 @@ def test_strong_views_of_a_table_swap_within_columns(example):
     assert np.any(sources[:, 0] != sources[:, 1])
 
 
+@pytest.mark.long
 def test_a_table_prints_a_table(example, capsys):
     run(example("tabular_classification"), "--steps=2")
     printed = capsys.readouterr().out

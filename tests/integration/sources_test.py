@@ -52,6 +52,7 @@ def photos(data_dir, tmp_path_factory):
     )
 
 
+@pytest.mark.long
 def test_folders(main, photos, tmp_path):
     _, arguments = photos
     _, choice = trained(main, tmp_path, *arguments, "--num_labeled=0")

@@ -49,6 +49,7 @@ def test_a_run_on_fewer_classes_and_labels(tmp_path, main, capsys):
     assert "Best on the 5 validation images: " in output
 
 
+@pytest.mark.long
 def test_other_images_do_not_change_the_run(tmp_path, main, capsys):
     """Its settings and its own results stay; those of others stand apart."""
     folder = f"--output_dir={tmp_path}/run"

@@ -40,7 +40,7 @@ def labeled_loss_after_step(learner, data, pseudo_labels):
     return float(step.labeled_loss_new), step
 
 
-@pytest.mark.fast("nesterov-0.15", "rmsprop-0.0", "lars-0.15", "adamw-0.15")
+@pytest.mark.fast("nesterov-0.15", "adamw-0.15")
 @pytest.mark.parametrize("smoothing", [0.0, 0.15])
 @pytest.mark.parametrize(
     "optimizer",
@@ -104,6 +104,7 @@ def moves_of_the_teacher(feedback):
     )
 
 
+@pytest.mark.fast("exact", "reinforce_per_example")
 @pytest.mark.parametrize("feedback", WORKING)
 def test_feedback_reaches_the_teacher(feedback):
     difference = moves_of_the_teacher(feedback) - moves_of_the_teacher("off")
@@ -146,6 +147,7 @@ def test_ratio_is_no_number_before_it_is_measured():
     assert learner.train_step(batch())["mpl/feedback_grad_ratio"] > 0
 
 
+@pytest.mark.long
 def test_exact_feedback_helps_the_student():
     """Following it, the labels that the teacher gives lower the new loss."""
     learner = make_learner("exact")

@@ -98,6 +98,7 @@ def test_steps_per_execution_changes_nothing():
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+@pytest.mark.long
 def test_costly_logs_come_in_the_middle_of_an_execution():
     """Skipped steps have shifted the multiples away from its end."""
     learner = LEARNERS["reinforce"]()  # Due is every 20th step.

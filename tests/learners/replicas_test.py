@@ -191,7 +191,7 @@ def test_two_replicas_are_as_good_as_one(name, mirrored):
     assert_same(one, train(LEARNERS[name], mirrored(2)))
 
 
-@pytest.mark.fast("supervised")
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["supervised", "exact"])
 def test_a_strategy_of_one_replica_is_no_different(name, mirrored):
     one = train(LEARNERS[name])

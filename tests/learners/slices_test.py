@@ -126,7 +126,7 @@ def assert_same(one, other):
         )
 
 
-@pytest.mark.fast("exact", "uda", "release")
+@pytest.mark.fast("exact", "uda")
 @pytest.mark.parametrize("name", LEARNERS)
 def test_slices_give_what_the_whole_batch_gives(name):
     """Losses, logs, weights, averages and seeds, without batch norm."""

@@ -65,6 +65,7 @@ def test_passes_settings_on(model_type):
     assert {v.dtype for v in model.weights} == {"float64"}
 
 
+@pytest.mark.fast("wrn-10-1")
 @OWN
 def test_settings_of_efficientnets_mean_nothing_to_others(model_type):
     plain = build(model_type)

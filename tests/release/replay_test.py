@@ -149,6 +149,7 @@ class TestOtherSettings:
         kernel = results["final/model/wrn-28-1/head/dense/kernel"]
         assert kernel.shape == (64, 7)
 
+    @pytest.mark.long
     def test_without_decay_averages_are_copies(self, trace, tmp_path):
         results = self.replayed(trace, tmp_path)
         weights = [n for n in results if n.startswith("final/model/")]
@@ -157,10 +158,12 @@ class TestOtherSettings:
             average = name.replace("final/", "final/ema/")
             np.testing.assert_array_equal(results[name], results[average])
 
+    @pytest.mark.long
     def test_no_evaluation_without_its_images(self, trace, tmp_path):
         results = self.replayed(trace, tmp_path)
         assert not [name for name in results if name.startswith("eval/")]
 
+    @pytest.mark.long
     def test_a_step_that_is_not_finite_is_skipped(self, trace, tmp_path):
         """Quirk 19: neither the weights nor the counter move."""
         trace["input/l_images"][1] = np.inf

@@ -137,6 +137,7 @@ def test_unlabeled_images_need_no_label(copy):
     assert len(load(copy).unlabeled_images) == 61
 
 
+@pytest.mark.long
 def test_damaged_first_record_is_refused(copy):
     jpeg_records.damage(copy / "train-00003-of-00004", 0)
     with pytest.raises(ValueError, match="record 0 of .*train-00003-of-00004"):

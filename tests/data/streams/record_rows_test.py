@@ -100,6 +100,7 @@ def test_stream_from_a_step_is_the_tail(folder, batches, start):
     assert_equal(take(tail, 5), batches[start : start + 5])
 
 
+@pytest.mark.long
 def test_stream_is_independent_of_parallelism(training, batches):
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
@@ -182,6 +183,7 @@ def test_crops_of_one_image_differ(data_dir):
     assert len(crops) == 12
 
 
+@pytest.mark.long
 def test_finetuning_shows_weak_views_in_pairs(folder):
     mine = problem(folder)
     got = take(data.finetuning_dataset(mine, 5, 0), 4)

@@ -152,7 +152,7 @@ def test_rejects_input_that_is_no_image():
         build("MobileNetV2", input_shape=(32,))
 
 
-@pytest.mark.fast("MobileNetV2-False", "MobileNetV3Large-True")
+@pytest.mark.fast("MobileNetV3Large-True")
 @pytest.mark.parametrize(
     ("name", "rescales"),
     [

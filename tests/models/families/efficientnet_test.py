@@ -158,6 +158,7 @@ def test_excitation_has_a_quarter_of_the_blocks_input():
     ] == [filters // 4 for filters in inputs]
 
 
+@pytest.mark.fast("True-want1")
 @pytest.mark.parametrize(
     ("small_images", "want"),
     [
