@@ -208,9 +208,9 @@ class OptimizationSettings:
     )
     class_weight: str | None = setting(
         None,
-        "balanced weighs labeled losses, also in finetuning, so that every "
-        "class counts for as much as another, however many labels it has; by "
-        "default every image counts alike.",
+        "Weights of labeled losses by class, also in finetuning: balanced has "
+        "every class count for as much as another, however many labels it "
+        "has; by default every image counts alike.",
         choices=(None, "balanced"),
     )
     label_smoothing: float = setting(
