@@ -1,5 +1,6 @@
 """Models and learners from settings."""
 
+import dataclasses
 import functools
 
 import keras
@@ -13,6 +14,20 @@ from meta_pseudo_labels.optimizers.schedules import (
     scale_by_batch,
 )
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
+
+
+def sees(settings, role, model_type):
+    """What pixels a network sees: "network" or "dataset", see `preprocessing`.
+
+    Args:
+      settings: of a run by name; those of old have fewer.
+      role: "student" or "teacher".
+      model_type: its name.
+    """
+    if not models.has_preprocessing(model_type):
+        return "dataset"
+    of_weights = "network" if settings.get(f"{role}_weights") else "dataset"
+    return settings.get("preprocessing") or of_weights
 
 
 def build_model(config, spec, *, role, dtype=None):
@@ -34,6 +49,7 @@ def build_model(config, spec, *, role, dtype=None):
     model_type = config.model_type
     if role == "teacher" and config.teacher_model_type:
         model_type = config.teacher_model_type
+    own = sees(dataclasses.asdict(config), role, model_type) == "network"
     model = models.build(
         model_type,
         input_shape=(spec.image_size, spec.image_size, 3),
@@ -44,6 +60,7 @@ def build_model(config, spec, *, role, dtype=None):
         batch_norm_batch_size=config.batch_norm_batch_size,
         stochastic_depth_drop_rate=config.stochastic_depth_drop_rate,
         small_images=spec.small_images,
+        pixels=(spec.mean, spec.std) if own else None,
         name=role,
         dtype=dtype,
     )

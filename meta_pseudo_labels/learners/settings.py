@@ -54,9 +54,17 @@ class NetworkSettings:
     student_weights: str | None = setting(
         None,
         "Weights that the student begins with: a .weights.h5 or .keras file, "
-        "or another run, for its finetuned student, else that of its best or "
+        "imagenet (or its file, .h5) for a network of keras.applications, or "
+        "another run, for its finetuned student, else that of its best or "
         "latest checkpoint. The last layer may be of other classes. A run that "
         "has checkpoints goes on from these.",
+    )
+    preprocessing: str | None = setting(
+        None,
+        "What networks of keras.applications see: network, pixels as they were "
+        "trained on; or dataset, normalised by the data set as all others. By "
+        "default network where it begins with weights, else dataset.",
+        choices=("dataset", "network"),
     )
     dense_dropout_rate: float = setting(
         0.1, "Dropout before the last layer.", low=0, high=0.99

@@ -18,6 +18,7 @@ def build(
     batch_norm_batch_size=None,
     stochastic_depth_drop_rate=0.0,
     small_images=False,
+    pixels=None,
     name=None,
     dtype=None,
 ):
@@ -41,6 +42,9 @@ def build(
         than 8 replicas; see `BatchNorm`.
       stochastic_depth_drop_rate: for EFFICIENTNETS; see `efficientnet`.
       small_images: for EFFICIENTNETS; see `efficientnet`.
+      pixels: (mean, std) of each channel, 0..1 units, by which images are
+        normalised: a network of `keras.applications` then begins by making
+        of them what its pretrained weights expect. None: as they are.
       name: of the model; default: `model_type`.
       dtype: dtype or policy of the layers; None is the global policy.
 
@@ -62,10 +66,16 @@ def build(
         ),
         stochastic_depth_drop_rate=stochastic_depth_drop_rate,
         small_images=small_images,
+        pixels=pixels,
         name=name or model_type,
         dtype=dtype,
     )
     family, sizes = _find(model_type)
+    if pixels is not None and not family.has_preprocessing:
+        raise ValueError(
+            f"{model_type} takes images as they are normalised here; leave "
+            "pixels out."
+        )
     has = inspect.signature(family.builder).parameters
     return family.builder(
         **sizes, **{key: settings[key] for key in settings if key in has}
@@ -88,6 +98,30 @@ def fewest_weights(model_type, *, input_shape, num_classes):
 def has_blocks(model_type):
     """Whether `rematerialized` takes what `build` makes of a name."""
     return _find(model_type)[0].has_blocks
+
+
+def has_preprocessing(model_type):
+    """Whether `build` takes `pixels` for a name."""
+    return _find(model_type)[0].has_preprocessing
+
+
+def pretrained_network(model_type, weights, *, input_shape):
+    """The network of Keras whose weights others trained.
+
+    Args:
+      model_type, input_shape: see `build`.
+      weights: "imagenet", which Keras downloads, or a file as it does.
+
+    Raises:
+      ValueError: for a family that has none, or where they cannot be had.
+    """
+    network = _find(model_type)[0].pretrained
+    if network is None:
+        raise ValueError(
+            f"{weights} is for networks of keras.applications, not for "
+            f"{model_type}."
+        )
+    return network(model_type, weights, input_shape=input_shape)
 
 
 def release_scope(model_type):

@@ -11,6 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels import models
+from meta_pseudo_labels.learners.build import sees
 from meta_pseudo_labels.models.pretrained import (
     check_weights_file,
     load_arrays,
@@ -46,9 +47,11 @@ def check_weights(config):
     begun = checkpoint_paths(os.path.join(output_dir, FOLDER))
     if begun and not resets(config):
         return
-    for flag, path in _given(config):
-        with _named(flag, path):
-            _find(path)
+    for role, path in _given(config):
+        flag = f"{role}_weights"
+        with _named(role, path):
+            _find(path, _model_type(config, role))
+            _check_pixels(path, config, role)
         if resets(config) and is_inside(path, output_dir):
             raise ConfigError(
                 f"--{flag}={path} is in the folder that --reset_output_dir "
@@ -73,14 +76,20 @@ def load_first_weights(learner, config):
       ConfigError: where a file cannot be read, or is of another network.
     """
     reports = {}
-    for flag, path in _given(config):
-        role = flag.partition("_")[0]
+    for role, path in _given(config):
         network = getattr(learner, role, None)
         if network is None:
             continue
-        with _named(flag, path):
-            reports[role] = _load(network, _find(path))
-        logging.warning("--%s=%s: %s", flag, path, reports[role])
+        model_type = _model_type(config, role)
+        with _named(role, path):
+            reports[role] = _load(network, _find(path, model_type), model_type)
+        logging.warning(
+            "--%s_weights=%s: %s It sees pixels as --preprocessing=%s says.",
+            role,
+            path,
+            reports[role],
+            sees(dataclasses.asdict(config), role, model_type),
+        )
     if "student" in reports and learner.student_ema is not None:
         learner.student_ema.reset(learner.student)
     return reports
@@ -95,26 +104,65 @@ def save_reports(output_dir, reports):
 
 
 def _given(config):
-    """(flag, path) of each of the roles that has one."""
-    paths = [(f"{r}_weights", getattr(config, f"{r}_weights")) for r in _ROLES]
-    return [(flag, path) for flag, path in paths if path]
+    """(role, path) of each of the roles that has one."""
+    paths = [(role, getattr(config, f"{role}_weights")) for role in _ROLES]
+    return [(role, path) for role, path in paths if path]
+
+
+def _model_type(config, role):
+    teacher = config.teacher_model_type if role == "teacher" else None
+    return teacher or config.model_type
 
 
 @contextlib.contextmanager
-def _named(flag, path):
+def _named(role, path):
     """Names the flag in what the library refuses."""
     try:
         yield
     except ValueError as error:
-        raise ConfigError(f"--{flag}={path}: {error}") from error
+        raise ConfigError(f"--{role}_weights={path}: {error}") from error
 
 
-def _find(path):
+def _is_of_keras(path):
+    """Whether a path is what `models.pretrained_network` takes."""
+    return path == "imagenet" or (
+        path.endswith(".h5") and not path.endswith(".weights.h5")
+    )
+
+
+def _check_pixels(path, config, role):
+    """Refuses another run's weights where that saw other pixels.
+
+    Raises:
+      ValueError: with what to say.
+    """
+    up = os.path.dirname(os.path.dirname(path))
+    theirs = RunFolder(path if os.path.isdir(path) else up or ".").settings()
+    if "model_type" not in theirs or _is_of_keras(path):
+        return
+    saw = sees(theirs, "student", _model_type(config, role))
+    if saw != sees(dataclasses.asdict(config), role, _model_type(config, role)):
+        raise ValueError(
+            f"the student of that run saw other pixels; give "
+            f"--preprocessing={saw} too."
+        )
+
+
+def _find(path, model_type):
     """The file of weights that a path means, or a checkpoint without ending.
 
     Raises:
       ValueError: where there is none.
     """
+    if _is_of_keras(path):
+        if not models.has_preprocessing(model_type):
+            raise ValueError(
+                f"such weights are for networks of keras.applications, not for "
+                f"{model_type}; give a .weights.h5 or .keras file."
+            )
+        if path != "imagenet" and not os.path.isfile(path):
+            raise ValueError(f"There is no file {path}.")
+        return path
     folder = path if os.path.isdir(path) else None
     if folder is None and os.path.exists(f"{path}.index"):
         return path
@@ -131,7 +179,14 @@ def _find(path):
     return best[-1] if best else find_checkpoint(folder)
 
 
-def _load(network, path):
+def _load(network, path, model_type):
+    if _is_of_keras(path):
+        donor = models.pretrained_network(
+            model_type, path, input_shape=network.input_shape[1:]
+        )
+        report = models.load_weights(network, donor)
+        digest = files_digest(path) if os.path.isfile(path) else report.sha256
+        return dataclasses.replace(report, source=path, sha256=digest)
     if os.path.isfile(path):
         return models.load_weights(network, path)
     files = sorted(glob.glob(f"{glob.escape(path)}.*"))

@@ -1,15 +1,22 @@
 """Runs that begin with weights from elsewhere."""
 
+import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from meta_pseudo_labels import models
-from meta_pseudo_labels.learners.build import build_learner
+from meta_pseudo_labels.data.spec import DATASETS
+from meta_pseudo_labels.learners.build import build_learner, build_model
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.experiment import Experiment
-from meta_pseudo_labels.run.pretrained import load_first_weights
+from meta_pseudo_labels.run.pretrained import (
+    check_weights,
+    load_first_weights,
+)
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.models.helpers import randomize
 from tests.tiny_run import tiny
@@ -168,3 +175,54 @@ def test_weights_within_what_a_reset_deletes_are_refused(source, tmp_path):
 def test_two_beginnings_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="leave out the one or the other"):
         tiny(tmp_path, load_checkpoint="a", teacher_weights="b.keras")
+
+
+def test_networks_of_keras_see_their_own_pixels_where_they_have_weights():
+    spec = DATASETS["cifar10"]
+    fresh = Config(model_type="MobileNet")
+    for settings, role, wanted in (
+        (dict(), "student", False),
+        (dict(student_weights="imagenet"), "student", True),
+        (dict(student_weights="imagenet"), "teacher", False),
+        (dict(teacher_weights="imagenet"), "teacher", True),
+        (dict(preprocessing="network"), "student", True),
+        (
+            dict(student_weights="a.h5", preprocessing="dataset"),
+            "student",
+            False,
+        ),
+    ):
+        config = dataclasses.replace(fresh, **settings)
+        with tf.Graph().as_default():  # No weights are made.
+            model = build_model(config, spec, role=role)
+        kinds = [type(one).__name__ for one in model.operations[1:3]]
+        assert (kinds == ["Multiply", "Add"]) == wanted, (settings, role)
+
+
+def test_a_preprocessing_that_no_network_has_is_refused():
+    with pytest.raises(ConfigError, match="mlp see images as the data set"):
+        Config(model_type="mlp", preprocessing="network")
+
+
+def test_imagenet_is_for_networks_of_keras(tmp_path):
+    config = tiny(tmp_path / "run", student_weights="imagenet")
+    with pytest.raises(ConfigError, match="for networks of keras.applications"):
+        Experiment(config)
+
+
+@pytest.mark.parametrize("place", ["", "/finetune/from-step-4.weights.h5"])
+def test_a_run_that_saw_other_pixels_is_refused(tmp_path, place):
+    """By its settings; its network need not be built for it."""
+    before = Config(model_type="MobileNet", image_size=32)
+    for name in ("finetune/from-step-4.weights.h5", "checkpoints/step-4.index"):
+        (tmp_path / "before" / name).parent.mkdir(parents=True)
+        (tmp_path / "before" / name).touch()
+    (tmp_path / "before" / "hparams.json").write_text(before.to_json())
+    config = Config(
+        model_type="MobileNet",
+        student_weights=f"{tmp_path}/before{place}",
+        output_dir=str(tmp_path / "run"),
+    )
+    with pytest.raises(ConfigError, match="give --preprocessing=dataset too"):
+        check_weights(config)
+    check_weights(dataclasses.replace(config, preprocessing="dataset"))

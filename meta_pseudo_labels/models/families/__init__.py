@@ -33,6 +33,10 @@ class Family:
         has in its signature; `norm` are the `NormSettings`.
       has_blocks: whether `rematerialized` takes its networks, whose layers
         are then called `block_<number>.<...>`.
+      has_preprocessing: whether `builder` has `pixels`: pretrained networks of
+        the family saw other images than ours, see `models.build`.
+      pretrained: None, or a function that gives a network whose weights others
+        trained, of a name, a file (or "imagenet") and an input_shape.
       release_scopes: {name: first part of its variables' names in the
         release}, where that is not the name itself.
     """
@@ -41,6 +45,8 @@ class Family:
     examples = ()
     builder = None
     has_blocks = False
+    has_preprocessing = False
+    pretrained = None
     release_scopes = {}
 
     @staticmethod

@@ -3,13 +3,43 @@
 import contextlib
 import functools
 import inspect
+import re
 
 import keras
+import numpy as np
 from absl import logging
 
 from meta_pseudo_labels.models.dense import classification_head
 from meta_pseudo_labels.models.families import FAMILIES, Family
 from meta_pseudo_labels.models.layers import image_input
+from meta_pseudo_labels.utils.checkpoint_files import first_line
+
+# What networks of Keras were trained on: (scale, offset) of levels in 0..255,
+# for each channel, and whether these stand in the order blue, green, red.
+_MEAN, _STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
+_TF = 1 / 127.5, -1.0, False
+_TORCH = 1 / (255 * _STD), -_MEAN / _STD, False
+_CAFFE = 1.0, -np.array((103.939, 116.779, 123.68)), True
+_TRAINED_ON = {
+    "convnext": _TORCH,
+    "densenet": _TORCH,
+    "efficientnet": _TORCH,
+    "efficientnet_v2": _TORCH,
+    "inception_resnet_v2": _TF,
+    "inception_v3": _TF,
+    "mobilenet": _TF,
+    "mobilenet_v2": _TF,
+    "mobilenet_v3": _TF,
+    "nasnet": _TF,
+    "resnet": _CAFFE,
+    "resnet_v2": _TF,
+    "vgg16": _CAFFE,
+    "vgg19": _CAFFE,
+    "xception": _TF,
+}
+_LARGER_V2 = dict.fromkeys(
+    (f"EfficientNetV2{size}" for size in "SML"), (1 / 128, -1.0, False)
+)
 
 # These would take images in [0, 255] apart; ours come with mean 0, deviation 1.
 _PREPROCESSING = (keras.layers.Rescaling, keras.layers.Normalization)
@@ -26,6 +56,7 @@ def application(
     input_shape,
     num_classes,
     dropout_rate=0.0,
+    pixels=None,
     name=None,
     dtype=None,
 ):
@@ -34,7 +65,8 @@ def application(
     Whatever the network does to its images by itself is taken out, and a
     warning says so once: it expects normalized images, as all of ours. Weights
     that were trained elsewhere expect what Keras did to their images, in the
-    network or by its `preprocess_input`. Its layers keep Keras's own names,
+    network or by its `preprocess_input`: with `pixels` the network begins by
+    making that of ours. Its layers keep Keras's own names,
     initializers and batch norm, whose settings are constants there.
 
     Args:
@@ -43,6 +75,8 @@ def application(
         a network takes, often 32.
       num_classes: number of logits, 2 or more.
       dropout_rate: before the last layer, in [0, 1).
+      pixels: (mean, std) of each channel, 0..1 units, by which images are
+        normalized, for weights that were trained elsewhere; None for others.
       name: of the model; default: `application_name`.
       dtype: dtype or policy of the layers; None is the global policy.
 
@@ -63,16 +97,20 @@ def application(
     settings = dict(weights=None, include_top=False, pooling="avg")
     if "include_preprocessing" in inspect.signature(build).parameters:
         settings["include_preprocessing"] = False
-        _tell_of_preprocessing(application_name)
     images = image_input(input_shape, policy=policy)
+    seen = images
+    if pixels is not None:
+        seen = _as_trained_on(application_name, images, *pixels)
     with _global_policy(policy):
         backbone = build(
-            input_shape=tuple(input_shape), input_tensor=images, **settings
+            input_shape=tuple(input_shape), input_tensor=seen, **settings
         )
         # EfficientNet (the first version) always divides by 255.
-        if any(isinstance(layer, _PREPROCESSING) for layer in backbone.layers):
+        divides = any(isinstance(x, _PREPROCESSING) for x in backbone.layers)
+        if divides:
             backbone = _without_preprocessing(backbone)
-            _tell_of_preprocessing(application_name)
+    if pixels is None and (divides or "include_preprocessing" in settings):
+        _tell_of_preprocessing(application_name)
     logits = classification_head(
         backbone.output,
         num_classes=num_classes,
@@ -89,10 +127,71 @@ def _tell_of_preprocessing(name):
         "%s is built without Keras's own rescaling of pixels, as images come "
         "with mean 0 and deviation 1 here. Weights that were trained with it "
         "expect levels of 0 to 255: build keras.applications.%s for these, as "
-        "examples/keras_applications_student.py does.",
+        "examples/keras_applications_student.py does, or give pixels "
+        "(--preprocessing=network).",
         name,
         name,
     )
+
+
+def _as_trained_on(name, images, mean, std):
+    """What a network of Keras was trained on, of images as ours are.
+
+    Not by Keras's `Rescaling`, of which a learner would think that it takes
+    levels of 0 to 255.
+
+    Args:
+      name: see `application`.
+      images: [batch, height, width, 3] symbolic, less `mean`, by `std`.
+
+    Raises:
+      ValueError: for a network that nothing is known of, or other channels.
+    """
+    module = inspect.getmodule(getattr(keras.applications, name)).__name__
+    known = _LARGER_V2.get(name) or _TRAINED_ON.get(module.rpartition(".")[2])
+    if known is None or images.shape[-1] != 3:
+        raise ValueError(
+            f"{name}, of {images.shape[-1]} channels: what images it was "
+            "trained on is not known here; leave pixels (--preprocessing="
+            "network) out, and bring images to that range yourself."
+        )
+    scale, offset, blue_first = known
+    mean, std = 255 * np.array(mean), 255 * np.array(std)  # Of levels.
+    if blue_first:
+        images, mean, std = keras.ops.flip(images, -1), mean[::-1], std[::-1]
+    factor = (scale * std).astype(images.dtype)
+    shift = (scale * mean + offset).astype(images.dtype)
+    return keras.ops.add(keras.ops.multiply(images, factor), shift)
+
+
+def pretrained_application(application_name, weights, *, input_shape):
+    """A network of Keras as it was trained on ImageNet, less its last layer.
+
+    Args:
+      application_name: see `application`.
+      weights: "imagenet", which Keras downloads and keeps; or the path of such
+        a file (.h5, "no top").
+      input_shape: see `application`.
+
+    Raises:
+      ValueError: where there is none, or the file is of another network.
+    """
+    build = getattr(keras.applications, application_name)
+    try:
+        return build(
+            weights=weights, include_top=False, input_shape=input_shape
+        )
+    except Exception as error:  # Keras raises just that where a download fails.
+        url = re.search(r"https?://\S+\.h5", str(error))
+        if url is None:
+            raise ValueError(
+                f"{weights} gives {application_name} no weights: "
+                f"{first_line(error)}"
+            ) from error
+        raise ValueError(
+            f"Keras cannot download {url[0]}. Fetch it where there is a "
+            "network, and give the path of that file in place of imagenet."
+        ) from error
 
 
 def _without_preprocessing(backbone):
@@ -125,6 +224,8 @@ class Applications(Family):
     )
     examples = application_names()
     builder = staticmethod(application)
+    has_preprocessing = True
+    pretrained = staticmethod(pretrained_application)
 
     @staticmethod
     def sizes(model_type):

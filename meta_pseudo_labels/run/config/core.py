@@ -184,6 +184,7 @@ class Config(*_GROUPS):
         for name in (self.model_type, self.teacher_model_type):
             if name is not None:
                 models.check_model_type(name)
+        self._check_weights()
         self._check_memory()
         self._check_data()
         LEARNERS[self.method].check_settings(self)
@@ -197,6 +198,17 @@ class Config(*_GROUPS):
                     f"--steps_per_execution={self.steps_per_execution} does "
                     f"not divide --{name}={getattr(self, name)}."
                 )
+        if (
+            self.load_checkpoint_and_restart_global_step
+            and not self.load_checkpoint
+        ):
+            raise ConfigError(
+                "--load_checkpoint_and_restart_global_step needs the path of "
+                "a checkpoint in --load_checkpoint."
+            )
+
+    def _check_weights(self):
+        """Refuses two beginnings, and pixels that no network would see."""
         if self.load_checkpoint and (
             self.student_weights or self.teacher_weights
         ):
@@ -205,13 +217,14 @@ class Config(*_GROUPS):
                 "a run, and --student_weights or --teacher_weights is given "
                 "too; leave out the one or the other."
             )
-        if (
-            self.load_checkpoint_and_restart_global_step
-            and not self.load_checkpoint
+        names = {self.model_type, self.teacher_model_type} - {None}
+        if self.preprocessing == "network" and not any(
+            map(models.has_preprocessing, names)
         ):
             raise ConfigError(
-                "--load_checkpoint_and_restart_global_step needs the path of "
-                "a checkpoint in --load_checkpoint."
+                f"--preprocessing=network: {', '.join(sorted(names))} see "
+                "images as the data set is normalised; networks of "
+                "keras.applications alone have a preprocessing of their own."
             )
 
     def _check_memory(self):

@@ -1,3 +1,5 @@
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from absl import logging
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.models.families import applications
+from tests.models.helpers import randomize
 
 
 def build(model_type, **settings):
@@ -174,3 +177,118 @@ def test_a_rescaling_that_is_left_out_is_said_once(monkeypatch, name, rescales):
         words = said[0][0] % said[0][1:]
         assert words.startswith(f"{name} is built without Keras's own resc")
         assert f"keras.applications.{name}" in words
+
+
+# Of three sets that are normalised otherwise.
+MEAN, STD = (0.31, 0.48, 0.45), (0.25, 0.24, 0.37)
+
+
+def normalised(levels):
+    return (levels / 255 - np.array(MEAN)) / np.array(STD)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("DenseNet121", 32),
+        ("InceptionResNetV2", 75),
+        ("InceptionV3", 75),
+        ("MobileNet", 32),
+        ("MobileNetV2", 32),
+        ("NASNetMobile", 32),
+        ("ResNet50", 32),
+        ("ResNet50V2", 32),
+        ("VGG16", 32),
+        ("VGG19", 32),
+        ("Xception", 71),
+    ],
+)
+def test_pretrained_ones_see_what_keras_preprocesses(name, size):
+    """Whatever set our images are of; without a single layer's weights."""
+    levels = np.random.default_rng(0).integers(0, 256, [2, 8, 8, 3])
+    images = keras.Input((8, 8, 3), dtype="float64")
+    seen = keras.Model(
+        images, applications._as_trained_on(name, images, MEAN, STD)
+    )
+    module = inspect.getmodule(getattr(keras.applications, name))
+    wanted = module.preprocess_input(levels.astype("float64"))
+    np.testing.assert_allclose(seen(normalised(levels)), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MobileNet",
+        pytest.param("MobileNetV3Small", marks=pytest.mark.long),
+    ],
+)
+def test_logits_are_those_of_keras_on_the_same_picture(name, tmp_path):
+    """Weights by `load_weights`, levels in, up to the last pooling."""
+    builder = getattr(keras.applications, name)
+    theirs = builder(
+        weights=None,
+        include_top=False,
+        pooling="avg",
+        input_shape=(32, 32, 3),
+    )
+    randomize(theirs)
+    levels = np.random.default_rng(0).integers(0, 256, [2, 32, 32, 3])
+    preprocess = inspect.getmodule(builder).preprocess_input
+    wanted = theirs(preprocess(levels.astype("float32")), training=False)
+
+    ours = build(name, pixels=(MEAN, STD), num_classes=5)
+    theirs.save(tmp_path / "theirs.keras")
+    models.load_weights(ours, tmp_path / "theirs.keras")
+    ours.save(tmp_path / "ours.keras")  # It goes with the network.
+    ours = keras.models.load_model(tmp_path / "ours.keras")
+    features = keras.Model(ours.input, ours.layers[-1].input)
+    images = normalised(levels).astype("float32")
+    scale = np.abs(wanted).max()
+    np.testing.assert_allclose(
+        features(images) / scale, wanted / scale, atol=1e-5
+    )
+    # And it matters: without it they are far off.
+    plain = build(name)
+    models.load_weights(plain, theirs)
+    features = keras.Model(plain.input, plain.layers[-1].input)
+    assert np.abs(features(images) - wanted).max() > 1e-3 * scale
+
+
+def test_networks_that_are_not_of_keras_take_no_pixels():
+    with pytest.raises(ValueError, match="mlp takes images as they are"):
+        models.build(
+            "mlp", input_shape=(8, 8, 3), num_classes=5, pixels=(MEAN, STD)
+        )
+
+
+def test_a_download_that_fails_says_which_file_to_give(monkeypatch):
+    def offline(**_):
+        raise Exception(  # As Keras does it.
+            "URL fetch failure on https://a.org/net_no_top.h5: None -- offline"
+        )
+
+    monkeypatch.setattr(keras.applications, "MobileNet", offline)
+    with pytest.raises(ValueError, match=r"a.org/net_no_top.h5\. Fetch it"):
+        models.pretrained_network(
+            "MobileNet", "imagenet", input_shape=(32, 32, 3)
+        )
+
+
+def test_a_file_as_keras_downloads_them_is_read(tmp_path):
+    donor = keras.applications.MobileNet(
+        weights=None, include_top=False, input_shape=(32, 32, 3)
+    )
+    donor.save(tmp_path / "net.h5")
+    sizes = dict(input_shape=(32, 32, 3))
+    loaded = models.pretrained_network(
+        "MobileNet", f"{tmp_path}/net.h5", **sizes
+    )
+    model = build("MobileNet")
+    assert not models.load_weights(model, loaded).missing
+    np.testing.assert_array_equal(
+        model.get_layer("conv_pw_5").kernel, donor.get_layer("conv_pw_5").kernel
+    )
+    with pytest.raises(ValueError, match="gives Xception no weights"):
+        models.pretrained_network(
+            "Xception", f"{tmp_path}/net.h5", input_shape=(71, 71, 3)
+        )
