@@ -146,6 +146,7 @@ def _view_settings(config):
         cutout_share=config.augment_cutout,
         policy=config.augment_policy,
         augment_labeled=LEARNERS[config.method].augments_labeled(config),
+        alternate_flips=config.alternate_flips,
     )
 
 

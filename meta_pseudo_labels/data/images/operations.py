@@ -241,6 +241,15 @@ def mirror(images):
     return tf.reverse(images, [2])
 
 
+def mirror_where(mirrored, images):
+    """Swaps left and right of some images; mirrored: [B] bool."""
+    return apply_by_group(
+        images,
+        tf.cast(mirrored, tf.int32),
+        [None, lambda images, _: mirror(images)],
+    )
+
+
 def crop(images, *, top, left, fill=FILL):
     """Reads pixel (y, x) from (y + top, x + left), `fill` where outside.
 

@@ -16,9 +16,12 @@ class ViewSettings:
       policy: "release", or "keras_cv": its operations, amounts and fill; see
         keras_cv_policy.py.
       augment_labeled: whether labeled images get a strong view too.
+      alternate_flips: whether images are mirrored in every other epoch, rather
+        than at random, before their weak view; those in memory alone.
     """
 
     magnitude: float
     cutout_share: float = 0.5
     policy: str = "release"
     augment_labeled: bool = False
+    alternate_flips: bool = False

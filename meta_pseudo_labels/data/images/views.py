@@ -16,13 +16,17 @@ from meta_pseudo_labels.data.images import rand_augment as random_ops
 from meta_pseudo_labels.data.images.view_settings import POLICIES, ViewSettings
 
 
-def weak_view(spec):
+def weak_view(spec, *, flips=True):
     """Flip where the data allows it, pad by an eighth and crop at random.
 
     This is the release's `ori` view, and what labeled images get (quirk 31).
+
+    Args:
+      spec: `DatasetSpec` of the images.
+      flips: False for images that were mirrored before.
     """
     crop = pad_and_crop(spec.image_size // 8, fill=spec.background)
-    return _of_levels(chain(flip(), crop) if spec.flip else crop)
+    return _of_levels(chain(flip(), crop) if spec.flip and flips else crop)
 
 
 def strong_view(spec, *, magnitude, cutout_share=0.5, policy="release"):

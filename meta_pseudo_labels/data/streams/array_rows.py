@@ -2,10 +2,13 @@
 
 import tensorflow as tf
 
+from meta_pseudo_labels.data.images.operations import mirror_where
 from meta_pseudo_labels.data.streams import keyed
 
 
-def array_rows(arrays, count, *, batch_size, seed, stream):
+def array_rows(
+    arrays, count, *, batch_size, seed, stream, alternate_flips=False
+):
     """A function from a turn to the rows whose turn it is.
 
     Args:
@@ -13,11 +16,18 @@ def array_rows(arrays, count, *, batch_size, seed, stream):
       count: examples in the data set.
       batch_size: rows of the whole batch.
       seed, stream: what the order is keyed by, see keyed.py.
+      alternate_flips: whether "inputs" are images that are mirrored in every
+        other epoch: a random half of them in the first, the others in the
+        second, and so on (arXiv 2404.00498, section 3.6).
     """
     # In host memory once, and captured: a constant of the graph, which is
     # limited to 2 GB, would hold them again.
     with tf.device("CPU:0"):
         arrays = tf.nest.map_structure(tf.convert_to_tensor, arrays)
+        if alternate_flips:
+            begin_mirrored = tf.random.stateless_uniform(
+                [count], keyed.key(seed, stream, keyed.FLIP), 0, 2, tf.int64
+            )
 
     def read(turn):
         examples = keyed.examples(
@@ -28,8 +38,15 @@ def array_rows(arrays, count, *, batch_size, seed, stream):
             stream=stream,
             rows=turn.rows(batch_size),
         )
-        return tf.nest.map_structure(
+        rows = tf.nest.map_structure(
             lambda array: tf.gather(array, examples), arrays
         )
+        if alternate_flips:
+            places = keyed.positions(
+                turn.step, batch_size=batch_size, rows=turn.rows(batch_size)
+            )
+            turns = places // count + tf.gather(begin_mirrored, examples)
+            rows["inputs"] = mirror_where(turns % 2 == 1, rows["inputs"])
+        return rows
 
     return read

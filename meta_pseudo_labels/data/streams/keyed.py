@@ -11,7 +11,7 @@ import tensorflow as tf
 # Streams of one seed that must not be correlated.
 LABELED, UNLABELED, FINETUNING, FEEDBACK = range(4)
 # Purposes within a stream.
-ORDER, WEAK, STRONG, CROP = range(4)
+ORDER, WEAK, STRONG, CROP, FLIP = range(5)
 
 # Up to so many examples an epoch's order is sorted as a whole: the cipher for
 # larger sets tries its smallest block, 65,536, until it hits one of them.

@@ -36,6 +36,7 @@ def training_dataset(
     cutout_share=0.5,
     policy="release",
     augment_labeled=False,
+    alternate_flips=False,
     start_step=0,
     service=None,
     distributions=None,
@@ -53,6 +54,9 @@ def training_dataset(
       augment_labeled: whether labeled images get RandAugment and a cutout
         after their flip and crop, see `views.labeled_strong`. The release's
         --use_augment, which its UDA and MPL runs do not heed.
+      alternate_flips: whether weak views are mirrored in every other epoch, a
+        random half of the images in the first, rather than at random each
+        time. Of `ImageData` alone.
       seed: int, all randomness of the stream.
       start_step: the step of the first batch, >= 0.
       service: address of a tf.data service whose workers make the batches,
@@ -98,7 +102,10 @@ def training_dataset(
         cutout_share=cutout_share,
         policy=policy,
         augment_labeled=augment_labeled,
+        alternate_flips=alternate_flips,
     )
+    if alternate_flips:
+        _check_alternate_flips(data)
     parts = _training_parts(
         data,
         batch_size=batch_size,
@@ -203,17 +210,18 @@ def _training_parts(
     indices=False,
 ):
     """The parts of a training batch by name, see `training_dataset`."""
+    alternate = dict(alternate_flips=view_settings.alternate_flips)
     part = functools.partial(
-        _part, data, seed=seed, distributions=distributions
+        _part, data, seed=seed, distributions=distributions, **alternate
     )
-    weak = _views(data)
+    weak = _views(data, **alternate)
     labeled = weak
     if view_settings.augment_labeled:
-        labeled = _views(data, labeled_strong=view_settings)
+        labeled = _views(data, labeled_strong=view_settings, **alternate)
     parts = {"labeled": part("labeled", labeled, batch_size, keyed.LABELED)}
     if not unlabeled_ratio:
         return parts
-    unlabeled = _views(data, strong=view_settings)
+    unlabeled = _views(data, strong=view_settings, **alternate)
     count = batch_size * unlabeled_ratio
     parts["unlabeled"] = part(
         "unlabeled", unlabeled, count, keyed.UNLABELED, indices=indices
@@ -223,17 +231,34 @@ def _training_parts(
     return parts
 
 
-def _views(data, *, strong=None, labeled_strong=None):
+def _check_alternate_flips(data):
+    """Refuses images that cannot be mirrored in every other epoch."""
+    if isinstance(data, ShardedData):
+        raise ValueError(
+            f"alternate_flips=True: {data.spec.name!r} is read from files; "
+            "only images in memory can be mirrored in every other epoch. Leave "
+            "it out."
+        )
+    if not data.spec.flip:
+        raise ValueError(
+            f"alternate_flips=True: images of {data.spec.name!r} are not to be "
+            "mirrored. Leave it out."
+        )
+
+
+def _views(data, *, strong=None, labeled_strong=None, alternate_flips=False):
     """The `engine.Views` of a data set's images.
 
     Args:
       data: `ImageData` or `ShardedData`.
       strong, labeled_strong: `ViewSettings` of those that are wanted.
+      alternate_flips: whether the images are mirrored already.
     """
     sharded = isinstance(data, ShardedData)
     kind, spec = photo_views if sharded else views, data.spec
+    mirrored = dict(flips=False) if alternate_flips else {}
     return engine.Views(
-        weak=kind.weak_view(spec),
+        weak=kind.weak_view(spec, **mirrored),
         strong=strong and kind.strong(spec, strong),
         labeled_strong=labeled_strong
         and kind.labeled_strong(spec, labeled_strong),
@@ -254,6 +279,7 @@ def _part(
     seed,
     distributions=None,
     indices=False,
+    alternate_flips=False,
 ):
     """One part of the stream of a data set.
 
@@ -264,6 +290,7 @@ def _part(
       batch_size, stream, seed: see `engine.labeled_part`.
       distributions: `ClassDistributions`, or None.
       indices: whether to tell which images these are, "<name>_indices".
+      alternate_flips: see `ViewSettings`.
     """
     keys = dict(batch_size=batch_size, seed=seed, stream=stream)
     images = getattr(data, f"{name}_images")
@@ -281,7 +308,9 @@ def _part(
             key = "labels" if name == "labeled" else f"{name}_labels"
             labels = getattr(data, f"{name}_labels")
             arrays[key] = np.asarray(labels, np.int32)
-        read = array_rows(arrays, len(images), **keys)
+        read = array_rows(
+            arrays, len(images), alternate_flips=alternate_flips, **keys
+        )
     if name == "unlabeled":
         return engine.unlabeled_part(read, kind, **keys)
     return engine.labeled_part(read, kind, name=name, **keys)

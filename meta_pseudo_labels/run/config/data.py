@@ -149,6 +149,12 @@ class DataSettings:
         "Give labeled images strong views too, in supervised training; those "
         "of uda and mpl get weak views, as in the release.",
     )
+    alternate_flips: bool = setting(
+        False,
+        "Mirror every image in every other epoch, a random half of them in the "
+        "first, rather than at random each time. Of images in memory; strong "
+        "views are mirrored at random once more.",
+    )
     augment_policy: str = setting(
         "release",
         "Whose RandAugment distorts strong views.",
