@@ -253,3 +253,11 @@ def test_the_controls_differ_from_the_method_only_where_they_must(
 
     assert differences(uda, mpl) == set()
     assert all(name.startswith("uda_") for name in differences(supervised, mpl))
+
+
+def test_the_fast_recipe_learns_from_all_labels(monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+    config = config_from_flagfile("flags/cifar10_fast_supervised.flags")
+    assert (config.method, config.num_labeled) == ("supervised", 0)
+    assert config.model_type == "speednet-64"
+    assert config.alternate_flips

@@ -1,0 +1,34 @@
+"""The ratios of networks' speeds."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks.network_speed import run
+
+
+def test_ratios_are_those_of_a_round():
+    seconds = {
+        "fast": np.array([1.0, 2.0, 4.0]),  # A machine that slows down.
+        "slow": np.array([4.0, 8.0, 16.0]),
+    }
+    report = run.summary(seconds, batch_size=8)
+    assert report["images_per_second"] == {"fast": 4.0, "slow": 1.0}
+    assert report["ratio"] == {"fast": 4.0, "slow": 1.0}
+    assert report["ratio_quartiles"]["fast"] == [4.0, 4.0]
+
+
+@pytest.mark.long
+def test_a_table_of_tiny_networks(monkeypatch, capsys, tmp_path):
+    names = ["speednet-1", "mlp"]
+    numbers = ["--batch_size=2", "--image_size=9", "--rounds=2"]
+    path = tmp_path / "report.json"
+    monkeypatch.setattr(
+        sys, "argv", ["run", *names, *numbers, f"--json={path}"]
+    )
+    run.main()
+    table = capsys.readouterr().out
+    assert "to mlp" in table
+    assert all(f"\n{name} " in table for name in names)
+    assert path.exists()
