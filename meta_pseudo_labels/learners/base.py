@@ -368,6 +368,7 @@ class Learner(Method, Trainer):
             is to be adapted to images first, see `models.adapt`, or that has
             no weights to train any more.
         """
+        self.check_compiled()
         for _, network in self.optimized():
             check_weights(network, role="network")
             check_adapted(network)
@@ -384,6 +385,11 @@ class Learner(Method, Trainer):
                 x = x.map(tf.autograph.experimental.do_not_convert(check))
         with label_errors():
             return super().fit(x, *args, **kwargs)
+
+    def check_compiled(self):
+        """Raises ValueError before `compile`, as Keras does."""
+        if not self.compiled:
+            raise ValueError("You must call compile() before fit().")
 
     def check_batch(self, batch):
         """Raises ValueError for a batch that lacks what the step needs."""

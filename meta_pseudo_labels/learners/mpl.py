@@ -406,6 +406,7 @@ class MetaPseudoLabels(Learner):
         The teacher's stays in proportion, unless it is set too:
         `teacher_optimizer.learning_rate`.
         """
+        self.check_compiled()
         leads, follows = (
             compat.rate_variable(optimizer)
             for optimizer in (self.optimizer, self.teacher_optimizer)

@@ -309,3 +309,11 @@ def test_what_is_not_looked_for_is_said(mirrored, logged):
         learner.compile("sgd", run_eagerly=True)
     (line,) = logged
     assert "nobody looks for layers without a second derivative" in line
+
+
+@pytest.mark.parametrize("roles", [1, 2])
+def test_learners_that_nobody_compiled_say_so(roles):
+    method = (Supervised, MetaPseudoLabels)[roles - 1]
+    learner = method(*(net() for _ in range(roles)))
+    with pytest.raises(ValueError, match=r"call compile\(\)"):
+        learner.fit(tf.data.Dataset.range(1), verbose=0)
