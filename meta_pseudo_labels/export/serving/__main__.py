@@ -7,8 +7,9 @@ TensorFlow Serving later (docs/serving.md):
 
     POST /v1/models/model:predict    {"instances": [...]}
     GET  /v1/models/model            status; /v1/models/model/metadata
+    GET  /healthz, /readyz, /metrics
 
-Needed are TensorFlow and aiohttp (the extra `serve`), no Keras. The same are
+Needed are TensorFlow and the extra `serve`, no Keras. The same are
 `python serve.py` and `python -m meta_pseudo_labels.export.serving`. SIGTERM and
 Ctrl-C end it after the requests that are under way; it takes 20 s at most. Exit
 status: 0, ended like this; 75, ended before it had begun; 1, it could not
@@ -17,6 +18,7 @@ begin, and a line says why.
 
 import argparse
 import gc
+import importlib
 import os
 import re
 import signal
@@ -88,9 +90,13 @@ def main():
     _end_on_signals()
     arguments = parse_arguments()
     try:
+        importlib.import_module("prometheus_client")
         from aiohttp import web
-    except ImportError:
-        sys.exit("Error: aiohttp is missing: pip install 'aiohttp>=3.14.1,<4'.")
+    except ImportError as error:
+        sys.exit(
+            f"Error: {error.name} is missing: pip install "
+            "'aiohttp>=3.14.1,<4' 'prometheus-client>=0.21,<1'."
+        )
     from meta_pseudo_labels.export.serving.models import Model, NoModel
     from meta_pseudo_labels.export.serving.server import build_app, speak_json
 

@@ -12,6 +12,7 @@ import logging
 
 from aiohttp import hdrs, web
 
+from meta_pseudo_labels.export.serving.measures import Measures
 from meta_pseudo_labels.export.serving.models import RefusedInput
 from meta_pseudo_labels.export.serving.protocol import (
     MOST_NUMBERS,
@@ -79,9 +80,10 @@ def build_app(model, *, name, limits):
       `aiohttp.web.Application`.
     """
     service = _Service(model, name, limits)
+    measures = Measures(service.under_way)
     app = web.Application(
         client_max_size=limits.body_bytes,
-        middlewares=[_errors_as_json],
+        middlewares=[measures.count, _errors_as_json],
         handler_args={
             # aiohttp would inflate what is left of a body that was refused.
             "auto_decompress": False,
@@ -94,6 +96,9 @@ def build_app(model, *, name, limits):
         app.router.add_post(path + ":predict", service.predict)
         app.router.add_get(path + "/metadata", service.metadata)
         app.router.add_get(path, service.status)
+    app.router.add_get("/healthz", service.healthz)
+    app.router.add_get("/readyz", service.readyz)
+    app.router.add_get("/metrics", measures.metrics)
     app.on_response_prepare.append(_say_it_in_json)
     app.on_shutdown.append(service.finish)
     app.on_cleanup.append(service.close)
@@ -121,6 +126,21 @@ class _Service:
         """Ends, without what is still worked on: nobody waits for it."""
         del app
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def under_way(self):
+        return self._requests
+
+    async def healthz(self, request):
+        """For schedulers: the process answers; else it is started anew."""
+        del request
+        return _json({"status": "alive"})
+
+    async def readyz(self, request):
+        """For load balancers: whether to send requests here."""
+        del request
+        if self._ending.is_set():
+            return _error(503, "The server ends; ask another one, or later.")
+        return _json({"status": "ready"})
 
     async def status(self, request):
         self._check_model(request)

@@ -106,6 +106,11 @@ def test_columns_and_versions(server, digits):
     ]
 
 
+def test_it_says_that_it_is_alive_and_ready(server):
+    assert ask(server, "/healthz") == (200, {"status": "alive"})
+    assert ask(server, "/readyz") == (200, {"status": "ready"})
+
+
 def test_status_and_metadata(server):
     for path in (MODEL, f"{MODEL}/versions/3"):
         status, answer = ask(server, path)
