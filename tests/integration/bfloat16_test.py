@@ -10,6 +10,7 @@ from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.utils import compat
 from tests.tiny_run import rows, weights
 
+pytestmark = pytest.mark.long
 STEPS = 30
 # The first is on labels, and falls within a few steps. Those on weak views are
 # left out: at a threshold a little rounding counts or discounts an image.
@@ -62,15 +63,7 @@ def trained(config):
     return experiment
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(method, marks=pytest.mark.long)
-        if method == "mpl"
-        else method
-        for method in LOSSES
-    ],
-)
+@pytest.fixture(scope="module", params=LOSSES)
 def pair(request, tmp_path_factory):
     """A method, and its experiment in float32 and in bfloat16."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -89,7 +82,6 @@ def pair(request, tmp_path_factory):
     )
 
 
-@pytest.mark.long
 def test_losses_are_those_of_float32(pair):
     method, *experiments = pair
     for name in LOSSES[method]:
@@ -132,7 +124,6 @@ def test_all_that_lasts_is_float32(pair):
             assert model(images, training=training).dtype == tf.float32
 
 
-@pytest.mark.long
 def test_the_exported_model_is_float32(pair):
     _, exact, rounded = pair
     images = tf.constant(exact.data.test_images[:100])
@@ -147,7 +138,6 @@ def test_the_exported_model_is_float32(pair):
     assert 0 < abs(got - want).mean() < 0.02
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("method", LOSSES)
 def test_accuracy_is_that_of_float32(method, tmp_path):
     """Rounding moves the accuracy by less than the seed does."""

@@ -303,13 +303,16 @@ def test_more_labels_than_patients_are_refused(example, capsys):
     assert "must be in 1 to" in capsys.readouterr().err
 
 
-def test_the_snippet_of_the_guide_exports_a_student(
+def test_the_snippets_of_the_guide_export_a_student_and_read_weights(
     tmp_path, monkeypatch, capsys
 ):
     guide = (ROOT / "docs" / "bring_your_own.md").read_text(encoding="utf-8")
-    (snippet,) = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    exec(snippet, {})
-    assert capsys.readouterr().out.splitlines()[-1] == "(3, 2)"
+    for snippet in snippets:
+        exec(snippet, {})
+    shape, weights = capsys.readouterr().out.splitlines()[-2:]
+    assert weights.startswith("4 of 6 variables read; the head stays fresh, 2:")
+    assert shape == "(3, 2)"
     for link in re.findall(r"\]\(([^)#:]+)\)", guide):
         assert (ROOT / "docs" / link).exists(), link

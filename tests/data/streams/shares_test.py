@@ -170,6 +170,7 @@ def test_indices_tell_which_images_are_shown(images, request):
     )
 
 
+@pytest.mark.fast("digits")
 @pytest.mark.parametrize("images", ["digits", "sharded"])
 def test_finetuning_batches_are_shared_alike(images, request):
     images = request.getfixturevalue(images)

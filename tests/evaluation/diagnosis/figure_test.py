@@ -5,6 +5,9 @@ from matplotlib.image import imread
 from meta_pseudo_labels.evaluation.diagnosis import draw
 from meta_pseudo_labels.utils import figures
 
+# The diagnosis that is drawn takes as long as ten tests.
+pytestmark = pytest.mark.long
+
 
 def colored_pixels(path, color):
     pixels = np.rint(imread(path)[..., :3] * 255).astype(int)
@@ -12,7 +15,6 @@ def colored_pixels(path, color):
     return np.all(pixels == rgb, axis=-1).sum()
 
 
-@pytest.mark.long
 def test_estimators_are_told_apart(diagnosed, tmp_path):
     """Five that speak have a colour each; release and off, only a 0."""
     path = tmp_path / "diagnosis.png"
