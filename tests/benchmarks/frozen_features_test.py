@@ -32,6 +32,7 @@ def test_labels_are_balanced_and_the_seed_s(features):
     assert set(run.labeled_choice(labels, 40, 4)) != set(chosen)
 
 
+@pytest.mark.long
 def test_a_seed_is_the_same_whatever_ran_before(features, tmp_path):
     arrays = run.load(features, is_search=False)
     settings = run.Settings(num_steps=20)

@@ -95,6 +95,7 @@ def test_a_choice_of_other_images_is_refused(main, photos, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_look_at_folders(main, photos, tmp_path, capsys):
     _, arguments = photos
     main(

@@ -40,7 +40,7 @@ def labeled_loss_after_step(learner, data, pseudo_labels):
     return float(step.labeled_loss_new), step
 
 
-@pytest.mark.fast("nesterov-0.15", "adamw-0.15")
+@pytest.mark.fast("adamw-0.15")
 @pytest.mark.parametrize("smoothing", [0.0, 0.15])
 @pytest.mark.parametrize(
     "optimizer",

@@ -68,6 +68,7 @@ def test_adamw_spares_batch_norm_and_decays_the_rest():
     )
 
 
+@pytest.mark.fast("adamw")
 @pytest.mark.parametrize(
     "optimizer", ["sgd", "momentum", "rmsprop", "adam", "adamw"]
 )

@@ -89,6 +89,7 @@ def test_its_settings_are_flags(name):
         assert unread[f"{name}_weight"] == want
 
 
+@pytest.mark.fast("flexmatch")
 @methods
 def test_two_replicas_are_as_good_as_one(name, mirrored):
     one, two = (

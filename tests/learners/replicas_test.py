@@ -225,7 +225,7 @@ def test_so_are_they_with_every_optimizer(optimizer, feedback, mirrored):
     assert_same(one, several)
 
 
-@pytest.mark.fast("supervised")
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["supervised", "exact"])
 def test_so_are_they_where_the_backbone_has_its_own_pace(name, mirrored):
     settings = dict(
@@ -245,6 +245,7 @@ def test_so_are_they_on_a_held_out_split(feedback, mirrored):
     assert_same(one, train(mpl(feedback), mirrored(2), drop=("none",)))
 
 
+@pytest.mark.long
 def test_an_optimizer_of_kerass_own_does_not_sum_again(mirrored):
     """Adam alone: its state tells how often a gradient was counted."""
     build = LEARNERS["supervised"]

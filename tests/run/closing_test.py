@@ -19,7 +19,7 @@ def test_paths_in_commands_are_quoted(tmp_path, monkeypatch, name):
     lines = closing.closing_summary(experiment).split("\n")
     (following,) = [line for line in lines if line.startswith("Next: ")]
     words = shlex.split(following.removeprefix("Next: "))
-    assert words[-1] == f"--output_dir={folder}" and len(words) == 4
+    assert words == ["mpl", "finetune", f"--output_dir={folder}"]
     (events,) = [line for line in lines if "tensorboard" in line]
     assert shlex.split(events)[-1] == f"--logdir={folder}/events"
     command = teacher_labels._command(folder)

@@ -63,6 +63,7 @@ def test_images_stand_in_the_order_of_train_bin(cifar, records):
     assert any(number < 4_000 for number in records["train"])
 
 
+@pytest.mark.long
 def test_the_release_s_labeled_images(cifar):
     assert cifar.labeled_indices.tolist() == list(range(4_000))
     np.testing.assert_array_equal(

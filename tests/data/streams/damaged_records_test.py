@@ -197,6 +197,7 @@ def test_a_file_that_goes_does_not_stop_the_run(vanishing, capfd):
     assert "train-00001-of-00002" in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_a_file_that_goes_stops_a_strict_run(vanishing):
     mine, batches = vanishing(strict=True)
     _, error = within(60, lambda: list(itertools.islice(batches, 40)))

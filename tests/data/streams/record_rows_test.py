@@ -108,6 +108,7 @@ def test_stream_is_independent_of_parallelism(training, batches):
     assert_equal(take(training.with_options(options), 24), batches)
 
 
+@pytest.mark.long
 def test_late_steps_cost_nothing(folder):
     dataset = data.training_dataset(
         problem(folder), **SETTINGS, start_step=2**40

@@ -107,6 +107,7 @@ def test_files_are_read_where_the_workers_are(servers, data_dir):
     assert readers and readers <= {worker.pid for worker in workers}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc who works")
 def test_steps_go_to_all_workers(servers):
     workers = servers.have_workers(2)

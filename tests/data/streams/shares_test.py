@@ -112,7 +112,7 @@ def stream(request):
     return Stream(images, distributions=numbered(images), **settings)
 
 
-@pytest.mark.fast("arrays-wanted1-0", "arrays-wanted2-2", "records-wanted2-2")
+@pytest.mark.fast("arrays-wanted2-2")
 @pytest.mark.parametrize("wanted, start", SHARES)
 def test_shares_are_rows_of_the_whole_batches(stream, wanted, start):
     share = data.Share(*wanted)

@@ -163,6 +163,7 @@ def test_the_label_gradient_is_that_of_finite_differences(problem, kind):
         )
 
 
+@pytest.mark.long
 def test_two_replicas_are_as_good_as_one(mirrored):
     data = {
         key: np.stack([batch(seed=seed)[key] for seed in range(3)])
