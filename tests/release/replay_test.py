@@ -209,6 +209,7 @@ class TestOtherSettings:
         with pytest.raises(ValueError, match=message):
             self.replayed(trace, tmp_path)
 
+    @pytest.mark.long
     def test_names_in_capitals_and_settings_left_open(self, trace, tmp_path):
         """The release takes both."""
         hparams = json.loads(str(trace["hparams_json"]))

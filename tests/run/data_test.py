@@ -196,6 +196,7 @@ def test_a_run_goes_on_with_the_same_splits(tmp_path):
             check_choice_of_labels(config, other)
 
 
+@pytest.mark.long
 def test_batches_with_feedback_go_on_from_a_step():
     config = Config(train_batch_size=8, uda_data=1, **VARIED)
     whole = training_batches(config, load_data(config), start_step=0)

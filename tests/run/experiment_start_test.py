@@ -72,6 +72,7 @@ class TestLoadCheckpoint:
         for name, variable in theirs.items():
             np.testing.assert_array_equal(ours[name], variable, err_msg=name)
 
+    @pytest.mark.fast("own")
     @pytest.mark.parametrize("kind", ["release", "own"])
     def test_may_count_steps_from_0(self, tmp_path, ended, kind):
         learner, paths = ended
@@ -230,6 +231,7 @@ class TestReset:
 
 
 class TestOtherSettings:
+    @pytest.mark.fast("settings1")
     @pytest.mark.parametrize(
         "settings",
         [

@@ -118,6 +118,7 @@ def test_training_evaluated_the_average_of_the_student(finished):
     assert last["eval/accuracy"] == pytest.approx(after["student"])
 
 
+@pytest.mark.long
 def test_held_out_images_judge_in_place_of_the_test_images(tmp_path):
     """While training; in the end both are told."""
     config = tiny(tmp_path, num_validation=30)

@@ -75,6 +75,7 @@ def test_a_run_begins_with_a_file_and_says_what_it_took(file, tmp_path):
     assert hparams["student_weights"] == path
 
 
+@pytest.mark.long
 def test_the_runs_own_checkpoint_comes_first(source, tmp_path):
     """A file that is gone is needed no more, nor missed."""
     folder = tmp_path / "run"

@@ -27,11 +27,12 @@ def train_and_kill(config, monkeypatch):
             Experiment(config).train()
 
 
+@pytest.mark.fast("batch norm")
 @pytest.mark.parametrize(
     "settings",
     [
         # killed_runs_test kills such a one for real.
-        pytest.param({}, id="mpl", marks=pytest.mark.long),
+        pytest.param({}, id="mpl"),
         pytest.param(
             dict(method="supervised", lr=1.0, model_type="wrn-10-1"),
             id="batch norm",

@@ -40,6 +40,7 @@ def records(tmp_path_factory):
     return folder, images
 
 
+@pytest.mark.long
 def test_a_run_s_records_are_those_of_evaluation(records):
     _, images = records
     pixels, names, reasons = sourced(images, inference_data="test")

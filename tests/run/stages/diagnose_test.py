@@ -78,6 +78,7 @@ def test_another_rate_and_a_held_out_feedback_split(tmp_path):
     assert settings["learning_rate"] == pytest.approx(0.5)
 
 
+@pytest.mark.long
 def test_what_is_not_finite_ends_it_on_the_first_batch(tmp_path, monkeypatch):
     """A rate far too high, then a run that has diverged itself."""
     config = tiny(tmp_path / "run", num_train_steps=2)

@@ -73,6 +73,7 @@ def served(exported, digits):
     return probabilities
 
 
+@pytest.mark.long
 def test_it_computes_in_float32_what_was_learned_in_bfloat16(
     exported, digits, served
 ):

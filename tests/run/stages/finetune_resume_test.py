@@ -89,6 +89,7 @@ def whole(tmp_path_factory):
     return config
 
 
+@pytest.mark.fast("9-kill")
 @pytest.mark.parametrize(
     ("step", "action"), [(9, kill), (10, terminate), (11, terminate)]
 )
@@ -112,6 +113,7 @@ def test_a_kill_between_the_best_checkpoint_and_the_latest(early, tmp_path):
     assert_same(config, early)
 
 
+@pytest.mark.fast("1")
 @pytest.mark.parametrize("step", [1, 3])
 def test_the_log_is_the_same_after_a_stop_within_an_epoch(
     whole, tmp_path, step
