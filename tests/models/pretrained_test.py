@@ -80,7 +80,7 @@ def test_weights_of_keras_itself_are_read_though_its_layers_are_others():
         "normalization",
         "predictions",
     }
-    assert "left over, 4: normalization/0" in str(report)
+    assert "left over, 4: predictions/0, predictions/1" in str(report)
 
 
 def test_names_count_where_places_are_others():
