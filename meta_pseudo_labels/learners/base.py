@@ -36,7 +36,6 @@ from meta_pseudo_labels.learners.passes import (
     with_checked_labels,
 )
 from meta_pseudo_labels.learners.trainer import Trainer
-from meta_pseudo_labels.models import check_adapted
 from meta_pseudo_labels.optimizers import learning_rate_of, parts_of
 from meta_pseudo_labels.utils import compat
 from meta_pseudo_labels.utils.registry import nearest
@@ -371,7 +370,7 @@ class Learner(Method, Trainer):
         self.check_compiled()
         for _, network in self.optimized():
             check_weights(network, role="network")
-            check_adapted(network)
+            models.check_adapted(network)
         is_tpu = isinstance(self.distribute_strategy, tf.distribute.TPUStrategy)
         classes = getattr(self.student, "output_shape", (None,))[-1]
         if class_weight is not None:

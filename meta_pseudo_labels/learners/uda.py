@@ -148,10 +148,6 @@ class UDASettings(Term):
     def get_config(self):
         return dataclasses.asdict(self)
 
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
     def value(self, logits, labels, *, batch, step):
         return TermValue(*consistency_term(self, logits, labels, step=step))
 

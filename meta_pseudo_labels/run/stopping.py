@@ -6,8 +6,6 @@ import threading
 
 from meta_pseudo_labels.learners.callbacks import AtStep
 
-# For scripts: the run is not finished, and the same command goes on with it.
-
 
 class _Signal(BaseException):
     """As KeyboardInterrupt: whatever runs just then must not catch it."""
