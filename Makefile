@@ -20,7 +20,7 @@ PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile \
 
 .DEFAULT_GOAL := help
 .PHONY: help setup hooks demo two-moons test test-all lint format controls \
-  results wheel clean
+  results docs wheel clean
 
 help:  ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | \
@@ -62,6 +62,10 @@ controls: $(READY)  ## Every method on digits, three seeds: runs/controls.jsonl
 results: $(READY)  ## Write the tables and figures of docs/ from benchmarks/results
 	@$(BIN)/python -m benchmarks.controls.report
 	@$(BIN)/python -m benchmarks.two_moons.tables
+
+docs: $(READY)  ## Build the site and check its links: build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "The site is in build/site; open build/site/index.html."
 
 test: $(READY)  ## Run the tests, the long ones apart
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not long"
