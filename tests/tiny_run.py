@@ -5,6 +5,7 @@ import json
 import tensorflow as tf
 
 from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.run.metrics_log import TIMES
 
 
 def tiny(folder, **settings):
@@ -36,7 +37,15 @@ def tiny(folder, **settings):
 
 def rows(config):
     with open(f"{config.output_dir}/metrics.jsonl") as file:
-        return [json.loads(line) for line in file]
+        return untimed(json.loads(line) for line in file)
+
+
+def untimed(rows):
+    """Rows of metrics.jsonl without what differs however equal two runs are."""
+    return [
+        {name: value for name, value in row.items() if name not in TIMES}
+        for row in rows
+    ]
 
 
 def weights(config):

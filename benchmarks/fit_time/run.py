@@ -129,7 +129,7 @@ def run_callbacks(folder):
     """Those of `Experiment.train`, but for what happens once an epoch."""
     return [
         StopAtStep(2**62),
-        MetricsLogger(folder, every=10),
+        MetricsLogger(folder, every=10, batch_images=1),
     ]
 
 

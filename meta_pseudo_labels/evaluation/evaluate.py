@@ -44,7 +44,7 @@ def evaluate(model, dataset, *, class_names=()):
     ]
 
 
-def evaluate_networks(networks, dataset, *, class_names=()):
+def evaluate_networks(networks, dataset, *, class_names=(), count=None):
     """Evaluates several classifiers, reading the data once.
 
     Args:
@@ -52,6 +52,7 @@ def evaluate_networks(networks, dataset, *, class_names=()):
         which is left out.
       dataset: see `evaluate`.
       class_names: see `evaluate`.
+      count: called with the number of images of every batch that is done.
 
     Returns:
       A dict from names to `metrics.Evaluation`.
@@ -62,6 +63,7 @@ def evaluate_networks(networks, dataset, *, class_names=()):
     logits, labels, seconds = _timed_logits(
         {name: model for name, model in networks.items() if model is not None},
         dataset,
+        count,
     )
     return {
         # Given up one by one: there may be a thousand classes.
@@ -75,7 +77,7 @@ def evaluate_networks(networks, dataset, *, class_names=()):
     }
 
 
-def _timed_logits(networks, dataset):
+def _timed_logits(networks, dataset, count):
     """Logits by network, the labels, and each network's time in seconds.
 
     The time is that of the networks alone, after a first batch that is not
@@ -97,6 +99,8 @@ def _timed_logits(networks, dataset):
             logits[name].append(forward[name](images).numpy())
             seconds[name] += time.perf_counter() - start
         labels.append(some_labels.numpy())
+        if count:
+            count(len(labels[-1]))
     if not sum(map(len, labels)):
         raise ValueError("There are no images to evaluate on; give some.")
     return (
@@ -122,7 +126,7 @@ def _probabilities(logits, name):
     return probabilities
 
 
-def predict_logits(model, dataset):
+def predict_logits(model, dataset, *, count=None):
     """A model's inference logits for every image, and the images' labels.
 
     Args:
@@ -130,6 +134,7 @@ def predict_logits(model, dataset):
         average of its student.
       dataset: finite `tf.data.Dataset` of batches (images, integer labels
         [batch]).
+      count: see `evaluate_networks`.
 
     Returns:
       Logits [images, classes] and labels [images], as NumPy arrays.
@@ -138,7 +143,11 @@ def predict_logits(model, dataset):
       ValueError: where the data set is empty.
     """
     forward = _inference(model, dataset.element_spec[0])
-    batches = [(forward(images), labels) for images, labels in dataset]
+    batches = []
+    for images, labels in dataset:
+        batches.append((forward(images), labels))
+        if count:
+            count(len(labels))
     if not batches:
         raise ValueError("There are no images to evaluate on; give some.")
     logits, labels = zip(*batches, strict=True)
@@ -191,7 +200,7 @@ def accuracies(networks, dataset):
     }
 
 
-def class_distributions(model, data, *, batch_size, source=None):
+def class_distributions(model, data, *, batch_size, source=None, count=None):
     """What a model says of all images that are learned from.
 
     Of the images themselves, not of augmented views, in inference mode. A
@@ -202,26 +211,27 @@ def class_distributions(model, data, *, batch_size, source=None):
       data: `ImageData` or `ShardedData`.
       batch_size: images at a time.
       source: where the model comes from, a dict for JSON.
+      count: see `evaluate_networks`.
 
     Returns:
       `data.ClassDistributions`.
     """
     return ClassDistributions(
         labeled=_distributions(
-            model, data.labeled_images, data.spec, batch_size
+            model, data.labeled_images, data.spec, batch_size, count
         ),
         unlabeled=_distributions(
-            model, data.unlabeled_images, data.spec, batch_size
+            model, data.unlabeled_images, data.spec, batch_size, count
         ),
         source=source or {},
     )
 
 
-def _distributions(model, images, spec, batch_size):
+def _distributions(model, images, spec, batch_size, count):
     """[images, classes] float32."""
     if not len(images):
         return np.zeros([0, spec.num_classes], np.float32)
     dataset = ordered_images(images, spec, batch_size=batch_size)
-    logits, found = predict_logits(model, dataset)
+    logits, found = predict_logits(model, dataset, count=count)
     logits = np.where(found[:, np.newaxis], logits, 0.0)
     return tf.nn.softmax(tf.cast(logits, tf.float32)).numpy()

@@ -57,12 +57,7 @@ def build_card(model, config, data, *, network, step, metrics):
         },
         "metrics": metrics,
         "revision": revision(),
-        "versions": {
-            "meta_pseudo_labels": __version__,
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
         "date": datetime.date.today().isoformat(),
         "settings": dataclasses.asdict(config),
     }
@@ -132,6 +127,16 @@ def summary_lines(version):
             f"{_agreement(card['litert'])}"
         )
     return lines
+
+
+def versions():
+    """Of what runs, a dict of strings by name."""
+    return {
+        "meta_pseudo_labels": __version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def revision():

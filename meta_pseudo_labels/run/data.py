@@ -104,6 +104,12 @@ def training_batches(
     return with_class_weights(batches, weights, images.spec.num_classes)
 
 
+def images_per_batch(config):
+    """Images of a training batch, each counted once whatever its views."""
+    ratio = config.uda_data if LEARNERS[config.method].reads_unlabeled() else 0
+    return config.train_batch_size * (1 + ratio)
+
+
 def class_weights(config, images):
     """Weights of labeled losses by class, as the settings say, or None."""
     if config.class_weight is None:

@@ -9,6 +9,7 @@
 Each stage leaves its result in output_dir and can be started from there alone:
 
     hparams.json      every setting
+    machine.json      what the last start of its training ran on
     labeled.json      which images keep their labels
     weights.json      which weights it began with, where these were given
     metrics.jsonl     the logged steps and evaluations, one JSON object a line

@@ -4,10 +4,13 @@ Which files there are the stages say, see `run_files`.
 """
 
 import dataclasses
+import json
 import os
+import platform
 
 from absl import logging
 
+from meta_pseudo_labels.export.card import revision, versions
 from meta_pseudo_labels.run.config.core import free_settings
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.deleting import check_deletable, delete
@@ -27,6 +30,7 @@ VIEWS, LOOK_ALIKES = "views.png", "look_alikes.png"
 CLASS_DISTRIBUTIONS = "class_distributions.npz"
 TEACHER_LABELS = "teacher_labels.json"
 WEIGHTS = "weights.json"
+MACHINE = "machine.json"
 DONE = "done"
 EVALS, ACCURACY = "evals", "acc"
 FINETUNE = "finetune"
@@ -149,6 +153,21 @@ class RunFolder:
             config, reset_output_dir=False, allow_hparam_change=False
         )
         write_whole(self.path(HPARAMS), settings.to_json())
+
+    def save_machine(self, devices):
+        """Writes machine.json: what the last start of training ran on.
+
+        Args:
+          devices: in words.
+        """
+        found = {
+            "devices": devices,
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+            "revision": revision(),
+            **versions(),
+        }
+        write_whole(self.path(MACHINE), json.dumps(found, indent=2) + "\n")
 
     def check_same_training(self, config):
         """Refuses to go on with a run under settings other than its own.

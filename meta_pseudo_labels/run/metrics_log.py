@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -11,8 +12,12 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
 from meta_pseudo_labels.learners.callbacks import AtStep
 from meta_pseudo_labels.run.event_files import drop_events_after
+from meta_pseudo_labels.run.progress_lines import utc_now
 from meta_pseudo_labels.utils.compat import summary_class
 from meta_pseudo_labels.utils.files import parse_json, write_whole
+
+# What differs from run to run though they do the same.
+TIMES = ("time", "seconds", "images_per_second")
 
 
 class MetricsFiles:
@@ -21,9 +26,9 @@ class MetricsFiles:
         with MetricsFiles("runs/digits") as files:
             files.write({"step": 10, "loss/total": 0.5})
 
-    metrics.jsonl has one JSON object a line. A scalar that is not finite, for
-    which JSON has no word, is missing there; TensorBoard shows it. Whatever is
-    written can be read at once.
+    metrics.jsonl has one JSON object a line, with the `time` (UTC). A scalar
+    that is not finite, for which JSON has no word, is missing there;
+    TensorBoard shows it. Whatever is written can be read at once.
 
     Args:
       folder: made where it does not exist.
@@ -43,13 +48,19 @@ class MetricsFiles:
         drop_events_after(last_step, events)
         self.events = tf.summary.create_file_writer(events)
 
-    def write(self, row):
-        """Appends a row: a dict of "step", an integer, and scalars by name."""
+    def write(self, row, **times):
+        """Appends a row.
+
+        Args:
+          row: a dict of "step", an integer, and scalars by name.
+          **times: numbers for metrics.jsonl alone.
+        """
         step = row["step"]
         scalars = {k: float(v) for k, v in row.items() if k != "step"}
         finite = {k: v for k, v in scalars.items() if math.isfinite(v)}
         with open(self.path, "a") as file:
-            file.write(json.dumps({"step": step, **finite}) + "\n")
+            when = {"time": utc_now(), **times}
+            file.write(json.dumps({"step": step, **when, **finite}) + "\n")
         # All in one: an operation for each takes longer than some steps.
         summary = summary_class()()
         for name, value in scalars.items():
@@ -84,19 +95,26 @@ class MetricsLogger(AtStep):
     that goes on keeps what was logged up to its step; what a killed run logged
     after its last checkpoint would come twice.
 
+    Rows of metrics.jsonl also say the `seconds` of training so far, evaluations
+    and checkpoints among them, which go on from where the rows before end; and
+    the `images_per_second` of the steps since the row before. A first step,
+    which is compiled, has no rate.
+
     Args:
       folder: see `MetricsFiles`.
       every: steps between two logged steps. Where several are taken at once or
         some are skipped, it is the first step past each multiple.
+      batch_images: images of a batch, each counted once whatever its views.
 
     Raises (in fit):
       OSError, tf.errors.OpError: as they come, where writing fails.
     """
 
-    def __init__(self, folder, *, every):
+    def __init__(self, folder, *, every, batch_images):
         super().__init__()
         self.folder = folder
         self.every = every
+        self.batch_images = batch_images
         self.files = None
 
     def on_train_begin(self, logs=None):
@@ -104,12 +122,22 @@ class MetricsLogger(AtStep):
         self.files = MetricsFiles(self.folder, last_step=self.step)
         self.evaluated = self.step
         self.periods = self.step // self.every
+        before = [row.get("seconds", 0.0) for row in read_rows(self.files.path)]
+        self.began = time.monotonic() - max(before, default=0.0)
+        self.timed_from = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.timed_from is not None:  # Else the step to come is the first.
+            self._take_time()
 
     def on_train_batch_end(self, batch, logs=None):
         periods = self.step // self.every
         if periods > self.periods:
             self.periods = periods
-            self.write(logs)
+            self.write(logs, **self._rate())
+            self._take_time()
+        elif self.timed_from is None:
+            self._take_time()
 
     def on_epoch_end(self, epoch, logs=None):
         prefix = "val_"
@@ -126,15 +154,29 @@ class MetricsLogger(AtStep):
     def on_train_end(self, logs=None):
         self.close()
 
-    def write(self, scalars):
-        """Logs a dict of scalars at the present step."""
-        self.files.write({"step": self.step, **scalars})
+    def write(self, scalars, **times):
+        """Logs a dict of scalars at the present step; see `MetricsFiles`."""
+        seconds = round(time.monotonic() - self.began, 3)
+        self.files.write(
+            {"step": self.step, **scalars}, seconds=seconds, **times
+        )
 
     def close(self):
         """Closes the files, where they are open."""
         if self.files is not None:
             files, self.files = self.files, None
             files.close()
+
+    def _take_time(self):
+        self.timed_from = self.position, time.monotonic()
+
+    def _rate(self):
+        if self.timed_from is None:
+            return {}
+        position, began = self.timed_from
+        images = (self.position - position) * self.batch_images
+        rate = images / max(time.monotonic() - began, 1e-9)
+        return {"images_per_second": round(rate, 3)}
 
 
 def read_rows(path):

@@ -85,9 +85,8 @@ class ProgressReport:
     def _say(self, kind, done, values):
         """Writes a line, at once: a collector may follow the file."""
         if self.as_json:
-            now = datetime.datetime.now(datetime.timezone.utc)
             row = dict(
-                time=now.isoformat(timespec="milliseconds"),
+                time=utc_now(),
                 stage=self.title,
                 event=kind,
                 **{self.unit: done, f"{self.unit}s": self.total},
@@ -147,6 +146,12 @@ class ProgressLines(AtStep):
 
     def on_train_end(self, logs=None):
         self.report.end(self.step)
+
+
+def utc_now():
+    """The time in ISO 8601, such as "2026-11-29T12:00:00.000+00:00"."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return now.isoformat(timespec="milliseconds")
 
 
 def duration(seconds):

@@ -18,6 +18,7 @@ from meta_pseudo_labels.run.folder import (
     TEACHER_LABELS,
     RunFolder,
 )
+from meta_pseudo_labels.run.progress import counted
 from meta_pseudo_labels.utils.checkpoint_files import (
     FOLDER,
     CheckpointError,
@@ -54,9 +55,15 @@ def cache_labels(network, config, images):
         "weights": _weights_digest(config.output_dir),
     }
     path = RunFolder(config.output_dir).path(CLASS_DISTRIBUTIONS)
-    distributions = class_distributions(
-        network, images, batch_size=config.eval_batch_size, source=source
-    )
+    total = len(images.labeled_images) + len(images.unlabeled_images)
+    with counted("cache_labels", total, 0, config, unit="image") as count:
+        distributions = class_distributions(
+            network,
+            images,
+            batch_size=config.eval_batch_size,
+            source=source,
+            count=count,
+        )
     data.save_class_distributions(distributions, path, data=images)
     return path
 

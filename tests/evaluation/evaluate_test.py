@@ -211,3 +211,11 @@ def test_no_unlabeled_images_leave_no_distributions():
     )
     assert got.labeled.shape == (2, 3)
     assert got.unlabeled.shape == (0, 3)
+
+
+def test_who_waits_is_told_of_every_batch_that_is_done():
+    told = []
+    model = identity_model()
+    predict_logits(model, batches(2), count=told.append)
+    evaluate_networks({"a": model, "b": model}, batches(3), count=told.append)
+    assert told == [2, 2, 1, 3, 2]

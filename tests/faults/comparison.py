@@ -1,6 +1,7 @@
 """What a run that was disturbed has to have in common with one that was not."""
 
 import collections
+import json
 import os
 import pathlib
 import re
@@ -11,6 +12,7 @@ import tensorflow as tf
 from tensorboard.compat.proto import event_pb2
 
 from tests.faults import runs
+from tests.tiny_run import untimed
 
 # What writers leave behind where they are cut off.
 _SCRATCH = re.compile(r".*(_temp|\.part|\.tempstate.*|\.tmp.*)|part-.*|lock")
@@ -79,15 +81,17 @@ def newest_step(folder):
 
 
 def _rows_that_differ(folder, undisturbed):
-    one, other = (_lines(f / "metrics.jsonl") for f in (folder, undisturbed))
+    one, other = (_rows(f / "metrics.jsonl") for f in (folder, undisturbed))
     if one == other:
         return []
     same = os.path.commonprefix([one, other])
     return [f"{folder}/metrics.jsonl differs from row {len(same) + 1} on"]
 
 
-def _lines(path):
-    return path.read_text().splitlines() if path.exists() else []
+def _rows(path):
+    """Its lines without the times; every one must be a whole row."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.dumps(row) for row in untimed(map(json.loads, lines))]
 
 
 def _events_that_differ(folder, undisturbed):

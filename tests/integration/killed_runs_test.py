@@ -28,6 +28,7 @@ from tests.faults.kill_resume import (
     kill_and_resume,
     run_kills,
 )
+from tests.tiny_run import untimed
 
 # Batch norm in the teacher alone, where no derivative is derived again, which
 # takes seconds to trace; dropout in both, averages.
@@ -73,7 +74,7 @@ def _experiment(folder):
 
 
 def _rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return untimed(map(json.loads, path.read_text().splitlines()))
 
 
 @pytest.mark.long
@@ -171,13 +172,13 @@ def test_a_damaged_latest_checkpoint_costs_the_steps_since_the_one_before(
     )
     main(*command)
     weights = runs.final_weights(folder)
-    log = (folder / "metrics.jsonl").read_text()
+    log = _rows(folder / "metrics.jsonl")
     data = folder / "checkpoints" / "step-4.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:100])
     main(*command)
     assert "step-4 cannot be read" in caplog.text
     assert capsys.readouterr().out.count(f"Trained: {folder}") == 2
-    assert (folder / "metrics.jsonl").read_text() == log
+    assert _rows(folder / "metrics.jsonl") == log
     assert runs.final_weights(folder).keys() == weights.keys()
     for name, value in runs.final_weights(folder).items():
         assert runs.same_bits(value, weights[name]), name

@@ -9,6 +9,7 @@ import pytest
 
 from tests.command_line import refusal_of
 from tests.data.sources.tfds_any_test import image_feature, write_set
+from tests.tiny_run import untimed
 
 TINY = (
     "--method=mpl",
@@ -29,7 +30,7 @@ def trained(main, folder, *arguments):
     """Trains; the rows of metrics.jsonl and the content of labeled.json."""
     main(f"--output_dir={folder}", *TINY, *arguments)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = untimed(map(json.loads, lines))
     assert [row["step"] for row in rows] == [1, 2, 2]
     assert all(np.isfinite(v) for row in rows for v in row.values())
     assert 0 <= rows[-1]["eval/accuracy"] <= 1

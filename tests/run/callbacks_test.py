@@ -57,7 +57,7 @@ def test_stops_in_mid_epoch_and_still_evaluates_and_saves(tmp_path):
         model,
         StopAtStep(7),
         SaveCheckpoint(checkpoints),
-        MetricsLogger(tmp_path, every=100),
+        MetricsLogger(tmp_path, every=100, batch_images=1),
         steps=5,
         epochs=9,
         validate=True,

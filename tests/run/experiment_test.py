@@ -35,6 +35,7 @@ def test_training_leaves_settings_logs_and_checkpoints(trained):
         "events",
         "hparams.json",
         "labeled.json",
+        "machine.json",
         "metrics.jsonl",
     ]
     with open(f"{trained.output_dir}/hparams.json") as file:

@@ -1,28 +1,38 @@
 """What a run logs, in metrics.jsonl and for TensorBoard."""
 
 import contextlib
+import datetime
 import errno
 import json
 import math
 import resource
+import types
 
 import pytest
 import tensorflow as tf
 from tensorboard.compat.proto import event_pb2
 
+from meta_pseudo_labels.run import metrics_log
 from meta_pseudo_labels.run.metrics_log import (
     MetricsFiles,
     MetricsLogger,
     read_rows,
 )
 from tests.fit_by_hand import FitByHand
+from tests.tiny_run import untimed
 
 
 def fit(folder, *, every=1, start=0):
-    return FitByHand(MetricsLogger(folder, every=every), start=start)
+    logger = MetricsLogger(folder, every=every, batch_images=8)
+    return FitByHand(logger, start=start)
 
 
 def rows(folder):
+    """The rows without their times, see `timed_rows`."""
+    return untimed(timed_rows(folder))
+
+
+def timed_rows(folder):
     """The rows, which must be JSON to the letter."""
 
     def refuse(word):
@@ -84,6 +94,65 @@ def test_tensorboard_shows_the_same_numbers(tmp_path):
         if name != "step"
     ]
     assert len(shown(tmp_path)) == 5
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = types.SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(metrics_log, "time", clock)
+    return clock
+
+
+def test_rows_say_when_how_long_and_how_fast(tmp_path, clock):
+    """Two steps a second of 8 images, after a first one that is compiled."""
+    run = fit(tmp_path, every=2).begin()
+    run.callbacks[0].on_epoch_begin(0)
+    for wait in (50, 0.5, 0.5, 0.5):
+        clock.now += wait
+        run.steps(1)
+    clock.now += 9
+    run.end_epoch(val_accuracy=0.25)
+    run.callbacks[0].on_epoch_begin(1)
+    clock.now += 2
+    run.steps(2).end()
+    times = timed_rows(tmp_path)
+    assert [row["seconds"] for row in times] == [50.5, 51.5, 60.5, 62.5]
+    # Nobody computes gradients while it evaluates.
+    rates = [row.get("images_per_second") for row in times]
+    assert rates == [16, 16, None, 8]
+    for row in times:
+        then = datetime.datetime.fromisoformat(row["time"])
+        age = datetime.datetime.now(datetime.timezone.utc) - then
+        assert datetime.timedelta(0) <= age < datetime.timedelta(minutes=1)
+
+
+def test_seconds_go_on_where_the_rows_that_are_kept_end(tmp_path, clock):
+    """Killed after step 5; a day later it goes on from step 2."""
+    run = fit(tmp_path).begin()
+    for _ in range(5):
+        clock.now += 3
+        run.steps(1)
+    clock.now += 86_400
+    run = fit(tmp_path, start=2).begin()
+    clock.now += 7
+    run.steps(1).end()
+    times = timed_rows(tmp_path)
+    assert [row["seconds"] for row in times] == [3, 6, 13]
+    assert ["images_per_second" in row for row in times] == [False, True, False]
+
+
+def test_rows_of_before_there_were_times_count_from_zero(tmp_path, clock):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    run = fit(tmp_path, start=1).begin()
+    clock.now += 2
+    run.steps(1).end()
+    assert timed_rows(tmp_path)[1]["seconds"] == 2
+
+
+def test_times_are_not_for_tensorboard(tmp_path):
+    fit(tmp_path).begin().steps(3).end()
+    assert {name for _, name, _ in shown(tmp_path)} == {"loss/total", "loss/lr"}
 
 
 def test_rows_can_be_read_while_the_run_goes_on(tmp_path):
@@ -284,7 +353,7 @@ def test_files_go_on_where_another_process_was_killed(tmp_path):
     assert [row["step"] for row in read_rows(files.path)] == [20, 30]
     with MetricsFiles(tmp_path) as files:
         files.write({"step": 40, "eval/a": 0.7})
-    assert read_rows(files.path) == [
+    assert untimed(read_rows(files.path)) == [
         {"step": 20, "eval/a": 0.5},
         {"step": 30, "eval/a": 0.6},
         {"step": 40, "eval/a": 0.7},

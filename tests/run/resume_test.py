@@ -16,8 +16,8 @@ def train_and_kill(config, monkeypatch):
     """Trains until step 3, which is after the checkpoint of step 2."""
 
     class Killer(training_module.MetricsLogger):
-        def write(self, scalars):
-            super().write(scalars)
+        def write(self, scalars, **times):
+            super().write(scalars, **times)
             if self.step == 3:
                 raise Killed
 

@@ -30,6 +30,7 @@ from meta_pseudo_labels.run.folder import (
     EVAL_REPORT,
     EVAL_SOURCES,
 )
+from meta_pseudo_labels.run.progress import counted
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.test_images import (
     evaluation_source,
@@ -257,16 +258,19 @@ def _check_exported(exported, source, config):
 
 def _evaluate(networks, exported, source, config):
     """`metrics.Evaluation` by network."""
-    names = source.spec.names
-    with input_errors(source):
-        found = evaluate_networks(
-            networks, source.batches(config.eval_batch_size), class_names=names
-        )
-        if exported is not None:
+    size = config.eval_batch_size
+    todo = [(networks, source.batches(size))]
+    if exported is not None:
+        todo.append(({"saved_model": exported}, source.pixel_batches(size)))
+    total = len(todo) * len(source.images)
+    found = {}
+    with (
+        input_errors(source),
+        counted("eval", total, 0, config, unit="image") as count,
+    ):
+        for models, batches in todo:
             found |= evaluate_networks(
-                {"saved_model": exported},
-                source.pixel_batches(config.eval_batch_size),
-                class_names=names,
+                models, batches, class_names=source.spec.names, count=count
             )
     return found
 

@@ -12,6 +12,7 @@ from meta_pseudo_labels.export.litert import write_litert
 from meta_pseudo_labels.export.saved_model import export_saved_model
 from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.run.folder import EVAL, EVAL_REPORT, RunFolder
+from meta_pseudo_labels.run.progress import counted
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 from meta_pseudo_labels.utils.files import read_json, reports_full_disk
@@ -68,15 +69,22 @@ def export_run(student, config, data, *, network, step):
     )
 
     def add(folder):
+        count(1)  # The SavedModel itself.
         if config.export_keras:
             model.save(os.path.join(folder, KERAS_FILE))
             card["keras_file"] = KERAS_FILE
+            count(1)
         if config.export_litert:
             card["litert"] = write_litert(model, folder, data)
+            count(1)
         write_card(card, folder)
 
     path = folder.path(SAVED_MODEL)
-    with reports_full_disk(path):
+    formats = 1 + config.export_keras + config.export_litert
+    with (
+        reports_full_disk(path),
+        counted("export", formats, 0, config, unit="format") as count,
+    ):
         return user_error(
             export_saved_model, model, path, spec=data.spec, add=add
         )

@@ -174,7 +174,11 @@ def _train(student, config, images, path, callbacks):
                 class_weight=class_weights(config, images),
                 callbacks=[
                     *_callbacks(
-                        config, os.path.dirname(path), checkpoints, signals
+                        config,
+                        images,
+                        os.path.dirname(path),
+                        checkpoints,
+                        signals,
                     ),
                     *callbacks,
                 ],
@@ -184,11 +188,12 @@ def _train(student, config, images, path, callbacks):
         _restore_best(checkpoints, path)
 
 
-def _callbacks(config, folder, checkpoints, signals):
+def _callbacks(config, images, folder, checkpoints, signals):
     """What happens beside the steps, in this order.
 
     Args:
       config: `Config` of the run.
+      images: of the run.
       folder: for the log.
       checkpoints: `Checkpoints` of the student.
       signals: see `watch_signals`.
@@ -201,7 +206,11 @@ def _callbacks(config, folder, checkpoints, signals):
     callbacks = [
         StopAtStep(config.finetune_steps),
         _LogStepsAlone(),
-        MetricsLogger(folder, every=config.log_every),
+        MetricsLogger(
+            folder,
+            every=config.log_every,
+            batch_images=_batch_size(config, images),
+        ),
         *progress(config.finetune_steps, config, stage="finetune"),
         _StopWhereNotFinite(),
     ]
@@ -225,10 +234,14 @@ def _batches(config, images, start):
     """The endless labeled batches from a step of finetuning on."""
     return data.finetuning_dataset(
         images,
-        batch_size=min(config.finetune_batch_size, len(images.labeled_images)),
+        batch_size=_batch_size(config, images),
         seed=config.seed,
         start_step=start,
     )
+
+
+def _batch_size(config, images):
+    return min(config.finetune_batch_size, len(images.labeled_images))
 
 
 def _validation_data(config, images):

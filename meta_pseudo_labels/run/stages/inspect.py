@@ -9,6 +9,7 @@ from absl import logging
 from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.run.data import draw_views
 from meta_pseudo_labels.run.folder import DATA, LOOK_ALIKES, VIEWS, RunFolder
+from meta_pseudo_labels.run.progress import counted
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
 
@@ -39,8 +40,11 @@ def inspect_run(config, images):
       images: `data.ImageData` or `data.ShardedData`.
     """
     folder = RunFolder(config.output_dir)
-    pairs = inspection.find_look_alikes(images)
-    found = inspection.inspect(images, pairs)
+    with counted("inspect", 2, 0, config, unit="look") as count:
+        pairs = inspection.find_look_alikes(images)
+        count(1)
+        found = inspection.inspect(images, pairs)
+        count(1)
     os.makedirs(folder, exist_ok=True)
     with reports_full_disk(folder):
         write_whole(folder.path(DATA), json.dumps(found, indent=2))

@@ -7,7 +7,11 @@ import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels import data, models
-from meta_pseudo_labels.distribute.strategies import is_multi_worker, worker_of
+from meta_pseudo_labels.distribute.strategies import (
+    describe,
+    is_multi_worker,
+    worker_of,
+)
 from meta_pseudo_labels.learners.callbacks import StopAtStep, position
 from meta_pseudo_labels.run.callbacks import LogAccuracy, SaveCheckpoint
 from meta_pseudo_labels.run.checkpoints import Checkpoints
@@ -15,6 +19,7 @@ from meta_pseudo_labels.run.closing import closing_summary
 from meta_pseudo_labels.run.data import (
     adaptation_images,
     check_choice_of_labels,
+    images_per_batch,
     save_choice_of_labels,
     training_batches,
 )
@@ -23,6 +28,7 @@ from meta_pseudo_labels.run.folder import (
     DONE,
     HPARAMS,
     LABELED,
+    MACHINE,
     TEACHER_LABELS,
     WEIGHTS,
     RunFolder,
@@ -67,6 +73,7 @@ class Train(Stage):
     needs_run = False
     files = (
         RunFile(HPARAMS, "every setting"),
+        RunFile(MACHINE, "what it ran on"),
         RunFile(LABELED, "which images keep their labels", early=True),
         RunFile(TEACHER_LABELS, "whose labels it learns from", early=True),
         RunFile(WEIGHTS, "which weights it began with", early=True),
@@ -160,6 +167,7 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
         save_teacher_labels(config, distributions)
         save_reports(config.output_dir, reports)
         folder.save_settings(config)
+        folder.save_machine(describe(learner.distribute_strategy))
     _adapt(learner, images)
     with watch_signals() as signals:
         ours = _callbacks(
@@ -235,7 +243,11 @@ def _callbacks(learner, config, checkpoints, signals):
     )
     return [
         stop_at_step,
-        MetricsLogger(config.output_dir, every=config.log_every),
+        MetricsLogger(
+            config.output_dir,
+            every=config.log_every,
+            batch_images=images_per_batch(config),
+        ),
         *progress(config.num_train_steps, config),
         bad_steps,
         save,
