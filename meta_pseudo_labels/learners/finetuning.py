@@ -9,7 +9,11 @@ from meta_pseudo_labels import models
 from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.callbacks import StopAtStep
 from meta_pseudo_labels.learners.checks import check_model
-from meta_pseudo_labels.learners.passes import class_numbers, label_errors
+from meta_pseudo_labels.learners.passes import (
+    class_numbers,
+    derivative_errors,
+    label_errors,
+)
 from meta_pseudo_labels.models import BatchNorm
 from meta_pseudo_labels.optimizers import build_optimizer
 from meta_pseudo_labels.utils import compat
@@ -70,13 +74,17 @@ def finetune(
 
     Raises:
       ValueError: for a number or a name out of range, patience without
-        `validation_data`, a student that does not return logits, or labels
-        that are no classes of its.
+        `validation_data`, a student that does not return logits, or has a
+        layer without a derivative, or labels that are no classes of its.
     """
     _check(steps, eval_every, patience, validation_data)
     every = steps if validation_data is None else min(eval_every, steps)
     stops = [StopAtStep(steps), *_early_stopping(patience)]
-    with batch_norm_mode(student, batch_norm), label_errors():
+    with (
+        batch_norm_mode(student, batch_norm),
+        label_errors(),
+        derivative_errors(student),
+    ):
         compile_for_finetuning(
             student,
             learning_rate,

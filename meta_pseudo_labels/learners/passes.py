@@ -210,6 +210,21 @@ def label_errors():
         ) from error
 
 
+@contextlib.contextmanager
+def derivative_errors(model):
+    """Has TensorFlow's lack of a gradient be a ValueError that names a layer.
+
+    Args:
+      model: whose gradient is asked for within.
+    """
+    try:
+        yield
+    except LookupError as error:
+        from meta_pseudo_labels.models import second_derivative
+
+        raise second_derivative.underived(error, model) from None
+
+
 def class_numbers(labels, logits):
     """Labels as they came, once it is seen that they are class numbers.
 
@@ -271,13 +286,18 @@ def gradients_of(tape, loss, model, *, scale=None):
       model: whose weights they are of.
       scale: what the loss is multiplied by on its way through 16-bit floats,
         and the gradients are divided by; see `updates.loss_scale`.
+
+    Raises:
+      ValueError: where an operation on the way has no derivative.
     """
-    gradients = tape.gradient(
-        loss,
-        [v.value for v in model.trainable_variables],
-        output_gradients=None if scale is None else tf.cast(scale, loss.dtype),
-        unconnected_gradients=tf.UnconnectedGradients.ZERO,
-    )
+    scaled = None if scale is None else tf.cast(scale, loss.dtype)
+    with derivative_errors(model):
+        gradients = tape.gradient(
+            loss,
+            [v.value for v in model.trainable_variables],
+            output_gradients=scaled,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
     dtype = float_type(model)
     gradients = [tf.cast(tf.convert_to_tensor(g), dtype) for g in gradients]
     if scale is None:

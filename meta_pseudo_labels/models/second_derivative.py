@@ -1,4 +1,4 @@
-"""Second derivatives of a student: given where TensorFlow lacks them.
+"""Derivatives that TensorFlow lacks: given, or the layer is named.
 
 Feedback through the student's update differentiates its gradient once more, by
 the pseudo labels. TensorFlow takes an operation whose derivative it was told
@@ -19,6 +19,12 @@ _CONSTANT = {
 }
 # What replicas exchange has a derivative, which strategies give it.
 _EXCHANGES = ("Collective", "Nccl")
+# Derivatives that fail when asked for, or are those of another function: of
+# turned images the gradient is taken to be that of images turned back.
+_WRONG = {
+    "QuantizeAndDequantizeV4Grad",
+    *("ImageProjectiveTransformV2", "ImageProjectiveTransformV3"),
+}
 
 
 def check(learner, learn, learned):
@@ -97,20 +103,81 @@ def _walk(operations, reached, model, scopes=()):
 
 def _check(operation, model, scopes):
     try:
-        if compat.gradient_function(operation) is not None:
+        known = compat.gradient_function(operation) is not None
+        if known and operation.type not in _WRONG:
             return
     except LookupError:
         pass
-    names = {layer.name for layer in compat.layers_of(model)} - {model.name}
-    tried = [t for s in scopes for t in (re.sub(r"_\d+$", "", s), s)]
-    layers = [scope for scope in tried if scope in names]
-    where = f"The layer {layers[-1]!r}" if layers else repr(operation.name)
+    where = _layer_of(scopes, model) or repr(operation.name)
     raise ValueError(
         f"{where} of the student {model.name!r} has no second derivative "
         f"(TensorFlow's {operation.type}), which exact, reinforce_per_example "
         "and estimators that use them need. Take another layer, or "
         'feedback="reinforce", "reinforce_cosine" or "reinforce_dot_product".'
     )
+
+
+def underived(error, model):
+    """What to say of an operation without even a first derivative.
+
+    Args:
+      error: the LookupError of a tape that met it.
+      model: whose gradient was asked for.
+
+    Returns:
+      A ValueError that names the layer, where there is a graph to find it in;
+      an error of something else as it is.
+    """
+    found = re.search(r"(?:no entry for: |op type: )(\w+)", str(error))
+    if not found:
+        return error
+    kind = found[1]
+    layers = [
+        _layer_of(scopes, model)
+        for operation, scopes in _all_within(_graph_of(model))
+        if operation.type == kind
+    ]
+    # Others may come before what learns, where no derivative is asked for.
+    where = ([None, *filter(None, layers)])[-1] or "An operation"
+    return ValueError(
+        f"{where} of {model.name!r} has no derivative (TensorFlow's {kind}), "
+        "so no weights below it can learn, whatever the method or the "
+        "feedback, reinforce too. Take another layer (for area resizing: "
+        "bilinear), or put it before the first one with weights."
+    )
+
+
+def _layer_of(scopes, model):
+    """Words for the innermost layer that the scopes of an operation name."""
+    names = {layer.name for layer in compat.layers_of(model)} - {model.name}
+    tried = [t for s in scopes for t in (re.sub(r"_\d+$", "", s), s)]
+    layers = [scope for scope in tried if scope in names]
+    return f"The layer {layers[-1]!r}" if layers else None
+
+
+def _graph_of(model):
+    """The graph that is being traced; where there is none, one of the model."""
+    if not tf.executing_eagerly():
+        return tf.compat.v1.get_default_graph()
+    inputs = [
+        tf.TensorSpec(x.shape, x.dtype) for x in getattr(model, "inputs", [])
+    ]
+    if not inputs:
+        return None
+    call = tf.function(
+        lambda *x: model(x[0] if len(x) == 1 else [*x], training=True),
+        autograph=False,
+    )
+    return call.get_concrete_function(*inputs).graph
+
+
+def _all_within(graph, scopes=()):
+    """Operations of a graph and its functions, each with its scopes' names."""
+    for operation in graph.get_operations() if graph else []:
+        named = (*scopes, *operation.name.split("/"))
+        yield operation, named
+        for inner, _ in compat.graphs_within(operation):
+            yield from _all_within(inner, named)
 
 
 def _is_smooth(tensor):
