@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 # Pages that stand outside docs/: where from, and where to.
 PAGES = {
     "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
     "tpu/README.md": "tpu.md",
 }
 # Pages that are made here.

@@ -1,4 +1,4 @@
-"""The README's commands from folders of photographs to an answer over HTTP."""
+"""The commands of docs/command_line.md, from folders to an answer over HTTP."""
 
 import json
 import os
@@ -30,7 +30,9 @@ CUT_DOWN = (
 def commands():
     """The block of shell that serves what it trains."""
     blocks = re.findall(
-        r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+        r"```bash\n(.*?)```",
+        (ROOT / "docs" / "command_line.md").read_text(),
+        re.DOTALL,
     )
     (block,) = [block for block in blocks if "serve.py" in block]
     return block
