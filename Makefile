@@ -76,11 +76,14 @@ test-all: $(READY)  ## Run all tests
 wheel: $(READY)  ## Build the package that pip installs, into dist/
 	@$(BIN)/python -m build --wheel --outdir dist .
 
-lint: $(READY)  ## Check style, format and layers
+lint: $(READY)  ## Check style, format, layers, scripts and containers
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports
-	@$(BIN)/shellcheck tpu/*.sh .ci/run
+	@$(BIN)/shellcheck tpu/*.sh deploy/*.sh .ci/run
+	@$(BIN)/hadolint deploy/Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema=vendor.compose-spec \
+	  deploy/compose*.yaml
 
 format: $(READY)  ## Mend style and format
 	@$(BIN)/ruff check --fix

@@ -10,7 +10,11 @@ import pytest
 
 from tests.tpu.shell import ROOT
 
-SCRIPTS = (*sorted((ROOT / "tpu").glob("*.sh")), ROOT / ".ci" / "run")
+SCRIPTS = (
+    *sorted((ROOT / "tpu").glob("*.sh")),
+    *sorted((ROOT / "deploy").glob("*.sh")),
+    ROOT / ".ci" / "run",
+)
 
 
 def test_shellcheck():
