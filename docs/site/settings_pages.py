@@ -71,7 +71,8 @@ def flags_page():
     parts = [_FLAGS]
     for group in _groups():
         parts.append(
-            f"## {_title(group)}\n\n{text(group.__doc__)}\n\n"
+            f"## {group.__name__.removesuffix('Settings')}\n\n"
+            f"{text(group.__doc__)}\n\n"
             "| Flag | Default | Release | Meaning |\n|---|---|---|---|\n"
         )
         for field in dataclasses.fields(group):
@@ -138,11 +139,6 @@ def _groups():
     learning = Config.groups[len(RUN_GROUPS) :]
     *after, data, run = RUN_GROUPS
     return [run, data, *learning, *reversed(after)]
-
-
-def _title(group):
-    words = group.__name__.removesuffix("Settings")
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", words)
 
 
 def _meaning(flag):
