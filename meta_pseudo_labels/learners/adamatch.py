@@ -118,11 +118,9 @@ class AdaMatchTerm(StatefulTerm):
                 tf.reduce_mean(tf.reduce_max(on_labeled, axis=-1)),
             ]
         )
-        state = (self.labeled, self.unlabeled)
-        labeled, unlabeled = moved = [
-            self.decay * average + (1.0 - self.decay) * mean
-            for average, mean in zip(state, means, strict=True)
-        ]
+        (labeled, unlabeled), moves = self.averages(
+            (self.labeled, self.unlabeled), means, self.decay
+        )
         aligned = on_weak * tf.math.divide_no_nan(labeled, unlabeled)
         aligned /= tf.reduce_sum(aligned, axis=-1, keepdims=True)
         threshold = self.threshold * confidence
@@ -139,7 +137,6 @@ class AdaMatchTerm(StatefulTerm):
             "adamatch/u_ratio": tf.reduce_mean(mask),
             "adamatch/weight": weight,
         }
-        moves = tuple(zip(state, moved, strict=True))
         return TermValue(weight * loss, loss, logs, moves)
 
     def ramp(self, step, dtype):

@@ -73,7 +73,16 @@ class FreeMatchTerm(StatefulTerm):
 
     def value(self, logits, labels, *, batch, step):
         probabilities = tf.stop_gradient(tf.nn.softmax(logits.weak))
-        confidence, shares, histogram = moved = self._moved(probabilities)
+        means = replicas.mean(
+            [
+                tf.reduce_mean(tf.reduce_max(probabilities, axis=-1)),
+                tf.reduce_mean(probabilities, axis=0),
+                class_shares(probabilities),
+            ]
+        )
+        (confidence, shares, histogram), moves = self.averages(
+            (self.confidence, self.shares, self.histogram), means, self.decay
+        )
         thresholds = confidence * shares / tf.reduce_max(shares)
         losses, mask = confident_loss(
             probabilities=probabilities,
@@ -89,28 +98,9 @@ class FreeMatchTerm(StatefulTerm):
             "freematch/threshold": confidence,
             "freematch/u_ratio": tf.reduce_mean(mask),
         }
-        state = (self.confidence, self.shares, self.histogram)
         return TermValue(
-            self.weight * loss + self.fairness * unfair,
-            loss,
-            logs,
-            tuple(zip(state, moved, strict=True)),
+            self.weight * loss + self.fairness * unfair, loss, logs, moves
         )
-
-    def _moved(self, probabilities):
-        """The three averages, this batch among what they are of."""
-        means = replicas.mean(
-            [
-                tf.reduce_mean(tf.reduce_max(probabilities, axis=-1)),
-                tf.reduce_mean(probabilities, axis=0),
-                class_shares(probabilities),
-            ]
-        )
-        state = (self.confidence, self.shares, self.histogram)
-        return [
-            self.decay * average + (1.0 - self.decay) * mean
-            for average, mean in zip(state, means, strict=True)
-        ]
 
 
 @register("freematch")

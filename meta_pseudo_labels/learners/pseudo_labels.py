@@ -7,7 +7,7 @@ import tensorflow as tf
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import check_positive
 from meta_pseudo_labels.learners.feedback import PSEUDO_LABELS, draw_labels
-from meta_pseudo_labels.learners.mpl import MPLSettings
+from meta_pseudo_labels.learners.mpl_settings import MPLSettings
 from meta_pseudo_labels.learners.passes import (
     forward_together,
     label_probabilities,

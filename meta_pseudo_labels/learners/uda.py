@@ -123,6 +123,19 @@ class StatefulTerm(Term, keras.layers.Layer):
             aggregation="only_first_replica",
         )
 
+    @staticmethod
+    def averages(state, means, decay):
+        """What variables of the state become as they average further means.
+
+        Returns:
+          The new values in order, and the pairs that `TermValue.moves` takes.
+        """
+        values = [
+            decay * average + (1.0 - decay) * mean
+            for average, mean in zip(state, means, strict=True)
+        ]
+        return values, tuple(zip(state, values, strict=True))
+
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 @dataclasses.dataclass(frozen=True)

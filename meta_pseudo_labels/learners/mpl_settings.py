@@ -1,0 +1,160 @@
+"""The settings of Meta Pseudo Labels, and which of them a run does not read."""
+
+import dataclasses
+from typing import ClassVar
+
+from meta_pseudo_labels.learners.adamatch import AdaMatchSettings, AdaMatchTerm
+from meta_pseudo_labels.learners.feedback import ESTIMATORS, PSEUDO_LABELS
+from meta_pseudo_labels.learners.fixmatch import FixMatchSettings, FixMatchTerm
+from meta_pseudo_labels.learners.flexmatch import (
+    FlexMatchSettings,
+    FlexMatchTerm,
+)
+from meta_pseudo_labels.learners.freematch import (
+    FreeMatchSettings,
+    FreeMatchTerm,
+)
+from meta_pseudo_labels.utils.settings import Unread, setting
+
+NO_TERM = ("supervised", "rand_augment")
+# Of other methods; their settings and what they are.
+TERMS = {
+    FixMatchTerm: FixMatchSettings,
+    FlexMatchTerm: FlexMatchSettings,
+    FreeMatchTerm: FreeMatchSettings,
+    AdaMatchTerm: AdaMatchSettings,
+}
+TEACHER_LOSSES = ("uda", *NO_TERM, *(term.name for term in TERMS))
+CONSISTENCY = ("uda_weight", "uda_steps", "uda_temp", "uda_threshold")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MPLSettings:
+    """Meta Pseudo Labels; of its labels also those of a fixed teacher."""
+
+    absent: ClassVar = "has no student that learns a teacher's labels."
+
+    mpl_feedback: str = setting(
+        "exact",
+        "Estimator of the student's feedback. The release's default would be "
+        "release, whose gradient is zero.",
+        choices=ESTIMATORS,
+    )
+    mpl_feedback_weight: float = setting(
+        1.0, "Weight of the feedback in the teacher's loss.", low=0
+    )
+    mpl_pseudo_labels: str | None = setting(
+        None,
+        "Kind of pseudo labels; by default what the estimator works with.",
+        choices=(None, *PSEUDO_LABELS),
+    )
+    mpl_label_temp: float = setting(
+        1.0,
+        "Temperature of the teacher's logits where they become pseudo labels; "
+        "below 1 sharpens.",
+        low=1e-6,
+    )
+    mpl_teacher_loss: str = setting(
+        "uda",
+        "What the teacher learns from beside the feedback: uda, labels and "
+        "consistency; supervised, labels alone; rand_augment, strong views of "
+        "the labeled images (on which the student is judged then too); or "
+        "labels and the consistency term of that method.",
+        choices=TEACHER_LOSSES,
+    )
+    mpl_baseline_decay: float = setting(
+        0.99,
+        "Decay of the feedback's moving average; 1 keeps its first value.",
+        low=1e-6,
+        high=1,
+    )
+    mpl_baseline_start: float = setting(
+        0.0,
+        "First value of the feedback's moving average: a change (new - old) "
+        "in what the estimator measures.",
+    )
+    mpl_update_teacher_moments: bool = setting(
+        True,
+        "Keep moving averages of the teacher's batch norm. The release does "
+        "not, so its teacher is of no use in inference mode.",
+    )
+    mpl_student_lr: float = setting(
+        0.1, "Peak learning rate of the student, per 256 labeled images.", low=0
+    )
+    mpl_student_lr_wait_steps: int = setting(
+        500, "Steps before the student starts to learn.", low=0
+    )
+    mpl_student_lr_warmup_steps: int = setting(
+        5_000, "Warm-up of the student after its wait, in steps.", low=0
+    )
+    mpl_teacher_lr: float = setting(
+        0.1, "Peak learning rate of the teacher, per 256 labeled images.", low=0
+    )
+    mpl_teacher_lr_warmup_steps: int = setting(
+        5_000, "Warm-up of the teacher, in steps.", low=0
+    )
+
+
+def term_type(settings):
+    """The kind of the teacher's consistency term; None where it is not ours.
+
+    Args:
+      settings: a `Config`.
+    """
+    if settings.teacher_labels:
+        return None
+    names = {term.name: term for term in TERMS}
+    return names.get(settings.mpl_teacher_loss)
+
+
+def _not_that_method(term, group):
+    """The rule that another term than this is asked for."""
+    return Unread(
+        tuple(field.name for field in dataclasses.fields(group)),
+        "--method={method} " + group.absent,
+        when=lambda settings: (
+            settings["mpl_teacher_loss"] != term.name
+            or bool(settings["teacher_labels"])
+        ),
+    )
+
+
+UNREAD = (
+    Unread(
+        ("mpl_feedback_weight",),
+        "with --mpl_feedback=off there is no feedback to weigh.",
+        when=lambda settings: settings["mpl_feedback"] == "off",
+    ),
+    Unread(
+        ("mpl_baseline_",),
+        "--mpl_feedback={mpl_feedback} steers by no baseline; the average "
+        "that is logged has one.",
+        when=lambda settings: settings["mpl_feedback"] in ("exact", "off"),
+    ),
+    Unread(
+        ("lr", "num_warmup_steps"),
+        "--method=mpl has rates of its own: --mpl_student_lr and "
+        "--mpl_teacher_lr, and their ..._wait_steps and ..._warmup_steps.",
+    ),
+    Unread(
+        CONSISTENCY,
+        "the small teacher on top of --teacher_labels has no consistency term.",
+        when=lambda settings: bool(settings["teacher_labels"]),
+    ),
+    Unread(
+        CONSISTENCY,
+        "with --mpl_teacher_loss={mpl_teacher_loss} the teacher has no "
+        "consistency term.",
+        when=lambda settings: settings["mpl_teacher_loss"] in NO_TERM,
+    ),
+    Unread(
+        CONSISTENCY,
+        "the teacher's consistency term is that of {mpl_teacher_loss}.",
+        when=lambda settings: settings["mpl_teacher_loss"] != "uda",
+    ),
+    *(_not_that_method(*pair) for pair in TERMS.items()),
+    Unread(
+        ("adamatch_interpolate",),
+        "the teacher's labeled images do not pass alone.",
+    ),
+)
