@@ -61,9 +61,10 @@ class NetworkSettings:
     )
     preprocessing: str | None = setting(
         None,
-        "What networks of keras.applications see: network, pixels as they were "
-        "trained on; or dataset, normalised by the data set as all others. By "
-        "default network where it begins with weights, else dataset.",
+        "What networks of keras.applications and lite EfficientNets see: "
+        "network, pixels as they were trained on; or dataset, normalised by "
+        "the data set as all others. By default network where it begins with "
+        "weights, else dataset.",
         choices=("dataset", "network"),
     )
     dense_dropout_rate: float = setting(

@@ -40,6 +40,7 @@ _LAZY = {
     "fewest_weights": "names",
     "has_blocks": "names",
     "has_preprocessing": "names",
+    "has_pretrained": "names",
     "load_weights": "pretrained",
     "mlp": "families.mlp",
     "mlp_hidden_sizes": "families.mlp",

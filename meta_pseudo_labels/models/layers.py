@@ -8,6 +8,7 @@ the release's name of a variable.
 import dataclasses
 
 import keras
+import numpy as np
 
 from meta_pseudo_labels.models import initializers
 from meta_pseudo_labels.models.batch_norm import AS_RELEASED, NormSettings
@@ -138,3 +139,25 @@ def image_input(input_shape, *, policy):
             f"got {tuple(input_shape)}."
         )
     return keras.Input(input_shape, dtype=policy.variable_dtype, name="images")
+
+
+def of_levels(images, pixels, *, scale, offset, blue_first=False):
+    """scale * levels + offset, of images that were normalized.
+
+    Not by Keras's `Rescaling`, of which a learner would think that it takes
+    levels of 0 to 255.
+
+    Args:
+      images: [batch, height, width, 3] symbolic.
+      pixels: (mean, std) of each channel by which they were normalized, of
+        levels divided by 255.
+      scale, offset: numbers, or one for each channel.
+      blue_first: whether these channels, and those of the result, stand in the
+        order blue, green, red.
+    """
+    mean, std = (255 * np.array(each) for each in pixels)
+    if blue_first:
+        images, mean, std = keras.ops.flip(images, -1), mean[::-1], std[::-1]
+    factor = (scale * std).astype(images.dtype)
+    shift = (scale * mean + offset).astype(images.dtype)
+    return keras.ops.add(keras.ops.multiply(images, factor), shift)

@@ -43,8 +43,9 @@ def build(
       stochastic_depth_drop_rate: for EFFICIENTNETS; see `efficientnet`.
       small_images: for EFFICIENTNETS; see `efficientnet`.
       pixels: (mean, std) of each channel, 0..1 units, by which images are
-        normalised: a network of `keras.applications` then begins by making
-        of them what its pretrained weights expect. None: as they are.
+        normalised: a network of `keras.applications`, or a lite EfficientNet,
+        then begins by making of them what its pretrained weights expect. None:
+        as they are.
       name: of the model; default: `model_type`.
       dtype: dtype or policy of the layers; None is the global policy.
 
@@ -103,6 +104,11 @@ def has_blocks(model_type):
 def has_preprocessing(model_type):
     """Whether `build` takes `pixels` for a name."""
     return _find(model_type)[0].has_preprocessing
+
+
+def has_pretrained(model_type):
+    """Whether Keras has weights for what a name means."""
+    return _find(model_type)[0].pretrained is not None
 
 
 def pretrained_network(model_type, weights, *, input_shape):

@@ -155,7 +155,7 @@ def _find(path, model_type):
       ValueError: where there is none.
     """
     if _is_of_keras(path):
-        if not models.has_preprocessing(model_type):
+        if not models.has_pretrained(model_type):
             raise ValueError(
                 f"such weights are for networks of keras.applications, not for "
                 f"{model_type}; give a .weights.h5 or .keras file."

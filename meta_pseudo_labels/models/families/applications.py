@@ -11,7 +11,7 @@ from absl import logging
 
 from meta_pseudo_labels.models.dense import classification_head
 from meta_pseudo_labels.models.families import FAMILIES, Family
-from meta_pseudo_labels.models.layers import image_input
+from meta_pseudo_labels.models.layers import image_input, of_levels
 from meta_pseudo_labels.utils.checkpoint_files import first_line
 
 # What networks of Keras were trained on: (scale, offset) of levels in 0..255,
@@ -137,9 +137,6 @@ def _tell_of_preprocessing(name):
 def _as_trained_on(name, images, mean, std):
     """What a network of Keras was trained on, of images as ours are.
 
-    Not by Keras's `Rescaling`, of which a learner would think that it takes
-    levels of 0 to 255.
-
     Args:
       name: see `application`.
       images: [batch, height, width, 3] symbolic, less `mean`, by `std`.
@@ -156,12 +153,9 @@ def _as_trained_on(name, images, mean, std):
             "network) out, and bring images to that range yourself."
         )
     scale, offset, blue_first = known
-    mean, std = 255 * np.array(mean), 255 * np.array(std)  # Of levels.
-    if blue_first:
-        images, mean, std = keras.ops.flip(images, -1), mean[::-1], std[::-1]
-    factor = (scale * std).astype(images.dtype)
-    shift = (scale * mean + offset).astype(images.dtype)
-    return keras.ops.add(keras.ops.multiply(images, factor), shift)
+    return of_levels(
+        images, (mean, std), scale=scale, offset=offset, blue_first=blue_first
+    )
 
 
 def pretrained_application(application_name, weights, *, input_shape):

@@ -20,7 +20,11 @@ import keras
 from meta_pseudo_labels.models.batch_norm import AS_RELEASED
 from meta_pseudo_labels.models.dropout import StochasticDepth, check_rate
 from meta_pseudo_labels.models.families import FAMILIES, Family
-from meta_pseudo_labels.models.layers import LayerFactory, image_input
+from meta_pseudo_labels.models.layers import (
+    LayerFactory,
+    image_input,
+    of_levels,
+)
 
 
 class Stage(typing.NamedTuple):
@@ -75,6 +79,8 @@ LITE = {
         [(1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8)]
     )
 }
+# What the lite ones were trained on: (levels - 127) / 128.
+LITE_LEVELS = dict(scale=1 / 128, offset=-127 / 128)
 
 
 def efficientnet(
@@ -88,6 +94,7 @@ def efficientnet(
     stochastic_depth_drop_rate=0.0,
     dropout_rate=0.0,
     norm=AS_RELEASED,
+    pixels=None,
     name=None,
     dtype=None,
 ):
@@ -105,6 +112,9 @@ def efficientnet(
         residual branch with i / n of this probability; in [0, 1).
       dropout_rate: before the last layer, in [0, 1).
       norm: `NormSettings` of its batch norm.
+      pixels: (mean, std) of each channel, 0..1 units, by which images are
+        normalized: a lite one then begins by making of them what its published
+        weights were trained on. None: as they are.
       name: of the model.
       dtype: dtype or policy of the layers; None is the global policy.
 
@@ -133,8 +143,11 @@ def efficientnet(
     )
     _allow_depth(layers.number_of_blocks())
     images = image_input(input_shape, policy=layers.policy)
+    seen = images
+    if pixels is not None:
+        seen = of_levels(images, pixels, **LITE_LEVELS)
     x = layers.conv_norm_activation(
-        images,
+        seen,
         layers.end_filters(STEM_FILTERS),
         strides=1 if small_images else 2,
         scope="stem",
@@ -280,8 +293,16 @@ class _Layers(LayerFactory):
 
 @FAMILIES.register("efficientnet")
 class EfficientNets(Family):
-    known = "efficientnet-<bs, b0 to b8, l2, lite0 to lite4>"
-    examples = (*EFFICIENTNETS, *LITE)
+    known = "efficientnet-<bs, b0 to b8, l2>"
+    examples = tuple(EFFICIENTNETS)
     builder = staticmethod(efficientnet)
-    sizes = staticmethod((EFFICIENTNETS | LITE).get)
+    sizes = staticmethod(EFFICIENTNETS.get)
     has_blocks = True
+
+
+@FAMILIES.register("efficientnet_lite")
+class LiteEfficientNets(EfficientNets):
+    known = "efficientnet-<lite0 to lite4>"
+    examples = tuple(LITE)
+    sizes = staticmethod(LITE.get)
+    has_preprocessing = True

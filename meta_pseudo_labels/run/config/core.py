@@ -224,7 +224,8 @@ class Config(*_GROUPS):
             raise ConfigError(
                 f"--preprocessing=network: {', '.join(sorted(names))} see "
                 "images as the data set is normalised; networks of "
-                "keras.applications alone have a preprocessing of their own."
+                "keras.applications and lite EfficientNets alone have a "
+                "preprocessing of their own."
             )
 
     def _check_memory(self):

@@ -106,6 +106,25 @@ def test_lite_networks_are_cut_off_at_6_and_excite_nothing(images, training):
     assert model.get_layer("head.conv2d").filters == 1280
 
 
+def test_lite_networks_see_the_levels_they_were_trained_on(images):
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    theirs = tiny(lite=True, dtype="float64")
+    ours = tiny(lite=True, dtype="float64", pixels=(mean, std))
+    ours.set_weights(theirs.get_weights())
+    levels = 255 * (np.asarray(images) * std + mean)
+    np.testing.assert_allclose(
+        ours(images), theirs((levels - 127) / 128), rtol=1e-9, atol=1e-12
+    )
+    assert models.has_preprocessing("efficientnet-lite0")
+    with pytest.raises(ValueError, match="efficientnet-b0 takes images as"):
+        models.build(
+            "efficientnet-b0",
+            input_shape=(32, 32, 3),
+            num_classes=2,
+            pixels=(mean, std),
+        )
+
+
 @pytest.mark.parametrize(
     ("number", "weights"),
     [
