@@ -1,4 +1,4 @@
-"""The commands of docs/command_line.md, from folders to an answer over HTTP."""
+"""From folders to an answer over HTTP, by the commands that two pages show."""
 
 import json
 import os
@@ -12,34 +12,32 @@ import tarfile
 
 import pytest
 
+from meta_pseudo_labels import models
 from meta_pseudo_labels.data.streams.service.addresses import free_port
 
 ROOT = pathlib.Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
-CUT_DOWN = (
-    "--model_type=mlp",
-    "--num_train_steps=4",
-    "--save_every=4",
-    "--mpl_student_lr_wait_steps=1",
-    "--mpl_student_lr_warmup_steps=1",
-    "--mpl_teacher_lr_warmup_steps=1",
-    "--finetune_steps=2",
+FEW_STEPS = "--num_train_steps=4 --save_every=4"
+STUDENTS_STEPS = (
+    " --mpl_student_lr_wait_steps=1 --mpl_student_lr_warmup_steps=1"
+    " --mpl_teacher_lr_warmup_steps=1 --finetune_steps=2"
 )
 
 
-def commands():
-    """The block of shell that serves what it trains."""
-    blocks = re.findall(
-        r"```bash\n(.*?)```",
-        (ROOT / "docs" / "command_line.md").read_text(),
-        re.DOTALL,
-    )
-    (block,) = [block for block in blocks if "serve.py" in block]
-    return block
+def blocks(page):
+    """What a page shows in blocks of shell."""
+    return re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-@pytest.mark.long
-def test_photographs_become_a_service(data_dir, tmp_path):
+def replace_once(text, old, new):
+    assert text.count(old) == 1
+    return text.replace(old, new)
+
+
+@pytest.fixture
+def folder(data_dir, tmp_path):
+    """Where photos/ is, and from where the commands are given."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed.")
     with tarfile.open(data_dir / "imagefolder.tar") as tar:
@@ -47,19 +45,19 @@ def test_photographs_become_a_service(data_dir, tmp_path):
     (tmp_path / "imagefolder").rename(tmp_path / "photos")
     for name in ("main.py", "serve.py", "flags"):
         (tmp_path / name).symlink_to(ROOT / name)
-    script = commands()
-    cut_down = "--output_dir=runs/photos " + " ".join(CUT_DOWN) + '"\n'
-    assert script.count('--output_dir=runs/photos"\n') == 1
-    script = script.replace('--output_dir=runs/photos"\n', cut_down)
-    script = script.replace("8501", str(free_port(0)))
+    return tmp_path
 
+
+def answer_of(script, folder):
+    """What the server says that a script starts, and all that it prints."""
+    script = script.replace("8501", str(free_port(0)))
     process = subprocess.Popen(
         ["bash", "-e"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
         env=os.environ
         | {
             "PATH": f"{pathlib.Path(sys.executable).parent}:"
@@ -71,7 +69,7 @@ def test_photographs_become_a_service(data_dir, tmp_path):
     )
     try:
         # The server ends with the script, and gives the output free.
-        output, errors = process.communicate(script + "\nkill $!\nwait\n", 400)
+        output, errors = process.communicate(script + "\nkill $!\nwait\n", 900)
     finally:
         try:
             os.killpg(process.pid, signal.SIGKILL)
@@ -80,8 +78,62 @@ def test_photographs_become_a_service(data_dir, tmp_path):
     assert process.returncode == 0, errors[-3000:]
     start = output.index('{"predictions"')
     answer, _ = json.JSONDecoder().raw_decode(output, start)
+    return answer, output + errors
+
+
+def check(answer, folder):
     (prediction,) = answer["predictions"]
-    names = sorted(path.name for path in (tmp_path / "photos/test").iterdir())
+    names = sorted(path.name for path in (folder / "photos/test").iterdir())
     assert prediction["labels"] in names
     assert len(prediction["probabilities"]) == len(names)
     assert sum(prediction["probabilities"]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.long
+def test_photographs_become_a_service(folder):
+    (script,) = [
+        block
+        for block in blocks(DOCS / "command_line.md")
+        if "serve.py" in block
+    ]
+    script = replace_once(
+        script,
+        '--output_dir=runs/photos"\n',
+        f"--output_dir=runs/photos --model_type=mlp {FEW_STEPS}"
+        f'{STUDENTS_STEPS}"\n',
+    )
+    check(answer_of(script, folder)[0], folder)
+
+
+@pytest.mark.long
+def test_the_tutorial_goes_from_weights_to_a_service(folder):
+    script = "".join(blocks(DOCS / "tutorials" / "photos.md"))
+    trained_elsewhere = models.build(
+        "efficientnet-lite0", input_shape=(32, 32, 3), num_classes=7
+    )
+    trained_elsewhere.save_weights(folder / "made.weights.h5")
+    script = replace_once(
+        script,
+        "--model_type=MobileNetV2 --student_weights=imagenet",
+        "--model_type=efficientnet-lite0 --student_weights=made.weights.h5 "
+        f"--image_size=32 --train_batch_size=4 {FEW_STEPS}",
+    )
+    script = replace_once(
+        script,
+        "--teacher_weights=imagenet",
+        f"--teacher_weights=made.weights.h5 {STUDENTS_STEPS}",
+    )
+    answer, said = answer_of(script, folder)
+    check(answer, folder)
+    assert said.count("made.weights.h5") >= 4  # Of each network, once.
+    for run in ("finetune", "uda", "mpl"):
+        weights = json.loads(
+            (folder / "runs" / run / "weights.json").read_text()
+        )
+        assert set(weights) == (
+            {"student", "teacher"} if run == "mpl" else {"student"}
+        )
+        evaluated = json.loads(
+            (folder / "runs" / run / "eval.json").read_text()
+        )
+        assert "validation" in evaluated
