@@ -65,3 +65,30 @@ def test_rows_are_made_once_and_told_with_their_control(features, tmp_path):
     assert "exact, consistency" in exact
     assert "56.50" in exact and "over off +1.50 ± 0.00" in exact
     assert "55.00" in off and "over off" not in off
+
+
+def test_settings_are_the_best_on_validation_whatever_the_feedback():
+    def row(method, labels, rate, accuracy):
+        settings = dataclasses.asdict(run.Settings(learning_rate=rate))
+        return dict(
+            method=method, labels=labels, settings=settings, accuracy=accuracy
+        )
+
+    rows = [
+        row("uda", 10, 0.1, 50.0),
+        row("uda", 10, 0.3, 49.0),
+        row("off, consistency", 10, 0.1, 50.0),
+        row("off, consistency", 10, 0.3, 51.0),
+        row("exact, consistency", 10, 0.1, 55.0) | {"accuracy_finetuned": 48},
+        row("exact, consistency", 10, 0.3, 30.0) | {"accuracy_finetuned": 52},
+        row("off, labels alone", 10, 0.1, 90.0),
+    ]
+    for method, rate in (
+        ("uda", 0.1),
+        ("off, consistency", 0.3),
+        ("exact, consistency", 0.3),
+        ("exact, labels alone", 0.1),
+    ):
+        assert run.chosen(rows, method, 10).learning_rate == rate
+    with pytest.raises(SystemExit, match="No search for 'uda' with 40"):
+        run.chosen(rows, "uda", 40)
