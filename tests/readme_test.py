@@ -8,6 +8,7 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.learners.feedback import ESTIMATORS
@@ -20,6 +21,7 @@ def python_blocks(name):
     return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
 
 
+@pytest.mark.long
 def test_the_snippet_of_the_readme_learns_digits():
     (snippet,) = python_blocks("README.md")
     result = subprocess.run(
@@ -67,6 +69,7 @@ def test_the_evaluation_in_the_docs_works(capsys):
     assert worst in set("0123456789")
 
 
+@pytest.mark.long
 def test_the_finetuning_in_the_docs_works(capsys):
     (snippet,) = python_blocks("docs/finetuning.md")
     exec(snippet, {})

@@ -19,6 +19,7 @@ def printed(monkeypatch, capsys):
     return capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_readme_shows_what_the_script_prints(printed):
     readme = (ROOT / "tpu" / "README.md").read_text()
     assert with_part(readme, estimates.PART, printed) == readme, (

@@ -50,6 +50,7 @@ def test_a_small_network():
     assert flops.forward_flops(model) == 2 * multiply_adds
 
 
+@pytest.mark.long
 def test_the_networks_of_the_release():
     wide = models.build("wrn-28-2", input_shape=(32, 32, 3), num_classes=10)
     stages = [
@@ -105,6 +106,7 @@ def test_a_step_by_hand(feedback, student_passes):
     assert divmod(count, 1_000_000) == (3 * 150, 10 * student_passes)
 
 
+@pytest.mark.fast("exact", "release")
 @pytest.mark.parametrize("feedback", ESTIMATORS)
 def test_a_step_as_it_is_traced(feedback):
     """The formula, against the multiplications of the real step's graph."""

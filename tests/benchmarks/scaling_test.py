@@ -147,6 +147,7 @@ def two_norms(settings, *, name):
     return keras.Sequential(layers, name=name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "feedback",
     [

@@ -61,6 +61,7 @@ def test_every_estimator_of_the_library_is_a_method():
     assert len(two_moons.METHODS) == len(ESTIMATORS) + 2
 
 
+@pytest.mark.long
 def test_a_seed_comes_out_the_same_after_another():
     settings = dataclasses.replace(choices.WITH_CONSISTENCY, num_steps=30)
     learner, train = two_moons.trainer("reinforce", settings)

@@ -242,6 +242,7 @@ def test_a_batch_from_files_holds_those_of_the_images_shown(sharded):
     assert seen.count(3) >= 4
 
 
+@pytest.mark.long
 def test_images_in_order_mark_the_damaged_one(sharded):
     dataset = class_distributions.ordered_images(
         sharded.unlabeled_images, sharded.spec, batch_size=4

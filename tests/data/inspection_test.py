@@ -156,6 +156,7 @@ def draw(path, seed=0, **settings):
     return imread(path)
 
 
+@pytest.mark.long
 def test_sheet_is_the_same_for_the_same_seed(tmp_path):
     one, again, other = (
         draw(tmp_path / "views.png", seed) for seed in (1, 1, 2)
@@ -238,6 +239,7 @@ def test_sheet_shows_strong_views_of_labeled_images(tmp_path, monkeypatch):
     assert weak("labeled") > weak("strong") + 0.2
 
 
+@pytest.mark.long
 def test_four_rows_fit_on_a_sheet(tmp_path):
     heights = [
         draw(tmp_path / "views.png", augment_labeled=labeled).shape[0]

@@ -177,7 +177,7 @@ def imagenet_file(data_dir, tmp_path, **changes):
     return str(path)
 
 
-@pytest.mark.fast("3")
+@pytest.mark.long
 @pytest.mark.parametrize("num_labeled", [None, 3])
 def test_a_file_repeats_the_choice_of_records(data_dir, tmp_path, num_labeled):
     path = imagenet_file(data_dir, tmp_path)
@@ -186,7 +186,7 @@ def test_a_file_repeats_the_choice_of_records(data_dir, tmp_path, num_labeled):
     assert len(got.labeled_images) == 3 and len(got.unlabeled_images) == 80
 
 
-@pytest.mark.fast("changes1-None-names image 8, which is none of the 8")
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changes", "num_labeled", "message"),
     [

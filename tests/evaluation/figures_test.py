@@ -50,6 +50,7 @@ def test_the_diagonal_is_dark_where_all_is_right(tmp_path):
     assert np.corrcoef(rows, columns)[0, 1] < 0.2
 
 
+@pytest.mark.fast("40")
 @pytest.mark.parametrize("classes", [2, 40])
 def test_any_number_of_classes_and_networks(tmp_path, classes):
     one = evaluation(60, 60, classes=classes)

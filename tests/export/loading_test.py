@@ -58,6 +58,7 @@ def test_an_export_is_as_good_as_what_was_exported(model, exported):
     served.check_fits(tf.constant(IMAGES[:4]), SPEC.class_names)
 
 
+@pytest.mark.long
 def test_a_folder_of_versions_is_its_newest_one(exported):
     assert ExportedModel(str(exported)).path == f"{exported}/2"
     first = ExportedModel(f"{exported}/1")
@@ -66,6 +67,7 @@ def test_a_folder_of_versions_is_its_newest_one(exported):
     assert found.nll == pytest.approx(np.log(3))
 
 
+@pytest.mark.long
 def test_other_classes_and_images_are_refused(exported):
     served = ExportedModel(str(exported))
     images = tf.constant(IMAGES)

@@ -172,6 +172,7 @@ def test_floats_out_of_range_are_refused(loaded, level):
         loaded.signatures["serving_float"](images=tf.fill([1, 8, 8, 3], level))
 
 
+@pytest.mark.long
 def test_extreme_pixels_reach_the_model_normalised(tmp_path):
     """Black and white by hand, through a model that passes pixels on."""
     inputs = keras.Input([1, 1, 3])
@@ -187,6 +188,7 @@ def test_extreme_pixels_reach_the_model_normalised(tmp_path):
     assert outputs["classes"].numpy().tolist() == [0, 1]
 
 
+@pytest.mark.long
 def test_low_precision_model_gives_float32(images, tmp_path):
     inputs = keras.Input([8, 8, 3])
     hidden = keras.layers.Flatten()(inputs)
@@ -226,6 +228,7 @@ def test_saves_only_what_predictions_read(tmp_path):
     assert sorted(shapes.values()) == [[3], [192, 3]]
 
 
+@pytest.mark.long
 def test_classes_without_names_are_numbered(model, tmp_path):
     spec = dataset_spec(class_names=())
     export_saved_model(model, tmp_path / "model", spec=spec)

@@ -104,6 +104,7 @@ def test_what_is_no_folder_of_versions_is_left_alone(model, tmp_path):
         newest_version(tmp_path / "absent")
 
 
+@pytest.mark.long
 def test_failure_leaves_nothing_behind(model, tmp_path, monkeypatch, fast_save):
     def fail(folder):
         raise OSError("disk full")

@@ -38,6 +38,7 @@ def test_a_run_without_test_images(main, folders, capfd):
     assert "--eval_dir" in message
 
 
+@pytest.mark.long
 def test_stages_know_the_data_again(main, folders, capsys):
     """Other unlabeled images change what images are normalised by."""
     root, arguments = folders

@@ -34,6 +34,7 @@ def test_demo_leaves_results_figures_and_a_saved_model(tmp_path):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long
 def test_demo_does_not_delete_what_it_did_not_write(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     result = run_script("examples/digits_demo.py", f"--output_dir={tmp_path}")

@@ -131,6 +131,7 @@ def take_a_step(student, teacher, digits):
         assert moved > 0.9 * len(old)
 
 
+@pytest.mark.long
 def test_networks_of_keras_applications_see_what_they_expect(example, digits):
     """MobileNetV2 wants images in [-1, 1]; Keras has that beside the class."""
     module = example("keras_applications_student")
@@ -184,6 +185,7 @@ def test_keras_applications_print_a_table(example, capsys):
     accuracies(capsys.readouterr().out)
 
 
+@pytest.mark.long
 def test_keras_cv_backbones_take_a_step(example, digits):
     network = example("keras_cv_backbone").network
     take_a_step(network([8], digits.spec), network([16], digits.spec), digits)
@@ -202,6 +204,7 @@ def test_without_keras_cv_its_example_says_so(example, monkeypatch):
         example("keras_cv_backbone")
 
 
+@pytest.mark.long
 def test_text_is_read_without_giveaways_or_texts_in_common(example):
     texts = example("text_classification")
     train, test = texts.read_texts("numpy")
@@ -254,6 +257,7 @@ def test_text_becomes_numbers_of_words(short_texts):
     assert len(np.unique(arrays["labeled"][:, 0])) == 4
 
 
+@pytest.mark.long
 def test_text_prints_a_table(short_texts, capsys):
     run(short_texts, "--steps=2", "--labels_per_class=3")
     printed = capsys.readouterr().out
@@ -303,6 +307,7 @@ def test_more_labels_than_patients_are_refused(example, capsys):
     assert "must be in 1 to" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_snippets_of_the_guide_export_a_student_and_read_weights(
     tmp_path, monkeypatch, capsys
 ):

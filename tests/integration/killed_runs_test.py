@@ -103,6 +103,7 @@ def test_a_process_beside_training_evaluates_each_checkpoint_once(followed):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2))]
 )

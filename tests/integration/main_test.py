@@ -269,6 +269,7 @@ def test_settings_that_cannot_be_read_are_named(tmp_path, main):
         assert f"{tmp_path}/hparams.json cannot be read" in message
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_another_model_is_named(tmp_path, main, capsys):
     """As when someone deletes hparams.json to get past its check."""
     folder = f"--output_dir={tmp_path}"

@@ -35,6 +35,7 @@ def test_a_teacher_its_labels_and_its_student(tmp_path, request):
     assert list(json.loads((student / "eval.json").read_text())) == networks
 
 
+@pytest.mark.long
 def test_the_snippet_of_the_docs_trains():
     (snippet,) = python_blocks("docs/reduced_mpl.md")
     names = {}
@@ -52,6 +53,7 @@ def test_labels_that_are_not_there_are_named(tmp_path, main):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_labels_need_a_trained_run(tmp_path, main):
     message = refusal_of(
         main, "--task_mode=cache_labels", f"--output_dir={tmp_path}"

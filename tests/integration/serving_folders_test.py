@@ -95,6 +95,7 @@ def free_port():
         return listening.getsockname()[1]
 
 
+@pytest.mark.long
 def test_tensorflow_serving_takes_the_folder(photos):
     """Warm-up requests included, for which it ends where they are wrong."""
     program = shutil.which("tensorflow_model_server")

@@ -114,6 +114,7 @@ def test_a_look_at_folders(main, photos, tmp_path, capsys):
     ]
 
 
+@pytest.mark.long
 def test_a_run_whose_data_changed_does_not_go_on(main, photos, tmp_path):
     _, arguments = photos
     trained(main, tmp_path, *arguments, "--num_labeled=30")
@@ -172,6 +173,7 @@ def test_cifar10_of_tensorflow_datasets(main, data_dir, tmp_path):
     assert choice["indices"] == list(range(4_000))
 
 
+@pytest.mark.long
 def test_cifar10_in_the_releases_files(main, tmp_path):
     """Records of one label byte, then 1,024 of each colour."""
     rng = np.random.default_rng(0)
@@ -282,6 +284,7 @@ def test_a_look_needs_no_figures_and_names_what_makes_no_views(
     assert (tmp_path / "run" / "checkpoints").is_dir()
 
 
+@pytest.mark.long
 def test_a_wrong_number_of_classes_is_found_in_time(main, photos, tmp_path):
     _, arguments = photos
     message = refusal_of(

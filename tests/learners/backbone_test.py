@@ -117,6 +117,7 @@ def test_a_run_that_goes_on_thaws_at_the_same_step_bit_for_bit():
         np.testing.assert_array_equal(one, two, err_msg=one.path)
 
 
+@pytest.mark.fast("adamw")
 @pytest.mark.parametrize(
     "optimizer",
     [lambda: Momentum(0.3), lambda: AdamW(0.05, weight_decay=0.5)],

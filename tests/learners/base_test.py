@@ -53,7 +53,7 @@ def test_plain_compile_fit_evaluate_predict(method, tmp_path, capsys):
     assert (tmp_path / "2.weights.h5").exists()
 
 
-@pytest.mark.fast("MetaPseudoLabels")
+@pytest.mark.long
 @pytest.mark.parametrize("method", [Supervised, UDA, MetaPseudoLabels])
 def test_saved_weights_carry_the_whole_learner(method, tmp_path):
     learner = make(method, ema_decay=0.9)
@@ -213,7 +213,7 @@ def with_own_losses():
     )
 
 
-@pytest.mark.fast("student-0.9", "teacher-0.0")
+@pytest.mark.fast("student-0.9")
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 @pytest.mark.parametrize("role", ["student", "teacher"])
 def test_evaluate_is_kerass_of_the_student_alone(role, ema_decay):
@@ -252,7 +252,7 @@ def test_evaluate_is_kerass_of_the_student_alone(role, ema_decay):
     assert own == pytest.approx(0, abs=1e-5) if role == "teacher" else own > 0.1
 
 
-@pytest.mark.fast("0.9")
+@pytest.mark.long
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_export_writes_the_finished_student_and_training_goes_on(
     ema_decay, tmp_path

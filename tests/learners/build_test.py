@@ -142,6 +142,7 @@ def test_what_curves_compare_means_the_same_in_every_method(method, tmp_path):
     assert found["loss"] == pytest.approx(-logs[range(6), labels].mean(), 1e-5)
 
 
+@pytest.mark.fast("adamw")
 @pytest.mark.parametrize("name", ["momentum", "adam", "adamw"])
 def test_weight_decay_comes_once_and_not_in_batch_norm(name, tmp_path):
     """Of adamw it is in the optimizer, of all networks; else the learner's."""

@@ -125,6 +125,7 @@ def predicting():
     return learner
 
 
+@pytest.mark.fast("centred", "normalised")
 @pytest.mark.parametrize("name", RANGES)
 def test_images_that_nobody_normalised_are_noticed(name, predicting, logged):
     """Wherever they come from."""

@@ -292,6 +292,7 @@ def policy(request):
     keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.fast("mixed_bfloat16")
 @pytest.mark.parametrize(
     "policy",
     ["mixed_float16", "mixed_bfloat16", "bfloat16", "float16"],

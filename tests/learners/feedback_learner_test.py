@@ -116,6 +116,7 @@ def test_release_does_not_reach_the_teacher():
     assert np.linalg.norm(difference) < 1e-14
 
 
+@pytest.mark.fast("off", "reinforce_per_example")
 @pytest.mark.parametrize("feedback", ESTIMATORS)
 def test_logged_ratio_tells_whether_feedback_reaches(feedback):
     reaches = feedback in WORKING
@@ -124,6 +125,7 @@ def test_logged_ratio_tells_whether_feedback_reaches(feedback):
     assert ratio > 1e-5 if reaches else ratio < 1e-12
 
 
+@pytest.mark.long
 def test_ratio_is_measured_first_and_at_every_tenth_logged_step():
     learner = make_learner("exact")
     learner.log_every = 2

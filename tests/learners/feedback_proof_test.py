@@ -153,6 +153,7 @@ def test_reinforce_is_unbiased_for_any_step_size_and_baseline(net):
     assert relative_error(problem.mean(gradients), want) < 1e-10
 
 
+@pytest.mark.long
 def test_mean_over_draws_of_reinforce_is_within_its_confidence_interval(
     problem,
 ):
@@ -176,6 +177,7 @@ def test_mean_over_draws_of_reinforce_is_within_its_confidence_interval(
     assert np.linalg.norm(error) < 0.2 * np.linalg.norm(mean)
 
 
+@pytest.mark.long
 def test_per_example_gains_have_less_variance_than_one_for_all():
     """All as estimates of the same gradient: the sum, not the mean."""
     problem = TinyProblem(optimizer=plain_steps(0.5))
@@ -242,6 +244,7 @@ def test_first_order_gain_is_the_gain_of_a_small_step(build):
     np.testing.assert_allclose(change, step.first_order_change(), rtol=1e-3)
 
 
+@pytest.mark.long
 def test_cosine_is_the_dot_product_over_slope_and_norms():
     problem = TinyProblem(optimizer=plain_steps(0.5))
     labels = one_hot(LABELINGS[7])

@@ -46,6 +46,7 @@ def with_held_out(data=None, *, shift=0):
     }
 
 
+@pytest.mark.long
 def test_weight_multiplies_the_feedback_and_nothing_else():
     _, alone = moves(feedback="off")
     _, once = moves(feedback="exact")
@@ -113,6 +114,7 @@ def test_an_estimator_may_be_any_function(tmp_path):
     assert "scaled" in learner.get_config()["feedback"]
 
 
+@pytest.mark.fast("off", "reinforce_per_example")
 @pytest.mark.parametrize("feedback", ESTIMATORS)
 def test_without_consistency_the_weak_views_are_not_looked_at(feedback):
     data = batch()

@@ -68,7 +68,7 @@ def test_adamw_spares_batch_norm_and_decays_the_rest():
     )
 
 
-@pytest.mark.fast("adamw")
+@pytest.mark.long
 @pytest.mark.parametrize(
     "optimizer", ["sgd", "momentum", "rmsprop", "adam", "adamw"]
 )
@@ -136,6 +136,7 @@ def test_runs_exactly_the_steps_asked_for():
 KINDS = {"keras": keras.layers.BatchNormalization, "ours": BatchNorm}
 
 
+@pytest.mark.fast("update-keras")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mode", ["update", "frozen"])
 def test_batch_norm_moves_or_stands_still(kind, mode):

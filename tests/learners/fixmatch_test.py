@@ -115,6 +115,7 @@ def run(folder, **settings):
     return [row for row in rows(config) if "loss/total" in row]
 
 
+@pytest.mark.long
 def test_a_run_is_the_same_under_two_replicas(tmp_path):
     common = dict(method="fixmatch", fixmatch_threshold=0.1)
     one = run(tmp_path / "one", **common)

@@ -36,6 +36,7 @@ def make(name, net=conv_net, **settings):
     return LEARNERS[name](net("student"), **METHODS[name], **settings)
 
 
+@pytest.mark.fast("flexmatch")
 @methods
 def test_it_is_saved_and_loaded_with_its_state(name, tmp_path):
     learner = make(name)

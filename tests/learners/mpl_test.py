@@ -130,6 +130,7 @@ def test_the_average_uses_the_step_before_its_increment():
         )
 
 
+@pytest.mark.long
 def test_uda_weight_ramps_from_zero():
     learner = make(uda=UDASettings(weight=8.0, ramp_steps=4))
     weights = [

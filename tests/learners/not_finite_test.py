@@ -75,7 +75,7 @@ def counts(learner):
     )
 
 
-@pytest.mark.fast("exact", "uda", "pseudo labels")
+@pytest.mark.fast("uda")
 @pytest.mark.parametrize("name", LEARNERS)
 def test_bad_batches_leave_no_trace(name):
     """The step after them is what it is for a learner that never saw them."""
@@ -122,6 +122,7 @@ class Fault(keras.layers.Layer):
         return inputs
 
 
+@pytest.mark.fast("reinforce-not a number")
 @pytest.mark.parametrize(
     "factor",
     [
@@ -182,7 +183,7 @@ def test_a_finite_loss_may_have_too_large_a_gradient():
     assert counts(learner) == (2, 1, 1)
 
 
-@pytest.mark.fast("uda")
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["exact", "uda", "reinforce"])
 def test_no_replica_moves_where_one_saw_what_is_bad(name, mirrored):
     with mirrored(2).scope():

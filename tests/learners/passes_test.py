@@ -33,6 +33,7 @@ def test_a_forward_pass_without_moments_leaves_them_alone():
     assert (forward(model, images, update_moments=False).numpy() != first).any()
 
 
+@pytest.mark.fast("<lambda>1", "<lambda>5")
 @pytest.mark.parametrize(
     "encode",
     [
@@ -57,6 +58,10 @@ def test_labels_in_any_form_give_the_same_loss(encode):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.fast(
+    "labels1-ValueError-got int32 of shape",
+    "labels3-InvalidArgumentError-not among the 3 classes",
+)
 @pytest.mark.parametrize(
     ("labels", "error", "message"),
     [
@@ -130,6 +135,17 @@ NO_LABELS = {
 }
 
 
+@pytest.mark.fast(
+    "False-False-multi-hot",
+    "False-False-too few",
+    "False-True-empty",
+    "False-True-rank 3",
+    "True-False-below 0",
+    "True-False-one for all",
+    "True-False-too large for int64",
+    "True-True-negative",
+    "True-True-too large",
+)
 @pytest.mark.parametrize("labels", NO_LABELS)
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("sized", [True, False])
@@ -155,6 +171,7 @@ NO_NUMBERS = {
 }
 
 
+@pytest.mark.fast("negative", "one-hot")
 @pytest.mark.parametrize("case", NO_NUMBERS)
 def test_what_are_no_class_numbers_ends_evaluation_with_one_line(case):
     """Keras's loss is nan on a GPU then, and a long error on a processor."""
@@ -186,6 +203,7 @@ def test_what_are_no_class_numbers_ends_evaluation_with_one_line(case):
         assert "\n" not in str(refused.value)
 
 
+@pytest.mark.long
 def test_evaluation_takes_what_kerass_loss_takes():
     inputs, learner = np.ones([4, 2], "float32"), linear()
     numbers = np.int32([0, 1, 2, 1])
@@ -244,7 +262,7 @@ def test_batches_without_their_parts_are_refused(method, data, message):
         learner.train_step(data)
 
 
-@pytest.mark.fast("mixed_float16")
+@pytest.mark.long
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_models_train_in_float32_logits(policy):
     learner = make(MetaPseudoLabels, dtype=policy, ema_decay=0.9)
@@ -326,6 +344,7 @@ SIDES = (PLANE[:, 0] > 0).astype("int32")
 FLOATS = ("float32", "float64", "bfloat16", "float16", "mixed_bfloat16")
 
 
+@pytest.mark.fast("bfloat16-float32", "float32-float64", "mixed_bfloat16-None")
 @pytest.mark.parametrize(
     ("body", "head"),
     [
@@ -363,6 +382,11 @@ def test_every_float_type_learns_as_in_keras(body, head):
         )
 
 
+@pytest.mark.fast(
+    "bfloat16-bfloat16-reinforce_cosine",
+    "float16-mixed_bfloat16-reinforce_cosine",
+    "float64-bfloat16-exact",
+)
 @pytest.mark.parametrize("feedback", ["exact", "reinforce_cosine"])
 @pytest.mark.parametrize(
     ("student", "teacher"),

@@ -96,6 +96,7 @@ def test_smoothing_and_confidence_reach_the_student():
     np.testing.assert_allclose(weights, np.zeros([2, 3]), atol=1e-12)
 
 
+@pytest.mark.long
 def test_trains_with_averages_and_saves(tmp_path):
     learner = helpers.make(
         PseudoLabels, ema_decay=0.9, pseudo_labels="soft", label_temperature=2.0

@@ -109,6 +109,7 @@ def test_needs_no_weak_views():
         compiled().train_step(data)
 
 
+@pytest.mark.long
 def test_trains_and_saves(tmp_path):
     learner = make(dtype="float32", feedback="exact", ema_decay=0.9)
     learner.compile("sgd")

@@ -33,6 +33,7 @@ def test_xla_is_refused_before_it_hangs(mirrored):
             learner.compile(Momentum(0.1), jit_compile=True)
 
 
+@pytest.mark.long
 def test_every_epoch_has_all_batches(mirrored):
     with mirrored(2).scope():
         learner = Supervised(conv_net("student"))
@@ -49,6 +50,7 @@ def test_replicas_of_a_tpu_need_not_meet_outside(monkeypatch):
     assert not replicas.merges()
 
 
+@pytest.mark.long
 def test_an_update_that_is_not_finite_is_skipped_on_all_replicas(mirrored):
     with mirrored(2).scope():
         learner = Supervised(conv_net("student"))

@@ -285,7 +285,7 @@ def penalized(name):
     return keras.Sequential(layers, name=name)
 
 
-@pytest.mark.fast("uda")
+@pytest.mark.long
 @pytest.mark.parametrize(
     "build",
     [

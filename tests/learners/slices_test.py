@@ -126,7 +126,7 @@ def assert_same(one, other):
         )
 
 
-@pytest.mark.fast("exact", "uda")
+@pytest.mark.fast("uda")
 @pytest.mark.parametrize("name", LEARNERS)
 def test_slices_give_what_the_whole_batch_gives(name):
     """Losses, logs, weights, averages and seeds, without batch norm."""
@@ -154,6 +154,7 @@ def test_slices_compile_under_xla():
     assert_same(whole, train(LEARNERS["exact"], slices=2, jit_compile=True))
 
 
+@pytest.mark.long
 def test_a_slice_is_normalized_over_all_replicas(mirrored):
     """Slice k of the global batch is made of the k-th of every replica."""
 

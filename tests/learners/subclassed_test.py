@@ -66,7 +66,7 @@ def outcome(net, **compiled):
     )
 
 
-@pytest.mark.fast("Net-1", "NetWithoutTraining-1")
+@pytest.mark.fast("Net-1")
 @pytest.mark.parametrize(
     ("net", "slices"), [(Net, 1), (Net, 2), (NetWithoutTraining, 1)]
 )

@@ -31,6 +31,7 @@ def seen(seed=0):
     return batch(seed=seed) | {"unlabeled_indices": np.arange(6) + 2 * seed}
 
 
+@pytest.mark.fast("flexmatch", "adamatch")
 @terms
 def test_the_teacher_learns_what_the_method_learns(term):
     """Without feedback; a teacher of the weights of the method's student."""
@@ -58,6 +59,7 @@ def test_the_teacher_learns_what_the_method_learns(term):
     assert 0 < float(logs[ratio])
 
 
+@pytest.mark.fast("freematch")
 @terms
 def test_it_is_saved_and_loaded_with_the_learner(term, tmp_path):
     learner = compiled(MetaPseudoLabels, uda=term(**NUMBERS[term.name]))

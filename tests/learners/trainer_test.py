@@ -29,6 +29,7 @@ def seeds(learner):
     return [v.numpy()[1] for v in learner.variables if "seed" in v.path]
 
 
+@pytest.mark.fast("1-3-4")
 @pytest.mark.parametrize(
     ("replicas", "at_once", "steps"), [(1, 1, 4), (1, 3, 4), (2, 1, 4)]
 )

@@ -143,7 +143,7 @@ def assert_close(got, want):
         np.testing.assert_allclose(one, two, rtol=0, atol=2e-6)
 
 
-@pytest.mark.fast("scaled", "two", "clipnorm", "every other", "scaled, average")
+@pytest.mark.fast("scaled, average")
 @pytest.mark.parametrize("name", ALL)
 def test_trains_as_in_fit_of_keras(name):
     want = by_keras(ALL[name]())
@@ -154,7 +154,7 @@ def test_trains_as_in_fit_of_keras(name):
     assert_close(taught(ALL[name], run_eagerly=True), want)
 
 
-@pytest.mark.fast("scaled, average-2")
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "replicas"),
     [("accumulated, scaled", 1), ("scaled, average", 2), ("own, scaled", 2)],
@@ -294,6 +294,7 @@ WAITING = {
 }
 
 
+@pytest.mark.fast("loud-own", "reinforce-own", "reinforce_cosine-own")
 @pytest.mark.parametrize("name", WAITING)
 @pytest.mark.parametrize("feedback", ["reinforce", "reinforce_cosine", loud])
 def test_a_student_that_stands_still_teaches_nothing(name, feedback):
@@ -389,6 +390,7 @@ SETS_RATES = {
 }
 
 
+@pytest.mark.fast("own-LossScaleOptimizer", "scheduler-<lambda>")
 @pytest.mark.parametrize("wrap", [lambda x: x, O.LossScaleOptimizer])
 @pytest.mark.parametrize("name", SETS_RATES)
 def test_a_rate_that_a_callback_sets_moves_both_networks(name, wrap):
@@ -405,6 +407,7 @@ def test_a_rate_that_a_callback_sets_moves_both_networks(name, wrap):
     np.testing.assert_allclose(logged[0], 4 * logged[1], rtol=1e-6)
 
 
+@pytest.mark.fast("1")
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_rates_keep_their_proportion_until_both_are_set(replicas, mirrored):
     strategy = mirrored(2) if replicas == 2 else tf.distribute.get_strategy()
@@ -437,6 +440,7 @@ class Unregistered(O.schedules.LearningRateSchedule):
         return 0.25
 
 
+@pytest.mark.fast("SGD-<lambda>")
 @pytest.mark.parametrize("rate", [lambda: 0.25, Unregistered()])
 @pytest.mark.parametrize(
     "make", [O.SGD, lambda rate: O.LossScaleOptimizer(O.Adam(rate))]

@@ -97,6 +97,7 @@ def test_classes_that_are_left_out_weigh_1():
     assert_close(some.student.get_weights(), all_.student.get_weights())
 
 
+@pytest.mark.fast("supervised")
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_weighs_its_labeled_loss_alone(name):
     """Without the labeled loss the student learns what is left of it."""
@@ -143,6 +144,7 @@ def test_the_student_is_judged_by_weighted_labels(feedback):
     np.testing.assert_allclose(step.labeled_loss_old, want, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_weights_are_shared_by_replicas(mirrored):
     with mirrored(2).scope():
         learner = Supervised(net())

@@ -64,7 +64,7 @@ def check_same(*run, **settings):
         )
 
 
-@pytest.mark.fast("uda")
+@pytest.mark.long
 @pytest.mark.parametrize("name", BUILDERS)
 def test_compiled_step_is_the_uncompiled_one(name):
     check_same(name)

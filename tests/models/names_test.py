@@ -43,6 +43,7 @@ OWN = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.fast("efficientnet-bs")
 @OWN
 def test_passes_settings_on(model_type):
     model = build(

@@ -30,6 +30,7 @@ def assert_same(one, other):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.fast("mlp-.keras", "wrn-10-1-.weights.h5")
 @pytest.mark.parametrize(
     ("name", "ending"),
     [

@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "meta_pseudo_labels"
 ROOMS = ("distribute", "learners", "models", "optimizers")
 
@@ -19,6 +21,7 @@ def serializable(path):
     }
 
 
+@pytest.mark.long
 def test_the_learners_bring_every_class_that_files_may_name():
     written = set()
     for room in ROOMS:

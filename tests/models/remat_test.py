@@ -54,6 +54,7 @@ def assert_close(one, other):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-10 * scale)
 
 
+@pytest.mark.long
 def test_all_derivatives_and_states_are_those_of_the_network():
     """Second derivatives too, and states that moved once."""
     plain, again = (
@@ -110,6 +111,7 @@ def test_gradients_in_eager_mode():
     assert_close(*results)
 
 
+@pytest.mark.long
 def test_a_resnet_has_a_segment_for_each_block():
     """16 blocks, a stem and a head, which hold all weights between them."""
     model = models.rematerialized(

@@ -170,6 +170,9 @@ def test_the_gradient_of_labels_is_that_of_differences(name):
     np.testing.assert_allclose(got, want, rtol=0.02, atol=2e-4)
 
 
+@pytest.mark.fast(
+    "Dilation2DBackpropInput-reinforce_per_example", "LRNGrad-exact"
+)
 @pytest.mark.parametrize("feedback", ["exact", "reinforce_per_example"])
 @pytest.mark.parametrize("operation", REFUSED)
 def test_a_layer_without_a_second_derivative_is_named(operation, feedback):
@@ -255,12 +258,14 @@ def test_it_is_found_on_replicas(mirrored):
         made.fit(tf.data.Dataset.from_tensors(batch()), verbose=0)
 
 
+@pytest.mark.fast("reinforce")
 @pytest.mark.parametrize("feedback", ["reinforce", "reinforce_dot_product"])
 def test_others_do_not_need_one(feedback):
     made = learner(Applies(quantize), feedback)
     made.fit(tf.data.Dataset.from_tensors(batch()), verbose=0)
 
 
+@pytest.mark.long
 def test_what_is_meant_to_be_constant_is_taken():
     made = learner(Applies(only_known))
     history = made.fit(tf.data.Dataset.from_tensors(batch()), verbose=0)

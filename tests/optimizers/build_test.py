@@ -162,6 +162,7 @@ def test_slots_are_of_the_variables_in_their_order(name):
         assert len({id(slot) for slot in slots}) == len(shapes)
 
 
+@pytest.mark.fast("momentum")
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_checkpoints_hold_the_slots(name, tmp_path):
     model = model_with(UNUSUAL[name]())

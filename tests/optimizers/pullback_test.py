@@ -118,6 +118,7 @@ def assert_close(got, want, *, rtol):
         )
 
 
+@pytest.mark.fast("adam amsgrad", "lars", "nesterov", "sgd momentum")
 @ALL
 def test_is_the_derivative_of_the_update(name):
     case = Case(OPTIMIZERS[name]())
@@ -127,6 +128,7 @@ def test_is_the_derivative_of_the_update(name):
 PACED = [name for name in OPTIMIZERS if name != "kerass adamw"]
 
 
+@pytest.mark.fast("adam amsgrad", "lars decay", "nesterov", "sgd momentum")
 @pytest.mark.parametrize("name", PACED)
 def test_a_pace_scales_the_update_and_its_derivative(name):
     case, plain = (
@@ -174,6 +176,7 @@ def test_a_decay_that_knows_one_rate_is_refused_beside_a_pace():
             Case(kind(weight_decay=0.1), freeze_steps=-1)
 
 
+@pytest.mark.fast("adam epsilon", "nesterov", "sgd momentum")
 @pytest.mark.parametrize(
     "name", [name for name in OPTIMIZERS if not name.startswith("lars")]
 )
@@ -238,6 +241,7 @@ def test_adam_takes_what_has_never_had_a_gradient_as_it_is():
     np.testing.assert_allclose(got, [-rate, 2 * rate], rtol=1e-4)
 
 
+@pytest.mark.fast("adam amsgrad", "lars", "nesterov", "sgd momentum")
 @ALL
 def test_is_the_same_within_a_tf_function(name):
     """Where the slots are read before the update that changes them."""

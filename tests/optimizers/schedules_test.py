@@ -155,6 +155,7 @@ def release_rate(step, *, decay, wait, v1=tf.compat.v1.train):
     return np.float32(rate())
 
 
+@pytest.mark.fast("constant-7", "exponential-0")
 @pytest.mark.parametrize("wait", [0, WAIT])
 @pytest.mark.parametrize("decay", DECAYS)
 def test_equals_tensorflow_1_to_the_last_bit(decay, wait):

@@ -139,6 +139,7 @@ class TestOtherSettings:
         np.savez(path, **trace)
         return replay(path, "float64", **settings)
 
+    @pytest.mark.long
     def test_sizes_and_schedule_are_those_of_the_trace(self, trace, tmp_path):
         results = self.replayed(trace, tmp_path)
         # Peak 1.28 * 4 / 256 = 0.02; warm-up of two steps, then halved.
@@ -177,6 +178,9 @@ class TestOtherSettings:
         with pytest.raises(ValueError, match="dense_dropout_rate=0.2"):
             self.replayed(trace, tmp_path)
 
+    @pytest.mark.fast(
+        "changes1-trace of None", "changes3-cannot be repeated: .*adagrad"
+    )
     @pytest.mark.parametrize(
         ("changes", "message"),
         [

@@ -40,6 +40,7 @@ class TestNames:
                 names.add("final/cross_entropy_old")  # Not kept here.
             assert names == theirs
 
+    @pytest.mark.long
     def test_of_slots_by_optimizer(self):
         kernel = "model/wrn-10-1/head/dense/kernel"
         for optim_type, slots in (
@@ -76,7 +77,7 @@ class TestRoundTrip:
         assert not report.missing + report.left_over + report.mismatched
         assert int(target.step) == int(target.optimizer.iterations) == 2
 
-    @pytest.mark.fast("lars")
+    @pytest.mark.long
     @pytest.mark.parametrize("optim_type", ["momentum", "rmsprop", "lars"])
     def test_a_checkpoint_carries_it_too(self, tmp_path, optim_type):
         # The feedback keeps nothing in slots; without it a step is soon traced.
@@ -107,6 +108,7 @@ class TestRoundTrip:
 
 
 class TestTF1:
+    @pytest.mark.long
     def test_its_own_saver_reads_what_we_write(self, tmp_path):
         source = trained()
         path = str(tmp_path / "ckpt-2")
@@ -180,6 +182,7 @@ class TestReport:
                 loaded[name], loaded[name.removeprefix("ema/")]
             )
 
+    @pytest.mark.long
     def test_other_shapes_are_refused_and_nothing_changes(self):
         target = learner()
         before = arrays(target)
@@ -192,6 +195,7 @@ class TestReport:
         assert "model_type" in message
         assert_same(arrays(target), before)
 
+    @pytest.mark.long
     def test_other_shapes_can_be_left_out(self):
         other = dataclasses.replace(SPEC, num_classes=4, class_names=())
         source = arrays(learner(spec=other))

@@ -154,6 +154,7 @@ def test_the_other_learners_come_back(tmp_path, created, method):
     _assert_equal(ours, theirs)
 
 
+@pytest.mark.long
 def test_a_learner_that_was_evaluated_is_saved_and_restored(tmp_path):
     """Evaluation makes variables of metrics, which are no part of a run."""
     data = (batch(0)["labeled"], batch(0)["labels"])
@@ -187,6 +188,7 @@ def test_no_checkpoint_is_no_error_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fast("averages too many", "teacher too many")
 @pytest.mark.parametrize(
     ("before", "now"),
     [

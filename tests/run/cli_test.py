@@ -89,7 +89,7 @@ def test_a_word_is_a_task_mode(started, monkeypatch):
     ]
 
 
-@pytest.mark.fast("--recipe=cifar10_4000_mpl")
+@pytest.mark.long
 @pytest.mark.parametrize(
     "flags",
     ["--recipe=cifar10_4000_mpl", "--flagfile=flags/cifar10_4000_mpl.flags"],

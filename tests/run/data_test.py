@@ -257,6 +257,7 @@ def test_a_choice_that_is_none_is_refused(run, tmp_path, content):
         )
 
 
+@pytest.mark.long
 def test_balanced_classes_weigh_alike_in_what_is_learned(tmp_path):
     """Also the labels of a held-out split, by the same weights."""
     config = Config(

@@ -55,6 +55,7 @@ def trained(tmp_path_factory, images):
     return config, record
 
 
+@pytest.mark.long
 def test_training_learns_from_the_data_that_is_given(trained, images):
     config, _ = trained
     run = Experiment(config, data=images)
@@ -77,6 +78,7 @@ def test_the_callback_sees_what_is_logged_and_is_closed(trained):
     assert record.epochs == [row["eval/accuracy"] for row in evaluated]
 
 
+@pytest.mark.long
 def test_it_is_closed_where_training_fails(tmp_path, images):
     record = Record(stop_at=3)
     run = Experiment(tiny(tmp_path), data=images, callbacks=[record])

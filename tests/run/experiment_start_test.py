@@ -45,6 +45,7 @@ def ended(tmp_path_factory):
 
 
 class TestLoadCheckpoint:
+    @pytest.mark.long
     def test_of_our_own_goes_on_with_everything(self, ended, tmp_path):
         """Four steps more are what eight steps at once would have been."""
         longer = dict(num_train_steps=8)
@@ -93,6 +94,7 @@ class TestLoadCheckpoint:
         ):
             np.testing.assert_array_equal(ours, theirs)
 
+    @pytest.mark.long
     def test_the_runs_own_checkpoint_comes_first(self, ended, tmp_path):
         """As in the release: the given one is for the first start only."""
         source = tmp_path / "source"
@@ -173,6 +175,7 @@ def replaced(ended, tmp_path_factory):
 
 
 class TestReset:
+    @pytest.mark.long
     def test_begins_again_under_other_settings(self, ended, replaced):
         folder = pathlib.Path(replaced[0].output_dir)
         assert steps(replaced[0].config) == [1, 2, 3, 4]
@@ -231,7 +234,7 @@ class TestReset:
 
 
 class TestOtherSettings:
-    @pytest.mark.fast("settings1")
+    @pytest.mark.long
     @pytest.mark.parametrize(
         "settings",
         [

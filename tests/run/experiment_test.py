@@ -108,6 +108,7 @@ def test_evaluation_knows_all_networks_there_are(finished):
         assert json.load(file) == after
 
 
+@pytest.mark.long
 def test_stages_can_be_started_from_the_folder_alone(finished):
     config, _, after = finished
     assert Experiment(config).evaluate() == after
@@ -146,6 +147,7 @@ def test_held_out_images_judge_in_place_of_the_test_images(tmp_path):
         assert right == pytest.approx(network_accuracy)
 
 
+@pytest.mark.long
 def test_the_export_is_the_finetuned_student(finished):
     config, _, after = finished
     experiment = Experiment(config)
@@ -165,6 +167,7 @@ def test_the_export_is_the_finetuned_student(finished):
         assert json.load(file)["metrics"] == after
 
 
+@pytest.mark.long
 def test_a_student_that_was_not_finetuned_has_its_accuracies_in_its_card(
     tmp_path, trained
 ):
@@ -177,6 +180,7 @@ def test_a_student_that_was_not_finetuned_has_its_accuracies_in_its_card(
     assert (card["network"], card["metrics"]) == ("student", accuracies)
 
 
+@pytest.mark.long
 def test_another_export_is_another_version(finished):
     config, _, _ = finished
     first = pathlib.Path(config.output_dir) / "saved_model" / "1"
@@ -185,6 +189,7 @@ def test_another_export_is_another_version(finished):
     assert (first / "saved_model.pb").read_bytes() == before
 
 
+@pytest.mark.long
 def test_finetuning_starts_from_the_averages(tmp_path, trained):
     """At rate 0 an mlp comes out as it went in."""
     # Leaves the shared run as it is.
@@ -207,6 +212,7 @@ def _restored(config):
     return Experiment(config).trained_learner()
 
 
+@pytest.mark.long
 def test_any_checkpoint_can_be_finetuned(tmp_path, trained):
     """One that is not the latest, by its path; also that of another run."""
     shutil.copytree(trained.output_dir, tmp_path / "run")
@@ -248,6 +254,7 @@ def test_data_that_cannot_be_had_writes_nothing(tmp_path, settings, words):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_all_labels_are_fine_for_supervised(tmp_path):
     config = tiny(
         tmp_path / "run",

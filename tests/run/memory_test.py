@@ -10,6 +10,7 @@ from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.utils.settings import ConfigError
 
 
+@pytest.mark.fast("mlp-3-64-0.99", "wrn-10-1-0.9")
 @pytest.mark.parametrize(
     ("model_type", "share"),
     [

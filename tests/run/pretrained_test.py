@@ -87,6 +87,7 @@ def test_the_runs_own_checkpoint_comes_first(source, tmp_path):
     assert not (folder / "weights.json").exists()
 
 
+@pytest.mark.long
 def test_another_runs_student_is_that_of_its_average(source, tmp_path):
     path = source.output_dir
     config = tiny(tmp_path / "run", student_weights=path, **EARLY)
@@ -178,6 +179,7 @@ def test_two_beginnings_are_refused(tmp_path):
         tiny(tmp_path, load_checkpoint="a", teacher_weights="b.keras")
 
 
+@pytest.mark.long
 def test_networks_of_keras_see_their_own_pixels_where_they_have_weights():
     spec = DATASETS["cifar10"]
     fresh = Config(model_type="MobileNet")

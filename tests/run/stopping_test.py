@@ -65,6 +65,7 @@ def saved_steps(config, folder="checkpoints"):
     return sorted(n.split(".")[0] for n in names if n.endswith(".index"))
 
 
+@pytest.mark.fast("1-15")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_a_signal_saves_and_the_same_command_goes_on(
@@ -95,6 +96,7 @@ def assert_same_weights(config, other):
         np.testing.assert_array_equal(got[name], value, err_msg=name)
 
 
+@pytest.mark.long
 def test_a_signal_in_the_last_step_ends_a_run_as_ever(
     tmp_path, undisturbed, signal_at
 ):
@@ -105,6 +107,7 @@ def test_a_signal_in_the_last_step_ends_a_run_as_ever(
     assert_same_weights(config, undisturbed)
 
 
+@pytest.mark.long
 def test_a_finetuning_that_was_stopped_goes_on(tmp_path, signal_at):
     settings = dict(finetune_steps=5, finetune_batch_size=8)
     finetuned = []
@@ -131,6 +134,7 @@ def _finetuned_weights(config):
     ).get_weights()
 
 
+@pytest.mark.long
 def test_a_finished_finetuning_is_left_unless_it_is_to_be_another(tmp_path):
     config = supervised(tmp_path)
     Experiment(config).train()
@@ -145,6 +149,7 @@ def test_a_finished_finetuning_is_left_unless_it_is_to_be_another(tmp_path):
     assert any((a != b).any() for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.long
 def test_another_finetuning_that_was_stopped_goes_on_too(tmp_path, signal_at):
     """Not with the weights of the first."""
     config = supervised(tmp_path)
@@ -170,6 +175,7 @@ def test_a_kill_between_the_last_checkpoint_and_done(tmp_path):
     assert (tmp_path / "done").read_text() == "4 steps\n"
 
 
+@pytest.mark.long
 def test_finetuning_at_a_rate_that_breaks_it_saves_nothing(tmp_path):
     config = supervised(tmp_path, finetune_lr=1e38, finetune_steps=20)
     Experiment(config).train()
@@ -191,6 +197,7 @@ class Spoil(AtStep):
             weight.assign(weight * np.nan)
 
 
+@pytest.mark.fast("2")
 @pytest.mark.parametrize("step", [2, 3])
 def test_bad_updates_stop_at_the_last_good_checkpoint(
     tmp_path, monkeypatch, step
@@ -222,6 +229,7 @@ def test_bad_updates_stop_at_the_last_good_checkpoint(
         )
 
 
+@pytest.mark.long
 def test_steps_per_execution_that_do_not_fit_are_refused(tmp_path, signal_at):
     config = supervised(tmp_path)
     signal_at(train, 1)
@@ -242,6 +250,7 @@ def test_a_signal_outside_of_training_is_an_interruption():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.long
 def test_a_damaged_finetuning_begins_anew(tmp_path, signal_at, caplog):
     config = supervised(tmp_path, finetune_steps=5, save_every=2)
     Experiment(config).train()

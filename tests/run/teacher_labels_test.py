@@ -153,6 +153,7 @@ def test_a_killed_reduced_run_goes_on_bit_for_bit(
         np.testing.assert_array_equal(got[name], value, err_msg=name)
 
 
+@pytest.mark.long
 def test_finetuning_the_teacher_does_not_lock_a_run_out(
     teacher, moved, tmp_path, monkeypatch
 ):
@@ -170,6 +171,7 @@ def test_finetuning_the_teacher_does_not_lock_a_run_out(
         load_teacher_labels(config, teacher.data, fresh=True)
 
 
+@pytest.mark.long
 def test_a_reduced_teacher_is_not_evaluated(teacher, tmp_path):
     """Nor needed after training."""
     config = student(tmp_path / "run", teacher.output_dir, num_train_steps=1)

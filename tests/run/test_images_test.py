@@ -218,6 +218,7 @@ def test_data_that_is_not_there_is_named(tmp_path, digits):
         evaluation_source(evaluating(tmp_path), empty)
 
 
+@pytest.mark.long
 def test_records_in_files_are_a_source_too(tmp_path, data_dir):
     images = data.load(
         "imagenet2012",

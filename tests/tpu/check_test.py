@@ -16,6 +16,7 @@ TINY = (
 )
 
 
+@pytest.mark.long
 def test_ten_steps():
     result = run_script("tpu.check", *TINY)
     assert result.returncode == 0, result.stderr[-2000:]

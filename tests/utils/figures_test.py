@@ -71,6 +71,7 @@ def draw_predictions(path, predictions):
     )
 
 
+@pytest.mark.long
 def test_prediction_sheet_marks_wrong_ones_only(tmp_path):
     wrong = []
     for count in (0, 1, 3):

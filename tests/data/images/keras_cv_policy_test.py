@@ -36,6 +36,7 @@ def test_other_seed_other_images(policy, other):
     assert np.mean(np.any(different, axis=(1, 2, 3))) > 0.5
 
 
+@pytest.mark.long
 def test_alike_in_graphs_eagerly_and_with_empty_groups(policy):
     images = noise(batch=3)  # Of ten operations, most have no image.
     graph = tf.function(policy, autograph=False)

@@ -83,12 +83,7 @@ def spec(levels):
     )
 
 
-@pytest.mark.fast(
-    "None-ends0-True",
-    "None-ends2-False",
-    "levels5-ends5-True",
-    "levels8-ends8-False",
-)
+@pytest.mark.fast("levels8-ends8-False")
 @pytest.mark.parametrize(
     ("levels", "ends", "fits"),
     [

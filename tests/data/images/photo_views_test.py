@@ -66,6 +66,7 @@ def test_center_crop_is_resized_as_by_the_release(gradient, size):
     assert got.dtype == np.uint8
 
 
+@pytest.mark.long
 def test_crops_lie_in_the_image_and_have_the_release_s_shapes(crops):
     top, left, height, width = crops.T
     assert min(top.min(), left.min()) > -4

@@ -67,7 +67,7 @@ def test_all_of_imagenet(mini):
     assert len(load(mini, "imagenet2012", num_labeled=25).labeled_images) == 25
 
 
-@pytest.mark.fast("wrong1-num_labeled is 0")
+@pytest.mark.long
 @pytest.mark.parametrize(
     "wrong, message",
     [
@@ -89,6 +89,7 @@ def test_missing_shard_is_named(copy, lost):
         load(copy)
 
 
+@pytest.mark.long
 def test_missing_splits(copy):
     for path in copy.glob("train-*"):
         path.unlink()
@@ -107,6 +108,7 @@ def test_cut_off_shard_is_refused(copy):
         load(copy)
 
 
+@pytest.mark.long
 def test_records_without_images_are_refused(copy, data_dir):
     with tarfile.open(data_dir / "bad_inputs.tar") as tar:
         name = "bad_inputs/no_image_encoded.tfrecord"
@@ -131,6 +133,7 @@ def test_labels_out_of_range_are_refused(copy, label):
         load(copy)
 
 
+@pytest.mark.long
 def test_unlabeled_images_need_no_label(copy):
     record = jpeg_records.example(jpeg_records.jpeg(1))
     jpeg_records.write(copy / "train-00000-of-00004", [record])
@@ -255,6 +258,7 @@ def test_the_real_builder_reads_the_same(prepared):
     assert np.unique(want).size == 12
 
 
+@pytest.mark.long
 def test_subset_alone_has_no_unlabeled_images(prepared):
     shutil.rmtree(prepared / "imagenet2012")
     assert len(load(prepared).unlabeled_images) == 0

@@ -88,6 +88,7 @@ def test_classes_have_the_names_of_the_prepared_set(tfds_dir):
     assert data.DATASETS["cifar10"].class_names == tuple(names)
 
 
+@pytest.mark.long
 def test_batches_of_the_release_s_run(cifar):
     dataset = data.training_dataset(
         cifar, batch_size=4, unlabeled_ratio=7, magnitude=16, seed=0

@@ -53,6 +53,7 @@ def seen(batches, key):
     return found
 
 
+@pytest.mark.fast("weak-30")
 @pytest.mark.parametrize(("key", "total"), [("labeled", 20), ("weak", 30)])
 def test_every_image_is_mirrored_by_turns(stream, key, total):
     found = seen(take(stream, 30), key)
@@ -64,6 +65,7 @@ def test_every_image_is_mirrored_by_turns(stream, key, total):
     assert total / 4 < first < 3 * total / 4
 
 
+@pytest.mark.long
 def test_other_seeds_begin_with_other_images(problem, stream):
     other = data.training_dataset(problem, **SETTINGS | dict(seed=8))
     one, two = (seen(take(x, 5), "labeled") for x in (stream, other))
@@ -76,6 +78,7 @@ def test_a_stream_from_a_step_is_the_tail(problem, stream):
     assert_equal(take(later, 5), take(stream, 8)[3:])
 
 
+@pytest.mark.long
 def test_replicas_see_what_one_device_would(problem, stream):
     share = data.Share(2, 1, 1)
     second = data.training_dataset(problem, **SETTINGS, share=share)
@@ -83,6 +86,7 @@ def test_replicas_see_what_one_device_would(problem, stream):
     assert_equal(take(second, 8), wanted)
 
 
+@pytest.mark.long
 def test_the_rest_of_the_stream_stays(problem, stream):
     """The same images and labels in the same order, whatever is mirrored."""
     plain = data.training_dataset(

@@ -50,6 +50,7 @@ def counter():
         return tf.Variable(0, dtype=tf.int64, trainable=False)
 
 
+@pytest.mark.long
 def test_damaged_records_are_replaced_counted_and_named(
     damaged, counter, capfd
 ):
@@ -205,6 +206,7 @@ def test_a_file_that_goes_stops_a_strict_run(vanishing):
     assert "train-00001-of-00002: " in said and "No such file" in said
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_test_file_that_goes_does_not_hang(tmp_path, strict, counter):
     jpeg_records.write_split(tmp_path, "validation", [2, 2], first=5)

@@ -42,6 +42,7 @@ def finetuning(images):
     return lambda share: data.finetuning_dataset(images, 8, 0, share=share)
 
 
+@pytest.mark.long
 def test_replicas_see_their_rows_within_run(digits, mirrored):
     """By their ids, in a compiled loop, as training does it."""
     strategy = mirrored(4)

@@ -44,6 +44,7 @@ def test_held_out_images_join_the_batch(judged):
     assert_equal(take(tail, 3), got[5:8])
 
 
+@pytest.mark.long
 def test_held_out_images_get_weak_views_of_their_own(judged):
     """Also where the labeled ones get strong views."""
     stream = data.training_dataset(judged, **SETTINGS, augment_labeled=True)

@@ -56,6 +56,7 @@ def batches(training):
     return take(training, 55)
 
 
+@pytest.mark.long
 def test_batches_have_the_contract_s_shapes(training):
     spec = training.element_spec
     assert {k: (v.shape.as_list(), v.dtype) for k, v in spec.items()} == {
@@ -74,6 +75,7 @@ def test_ratio_zero_leaves_the_labeled_part_as_it_is(batches):
     assert_equal(take(alone, 3), want)
 
 
+@pytest.mark.long
 def test_augmented_labeled_images(batches):
     """The other parts of the stream stay as they are, bit for bit."""
     got = take(
@@ -98,6 +100,7 @@ def test_augmented_labeled_images(batches):
     )
 
 
+@pytest.mark.long
 def test_augmented_labeled_images_equal_the_views():
     """The weak view of the stream, then RandAugment and cutout."""
     settings = SETTINGS | dict(unlabeled_ratio=0)
@@ -119,6 +122,7 @@ def test_labels_belong_to_their_images(batches):
         assert counts(batch["labeled"]) == batch["labels"].tolist()
 
 
+@pytest.mark.long
 def test_weak_and_strong_show_the_same_image():
     """At magnitude 5 the blends do nothing, so many colours stay."""
     settings = SETTINGS | dict(batch_size=100, magnitude=5)
@@ -184,6 +188,7 @@ def test_streams_of_one_seed_are_not_correlated():
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.4
 
 
+@pytest.mark.fast("1")
 @pytest.mark.parametrize("start", [1, 40])
 def test_stream_from_a_step_is_the_tail(batches, start):
     tail = data.training_dataset(problem(), **SETTINGS, start_step=start)
@@ -201,6 +206,7 @@ def test_same_seed_same_stream(training, batches):
     assert_equal(take(training, 3), batches[:3])
 
 
+@pytest.mark.long
 def test_other_seed_other_stream(batches):
     again = data.training_dataset(problem(), **SETTINGS | dict(seed=8))
     (other,) = take(again, 1)
@@ -208,6 +214,7 @@ def test_other_seed_other_stream(batches):
     assert np.any(batches[0]["strong"] != other["strong"])
 
 
+@pytest.mark.long
 def test_views_of_one_image_differ():
     """Six epochs of one image in each batch."""
     single = data.training_dataset(problem(unlabeled=1), **SETTINGS)

@@ -55,6 +55,7 @@ def batches(training):
     return take(training, 24)
 
 
+@pytest.mark.long
 def test_batches_have_the_contract_s_shapes(training):
     spec = training.element_spec
     assert {k: (v.shape.as_list(), v.dtype) for k, v in spec.items()} == {
@@ -65,6 +66,7 @@ def test_batches_have_the_contract_s_shapes(training):
     }
 
 
+@pytest.mark.long
 def test_labels_belong_to_their_images(batches):
     for batch in batches:
         shown = jpeg_records.shades(batch["labeled"], SPEC)
@@ -118,6 +120,7 @@ def test_late_steps_cost_nothing(folder):
     assert shown == batch["labels"].tolist()
 
 
+@pytest.mark.long
 def test_ratio_zero_leaves_the_labeled_part_as_it_is(folder, batches):
     lonely = dataclasses.replace(
         problem(folder), unlabeled_images=records.no_records()
@@ -167,6 +170,7 @@ def test_weak_and_strong_show_the_same_crop(data_dir):
     assert equal + mirrored < 0.9
 
 
+@pytest.mark.long
 def test_crops_of_one_image_differ(data_dir):
     """Epochs of one record: a crop is keyed by its position."""
     found = jpeg_records.index(data_dir / "imagenet_mini", "train")
@@ -240,6 +244,7 @@ def test_the_graph_can_be_sent_to_the_data_service(folder, batches):
     del worker
 
 
+@pytest.mark.long
 def test_pictures_with_exif_data_are_turned_and_all_others_are_as_they_were(
     tmp_path,
 ):

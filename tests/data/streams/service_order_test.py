@@ -23,6 +23,7 @@ def mark(origin):
     }
 
 
+@pytest.mark.fast("order2-5-4-5 6 7", "order6-0-4-0 1 2")
 @pytest.mark.parametrize(
     "order, start, window, want",
     [
@@ -52,6 +53,7 @@ def test_steps_come_in_order(order, start, window, want):
         np.testing.assert_array_equal(batch["image"], [[batch["step"]] * 3] * 2)
 
 
+@pytest.mark.fast("1", "3")
 @pytest.mark.parametrize("seed", range(5))
 def test_no_order_of_arrival_changes_the_stream(seed):
     """Shuffled, with losses and repetitions."""

@@ -123,6 +123,7 @@ def test_steps_go_to_all_workers(servers):
     assert makers == {worker.pid for worker in workers}
 
 
+@pytest.mark.long
 def test_hanging_worker_does_not_stop_the_stream(servers):
     """Its steps are made here, and dropped when they come after all."""
     first, _ = servers.have_workers(2)
@@ -150,6 +151,7 @@ def test_dispatcher_with_a_work_dir_can_be_started_again(servers):
     assert wait_until_up(servers.dispatcher) == servers.address
 
 
+@pytest.mark.long
 def test_a_worker_is_no_dispatcher(servers):
     (worker, *_) = servers.have_workers(1)
     with pytest.raises(ValueError, match="is not a tf.data dispatcher"):

@@ -125,6 +125,7 @@ def test_shares_are_rows_of_the_whole_batches(stream, wanted, start):
     } == shapes  # They are static.
 
 
+@pytest.mark.long
 def test_all_parts_are_there(digits, sharded):
     common = ["labeled", "labels", "weak", "strong"]
     tables = ["labeled_distributions", "unlabeled_distributions"]
@@ -144,7 +145,7 @@ def test_all_parts_are_there(digits, sharded):
         assert rows == {key: 12 if key in unlabeled else 4 for key in rows}
 
 
-@pytest.mark.fast("digits")
+@pytest.mark.long
 @pytest.mark.parametrize("images", ["digits", "sharded"])
 def test_indices_tell_which_images_are_shown(images, request):
     """As the tables of distributions do, and nothing else changes."""
@@ -191,7 +192,7 @@ def image_tensors(graph):
                     yield tensor.shape.as_list()
 
 
-@pytest.mark.fast("release")
+@pytest.mark.long
 @pytest.mark.parametrize("policy", ["release", "keras_cv"])
 def test_only_its_own_images_are_gathered_and_augmented(digits, policy):
     if policy == "keras_cv":
@@ -225,6 +226,7 @@ def test_only_its_own_images_are_gathered_and_augmented(digits, policy):
     assert {2, 6} <= shared and not {8, 24} & shared
 
 
+@pytest.mark.long
 def test_only_its_own_records_are_decoded(sharded, monkeypatch):
     seen = []
     decode = photo_views.decode_random_crop

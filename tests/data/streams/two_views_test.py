@@ -74,6 +74,7 @@ def test_the_order_is_that_of_the_image_pipelines():
         np.testing.assert_array_equal(middle, other["weak"][:, 0])
 
 
+@pytest.mark.long
 def test_a_stream_from_a_later_step_is_the_tail():
     views = dict(weak=noise, strong=noise)
     whole = batches(5, **views)

@@ -56,6 +56,7 @@ def batches_of(found, *path):
         yield row
 
 
+@pytest.mark.long
 def test_nothing_changes_bit_for_bit(diagnosed):
     for before, now in zip(
         diagnosed.before, values(diagnosed.state), strict=True
@@ -182,6 +183,7 @@ def test_random_directions_gain_nothing_to_speak_of(diagnosed):
     assert random < 0.3 * best
 
 
+@pytest.mark.long
 def test_h_is_the_true_fall_where_the_judged_images_are_held_out():
     """Small steps without batch norm, judged on the held-out images."""
     judged = batch(seed=7)
@@ -264,6 +266,7 @@ def test_the_result_is_json(diagnosed):
     }
 
 
+@pytest.mark.long
 def test_an_estimator_of_ones_own_gets_draws_where_it_says_so():
     def mine(student_step, teacher_logits):
         return reinforce_per_example(student_step, teacher_logits)
@@ -324,6 +327,7 @@ def as_pair(images):
     return {"one": images / 4, "two": images * 0.75}
 
 
+@pytest.mark.long
 def test_networks_of_several_inputs_are_diagnosed_too():
     found = []
     for build, change in ((net, np.float32), (pair, as_pair)):

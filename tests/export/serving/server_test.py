@@ -313,6 +313,7 @@ def test_clients_that_leave_free_their_places(server):
     pytest.fail("The places of clients that left are still taken.")
 
 
+@pytest.mark.long
 def test_what_cannot_begin_says_why_in_a_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -74,6 +74,7 @@ class Release(HandWritten):
         return x * gates[:, tf.newaxis, tf.newaxis]
 
 
+@pytest.mark.fast("True-False")
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("small_images", [False, True])
 def test_computes_what_the_release_computes(images, training, small_images):
@@ -125,6 +126,7 @@ def test_lite_networks_see_the_levels_they_were_trained_on(images):
         )
 
 
+@pytest.mark.fast("0-4652008")
 @pytest.mark.parametrize(
     ("number", "weights"),
     [
@@ -168,6 +170,7 @@ def test_excitation_by_hand():
     np.testing.assert_allclose(excite(x), x * gates)
 
 
+@pytest.mark.long
 def test_excitation_has_a_quarter_of_the_blocks_input():
     model = b0()
     inputs = [32, 16, 24, 24, 40, 40, 80]
@@ -177,7 +180,7 @@ def test_excitation_has_a_quarter_of_the_blocks_input():
     ] == [filters // 4 for filters in inputs]
 
 
-@pytest.mark.fast("True-want1")
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("small_images", "want"),
     [
@@ -194,6 +197,7 @@ def test_strides(small_images, want):
     assert strides == {name: (want.get(name, 1),) * 2 for name in strides}
 
 
+@pytest.mark.long
 def test_rates_of_stochastic_depth_grow_with_the_block():
     model = b0(stochastic_depth_drop_rate=0.2)
     rates = {
@@ -267,6 +271,7 @@ def test_starts_as_the_release_does():
             assert np.all(layer.bias == 0)
 
 
+@pytest.mark.long
 def test_dropout_is_before_the_logits(images):
     model = tiny(dropout_rate=0.5)
     features = model.get_layer("head.global_avg_pool").output
@@ -277,6 +282,7 @@ def test_dropout_is_before_the_logits(images):
     assert not np.array_equal(*moved)
 
 
+@pytest.mark.long
 def test_gradients_reach_every_weight(images):
     model = tiny(dtype="float64", small_images=True)
     randomize(model)
@@ -290,6 +296,7 @@ def test_gradients_reach_every_weight(images):
         assert np.abs(gradient).max() > 0, variable.path
 
 
+@pytest.mark.long
 def test_mixed_bfloat16_keeps_variables_and_logits_in_float32(images):
     settings = dict(small_images=True)
     model = tiny(
@@ -305,6 +312,7 @@ def test_mixed_bfloat16_keeps_variables_and_logits_in_float32(images):
     )
 
 
+@pytest.mark.long
 def test_keras_file_round_trip(images, tmp_path):
     model = tiny(
         dropout_rate=0.2, stochastic_depth_drop_rate=0.2, small_images=True

@@ -53,6 +53,7 @@ def test_computes_what_the_release_computes(images, training):
     )
 
 
+@pytest.mark.long
 def test_starts_as_the_release_does():
     model = models.build("resnet-50", input_shape=(32, 32, 3), num_classes=10)
     stem = model.get_layer("stem.conv2d").kernel.numpy()

@@ -75,6 +75,7 @@ def test_logits_are_a_ninth_of_the_maxima_through_the_head():
     )
 
 
+@pytest.mark.long
 def test_the_bias_of_batch_norm_learns_at_64_times_the_rate():
     """As in a network without the factor, where its rate is 64-fold."""
     model, rate = tiny(dtype="float64"), 0.01
@@ -140,6 +141,7 @@ def problem():
     return from_the_same_weights
 
 
+@pytest.mark.fast("hard")
 @pytest.mark.parametrize("kind", ["soft", "hard"])
 def test_the_label_gradient_is_that_of_finite_differences(problem, kind):
     """What `exact` (soft) and `reinforce_per_example` (hard) are made of."""
@@ -182,6 +184,7 @@ def test_two_replicas_are_as_good_as_one(mirrored):
         np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.long
 def test_files_and_exports_keep_the_whitening(tmp_path):
     model, x = tiny(), images()
     model(x, training=True)
@@ -194,6 +197,7 @@ def test_files_and_exports_keep_the_whitening(tmp_path):
     np.testing.assert_allclose(served.serve(x), model(x), atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_learner_refuses_one_that_was_not_adapted():
     learner = Supervised(tiny(adapted=False))
     learner.compile(Momentum(0.1))

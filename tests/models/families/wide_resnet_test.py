@@ -31,6 +31,7 @@ def test_trainable_variables_are_in_the_order_of_the_release(trace):
     ] == trace["trainable_names"].tolist()
 
 
+@pytest.mark.fast("infer-float32", "train-float64")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("mode", ["infer", "train"])
 def test_logits_equal_the_release(trace, dtype, mode):
@@ -124,6 +125,7 @@ def test_keras_file_round_trip(images, tmp_path):
     ]
 
 
+@pytest.mark.long
 def test_exports_a_saved_model(images, tmp_path):
     model = tiny()
     images = images.astype("float32")

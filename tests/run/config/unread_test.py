@@ -251,6 +251,7 @@ def built(settings, monkeypatch):
     return learner.get_config(), learner.get_compile_config(), asked
 
 
+@pytest.mark.fast("supervised", "fixmatch", "mpl", "mpl, adamw")
 @runs
 def test_it_reaches_neither_learner_nor_batches(run, monkeypatch):
     """All of them changed at once."""
@@ -282,6 +283,7 @@ def test_plain_supervised_batches_have_no_strong_views():
         np.testing.assert_array_equal(first[key], second[key])
 
 
+@pytest.mark.fast("mpl, off-mpl_feedback_weight-100.0", "uda-lr_decay_rate-0.1")
 @pytest.mark.parametrize(
     ("run", "name", "value"),
     [

@@ -11,6 +11,7 @@ from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_folders import write
 
 
+@pytest.mark.long
 def test_other_predictions_under_the_same_name_are_refused(inferring):
     inferring().infer()
     changed = {
@@ -26,6 +27,7 @@ def test_other_predictions_under_the_same_name_are_refused(inferring):
     inferring(inference_class_id=3, inference_name="threes").infer()
 
 
+@pytest.mark.long
 def test_files_of_the_same_names_are_other_images(inferring, tmp_path):
     """As those of two cameras; a copy that keeps the times is the same."""
     for camera in ("a", "b", "c"):

@@ -43,6 +43,7 @@ def test_each_network_is_the_run_s(inferring):
         checkpoint_networks(inferring(inference_network="finetuned"))
 
 
+@pytest.mark.long
 def test_the_finetuned_student_goes_first(inferring):
     experiment = inferring()
     experiment.finetune()
@@ -61,6 +62,7 @@ def test_the_finetuned_student_goes_first(inferring):
         )
 
 
+@pytest.mark.long
 def test_what_was_finetuned_from_a_path_is_found_by_it(inferring, tmp_path):
     """In this run, of its own checkpoint and of another run's."""
     experiment = inferring()
@@ -88,6 +90,7 @@ def other_run(experiment, folder, **settings):
     return str(folder)
 
 
+@pytest.mark.long
 def test_a_run_of_other_settings_predicts_with_its_own(inferring, tmp_path):
     """Its student is twice as wide, so ours could not take its weights."""
     from meta_pseudo_labels.run.experiment import Experiment

@@ -55,6 +55,7 @@ def test_a_run_s_records_are_those_of_evaluation(records):
     assert reasons == {}
 
 
+@pytest.mark.long
 def test_records_of_a_folder_in_any_order(records):
     """Read by number: what a process takes need not lie side by side."""
     folder, images = records
@@ -70,6 +71,7 @@ def test_records_of_a_folder_in_any_order(records):
     assert source.name(4) == "validation-00001-of-00002/1"
 
 
+@pytest.mark.long
 def test_damaged_records_are_named_and_the_others_read(records, tmp_path):
     _, images = records
     (tmp_path / "a").mkdir()
@@ -152,6 +154,7 @@ def test_other_images_have_another_digest(tmp_path):
     assert open_source(config, fewer).digest != before
 
 
+@pytest.mark.long
 def test_a_prepared_set_is_as_tfds_decodes_it(data_dir):
     """Its image field holds JPEG files, which TFDS decodes the fast way."""
     import tensorflow_datasets as tfds

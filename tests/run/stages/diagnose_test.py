@@ -34,6 +34,7 @@ def contents(folder):
     }
 
 
+@pytest.mark.long
 def test_a_run_is_diagnosed_at_its_end_and_left_as_it_was(tmp_path):
     """Where the cosine schedule has brought the student's rate to 0."""
     config = tiny(tmp_path / "run", lr_decay_type="cosine")
@@ -125,6 +126,7 @@ def test_numbers_out_of_range_are_named(tmp_path, name, value):
         tiny(tmp_path, **{name: value})
 
 
+@pytest.mark.long
 def test_a_student_that_never_learns_is_refused(tmp_path):
     config = tiny(tmp_path / "run", mpl_student_lr=0.0)
     Experiment(config).train()

@@ -109,6 +109,7 @@ class AlwaysThree(tf.Module):
         }
 
 
+@pytest.mark.long
 def test_an_export_stands_beside_them(run, tmp_path):
     config, images, learner, finetuned = run
     path = tmp_path / "saved_model" / "7"

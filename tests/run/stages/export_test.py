@@ -173,6 +173,7 @@ def test_the_page_of_a_run_that_was_not_evaluated(exported):
     assert "- revision: not known\n" in page(card)
 
 
+@pytest.mark.long
 def test_the_keras_file_is_the_student(exported, digits, served):
     model = keras.models.load_model(f"{exported[1]}/assets.extra/student.keras")
     shown = data.normalize(

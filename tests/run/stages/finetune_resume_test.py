@@ -101,6 +101,7 @@ def test_an_early_end_comes_at_the_same_step(early, tmp_path, step, action):
     assert_same(config, early)
 
 
+@pytest.mark.long
 def test_a_kill_between_the_best_checkpoint_and_the_latest(early, tmp_path):
     """The best one is written first."""
     config = tiny(tmp_path, **EARLY)
@@ -113,7 +114,7 @@ def test_a_kill_between_the_best_checkpoint_and_the_latest(early, tmp_path):
     assert_same(config, early)
 
 
-@pytest.mark.fast("1")
+@pytest.mark.long
 @pytest.mark.parametrize("step", [1, 3])
 def test_the_log_is_the_same_after_a_stop_within_an_epoch(
     whole, tmp_path, step
@@ -125,6 +126,7 @@ def test_the_log_is_the_same_after_a_stop_within_an_epoch(
     assert_same(config, whole)
 
 
+@pytest.mark.fast("early")
 @pytest.mark.parametrize("end", ["early", "whole"])
 def test_no_step_more_where_only_the_weights_were_not_written(
     request, monkeypatch, tmp_path, end

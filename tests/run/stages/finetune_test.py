@@ -30,6 +30,7 @@ def ended_early(tmp_path_factory):
     return config
 
 
+@pytest.mark.long
 def test_it_ends_early_and_keeps_the_best(ended_early):
     rows = evaluations(ended_early)
     found = [row["eval/accuracy"] for row in rows]
@@ -70,6 +71,7 @@ def test_it_does_what_the_library_does(ended_early):
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.long
 def test_adamw_goes_on_bit_for_bit_and_does_what_the_library_does(tmp_path):
     """Its moments are in the checkpoints; the backbone thaws in between."""
     settings = dict(
@@ -104,6 +106,7 @@ def test_adamw_goes_on_bit_for_bit_and_does_what_the_library_does(tmp_path):
         )
 
 
+@pytest.mark.long
 def test_weights_of_classes_reach_the_loss(tmp_path, monkeypatch):
     monkeypatch.setattr(
         finetune_stage,
