@@ -27,6 +27,7 @@ _FORMAT = (
 # Before there is a rate: the first step takes its time to be traced.
 _BEGINNING = _FORMAT.replace("{rate_fmt}, {remaining} left", "starting")
 _COLUMNS, _ROWS = 80, 24  # Where a terminal does not say how many it has.
+_NARROW, _LOW = 30, 3  # Below that a bar shows no number, or is left out.
 
 
 class Progress(AtStep):
@@ -111,8 +112,8 @@ class Progress(AtStep):
 def progress(steps, config, *, stage="train"):
     """A list with a callback that shows how far a stage is; or nothing.
 
-    That is a bar on a terminal, and lines elsewhere or where they are to be
-    JSON.
+    That is a bar on a terminal, and lines elsewhere, on one that is too narrow
+    for it, or where they are to be JSON.
 
     Args:
       steps: of the whole stage.
@@ -121,7 +122,7 @@ def progress(steps, config, *, stage="train"):
     """
     if not config.progress:
         return []
-    if on_terminal() and config.log_format == "text":
+    if _draws_bar(config):
         return [Progress(steps, names=SCALARS[stage], title=stage)]
     report = progress_report(stage, steps, config, unit="step")
     return [ProgressLines(report, names=SCALARS[stage])]
@@ -140,7 +141,7 @@ def counted(stage, total, done, config, *, unit):
     """
     if not config.progress:
         yield lambda more: None
-    elif on_terminal() and config.log_format == "text":
+    elif _draws_bar(config):
         sizes = bar_size() | dict(initial=done, total=total)
         with tqdm(desc=stage, unit=unit, file=sys.stdout, **sizes) as bar:
             yield bar.update
@@ -170,13 +171,25 @@ def progress_report(stage, total, config, *, unit):
 
 def bar_size():
     """The size of a terminal for a bar, as arguments of tqdm's."""
+    size = _terminal_size()
+    if size is None or (size.columns > 0 and size.lines >= _LOW):
+        return dict(dynamic_ncols=True)
+    rows = size.lines if size.lines >= _LOW else _ROWS
+    return dict(ncols=size.columns or _COLUMNS, nrows=rows)
+
+
+def _terminal_size():
     try:
-        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+        return os.get_terminal_size(sys.stdout.fileno())
     except (OSError, ValueError):  # No terminal.
-        return dict(dynamic_ncols=True)
-    if columns > 0 and rows > 0:
-        return dict(dynamic_ncols=True)
-    return dict(ncols=columns or _COLUMNS, nrows=rows or _ROWS)
+        return None
+
+
+def _draws_bar(config):
+    """Whether a bar is wanted, and can be read; lines are where it is not."""
+    size = _terminal_size() if on_terminal() else None
+    fits = size is None or not 0 < size.columns < _NARROW
+    return on_terminal() and config.log_format == "text" and fits
 
 
 def on_terminal():

@@ -80,11 +80,8 @@ def test_there_is_no_rate_before_the_first_step_is_over(terminal, monkeypatch):
     run.end()
 
 
-@pytest.mark.parametrize(
-    ("rows", "columns"), [(0, 0), (0, 70), (20, 0), (20, 70)]
-)
-def test_a_terminal_without_a_size_gets_a_bar(monkeypatch, rows, columns):
-    """A pty that nobody told one, as those of containers and of CI."""
+def shown_at(monkeypatch, rows, columns):
+    """What three steps show on a terminal of this size."""
     main, side = os.openpty()
     size = struct.pack("HHHH", rows, columns, 0, 0)
     fcntl.ioctl(side, termios.TIOCSWINSZ, size)
@@ -92,15 +89,31 @@ def test_a_terminal_without_a_size_gets_a_bar(monkeypatch, rows, columns):
         # tqdm asks the real one, if it is that.
         monkeypatch.setattr(sys, "stdout", stdout)
         monkeypatch.setattr(sys, "stderr", stdout)
-        fit(steps=3).begin().steps(3).end()
+        run = FitByHand(*progress.progress(3, Config(), stage="train"))
+        run.begin().steps(3).end()
         stdout.flush()
         text = ""
-        while not text.endswith("\n"):
+        while not text.endswith("\n") or "3/3" not in text.replace(" of ", "/"):
             text += os.read(main, 10_000).decode()
     os.close(main)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(0, 0), (0, 70), (20, 0), (20, 70), (1, 70), (2, 30)]
+)
+def test_a_terminal_without_a_size_gets_a_bar(monkeypatch, rows, columns):
+    """A pty that nobody told one, as those of containers and of CI."""
+    text = shown_at(monkeypatch, rows, columns)
     last = [line.rstrip() for line in text.split("\r") if line.rstrip()][-1]
-    assert "go: 100%|" in last and "3/3 [" in last
+    assert "train: 100%|" in last and "3/3 [" in last
     assert len(last) <= (columns or 80)
+
+
+@pytest.mark.parametrize("columns", [1, 10, 29])
+def test_a_terminal_too_narrow_for_a_bar_gets_lines(monkeypatch, columns):
+    text = shown_at(monkeypatch, 20, columns)
+    assert "train: step 0 of 3" in text and "step 3 of 3, ended" in text
 
 
 def test_the_bar_of_a_finished_run_stays(terminal):

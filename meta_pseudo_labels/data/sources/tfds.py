@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import glob
 import os
+import shlex
 
 import numpy as np
 import tensorflow as tf
@@ -128,8 +129,8 @@ def prepared_builder(name, data_dir):
             f"dataset_info.json in {root}"
             f"{'' if data_dir else ', the default of TensorFlow Datasets'}. "
             "Nothing is downloaded without being asked for; prepare it once "
-            f"with `tfds build {name} --data_dir={root}`, or point data_dir "
-            "to where it is."
+            f"with `tfds build {name} --data_dir={shlex.quote(root)}`, or "
+            "point data_dir to where it is."
         )
     return tfds.builder_from_directory(versions[max(versions)])
 

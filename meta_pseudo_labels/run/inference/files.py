@@ -24,7 +24,7 @@ from meta_pseudo_labels.utils.files import SCRATCH, read_object, replaces
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _PARTS = ".parts"
-_FORMULA = r"^[=+\-@\t\r\n]"
+_FORMULA = r"^\s*[=+\-@\t\r\n\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"  # Wide too.
 _PART = re.compile(rf"\d{{8,}}\.parquet({re.escape(SCRATCH)})?")
 
 

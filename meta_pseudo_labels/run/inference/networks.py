@@ -23,7 +23,7 @@ from meta_pseudo_labels.utils.checkpoint_files import (
 )
 from meta_pseudo_labels.utils.files import read_json
 from meta_pseudo_labels.utils.plugins import load_plugins
-from meta_pseudo_labels.utils.settings import ConfigError
+from meta_pseudo_labels.utils.settings import ConfigError, command_for
 
 _OWN = ("latest", "best")  # Checkpoints of the run, not paths.
 # What makes two runs' classes and pixels the same.
@@ -84,7 +84,7 @@ def network_of(learner, config, spec):
         raise ConfigError(
             "--inference_network=finetuned: there is no "
             f"{finetuned_path(learner, config)}; finetune first, with "
-            f"--task_mode=finetune --output_dir={config.output_dir}"
+            f"`{command_for('finetune', config.output_dir)}`."
         )
     if wanted == "teacher":
         if learner.teacher_type(config) is None:

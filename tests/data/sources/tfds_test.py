@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -254,6 +255,15 @@ def test_absent_set_names_the_place_and_the_command(tmp_path, make):
     message = str(caught.value)
     assert f"in {tmp_path}. " in message
     assert f"`tfds build cifar100 --data_dir={tmp_path}`" in message
+
+
+def test_a_folder_is_quoted_in_the_command(tmp_path):
+    folder = tmp_path / "$(id) it's"
+    folder.mkdir()
+    with pytest.raises(ValueError) as caught:
+        load(folder, "cifar100")
+    command = str(caught.value).split("`")[1]
+    assert shlex.split(command)[-1] == f"--data_dir={folder}"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,18 @@ from pyarrow import csv, parquet
 from meta_pseudo_labels.run.inference.files import PredictionFiles
 from meta_pseudo_labels.run.inference.rows import row_schema, row_table
 
-NAMES = ["=1+1.png", "+a", "-b", "@c", "\td", "plain=.png", "é", "'e"]
+NAMES = [
+    "=1+1.png",
+    "+a",
+    "-b",
+    "@c",
+    "\td",
+    " =2",
+    "＝3",
+    "plain=.png",
+    "é",
+    "'e",
+]
 
 
 def test_no_cell_is_a_formula_and_parquet_has_what_was_said(tmp_path):
@@ -29,8 +40,8 @@ def test_no_cell_is_a_formula_and_parquet_has_what_was_said(tmp_path):
     files.join(1, {})
     found = csv.read_csv(files.csv).to_pydict()
     assert found["image"] == [
-        *(f"'{name}" for name in NAMES[:5]),
-        *NAMES[5:],
+        *(f"'{name}" for name in NAMES[:7]),
+        *NAMES[7:],
     ]
     assert found["error"][:4] == ["", "'-broken", "cut off", ""]
     assert found["class"][0] == f"'{classes[0]}"

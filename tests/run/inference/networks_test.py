@@ -39,7 +39,7 @@ def test_each_network_is_the_run_s(inferring):
         assert network.name == name
     (network,) = checkpoint_networks(experiment)
     same(network, average)
-    with pytest.raises(ConfigError, match="finetune first, with --task_mode"):
+    with pytest.raises(ConfigError, match="finetune first, with `.*finetune"):
         checkpoint_networks(inferring(inference_network="finetuned"))
 
 
