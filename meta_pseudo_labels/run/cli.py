@@ -18,7 +18,7 @@ import sys
 from meta_pseudo_labels.run.recipes import expand, recipes
 from meta_pseudo_labels.utils.plugins import load_plugins
 from meta_pseudo_labels.utils.registry import nearest
-from meta_pseudo_labels.utils.settings import ConfigError
+from meta_pseudo_labels.utils.settings import ConfigError, check_address
 from meta_pseudo_labels.utils.signals import end_on_signals
 
 _OTHER_WORDS = {"predict": "inference"}
@@ -51,6 +51,9 @@ def run(program, typed, *, task_mode=None):
     """Runs the task that flags name, or `task_mode`; see `command.start`."""
     try:
         arguments = expand(typed)
+        for name in {a.partition("=")[0].lstrip("-") for a in arguments}:
+            # The last one counts.
+            check_address(name, (_values(name, arguments) or [""])[-1])
     except ConfigError as error:
         sys.exit(f"Error: {error}")
     with quiet_start():

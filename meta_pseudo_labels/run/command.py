@@ -80,6 +80,13 @@ def main(arguments, *, typed=()):
         )
     except tf.errors.PermissionDeniedError as error:
         sys.exit(f"Error: {first_line(error)}.")
+    except tf.errors.OpError as error:
+        if "gs://" not in str(error):
+            raise
+        sys.exit(
+            f"Error: {' '.join(str(error).split())}. Is the bucket there, and "
+            "may you read it? Else mount it (gcsfuse), and give its path."
+        )
     except Interrupted as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

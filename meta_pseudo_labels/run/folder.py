@@ -21,7 +21,7 @@ from meta_pseudo_labels.utils.files import (
     read_object,
     write_whole,
 )
-from meta_pseudo_labels.utils.settings import ConfigError
+from meta_pseudo_labels.utils.settings import ConfigError, check_address
 
 HPARAMS = "hparams.json"
 LABELED = "labeled.json"
@@ -76,13 +76,7 @@ class RunFolder:
                 "--output_dir is missing: name the folder of the run, for "
                 "example --output_dir=runs/digits_mpl."
             )
-        if "://" in path:
-            raise ConfigError(
-                f"--output_dir={path}: runs are written to folders of a file "
-                "system, which locks and moves files. Name one, also a "
-                "network's, and copy it to the bucket afterwards "
-                "(tpu/fetch.sh does so)."
-            )
+        check_address("output_dir", path)
         if set(os.path.realpath(path)) & set("*?[]\\"):
             raise ConfigError(
                 f"--output_dir={path}: TensorFlow takes *, ?, [, ] and \\ for "

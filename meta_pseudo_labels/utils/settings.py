@@ -4,6 +4,7 @@ import collections.abc
 import dataclasses
 import math
 import os
+import re
 import shlex
 import sys
 import types
@@ -97,6 +98,7 @@ def may_be_none(field):
 
 def check(field, value):
     """Raises ConfigError where one setting's value is out of its range."""
+    check_address(field.name, value)
     name, meta = f"--{field.name}={value}", field.metadata
     choices = choices_of(field)
     if choices is not None:
@@ -125,6 +127,50 @@ def check(field, value):
     high = _MOST if expected is int and meta["high"] is None else meta["high"]
     if high is not None and not value <= high:
         raise ConfigError(f"{name:.80} is too large; at most {high}.")
+
+
+# Settings that name files. TensorFlow reads those of the first, in buckets of
+# Google and its own memory too; Python the others, on a file system.
+_READ_BY_TENSORFLOW = ("data_dir", "eval_data_dir", "inference_dir")
+_ON_A_FILE_SYSTEM = (
+    *("output_dir", "labeled_dir", "unlabeled_dir", "eval_dir"),
+    *("label_subset", "teacher_labels", "student_weights", "teacher_weights"),
+    *("from_checkpoint", "load_checkpoint", "saved_model"),
+    *("inference_ckpt", "inference_ckpt_ensemble"),
+)
+_MOUNTS = {"gs": "gcsfuse", "s3": "mount-s3"}
+
+
+def check_address(name, value):
+    """Refuses a bucket's address where files of a file system are meant.
+
+    Args:
+      name: of any setting.
+      value: its value.
+
+    Raises:
+      ConfigError: where the setting names files, and this is the address of
+        some that it cannot name.
+    """
+    found = re.match(r"(\w[\w+.-]*)://", str(value))
+    scheme = found[1].lower() if found else "file"
+    mount = f"Mount the bucket ({_MOUNTS.get(scheme, 'rclone mount')})"
+    if found and name == "output_dir":
+        raise ConfigError(
+            f"--{name}={value}: runs are written to folders of a file system, "
+            f"which locks and moves files. Name one, and copy it to the bucket "
+            f"afterwards. {mount} only where the mount has flock."
+        )
+    if found and name in _ON_A_FILE_SYSTEM:
+        raise ConfigError(
+            f"--{name}={value} is read from a file system only. {mount}, or "
+            "copy what is there, and give its path."
+        )
+    if name in _READ_BY_TENSORFLOW and scheme not in ("gs", "ram", "file"):
+        raise ConfigError(
+            f"--{name}={value}: of buckets TensorFlow reads gs:// alone. "
+            f"{mount}, or copy what is there, and give its path."
+        )
 
 
 def user_error(function, *args, **kwargs):

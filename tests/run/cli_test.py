@@ -53,12 +53,19 @@ def test_help_lists_words_and_recipes(arguments, monkeypatch, capsys):
     assert "inference " not in text
 
 
-def test_help_and_wrong_words_need_no_tensorflow():
+def test_help_and_what_is_wrong_need_no_tensorflow():
+    wrong = (
+        ("trian",),
+        ("train", "--output_dir=gs://mine/run"),
+        ("eval", "--output_dir=run", "--eval_data_dir", "s3://mine/data"),
+        ("serve", "--saved_model=gs://mine/model"),
+    )
     code = (
-        "import sys; from meta_pseudo_labels.run import cli; "
-        "cli.usage(); sys.argv = ['mpl', 'trian']\n"
-        "try: cli.main()\n"
-        "except SystemExit as end: print(end.code)\n"
+        "import sys; from meta_pseudo_labels.run import cli; cli.usage()\n"
+        f"for words in {wrong}:\n"
+        "  sys.argv = ['mpl', *words]\n"
+        "  try: cli.main()\n"
+        "  except SystemExit as end: print(end.code)\n"
         "print({'tensorflow', 'keras'} & set(sys.modules))"
     )
     process = subprocess.run(
@@ -68,10 +75,19 @@ def test_help_and_wrong_words_need_no_tensorflow():
         cwd=ROOT,
         check=True,
     )
-    said, loaded = process.stdout.splitlines()
-    assert said.startswith("Error: mpl trian: there is no such command")
-    assert "(did you mean train?)" in said
+    word, run, data, model, loaded = process.stdout.splitlines()
+    assert word.startswith("Error: mpl trian: there is no such command")
+    assert "(did you mean train?)" in word
+    assert run.startswith("Error: --output_dir=gs://mine/run: runs are written")
+    assert data.startswith("Error: --eval_data_dir=s3://mine/data: of buckets")
+    assert model.startswith("Error: --saved_model=gs://mine/model is read from")
     assert loaded == "set()"
+
+
+def test_the_last_address_of_a_setting_counts(monkeypatch):
+    monkeypatch.setattr(cli, "quiet_start", lambda: 1 / 0)  # It went on.
+    with pytest.raises(ZeroDivisionError):
+        cli.run("mpl", ["--data_dir=s3://mine/data", "--data_dir=gs://mine/x"])
 
 
 def test_a_word_is_a_task_mode(started, monkeypatch):

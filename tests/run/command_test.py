@@ -27,6 +27,10 @@ from tests.command_line import refusal_of
             "too little memory: OOM.",
         ),
         (tf.errors.PermissionDeniedError(None, None, "run/x; no"), "run/x; no"),
+        (
+            tf.errors.FailedPreconditionError(None, None, "no host\n gs://b/x"),
+            "no host gs://b/x. Is the bucket there",
+        ),
     ],
 )
 def test_what_machines_refuse_is_a_line(monkeypatch, error, words):
@@ -37,7 +41,14 @@ def test_what_machines_refuse_is_a_line(monkeypatch, error, words):
     assert words in refusal_of(command.main, ["main.py"])
 
 
-@pytest.mark.parametrize("error", [OSError("a bug"), KeyError("a bug")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("a bug"),
+        KeyError("a bug"),
+        tf.errors.FailedPreconditionError(None, None, "a bug"),
+    ],
+)
 def test_faults_of_ours_keep_their_traceback(monkeypatch, error):
     def fail(arguments, *, typed):
         raise error

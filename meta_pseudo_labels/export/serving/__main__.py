@@ -26,6 +26,8 @@ import socket
 import sys
 import threading
 
+from meta_pseudo_labels.utils.settings import ConfigError, check_address
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 _SECONDS_TO_END = 20  # From a signal to the end of the process.
@@ -89,6 +91,10 @@ def _within(low, high):
 def main():
     _end_on_signals()
     arguments = parse_arguments()
+    try:
+        check_address("saved_model", arguments.saved_model)
+    except ConfigError as error:
+        sys.exit(f"Error: {error}")
     try:
         importlib.import_module("prometheus_client")
         from aiohttp import web

@@ -4,6 +4,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data.sources import cifar_binary, tfds
@@ -61,6 +62,14 @@ def test_records(folder):
     assert got.test_labels.tolist() == [*range(10)] * 2
     for images in (got.labeled_images, got.test_images):
         assert images.shape[1:] == (32, 32, 3)
+
+
+def test_an_address_that_tensorflow_reads(folder):
+    """As gs:// is, of which there is none here."""
+    for path in folder.iterdir():
+        tf.io.gfile.copy(str(path), f"ram://cifar/{path.name}", overwrite=True)
+    got, want = load("ram://cifar"), load(folder)
+    np.testing.assert_array_equal(got.unlabeled_images, want.unlabeled_images)
 
 
 def test_planes_are_written_row_by_row(folder):

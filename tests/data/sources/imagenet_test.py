@@ -5,6 +5,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import sharded_data
@@ -57,6 +58,15 @@ def test_the_release_s_layout(mini):
     assert set(labeled) < set(unlabeled)
     assert not set(unlabeled) & set(labels(got.test_images))
     assert got.labeled_indices.tolist() == list(range(8))
+
+
+@pytest.mark.long
+def test_an_address_that_tensorflow_reads(mini):
+    """As gs:// is, of which there is none here."""
+    for path in mini.glob("*-of-*"):
+        tf.io.gfile.copy(str(path), f"ram://mini/{path.name}", overwrite=True)
+    got = load("ram://mini")  # Which reads the first record of each file.
+    assert (len(got.labeled_images), len(got.unlabeled_images)) == (8, 80)
 
 
 @pytest.mark.long

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
+from meta_pseudo_labels.data.sources import tfds as tfds_source
 
 COUNTS = {"train": 12, "test": 6, "extra": 5}
 
@@ -181,6 +182,22 @@ def test_extra_images_are_unlabeled_ones(svhn_dir):
     assert got.labeled_labels.tolist() == [0, 1, 2]
     assert shades(got.test_images) == [*range(12, 18)]
     assert got.test_labels.tolist() == [2, 3, 4, 5, 6, 7]
+
+
+def test_a_set_is_found_at_an_address(monkeypatch):
+    """As at gs://, of which there is none here; TFDS itself reads no ram://."""
+    import tensorflow_datasets as tfds
+
+    for version in ("3.0.2", "3.10.0"):
+        info = f"ram://sets/mnist/{version}/dataset_info.json"
+        tf.io.gfile.makedirs(info.rpartition("/")[0])
+        with tf.io.gfile.GFile(info, "w") as file:
+            file.write("{}")
+    monkeypatch.setattr(tfds, "builder_from_directory", str)
+    newest = "ram://sets/mnist/3.10.0"
+    assert tfds_source.prepared_builder("mnist", "ram://sets") == newest
+    with pytest.raises(ValueError, match="deep: mnist is prepared in ram://s"):
+        tfds_source.prepared_builder("mnist", "ram://sets/mnist")
 
 
 def test_all_labels_leave_the_extra_ones_out(svhn_dir):

@@ -1,0 +1,68 @@
+"""Addresses of buckets, where files of a file system are meant."""
+
+import dataclasses
+
+import pytest
+
+from meta_pseudo_labels.run.config.core import Config
+from meta_pseudo_labels.utils.settings import (
+    ConfigError,
+    check_address,
+    value_type,
+)
+
+# Strings that name no files, though they may be addresses.
+NO_FILES = {"data_service", "master", "worker_addresses", "plugins"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (
+            "output_dir",
+            "gs://b/x",
+            "copy it to the bucket .*gcsfuse",
+        ),
+        ("output_dir", "hdfs://h/x", "runs are written to folders"),
+        (
+            "labeled_dir",
+            "gs://b/x",
+            "from a file system only. .*gcsfuse",
+        ),
+        (
+            "load_checkpoint",
+            "s3://b/x",
+            "is read from a file system only. .*mount-s3",
+        ),
+        ("data_dir", "s3://b/x", "reads gs:// alone. .*mount-s3"),
+        ("data_dir", "https://h/x", "reads gs:// alone. .*rclone"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused(name, value, words):
+    with pytest.raises(ConfigError, match=f"--{name}={value}.*{words}"):
+        check_address(name, value)
+    with pytest.raises(ConfigError, match=words):
+        Config(**{name: value})
+
+
+def test_what_can_be_used_is_not():
+    for name, value in (
+        ("data_dir", "gs://b/x"),
+        ("data_dir", "ram://b/x"),
+        ("data_dir", "a:/b"),
+        ("output_dir", "runs/a:b"),
+        ("data_service", "grpc://host:5050"),
+        ("address_of_a_plugin", "s3://b/x"),
+        ("output_dir", None),
+    ):
+        check_address(name, value)
+
+
+def test_every_setting_that_names_files_is_known():
+    """By its name: one that is added has to say where its files are."""
+    for field in dataclasses.fields(Config):
+        last = field.name.rsplit("_")[-1]
+        if value_type(field) is str and field.name not in NO_FILES:
+            if last in ("dir", "checkpoint", "ckpt", "weights", "ensemble"):
+                with pytest.raises(ConfigError):
+                    check_address(field.name, "s3://b/x")
