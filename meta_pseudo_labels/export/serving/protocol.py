@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 
-from meta_pseudo_labels.export.serving.pictures import is_cut_off, pixels
+from meta_pseudo_labels.export.serving.pictures import is_cut_off, pixels, work
 from meta_pseudo_labels.export.serving.reading import BadRequest, read_json
 
 MOST_NUMBERS = 6_000_000  # 100 bytes each, until they are an array.
@@ -68,7 +68,7 @@ def check_pictures(arrays, *, max_pixels):
 
     Args:
       arrays: see `parse_request`.
-      max_pixels: of all files of a request together.
+      max_pixels: of all files of a request together; see `pictures.work`.
 
     Raises:
       BadRequest: for more pixels, or a file that lacks most of its picture.
@@ -77,11 +77,12 @@ def check_pictures(arrays, *, max_pixels):
     for name, array in arrays.items():
         files = array.flat if array.dtype == np.object_ else ()
         for number, file in enumerate(files):
-            total += pixels(file)
+            total += work(file)
             if total > max_pixels:
                 raise BadRequest(
                     f"The pictures of {name} have more than {max_pixels} "
-                    "pixels together; send fewer in a request."
+                    "pixels together, or as much work in their scans; send "
+                    "fewer in a request."
                 )
             if is_cut_off(file):
                 raise BadRequest(

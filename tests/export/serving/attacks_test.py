@@ -111,6 +111,14 @@ def jpeg(height, width):
     return file[:place] + sizes + file[place + 4 :]
 
 
+def scans(side, times):
+    """A progressive JPEG that goes over its pixels again and again."""
+    grey = np.full([side, side, 1], 128, np.uint8)
+    file = tf.io.encode_jpeg(grey, progressive=True).numpy()
+    last, end = file.rindex(b"\xff\xda"), file.rindex(b"\xff\xd9")
+    return file[:end] + file[last:end] * times + file[end:]
+
+
 def of_files(files):
     return json.dumps(
         {
@@ -166,6 +174,7 @@ ATTACKS = {
         {400},
         None,
     ),
+    "scans": (lambda: [of_files([scans(2_000, 4_000)] * 8)] * 8, {400}, None),
     "narrow": (
         lambda: [of_files([jpeg(650, 600)] * 256)] * 8,
         {200, 400},

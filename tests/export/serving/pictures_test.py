@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.export.serving.pictures import is_cut_off, pixels
+from meta_pseudo_labels.export.serving.pictures import is_cut_off, pixels, work
 from meta_pseudo_labels.export.serving.protocol import check_pictures
 from meta_pseudo_labels.export.serving.reading import BadRequest
 
@@ -62,12 +62,34 @@ def test_a_picture_of_too_few_bytes_is_cut_off():
     assert not is_cut_off(PNG)  # Of that TensorFlow itself complains.
 
 
+def scanned(times):
+    """The progressive JPEG, which goes over its pixels so many times."""
+    last, end = PROGRESSIVE.rindex(b"\xff\xda"), PROGRESSIVE.rindex(b"\xff\xd9")
+    more = times - PROGRESSIVE.count(b"\xff\xda")
+    scan = PROGRESSIVE[last:end]
+    return PROGRESSIVE[:end] + scan * more + PROGRESSIVE[end:]
+
+
+@pytest.mark.parametrize("times", [10, 31, 1_600])
+def test_work_is_that_of_all_scans(times):
+    """A thousand of 14 bytes each are the work of a hundred pictures."""
+    file = scanned(times)
+    assert tf.io.decode_jpeg(file).shape[:2] == [12, 34]
+    assert pixels(file) == 12 * 34
+    assert work(file) == 12 * 34 * max(1, times // 16)
+    assert work(PNG) == work(JPEG) == 12 * 34 and work(b"text") == 0
+
+
 def test_pixels_are_counted_over_the_files_of_a_request():
     files = np.array([JPEG, PNG, b"text", JPEG], object)
     numbers = np.zeros([8], np.uint8)
     check_pictures({"a": files, "b": numbers}, max_pixels=3 * 12 * 34)
     with pytest.raises(BadRequest, match="more than 1223 pixels together"):
         check_pictures({"a": files}, max_pixels=3 * 12 * 34 - 1)
+    again = np.array([PNG, scanned(16 * 3)], object)
+    check_pictures({"a": again}, max_pixels=4 * 12 * 34)
+    with pytest.raises(BadRequest, match="as much work in their scans"):
+        check_pictures({"a": again}, max_pixels=4 * 12 * 34 - 1)
     cut = np.array([JPEG, told(8_000, 8_000)], object)
     with pytest.raises(BadRequest, match="Picture 1 of a is cut off"):
         check_pictures({"a": cut}, max_pixels=10**9)
