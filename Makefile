@@ -89,6 +89,18 @@ format: $(READY)  ## Mend style and format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+# What images are built with. What is pinned stays while it fits; UPGRADE=--upgrade
+# takes the newest.
+lock: $(READY)  ## Pin what pip installs for Python 3.11 and 3.12: deploy/locks
+	@for python in 3.11 3.12; do for kind in cpu gpu; do \
+	  gpu=; [ $$kind = cpu ] || gpu=--extra=gpu; \
+	  $(BIN)/uv pip compile --quiet $(UPGRADE) --generate-hashes \
+	    --python-version=$$python --python-platform=x86_64-manylinux_2_28 \
+	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+	    --extra=figures --extra=serve $$gpu pyproject.toml \
+	    --output-file=deploy/locks/$$kind-$$python.txt || exit; \
+	done; done
+
 clean:  ## Remove .venv and caches; runs/ stays
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -159,6 +159,8 @@ def test_the_image_gets_what_the_wheel_is_built_of():
         (ROOT / "pyproject.toml").read_text(),
     )
     assert kept >= {name.strip('"') for name in named}
+    copied = [r.split()[0] for w, r in dockerfile()["installed"] if w == "COPY"]
+    assert copied[0] == "deploy/locks" and copied[0] in kept
 
 
 @pytest.mark.parametrize(

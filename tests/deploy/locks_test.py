@@ -1,0 +1,57 @@
+"""The lock files: what requirements.txt asks for is pinned in its ranges."""
+
+import re
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.scripts import ROOT
+
+LOCKS = sorted((ROOT / "deploy" / "locks").glob("*.txt"))
+
+
+def requirements():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return [Requirement(line) for line in lines if line[:1] not in ("", "#")]
+
+
+def pinned(text):
+    """The version of each package in a lock file, by its name."""
+    found = re.findall(r"^([\w.-]+)==(\S+)", text, flags=re.MULTILINE)
+    return dict(found)
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_there_is_one_for_each_python_and_kind():
+    assert [path.stem for path in LOCKS] == [
+        *("cpu-3.11", "cpu-3.12", "gpu-3.11", "gpu-3.12")
+    ]
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
+def test_what_is_required_is_pinned_within_its_range(path):
+    versions = pinned(path.read_text())
+    python = path.stem.partition("-")[2]
+    for requirement in requirements():
+        marker = requirement.marker
+        if marker and not marker.evaluate({"python_version": python}):
+            continue
+        version = versions[canonical(requirement.name)]
+        assert version in requirement.specifier, (requirement, version)
+    # The extras: figures and serve, and of GPUs NVIDIA's libraries.
+    assert {"matplotlib", "aiohttp", "prometheus-client"} <= set(versions)
+    has_nvidia = any(name.startswith("nvidia-") for name in versions)
+    assert has_nvidia == path.stem.startswith("gpu")
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
+def test_every_pin_has_hashes_and_no_place_of_its_own(path):
+    text = path.read_text()
+    assert not re.search(r"://|^\s*--(?!hash=)|^#| @ |/", text, re.MULTILINE)
+    entries = re.split(r"\n(?=\S)", text.strip())
+    for entry in entries:
+        assert re.match(r"[\w.-]+==\S+ (; .*)?\\\n +--hash=sha256:", entry)
+    assert len(entries) == len(pinned(text))
