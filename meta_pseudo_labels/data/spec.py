@@ -6,6 +6,8 @@ import unicodedata
 # The release's grey, where an operation leaves no pixel and nobody asks for
 # another level.
 FILL = 128
+# How pictures that are not square become so.
+FITS = "crop", "pad", "squash"
 SMALL_SIZE = 64  # Pixels; Tiny ImageNet's, the largest that the release names.
 
 # Mean and standard deviation of each channel, 0..1 units, as the release has
@@ -37,6 +39,8 @@ class DatasetSpec:
         the release; None is decided by size, at most `SMALL_SIZE` pixels.
       deep_levels: the levels that become 0 and 255, of pictures of 16 bits;
         None where no such picture was learned from, see `levels.to_8_bits`.
+      image_fit: how pictures that are not square become so, see
+        `resizing.square_image`.
     """
 
     name: str
@@ -49,6 +53,7 @@ class DatasetSpec:
     background: int = FILL
     small_images: bool | None = None
     deep_levels: tuple[int, int] | None = None
+    image_fit: str = "crop"
 
     def __post_init__(self):
         if self.small_images is None:

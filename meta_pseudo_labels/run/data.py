@@ -58,6 +58,7 @@ def _load(config):
         label_subset=config.label_subset,
         seed=config.seed,
         image_size=config.image_size,
+        image_fit=config.image_fit,
         data_dir=config.data_dir,
         labeled_dir=config.labeled_dir,
         unlabeled_dir=config.unlabeled_dir,

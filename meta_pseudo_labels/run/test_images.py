@@ -152,6 +152,7 @@ def _folder(config, spec):
         os.path.expanduser(config.eval_dir),
         spec.names,
         image_size=spec.image_size,
+        image_fit=spec.image_fit,
         strict=config.strict_data,
         deep_levels=spec.deep_levels,
     )
@@ -173,6 +174,7 @@ def _other(config, spec):
         num_labeled=None,
         seed=config.seed,
         image_size=spec.image_size,
+        image_fit=spec.image_fit,
         data_dir=config.eval_data_dir or config.data_dir,
         strict=config.strict_data,
     )

@@ -24,15 +24,13 @@ _NAMED = 5  # Skipped files whose names are logged.
 _FEW_LEVELS = 16  # A picture of so small a part of the levels looks flat.
 
 
-def read_images(
-    folder, names, *, image_size, max_pixels, strict, deep_levels=None
-):
+def read_images(folder, names, **settings):
     """Reads the image files of a folder; see `decode_images`.
 
     Args:
       folder: a local folder.
       names: list of files within it.
-      image_size, max_pixels, strict, deep_levels: see `decode_images`.
+      **settings: see `decode_images`.
     """
     return decode_images(
         (
@@ -41,22 +39,27 @@ def read_images(
                 functools.partial(
                     read_image_file,
                     os.path.join(folder, name),
-                    max_pixels=max_pixels,
+                    max_pixels=settings["max_pixels"],
                 ),
             )
             for name in names
         ),
         count=len(names),
-        image_size=image_size,
-        max_pixels=max_pixels,
-        strict=strict,
         where=folder,
-        deep_levels=deep_levels,
+        **settings,
     )
 
 
 def decode_images(
-    files, *, count, image_size, max_pixels, strict, where, deep_levels=None
+    files,
+    *,
+    count,
+    image_size,
+    max_pixels,
+    strict,
+    where,
+    image_fit="crop",
+    deep_levels=None,
 ):
     """Decodes images by a few threads, into one array.
 
@@ -71,6 +74,8 @@ def decode_images(
       max_pixels: see `decode_image`.
       strict: whether to stop at the first file that would be left out.
       where: the folder or the like, for messages.
+      image_fit: what is done to pictures that are not square, see
+        `square_image`.
       deep_levels: of pictures of 16 bits, see `DatasetSpec`.
 
     Returns:
@@ -84,6 +89,7 @@ def decode_images(
     decode = functools.partial(
         _decode,
         image_size=image_size,
+        image_fit=image_fit,
         max_pixels=max_pixels,
         deep_levels=deep_levels,
     )
@@ -156,7 +162,9 @@ def measure_levels(paths, *, max_pixels):
     return black, white
 
 
-def _decode(read, *, image_size, max_pixels, deep_levels=None):
+def _decode(
+    read, *, image_size, max_pixels, image_fit="crop", deep_levels=None
+):
     """The square image of a file, or the `ImageError` that it gave."""
     try:
         image = decode_image(
@@ -165,7 +173,7 @@ def _decode(read, *, image_size, max_pixels, deep_levels=None):
     except ImageError as error:
         return error
     # Not a window into the whole picture, which would stay in memory with it.
-    return square_image(image, image_size).copy()
+    return square_image(image, image_size, image_fit).copy()
 
 
 def _allocate(count, image_size, where):

@@ -7,6 +7,8 @@
 import numpy as np
 import tensorflow as tf
 
+from meta_pseudo_labels.data.spec import FILL
+
 _CHUNK = 1_000  # Images resized at a time: the float32 copy stays small.
 
 
@@ -57,57 +59,81 @@ def resized_as_released(images, image_size):
     return _to_uint8(values)
 
 
-def square_image(image, image_size):
-    """Scales the short side to image_size, then crops the centre.
+def square_image(image, image_size, fit="crop", background=FILL):
+    """Makes a square of a picture of any shape.
 
-    Bicubic, with antialiasing where the picture becomes smaller. The central
-    square is cut out first, which gives the same at less work; where the
-    margins differ by a pixel, the left and the upper one are the smaller.
+    Bicubic, with antialiasing where the picture becomes smaller.
 
     Args:
       image: [H, W, 3] uint8, not empty.
       image_size: new height and width, pixels.
+      fit: one of `spec.FITS`: "crop" scales the short side to image_size and
+        keeps the centre (it is cut out first, the same at less work);
+        "pad" scales the long side, and puts the background beside; "squash"
+        scales each side by itself. Where margins differ by a pixel, the left
+        and the upper one are the smaller.
+      background: level of what "pad" adds, 0..255.
 
     Returns:
       [image_size, image_size, 3] uint8; `image` itself if it has that shape.
     """
     height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = image[top : top + side, left : left + side]
-    if side == image_size:
-        return square
+    if fit == "crop":
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        image = image[top : top + side, left : left + side]
+    if image.shape[:2] == (image_size, image_size):
+        return image
     with tf.device("CPU:0"):
-        scale = np.full([2], image_size / side, np.float32)
-        values = _scaled(square[np.newaxis], scale, image_size)
-        return np.clip(np.rint(values[0]), 0, 255).astype(np.uint8)
+        scaled = _fitted(image[np.newaxis], image_size, fit, background)
+        return scaled[0].numpy()
 
 
-def square_images(images, image_size):
+def square_images(images, image_size, fit="crop", background=FILL):
     """`square_image` of a batch, in a graph that takes any size.
 
     Args:
       images: [N, H, W, 3] uint8, H and W at least 1.
-      image_size: new height and width, pixels.
+      image_size, fit, background: see `square_image`.
 
     Returns:
       [N, image_size, image_size, 3] uint8.
     """
-    height, width = tf.unstack(tf.shape(images)[1:3])
-    side = tf.minimum(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = images[:, top : top + side, left : left + side]
-    scale = tf.cast(image_size / side, tf.float32)  # From float64.
-    return _to_uint8(_scaled(square, tf.stack([scale, scale]), image_size))
+    if fit == "crop":
+        height, width = tf.unstack(tf.shape(images)[1:3])
+        side = tf.minimum(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        images = images[:, top : top + side, left : left + side]
+    return _fitted(images, image_size, fit, background)
 
 
-def _scaled(squares, scale, image_size):
-    """[N, image_size, image_size, 3] float32; scale is [2] float32."""
+def _fitted(images, image_size, fit, background):
+    """[N, image_size, image_size, 3] uint8; to "crop" they are square."""
+    shape = tf.shape(images)[1:3]
+    if fit != "pad":
+        scale = tf.cast(image_size / shape, tf.float32)  # From float64.
+        return _to_uint8(_scaled(images, scale, [image_size] * 2))
+    scale = image_size / tf.reduce_max(shape)
+    size = tf.cast(tf.round(tf.cast(shape, tf.float64) * scale), tf.int32)
+    size = tf.maximum(size, 1)
+    scale = tf.repeat(tf.cast(scale, tf.float32), 2)
+    scaled = _to_uint8(_scaled(images, scale, size))
+    before = (image_size - size) // 2
+    margins = tf.stack([before, image_size - size - before], axis=1)
+    return tf.pad(
+        scaled,
+        tf.pad(margins, [[1, 1], [0, 0]]),
+        constant_values=tf.cast(background, tf.uint8),
+    )
+
+
+def _scaled(images, scale, size):
+    """[N, *size, 3] float32; scale is [2] float32."""
     # What tf.image.resize comes to, without the Python around it, which takes
     # three times as long for a small image.
     return tf.raw_ops.ScaleAndTranslate(
-        images=squares,
-        size=[image_size] * 2,
+        images=images,
+        size=size,
         scale=scale,
         translation=np.zeros([2], np.float32),
         kernel_type="keyscubic",

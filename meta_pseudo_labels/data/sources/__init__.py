@@ -9,6 +9,8 @@ Then `data.load("my_set", ...)` and --dataset=my_set know it. A file of this
 package is found here; one of your own is named in --plugin.
 """
 
+import functools
+
 import tensorflow as tf
 
 from meta_pseudo_labels.data.images.levels import (
@@ -24,6 +26,12 @@ from meta_pseudo_labels.data.images.resizing import (
 from meta_pseudo_labels.data.spec import DATASETS
 from meta_pseudo_labels.utils.registry import Registry
 
+_FITTED = {
+    "crop": "short side scaled, centre cropped",
+    "pad": "long side scaled, padded",
+    "squash": "each side scaled",
+}
+
 SOURCES = Registry("data set", package="meta_pseudo_labels.data.sources")
 
 
@@ -32,8 +40,8 @@ class Source:
 
     The preparation is what evaluation does to a picture, done in a graph: by
     default, where all images of a set have one size by the table, they are
-    resized as the release does it; any other picture has its short side
-    scaled and its centre cropped, see `resizing.square_image`.
+    resized as the release does it; any other picture becomes a square as
+    `spec.image_fit` says, see `resizing.square_image`.
 
     Attributes:
       hint: for a name that stands for many, such as "tfds:<name>": what these
@@ -114,19 +122,22 @@ class Source:
     def resize(self, images, spec):
         """As `prepare`, of pictures that may have any size."""
         size, own = spec.image_size, _own_size(spec)
+        fitted = functools.partial(
+            square_images, images, size, spec.image_fit, spec.background
+        )
         if own in (None, size):
-            return square_images(images, size)
+            return fitted()
         shape = tf.shape(images)
         return tf.cond(
             (shape[1] == own) & (shape[2] == own),
             lambda: resized_as_released(images, size),
-            lambda: square_images(images, size),
+            fitted,
         )
 
     def describe(self, spec):
         """What is done to a picture; for people."""
         size = f"{spec.image_size} x {spec.image_size} pixels"
-        square = f"short side scaled, centre cropped, to {size}, bicubic"
+        square = f"{_FITTED[spec.image_fit]}, to {size}, bicubic"
         own = _own_size(spec)
         if own in (None, spec.image_size):
             return square

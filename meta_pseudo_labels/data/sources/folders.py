@@ -51,6 +51,7 @@ def load(
     eval_dir=None,
     *,
     image_size,
+    image_fit="crop",
     num_labeled=None,
     label_subset="balanced",
     seed=0,
@@ -60,9 +61,9 @@ def load(
 ):
     """Loads folders of JPEG, PNG, BMP, GIF and WebP files.
 
-    Every image is brought to one size: its short side is scaled to
-    `image_size` and the centre cropped (`square_image`). What is no usable
-    image is skipped, counted, logged by name, and listed in `skipped`.
+    Every image is brought to one size: by default its short side is scaled to
+    `image_size` and the centre cropped. What is no usable image is skipped,
+    counted, logged by name, and listed in `skipped`.
 
     Args:
       labeled_dir: one folder per class; below it any nesting.
@@ -70,6 +71,7 @@ def load(
       eval_dir: test images, as labeled_dir, with some or all of its classes;
         or None for no test.
       image_size: pixels.
+      image_fit: "crop", "pad" or "squash", see `square_image`.
       num_labeled, label_subset, seed: see `labeled_positions`; the order is
         that of the sorted names, class after class.
       flip: whether a mirrored image keeps its class.
@@ -107,6 +109,7 @@ def load(
     )
     reading = dict(
         image_size=image_size,
+        image_fit=image_fit,
         max_pixels=max_pixels,
         strict=strict,
         deep_levels=measure_levels(
@@ -152,6 +155,7 @@ def load(
         flip=flip,
         class_names=tuple(classes),
         deep_levels=reading["deep_levels"],
+        image_fit=image_fit,
     )
     parts = found, others, test
     return ImageData(
@@ -175,6 +179,7 @@ def load_test(
     classes,
     *,
     image_size,
+    image_fit="crop",
     strict=False,
     max_pixels=MAX_PIXELS,
     deep_levels=None,
@@ -184,7 +189,7 @@ def load_test(
     Args:
       eval_dir: see `load`.
       classes: the names of all classes, in the order of their numbers.
-      image_size, strict, max_pixels: see `load`.
+      image_size, image_fit, strict, max_pixels: see `load`.
       deep_levels: those of the spec of the networks' images.
 
     Returns:
@@ -208,6 +213,7 @@ def load_test(
     found = _read(
         files,
         image_size=image_size,
+        image_fit=image_fit,
         strict=strict,
         max_pixels=max_pixels,
         deep_levels=deep_levels,

@@ -8,6 +8,7 @@ from meta_pseudo_labels.data.duplicates import warn_of_copies
 from meta_pseudo_labels.data.image_data import ImageData
 from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
 from meta_pseudo_labels.data.sources import SOURCES, find_source
+from meta_pseudo_labels.data.spec import FITS
 from meta_pseudo_labels.utils.registry import nearest
 
 
@@ -18,6 +19,7 @@ def load(
     seed,
     label_subset="balanced",
     image_size=None,
+    image_fit="crop",
     data_dir=None,
     labeled_dir=None,
     unlabeled_dir=None,
@@ -43,6 +45,10 @@ def load(
         of a file by `save_labeled_indices`, which repeats a choice.
       image_size: pixels to resize to; None for the set's own size. Folders
         need it, and so do TFDS sets whose images differ in size.
+      image_fit: how pictures that are not square become so: "crop" keeps the
+        centre, "pad" all of it with grey beside, "squash" all of it, distorted.
+        Of sets whose images are square already it counts for other pictures,
+        in evaluation and where the network is used.
       data_dir: folder of prepared sets; None for TensorFlow Datasets' own.
       labeled_dir, unlabeled_dir, eval_dir: the folders of "folders", see
         `folders.load`.
@@ -67,6 +73,7 @@ def load(
         seed=seed,
         label_subset=label_subset,
         image_size=image_size,
+        image_fit=image_fit,
         flip=flip is not False,
         strict=strict,
         max_pixels=max_pixels,
@@ -80,11 +87,20 @@ def load(
         for key, folder in (folders | {"data_dir": data_dir}).items()
     }
     check_name(name)
+    if image_fit not in FITS:
+        raise ValueError(
+            f"image_fit is {image_fit!r}; choose one of {', '.join(FITS)}."
+        )
     source = find_source(name)
     read = _read_by(source, settings)
     _refuse_unread(name, folders, read)
     data = source.load(**{key: settings[key] for key in read})
-    spec = data.spec
+    if image_fit != "crop" and not isinstance(data, ImageData):
+        raise ValueError(
+            f"image_fit is {image_fit!r}; of images of {name}, which stay in "
+            "their files, crops are learned: leave it out."
+        )
+    spec = dataclasses.replace(data.spec, image_fit=image_fit)
     if flip is not None:
         spec = dataclasses.replace(spec, flip=flip)
     data = dataclasses.replace(

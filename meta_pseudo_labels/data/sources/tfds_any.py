@@ -34,6 +34,7 @@ def load(
     seed,
     label_subset="balanced",
     image_size=None,
+    image_fit="crop",
     data_dir=None,
     flip=True,
     strict=False,
@@ -51,6 +52,7 @@ def load(
       num_labeled, seed, label_subset: see `labeled_positions`.
       image_size: pixels; None for the set's own, where all are square and of
         one size.
+      image_fit: "crop", "pad" or "squash", see `square_image`.
       data_dir: folder of prepared sets, see `tfds_source.load`.
       flip: whether a mirrored image keeps its class; False for text.
       strict, max_pixels: see `decode_images`.
@@ -70,6 +72,7 @@ def load(
         splits = _splits(builder, name)
         reading = dict(
             image_size=image_size or _own_size(builder, columns, name),
+            image_fit=image_fit,
             strict=strict,
             max_pixels=max_pixels,
         )
@@ -85,6 +88,7 @@ def load(
         std=std,
         flip=flip,
         class_names=tuple(columns.label.names),
+        image_fit=image_fit,
     )
     for split, part in zip(splits, (train, test), strict=True):
         check_labels(

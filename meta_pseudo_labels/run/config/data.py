@@ -4,7 +4,7 @@ import dataclasses
 import types
 from typing import ClassVar
 
-from meta_pseudo_labels.data.spec import DATASETS
+from meta_pseudo_labels.data.spec import DATASETS, FITS
 from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.utils.settings import Unread, setting
 
@@ -134,6 +134,13 @@ class DataSettings:
         low=8,
         high=8_192,
         flag_default=32,
+    )
+    image_fit: str = setting(
+        "crop",
+        "How pictures that are not square become so: crop scales the short "
+        "side and keeps the centre; pad scales the long side and puts grey "
+        "beside; squash scales each side by itself. Not of ImageNet's.",
+        choices=FITS,
     )
     num_classes: int | None = setting(
         None,

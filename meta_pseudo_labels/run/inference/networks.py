@@ -27,7 +27,7 @@ from meta_pseudo_labels.utils.settings import ConfigError, command_for
 
 _OWN = ("latest", "best")  # Checkpoints of the run, not paths.
 # What makes two runs' classes and pixels the same.
-_OF_IMAGES = ("dataset", "image_size", "known_classes")
+_OF_IMAGES = ("dataset", "image_size", "image_fit", "known_classes")
 
 
 def check_checkpoints(config):

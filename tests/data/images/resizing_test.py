@@ -2,7 +2,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.data.images.resizing import resize_images, square_image
+from meta_pseudo_labels.data.images.resizing import (
+    resize_images,
+    square_image,
+    square_images,
+)
 
 
 def noise(count, height=8, width=8):
@@ -91,3 +95,36 @@ def test_fine_stripes_become_grey():
 def test_one_pixel_fills_a_square():
     got = square_image(np.full([1, 1, 3], 77, np.uint8), 4)
     np.testing.assert_array_equal(got, np.full([4, 4, 3], 77))
+
+
+def test_padding_keeps_all_of_a_picture_and_its_shape():
+    image = noise(1, 8, 5)[0]
+    got = square_image(image, 8, "pad", background=7)
+    # Three columns too few: one is added at the front, two at the end.
+    np.testing.assert_array_equal(got[:, 1:6], image)
+    assert (got[:, :1] == 7).all() and (got[:, 6:] == 7).all()
+    grey = square_image(np.full([2, 9, 3], 50, np.uint8), 6, "pad")
+    assert (grey[2:3] == 50).all()  # 2 * 6 / 9 rows, rounded.
+    assert (np.delete(grey, 2, axis=0) == 128).all()
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_squashing_is_tensorflow_s_resize(size):
+    image = noise(1, 9, 14)[0]
+    want = tf.image.resize(image, [size] * 2, method="bicubic", antialias=True)
+    np.testing.assert_array_equal(
+        square_image(image, size, "squash"), np.clip(np.rint(want), 0, 255)
+    )
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_a_graph_makes_the_same_of_any_shape(fit):
+    in_graph = tf.function(
+        lambda images: square_images(images, 6, fit),
+        input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)],
+    )
+    for height, width in ((9, 5), (5, 9), (6, 6), (1, 50), (3, 4)):
+        image = noise(1, height, width)
+        want = square_image(image[0], 6, fit)
+        assert want.shape == (6, 6, 3)
+        np.testing.assert_array_equal(in_graph(image)[0], want)

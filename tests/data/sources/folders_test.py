@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import data
+from meta_pseudo_labels.data.images.resizing import square_image
 from meta_pseudo_labels.data.sources import folders as folders_source
 from tests.tiny_folders import load, shades
 
@@ -117,6 +118,20 @@ def test_images_are_scaled_and_cropped(folders):
     assert got.labeled_images.shape == (6, 5, 5, 3)
     assert got.labeled_images[0].min() == 255
     assert got.spec.image_size == 5
+
+
+def test_images_may_keep_their_margins(folders):
+    wide = np.zeros([10, 30, 3], np.uint8)
+    wide[:, 10:20] = 255
+    path = folders / "labeled" / "ant" / "0.png"
+    path.write_bytes(tf.io.encode_png(wide).numpy())
+    for fit in ("pad", "squash"):
+        got = load(folders, image_size=6, image_fit=fit)
+        want = square_image(wide, 6, fit)
+        np.testing.assert_array_equal(got.labeled_images[0], want)
+        assert got.spec.image_fit == fit
+        assert want[3].min() < 10 and want[3].max() > 230
+        assert (want[0] == 128).all() == (fit == "pad")
 
 
 def test_flip_is_a_setting(folders):

@@ -45,6 +45,18 @@ def copy(mini, tmp_path):
     return tmp_path
 
 
+def test_its_crops_are_not_padded(mini):
+    with pytest.raises(ValueError, match="image_fit is 'pad'; of images of im"):
+        data.load(
+            "imagenet2012_subset",
+            num_labeled=None,
+            seed=0,
+            data_dir=str(mini),
+            image_size=16,
+            image_fit="pad",
+        )
+
+
 def test_the_release_s_layout(mini):
     got = load(mini)
     assert isinstance(got, sharded_data.ShardedData)

@@ -1,5 +1,6 @@
 """Data sets by name, those of users among them."""
 
+import functools
 import sys
 
 import numpy as np
@@ -77,6 +78,23 @@ def test_its_pictures_are_prepared_as_those_of_folders(plugin):
     prepared = prepare_encoded(tf.io.encode_png(picture), spec)
     np.testing.assert_array_equal(prepared, square_image(picture, 8))
     assert description(spec).startswith("short side scaled")
+
+
+def test_pictures_that_are_not_square_become_so_as_is_said(plugin):
+    __import__(plugin)
+    load = functools.partial(
+        data.load, "shades", num_labeled=2, seed=0, data_dir="0"
+    )
+    picture = np.random.default_rng(0).integers(0, 256, [12, 20, 3], np.uint8)
+    for fit, text in (("pad", "long side scaled"), ("squash", "each side")):
+        spec = load(image_fit=fit).spec
+        np.testing.assert_array_equal(
+            prepare_encoded(tf.io.encode_png(picture), spec),
+            square_image(picture, 8, fit),
+        )
+        assert description(spec).startswith(text)
+    with pytest.raises(ValueError, match="image_fit is 'stretch'; choose one"):
+        load(image_fit="stretch")
 
 
 def test_a_source_gets_the_settings_that_it_names(plugin):
