@@ -31,7 +31,7 @@ from benchmarks.controls.statistics import estimate, paired_difference
 from meta_pseudo_labels import UDA, MetaPseudoLabels, Supervised, UDASettings
 from meta_pseudo_labels.learners.finetuning import finetune
 
-SEEDS, SEARCH_SEEDS = range(20), range(100, 105)
+SEEDS, SEARCH_SEEDS = range(20), range(100, 103)
 LABELS = (10, 40, 250)
 FEEDBACK = ("off", "exact", "reinforce_per_example")
 METHODS = (
@@ -68,8 +68,8 @@ TRIED = (
     {},
     {"learning_rate": 0.1},
     {"learning_rate": 0.01},
-    {"consistency": 4.0},
-    {"threshold": 0.8},
+    {"consistency": 0.3},
+    {"threshold": 0.9},
     {"label_temperature": 1.0},
 )
 
