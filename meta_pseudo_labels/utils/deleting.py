@@ -4,14 +4,17 @@ Nothing goes where a part of it could not: what cannot be deleted as a whole
 stays whole. What is mounted is not ours, whatever the folder it shows in.
 """
 
+import fcntl
 import os
 import re
 import shutil
 import stat
+import sys
 
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _MOUNTS = "/proc/self/mountinfo"  # Of Linux.
+_GET_FLAGS, _FIXED = 0x80086601, 0x10 | 0x20  # What chattr +i and +a set.
 
 
 def delete(*paths):
@@ -45,15 +48,16 @@ def check_deletable(*paths):
     """Refuses what cannot be deleted as a whole, or belongs to somebody else.
 
     Raises:
-      ConfigError: for a mount within, a folder that may not be changed, and
-        files of others than you and the owner of the folder they all are in.
+      ConfigError: for a mount within, a folder that may not be changed, what
+        chattr protects, even from root, and files of others than you and the
+        owner of the folder they all are in.
     """
     mounts = mount_points()
     for path in filter(os.path.lexists, paths):
         top = os.path.abspath(path)
         folder = os.path.realpath(os.path.dirname(top))
         top = os.path.join(folder, os.path.basename(top))
-        if not _may_change(folder):
+        if not _may_change(folder) or _is_fixed(folder):
             raise _refusal(top, "may not be removed by you")
         within = os.stat(folder)
         for found, status, parent in _all_within(top, within):
@@ -109,9 +113,29 @@ def _why_not(path, status, parent, mounts, within):
         parent.st_uid,
     ):
         return "may be deleted by its owner alone"
-    if stat.S_ISDIR(status.st_mode) and not _may_change(path):
+    is_folder = stat.S_ISDIR(status.st_mode)
+    if is_folder and not _may_change(path):
         return "may not be changed by you"
+    if (is_folder or stat.S_ISREG(status.st_mode)) and _is_fixed(path):
+        return "may not be changed by anyone (see lsattr)"
     return None
+
+
+def _is_fixed(path):
+    """Whether a file or folder is immutable, or may only be added to."""
+    if sys.platform != "linux":
+        return False
+    try:
+        place = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        flags = fcntl.ioctl(place, _GET_FLAGS, bytes(8))
+    except OSError:  # A file system without them.
+        return False
+    finally:
+        os.close(place)
+    return bool(int.from_bytes(flags[:4], sys.byteorder) & _FIXED)
 
 
 def _may_change(folder):
@@ -120,7 +144,8 @@ def _may_change(folder):
 
 
 def _refusal(path, why):
+    named = path if path.isprintable() else repr(path)  # One line.
     return ConfigError(
-        f"{path} {why}, so nothing was deleted. Unmount or remove it yourself, "
-        "or name another --output_dir."
+        f"{named} {why}, so nothing was deleted. Unmount or remove it "
+        "yourself, or name another --output_dir."
     )

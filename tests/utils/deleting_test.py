@@ -152,6 +152,31 @@ def test_what_may_not_be_changed_stays(run):
     assert contents(run) == []
 
 
+@pytest.mark.parametrize("flag", ["i", "a"])
+@pytest.mark.parametrize("within", ["", "second", "second/deep/file"])
+def test_what_chattr_protects_stays(run, within, flag):
+    """Though no permission says so, and root is refused as well."""
+    target = f"{run}/{within}"
+    command = ["chattr", f"+{flag}", target]
+    if shutil.which("chattr") is None or subprocess.run(command).returncode:
+        pytest.skip("Nothing can be protected here.")
+    try:
+        message = refused(f"{run}/first", f"{run}/second")
+    finally:
+        subprocess.run(["chattr", f"-{flag}", target], check=True)
+    assert f"{target if within else f'{run}/first'} may not be" in message
+    delete(f"{run}/first", f"{run}/second")
+    assert contents(run) == []
+
+
+def test_an_odd_name_is_said_in_one_line(run, monkeypatch):
+    odd = f"{run}/second/two\nlines"
+    os.mkdir(odd)
+    found = {os.path.realpath(odd)}
+    monkeypatch.setattr(deleting, "mount_points", lambda: found)
+    assert "two\\nlines" in refused(f"{run}/second")
+
+
 @as_root
 def test_a_strangers_file_stays_though_root_could_delete_it(run):
     os.chown(f"{run}/second/file", NOBODY, -1)
