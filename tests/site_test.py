@@ -52,7 +52,8 @@ def test_every_public_name_is_on_a_page(room):
     for name in room.__all__:
         thing = getattr(room, name)
         if inspect.isclass(thing) or inspect.isfunction(thing):
-            assert f"{thing.__module__}.{thing.__qualname__}" in names
+            dotted = f"{thing.__module__}.{thing.__qualname__}"
+            assert dotted in names, f"Add ::: {dotted} to docs/reference/api."
 
 
 def test_the_page_of_flags_has_every_flag_once():
