@@ -20,7 +20,7 @@ PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile \
 
 .DEFAULT_GOAL := help
 .PHONY: help setup hooks demo two-moons test test-all lint format controls \
-  results docs wheel clean
+  results docs wheel lock licenses clean
 
 help:  ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | \
@@ -100,6 +100,21 @@ lock: $(READY)  ## Pin what pip installs for Python 3.11 and 3.12: deploy/locks
 	    --extra=figures --extra=serve $$gpu pyproject.toml \
 	    --output-file=deploy/locks/$$kind-$$python.txt || exit; \
 	done; done
+
+# Tools of their own environments, so that they are none of ours. A licence is that
+# of the release in .venv.
+licenses: $(READY)  ## List what images install: SBOM and licences, in dist/
+	@mkdir -p dist
+	@for lock in cpu-3.11 cpu-3.12 gpu-3.11 gpu-3.12; do \
+	  $(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 \
+	    cyclonedx-py requirements deploy/locks/$$lock.txt \
+	    --output-reproducible --output-file dist/sbom-$$lock.json || exit; \
+	done
+	@$(BIN)/uv tool run --quiet pip-licenses==5.5.5 --python $(BIN)/python \
+	  --packages $$(sed -n 's/==.*//p' deploy/locks/cpu-3.12.txt) \
+	  --with-urls --with-license-file --no-license-path \
+	  --format=plain-vertical --output-file dist/third_party_licenses.txt
+	@ls dist/sbom-*.json dist/third_party_licenses.txt
 
 clean:  ## Remove .venv and caches; runs/ stays
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

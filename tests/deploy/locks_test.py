@@ -1,5 +1,6 @@
 """The lock files: what requirements.txt asks for is pinned in its ranges."""
 
+import importlib.metadata
 import re
 
 import pytest
@@ -55,3 +56,24 @@ def test_every_pin_has_hashes_and_no_place_of_its_own(path):
     for entry in entries:
         assert re.match(r"[\w.-]+==\S+ (; .*)?\\\n +--hash=sha256:", entry)
     assert len(entries) == len(pinned(text))
+
+
+def licence(name):
+    """What an installed package says of its licence; None of an absent one."""
+    try:
+        found = importlib.metadata.metadata(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    kinds = [c for c in found.get_all("Classifier", []) if "License ::" in c]
+    said = found.get("License-Expression") or " ".join(kinds)
+    return said or (found.get("License") or "")[:80]
+
+
+def test_licences_are_named_and_ask_for_nothing_in_return():
+    """As docs/operations.md says of what `make licenses` lists."""
+    text = (ROOT / "deploy" / "locks" / "cpu-3.11.txt").read_text()
+    found = {name: licence(name) for name in pinned(text)}
+    known = {name: said for name, said in found.items() if said is not None}
+    assert len(known) > 60
+    assert {name for name, said in known.items() if not said} <= {"namex"}
+    assert not [name for name, said in known.items() if "GPL" in said]
