@@ -3,7 +3,6 @@
 import hashlib
 import json
 
-from benchmarks.controls.statistics import estimate
 from benchmarks.controls.suites import OFF
 from benchmarks.controls.tables import (
     CONTROL,
@@ -12,6 +11,7 @@ from benchmarks.controls.tables import (
     differences,
     percent,
 )
+from meta_pseudo_labels.evaluation.statistics import estimate
 from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.figures import COLORS, FADED, GRID, INK
 

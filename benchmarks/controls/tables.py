@@ -5,7 +5,7 @@ import dataclasses
 import statistics
 
 from benchmarks.controls.rows import recipe
-from benchmarks.controls.statistics import (
+from meta_pseudo_labels.evaluation.statistics import (
     Estimate,
     discoveries,
     estimate,

@@ -27,8 +27,8 @@ import tensorflow as tf
 from sklearn.decomposition import PCA
 
 from benchmarks.common.machine import RESULTS, machine_facts, revision
-from benchmarks.controls.statistics import estimate, paired_difference
 from meta_pseudo_labels import UDA, MetaPseudoLabels, Supervised, UDASettings
+from meta_pseudo_labels.evaluation.statistics import estimate, paired_difference
 from meta_pseudo_labels.learners.finetuning import finetune
 
 SEEDS, SEARCH_SEEDS = range(20), range(100, 103)

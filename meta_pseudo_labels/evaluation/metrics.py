@@ -10,6 +10,7 @@ import numpy as np
 from sklearn import metrics
 
 CALIBRATION_BINS = 15
+MISTAKES = 12  # The most confident ones, of each network.
 TOP = 5
 MACRO = ("precision", "recall", "f1")
 
@@ -44,6 +45,23 @@ class Calibration:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mistake:
+    """An image that was taken for another class.
+
+    Attributes:
+      image: its place among the images.
+      label: its class, an integer.
+      predicted: the class that it was taken for.
+      confidence: the probability of that one.
+    """
+
+    image: int
+    label: int
+    predicted: int
+    confidence: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """How good a network is on some images.
 
@@ -68,6 +86,7 @@ class Evaluation:
       class_names: [classes] strings.
       images_per_second: of the network alone, without reading images; None
         where it was not timed.
+      mistakes: `Mistake`s, the most confident first, `MISTAKES` at most.
     """
 
     images: int
@@ -82,6 +101,7 @@ class Evaluation:
     calibration: Calibration
     class_names: tuple[str, ...]
     images_per_second: float | None = None
+    mistakes: tuple[Mistake, ...] = ()
 
     @property
     def support(self):
@@ -184,6 +204,21 @@ def evaluate_probabilities(
         ),
         class_names=tuple(class_names) or tuple(map(str, classes)),
         images_per_second=images_per_second,
+        mistakes=_mistakes(probabilities.max(axis=-1), predictions, labels),
+    )
+
+
+def _mistakes(confidences, predictions, labels):
+    wrong = np.flatnonzero(predictions != labels)
+    surest = wrong[np.argsort(-confidences[wrong], kind="stable")]
+    return tuple(
+        Mistake(
+            int(place),
+            int(labels[place]),
+            int(predictions[place]),
+            float(confidences[place]),
+        )
+        for place in surest[:MISTAKES]
     )
 
 

@@ -2,6 +2,7 @@
 
     mpl train --recipe=digits_mpl --output_dir=runs/mpl
     mpl eval --output_dir=runs/mpl
+    mpl compare runs/mpl runs/uda
     mpl serve --saved_model=runs/mpl/saved_model
 
 Exit status: 0, done; 1, a setting, file or run cannot be used, and a line says
@@ -9,6 +10,7 @@ why; 75, a signal or the loss of another worker ended training, its state is
 saved, and the same command goes on.
 """
 
+import argparse
 import contextlib
 import os
 import pathlib
@@ -26,6 +28,7 @@ _STAGE = re.compile(
     r'^@STAGES\.register\("(\w+)"\)\nclass \w+\(\w+\):\n    help = "(.*)"$',
     re.MULTILINE,
 )
+_COMPARE = "Write compare.html: several runs on one page; mpl compare --help."
 _SERVE = "Serve an exported model over HTTP; mpl serve --help."
 
 
@@ -37,6 +40,8 @@ def main():
         print(usage())
     elif typed[0] == "serve":
         serve(typed[1:])
+    elif typed[0] == "compare":
+        compare(typed[1:])
     elif typed[0].startswith("-"):
         run(program, typed)
     else:
@@ -69,11 +74,33 @@ def serve(arguments):
     main()
 
 
+def compare(arguments):
+    """Writes a page that compares the runs that are named."""
+    parser = argparse.ArgumentParser(
+        prog="mpl compare",
+        description="Several runs on one page; those that differ in the seed "
+        "alone are put together.",
+    )
+    parser.error = lambda message: sys.exit(f"Error: {message}.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="their folders")
+    parser.add_argument("--output", default="compare.html", help="the page")
+    parsed = parser.parse_args(arguments)
+    with quiet_start():
+        from meta_pseudo_labels.run.pages.compare import write_comparison
+    try:
+        write_comparison(parsed.runs, parsed.output)
+    except ConfigError as error:
+        sys.exit(f"Error: {error}")
+    except OSError as error:
+        sys.exit(f"Error: {error.filename}: {error.strerror}.")
+    print(f"Compared: {parsed.output}")
+
+
 def usage():
     """What to do with the command, for a terminal."""
     lines = task_modes()
     lines |= {word: lines.pop(mode) for word, mode in _OTHER_WORDS.items()}
-    lines["serve"] = _SERVE
+    lines |= {"compare": _COMPARE, "serve": _SERVE}
     width = max(map(len, lines))
     commands = "".join(
         f"  {word:{width}s}  {what}\n" for word, what in lines.items()
@@ -134,7 +161,7 @@ def _task_mode(word, arguments):
         load_plugins(",".join(plugins))
         known |= STAGES.registered
     if mode not in known:
-        words = [*known, *_OTHER_WORDS, "serve"]
+        words = [*known, *_OTHER_WORDS, "compare", "serve"]
         raise ConfigError(
             f"mpl {word}: there is no such command{nearest(word, words)}; use "
             f"one of {', '.join(words)}."

@@ -20,11 +20,13 @@ Each stage leaves its result in output_dir and can be started from there alone:
     finetune/         the finetuned student, and the logs of its finetuning
     eval.json         accuracies on the test images, and on those held out
     eval_report.json  all about them; eval_confusion.png, eval_reliability.png
+    eval_mistakes.json  the most confident mistakes of each, with the pictures
     eval_sources/     the same of other images
     evals/, acc       accuracies of every checkpoint; the latest and the best
     inference/        predictions of images, in CSV and Parquet
     saved_model/      the exported student, versions 1, 2, ...
     diagnosis.json    what the feedback is worth; diagnosis.png beside it
+    report.html       how the run went, on one page
     data.json         what `inspect` found in the data; views.png beside it,
                       and look_alikes.png, images that may be copies
     class_distributions.npz  what the student says of all images, for a run

@@ -37,6 +37,7 @@ FINETUNE = "finetune"
 INFERENCE = "inference"
 EVAL, EVAL_REPORT = "eval.json", "eval_report.json"
 EVAL_CONFUSION, EVAL_RELIABILITY = "eval_confusion.png", "eval_reliability.png"
+EVAL_MISTAKES = "eval_mistakes.json"
 EVAL_SOURCES = "eval_sources"
 _FOLDERS = ("checkpoints", "best", "events", "saved_model")
 _HARMLESS = (".log", ".txt", ".out", ".err", ".pid", "lost+found")

@@ -1,5 +1,6 @@
 """The images that a run's networks are evaluated on: its own, or others."""
 
+import base64
 import dataclasses
 import os
 import re
@@ -15,7 +16,7 @@ from meta_pseudo_labels.data import (
     evaluation_dataset,
     load,
 )
-from meta_pseudo_labels.data.duplicates import warn_of_learned
+from meta_pseudo_labels.data.duplicates import names_of_image, warn_of_learned
 from meta_pseudo_labels.data.sources import folders
 from meta_pseudo_labels.data.spec import composed
 from meta_pseudo_labels.run.config.evaluation import FOLDERS
@@ -23,6 +24,9 @@ from meta_pseudo_labels.run.data import require_test_images
 from meta_pseudo_labels.run.folder import EVAL_SOURCES
 from meta_pseudo_labels.utils.files import path_hash
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
+
+_AT_ONCE = 64
+_SHOWN_PIXELS = 96
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +75,25 @@ class Source:
                 labels,
             )
         )
+
+    def pictures(self, places):
+        """Images to be shown, as data URLs; small ones with their pixels.
+
+        Args:
+          places: of the images, a list.
+        """
+        labels = None if self.labels is None else self.labels[places]
+        some = dataclasses.replace(
+            self, images=self.images[places], labels=labels
+        )
+        batches = some.pixel_batches(_AT_ONCE) if places else ()
+        return [_data_url(image) for images, _ in batches for image in images]
+
+    def image_name(self, place):
+        """The file of an image where it is known, or its place."""
+        if isinstance(self.data, ImageData) and self.data.names:
+            return names_of_image(self.data, "test", place)
+        return f"image {place:,}"
 
     def _batches(self, batch_size, spec):
         dataset = evaluation_dataset(
@@ -137,6 +160,18 @@ def results_folder(config):
         name += f"_{_label(config.eval_dir)}"
     name = re.sub(r"[^\w.-]", "_", name)
     return os.path.join(config.output_dir, EVAL_SOURCES, name)
+
+
+def _data_url(image):
+    """An image [H, W, 3] uint8, no larger than is shown."""
+    if image.shape[0] <= _SHOWN_PIXELS:
+        kind, content = "png", tf.io.encode_png(image)
+    else:
+        small = tf.image.resize(image, [_SHOWN_PIXELS] * 2, antialias=True)
+        small = tf.saturate_cast(tf.round(small), tf.uint8)
+        kind, content = "jpeg", tf.io.encode_jpeg(small, quality=85)
+    text = base64.b64encode(content.numpy()).decode()
+    return f"data:image/{kind};base64,{text}"
 
 
 def _label(folder):

@@ -8,6 +8,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 
 from meta_pseudo_labels.evaluation.metrics import (
+    Mistake,
     calibrate,
     evaluate_probabilities,
 )
@@ -148,6 +149,19 @@ def test_json_has_null_where_there_is_no_number(small):
         "confidence": None,
         "accuracy": None,
     }
+
+
+def test_mistakes_come_by_confidence_and_right_ones_not_at_all():
+    """Of equally confident ones the first; twelve at most."""
+    rows = np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2], [0.4, 0.6]])
+    labels = np.array([1, 0, 0, 0])
+    assert evaluate_probabilities(rows, labels).mistakes == (
+        Mistake(image=0, label=1, predicted=0, confidence=0.9),
+        Mistake(image=1, label=0, predicted=1, confidence=0.6),
+        Mistake(image=3, label=0, predicted=1, confidence=0.6),
+    )
+    many = evaluate_probabilities(np.tile(rows, [9, 1]), np.tile(labels, 9))
+    assert [m.confidence for m in many.mistakes] == [0.9] * 9 + [0.6] * 3
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,11 @@ def test_it_has_the_package_the_recipes_and_the_command(wheel):
         f"meta_pseudo_labels/recipes/{path.name}"
         for path in (ROOT / "flags").glob("*.flags")
     }
-    assert recipes and modules | recipes <= names
+    templates = {
+        str(path.relative_to(ROOT)) for path in package.rglob("*.html")
+    }
+    assert recipes and templates
+    assert modules | recipes | templates <= names
     tops = {name.split("/")[0] for name in names}
     assert tops == {
         "meta_pseudo_labels",

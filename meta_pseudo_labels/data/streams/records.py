@@ -45,8 +45,12 @@ class Records:
 
     def first(self, count):
         """The first `count` records in the order of the source."""
+        return self[:count]
+
+    def __getitem__(self, places):
+        """Some of the records, as an array gives some of its rows."""
         return dataclasses.replace(
-            self, shards=self.shards[:count], offsets=self.offsets[:count]
+            self, shards=self.shards[places], offsets=self.offsets[places]
         )
 
     def name(self, number):

@@ -1,13 +1,11 @@
 """The diagnosis of a trained run: `--task_mode=diagnose`."""
 
-import dataclasses
 import importlib.util
 import json
 
 import numpy as np
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data.streams.records import Records
 from meta_pseudo_labels.evaluation.diagnosis.figure import draw
 from meta_pseudo_labels.evaluation.diagnosis.measure import diagnose
 from meta_pseudo_labels.evaluation.diagnosis.summary import as_text
@@ -141,19 +139,9 @@ def held_out_images(images, *, count, seed):
     random = np.random.RandomState([seed, len(held_out)])
     chosen = np.sort(random.permutation(len(held_out))[:count])
     dataset = data.evaluation_dataset(
-        _take(held_out, chosen),
+        held_out[chosen],
         None if labels is None else labels[chosen],
         spec=images.spec,
         batch_size=count,
     )
     return next(iter(dataset))
-
-
-def _take(images, positions):
-    if not isinstance(images, Records):
-        return images[positions]
-    return dataclasses.replace(
-        images,
-        shards=images.shards[positions],
-        offsets=images.offsets[positions],
-    )

@@ -3,6 +3,7 @@
 eval.json             the accuracies alone
 eval_report.json      everything, see `metrics.Evaluation`
 eval_confusion.png    eval_reliability.png    the same in events/
+eval_mistakes.json    the most confident mistakes, with the pictures
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from meta_pseudo_labels.run.data import input_errors
 from meta_pseudo_labels.run.folder import (
     EVAL,
     EVAL_CONFUSION,
+    EVAL_MISTAKES,
     EVAL_RELIABILITY,
     EVAL_REPORT,
     EVAL_SOURCES,
@@ -53,6 +55,7 @@ class Evaluate(Stage):
         RunFile(EVAL_REPORT, "all metrics, of every class too", shown=True),
         RunFile(EVAL_CONFUSION, "confusion matrices", shown=True),
         RunFile(EVAL_RELIABILITY, "calibration", shown=True),
+        RunFile(EVAL_MISTAKES, "the most confident mistakes"),
         RunFile(EVAL_SOURCES, "the same of other images"),
     )
     next = "export"
@@ -237,8 +240,42 @@ def evaluate_run(learner, finetuned, config, images):
             if model is not None
         },
     )
-    report.save(results_folder(config))
+    folder = results_folder(config)
+    report.save(folder)
+    mistakes = pictured_mistakes(report.networks, source)
+    write_whole(os.path.join(folder, EVAL_MISTAKES), json.dumps(mistakes))
     return report
+
+
+def pictured_mistakes(evaluations, source):
+    """The most confident mistakes of networks, ready for JSON.
+
+    Args:
+      evaluations: a dict from networks to `metrics.Evaluation`.
+      source: `Source` of the images.
+
+    Returns:
+      For each network a list of dicts: the fields of `metrics.Mistake`,
+      "name", of the image, and "picture", a data URL. Empty where records
+      were skipped: which images the others are is not known then.
+    """
+    if any(e.images != len(source.images) for e in evaluations.values()):
+        return {}
+    places = sorted(
+        {m.image for found in evaluations.values() for m in found.mistakes}
+    )
+    pictures = dict(zip(places, source.pictures(places), strict=True))
+    return {
+        network: [
+            dataclasses.asdict(mistake)
+            | {
+                "name": source.image_name(mistake.image),
+                "picture": pictures[mistake.image],
+            }
+            for mistake in found.mistakes
+        ]
+        for network, found in evaluations.items()
+    }
 
 
 def _averaged(learner, config, spec):

@@ -14,7 +14,6 @@ from meta_pseudo_labels.evaluation.diagnosis.probes import Probes
 from meta_pseudo_labels.learners.feedback import ESTIMATORS
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.stages.diagnose import (
-    _take,
     diagnose_run,
     held_out_images,
     held_out_part,
@@ -187,6 +186,6 @@ def test_records_in_files_are_taken_by_their_places():
         offsets=np.array([0, 7, 0]),
         parse=None,
     )
-    taken = _take(records, np.array([1, 2]))
+    taken = records[np.array([1, 2])]
     assert taken.shards.tolist() == [0, 1]
     assert taken.offsets.tolist() == [7, 0]

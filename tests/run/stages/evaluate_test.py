@@ -1,5 +1,7 @@
 """All networks of a run, compared: the table, the files, the choice."""
 
+import base64
+import dataclasses
 import json
 import sys
 
@@ -9,14 +11,18 @@ import tensorflow as tf
 from matplotlib.image import imread
 from tensorboard.compat.proto import event_pb2
 
+from meta_pseudo_labels.data import from_arrays
 from meta_pseudo_labels.evaluation.evaluate import accuracy
 from meta_pseudo_labels.evaluation.metrics import evaluate_probabilities
 from meta_pseudo_labels.learners.build import build_learner, build_model
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.data import evaluation_batches, load_data
 from meta_pseudo_labels.run.stages.evaluate import (
     EvaluationReport,
     evaluate_run,
+    pictured_mistakes,
 )
+from meta_pseudo_labels.run.test_images import evaluation_source
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_run import tiny
@@ -55,6 +61,51 @@ def test_every_network_has_its_row(run, report):
     assert report.validation["teacher"].images == 20
     assert report.networks["teacher"].top_5 is not None
     assert report.networks["teacher"].class_names == tuple("0123456789")
+
+
+def test_the_most_confident_mistakes_have_their_pictures(run, report):
+    config, images, _, _ = run
+    shown = content(config, "eval_mistakes.json")
+    assert list(shown) == list(report.networks)
+    mistakes = shown["teacher"]
+    assert len(mistakes) == 12
+    sureness = [m["confidence"] for m in mistakes]
+    assert sureness == sorted(sureness, reverse=True)
+    for mistake in mistakes:
+        place = mistake["image"]
+        assert mistake["label"] == images.test_labels[place]
+        assert mistake["label"] != mistake["predicted"]
+        assert mistake["name"] == f"image {place}"
+        kind, text = mistake["picture"].split(",")
+        assert kind == "data:image/png;base64"
+        pixels = tf.io.decode_png(base64.b64decode(text), channels=3)
+        np.testing.assert_array_equal(pixels, images.test_images[place])
+
+
+def test_large_pictures_are_no_larger_than_they_are_shown():
+    source = evaluation_source(
+        Config(),
+        from_arrays(
+            np.full([2, 200, 200, 3], 77, np.uint8),
+            [0, 1],
+            np.zeros([0, 200, 200, 3], np.uint8),
+            test_images=np.full([3, 200, 200, 3], 77, np.uint8),
+            test_labels=[0, 1, 1],
+        ),
+    )
+    (picture,) = source.pictures([2])
+    kind, text = picture.split(",")
+    assert kind == "data:image/jpeg;base64" and len(text) < 2_000
+    pixels = tf.io.decode_jpeg(base64.b64decode(text)).numpy()
+    assert pixels.shape == (96, 96, 3) and abs(int(pixels[5, 5, 0]) - 77) < 3
+    assert source.pictures([]) == []
+
+
+def test_where_images_were_skipped_none_is_shown_for_another(run, report):
+    config, images, _, _ = run
+    source = evaluation_source(config, images)
+    fewer = dataclasses.replace(source, images=source.images[:499])
+    assert pictured_mistakes(report.networks, fewer) == {}
 
 
 def test_the_files_say_what_the_report_does(run, report):

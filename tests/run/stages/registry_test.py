@@ -50,6 +50,7 @@ def test_every_task_mode_is_registered():
         "export",
         "inspect",
         "cache_labels",
+        "report",
         "diagnose",
         "inference",
     }

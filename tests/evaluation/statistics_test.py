@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.controls import statistics
+from meta_pseudo_labels.evaluation import statistics
 
 # Student's t at 0.975, from printed tables.
 T2, T4, T9 = 4.302653, 2.776445, 2.262157

@@ -1,0 +1,250 @@
+"""compare.html: several runs on one page, those that differ in the seed as one.
+
+write_comparison(["runs/mpl-0", "runs/mpl-1", "runs/uda-0"], "compare.html")
+"""
+
+import dataclasses
+import os
+import re
+import statistics
+
+from meta_pseudo_labels.evaluation.statistics import (
+    CONFIDENCE,
+    FEW,
+    discoveries,
+    estimate,
+    paired_difference,
+)
+from meta_pseudo_labels.run.folder import HPARAMS
+from meta_pseudo_labels.run.pages import render
+from meta_pseudo_labels.run.pages.plots import Line, lines_plot, rows_plot
+from meta_pseudo_labels.run.pages.run_files import NOT_OF_THE_RUN, RunFiles
+from meta_pseudo_labels.utils.files import write_whole
+from meta_pseudo_labels.utils.settings import ConfigError
+
+LOGGED = "last in training"
+NETWORKS = ("finetuned", "student", "student_raw", "teacher")
+_CURVES = (
+    ("Accuracy on images kept apart", "eval/accuracy", True),
+    ("Cross-entropy on the same images, nats", "eval/loss", False),
+    ("Training loss, nats", "loss/total", False),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+      name: for the reader.
+      settings: those that differ between conditions, a dict.
+      runs: `RunFiles`.
+    """
+
+    name: str
+    settings: dict
+    runs: tuple[RunFiles, ...]
+
+    def by_seed(self, measure):
+        """What its runs reached, by seed; of equal seeds the mean.
+
+        Args:
+          measure: one of `NETWORKS`, or `LOGGED`.
+        """
+        found = {}
+        for run in self.runs:
+            value = _measured(run, measure)
+            if value is not None:
+                found.setdefault(run.settings.get("seed"), []).append(value)
+        return {seed: statistics.fmean(each) for seed, each in found.items()}
+
+    def curve(self, scalar, style):
+        """Mean and standard deviation over runs, where all of them logged."""
+        each = []
+        for run in self.runs:
+            steps, values = run.scalars().get(scalar, ([], []))
+            each.append(dict(zip(steps, values, strict=True)))
+        logged = [one for one in each if one]
+        steps = sorted(set.intersection(*map(set, logged))) if logged else []
+        found = [estimate([one[step] for one in logged]) for step in steps]
+        means = [one.mean for one in found]
+        low = high = None
+        if len(logged) > 1:
+            low = [one.mean - one.deviation for one in found]
+            high = [one.mean + one.deviation for one in found]
+        return Line(self.name, steps, means, low=low, high=high, style=style)
+
+
+def write_comparison(folders, path):
+    """Writes a page that compares runs.
+
+    Args:
+      folders: of the runs; the condition of the first is what others are
+        compared with.
+      path: of the page.
+
+    Raises:
+      ConfigError: for fewer than two runs, or a folder that holds none.
+    """
+    folders = list({os.path.realpath(f): f for f in folders}.values())
+    if len(folders) < 2:
+        raise ConfigError(
+            f"{len(folders)} run is nothing to compare; name two folders of "
+            "runs or more, such as runs/*."
+        )
+    runs = [RunFiles(folder) for folder in folders]
+    for folder, run in zip(folders, runs, strict=True):
+        if not run.settings:
+            raise ConfigError(
+                f"{folder} holds no run: there is no {HPARAMS} that can be "
+                "read. Leave it out."
+            )
+    write_whole(path, comparison_page(runs))
+
+
+def comparison_page(runs):
+    """The page that compares runs, as text.
+
+    Args:
+      runs: a list of `RunFiles`.
+    """
+    conditions = conditions_of(runs)
+    measures = [
+        measure
+        for measure in (*NETWORKS, LOGGED)
+        if any(condition.by_seed(measure) for condition in conditions)
+    ]
+    compared = _compared(conditions, measures)
+    return render(
+        "compare.html",
+        runs=runs,
+        conditions=conditions,
+        settings=list(conditions[0].settings),
+        measures=measures,
+        estimates=[_estimates(c, measures) for c in conditions],
+        compared=compared,
+        images=sorted({r.evaluation["images"] for r in runs if r.evaluation}),
+        accuracies=_accuracies_plot(conditions, compared),
+        differences=_differences(conditions, compared),
+        curves=_curves(conditions),
+        confidence=CONFIDENCE,
+        few=FEW,
+    )
+
+
+def conditions_of(runs):
+    """Puts runs together that differ in the seed alone, a list.
+
+    Args:
+      runs: `RunFiles`, whose order stays.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    kept = [name for name in names if name not in (*NOT_OF_THE_RUN, "seed")]
+    groups = {}
+    for run in runs:
+        key = repr([run.settings.get(name) for name in kept])
+        groups.setdefault(key, []).append(run)
+    differ = [
+        name
+        for name in kept
+        if len({repr(run.settings.get(name)) for run in runs}) > 1
+    ]
+    titles = _titles(groups.values())
+    return [
+        Condition(
+            title,
+            {name: group[0].settings.get(name) for name in differ},
+            tuple(group),
+        )
+        for title, group in zip(titles, groups.values(), strict=True)
+    ]
+
+
+def _titles(groups):
+    """What the names of each group's folders have in common, all different."""
+    titles = []
+    for group in groups:
+        names = [run.name for run in group]
+        title = names[0]
+        if len(names) > 1:
+            common = os.path.commonprefix(names)
+            title = re.sub(r"([-_. ]?(seed|s))?[-_. =]*\d*$", "", common)
+        while not title or title in titles:
+            title = f"{title or 'group'} ({names[0]})"
+        titles.append(title)
+    return titles
+
+
+def _measured(run, measure):
+    if measure == LOGGED:
+        _, values = run.scalars().get("eval/accuracy", ([], []))
+        return values[-1] if values else None
+    network = run.evaluation.get("networks", {}).get(measure, {})
+    return network.get("top_1")
+
+
+def _estimates(condition, measures):
+    """An `Estimate` for each measure; None where no run has it."""
+    values = [condition.by_seed(measure).values() for measure in measures]
+    return [estimate(each) if each else None for each in values]
+
+
+def _compared(conditions, measures):
+    """The measure that differences are of: the first that all have, or None."""
+    everywhere = (
+        measure
+        for measure in measures
+        if all(condition.by_seed(measure) for condition in conditions)
+    )
+    return next(everywhere, None)
+
+
+def _accuracies_plot(conditions, measure):
+    if measure is None:
+        return None
+    found = [condition.by_seed(measure) for condition in conditions]
+    return rows_plot(
+        f"Accuracy, {measure}",
+        [c.name for c in conditions],
+        [estimate(each.values()) for each in found],
+        [list(each.values()) for each in found],
+    )
+
+
+def _differences(conditions, measure):
+    """Of each condition with the first: a table's rows and a plot, or None."""
+    if measure is None:
+        return None
+    first = conditions[0].by_seed(measure)
+    pairs = [
+        (condition, paired_difference(condition.by_seed(measure), first))
+        for condition in conditions[1:]
+    ]
+    pairs = [(c, found) for c, found in pairs if found is not None]
+    if not pairs:
+        return None
+    holds = discoveries([found for _, found in pairs])
+    return {
+        "rows": [
+            {"name": c.name, "found": found, "holds": is_one}
+            for (c, found), is_one in zip(pairs, holds, strict=True)
+        ],
+        "plot": rows_plot(
+            f"Paired difference to {conditions[0].name}",
+            [c.name for c, _ in pairs],
+            [found for _, found in pairs],
+            first_style=1,
+        ),
+    }
+
+
+def _curves(conditions):
+    plots = [
+        lines_plot(
+            title,
+            [c.curve(scalar, style) for style, c in enumerate(conditions)],
+            percent=percent,
+        )
+        for title, scalar, percent in _CURVES
+    ]
+    return [plot for plot in plots if plot]

@@ -1,0 +1,216 @@
+"""What the files of a run say, as far as there are any.
+
+Nothing here fails for a file that is missing or torn: a killed run, too, has a
+page, which says what it lacks.
+"""
+
+import dataclasses
+import functools
+import glob
+import os
+
+from scipy import stats
+
+from meta_pseudo_labels.run.config.core import config_class
+from meta_pseudo_labels.run.folder import (
+    DATA,
+    EVAL_MISTAKES,
+    EVAL_REPORT,
+    FINETUNE,
+    HPARAMS,
+    LABELED,
+    MACHINE,
+    RunFolder,
+)
+from meta_pseudo_labels.run.metrics_log import TIMES, read_rows
+from meta_pseudo_labels.utils.checkpoint_files import (
+    FOLDER,
+    checkpoint_paths,
+    step_of,
+)
+from meta_pseudo_labels.utils.files import read_json
+
+# About the folder and the command, not the run.
+NOT_OF_THE_RUN = (
+    "allow_hparam_change",
+    "output_dir",
+    "progress",
+    "progress_seconds",
+    "log_format",
+    "reset_output_dir",
+    "task_mode",
+)
+# What to use of a run, the first that there is.
+FINAL = ("finetuned", "student")
+
+
+class RunFiles:
+    """What is known of a run.
+
+    Args:
+      folder: of the run.
+    """
+
+    def __init__(self, folder):
+        self.folder = RunFolder(str(folder))
+        self.name = os.path.basename(os.path.realpath(folder))
+        self.unreadable = []
+
+    def read(self, *names):
+        """The dict in a JSON file; empty where there is none, or a torn one."""
+        path = self.folder.path(*names)
+        if not os.path.exists(path):
+            return {}
+        try:
+            found = read_json(path)
+        except (OSError, ValueError):
+            found = None
+        if isinstance(found, dict):
+            return found
+        self.unreadable.append(os.path.join(*names))
+        return {}
+
+    @functools.cached_property
+    def settings(self):
+        return self.read(HPARAMS)
+
+    @functools.cached_property
+    def evaluation(self):
+        """What eval_report.json says: "networks", "step", "images", ..."""
+        return self.read(EVAL_REPORT)
+
+    @functools.cached_property
+    def mistakes(self):
+        return self.read(EVAL_MISTAKES)
+
+    @functools.cached_property
+    def data(self):
+        return self.read(DATA)
+
+    @functools.cached_property
+    def choice(self):
+        """Of labels: "class_names", "labels" and more."""
+        return self.read(LABELED)
+
+    @functools.cached_property
+    def machine(self):
+        return self.read(MACHINE)
+
+    @functools.cached_property
+    def card(self):
+        """That of the newest export."""
+        pattern = os.path.join("saved_model", "*", "assets.extra")
+        path = os.path.join(glob.escape(self.folder.path()), pattern)
+        folders = [
+            os.path.relpath(found, self.folder.path())
+            for found in glob.glob(path)
+            if found.split(os.sep)[-2].isdigit()
+        ]
+        newest = max(
+            folders, key=lambda f: int(f.split(os.sep)[-2]), default=None
+        )
+        if newest is None:
+            return {}
+        card = self.read(newest, "model_card.json")
+        return card | {"version": os.path.dirname(newest)} if card else {}
+
+    @functools.cached_property
+    def rows(self):
+        """The rows that training logged, a list of dicts."""
+        return read_rows(self.folder.path("metrics.jsonl"))
+
+    @functools.cached_property
+    def finetuning_rows(self):
+        return read_rows(self.folder.path(FINETUNE, "metrics.jsonl"))
+
+    @functools.cached_property
+    def step(self):
+        """Of the latest checkpoint, or else row; 0 where nothing is known."""
+        saved = checkpoint_paths(self.folder.path(FOLDER))
+        if saved:
+            return step_of(saved[-1])
+        return max((row["step"] for row in self.rows), default=0)
+
+    @property
+    def is_done(self):
+        return self.folder.is_done()
+
+    def exists(self, *names):
+        return os.path.exists(self.folder.path(*names))
+
+    def final_network(self):
+        """Its name and what eval_report.json says of it; None, {} without."""
+        networks = self.evaluation.get("networks", {})
+        names = [name for name in FINAL if name in networks]
+        return (names[0], networks[names[0]]) if names else (None, {})
+
+    def scalars(self, *, finetuning=False):
+        """What was logged: (steps, values) by name, in alphabetical order."""
+        found = {}
+        for row in self.finetuning_rows if finetuning else self.rows:
+            for name, value in row.items():
+                if name not in ("step", *TIMES):
+                    steps, values = found.setdefault(name, ([], []))
+                    steps.append(row["step"])
+                    values.append(value)
+        return dict(sorted(found.items()))
+
+    def accuracy(self):
+        """The accuracy to speak of, as a dict; None where there is none.
+
+        "value" in [0, 1], "network", "step", "images" (what on), "count" of
+        them (None where not known) and "interval" (of 95 %).
+        """
+        name, found = self.final_network()
+        if name:
+            count = found["images"]
+            return {
+                "value": found["top_1"],
+                "network": name,
+                "step": self.evaluation["step"],
+                "images": self.evaluation["images"],
+                "count": count,
+                "interval": interval(found["top_1"], count),
+            }
+        logged = [row for row in self.rows if "eval/accuracy" in row]
+        if not logged:
+            return None
+        return {
+            "value": logged[-1]["eval/accuracy"],
+            "network": "student",
+            "step": logged[-1]["step"],
+            "images": "the images that training evaluates on",
+            "count": None,
+            "interval": None,
+        }
+
+    def changed_settings(self):
+        """Those with another value than the default: name, value, default."""
+        defaults = default_settings()
+        return [
+            (name, value, defaults.get(name, "–"))
+            for name, value in self.settings.items()
+            if name not in NOT_OF_THE_RUN
+            and (name not in defaults or value != defaults[name])
+        ]
+
+    def seconds(self, rows):
+        """How long the training of some rows took; None where not known."""
+        known = [row["seconds"] for row in rows if "seconds" in row]
+        return max(known, default=None)
+
+
+@functools.cache
+def default_settings():
+    """Of this package, a dict by name."""
+    return {
+        field.name: field.default
+        for field in dataclasses.fields(config_class())
+    }
+
+
+def interval(share, count):
+    """Wilson's interval (95 %) of a share that `count` images gave."""
+    found = stats.binomtest(round(share * count), count)
+    limits = found.proportion_ci(method="wilson")
+    return float(limits.low), float(limits.high)

@@ -1,0 +1,173 @@
+"""Several runs on one page: groups, means, differences, what is missing."""
+
+import sys
+
+import pytest
+
+from meta_pseudo_labels.run import cli
+from meta_pseudo_labels.run.pages.compare import (
+    comparison_page,
+    conditions_of,
+    write_comparison,
+)
+from meta_pseudo_labels.run.pages.run_files import RunFiles
+from tests.run.pages.synthetic import check, evaluated, logged, write
+
+MPL = [0.8, 0.82, 0.84, 0.86, 0.88]
+UDA = [0.79, 0.80, 0.81, 0.82, 0.83]  # Less 1, 2, 3, 4 and 5 points.
+
+
+def run(folder, method, seed, accuracy=None, **settings):
+    write(folder, "hparams.json", dict(method=method, seed=seed, **settings))
+    logged(folder, [0.1 * (1 + seed), 0.5])
+    if accuracy is not None:
+        evaluated(folder, top_1=accuracy)
+    return RunFiles(folder)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    return [
+        run(
+            root / f"{method}_seed{seed}", method, seed, accuracy, ema_decay=0.5
+        )
+        for method, each in (("mpl", MPL), ("uda", UDA))
+        for seed, accuracy in enumerate(each)
+    ]
+
+
+@pytest.fixture(scope="module")
+def page(runs):
+    return check(comparison_page(runs))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10 runs compared 2 groups",
+        # Deviation 0.0316, t 2.776, by hand: 0.0316 * 2.776 / sqrt(5).
+        "mpl 5 84.0 % ± 3.9",
+        "uda 5 81.0 % ± 2.0",
+        # Of -1 to -5: deviation 1.581, so 1.963 to either side.
+        "uda 5 -3.00 -4.96 to -1.04 yes",
+        "finetuned: of each group less mpl",
+        "setting mpl uda method mpl uda Curves",
+        "uda 2 200, not ended 81.0 % finetuned 2 min 10 s",
+    ],
+)
+def test_numbers_are_those_of_the_runs(page, text):
+    assert text in page.text
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_curve_with_a_band(page):
+    bands = [a for a in page.all("polygon") if "band" in a["class"]]
+    assert len(bands) == 2 * 2  # Of accuracy and of the training loss.
+    (spoken,) = [
+        a["aria-label"]
+        for a in page.all("svg")
+        if a.get("aria-label", "").startswith("Accuracy on images kept")
+    ]
+    assert "mpl from 30 % at step 100 to 50 % at step 200" in spoken
+
+
+def test_folder_and_stage_make_no_other_run(tmp_path):
+    one = run(tmp_path / "one", "mpl", 0, output_dir="a", task_mode="eval")
+    two = run(tmp_path / "two", "mpl", 1, output_dir="b", progress=False)
+    (condition,) = conditions_of([one, two])
+    assert condition.settings == {} and len(condition.runs) == 2
+    text = check(comparison_page([one, two])).text
+    assert "None but the seed" in text and "they differ in the seed" in text
+
+
+def test_groups_of_the_same_folders_name_have_different_names(tmp_path):
+    found = conditions_of(
+        [
+            run(tmp_path / str(k) / "digits", "mpl", 0, ema_decay=decay)
+            for k, decay in enumerate([0.0, 0.5, 0.9])
+        ]
+    )
+    assert len({condition.name for condition in found}) == 3
+
+
+def test_few_seeds_are_no_discovery(runs):
+    text = check(comparison_page(runs[:2] + runs[5:7])).text
+    assert "too few seeds" in text
+
+
+def test_equal_seeds_count_once(tmp_path):
+    runs = [
+        run(tmp_path / name, "mpl", 3, accuracy)
+        for name, accuracy in (("a", 0.5), ("b", 0.7))
+    ]
+    (condition,) = conditions_of(runs)
+    assert condition.by_seed("student") == {3: pytest.approx(0.6)}
+
+
+def test_networks_are_compared_only_where_all_groups_have_them(tmp_path):
+    """One was evaluated, the other one not: what training saw is left."""
+    runs = [
+        run(tmp_path / "a", "mpl", 0, 0.9),
+        run(tmp_path / "b", "uda", 0),
+    ]
+    page = check(comparison_page(runs))
+    assert "last in training: of each group less a" in page.text
+    assert "b 1 – – 50.0 %" in page.text
+
+
+def test_runs_that_have_nothing_yet_still_have_a_page(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path, f"{name}/hparams.json", {"method": name})
+    runs = [RunFiles(tmp_path / name) for name in ("a", "b")]
+    text = check(comparison_page(runs)).text
+    for words in ("No run has an accuracy yet", "No step was logged yet"):
+        assert words in text
+    assert "no other group has a seed and a network in common" in text
+
+
+def test_evaluations_of_different_images_are_told_of(tmp_path):
+    runs = [run(tmp_path / name, name, 0, 0.5) for name in ("a", "b")]
+    runs[1].evaluation["images"] = "other images"
+    assert "of different images: other images; the" in (
+        check(comparison_page(runs)).text
+    )
+
+
+def test_the_command_takes_folders(runs, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "page.html"
+    folders = [str(run.folder) for run in runs]
+    monkeypatch.setattr(
+        sys, "argv", ["mpl", "compare", *folders, f"--output={output}"]
+    )
+    cli.main()
+    assert capsys.readouterr().out == f"Compared: {output}\n"
+    check(output.read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "required: RUN"),
+        (["{run}"], "1 run is nothing to compare"),
+        (["{run}", "{run}/../mpl_seed0"], "1 run is nothing to compare"),
+        (["{run}", "nowhere"], "nowhere holds no run"),
+        (["{run}", "{run}", "--outptu=x"], "--outptu=x"),
+        (["{run}", "{other}", "--output=no/where.html"], "No such file"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(
+    runs, monkeypatch, arguments, words
+):
+    names = dict(run=str(runs[0].folder), other=str(runs[1].folder))
+    arguments = [argument.format(**names) for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["mpl", "compare", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert str(caught.value).startswith("Error: ")
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_torn_settings_file_is_no_run(runs, tmp_path):
+    write(tmp_path, "hparams.json", '{"meth')
+    with pytest.raises(ValueError, match="holds no run"):
+        write_comparison([str(runs[0].folder), tmp_path], tmp_path / "x.html")
