@@ -30,6 +30,7 @@ from meta_pseudo_labels.learners.mpl_settings import (
     TERMS,
     UNREAD,
     MPLSettings,
+    check_label_view,
     term_type,
 )
 from meta_pseudo_labels.learners.passes import (
@@ -69,6 +70,10 @@ class MetaPseudoLabels(Learner):
       pseudo_labels: "soft", "hard", "sampled", or None for the estimator's own.
       label_temperature: divides the teacher's logits where they become pseudo
         labels; below 1 sharpens.
+      label_view: "strong" or "weak", the views of which the teacher says the
+        labels that the student learns on strong ones.
+      student_labeled_weight: of the labeled images' loss in the student's, at
+        least 0; 0 is the paper, whose student never learns from labels.
       uda: `UDASettings` of the teacher's consistency term, or the `Term` of
         another method, such as `FreeMatchTerm()`; None for a teacher that
         learns from labels and feedback alone, and needs no weak views.
@@ -110,6 +115,8 @@ class MetaPseudoLabels(Learner):
         feedback_weight=1.0,
         pseudo_labels=None,
         label_temperature=1.0,
+        label_view="strong",
+        student_labeled_weight=0.0,
         uda=RELEASE_UDA,
         baseline_decay=0.99,
         baseline_start=0.0,
@@ -121,10 +128,19 @@ class MetaPseudoLabels(Learner):
         check_pair(student, teacher)
         check_range("feedback_weight", feedback_weight, low=0, high=math.inf)
         check_positive("label_temperature", label_temperature)
+        check_range(
+            "student_labeled_weight",
+            student_labeled_weight,
+            low=0,
+            high=math.inf,
+        )
+        check_label_view(label_view, uda)
         self.teacher = teacher
         self.feedback, self.label_kind = resolve(feedback, pseudo_labels)
         self.feedback_weight = feedback_weight
         self.label_temperature = label_temperature
+        self.label_view = label_view
+        self.student_labeled_weight = student_labeled_weight
         self.uda = uda
         if uda is None:
             self.batch_keys = ("labeled", "labels", "strong")
@@ -158,6 +174,8 @@ class MetaPseudoLabels(Learner):
             feedback_weight=settings.mpl_feedback_weight,
             pseudo_labels=settings.mpl_pseudo_labels,
             label_temperature=settings.mpl_label_temp,
+            label_view=settings.mpl_label_view,
+            student_labeled_weight=settings.mpl_student_labeled_weight,
             baseline_decay=settings.mpl_baseline_decay,
             baseline_start=settings.mpl_baseline_start,
             update_teacher_moments=settings.mpl_update_teacher_moments,
@@ -176,6 +194,14 @@ class MetaPseudoLabels(Learner):
     @classmethod
     def check_settings(cls, settings):
         resolve(settings.mpl_feedback, settings.mpl_pseudo_labels)
+        if settings.mpl_label_view == "weak" and (
+            settings.teacher_labels or settings.mpl_teacher_loss in NO_TERM
+        ):
+            raise ConfigError(
+                "--mpl_label_view=weak: this teacher does not see weak views; "
+                "leave it out, or have --mpl_teacher_loss=uda and no "
+                "--teacher_labels."
+            )
         small = settings.teacher_model_type or models.REDUCED_TEACHER
         if settings.teacher_labels and not models.mlp_hidden_sizes(small):
             raise ConfigError(
@@ -217,6 +243,8 @@ class MetaPseudoLabels(Learner):
         passes = {1, 1 + settings.uda_data}
         if settings.mpl_teacher_loss not in NO_TERM:
             passes.add(1 + 2 * settings.uda_data)
+        if settings.mpl_student_labeled_weight and settings.num_feedback:
+            passes.add(2 + settings.uda_data)
         return passes
 
     def compile(self, optimizer="sgd", teacher_optimizer=None, **kwargs):
@@ -287,6 +315,8 @@ class MetaPseudoLabels(Learner):
             "feedback_weight": self.feedback_weight,
             "pseudo_labels": self.label_kind,
             "label_temperature": self.label_temperature,
+            "label_view": self.label_view,
+            "student_labeled_weight": self.student_labeled_weight,
             "uda": serialize(self.uda),
             "baseline_decay": self.baseline.decay,
             "baseline_start": self.baseline.start,
@@ -310,7 +340,8 @@ class MetaPseudoLabels(Learner):
         with tf.GradientTape(persistent=True) as tape:
             # 1. The teacher looks at all images.
             logits = self.teacher_logits(batch)
-            label_logits = logits.strong / self.label_temperature
+            label_logits = getattr(logits, self.label_view)
+            label_logits /= self.label_temperature
             # 2 to 4. It labels the strong views; the student learns these
             # labels, and then does better or worse on the labeled images.
             with tape.stop_recording():

@@ -16,6 +16,7 @@ from meta_pseudo_labels.learners.freematch import (
 )
 from meta_pseudo_labels.utils.settings import Unread, setting
 
+LABEL_VIEWS = ("strong", "weak")
 NO_TERM = ("supervised", "rand_augment")
 # Of other methods; their settings and what they are.
 TERMS = {
@@ -53,6 +54,18 @@ class MPLSettings:
         "Temperature of the teacher's logits where they become pseudo labels; "
         "below 1 sharpens.",
         low=1e-6,
+    )
+    mpl_label_view: str = setting(
+        "strong",
+        "The views of which the teacher says the pseudo labels: strong, as the "
+        "release; or weak, of which it is surer.",
+        choices=LABEL_VIEWS,
+    )
+    mpl_student_labeled_weight: float = setting(
+        0.0,
+        "Weight of the labeled images' loss in the student's; at 0, as in the "
+        "paper, it never learns from labels before it is finetuned.",
+        low=0,
     )
     mpl_teacher_loss: str = setting(
         "uda",
@@ -158,3 +171,16 @@ UNREAD = (
         "the teacher's labeled images do not pass alone.",
     ),
 )
+
+
+def check_label_view(view, term):
+    """Raises ValueError for a view that a teacher with a term does not see."""
+    if view not in LABEL_VIEWS:
+        raise ValueError(
+            f"label_view is {view!r}; choose one of {', '.join(LABEL_VIEWS)}."
+        )
+    if view == "weak" and term is None:
+        raise ValueError(
+            'label_view is "weak", and this teacher has no consistency term '
+            "and sees no weak views; give uda, or leave label_view out."
+        )

@@ -52,9 +52,10 @@ class StudentStep:
       label_gradient: computes d(new labeled loss) / d(pseudo labels),
         [unlabeled, classes], through the student's whole update; of this
         replica's labels.
-      gradients: computes the student's gradient on the pseudo labels, before
-        weight decay and clipping, and d(new labeled loss) / d(student); two
-        lists of tensors, one per trainable weight.
+      gradients: computes the student's gradient on the pseudo labels (and on
+        labels, where it learns these too), before weight decay and clipping,
+        and d(new labeled loss) / d(student); two lists of tensors, one per
+        trainable weight.
       first_order_change: computes the change as the product of these two
         gradients by the rates of the update, for SGD minus the learning rate;
         see `update_rates`. Clipping is left out. Scalar, nats.
@@ -100,7 +101,7 @@ def take_student_step(learner, batch, *, pseudo_labels):
     from meta_pseudo_labels.models import second_derivative
 
     judged, labels, key = _judged_on(batch)
-    learn = functools.partial(_learn, learner, batch["strong"], judged)
+    learn = functools.partial(_learn, learner, batch, judged)
     learned = learn(pseudo_labels)
     labels = label_probabilities(labels, learned.judged_logits)
     weights = weights_of(batch, key, learned.judged_logits)
@@ -170,16 +171,26 @@ class _Learned(NamedTuple):
     scale: tf.Tensor | None
 
 
-def _learn(learner, strong, judged, pseudo_labels):
-    """`_Learned` of one joint pass over strong views and judged images."""
+def _learn(learner, batch, judged, pseudo_labels):
+    """`_Learned` of one joint pass over strong views and judged images.
+
+    Over the labeled images too where the student learns from labels, unless it
+    is judged on these.
+    """
+    learns_labels = learner.student_labeled_weight > 0
+    apart = ["labeled"] if learns_labels and "feedback" in batch else []
     student, scale = learner.student, updates.loss_scale(learner.optimizer)
     # Derivatives with respect to the labels alone: of the weights' replicas
     # would compute, and reduce, what nobody asks for.
     with tf.GradientTape(watch_accessed_variables=False) as label_tape:
         label_tape.watch(pseudo_labels)
         with tf.GradientTape() as tape:
-            strong_logits, judged_logits = forward_together(
-                student, strong, judged, slices=learner.batch_slices
+            strong_logits, judged_logits, *others = forward_together(
+                student,
+                batch["strong"],
+                judged,
+                *(batch[key] for key in apart),
+                slices=learner.batch_slices,
             )
             check_same_classes(
                 student=strong_logits.shape[-1], teacher=pseudo_labels.shape[-1]
@@ -187,6 +198,11 @@ def _learn(learner, strong, judged, pseudo_labels):
             targets = smooth_labels(pseudo_labels, learner.label_smoothing)
             cross_entropy = mean_cross_entropy(targets, strong_logits)
             loss = cross_entropy + own_losses(student)
+            if learns_labels:
+                (logits,) = others or [judged_logits]
+                loss += learner.student_labeled_weight * learner.labeled_loss(
+                    label_probabilities(batch["labels"], logits), logits, batch
+                )
         gradients = gradients_of(tape, loss, student, scale=scale)
         gradients = replicas.mean(gradients)
         prepared, norm = learner.prepare_gradients(gradients, student)
