@@ -4,8 +4,11 @@ import dataclasses
 import importlib
 import inspect
 import json
+import os
 import pathlib
 import re
+import subprocess
+import sys
 import types
 
 import pytest
@@ -143,3 +146,25 @@ def test_links_to_the_repository_become_links_within_the_site(moved):
 def test_a_link_to_nothing_is_refused(moved):
     with pytest.raises(PluginError, match="data.md links to ../flags/no.flags"):
         moved("[a](../flags/no.flags)")
+
+
+@pytest.mark.long
+def test_the_site_is_built_and_asks_no_other_server(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", tmp_path],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 40
+    for page in pages:
+        loaded = re.findall(
+            r"<(?:script|img|iframe)\b[^>]*\bsrc=\"(https?://[^\"]*)|"
+            r"<link\b[^>]*\bhref=\"(https?://[^\"]*)",
+            page.read_text(encoding="utf-8"),
+        )
+        assert not loaded, page
