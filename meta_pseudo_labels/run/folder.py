@@ -39,6 +39,7 @@ EVAL, EVAL_REPORT = "eval.json", "eval_report.json"
 EVAL_CONFUSION, EVAL_RELIABILITY = "eval_confusion.png", "eval_reliability.png"
 EVAL_MISTAKES = "eval_mistakes.json"
 EVAL_SOURCES = "eval_sources"
+_REPOSITORIES = ("git", "hg", "svn", "jj", "bzr")
 _FOLDERS = ("checkpoints", "best", "events", "saved_model")
 _HARMLESS = (".log", ".txt", ".out", ".err", ".pid", "lost+found")
 _FOLDERS += (EVALS, FINETUNE, INFERENCE, EVAL_SOURCES)
@@ -292,9 +293,8 @@ class RunFolder:
             return "is the root of the file system"
         if path == os.path.realpath(os.path.expanduser("~")):
             return "is your home"
-        if os.path.exists(os.path.join(path, ".git")):
-            return "is a git repository"
-        return None
+        kept = [k for k in _REPOSITORIES if os.path.exists(f"{path}/.{k}")]
+        return f"is a {kept[0]} repository" if kept else None
 
     def _run_paths(self):
         """Of all that a run may leave, in the order to delete it in."""

@@ -102,7 +102,10 @@ def test_a_repository_or_a_home_is_not_reset(run, monkeypatch):
     before = contents(run)
     with pytest.raises(ConfigError, match="is a git repository, so nothing"):
         reset(run)
-    (run / ".git").rmdir()
+    (run / ".git").rename(run / ".hg")
+    with pytest.raises(ConfigError, match="is a hg repository, so nothing"):
+        reset(run)
+    (run / ".hg").rmdir()
     monkeypatch.setenv("HOME", str(run))
     with pytest.raises(ConfigError, match="is your home, so nothing"):
         reset(run)
