@@ -121,12 +121,18 @@ def summary_lines(version):
     lines = []
     if card.get("keras_file"):
         lines.append(f"Keras: {version}/assets.extra/{card['keras_file']}")
-    if card.get("litert"):
+    for name, found in _converted(card):
         lines.append(
-            f"LiteRT: {version}/assets.extra/{card['litert']['file']}, "
-            f"{_agreement(card['litert'])}"
+            f"{name}: {version}/assets.extra/{found['file']}, "
+            f"{_agreement(found)}"
         )
     return lines
+
+
+def _converted(card):
+    """Of the files of other formats: the format, and what is said of it."""
+    formats = {"LiteRT": card.get("litert"), "ONNX": card.get("onnx")}
+    return [(name, found) for name, found in formats.items() if found]
 
 
 def versions():
@@ -168,8 +174,8 @@ def _metric_lines(card):
         lines["none"] = (
             "--task_mode=eval was not run for these weights before the export"
         )
-    if card.get("litert"):
-        lines["LiteRT"] = _agreement(card["litert"])
+    for name, found in _converted(card):
+        lines[name] = _agreement(found)
     return lines
 
 
@@ -182,11 +188,11 @@ def _numbers(prefix, values):
             yield prefix + name, value
 
 
-def _agreement(litert):
-    if litert["images"] is None:
-        return f"agreement not measured: {litert['why_not']}"
+def _agreement(found):
+    if found["images"] is None:
+        return f"agreement not measured: {found['why_not']}"
     return (
-        f"the same class for {litert['same_class']:.2%} of "
-        f"{litert['images']:,} test images, probabilities at most "
-        f"{litert['largest_difference']:.1e} apart"
+        f"the same class for {found['same_class']:.2%} of "
+        f"{found['images']:,} test images, probabilities at most "
+        f"{found['largest_difference']:.1e} apart"
     )

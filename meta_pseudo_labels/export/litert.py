@@ -39,7 +39,9 @@ def write_litert(model, folder, data):
     content = converted(model, data.spec)
     with open(os.path.join(folder, FILE), "wb") as file:
         file.write(content)
-    return {"file": FILE} | _compare(model, content, data)
+    return {"file": FILE} | agreement(
+        model, data, lambda: _runner(content), needs="ai-edge-litert"
+    )
 
 
 def converted(model, spec):
@@ -66,24 +68,41 @@ def converted(model, spec):
     ).convert()
 
 
-def _compare(model, content, data):
+def _runner(content):
+    """A function that shows the file's network images of one size."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    run = Interpreter(model_content=content).get_signature_runner()
+    return lambda images: np.concatenate(
+        [run(images=image[np.newaxis])["probabilities"] for image in images]
+    )
+
+
+def agreement(model, data, build, *, needs):
+    """How far a converted network agrees with a model on test images.
+
+    Args:
+      model: float32 Keras model from normalised images to logits.
+      data: `ImageData` or `ShardedData`, whose test images are shown.
+      build: gives a function from images [N, image_size, image_size, 3] uint8
+        to the converted network's probabilities [N, num_classes]; it raises
+        ImportError where the package that runs it is missing.
+      needs: the name of that package.
+
+    Returns:
+      What `write_litert` does, without `file`.
+    """
     images = _test_images(data)
     if not len(images):
         return dict(images=None, why_not="there are no test images")
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        run = build()
     except ImportError:
-        return dict(images=None, why_not="ai-edge-litert is not installed")
-    run = Interpreter(model_content=content).get_signature_runner()
-    outputs = [run(images=image[np.newaxis]) for image in images]
-    theirs = np.concatenate([output["probabilities"] for output in outputs])
+        return dict(images=None, why_not=f"{needs} is not installed")
+    parts = [images[at : at + 100] for at in range(0, len(images), 100)]
+    theirs = np.concatenate([run(part) for part in parts])
     ours = np.concatenate(
-        [
-            predictions(model, images[start : start + 100], data.spec)[
-                "probabilities"
-            ]
-            for start in range(0, len(images), 100)
-        ]
+        [predictions(model, part, data.spec)["probabilities"] for part in parts]
     )
     return {
         "images": len(images),

@@ -119,6 +119,7 @@ def test_free_settings_may_change(tmp_path):
         deterministic=True,
         export_keras=True,
         export_litert=True,
+        export_onnx=True,
         steps_per_execution=11,
         log_every=11,
         num_train_steps=11,

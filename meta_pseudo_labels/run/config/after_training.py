@@ -178,3 +178,9 @@ class ExportSettings:
         "how far that agrees with it on test images.",
         free=True,
     )
+    export_onnx: bool = setting(
+        False,
+        "Put the student into the exported version as an ONNX file too, and "
+        "say how far that agrees with it on test images.",
+        free=True,
+    )

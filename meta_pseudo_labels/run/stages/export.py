@@ -9,6 +9,7 @@ from meta_pseudo_labels.export.card import (
     write_card,
 )
 from meta_pseudo_labels.export.litert import write_litert
+from meta_pseudo_labels.export.onnx import check_installed, write_onnx
 from meta_pseudo_labels.export.saved_model import export_saved_model
 from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.run.folder import EVAL, EVAL_REPORT, RunFolder
@@ -35,12 +36,17 @@ class Export(Stage):
         for line in summary_lines(path):
             print(line)
 
+    @staticmethod
+    def check(config):
+        if config.export_onnx:
+            check_installed()
+
 
 def export_run(student, config, data, *, network, step):
     """Writes the next version of the SavedModel in a run's folder.
 
-    With export_keras and export_litert its assets.extra also holds the student
-    for these.
+    With export_keras, export_litert and export_onnx its assets.extra also holds
+    the student for these.
 
     Args:
       student: the network to export.
@@ -77,10 +83,14 @@ def export_run(student, config, data, *, network, step):
         if config.export_litert:
             card["litert"] = write_litert(model, folder, data)
             count(1)
+        if config.export_onnx:
+            card["onnx"] = write_onnx(model, folder, data)
+            count(1)
         write_card(card, folder)
 
     path = folder.path(SAVED_MODEL)
-    formats = 1 + config.export_keras + config.export_litert
+    extras = (config.export_keras, config.export_litert, config.export_onnx)
+    formats = 1 + sum(extras)
     with (
         reports_full_disk(path),
         counted("export", formats, 0, config, unit="format") as count,

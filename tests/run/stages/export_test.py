@@ -1,6 +1,7 @@
 """What a run exports: its network in float32, its card, other formats."""
 
 import dataclasses
+import importlib.util
 import json
 import pathlib
 
@@ -18,6 +19,7 @@ from meta_pseudo_labels.export.card import (
     summary_lines,
 )
 from meta_pseudo_labels.export.litert import write_litert
+from meta_pseudo_labels.export.onnx import write_onnx
 from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.stages.export import (
@@ -26,6 +28,7 @@ from meta_pseudo_labels.run.stages.export import (
     recorded_accuracies,
 )
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_run import tiny
 
 
@@ -202,6 +205,38 @@ def test_what_was_added_is_said(exported):
     extras = f"{exported[1]}/assets.extra"
     assert keras_line == f"Keras: {extras}/student.keras"
     assert litert_line.startswith(f"LiteRT: {extras}/model.tflite, ")
+
+
+def test_the_onnx_file_agrees(exported, digits, served, tmp_path):
+    """The bfloat16 student's float32 copy, of batches of any size."""
+    pytest.importorskip("tf2onnx")
+    session = pytest.importorskip("onnxruntime").InferenceSession
+    config = tiny(tmp_path, model_type="wrn-10-1")
+    model = plain_student(exported[0], config, digits.spec)
+    found = write_onnx(model, tmp_path, digits)
+    assert found["images"] == 500 and found["same_class"] == 1
+    assert 0 <= found["largest_difference"] < 1e-5
+    run = session(str(tmp_path / "model.onnx")).run
+    for images in (digits.test_images[:1], digits.test_images[:7]):
+        classes, probabilities = run(
+            ["classes", "probabilities"], {"images": images}
+        )
+        want = served[: len(images)]
+        np.testing.assert_allclose(probabilities, want, rtol=0, atol=1e-5)
+        assert classes.tolist() == np.argmax(want, -1).tolist()
+
+
+def test_onnx_without_its_converter_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="--export_onnx needs tf2onnx"):
+        tiny(tmp_path, task_mode="export", export_onnx=True)
+
+
+def test_the_card_tells_of_every_format(exported):
+    onnx = {"images": None, "why_not": "nobody looked", "file": "model.onnx"}
+    card = exported[2] | {"onnx": onnx}
+    assert "- ONNX: agreement not measured: nobody looked\n" in page(card)
+    assert "- LiteRT: " in page(card)
 
 
 def test_without_test_images_agreement_is_not_measured(digits, tmp_path):

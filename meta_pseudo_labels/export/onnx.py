@@ -1,0 +1,76 @@
+"""A classifier as an ONNX file, for onnxruntime and whatever else reads it.
+
+The extra `onnx` brings what converts (tf2onnx, which Keras's own exporter calls
+too) and what runs the result. Not by Keras's: that file would take normalised
+images, and leave it to the reader how they are normalised.
+"""
+
+import importlib.util
+import os
+
+import tensorflow as tf
+
+from meta_pseudo_labels.export.litert import agreement
+from meta_pseudo_labels.export.saved_model import predictions
+from meta_pseudo_labels.utils.settings import ConfigError
+
+FILE = "model.onnx"
+_OPSET = 17  # Of 2022: readers of old know it too.
+
+
+def check_installed():
+    """Raises ConfigError where what converts is missing."""
+    if importlib.util.find_spec("tf2onnx") is None:
+        raise ConfigError(
+            "--export_onnx needs tf2onnx, which is not installed: pip install "
+            "'meta-pseudo-labels[onnx]'."
+        )
+
+
+def write_onnx(model, folder, data):
+    """Writes model.onnx, and says how far it agrees with the model.
+
+    It takes `images` [batch, image_size, image_size, 3] uint8, which are
+    brought to that size before, and gives `probabilities` [batch, num_classes]
+    float32 and `classes` [batch] int64.
+
+    Args:
+      model: float32 Keras model from normalised images to logits.
+      folder: where the file goes.
+      data: `ImageData` or `ShardedData`, whose test images are compared.
+
+    Returns:
+      A dict for JSON: see `write_litert`.
+    """
+    import tf2onnx
+
+    def classify(images):
+        outputs = predictions(model, images, data.spec)
+        del outputs["labels"]  # Strings, which readers seldom know.
+        return outputs
+
+    shape = [None, data.spec.image_size, data.spec.image_size, 3]
+    signature = [tf.TensorSpec(shape, tf.uint8, name="images")]
+    path = os.path.join(folder, FILE)
+    tf2onnx.convert.from_function(
+        tf.function(classify, input_signature=signature, autograph=False),
+        input_signature=signature,
+        opset=_OPSET,
+        output_path=path,
+    )
+    return {"file": FILE} | agreement(
+        model,
+        data,
+        lambda: _runner(path),
+        needs="onnxruntime",
+    )
+
+
+def _runner(path):
+    """A function that shows the file's network images of one size."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        path, providers=["CPUExecutionProvider"]
+    )
+    return lambda images: session.run(["probabilities"], {"images": images})[0]
