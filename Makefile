@@ -62,6 +62,7 @@ controls: $(READY)  ## Every method on digits, three seeds: runs/controls.jsonl
 results: $(READY)  ## Write the tables and figures of docs/ from benchmarks/results
 	@$(BIN)/python -m benchmarks.controls.report
 	@$(BIN)/python -m benchmarks.two_moons.tables
+	@$(BIN)/python -m benchmarks.audit.table
 
 docs: $(READY)  ## Build the site and check its links: build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
