@@ -122,7 +122,7 @@ def main():
 
 def parse_arguments():
     parser = benchmark_parser(
-        __doc__, (("draws", 400, "pairs of networks, and batches"),)
+        __doc__, (("draws", 500, "pairs of networks, and batches"),)
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     return parsed(parser)
