@@ -34,11 +34,13 @@ from meta_pseudo_labels.learners.finetuning import finetune
 SEEDS, SEARCH_SEEDS = range(20), range(100, 103)
 LABELS = (10, 40, 250)
 FEEDBACK = ("off", "exact", "reinforce_per_example")
+UNROLLED = {f"exact over {k} steps": k for k in (4, 16)}
 METHODS = (
     "supervised",
     "uda",
     *(f"{name}, labels alone" for name in FEEDBACK),
     *(f"{name}, consistency" for name in FEEDBACK),
+    *(f"{name}, consistency" for name in UNROLLED),
 )
 CLASSES, UNITS = 10, 128
 COMPONENTS = 256  # Of the 1,280 features; a step takes a fifth of the time.
@@ -105,6 +107,17 @@ def main():
                         seed,
                     )
     print(table(read_rows(searched if arguments.search else path)))
+
+
+def trainer_of(method, settings):
+    """The `Trainer` of one of METHODS."""
+    name = method.partition(", ")[0]
+    if name not in UNROLLED:
+        return Trainer(method, settings)
+    # Which begins with what is here.
+    from benchmarks.frozen_features.unrolled import UnrolledTrainer
+
+    return UnrolledTrainer(method, settings, steps=UNROLLED[name])
 
 
 def chosen(rows, method, labels):
@@ -193,7 +206,7 @@ def learner_of(method, settings, width):
         learner = MetaPseudoLabels(
             student,
             network("teacher", width),
-            feedback=name,
+            feedback="off" if name in UNROLLED else name,
             label_temperature=settings.label_temperature,
             uda=uda,
         )
@@ -257,23 +270,30 @@ class Trainer:
             "seconds": round(time.monotonic() - start, 2),
         }
 
-    def _steps(self, labeled, labels, weak, strong):
+    def _steps(self, *pools):
         for step in tf.range(self.settings.num_steps, dtype="int64"):
-            key = [self.learner.seed, step]
-            own = draw([BATCH], key, 0, len(labels))
-            other = draw([UNLABELED], key, 1, weak.shape[1])
-            view, pair = (
-                draw([size], key, number, weak.shape[0])
-                for size, number in ((BATCH, 2), (UNLABELED, 3))
-            )
-            batch = {
-                "labeled": tf.gather_nd(labeled, tf.stack([view, own], -1)),
-                "labels": tf.gather(labels, own),
-                "weak": tf.gather_nd(weak, tf.stack([pair, other], -1)),
-                "strong": tf.gather_nd(strong, tf.stack([pair, other], -1)),
-            }
-            wanted = self.learner.batch_keys
-            self.learner.train_step({k: batch[k] for k in wanted})
+            self._step(step, pools)
+
+    def _step(self, step, pools):
+        batch = self._batch(step, *pools)
+        wanted = self.learner.batch_keys
+        self.learner.train_step({k: batch[k] for k in wanted})
+
+    def _batch(self, step, labeled, labels, weak, strong):
+        """What a step sees: one view of each image that is drawn."""
+        key = [self.learner.seed, step]
+        own = draw([BATCH], key, 0, len(labels))
+        other = draw([UNLABELED], key, 1, weak.shape[1])
+        view, pair = (
+            draw([size], key, number, weak.shape[0])
+            for size, number in ((BATCH, 2), (UNLABELED, 3))
+        )
+        return {
+            "labeled": tf.gather_nd(labeled, tf.stack([view, own], -1)),
+            "labels": tf.gather(labels, own),
+            "weak": tf.gather_nd(weak, tf.stack([pair, other], -1)),
+            "strong": tf.gather_nd(strong, tf.stack([pair, other], -1)),
+        }
 
     def _start_afresh(self, seed):
         """The same first weights for every method; counts at 0."""

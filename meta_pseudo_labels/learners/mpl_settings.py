@@ -57,8 +57,8 @@ class MPLSettings:
     )
     mpl_label_view: str = setting(
         "strong",
-        "The views of which the teacher says the pseudo labels: strong, as the "
-        "release; or weak, of which it is surer.",
+        "Which views the teacher labels: strong, as the release; or weak, of "
+        "which it is surer.",
         choices=LABEL_VIEWS,
     )
     mpl_student_labeled_weight: float = setting(

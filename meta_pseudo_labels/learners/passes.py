@@ -222,7 +222,10 @@ def derivative_errors(model):
     except LookupError as error:
         from meta_pseudo_labels.models import second_derivative
 
-        raise second_derivative.underived(error, model) from None
+        mended = second_derivative.underived(error, model)
+        if mended is error:  # Of another kind: of a user's data, say.
+            raise
+        raise mended from None
 
 
 def class_numbers(labels, logits):

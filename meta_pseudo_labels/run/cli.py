@@ -56,7 +56,8 @@ def run(program, typed, *, task_mode=None):
     """Runs the task that flags name, or `task_mode`; see `command.start`."""
     try:
         arguments = expand(typed)
-        for name in {a.partition("=")[0].lstrip("-") for a in arguments}:
+        names = (a.partition("=")[0].lstrip("-") for a in arguments)
+        for name in dict.fromkeys(names):
             # The last one counts.
             check_address(name, (_values(name, arguments) or [""])[-1])
     except ConfigError as error:
@@ -92,7 +93,8 @@ def compare(arguments):
     except ConfigError as error:
         sys.exit(f"Error: {error}")
     except OSError as error:
-        sys.exit(f"Error: {error.filename}: {error.strerror}.")
+        where = error.filename or parsed.output
+        sys.exit(f"Error: {where}: {error.strerror}.")
     print(f"Compared: {parsed.output}")
 
 

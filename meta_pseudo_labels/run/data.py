@@ -106,7 +106,7 @@ def training_batches(
 
 
 def images_per_batch(config):
-    """Images of a training batch, each counted once whatever its views."""
+    """Labeled and unlabeled images of a batch, each once whatever its views."""
     ratio = config.uda_data if LEARNERS[config.method].reads_unlabeled() else 0
     return config.train_batch_size * (1 + ratio)
 

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from meta_pseudo_labels import data
 from meta_pseudo_labels.learners import MetaPseudoLabels, UDASettings, mpl
+from meta_pseudo_labels.learners.build import build_learner
 from meta_pseudo_labels.learners.student_step import take_student_step
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.utils.settings import ConfigError
@@ -24,12 +26,12 @@ def make_learner(**settings):
 
 
 def data_of(held_out):
-    data = batch()
+    given = batch()
     if held_out:
         other = batch(seed=5)
-        data["feedback"] = other["labeled"]
-        data["feedback_labels"] = other["labels"]
-    return data
+        given["feedback"] = other["labeled"]
+        given["feedback_labels"] = other["labels"]
+    return given
 
 
 @pytest.fixture
@@ -41,15 +43,15 @@ def pseudo_labels():
 @pytest.mark.parametrize("held_out", [False, True])
 def test_a_step_is_that_of_both_losses(held_out, pseudo_labels):
     learner = make_learner(student_labeled_weight=WEIGHT)
-    data, student = data_of(held_out), learner.student
+    given, student = data_of(held_out), learner.student
     names = ["strong", "labeled", *(["feedback"] if held_out else [])]
-    joint = tf.concat([data[name] for name in names], 0)
+    joint = tf.concat([given[name] for name in names], 0)
     with tf.GradientTape() as tape:
         log_probabilities = tf.nn.log_softmax(student(joint, training=True))
         on_pseudo = tf.reduce_sum(pseudo_labels * log_probabilities[:6]) / 6
         rows = tf.range(6, 10)
         picked = tf.gather_nd(
-            log_probabilities, tf.stack([rows, data["labels"]], axis=1)
+            log_probabilities, tf.stack([rows, given["labels"]], axis=1)
         )
         loss = -on_pseudo - WEIGHT * tf.reduce_mean(picked)
     gradients = tape.gradient(loss, student.trainable_variables)
@@ -59,7 +61,7 @@ def test_a_step_is_that_of_both_losses(held_out, pseudo_labels):
             student.trainable_variables, gradients, strict=True
         )
     ]
-    take_student_step(learner, data, pseudo_labels=pseudo_labels)
+    take_student_step(learner, given, pseudo_labels=pseudo_labels)
     for got, expected in zip(student.trainable_variables, want, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
@@ -67,14 +69,14 @@ def test_a_step_is_that_of_both_losses(held_out, pseudo_labels):
 @pytest.mark.parametrize("held_out", [False, True])
 def test_exact_is_the_derivative_of_a_step_on_both(held_out, pseudo_labels):
     learner = make_learner(student_labeled_weight=WEIGHT)
-    data = data_of(held_out)
+    given = data_of(held_out)
     state = learner.student.variables + learner.optimizer.variables
     saved = values(state)
 
     def step_at(labels):
         for variable, value in zip(state, saved, strict=True):
             variable.assign(value)
-        return take_student_step(learner, data, pseudo_labels=labels)[0]
+        return take_student_step(learner, given, pseudo_labels=labels)[0]
 
     direction = np.random.default_rng(3).normal(size=[6, CLASSES])
     up, down = (
@@ -94,16 +96,16 @@ def test_labels_are_what_the_teacher_says_of_that_view(view, monkeypatch):
         uda=UDASettings(weight=0.0),
         update_teacher_moments=False,
     )
-    data, labels = batch(), []
+    given, labels = batch(), []
 
     def spy(learner, batch, *, pseudo_labels):
         labels.append(pseudo_labels)
         return take_student_step(learner, batch, pseudo_labels=pseudo_labels)
 
     monkeypatch.setattr(mpl, "take_student_step", spy)
-    logits = learner.teacher_logits(data)
+    logits = learner.teacher_logits(given)
     want = tf.nn.softmax(getattr(logits, view) / 0.5)
-    learner.train_step(data)
+    learner.train_step(given)
     np.testing.assert_allclose(labels[0], want, rtol=1e-9)
     assert float(learner.feedback_grad_ratio) > 0  # It is heard.
 
@@ -135,3 +137,17 @@ def test_they_are_kept_with_the_learner():
     config = learner.get_config()
     assert config["label_view"] == "weak"
     assert config["student_labeled_weight"] == WEIGHT
+
+
+def test_flags_reach_the_learner():
+    settings = Config(
+        dataset="digits",
+        model_type="mlp",
+        mpl_label_view="weak",
+        mpl_student_labeled_weight=WEIGHT,
+        num_feedback=10,
+    )
+    learner = build_learner(settings, data.DATASETS["digits"])
+    assert learner.label_view == "weak"
+    assert learner.student_labeled_weight == WEIGHT
+    assert 2 + settings.uda_data in MetaPseudoLabels.passes(settings)

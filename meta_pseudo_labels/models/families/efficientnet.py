@@ -130,6 +130,11 @@ def efficientnet(
             "width and depth of an EfficientNet must be positive, got width "
             f"{width} and depth {depth}."
         )
+    if pixels is not None and not lite:
+        raise ValueError(
+            "Lite EfficientNets alone say what pixels they were trained on; "
+            "leave pixels out."
+        )
     layers = _Layers(
         policy=keras.dtype_policies.get(dtype),
         norm=norm,

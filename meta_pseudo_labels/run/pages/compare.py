@@ -18,7 +18,11 @@ from meta_pseudo_labels.evaluation.statistics import (
 from meta_pseudo_labels.run.folder import HPARAMS
 from meta_pseudo_labels.run.pages import render
 from meta_pseudo_labels.run.pages.plots import Line, lines_plot, rows_plot
-from meta_pseudo_labels.run.pages.run_files import NOT_OF_THE_RUN, RunFiles
+from meta_pseudo_labels.run.pages.run_files import (
+    NOT_OF_THE_RUN,
+    RunFiles,
+    default_settings,
+)
 from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import ConfigError
 
@@ -140,20 +144,26 @@ def conditions_of(runs):
     """
     names = dict.fromkeys(name for run in runs for name in run.settings)
     kept = [name for name in names if name not in (*NOT_OF_THE_RUN, "seed")]
+    # Runs of before there was a setting had what is its default.
+    defaults = default_settings()
+
+    def said(run, name):
+        return run.settings.get(name, defaults.get(name))
+
     groups = {}
     for run in runs:
-        key = repr([run.settings.get(name) for name in kept])
+        key = repr([said(run, name) for name in kept])
         groups.setdefault(key, []).append(run)
     differ = [
         name
         for name in kept
-        if len({repr(run.settings.get(name)) for run in runs}) > 1
+        if len({repr(said(run, name)) for run in runs}) > 1
     ]
     titles = _titles(groups.values())
     return [
         Condition(
             title,
-            {name: group[0].settings.get(name) for name in differ},
+            {name: said(group[0], name) for name in differ},
             tuple(group),
         )
         for title, group in zip(titles, groups.values(), strict=True)
@@ -167,8 +177,13 @@ def _titles(groups):
         names = [run.name for run in group]
         title = names[0]
         if len(names) > 1:
-            common = os.path.commonprefix(names)
-            title = re.sub(r"([-_. ]?(seed|s))?[-_. =]*\d*$", "", common)
+            # Whole words alone: the seed, and what stands before it.
+            common = os.path.commonprefix([f"{name}-" for name in names])
+            words = re.match(r"(.*[-_. ])?", common)[0]
+            title = re.sub(r"(^|[-_. ])(seed|s)?[-_. =]*$", "", words)
+            title = title or os.path.basename(
+                os.path.dirname(os.path.realpath(str(group[0].folder)))
+            )
         while not title or title in titles:
             title = f"{title or 'group'} ({names[0]})"
         titles.append(title)

@@ -71,7 +71,7 @@ def lines_plot(title, lines, *, percent=False):
     Returns:
       A dict; None where there is no point at all.
     """
-    lines = [_thinned(line) for line in lines if line.values]
+    lines = [line for line in lines if line.values]
     if not lines:
         return None
     across = _axis([s for line in lines for s in line.steps], LEFT, -RIGHT)
@@ -222,6 +222,7 @@ def _thinned(line):
 
 
 def _drawn(line, place, across, up, text):
+    last, line = line.values[-1], _thinned(line)
     style = place if line.style is None else line.style
     points = _points(line.steps, line.values, across, up)
     band = None
@@ -236,7 +237,7 @@ def _drawn(line, place, across, up, text):
         "points": " ".join(f"{x},{y}" for x, y in points),
         "marks": points if len(points) <= _FEW_POINTS else [],
         "band": band,
-        "last": text(line.values[-1]),
+        "last": text(last),
     }
 
 

@@ -2,8 +2,10 @@
 
 import base64
 import os
+import shlex
 import statistics
 
+from meta_pseudo_labels.data.inspection import UNEVEN
 from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.run.folder import LOOK_ALIKES, VIEWS
 from meta_pseudo_labels.run.pages import render
@@ -17,7 +19,6 @@ from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import command_for
 
 REPORT = "report.html"
-UNEVEN = 3  # Times the images of another class, of which the page warns.
 # With more classes a matrix cannot be read any more; then the worst pairs are
 # listed.
 CLASSES_IN_A_MATRIX = 30
@@ -74,6 +75,7 @@ def report_page(run):
         finetuning_curves=_finetuning_curves(run),
         feedback_curves=_each(scalars, _FEEDBACK),
         other_curves=rest,
+        has_feedback=_has_feedback(run),
         diagnosis=_diagnosis(run),
         times=_times(run),
         commands=_commands(run),
@@ -258,8 +260,8 @@ def _commands(run):
     found = []
     if not run.is_done:
         last = f" of {steps:,}" if steps else ""
-        why = f"Training has not ended (step {run.step:,}{last}): give the "
-        found.append((why + "command that began it again, it goes on.", None))
+        why = f"Training has not ended (step {run.step:,}{last}): run the "
+        found.append((why + "command that started it once more.", None))
     for task, why, is_there in (
         ("finetune", "Finetune the student on the labels.", _finetuned(run)),
         ("eval", "Evaluate all networks.", bool(run.evaluation)),
@@ -275,7 +277,12 @@ def _commands(run):
             found.append((why, command_for(task, folder)))
     if run.card:
         path = run.folder.path("saved_model")
-        found.append(("Serve the export.", f"mpl serve --saved_model={path}"))
+        found.append(
+            (
+                "Serve the export.",
+                f"mpl serve --saved_model={shlex.quote(path)}",
+            )
+        )
     found.append(("Make this page anew.", command_for("report", folder)))
     return found
 

@@ -30,15 +30,21 @@ from meta_pseudo_labels.utils.checkpoint_files import (
 )
 from meta_pseudo_labels.utils.files import read_json
 
-# About the folder and the command, not the run.
+# About the folder, the machine and the command, not the run.
 NOT_OF_THE_RUN = (
     "allow_hparam_change",
+    "data_dir",
+    "data_service",
+    "eval_batch_size",
+    "keep_checkpoints",
     "output_dir",
     "progress",
     "progress_seconds",
     "log_format",
     "reset_output_dir",
+    "save_every",
     "task_mode",
+    "worker_index",
 )
 # What to use of a run, the first that there is.
 FINAL = ("finetuned", "student")

@@ -53,7 +53,7 @@ def page(runs):
         "uda 5 -3.00 -4.96 to -1.04 yes",
         "finetuned: of each group less mpl",
         "setting mpl uda method mpl uda Curves",
-        "uda 2 200, not ended 81.0 % finetuned 2 min 10 s",
+        "uda 2 200, not ended 81.0 % finetuned, at step 300 2 min 10 s",
     ],
 )
 def test_numbers_are_those_of_the_runs(page, text):
@@ -171,3 +171,42 @@ def test_a_torn_settings_file_is_no_run(runs, tmp_path):
     write(tmp_path, "hparams.json", '{"meth')
     with pytest.raises(ValueError, match="holds no run"):
         write_comparison([str(runs[0].folder), tmp_path], tmp_path / "x.html")
+
+
+@pytest.mark.parametrize(
+    "names, title",
+    [
+        (("mpl_seed0", "mpl_seed1"), "mpl"),
+        (("mpl-s1", "mpl-s12"), "mpl"),
+        (("digits-0", "digits-1"), "digits"),
+        (("mpl-250labels-0", "mpl-250labels-1"), "mpl-250labels"),
+        (("cifar10-0", "cifar10-1"), "cifar10"),
+        (("seed_0", "seed_1"), "runs"),
+        (("alone",), "alone"),
+    ],
+)
+def test_a_group_is_called_by_the_words_in_common(names, title, tmp_path):
+    (condition,) = conditions_of(
+        [
+            run(tmp_path / "runs" / name, "mpl", seed)
+            for seed, name in enumerate(names)
+        ]
+    )
+    assert condition.name == title
+
+
+def test_a_setting_that_was_not_there_yet_had_its_default(tmp_path):
+    runs = [
+        run(tmp_path / name, "mpl", seed, **settings)
+        for seed, (name, settings) in enumerate(
+            dict(
+                a={}, b=dict(image_fit="crop"), c=dict(image_fit="pad")
+            ).items()
+        )
+    ]
+    groups = conditions_of(runs)
+    assert [[run.name for run in g.runs] for g in groups] == [["a", "b"], ["c"]]
+    assert [g.settings for g in groups] == [
+        {"image_fit": "crop"},
+        {"image_fit": "pad"},
+    ]

@@ -106,7 +106,7 @@ def test_a_killed_run_says_where_it_stands(tmp_path):
         file.write('{"step": 30')
     page = page_of(tmp_path)
     assert "Training has not ended: step 200 of 900." in page.text
-    assert "give the command that began it again" in page.text
+    assert "run the command that started it once more" in page.text
     assert "50.0 % of images right: the student of step 200" in page.text
     assert "None was logged: uda has none." in page.text
     assert "mpl diagnose" not in page.text
