@@ -34,13 +34,11 @@ from meta_pseudo_labels.learners.finetuning import finetune
 SEEDS, SEARCH_SEEDS = range(20), range(100, 103)
 LABELS = (10, 40, 250)
 FEEDBACK = ("off", "exact", "reinforce_per_example")
-UNROLLED = {f"exact over {k} steps": k for k in (4, 16)}
 METHODS = (
     "supervised",
     "uda",
     *(f"{name}, labels alone" for name in FEEDBACK),
     *(f"{name}, consistency" for name in FEEDBACK),
-    *(f"{name}, consistency" for name in UNROLLED),
 )
 CLASSES, UNITS = 10, 128
 COMPONENTS = 256  # Of the 1,280 features; a step takes a fifth of the time.
@@ -107,17 +105,6 @@ def main():
                         seed,
                     )
     print(table(read_rows(searched if arguments.search else path)))
-
-
-def trainer_of(method, settings):
-    """The `Trainer` of one of METHODS."""
-    name = method.partition(", ")[0]
-    if name not in UNROLLED:
-        return Trainer(method, settings)
-    # Which begins with what is here.
-    from benchmarks.frozen_features.unrolled import UnrolledTrainer
-
-    return UnrolledTrainer(method, settings, steps=UNROLLED[name])
 
 
 def chosen(rows, method, labels):
@@ -206,7 +193,7 @@ def learner_of(method, settings, width):
         learner = MetaPseudoLabels(
             student,
             network("teacher", width),
-            feedback="off" if name in UNROLLED else name,
+            feedback=name,
             label_temperature=settings.label_temperature,
             uda=uda,
         )

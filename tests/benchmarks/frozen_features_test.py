@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from benchmarks.frozen_features import run
-from benchmarks.frozen_features.unrolled import UnrolledTrainer
 
 
 @pytest.fixture(scope="module")
@@ -93,25 +92,3 @@ def test_settings_are_the_best_on_validation_whatever_the_feedback():
         assert run.chosen(rows, method, 10).learning_rate == rate
     with pytest.raises(SystemExit, match="No search for 'uda' with 40"):
         run.chosen(rows, "uda", 40)
-
-
-def test_feedback_over_one_step_is_exact(features):
-    """And over more it is another one."""
-    arrays = run.load(features, is_search=True)
-    settings = run.Settings(num_steps=6, learning_rate=0.1)
-    trainers = [
-        run.Trainer("exact, consistency", settings),
-        *(
-            UnrolledTrainer("off, consistency", settings, steps=k)
-            for k in (1, 3)
-        ),
-        run.Trainer("off, consistency", settings),
-    ]
-    weights = []
-    for trainer in trainers:
-        trainer.measure(arrays, 10, 0)
-        weights.append(trainer.learner.teacher.get_weights()[0])
-    exact, once, thrice, off = weights
-    np.testing.assert_allclose(once, exact, rtol=0, atol=1e-5)
-    assert np.abs(exact - off).max() > 1e-3
-    assert np.abs(thrice - exact).max() > 1e-4
