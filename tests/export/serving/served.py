@@ -26,13 +26,14 @@ def start(*arguments, code=None):
 
 
 # Says, when it has ended, which modules it should have done without. The
-# package itself and what it needs to be lazy are none of these.
+# package itself, what it needs to be lazy, and what says how settings are
+# refused, of the standard library alone, are none of these.
 WATCHED = """
 import runpy, sys
 runpy.run_path("serve.py", run_name="__main__")
 own = "meta_pseudo_labels"
 harmless = (own, own + "._version", own + ".utils", own + ".utils.lazy",
-  own + ".export")
+  own + ".export", own + ".utils.registry", own + ".utils.settings")
 print(sorted({n for n, m in sys.modules.items() if m is not None
   and n.split(".")[0] in ("keras", "tf_keras", own) and n not in harmless
   and not n.startswith(own + ".export.serving")}))
