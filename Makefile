@@ -102,8 +102,8 @@ lock: $(READY)  ## Pin what pip installs for Python 3.11 and 3.12: deploy/locks
 	    --output-file=deploy/locks/$$kind-$$python.txt || exit; \
 	done; done
 
-# Tools of their own environments, so that they are none of ours. A licence is that
-# of the release in .venv.
+# The tools run in environments of their own, and so do not become dependencies.
+# Licences are read from what .venv has installed.
 licenses: $(READY)  ## List what images install: SBOM and licences, in dist/
 	@mkdir -p dist
 	@for lock in cpu-3.11 cpu-3.12 gpu-3.11 gpu-3.12; do \

@@ -5,6 +5,14 @@ import types
 import tensorflow as tf
 
 
+def clock_by_hand(monkeypatch, module, *, now=0.0):
+    """A clock that stands still, in place of a module's; `now` moves it."""
+    clock = types.SimpleNamespace(now=now)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
 class FitByHand:
     """Calls what `fit` calls, at the steps that a test says.
 

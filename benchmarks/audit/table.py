@@ -12,9 +12,8 @@ from benchmarks.common.machine import RESULTS, ROOT, headline
 
 DOCUMENT = ROOT / "docs" / "audit.md"
 ROWS = RESULTS / "audit.json"
-ZERO = (
-    1e-12  # A gradient's norm below this share of the true one's is rounding.
-)
+# A gradient's norm below this share of the true one's is rounding.
+ZERO = 1e-12
 QUANTILE = 1.96  # Of the normal distribution, for 95 %.
 
 

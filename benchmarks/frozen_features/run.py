@@ -85,26 +85,23 @@ def main():
     arguments = parser.parse_args()
     searched = arguments.output_dir / "frozen_features_search.jsonl"
     path = arguments.output_dir / "frozen_features.jsonl"
+    seeds = SEEDS
+    if arguments.search:
+        path, seeds = searched, SEARCH_SEEDS
     arrays = load(arguments.features, is_search=arguments.search)
     for method in arguments.methods:
         trainers = {}  # Traced once for each of the settings.
         for labels in arguments.labels:
             if arguments.search:
-                seeds, wanted = SEARCH_SEEDS, [Settings(**x) for x in TRIED]
+                wanted = [Settings(**changes) for changes in TRIED]
             else:
-                seeds = SEEDS
                 wanted = [chosen(read_rows(searched), method, labels)]
             for settings in wanted:
-                if settings not in trainers:
-                    trainers[settings] = Trainer(method, settings)
+                new = Trainer(method, settings)
+                trainer = trainers.setdefault(settings, new)
                 for seed in seeds[: arguments.seeds]:
-                    trainers[settings].add_row(
-                        searched if arguments.search else path,
-                        arrays,
-                        labels,
-                        seed,
-                    )
-    print(table(read_rows(searched if arguments.search else path)))
+                    trainer.add_row(path, arrays, labels, seed)
+    print(table(read_rows(path)))
 
 
 def chosen(rows, method, labels):
@@ -259,12 +256,9 @@ class Trainer:
 
     def _steps(self, *pools):
         for step in tf.range(self.settings.num_steps, dtype="int64"):
-            self._step(step, pools)
-
-    def _step(self, step, pools):
-        batch = self._batch(step, *pools)
-        wanted = self.learner.batch_keys
-        self.learner.train_step({k: batch[k] for k in wanted})
+            batch = self._batch(step, *pools)
+            wanted = self.learner.batch_keys
+            self.learner.train_step({k: batch[k] for k in wanted})
 
     def _batch(self, step, labeled, labels, weak, strong):
         """What a step sees: one view of each image that is drawn."""

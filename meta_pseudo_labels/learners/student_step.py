@@ -178,20 +178,19 @@ def _learn(learner, batch, judged, pseudo_labels):
     is judged on these.
     """
     learns_labels = learner.student_labeled_weight > 0
-    apart = ["labeled"] if learns_labels and "feedback" in batch else []
+    inputs = [batch["strong"], judged]
+    if learns_labels and "feedback" in batch:
+        inputs.append(batch["labeled"])
     student, scale = learner.student, updates.loss_scale(learner.optimizer)
     # Derivatives with respect to the labels alone: of the weights' replicas
     # would compute, and reduce, what nobody asks for.
     with tf.GradientTape(watch_accessed_variables=False) as label_tape:
         label_tape.watch(pseudo_labels)
         with tf.GradientTape() as tape:
-            strong_logits, judged_logits, *others = forward_together(
-                student,
-                batch["strong"],
-                judged,
-                *(batch[key] for key in apart),
-                slices=learner.batch_slices,
+            logits = forward_together(
+                student, *inputs, slices=learner.batch_slices
             )
+            strong_logits, judged_logits = logits[:2]
             check_same_classes(
                 student=strong_logits.shape[-1], teacher=pseudo_labels.shape[-1]
             )
@@ -199,9 +198,10 @@ def _learn(learner, batch, judged, pseudo_labels):
             cross_entropy = mean_cross_entropy(targets, strong_logits)
             loss = cross_entropy + own_losses(student)
             if learns_labels:
-                (logits,) = others or [judged_logits]
+                labeled = logits[-1]
+                labels = label_probabilities(batch["labels"], labeled)
                 loss += learner.student_labeled_weight * learner.labeled_loss(
-                    label_probabilities(batch["labels"], logits), logits, batch
+                    labels, labeled, batch
                 )
         gradients = gradients_of(tape, loss, student, scale=scale)
         gradients = replicas.mean(gradients)

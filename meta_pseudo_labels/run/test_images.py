@@ -188,6 +188,7 @@ def _folder(config, spec):
         spec.names,
         image_size=spec.image_size,
         image_fit=spec.image_fit,
+        background=spec.background,
         strict=config.strict_data,
         deep_levels=spec.deep_levels,
     )

@@ -6,7 +6,6 @@ import errno
 import json
 import math
 import resource
-import types
 
 import pytest
 import tensorflow as tf
@@ -18,7 +17,7 @@ from meta_pseudo_labels.run.metrics_log import (
     MetricsLogger,
     read_rows,
 )
-from tests.fit_by_hand import FitByHand
+from tests.fit_by_hand import FitByHand, clock_by_hand
 from tests.tiny_run import untimed
 
 
@@ -98,10 +97,7 @@ def test_tensorboard_shows_the_same_numbers(tmp_path):
 
 @pytest.fixture
 def clock(monkeypatch):
-    clock = types.SimpleNamespace(now=100.0)
-    clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(metrics_log, "time", clock)
-    return clock
+    return clock_by_hand(monkeypatch, metrics_log, now=100.0)
 
 
 def test_rows_say_when_how_long_and_how_fast(tmp_path, clock):

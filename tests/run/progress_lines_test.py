@@ -1,7 +1,6 @@
 """Lines of progress, in a log file, by a clock that the tests set."""
 
 import json
-import types
 
 import pytest
 
@@ -12,15 +11,12 @@ from meta_pseudo_labels.run.progress_lines import (
     ProgressReport,
     duration,
 )
-from tests.fit_by_hand import FitByHand
+from tests.fit_by_hand import FitByHand, clock_by_hand
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    clock = types.SimpleNamespace(now=0.0)
-    clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(progress_lines, "time", clock)
-    return clock
+    return clock_by_hand(monkeypatch, progress_lines)
 
 
 class Fit(FitByHand):

@@ -17,6 +17,7 @@ from meta_pseudo_labels.data.images.headers import ImageError
 from meta_pseudo_labels.data.images.levels import WHOLE_RANGE, deep_levels
 from meta_pseudo_labels.data.images.listing import listed, shown
 from meta_pseudo_labels.data.images.resizing import square_image
+from meta_pseudo_labels.data.spec import FILL
 
 _THREADS = min(8, os.cpu_count() or 1)
 _CHUNK = 256  # Files handed to the threads at a time.
@@ -24,13 +25,13 @@ _NAMED = 5  # Skipped files whose names are logged.
 _FEW_LEVELS = 16  # A picture of so small a part of the levels looks flat.
 
 
-def read_images(folder, names, **settings):
+def read_images(folder, names, *, max_pixels, **settings):
     """Reads the image files of a folder; see `decode_images`.
 
     Args:
       folder: a local folder.
       names: list of files within it.
-      **settings: see `decode_images`.
+      max_pixels, **settings: see `decode_images`.
     """
     return decode_images(
         (
@@ -39,13 +40,14 @@ def read_images(folder, names, **settings):
                 functools.partial(
                     read_image_file,
                     os.path.join(folder, name),
-                    max_pixels=settings["max_pixels"],
+                    max_pixels=max_pixels,
                 ),
             )
             for name in names
         ),
         count=len(names),
         where=folder,
+        max_pixels=max_pixels,
         **settings,
     )
 
@@ -59,6 +61,7 @@ def decode_images(
     strict,
     where,
     image_fit="crop",
+    background=FILL,
     deep_levels=None,
 ):
     """Decodes images by a few threads, into one array.
@@ -74,7 +77,7 @@ def decode_images(
       max_pixels: see `decode_image`.
       strict: whether to stop at the first file that would be left out.
       where: the folder or the like, for messages.
-      image_fit: what is done to pictures that are not square, see
+      image_fit, background: of pictures that are not square, see
         `square_image`.
       deep_levels: of pictures of 16 bits, see `DatasetSpec`.
 
@@ -90,6 +93,7 @@ def decode_images(
         _decode,
         image_size=image_size,
         image_fit=image_fit,
+        background=background,
         max_pixels=max_pixels,
         deep_levels=deep_levels,
     )
@@ -163,7 +167,13 @@ def measure_levels(paths, *, max_pixels):
 
 
 def _decode(
-    read, *, image_size, max_pixels, image_fit="crop", deep_levels=None
+    read,
+    *,
+    image_size,
+    max_pixels,
+    image_fit="crop",
+    background=FILL,
+    deep_levels=None,
 ):
     """The square image of a file, or the `ImageError` that it gave."""
     try:
@@ -173,7 +183,7 @@ def _decode(
     except ImageError as error:
         return error
     # Not a window into the whole picture, which would stay in memory with it.
-    return square_image(image, image_size, image_fit).copy()
+    return square_image(image, image_size, image_fit, background).copy()
 
 
 def _allocate(count, image_size, where):

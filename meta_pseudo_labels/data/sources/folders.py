@@ -39,7 +39,7 @@ from meta_pseudo_labels.data.pixel_statistics import (
     warn_of_dark,
 )
 from meta_pseudo_labels.data.sources import SOURCES, Source
-from meta_pseudo_labels.data.spec import DatasetSpec, composed
+from meta_pseudo_labels.data.spec import FILL, DatasetSpec, composed
 
 NAME = "folders"
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Controls, halves, ends of lines.
@@ -180,6 +180,7 @@ def load_test(
     *,
     image_size,
     image_fit="crop",
+    background=FILL,
     strict=False,
     max_pixels=MAX_PIXELS,
     deep_levels=None,
@@ -190,7 +191,7 @@ def load_test(
       eval_dir: see `load`.
       classes: the names of all classes, in the order of their numbers.
       image_size, image_fit, strict, max_pixels: see `load`.
-      deep_levels: those of the spec of the networks' images.
+      background, deep_levels: those of the spec of the networks' images.
 
     Returns:
       Images [T, S, S, 3] uint8, labels [T] int32, and the names of the files
@@ -214,6 +215,7 @@ def load_test(
         files,
         image_size=image_size,
         image_fit=image_fit,
+        background=background,
         strict=strict,
         max_pixels=max_pixels,
         deep_levels=deep_levels,

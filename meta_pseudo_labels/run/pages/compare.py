@@ -18,11 +18,7 @@ from meta_pseudo_labels.evaluation.statistics import (
 from meta_pseudo_labels.run.folder import HPARAMS
 from meta_pseudo_labels.run.pages import render
 from meta_pseudo_labels.run.pages.plots import Line, lines_plot, rows_plot
-from meta_pseudo_labels.run.pages.run_files import (
-    NOT_OF_THE_RUN,
-    RunFiles,
-    default_settings,
-)
+from meta_pseudo_labels.run.pages.run_files import NOT_OF_THE_RUN, RunFiles
 from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import ConfigError
 
@@ -144,26 +140,20 @@ def conditions_of(runs):
     """
     names = dict.fromkeys(name for run in runs for name in run.settings)
     kept = [name for name in names if name not in (*NOT_OF_THE_RUN, "seed")]
-    # Runs of before there was a setting had what is its default.
-    defaults = default_settings()
-
-    def said(run, name):
-        return run.settings.get(name, defaults.get(name))
-
     groups = {}
     for run in runs:
-        key = repr([said(run, name) for name in kept])
+        key = repr([run.setting(name) for name in kept])
         groups.setdefault(key, []).append(run)
     differ = [
         name
         for name in kept
-        if len({repr(said(run, name)) for run in runs}) > 1
+        if len({repr(run.setting(name)) for run in runs}) > 1
     ]
     titles = _titles(groups.values())
     return [
         Condition(
             title,
-            {name: said(group[0], name) for name in differ},
+            {name: group[0].setting(name) for name in differ},
             tuple(group),
         )
         for title, group in zip(titles, groups.values(), strict=True)

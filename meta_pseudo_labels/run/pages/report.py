@@ -78,6 +78,7 @@ def report_page(run):
         has_feedback=_has_feedback(run),
         diagnosis=_diagnosis(run),
         times=_times(run),
+        machine=run.machine,
         commands=_commands(run),
     )
     return render("report.html", **values)

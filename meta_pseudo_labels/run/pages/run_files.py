@@ -190,6 +190,10 @@ class RunFiles:
             "interval": None,
         }
 
+    def setting(self, name):
+        """Its value; of before there was one, what is its default."""
+        return self.settings.get(name, default_settings().get(name))
+
     def changed_settings(self):
         """Those with another value than the default: name, value, default."""
         defaults = default_settings()

@@ -134,6 +134,21 @@ def test_images_may_keep_their_margins(folders):
         assert (want[0] == 128).all() == (fit == "pad")
 
 
+def test_test_images_have_the_margins_of_those_that_are_learned(folders):
+    wide = np.full([10, 30, 3], 255, np.uint8)
+    path = folders / "eval" / "ant" / "0.png"
+    path.write_bytes(tf.io.encode_png(wide).numpy())
+    images, _, _ = folders_source.load_test(
+        folders / "eval",
+        ["ant", "bee", "cow"],
+        image_size=6,
+        image_fit="pad",
+        background=0,
+    )
+    np.testing.assert_array_equal(images[0], square_image(wide, 6, "pad", 0))
+    assert images[0, 0].max() == 0
+
+
 def test_flip_is_a_setting(folders):
     assert load(folders).spec.flip
     assert not load(folders, flip=False).spec.flip

@@ -113,6 +113,15 @@ class Page(html.parser.HTMLParser):
         self.close()
         self.text = " ".join(" ".join(self.texts).split())
 
+    def spoken(self, beginning):
+        """The words of the one figure whose words begin like this."""
+        (words,) = [
+            a["aria-label"]
+            for a in self.all("svg")
+            if a.get("aria-label", "").startswith(beginning)
+        ]
+        return words
+
     def handle_starttag(self, tag, attributes):
         self.elements.append((tag, dict(attributes)))
         if tag not in VOID:
