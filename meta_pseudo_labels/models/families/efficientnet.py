@@ -108,6 +108,7 @@ def efficientnet(
       lite: whether it is one for small computers.
       small_images: stride 1 instead of 2 in the stem and in the second and
         third stage, as for CIFAR and SVHN: the image shrinks 4 times, not 32.
+        Not with `pixels`: published weights are those of the usual strides.
       stochastic_depth_drop_rate: block i of n, counted from 0, leaves out its
         residual branch with i / n of this probability; in [0, 1).
       dropout_rate: before the last layer, in [0, 1).
@@ -135,6 +136,7 @@ def efficientnet(
             "Lite EfficientNets alone say what pixels they were trained on; "
             "leave pixels out."
         )
+    small_images = small_images and pixels is None
     layers = _Layers(
         policy=keras.dtype_policies.get(dtype),
         norm=norm,

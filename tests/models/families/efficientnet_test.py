@@ -1,3 +1,4 @@
+import functools
 import sys
 
 import keras
@@ -126,6 +127,24 @@ def test_lite_networks_see_the_levels_they_were_trained_on(images):
             num_classes=2,
             pixels=(mean, std),
         )
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite1"])
+def test_published_weights_keep_their_strides(name):
+    # With 1 for 2 they would see images at four times the scale, and a step
+    # on resized CIFAR would take 45 times as long.
+    build = functools.partial(
+        models.build,
+        name,
+        input_shape=(64, 64, 3),
+        num_classes=4,
+        small_images=True,
+    )
+    pixels = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
+    last = "head.global_avg_pool"
+    published, fresh = build(pixels=pixels), build()
+    assert published.get_layer(last).input.shape[1:3] == (2, 2)
+    assert fresh.get_layer(last).input.shape[1:3] == (16, 16)
 
 
 @pytest.mark.fast("0-4652008")
