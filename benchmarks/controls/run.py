@@ -4,6 +4,7 @@
     python -m benchmarks.controls.run cifar10 --seeds=3 --data_dir=data/tfds
     python -m benchmarks.controls.run where --seeds=10 --select
     python -m benchmarks.controls.run where_cifar10 --data_dir=data/tfds
+    python -m benchmarks.controls.run pretrained --weights=lite0.weights.h5
 
 Appends one JSON line per run to a file, by default of benchmarks/results. Runs
 that stand there already, with the same settings, are not repeated: what was
@@ -29,7 +30,7 @@ from benchmarks.common.machine import RESULTS, ROOT
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import runs as control_runs
 from benchmarks.controls import tables as control_tables
-from benchmarks.controls.suites import SUITES
+from benchmarks.controls.suites import SUITES, WEIGHTS
 from meta_pseudo_labels.utils.settings import ConfigError
 
 
@@ -102,6 +103,7 @@ def list_tasks(suite, arguments):
             choice = dict(num_labeled=num_labeled, seed=seed, **places)
             for name in arguments.runs or suite.usual_runs:
                 settings = suite.runs[name].settings(**choice)
+                settings = _with_weights(settings, arguments.weights)
                 teacher = None
                 if settings.method == "pseudo_labels":
                     teacher = suite.runs["supervised"].settings(**choice)
@@ -109,6 +111,16 @@ def list_tasks(suite, arguments):
                 if task not in tasks:  # Some choose their labels themselves.
                     tasks.append(task)
     return tasks
+
+
+def _with_weights(settings, path):
+    """A `Config` whose networks begin with a file, if they begin with any."""
+    given = {
+        name: path
+        for name in control_rows.WEIGHTS
+        if getattr(settings, name) == WEIGHTS
+    }
+    return dataclasses.replace(settings, **given) if given else settings
 
 
 def run_all(tasks, arguments):
@@ -194,6 +206,11 @@ def _parse_arguments(arguments):
     )
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
     parser.add_argument(
+        "--weights",
+        help="of an EfficientNet-Lite0, for pretrained; see "
+        "benchmarks/pretrained/convert.py",
+    )
+    parser.add_argument(
         "--steps",
         type=positive,
         help="steps of training, for a trial; needs --json",
@@ -223,6 +240,13 @@ def _parse_arguments(arguments):
             "--steps makes rows of another recipe: name a file of their own "
             "with --json."
         )
+    if suite.pretrained != bool(parsed.weights):
+        parser.error(
+            f"{parsed.suite} {'needs' if suite.pretrained else 'takes no'} "
+            "--weights, a file that benchmarks/pretrained/convert.py writes."
+        )
+    if parsed.weights:
+        parsed.weights = os.path.abspath(parsed.weights)
     parsed.json = (parsed.json or RESULTS / suite.rows).resolve()
     if parsed.data_dir:
         data_dir = os.path.expanduser(parsed.data_dir)

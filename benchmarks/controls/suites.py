@@ -12,6 +12,7 @@ PAPER = ("release", "exact", "reinforce")
 # trains first.
 OWN_TEACHER = "supervised"
 _WEIGHT = "mpl_feedback_weight"
+WEIGHTS = "lite0.weights.h5"  # What --weights names comes in its place.
 VARIANTS = (
     "reinforce_dot_product",
     "reinforce_cosine",
@@ -56,16 +57,20 @@ class Suite:
       num_labeled: the numbers of labels it is asked for by default.
       dataset: its name; its rows are in benchmarks/results/<dataset>.jsonl.
       extra: names of runs that are left out unless asked for.
+      pretrained: whether its networks begin with the weights of a file, in
+        place of WEIGHTS; its rows are in
+        benchmarks/results/<dataset>_pretrained.jsonl.
     """
 
     runs: dict[str, Run]
     num_labeled: tuple[int, ...]
     dataset: str
     extra: tuple[str, ...] = ()
+    pretrained: bool = False
 
     @property
     def rows(self):
-        return f"{self.dataset}.jsonl"
+        return f"{self.dataset}{'_pretrained' * self.pretrained}.jsonl"
 
     @property
     def has_conditions(self):
@@ -160,6 +165,42 @@ def where_feedback_helps(recipe, conditions):
     return runs
 
 
+def pretrained(steps):
+    """Finetuning, UDA and MPL from ImageNet's weights, at equal time.
+
+    Args:
+      steps: {method, or estimator of MPL: steps that take equal time}.
+    """
+    changes = dict(
+        dataset="cifar10",
+        model_type="efficientnet-lite0",
+        student_weights=WEIGHTS,
+    )
+    # Half the recipes' batches and twice their rate per image: as few steps
+    # as there is time for are better many and small.
+    halved = changes | dict(train_batch_size=16)
+    rates = dict(
+        mpl_student_lr=0.016, mpl_teacher_lr=0.016, teacher_weights=WEIGHTS
+    )
+    runs = {
+        "supervised": Run(
+            "flags/folders_finetune.flags",
+            changes | dict(num_train_steps=steps["supervised"]),
+        ),
+        "uda": Run(
+            "flags/folders_uda.flags",
+            halved | dict(num_train_steps=steps["uda"], lr=0.016),
+        ),
+    }
+    for name in ("off", "exact"):
+        count = dict(num_train_steps=steps[name])
+        control = OFF if name != "off" else None
+        runs[f"mpl {name}"] = _mpl(
+            "folders", name, halved | rates | count, control=control
+        )
+    return runs
+
+
 # Where feedback helps on digits: does it on other images?
 _HELPFUL = "teacher on RandAugment"
 
@@ -186,5 +227,12 @@ SUITES = {
         where_feedback_helps("cifar10_small", {_HELPFUL: CONDITIONS[_HELPFUL]}),
         num_labeled=(250, 4000),
         dataset="cifar10",
+    ),
+    # 15 minutes of two idle cores without AVX-512 each.
+    "pretrained": Suite(
+        pretrained({"supervised": 1700, "uda": 370, "off": 245, "exact": 195}),
+        num_labeled=(40, 250),
+        dataset="cifar10",
+        pretrained=True,
     ),
 }

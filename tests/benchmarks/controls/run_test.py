@@ -90,6 +90,38 @@ def test_tasks_come_seed_by_seed_and_bring_their_teacher():
     )
 
 
+def test_pretrained_networks_begin_with_the_file_that_is_named(capsys):
+    arguments = controls._parse_arguments(
+        ["pretrained", "--seeds=1", "--num_labeled=250", "--weights=x/some.h5"]
+    )
+    suite = control_suites.SUITES["pretrained"]
+    tasks = controls.list_tasks(suite, arguments)
+    given = os.path.abspath("x/some.h5")
+    found = {
+        task.run: (task.settings.student_weights, task.settings.teacher_weights)
+        for task in tasks
+    }
+    assert found == {
+        "supervised": (given, None),
+        "uda": (given, None),
+        "mpl off": (given, given),
+        "mpl exact": (given, given),
+    }
+    recorded = control_rows.recorded_settings(tasks[3].settings)
+    assert recorded["teacher_weights"] == "some.h5"
+    assert control_rows.recipe(recorded) == control_rows.recipe(
+        dataclasses.asdict(
+            suite.runs["mpl exact"].settings(num_labeled=250, seed=0)
+        )
+    )
+    with pytest.raises(SystemExit):
+        controls._parse_arguments(["pretrained"])
+    assert "pretrained needs --weights" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        controls._parse_arguments(["digits", "--weights=some.h5"])
+    assert "digits takes no --weights" in capsys.readouterr().err
+
+
 def test_variants_run_only_when_asked_for():
     suite = control_suites.SUITES["digits"]
     arguments = controls._parse_arguments(["digits", "--seeds=1"])
