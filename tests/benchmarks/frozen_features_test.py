@@ -44,6 +44,7 @@ def test_a_seed_is_the_same_whatever_ran_before(features, tmp_path):
     assert first["judge"] == "test" and first["accuracy"] > 50
 
 
+@pytest.mark.long
 def test_rows_are_made_once_and_told_with_their_control(features, tmp_path):
     arrays = run.load(features, is_search=True)
     settings = run.Settings(num_steps=2)

@@ -114,6 +114,7 @@ def test_networks_of_plugins_are_looked_at(tmp_path, monkeypatch, last, words):
         build_model(tiny(tmp_path), DATASETS["digits"], role="student")
 
 
+@pytest.mark.fast("supervised", "uda", "mpl")
 @pytest.mark.parametrize("method", LEARNERS)
 def test_what_curves_compare_means_the_same_in_every_method(method, tmp_path):
     """The loss of an evaluation is the plain cross-entropy, in nats.

@@ -104,7 +104,7 @@ def moves_of_the_teacher(feedback):
     )
 
 
-@pytest.mark.fast("exact", "reinforce_per_example")
+@pytest.mark.fast("reinforce_per_example")
 @pytest.mark.parametrize("feedback", WORKING)
 def test_feedback_reaches_the_teacher(feedback):
     difference = moves_of_the_teacher(feedback) - moves_of_the_teacher("off")

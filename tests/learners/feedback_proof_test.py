@@ -194,6 +194,7 @@ def test_per_example_gains_have_less_variance_than_one_for_all():
     assert per_example < dot_product / 2
 
 
+@pytest.mark.long
 def test_all_estimate_the_true_gradient_as_the_step_shrinks():
     """To first order in the step; the error falls with it."""
     errors = {}
@@ -257,6 +258,7 @@ def test_cosine_is_the_dot_product_over_slope_and_norms():
     )
 
 
+@pytest.mark.fast("0.5")
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_exact_is_the_derivative_by_the_teachers_weights(temperature):
     """Teacher, labels, conv net with batch norm, smoothing, decay, clipping,

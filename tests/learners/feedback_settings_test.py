@@ -72,6 +72,7 @@ def test_temperature_sharpens_what_the_student_learns():
     np.testing.assert_allclose(labels[0], tf.nn.softmax(2 * logits), rtol=1e-9)
 
 
+@pytest.mark.fast("exact")
 @pytest.mark.parametrize("feedback", ["exact", "reinforce_per_example"])
 def test_held_out_labels_steer_the_teacher_only(feedback):
     student, teacher = moves(with_held_out(), feedback=feedback)

@@ -46,7 +46,7 @@ def weights_with_and_without(role, *, feedback):
     return weights
 
 
-@pytest.mark.fast("exact", "off")
+@pytest.mark.fast("exact")
 @pytest.mark.parametrize("feedback", ["exact", "reinforce", "release", "off"])
 def test_teachers_rate_moves_the_teacher_only(feedback):
     still, moving = weights_with_and_without("teacher", feedback=feedback)
@@ -54,6 +54,7 @@ def test_teachers_rate_moves_the_teacher_only(feedback):
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.fast("off")
 @pytest.mark.parametrize("feedback", ["release", "off"])
 def test_students_rate_moves_the_student_only(feedback):
     still, moving = weights_with_and_without("student", feedback=feedback)

@@ -71,6 +71,7 @@ class TestStep:
             cross_entropy(targets, student), rel=1e-9
         )
 
+    @pytest.mark.fast("0.3")
     @pytest.mark.parametrize("rate", [0.0, 0.3])
     def test_the_change_is_new_minus_old_of_the_same_step(self, rate):
         """Quirks 4, 6, 7 and 13.

@@ -31,7 +31,7 @@ def seen(seed=0):
     return batch(seed=seed) | {"unlabeled_indices": np.arange(6) + 2 * seed}
 
 
-@pytest.mark.fast("flexmatch", "adamatch")
+@pytest.mark.fast("adamatch")
 @terms
 def test_the_teacher_learns_what_the_method_learns(term):
     """Without feedback; a teacher of the weights of the method's student."""

@@ -163,6 +163,7 @@ def slopes(made, by=0.05):
     return got, (up - down) / (2 * by)
 
 
+@pytest.mark.fast("bilinear", "in a function", "map")
 @pytest.mark.parametrize("name", DERIVED)
 def test_the_gradient_of_labels_is_that_of_differences(name):
     got, want = slopes(learner(DERIVED[name]()))
@@ -224,6 +225,7 @@ def test_finetuning_names_it_too():
     refusal(lambda: finetune(net, data, learning_rate=0.1, steps=1))
 
 
+@pytest.mark.fast("1")
 @pytest.mark.parametrize("iterations", [1, 10])
 def test_spectral_normalization_holds_its_vectors(iterations, monkeypatch):
     """As Keras's own gradient does, which is right once they stand still."""

@@ -75,6 +75,7 @@ class TestLoadCheckpoint:
 
     @pytest.mark.fast("own")
     @pytest.mark.parametrize("kind", ["release", "own"])
+    @pytest.mark.long
     def test_may_count_steps_from_0(self, tmp_path, ended, kind):
         learner, paths = ended
         config = tiny(

@@ -135,6 +135,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.long
 def test_any_name_can_be_drawn(tmp_path):
     """Warnings are errors here, as those of glyphs that a font lacks."""
     images = gray_images(len(NAMES))

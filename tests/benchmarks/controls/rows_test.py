@@ -83,4 +83,4 @@ def test_the_rows_of_the_repository_are_of_the_recipe_in_flags(file):
             of_seed_0(one["run"], one["labels"]), seed=one["seed"]
         )
         split = control_rows.split_of(one)
-        assert one in control_rows.find(rows, one["run"], settings, split=split)
+        assert control_rows.find([one], one["run"], settings, split=split)

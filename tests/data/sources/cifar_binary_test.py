@@ -113,6 +113,7 @@ def test_other_settings_hold_too(folder):
     assert got.spec.image_size == 16 and got.spec.small_images
 
 
+@pytest.mark.long
 def test_same_pixels_as_tfds(script, data_dir, tmp_path):
     """The whole test split, as the release's file and through TFDS."""
     version = script.find_version_dir(str(data_dir / "tfds"))

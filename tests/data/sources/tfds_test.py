@@ -75,6 +75,7 @@ def test_the_release_s_labeled_images(cifar):
     assert len(set(np.bincount(cifar.labeled_labels))) > 1
 
 
+@pytest.mark.long
 def test_facts_of_the_arrays(cifar):
     assert cifar.spec == data.DATASETS["cifar10"]
     assert cifar.unlabeled_images.shape == (50_000, 32, 32, 3)

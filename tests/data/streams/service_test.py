@@ -39,6 +39,7 @@ def local_batches(digits):
     return take(data.training_dataset(digits, **SETTINGS), 120)
 
 
+@pytest.mark.long
 def test_stream_is_the_local_one_though_workers_are_killed(
     servers, digits, local_batches
 ):

@@ -112,6 +112,7 @@ def test_gains_of_the_examples_are_less_noisy_than_one_for_all(diagnosed):
     assert 0 < per_example < min(noise.values())
 
 
+@pytest.mark.long
 def test_the_mean_of_the_draws_turns_to_the_exact_gradient():
     """With a small step; the mean of one draw's cosines does not grow."""
     found = diagnose(

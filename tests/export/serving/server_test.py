@@ -295,6 +295,7 @@ def test_two_hundred_clients_at_once(server, digits):
     assert memory_mb(server[0]) - before < 200
 
 
+@pytest.mark.long
 def test_clients_that_leave_free_their_places(server):
     """More of them than there are places, in the middle of their bodies."""
     address = urllib.parse.urlsplit(server[1])

@@ -141,7 +141,7 @@ def problem():
     return from_the_same_weights
 
 
-@pytest.mark.fast("hard")
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["soft", "hard"])
 def test_the_label_gradient_is_that_of_finite_differences(problem, kind):
     """What `exact` (soft) and `reinforce_per_example` (hard) are made of."""

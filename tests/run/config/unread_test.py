@@ -251,7 +251,7 @@ def built(settings, monkeypatch):
     return learner.get_config(), learner.get_compile_config(), asked
 
 
-@pytest.mark.fast("supervised", "fixmatch", "mpl", "mpl, adamw")
+@pytest.mark.fast("fixmatch", "mpl, adamw")
 @runs
 def test_it_reaches_neither_learner_nor_batches(run, monkeypatch):
     """All of them changed at once."""
