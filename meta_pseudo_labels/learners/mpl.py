@@ -41,7 +41,10 @@ from meta_pseudo_labels.learners.passes import (
 )
 from meta_pseudo_labels.learners.registry import register
 from meta_pseudo_labels.learners.settings import TeacherSettings
-from meta_pseudo_labels.learners.student_step import take_student_step
+from meta_pseudo_labels.learners.student_step import (
+    logs_of_waiting,
+    take_student_step,
+)
 from meta_pseudo_labels.learners.uda import (
     RELEASE_UDA,
     ConsistencySettings,
@@ -74,6 +77,9 @@ class MetaPseudoLabels(Learner):
         labels that the student learns on strong ones.
       student_labeled_weight: of the labeled images' loss in the student's, at
         least 0; 0 is the paper, whose student never learns from labels.
+      student_wait_steps: first steps of which the student's part is skipped:
+        nothing of it moves but the count that its rate depends on, and the
+        teacher's step costs as much as one of UDA. Logs of the student are nan.
       uda: `UDASettings` of the teacher's consistency term, or the `Term` of
         another method, such as `FreeMatchTerm()`; None for a teacher that
         learns from labels and feedback alone, and needs no weak views.
@@ -117,6 +123,7 @@ class MetaPseudoLabels(Learner):
         label_temperature=1.0,
         label_view="strong",
         student_labeled_weight=0.0,
+        student_wait_steps=0,
         uda=RELEASE_UDA,
         baseline_decay=0.99,
         baseline_start=0.0,
@@ -134,6 +141,7 @@ class MetaPseudoLabels(Learner):
             low=0,
             high=math.inf,
         )
+        check_range("student_wait_steps", student_wait_steps, low=0, high=2**53)
         check_label_view(label_view, uda)
         self.teacher = teacher
         self.feedback, self.label_kind = resolve(feedback, pseudo_labels)
@@ -141,6 +149,7 @@ class MetaPseudoLabels(Learner):
         self.label_temperature = label_temperature
         self.label_view = label_view
         self.student_labeled_weight = student_labeled_weight
+        self.student_wait_steps = student_wait_steps
         self.uda = uda
         if uda is None:
             self.batch_keys = ("labeled", "labels", "strong")
@@ -176,6 +185,11 @@ class MetaPseudoLabels(Learner):
             label_temperature=settings.mpl_label_temp,
             label_view=settings.mpl_label_view,
             student_labeled_weight=settings.mpl_student_labeled_weight,
+            student_wait_steps=(
+                settings.mpl_student_lr_wait_steps
+                if settings.mpl_skip_wait
+                else 0
+            ),
             baseline_decay=settings.mpl_baseline_decay,
             baseline_start=settings.mpl_baseline_start,
             update_teacher_moments=settings.mpl_update_teacher_moments,
@@ -317,6 +331,7 @@ class MetaPseudoLabels(Learner):
             "label_temperature": self.label_temperature,
             "label_view": self.label_view,
             "student_labeled_weight": self.student_labeled_weight,
+            "student_wait_steps": self.student_wait_steps,
             "uda": serialize(self.uda),
             "baseline_decay": self.baseline.decay,
             "baseline_start": self.baseline.start,
@@ -327,16 +342,27 @@ class MetaPseudoLabels(Learner):
         optimizer = keras.saving.serialize_keras_object(self.teacher_optimizer)
         return {**super().get_compile_config(), "teacher_optimizer": optimizer}
 
-    def train_step(self, batch, costly=None):
+    def train_step(self, batch, costly=None, waits=None):
         """One step of Meta Pseudo Labels, all on one batch (docs/feedback.md).
 
         Args:
           batch: see `Learner`; of this replica.
           costly: whether to compute the costly log, see `measure_feedback`;
             by default where it is due.
+          waits: whether the student's part is skipped; None is where
+            `student_waits`, unless replicas must meet, which cannot decide
+            within a step.
         """
+        if waits is None and self.student_wait_steps and not replicas.merges():
+            return tf.cond(
+                self.student_waits(),
+                lambda: self.train_step(batch, costly, waits=True),
+                lambda: self.train_step(batch, costly, waits=False),
+            )
         self.check_batch(batch)
         self._rates.keep_proportion()
+        if waits:
+            return self._teach_alone(batch)
         with tf.GradientTape(persistent=True) as tape:
             # 1. The teacher looks at all images.
             logits = self.teacher_logits(batch)
@@ -380,6 +406,33 @@ class MetaPseudoLabels(Learner):
             "mpl/feedback_grad_ratio": ratio,
             "skipped_steps": skipped,
         }
+
+    def _teach_alone(self, batch):
+        """The teacher's step while the student's part is skipped; its logs."""
+        with tf.GradientTape() as tape:
+            logits = self.teacher_logits(batch)
+            loss, logs, moves = self._teacher_loss(batch, logits)
+        scale = updates.loss_scale(self.teacher_optimizer)
+        learning_rate, _, teacher = self.update(
+            self.teacher,
+            self.teacher_optimizer,
+            gradients_of(tape, loss, self.teacher, scale=scale),
+        )
+        updates.move(moves, teacher.taken)
+        student_logs = logs_of_waiting(self)
+        updates.count_call(self.optimizer)
+        skipped = self.count_step(True, teacher.taken)
+        return {
+            **student_logs,
+            **replicas.mean(logs),
+            "lr/teacher": learning_rate,
+            "mpl/feedback_grad_ratio": tf.zeros([], self.float_type),
+            "skipped_steps": skipped,
+        }
+
+    def student_waits(self):
+        """Whether the coming step skips the student, scalar boolean tensor."""
+        return self.step.value < self.student_wait_steps
 
     def teacher_logits(self, batch):
         """`ViewLogits` of one training-mode pass over all that it looks at."""

@@ -97,6 +97,12 @@ class MPLSettings:
     mpl_student_lr_wait_steps: int = setting(
         500, "Steps before the student starts to learn.", low=0
     )
+    mpl_skip_wait: bool = setting(
+        False,
+        "Skip the student's part of a step while it waits, so that the step "
+        "costs as much as one of uda. The release computes it, and the "
+        "student's batch norm and the feedback's baselines move meanwhile.",
+    )
     mpl_student_lr_warmup_steps: int = setting(
         5_000, "Warm-up of the student after its wait, in steps.", low=0
     )
@@ -133,6 +139,11 @@ def _not_that_method(term, group):
 
 
 UNREAD = (
+    Unread(
+        ("mpl_skip_wait",),
+        "with --mpl_student_lr_wait_steps=0 the student does not wait.",
+        when=lambda settings: settings["mpl_student_lr_wait_steps"] == 0,
+    ),
     Unread(
         ("mpl_feedback_weight",),
         "with --mpl_feedback=off there is no feedback to weigh.",

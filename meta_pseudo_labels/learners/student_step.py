@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -145,6 +146,19 @@ def take_student_step(learner, batch, *, pseudo_labels):
         scale=learned.scale,
     )
     return step, logs
+
+
+def logs_of_waiting(learner):
+    """The logs of `take_student_step` where no step is taken."""
+    unknown = tf.constant(math.nan, learner.float_type)
+    return {
+        "cross_entropy/student_on_u": unknown,
+        "cross_entropy/student_on_l": unknown,
+        "cross_entropy/student_on_l_old": unknown,
+        "lr/student": learning_rate_of(learner.optimizer),
+        "mpl/dot_product": unknown,
+        "mpl/moving_dot_product": learner.baseline.average.value,
+    }
 
 
 class _Learned(NamedTuple):

@@ -21,6 +21,7 @@ class Trainer(keras.Model):
     """
 
     costly_logs = False  # Whether train_step takes `costly`; see logs_are_due.
+    student_wait_steps = 0  # Whether it takes `waits`; see student_waits.
 
     def __init__(self, *, log_every, name=None, dtype=None):
         super().__init__(name=name, dtype=dtype)
@@ -184,12 +185,21 @@ def _step_on_all_replicas(learner):
             lambda log: strategy.experimental_local_results(log)[0], logs
         )
 
-    def run_branch(batch):
-        # Replicas cannot meet within a branch of a step; so it has two.
+    # Replicas cannot meet within a branch of a step; so there are several.
+    def run_whole(batch):
         return tf.cond(
             learner.logs_are_due(),
             lambda: run(batch, costly=True),
             lambda: run(batch, costly=False),
+        )
+
+    def run_branch(batch):
+        if not learner.student_wait_steps:
+            return run_whole(batch)
+        return tf.cond(
+            learner.student_waits(),
+            lambda: run(batch, waits=True),
+            lambda: run_whole(batch),
         )
 
     return run_branch if branches else run
