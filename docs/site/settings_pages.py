@@ -12,7 +12,7 @@ from absl import flags
 from meta_pseudo_labels.release.idle_flags import IDLE_FLAGS
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.core import RUN_GROUPS
-from meta_pseudo_labels.run.config.flags import define_flags
+from meta_pseudo_labels.run.config.flags import REPEATED, define_flags
 from meta_pseudo_labels.run.stages import STAGES
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -76,8 +76,7 @@ def flags_page():
             "| Flag | Default | Release | Meaning |\n|---|---|---|---|\n"
         )
         for field in dataclasses.fields(group):
-            # The plug-ins of a command line are a flag that may be repeated.
-            name = "plugin" if field.name == "plugins" else field.name
+            name = REPEATED.get(field.name, (field.name,))[0]
             of_release = _of_release(name, release, runs)
             meaning = text(_meaning(values[name]))
             parts.append(

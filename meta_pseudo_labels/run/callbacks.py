@@ -1,11 +1,55 @@
 """What `fit` does beside the steps: evaluate, save. See also `metrics_log`
 for what it logs, `progress` for what it shows, `stopping` for when it ends.
+Callbacks of others come from `named_callbacks`.
 """
 
 import keras
 
 from meta_pseudo_labels.evaluation.evaluate import accuracy
 from meta_pseudo_labels.learners.callbacks import AtStep
+from meta_pseudo_labels.utils.plugins import failed, import_for
+from meta_pseudo_labels.utils.settings import ConfigError
+
+
+def named_callbacks(config):
+    """What the factories of `config.callbacks` make, a tuple of callbacks.
+
+    Args:
+      config: the `Config` of the run, which each factory is called with.
+
+    Raises:
+      ConfigError: for a module or factory that is not there or fails, and for
+        one that makes something other than Keras callbacks.
+    """
+    names = filter(None, config.callbacks.split(","))
+    return tuple(callback for name in names for callback in _made(name, config))
+
+
+def _made(name, config):
+    """What one factory makes, a sequence of callbacks."""
+    flag = f"--callback={name}"
+    module, _, factory = name.partition(":")
+    if not module or not factory:
+        raise ConfigError(
+            f"{flag}: name a module and a function in it that makes a "
+            "callback, such as my_callbacks:tracker."
+        )
+    factory = getattr(import_for(flag, module), factory, None)
+    if not callable(factory):
+        raise ConfigError(f"{flag}: the module has no such function.")
+    try:
+        made = factory(config)
+    except Exception as error:  # Whatever the user's code raises.
+        raise failed(f"{flag} fails", error) from error
+    made = made if isinstance(made, list | tuple) else [made]
+    for callback in made:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise ConfigError(
+                f"{flag} makes {callback!r:.80}, of type "
+                f"{type(callback).__name__}; return a keras.callbacks.Callback "
+                "or a list of them."
+            )
+    return made
 
 
 class LogAccuracy(keras.callbacks.Callback):

@@ -16,6 +16,7 @@ Each stage leaves its result in output_dir and can be started from there alone:
     events/           the same for TensorBoard
     checkpoints/      the learner, every `save_every` steps
     best/             that which was best on the images that are held out
+    callbacks/        what callbacks of others keep, such as ids of their runs
     done              says that training ended at its last step
     finetune/         the finetuned student, and the logs of its finetuning
     eval.json         accuracies on the test images, and on those held out
@@ -39,8 +40,9 @@ import os
 import tensorflow as tf
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.distribute.strategies import describe
+from meta_pseudo_labels.distribute.strategies import describe, worker_of
 from meta_pseudo_labels.learners.build import build_learner
+from meta_pseudo_labels.run.callbacks import named_callbacks
 from meta_pseudo_labels.run.data import (
     check_choice_of_labels,
     evaluation_batches,
@@ -77,12 +79,14 @@ class Experiment:
       data: `data.ImageData` or `data.ShardedData` to take in place of what
         config.dataset names. Later stages need the same again.
       callbacks: Keras callbacks for training and finetuning, after those of
-        the run. Of a run that goes on within an epoch `on_train_begin` comes
-        twice; those with a `close` are closed however it ends.
+        the run, in every worker; those of config.callbacks come after them,
+        in the first one alone. Of a run that goes on within an epoch
+        `on_train_begin` comes twice; those with a `close` are closed however
+        it ends.
 
     Raises:
       ConfigError: where output_dir is missing, or holds a run with other
-        settings.
+        settings; before training, where config.callbacks cannot be made.
     """
 
     def __init__(self, config, data=None, callbacks=()):
@@ -100,6 +104,7 @@ class Experiment:
             check_memory(config, trains=self._stage.trains)
         if self._stage.trains:
             check_weights(config)
+            _ = self._named_callbacks  # What is wrong with them is known now.
         if resets(config):
             self.folder.check_reset()
             return
@@ -135,6 +140,10 @@ class Experiment:
         if self.config.best_on == "test":
             return self.test_dataset
         return self.validation_dataset or self.test_dataset
+
+    @functools.cached_property
+    def _named_callbacks(self):
+        return named_callbacks(self.config)
 
     @functools.cached_property
     def learner(self):
@@ -175,12 +184,14 @@ class Experiment:
         Returns:
           Whether there was anything left to do.
         """
+        first = worker_of(self.learner.distribute_strategy) == 0
+        named = self._named_callbacks if first else ()
         return train(
             self.learner,
             self.config,
             self.data,
             validation=self._choosing_dataset,
-            callbacks=self.callbacks,
+            callbacks=[*self.callbacks, *named],
         )
 
     def inspect(self):
@@ -200,11 +211,12 @@ class Experiment:
         Returns:
           Whether there was anything left to do.
         """
+        callbacks = [*self.callbacks, *self._named_callbacks]
         return finetune_run(
             self.trained_learner(),
             self.config,
             self.data,
-            callbacks=self.callbacks,
+            callbacks=callbacks,
         )
 
     def evaluate(self):

@@ -40,7 +40,7 @@ EVAL_CONFUSION, EVAL_RELIABILITY = "eval_confusion.png", "eval_reliability.png"
 EVAL_MISTAKES = "eval_mistakes.json"
 EVAL_SOURCES = "eval_sources"
 _REPOSITORIES = ("git", "hg", "svn", "jj", "bzr")
-_FOLDERS = ("checkpoints", "best", "events", "saved_model")
+_FOLDERS = ("checkpoints", "best", "events", "callbacks", "saved_model")
 _HARMLESS = (".log", ".txt", ".out", ".err", ".pid", "lost+found")
 _FOLDERS += (EVALS, FINETUNE, INFERENCE, EVAL_SOURCES)
 

@@ -1,4 +1,4 @@
-"""Modules of users, imported for what they register."""
+"""Modules of users, imported for what they register or make."""
 
 import importlib
 import os
@@ -21,8 +21,6 @@ def plugin_names(plugins):
 def load_plugins(plugins):
     """Imports modules that register learners, estimators, sources and so on.
 
-    The present folder is looked into too, as Python does for a script there.
-
     Args:
       plugins: see `plugin_names`.
 
@@ -30,28 +28,36 @@ def load_plugins(plugins):
       ConfigError: for a module that is not there or fails on import.
     """
     for name in filter(None, plugin_names(plugins).split(",")):
-        _load(name)
+        import_for(f"--plugin={name}", name)
 
 
-def _load(name):
+def import_for(flag, name):
+    """Imports a module of the user; the present folder is looked into too.
+
+    Args:
+      flag: that names it, for messages.
+      name: its dotted name.
+
+    Raises:
+      ConfigError: where it is not there or fails on import.
+    """
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
     try:
-        importlib.import_module(name)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name.split(".")[0] and error.name != name:
-            raise _failed(name, error) from error
+            raise failed(f"{flag} fails on import", error) from error
         raise ConfigError(
-            f"--plugin={name}: there is no such module. Name it as Python "
-            f"imports it, such as my_methods; it may lie in {here} or on "
-            "PYTHONPATH."
+            f"{flag}: there is no such module. Name it as Python imports it, "
+            f"such as my_methods; it may lie in {here} or on PYTHONPATH."
         ) from error
     except Exception as error:  # Whatever the user's code raises.
-        raise _failed(name, error) from error
+        raise failed(f"{flag} fails on import", error) from error
 
 
-def _failed(name, error):
-    return ConfigError(
-        f"--plugin={name} fails on import: {type(error).__name__}: {error}"
-    )
+def failed(what, error):
+    """The `ConfigError` for what a user's code raised, on one line."""
+    text = " ".join(str(error).split())
+    return ConfigError(f"{what}: {type(error).__name__}: {text}")

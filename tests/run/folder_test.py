@@ -131,6 +131,7 @@ def test_free_settings_may_change(tmp_path):
         dataset_service_replicas=2,
         running_local_dev=True,
         plugins="json",
+        callbacks="json:loads",
     )
     # Not beside --distribution=multi_worker.
     object.__setattr__(changed, "jit_compile", True)

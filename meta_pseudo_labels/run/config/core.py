@@ -126,6 +126,13 @@ class RunSettings:
         "ours.",
         free=True,
     )
+    callbacks: str = setting(
+        "",
+        "What makes more Keras callbacks for training and finetuning, with "
+        "commas between: each a module and a function in it that takes the "
+        "Config, such as my_callbacks:tracker.",
+        free=True,
+    )
 
     load_checkpoint: str | None = setting(
         None,
@@ -174,7 +181,9 @@ class Config(*_GROUPS):
         return _again, ({f.name: getattr(self, f.name) for f in fields},)
 
     def __post_init__(self):
-        object.__setattr__(self, "plugins", plugin_names(self.plugins))
+        for name in ("plugins", "callbacks"):
+            names = plugin_names(getattr(self, name))
+            object.__setattr__(self, name, names)
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
         user_error(self._check_together)

@@ -32,6 +32,22 @@ _DEFINE = {
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
 }
+# Settings that are several names: the flag that may be repeated, and its help.
+REPEATED = {
+    "plugins": (
+        "plugin",
+        "A module to import first, by its dotted name; repeat it for more. "
+        "What it registers (a method, an estimator, a source, a network, a "
+        "task mode) can be named as if it were ours. (default: none)",
+    ),
+    "callbacks": (
+        "callback",
+        "What makes more Keras callbacks for training and finetuning: a module "
+        "and a function in it that takes the Config, such as "
+        "my_callbacks:tracker; repeat it for more. A run that goes on keeps "
+        "its own where none is given. (default: none)",
+    ),
+}
 
 
 def define_flags(flag_values=flags.FLAGS, *, arguments=()):
@@ -69,21 +85,21 @@ def define_flags(flag_values=flags.FLAGS, *, arguments=()):
 
     for field in dataclasses.fields(config_class()):
         default = field.metadata["flag_default"]
-        if field.name != "plugins":
+        if field.name in REPEATED:
+            _define_repeated(field.name, flag_values)
+        else:
             define(field.name, value_type(field), default, _help(field))
-    _define_plugin(flag_values)
     define("dataset_name", str, None, DATASET_NAME_HELP)
     for flag in _idle_flags():
         define(flag.name, flag.value_type, flag.default, flag.full_help)
 
 
-def _define_plugin(flag_values):
+def _define_repeated(setting, flag_values):
+    flag, help = REPEATED[setting]
     flags.DEFINE_multi_string(
-        "plugin",
+        flag,
         [],
-        "A module to import first, by its dotted name; repeat it for more. "
-        "What it registers (a method, an estimator, a source, a network, a "
-        "task mode) can be named as if it were ours. (default: none)",
+        help,
         flag_values=flag_values,
         module_name=sys.argv[0],
     )
@@ -98,7 +114,7 @@ def _idle_flags():
 def _load_plugins_of(arguments):
     """Imports what a command line names, flagfiles in it and its run too."""
     early = flags.FlagValues()
-    _define_plugin(early)
+    _define_repeated("plugins", early)
     flags.DEFINE_string("output_dir", None, "", flag_values=early)
     flags.DEFINE_bool("reset_output_dir", False, "", flag_values=early)
     try:
@@ -118,7 +134,7 @@ def _load_plugins_of(arguments):
 
 
 def _joined(saved, given):
-    """Names of plug-ins, those of a run first, each once."""
+    """Names with commas between, those of a run first, each once."""
     names = [plugin_names(saved), *given]
     names = [name for part in names for name in plugin_names(part).split(",")]
     return ",".join(dict.fromkeys(filter(None, names)))
@@ -145,6 +161,8 @@ def config_from_flags(flag_values=flags.FLAGS):
     given["task_mode"] = task = given.get("task_mode") or "train"
     typed = flag_values["plugin"].value
     given["plugins"] = _joined("", typed)
+    if flag_values["callback"].present:  # --callback= alone: none any more.
+        given["callbacks"] = _joined("", flag_values["callback"].value)
     stage = STAGES.get(task)  # None where Config is to refuse it.
     if stage is None:
         return Config(**given)
@@ -159,7 +177,8 @@ def config_from_flags(flag_values=flags.FLAGS):
         return Config(**given)
     saved = RunFolder(given.get("output_dir")).settings()
     given["plugins"] = _joined(saved.get("plugins"), typed)
-    if stage.trains:  # All but its plug-ins is said anew.
+    if stage.trains:  # All but its plug-ins and callbacks is said anew.
+        given.setdefault("callbacks", saved.get("callbacks", ""))
         return Config(**given)
     load_plugins(given["plugins"])
     known = {field.name for field in dataclasses.fields(config_class())}

@@ -87,6 +87,7 @@ class Train(Stage):
             "metrics.jsonl", "the logged steps and evaluations", shown=True
         ),
         RunFile("events", "the same for TensorBoard", shown=True),
+        RunFile("callbacks", "what callbacks of others keep, such as ids"),
         RunFile(DONE, "says that training ended at its last step"),
     )
     next = "finetune"

@@ -8,14 +8,15 @@ from absl import flags
 
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.flags import (
+    REPEATED,
     config_from_flagfile,
     config_from_flags,
 )
 from meta_pseudo_labels.utils.settings import ConfigError, choices_of
 from tests.command_line import defined, parse, refusal
 
-# --plugin stands for `plugins`, see plugins_test.py.
-FIELDS = [f for f in dataclasses.fields(Config) if f.name != "plugins"]
+# Of the others the flag may be repeated, see plugins_test.py.
+FIELDS = [f for f in dataclasses.fields(Config) if f.name not in REPEATED]
 
 
 @pytest.fixture
