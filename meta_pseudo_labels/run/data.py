@@ -29,13 +29,18 @@ def load_data(config, given=None):
     Args:
       config: `Config`.
       given: such images, to take in place of those that the settings name.
-        What makes another problem of them (`data.vary`) is done to these too.
+        What makes another problem of them (`data.vary`), and labels_csv, are
+        for these too.
 
     Raises:
       ConfigError: where they cannot be had as the settings say.
     """
     images = _load(config) if given is None else given
     config.check_classes(images.spec.num_classes)
+    if config.labels_csv is not None:
+        from meta_pseudo_labels.data.answers import answer
+
+        images = user_error(answer, images, config.labels_csv)
     return user_error(
         data.vary,
         images,

@@ -27,6 +27,7 @@ Each stage leaves its result in output_dir and can be started from there alone:
     inference/        predictions of images, in CSV and Parquet
     saved_model/      the exported student, versions 1, 2, ...
     diagnosis.json    what the feedback is worth; diagnosis.png beside it
+    review/           labels to doubt, and images to label next
     report.html       how the run went, on one page
     data.json         what `inspect` found in the data; views.png beside it,
                       and look_alikes.png, images that may be copies

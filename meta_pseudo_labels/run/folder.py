@@ -39,10 +39,11 @@ EVAL, EVAL_REPORT = "eval.json", "eval_report.json"
 EVAL_CONFUSION, EVAL_RELIABILITY = "eval_confusion.png", "eval_reliability.png"
 EVAL_MISTAKES = "eval_mistakes.json"
 EVAL_SOURCES = "eval_sources"
+REVIEW = "review"
 _REPOSITORIES = ("git", "hg", "svn", "jj", "bzr")
 _FOLDERS = ("checkpoints", "best", "events", "callbacks", "saved_model")
 _HARMLESS = (".log", ".txt", ".out", ".err", ".pid", "lost+found")
-_FOLDERS += (EVALS, FINETUNE, INFERENCE, EVAL_SOURCES)
+_FOLDERS += (EVALS, FINETUNE, INFERENCE, EVAL_SOURCES, REVIEW)
 
 
 class RunFolder:

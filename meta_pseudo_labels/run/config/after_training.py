@@ -164,6 +164,18 @@ class DiagnosisSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ReviewSettings:
+    """What --task_mode=review leaves."""
+
+    review_images: int = setting(
+        100,
+        "Unlabeled images that --task_mode=review chooses to be labeled next.",
+        low=1,
+        free=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportSettings:
     """What --task_mode=export writes beside the SavedModel."""
 

@@ -20,6 +20,7 @@ from meta_pseudo_labels.run.config.after_training import (
     DiagnosisSettings,
     ExportSettings,
     FinetuningSettings,
+    ReviewSettings,
 )
 from meta_pseudo_labels.run.config.data import DataSettings
 from meta_pseudo_labels.run.config.evaluation import EvaluationSettings
@@ -149,6 +150,7 @@ RUN_GROUPS = (
     InferenceSettings,
     EvaluationSettings,
     ExportSettings,
+    ReviewSettings,
     DiagnosisSettings,
     FinetuningSettings,
     MachineSettings,

@@ -69,6 +69,13 @@ class DataSettings:
         "For --dataset=folders: images without labels, in any folders.",
         free=True,
     )
+    labels_csv: str | None = setting(
+        None,
+        "For --dataset=folders: a CSV file with the columns image and label. "
+        "Labeled images that it names change their class, unlabeled ones are "
+        "labeled; see docs/review.md.",
+        free=True,
+    )
     eval_dir: str | None = setting(
         None,
         "For --dataset=folders: images to test on, a folder per class.",

@@ -51,6 +51,7 @@ def test_every_task_mode_is_registered():
         "inspect",
         "cache_labels",
         "report",
+        "review",
         "diagnose",
         "inference",
     }

@@ -1,0 +1,198 @@
+"""What `mpl review` finds on digits: planted wrong labels, images to label.
+
+    python -m benchmarks.review.run --seeds=10
+    python -m benchmarks.review.run --table
+
+The first trains what is not in benchmarks/results/review.jsonl yet, a row each;
+both write the table of docs/review.md.
+
+Wrong labels: 10 % of the labels are made wrong; how many of those are among
+the 15 % that the review doubts most. To label: a run is trained, 20 more
+images get their true labels, those that the review chooses or 20 at random,
+and with each a run is trained from scratch; how many test images are right.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import os
+import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from benchmarks.common.documents import with_part
+from benchmarks.common.machine import (
+    RESULTS,
+    ROOT,
+    headline,
+    machine_facts,
+    revision,
+)
+from benchmarks.controls import tables
+from meta_pseudo_labels.evaluation.statistics import (
+    estimate,
+    paired_difference,
+)
+from meta_pseudo_labels.run.config.flags import config_from_flagfile
+from meta_pseudo_labels.run.data import load_data
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.stages.review import doubted, pools, wanted
+
+ROWS, DOCUMENT = RESULTS / "review.jsonl", ROOT / "docs" / "review.md"
+FLAGS = ROOT / "flags" / "digits_uda.flags"
+# Short runs of a small network, which a busy machine does by the dozen.
+SHORT = dict(model_type="mlp", lr=0.3, num_train_steps=400)
+NOISE, TOP, MORE = 0.1, 0.15, 20
+WRONG, NEXT = "wrong labels", "to label"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument(
+        "--table", action="store_true", help="of the rows that there are"
+    )
+    parsed = parser.parse_args()
+    for seed in () if parsed.table else range(parsed.seeds):
+        for what, measure in ((WRONG, wrong_labels), (NEXT, to_label)):
+            if not any(r["what"] == what and r["seed"] == seed for r in rows()):
+                facts = {"what": what, "seed": seed} | measure(seed)
+                facts["machine"] = machine_facts() | {"revision": revision()}
+                with open(ROWS, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(facts) + "\n")
+    text = DOCUMENT.read_text(encoding="utf-8")
+    DOCUMENT.write_text(with_part(text, "review", table(rows())), "utf-8")
+
+
+def rows():
+    """All that was measured, a list of dicts."""
+    if not ROWS.exists():
+        return []
+    return [json.loads(x) for x in ROWS.read_text("utf-8").splitlines()]
+
+
+def wrong_labels(seed):
+    """Recall of the planted wrong labels among the most doubted."""
+    experiment, pool, _ = _reviewed(seed, label_noise=NOISE)
+    chosen = experiment.data.chosen
+    wrong = np.isin(experiment.data.labeled_indices, chosen.changes["wrong"])
+    order = doubted(pool).places
+    return {"recall": recall(wrong, order, TOP), "wrong": int(wrong.sum())}
+
+
+def recall(wrong, order, share):
+    """Share of the wrong labels among the first ones.
+
+    Args:
+      wrong: [N] bool.
+      order: [N] places, the most doubted first.
+      share: of the N that are looked at, rounded up.
+    """
+    looked_at = order[: math.ceil(share * len(order))]
+    return float(wrong[looked_at].sum() / wrong.sum())
+
+
+def to_label(seed):
+    """Accuracies before, and after labeling what is chosen or drawn."""
+    before, labeled, pool = _reviewed(seed)
+    everything = load_data(dataclasses.replace(before.config, num_labeled=0))
+    # Unlabeled images are all training images, in one order.
+    numbers = everything.labeled_indices
+    kept = np.flatnonzero(np.isin(numbers, before.data.labeled_indices))
+    others = np.array([int(name.split()[-1]) for name in pool.names])
+    chosen = others[wanted(pool, labeled, MORE).places]
+    drawn = np.random.RandomState([seed, MORE]).permutation(others)[:MORE]
+    found = {"before": before.evaluate()["student"]}
+    for name, more in (("review", chosen), ("random", drawn)):
+        places = np.sort(np.concatenate([kept, more]))
+        images = dataclasses.replace(
+            everything,
+            labeled_images=everything.labeled_images[places],
+            labeled_labels=everything.labeled_labels[places],
+            labeled_indices=numbers[places],
+        )
+        found[name] = _trained(seed, data=images).evaluate()["student"]
+    return found
+
+
+def _reviewed(seed, **settings):
+    """A trained `Experiment`, and the `Pool`s of its images."""
+    experiment = _trained(seed, **settings)
+    learner = experiment.trained_learner()
+    return experiment, *pools(learner, experiment.config, experiment.data)
+
+
+def _trained(seed, data=None, **settings):
+    keras.backend.clear_session()
+    steps = SHORT["num_train_steps"]
+    config = config_from_flagfile(
+        FLAGS,
+        seed=seed,
+        output_dir=os.path.join(_folder(), f"{len(os.listdir(_folder()))}"),
+        progress=False,
+        save_every=steps,
+        log_every=steps,
+        **SHORT | settings,
+    )
+    experiment = Experiment(config, data=data)
+    experiment.train()
+    return experiment
+
+
+@functools.cache
+def _temporary():
+    return tempfile.TemporaryDirectory()
+
+
+def _folder():
+    return _temporary().name
+
+
+def table(found):
+    """Markdown: a line for each question, and what it was measured on."""
+    wrong = {r["seed"]: r["recall"] for r in found if r["what"] == WRONG}
+    after = [r for r in found if r["what"] == NEXT]
+    by = {
+        name: {r["seed"]: r[name] for r in after}
+        for name in ("before", "random", "review")
+    }
+    lines = []
+    if wrong:
+        lines.append(
+            _line(
+                "wrong labels among the most doubted 15 %",
+                estimate(wrong.values()),
+            )
+        )
+    if after:
+        for title, name in (
+            ("accuracy with 40 labels", "before"),
+            ("with 20 more, at random", "random"),
+            ("with 20 more, of the review", "review"),
+        ):
+            lines.append(_line(title, estimate(by[name].values())))
+        difference = paired_difference(by["review"], by["random"])
+        lines.append(_line("the last less the one before, paired", difference))
+    heading = ["measured", "mean", "95 % interval", "seeds"]
+    machine = found[-1]["machine"]
+    return (
+        f"{tables.markdown(heading, lines)}\n\n"
+        f"{headline(machine)}; code at {machine['revision']}.\n"
+    )
+
+
+def _line(title, found):
+    interval = "–"
+    if found.margin is not None:
+        low, high = found.mean - found.margin, found.mean + found.margin
+        interval = f"{low:.3f} to {high:.3f}"
+    return [title, f"{found.mean:.3f}", interval, f"{found.count}"]
+
+
+if __name__ == "__main__":
+    main()

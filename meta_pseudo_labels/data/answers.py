@@ -1,0 +1,204 @@
+"""Tables of images in CSV, and the labels that a user wrote into one.
+
+    image,label
+    photos/labeled/cat/1.jpg,dog
+    photos/unlabeled/7.jpg,cat
+
+Other columns are passed over, and so are rows without a label: the tables of
+`mpl review` can be filled in and given back.
+"""
+
+import csv
+import dataclasses
+import os
+import re
+
+import numpy as np
+
+from meta_pseudo_labels.data.duplicates import digest_of, names_of_image
+from meta_pseudo_labels.data.image_data import ImageData
+from meta_pseudo_labels.data.images.listing import listed
+from meta_pseudo_labels.data.labels import LabelChoice
+from meta_pseudo_labels.data.spec import composed
+from meta_pseudo_labels.utils.files import replaces
+
+# What a spreadsheet takes for the beginning of a formula, wide ones too.
+_FORMULA = re.compile(r"\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+
+
+def write_table(path, columns, rows):
+    """Writes a CSV file, whole or not at all.
+
+    A text that a spreadsheet would compute gets an apostrophe before it.
+
+    Args:
+      path: of the file.
+      columns: their names.
+      rows: sequences of texts and numbers, one for each column.
+    """
+    with (
+        replaces(path) as scratch,
+        open(scratch, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([_cell(value) for value in row])
+
+
+def _cell(value):
+    is_formula = isinstance(value, str) and _FORMULA.match(value)
+    return f"'{value}" if is_formula else value
+
+
+def read_answers(path):
+    """The rows of a CSV file that have a label.
+
+    Args:
+      path: of a file with the columns "image" and "label", as spreadsheets
+        save it: with commas or semicolons, with or without a mark at its
+        beginning.
+
+    Returns:
+      A list of (line number, image, label), texts as they are in the file.
+
+    Raises:
+      ValueError: where it cannot be read, or lacks one of the columns.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            first = file.readline()
+            file.seek(0)
+            separator = "," if "," in first else ";"
+            reader = csv.DictReader(file, delimiter=separator)
+            columns = reader.fieldnames or ()
+            missing = [n for n in ("image", "label") if n not in columns]
+            if missing:
+                raise ValueError(f"it has no column {missing[0]!r}")
+            return [
+                (reader.line_num, row["image"], row["label"].strip())
+                for row in reader
+                if (row["label"] or "").strip()
+            ]
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path} cannot be read as labels, a CSV file in UTF-8 with the "
+            f"columns image and label: {error}."
+        ) from error
+
+
+def answer(data, path):
+    """Gives images the labels that a CSV file says.
+
+    Labeled images change their class. Unlabeled ones become labeled, and stay
+    among the unlabeled ones too. Images with the same pixels get one label.
+
+    Args:
+      data: `ImageData` whose images have the names of files.
+      path: of the file, see `read_answers`.
+
+    Returns:
+      `ImageData`, whose `chosen` says which labels are of the file.
+
+    Raises:
+      ValueError: where the file names no image to learn from, an unknown
+        class or one image with two labels, or leaves a class without any.
+    """
+    if not isinstance(data, ImageData) or not data.names:
+        raise ValueError(
+            f"Images of {data.spec.name!r} have no names of files that "
+            f"{path} could mean; labels in a CSV file are for folders."
+        )
+    wanted = _wanted(data, path)
+    labels = data.labeled_labels.copy()
+    digests = [digest_of(image) for image in data.labeled_images]
+    changed = [place for place, key in enumerate(digests) if key in wanted]
+    labels[changed] = [wanted[digests[place]] for place in changed]
+    for key in digests:
+        wanted.pop(key, None)
+    added, classes = [], []
+    for place, image in enumerate(data.unlabeled_images):
+        label = wanted.pop(digest_of(image), None)  # Of copies the first.
+        if label is not None:
+            added.append(place)
+            classes.append(label)
+    _check_classes(data, np.concatenate([labels, classes]).astype(int), path)
+    # Numbers that no labeled image has.
+    numbers = data.labeled_indices.max() + 1 + np.array(added, np.int64)
+    changes = np.concatenate([data.labeled_indices[changed], numbers])
+    given = np.concatenate([labels[changed], classes]).astype(np.int64)
+    return dataclasses.replace(
+        data,
+        labeled_images=np.concatenate(
+            [data.labeled_images, data.unlabeled_images[added]]
+        ),
+        labeled_labels=np.concatenate([labels, classes]).astype(np.int32),
+        labeled_indices=np.concatenate([data.labeled_indices, numbers]),
+        chosen=LabelChoice(
+            indices=data.labeled_indices,
+            labels=data.labeled_labels,
+            changes={"answered": np.stack([changes, given], axis=1)},
+        ),
+    )
+
+
+def _wanted(data, path):
+    """The label that a file wants for each picture, by its digest."""
+    names = {
+        os.path.abspath(name): key
+        for key, several in data.names.items()
+        for name in (*several, " = ".join(several))
+    }
+    learned = {
+        digest_of(image)
+        for images in (data.labeled_images, data.unlabeled_images)
+        for image in images
+    }
+    classes = {composed(n): label for label, n in enumerate(data.spec.names)}
+    wanted = {}
+    for line, image, text in read_answers(path):
+        where = f"{path}, line {line}"
+        key = _look_up(names, image, os.path.abspath)
+        if key not in learned:
+            raise ValueError(
+                f"{where}: {image!r} is none of the images to learn from; "
+                "write it as `mpl review` does, such as "
+                f"{names_of_image(data, 'labeled', 0)!r}."
+            )
+        label = _look_up(classes, text, composed)
+        if label is None:
+            raise ValueError(
+                f"{where}: {text!r} is no class; choose one of "
+                f"{listed(data.spec.names)}."
+            )
+        if wanted.setdefault(key, label) != label:
+            raise ValueError(
+                f"{where}: {image!r} has another label in a line before; give "
+                "each picture one, copies with equal pixels the same."
+            )
+    if not wanted:
+        raise ValueError(
+            f"{path} has no label in the column `label`; fill it in."
+        )
+    return wanted
+
+
+def _look_up(known, text, form):
+    """What a cell stands for, with or without its apostrophe, or None."""
+    found = known.get(form(text))
+    if found is None and text.startswith("'"):
+        found = known.get(form(text[1:]))
+    return found
+
+
+def _check_classes(data, labels, path):
+    """Refuses answers that take a class its last label."""
+    size = data.spec.num_classes
+    before = np.bincount(data.labeled_labels, minlength=size) > 0
+    lost = np.flatnonzero(before & (np.bincount(labels, minlength=size) == 0))
+    if len(lost):
+        raise ValueError(
+            f"{path} leaves no labeled image of "
+            f"{listed(data.spec.names[label] for label in lost)}; a class "
+            "needs at least one."
+        )

@@ -1,0 +1,138 @@
+"""Which labels to doubt, which images to label next: rankings of arrays."""
+
+import keras
+import numpy as np
+
+from meta_pseudo_labels.data.class_distributions import ordered_images
+
+_PENALTY = 0.1  # Of the regression, times the mean square of the features.
+_TINY = 1e-12
+
+
+def look(network, images, spec, *, batch_size):
+    """What a network says of images, and what its last layer gets to see.
+
+    Args:
+      network: a functional Keras model that returns logits.
+      images: [N, H, W, 3] uint8.
+      spec: `DatasetSpec` of them.
+      batch_size: images at a time.
+
+    Returns:
+      Probabilities [N, classes] and features [N, d], float64, the latter of
+      length 1. Of a network that does not end in a layer of flat features,
+      the logits are the features.
+    """
+    before = network.layers[-1].input
+    if len(getattr(before, "shape", ())) != 2:
+        before = network.output
+    if not len(images):
+        return tuple(
+            np.zeros([0, x.shape[-1]]) for x in (network.output, before)
+        )
+    model = keras.Model(network.inputs, [network.output, before])
+    batches = ordered_images(images, spec, batch_size=batch_size)
+    found = model.predict(batches.map(lambda image, _: image), verbose=0)
+    logits, features = (np.asarray(rows, np.float64) for rows in found)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return (
+        odds / odds.sum(axis=1, keepdims=True),
+        features / np.maximum(lengths, _TINY),
+    )
+
+
+def leave_one_out(features, labels, num_classes):
+    """What a ridge regression on all other images says of each.
+
+    Exact, by its hat matrix: nothing is fitted twice.
+
+    Args:
+      features: [N, features] float.
+      labels: [N] ints.
+      num_classes: int.
+
+    Returns:
+      [N, classes] float64, about 1 for the class of the image and 0 for the
+      others.
+    """
+    x = np.hstack([features - features.mean(axis=0), np.ones([len(labels), 1])])
+    y = np.eye(num_classes)[labels]
+    penalty = np.full(x.shape[1], _PENALTY * np.square(x[:, :-1]).sum())
+    penalty /= max(len(labels), 1)
+    penalty[-1] = _TINY  # The mean is free.
+    inverse = np.linalg.inv(x.T @ x + np.diag(penalty + _TINY))
+    leverage = np.einsum("nd,de,ne->n", x, inverse, x, optimize=True)
+    fitted = x @ (inverse @ (x.T @ y))
+    rest = np.maximum(1 - leverage, 1e-6)[:, None]
+    return y + (fitted - y) / rest
+
+
+def doubts(probabilities, others, labels):
+    """How much networks and neighbours doubt each label.
+
+    Args:
+      probabilities: [N, classes], of the networks.
+      others: [N, classes], see `leave_one_out`.
+      labels: [N] ints.
+
+    Returns:
+      Doubts [N] in 0..1 and the classes [N] that are suggested instead: the
+      most likely of the others.
+    """
+    places = np.arange(len(labels))
+    votes = np.clip(others, 0, None) + _TINY
+    mean = (probabilities + votes / votes.sum(axis=1, keepdims=True)) / 2
+    doubt = 1 - mean[places, labels]
+    mean[places, labels] = -1
+    return doubt, mean.argmax(axis=1)
+
+
+def uncertainty(student, teacher=None):
+    """How little networks know of an image, in nats.
+
+    The entropy of their mean, which is their mean entropy and what they
+    disagree by (Jensen and Shannon's divergence).
+
+    Args:
+      student, teacher: [N, classes] probabilities; None for no teacher.
+
+    Returns:
+      Entropy of the mean [N], and the part that is disagreement [N].
+    """
+    each = [student] if teacher is None else [student, teacher]
+    total = _entropy(np.mean(each, axis=0))
+    return total, np.maximum(total - np.mean([*map(_entropy, each)], axis=0), 0)
+
+
+def _entropy(rows):
+    return -(rows * np.log(np.maximum(rows, _TINY))).sum(axis=-1)
+
+
+def next_to_label(scores, features, labeled, count):
+    """Images that are uncertain and unlike those that have a label.
+
+    One after another: that with the largest score times its distance to the
+    nearest image that is labeled or was taken before.
+
+    Args:
+      scores: [N] >= 0, see `uncertainty`.
+      features: [N, features].
+      labeled: [L, features].
+      count: how many at most.
+
+    Returns:
+      Their places in the order of the choice, an int array.
+    """
+    scores, chosen = np.array(scores, np.float64), []
+    far = np.full(len(features), np.inf)
+    for row in labeled:
+        far = np.minimum(far, np.linalg.norm(features - row, axis=1))
+    for _ in range(min(count, len(scores))):
+        far = np.where(np.isinf(far), 1.0, far)
+        gain = scores * far
+        gain[chosen] = -1
+        chosen.append(int(gain.argmax()))
+        row = features[chosen[-1]]
+        far = np.minimum(far, np.linalg.norm(features - row, axis=1))
+    return np.array(chosen, int)

@@ -1,0 +1,155 @@
+"""--task_mode=review: tables of a run's images, and the answers to it."""
+
+import csv
+import dataclasses
+import json
+import types
+
+import numpy as np
+import pytest
+
+from meta_pseudo_labels import data
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.stages.review import (
+    Pool,
+    copies,
+    doubted,
+    pseudo_labels,
+    review_run,
+    wanted,
+)
+from meta_pseudo_labels.utils.settings import ConfigError
+from tests.tiny_folders import write_folders
+from tests.tiny_run import tiny
+
+CLASSES = ("cat", "=dog")
+
+
+def pool(student, teacher=None, labels=None):
+    """Images of two classes, whose features are their probabilities."""
+    count = len(student)
+    return Pool(
+        images=np.zeros([count, 8, 8, 3], np.uint8),
+        names=[f"{place}.png" for place in range(count)],
+        parts=["labeled"] * count,
+        labels=None if labels is None else np.array(labels),
+        student=np.array(student),
+        teacher=None if teacher is None else np.array(teacher),
+        features=np.array(student),
+        classes=CLASSES,
+    )
+
+
+def test_the_label_that_all_others_speak_against_comes_first():
+    sure = [[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3
+    table = doubted(pool(sure, labels=[0, 0, 1, 1, 1, 1]))
+    assert table.places[0] == 2
+    name, part, label, suggested, doubt, answer = table.rows[0]
+    assert (name, part, label) == ("2.png", "labeled", "=dog")
+    assert suggested == "cat" and float(doubt) > 0.5 and answer == ""
+
+
+def test_what_to_label_is_uncertain_and_says_the_guess():
+    student = [[1.0, 0.0], [0.6, 0.4], [0.5, 0.5]]
+    labeled = pool([[1.0, 0.0]], labels=[0])
+    table = wanted(pool(student, student), labeled, count=1)
+    assert table.rows == [("2.png", "cat", "0.6931", "0.0000", "")]
+
+
+def test_pseudo_labels_are_those_of_both_networks_the_surest_first():
+    found = pool([[0.6, 0.4], [0.9, 0.1]], [[0.2, 0.8], [0.9, 0.1]])
+    assert pseudo_labels(found).rows == [
+        ("1.png", "cat", "0.9000", "cat", ""),
+        ("0.png", "=dog", "0.6000", "cat", ""),
+    ]
+
+
+def test_copies_are_leaks_two_classes_or_copies():
+    random = np.random.RandomState(0)
+    pixels = random.randint(0, 256, [6, 8, 8, 3]).astype(np.uint8)
+    images = data.from_arrays(
+        pixels[[0, 1, 1, 2]],
+        np.array([0, 0, 1, 1]),
+        pixels[[0, 3, 4, 4]],
+        test_images=pixels[[3, 5]],
+        test_labels=np.array([0, 1]),
+    )
+    assert copies(images) == [
+        (
+            "two classes",
+            "labeled, labeled",
+            "labeled image 1 = labeled image 2",
+        ),
+        ("leak", "unlabeled, test", "unlabeled image 1 = test image 0"),
+        (
+            "copies",
+            "unlabeled, unlabeled",
+            "unlabeled image 2 = unlabeled image 3",
+        ),
+    ]
+
+
+def test_images_that_stay_in_files_are_refused():
+    experiment = types.SimpleNamespace(
+        config=types.SimpleNamespace(dataset="imagenet2012"), data=object()
+    )
+    with pytest.raises(ConfigError, match="imagenet2012 stay in their files"):
+        review_run(experiment)
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.long
+def test_a_run_is_reviewed_and_its_answers_are_learned_from(tmp_path):
+    write_folders(tmp_path)
+    config = tiny(
+        tmp_path / "run",
+        dataset="folders",
+        labeled_dir=str(tmp_path / "labeled"),
+        unlabeled_dir=str(tmp_path / "unlabeled"),
+        eval_dir=str(tmp_path / "eval"),
+        image_size=8,
+        num_labeled=0,
+        method="mpl",
+    )
+    Experiment(config).train()
+    reviewed = dataclasses.replace(config, task_mode="review", review_images=2)
+    text = review_run(Experiment(reviewed))
+    folder = tmp_path / "run" / "review"
+    assert str(folder) in text
+    labels = rows_of(folder / "labels.csv")
+    assert len(labels) == 6 and {row["part"] for row in labels} == {"labeled"}
+    doubt = [float(row["doubt"]) for row in labels]
+    assert doubt == sorted(doubt, reverse=True)
+    to_label = rows_of(folder / "to_label.csv")
+    assert len(to_label) == 2
+    assert len(rows_of(folder / "pseudo_labels.csv")) == 4
+    summary = json.loads((folder / "review.json").read_text())
+    assert summary["rows"]["to_label.csv"] == 2 and summary["step"] == 4
+
+    answers = tmp_path / "answers.csv"
+    (folder / "to_label.csv").rename(answers)
+    lines = answers.read_text().splitlines()
+    lines[1] += "cow"
+    answers.write_text("\n".join(lines) + "\n")
+    again = dataclasses.replace(
+        config,
+        output_dir=str(tmp_path / "again"),
+        labels_csv=str(answers),
+    )
+    experiment = Experiment(again)
+    assert len(experiment.data.labeled_images) == 7
+    experiment.train()
+    saved = json.loads((tmp_path / "again" / "labeled.json").read_text())
+    assert [label for _, label in saved["answered"]] == [2]
+
+    # Nobody's answers are written over, nor changed behind a run's back.
+    (folder / "labels.csv").write_text(answers.read_text())
+    with pytest.raises(ConfigError, match="holds 1 labels .* --labels_csv"):
+        review_run(Experiment(reviewed))
+    answers.write_text(answers.read_text().replace("cow", "bee"))
+    with pytest.raises(ConfigError, match="names other labeled images"):
+        Experiment(again).train()
