@@ -58,13 +58,14 @@ def main():
         "--table", action="store_true", help="of the rows that there are"
     )
     parsed = parser.parse_args()
-    for seed in () if parsed.table else range(parsed.seeds):
-        for what, measure in ((WRONG, wrong_labels), (NEXT, to_label)):
-            if not any(r["what"] == what and r["seed"] == seed for r in rows()):
-                facts = {"what": what, "seed": seed} | measure(seed)
-                facts["machine"] = machine_facts() | {"revision": revision()}
-                with open(ROWS, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(facts) + "\n")
+    todo = [(what, seed) for what in MEASURES for seed in range(parsed.seeds)]
+    done = {(row["what"], row["seed"]) for row in rows()}
+    for what, seed in () if parsed.table else todo:
+        if (what, seed) not in done:
+            facts = {"what": what, "seed": seed} | MEASURES[what](seed)
+            facts["machine"] = machine_facts() | {"revision": revision()}
+            with open(ROWS, "a", encoding="utf-8") as file:
+                file.write(json.dumps(facts) + "\n")
     text = DOCUMENT.read_text(encoding="utf-8")
     DOCUMENT.write_text(with_part(text, "review", table(rows())), "utf-8")
 
@@ -101,12 +102,14 @@ def to_label(seed):
     """Accuracies before, and after labeling what is chosen or drawn."""
     before, labeled, pool = _reviewed(seed)
     everything = load_data(dataclasses.replace(before.config, num_labeled=0))
-    # Unlabeled images are all training images, in one order.
     numbers = everything.labeled_indices
-    kept = np.flatnonzero(np.isin(numbers, before.data.labeled_indices))
-    others = np.array([int(name.split()[-1]) for name in pool.names])
-    chosen = others[wanted(pool, labeled, MORE).places]
-    drawn = np.random.RandomState([seed, MORE]).permutation(others)[:MORE]
+    is_kept = np.isin(numbers, before.data.labeled_indices)
+    kept, rest = np.flatnonzero(is_kept), np.flatnonzero(~is_kept)
+    others = everything.labeled_images[rest]
+    np.testing.assert_array_equal(others, before.data.unlabeled_images)
+    places = np.array([int(name.split()[-1]) for name in pool.names])
+    chosen = rest[places[wanted(pool, labeled, MORE).places]]
+    drawn = np.random.RandomState([seed, MORE]).permutation(rest)[:MORE]
     found = {"before": before.evaluate()["student"]}
     for name, more in (("review", chosen), ("random", drawn)):
         places = np.sort(np.concatenate([kept, more]))
@@ -115,6 +118,9 @@ def to_label(seed):
             labeled_images=everything.labeled_images[places],
             labeled_labels=everything.labeled_labels[places],
             labeled_indices=numbers[places],
+            unlabeled_images=np.delete(
+                everything.labeled_images, places, axis=0
+            ),
         )
         found[name] = _trained(seed, data=images).evaluate()["student"]
     return found
@@ -192,6 +198,9 @@ def _line(title, found):
         low, high = found.mean - found.margin, found.mean + found.margin
         interval = f"{low:.3f} to {high:.3f}"
     return [title, f"{found.mean:.3f}", interval, f"{found.count}"]
+
+
+MEASURES = {WRONG: wrong_labels, NEXT: to_label}
 
 
 if __name__ == "__main__":

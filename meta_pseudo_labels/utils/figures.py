@@ -95,7 +95,14 @@ def curves(histories, path, *, panels=PANELS):
 
 
 def prediction_sheet(
-    images, path, *, labels, predictions, probabilities, class_names
+    images,
+    path,
+    *,
+    labels,
+    predictions,
+    probabilities,
+    class_names,
+    title=None,
 ):
     """Draws test images with the class predicted for each, wrong ones in red.
 
@@ -106,6 +113,7 @@ def prediction_sheet(
       predictions: [N] integers, the predicted classes.
       probabilities: [N, classes]; each caption has the predicted class's.
       class_names: [classes] strings, short ones.
+      title: above the sheet; by default how many are right.
 
     Raises:
       ValueError: the lengths differ or there is no image.
@@ -134,7 +142,9 @@ def prediction_sheet(
         axes.set_xlabel(caption, color=INK if right else WRONG, fontsize=9)
     right = np.sum(np.asarray(labels) == np.asarray(predictions))
     drawing.suptitle(
-        f"Predicted class and its probability: {right} of {len(images)} right",
+        title
+        or "Predicted class and its probability: "
+        f"{right} of {len(images)} right",
         color=INK,
         fontsize=12,
     )

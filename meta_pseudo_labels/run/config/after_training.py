@@ -173,6 +173,13 @@ class ReviewSettings:
         low=1,
         free=True,
     )
+    review_links: bool = setting(
+        False,
+        "Put links to the first 100 files of --task_mode=review, of doubted "
+        "labels and of those to label, into review/links, to go through by "
+        "hand.",
+        free=True,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import statistics
 
 from meta_pseudo_labels.data.inspection import UNEVEN
 from meta_pseudo_labels.learners.registry import LEARNERS
-from meta_pseudo_labels.run.folder import LOOK_ALIKES, VIEWS
+from meta_pseudo_labels.run.folder import LOOK_ALIKES, REVIEW, VIEWS
 from meta_pseudo_labels.run.pages import render
 from meta_pseudo_labels.run.pages.plots import (
     Line,
@@ -70,6 +70,7 @@ def report_page(run):
         networks=_networks(run),
         settings=run.changed_settings(),
         classes=_classes(run),
+        review=_review(run),
         pictures={name: _picture(run, name) for name in (VIEWS, LOOK_ALIKES)},
         curves=shown,
         finetuning_curves=_finetuning_curves(run),
@@ -208,6 +209,18 @@ def _classes(run):
     }
 
 
+def _review(run):
+    """Rows by file, and pictures, of the last review; None without one."""
+    found = run.read(REVIEW, "review.json")
+    if not found:
+        return None
+    names = found.get("rows", {})
+    sheets = {n: f"{REVIEW}/{n.removesuffix('.csv')}.png" for n in names}
+    return found | {
+        "pictures": {n: _picture(run, path) for n, path in sheets.items()}
+    }
+
+
 def _picture(run, name):
     """A PNG of the run as a data URL; None where there is none."""
     if not run.exists(name):
@@ -271,6 +284,11 @@ def _commands(run):
             "diagnose",
             "Measure what the feedback is worth.",
             not _has_feedback(run) or run.exists("diagnosis.json"),
+        ),
+        (
+            "review",
+            "Find wrong labels, and what to label next.",
+            run.exists(REVIEW, "review.json"),
         ),
         ("export", "Export the student.", bool(run.card)),
     ):

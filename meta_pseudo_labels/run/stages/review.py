@@ -4,6 +4,8 @@ review/labels.csv         labeled images, those whose label is doubted first
 review/to_label.csv       unlabeled images, those worth labeling next
 review/pseudo_labels.csv  what the networks take unlabeled images for
 review/copies.csv         pictures in two places, and some that look alike
+review/*.png              the first images of labels, to_label, pseudo_labels
+review/links/             the files themselves, with --review_links
 review/review.json        counts, for the report
 """
 
@@ -12,6 +14,7 @@ import json
 import os
 
 import numpy as np
+from absl import logging
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import answers, duplicates, look_alikes
@@ -20,6 +23,8 @@ from meta_pseudo_labels.evaluation import review
 from meta_pseudo_labels.run.folder import REVIEW
 from meta_pseudo_labels.run.progress import counted
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
+from meta_pseudo_labels.utils import figures
+from meta_pseudo_labels.utils.deleting import delete
 from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
@@ -30,7 +35,14 @@ from meta_pseudo_labels.utils.settings import (
 LABELS, TO_LABEL, PSEUDO_LABELS, COPIES = (
     f"{name}.csv" for name in ("labels", "to_label", "pseudo_labels", "copies")
 )
-SUMMARY = "review.json"
+SUMMARY, LINKS = "review.json", "links"
+SHOWN, LINKED = 40, 100  # Images on a sheet, and of the links.
+# The sheet of a table, and what is written above it.
+SHEETS = {
+    LABELS: "The most doubted labels: what is suggested, and what they say",
+    TO_LABEL: "Worth labeling next: what they are taken for",
+    PSEUDO_LABELS: "The surest pseudo labels",
+}
 # In the empty `label` users write their answer.
 _LEARNED = sorted(duplicates.LEARNED)
 _COLUMNS = {
@@ -70,6 +82,11 @@ def review_run(experiment):
             f"--task_mode=review looks at images in memory; those of "
             f"{config.dataset} stay in their files."
         )
+    if config.review_links and not images.names:
+        raise ConfigError(
+            f"--review_links links to files; images of {config.dataset} are "
+            "none of their own."
+        )
     folder = experiment.folder.path(REVIEW)
     _check_unanswered(folder)
     learner = experiment.trained_learner()
@@ -85,6 +102,11 @@ def review_run(experiment):
         for name, table in tables.items():
             _write(folder, name, table.rows)
         _write(folder, COPIES, found)
+        draw(tables, folder)
+        delete(os.path.join(folder, LINKS))  # Of a review before.
+        if config.review_links:
+            for name in (LABELS, TO_LABEL):
+                link(tables[name], os.path.join(folder, LINKS, name[:-4]))
         counts = {name: len(table.rows) for name, table in tables.items()}
         summary = {
             "step": int(learner.step.numpy()),
@@ -215,10 +237,21 @@ def _image(images, owner):
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of a file, and which images of a pool they are of, in order."""
+    """Rows of a file, and which images they are of, in order.
+
+    Attributes:
+      rows: of the file.
+      pool: `Pool` that they are of.
+      places: [rows] in it.
+      classes: [rows] that the images are suggested to be of, ints.
+      sure: [rows], how sure that is, 0..1.
+    """
 
     rows: list[tuple]
+    pool: Pool
     places: np.ndarray
+    classes: np.ndarray
+    sure: np.ndarray
 
 
 def doubted(pool):
@@ -237,7 +270,7 @@ def doubted(pool):
         )
         for k in places
     ]
-    return Table(rows, places)
+    return _table(rows, pool, places, suggested)
 
 
 def wanted(pool, labeled, count):
@@ -266,7 +299,7 @@ def wanted(pool, labeled, count):
         )
         for k in places
     ]
-    return Table(rows, places)
+    return _table(rows, pool, places, guesses)
 
 
 def pseudo_labels(pool):
@@ -284,7 +317,81 @@ def pseudo_labels(pool):
         )
         for k in places
     ]
-    return Table(rows, places)
+    return _table(rows, pool, places, guesses)
+
+
+def _table(rows, pool, places, classes):
+    classes = classes[places]
+    return Table(rows, pool, places, classes, pool.mean[places, classes])
+
+
+def draw(tables, folder):
+    """Draws the first images of tables, each on a sheet beside its file.
+
+    Without matplotlib a warning says that there are none.
+
+    Args:
+      tables: `Table` by the name of its file.
+      folder: to write to.
+    """
+    for name, table in tables.items():
+        path = os.path.join(folder, sheet_of(name))
+        delete(path)
+        pool, first = table.pool, table.places[:SHOWN]
+        if not len(first):
+            continue
+        guesses = table.classes[:SHOWN]
+        odds = np.zeros([len(first), len(pool.classes)])
+        odds[np.arange(len(first)), guesses] = table.sure[:SHOWN]
+        try:
+            figures.prediction_sheet(
+                pool.images[first],
+                path,
+                labels=guesses if pool.labels is None else pool.labels[first],
+                predictions=guesses,
+                probabilities=odds,
+                class_names=pool.classes,
+                title=SHEETS[name],
+            )
+        except ImportError as error:
+            logging.warning("%s", error)
+            return
+
+
+def sheet_of(name):
+    """The PNG file beside a table's."""
+    return name.removesuffix(".csv") + ".png"
+
+
+def link(table, folder):
+    """Links to the files of a table's first images, in their order.
+
+    In a folder for each class that is suggested. Of files with equal pixels
+    each has a link.
+
+    Args:
+      table: `Table`.
+      folder: to make.
+    """
+    lost = 0
+    for rank, (k, label) in enumerate(
+        zip(table.places[:LINKED], table.classes, strict=False), start=1
+    ):
+        inner = os.path.join(folder, table.pool.classes[label])
+        for copy, name in enumerate(table.pool.names[k].split(" = ")):
+            if not os.path.exists(name):  # A name that cannot be shown.
+                lost += 1
+                continue
+            os.makedirs(inner, exist_ok=True)
+            ending = os.path.splitext(name)[1]
+            target = f"{rank:04d}{'-' * bool(copy)}{copy or ''}{ending}"
+            os.symlink(os.path.abspath(name), os.path.join(inner, target))
+    if lost:
+        logging.warning(
+            "%d files have no link in %s: their names cannot be written.",
+            lost,
+            folder,
+        )
 
 
 def copies(images):

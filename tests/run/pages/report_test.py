@@ -107,6 +107,22 @@ def test_a_killed_run_says_where_it_stands(tmp_path):
     assert "mpl diagnose" not in page.text
 
 
+def test_a_review_has_a_section(tmp_path):
+    folder = whole_run(tmp_path / "run")
+    assert "mpl review " in page_of(folder).text
+    rows = {"labels.csv": 1234, "to_label.csv": 2, "copies.csv": 0}
+    write(folder, "review/review.json", {"step": 300, "rows": rows})
+    write(folder, "review/labels.png", "a picture")
+    page = page_of(folder)
+    assert "mpl review " not in page.text
+    assert "labels.csv (1,234), to_label.csv (2)" in page.text.replace(
+        " ,", ","
+    )
+    sheets = [a["alt"] for a in page.all("img") if a.get("class") == "sheet"]
+    assert any("first rows of labels.csv" in alt for alt in sheets)
+    assert not any("to_label.csv" in alt for alt in sheets)
+
+
 def test_a_run_of_before_rows_had_times(tmp_path):
     write(tmp_path, "metrics.jsonl", '{"step": 5, "eval/accuracy": 0.5}\n')
     assert "training not known" in page_of(tmp_path).text

@@ -7,6 +7,7 @@ import types
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.run.experiment import Experiment
@@ -14,6 +15,8 @@ from meta_pseudo_labels.run.stages.review import (
     Pool,
     copies,
     doubted,
+    draw,
+    link,
     pseudo_labels,
     review_run,
     wanted,
@@ -89,6 +92,48 @@ def test_copies_are_leaks_two_classes_or_copies():
     ]
 
 
+def test_the_first_images_of_tables_are_drawn(tmp_path):
+    found = pool([[0.6, 0.4], [0.1, 0.9]], labels=[0, 0])
+    empty = pool(np.zeros([0, 2]))
+    (tmp_path / "to_label.png").write_text("of a review before")
+    draw(
+        {
+            "labels.csv": doubted(found),
+            "to_label.csv": wanted(empty, found, count=3),
+        },
+        tmp_path,
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.png"]
+    height, width, _ = imread(tmp_path / "labels.png").shape
+    assert width > height > 100
+
+
+def test_links_lead_to_the_files_by_what_is_suggested(tmp_path, caplog):
+    names = [tmp_path / name for name in ("a,b.JPG", "same", "lost", "c.png")]
+    for path in (*names[:2], names[3]):
+        path.write_text(path.name)
+    found = dataclasses.replace(
+        pool([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]),
+        names=[f"{names[0]} = {names[1]}", f"{names[2]}", f"{names[3]}"],
+    )
+    link(pseudo_labels(found), tmp_path / "links")
+    links = sorted((tmp_path / "links").rglob("*.*"))
+    shown = [str(path.relative_to(tmp_path / "links")) for path in links]
+    assert shown == ["=dog/0003.png", "cat/0001.JPG"]
+    assert [path.read_text() for path in links] == ["c.png", "a,b.JPG"]
+    assert (tmp_path / "links" / "cat" / "0001-1").read_text() == "same"
+    assert "1 files have no link" in caplog.text
+
+
+def test_links_need_files(tmp_path):
+    config = types.SimpleNamespace(dataset="digits", review_links=True)
+    zeros = np.zeros([2, 8, 8, 3], np.uint8)
+    images = data.from_arrays(zeros, [0, 1], zeros[:0])
+    experiment = types.SimpleNamespace(config=config, data=images)
+    with pytest.raises(ConfigError, match="--review_links .* digits"):
+        review_run(experiment)
+
+
 def test_images_that_stay_in_files_are_refused():
     experiment = types.SimpleNamespace(
         config=types.SimpleNamespace(dataset="imagenet2012"), data=object()
@@ -116,7 +161,9 @@ def test_a_run_is_reviewed_and_its_answers_are_learned_from(tmp_path):
         method="mpl",
     )
     Experiment(config).train()
-    reviewed = dataclasses.replace(config, task_mode="review", review_images=2)
+    reviewed = dataclasses.replace(
+        config, task_mode="review", review_images=2, review_links=True
+    )
     text = review_run(Experiment(reviewed))
     folder = tmp_path / "run" / "review"
     assert str(folder) in text
@@ -127,6 +174,9 @@ def test_a_run_is_reviewed_and_its_answers_are_learned_from(tmp_path):
     to_label = rows_of(folder / "to_label.csv")
     assert len(to_label) == 2
     assert len(rows_of(folder / "pseudo_labels.csv")) == 4
+    links = [path.readlink() for path in (folder / "links").rglob("*.*")]
+    assert len(links) == 8 and all(path.is_file() for path in links)
+    assert len(list(folder.glob("*.png"))) == 3
     summary = json.loads((folder / "review.json").read_text())
     assert summary["rows"]["to_label.csv"] == 2 and summary["step"] == 4
 
