@@ -262,19 +262,23 @@ class RunFolder:
     def check_begin(self):
         """Refuses to begin a run among files of something else.
 
-        What a folder has before its first run, such as logs, may be there.
+        What a folder has before its first run, such as logs, may be there;
+        what runs write after their hparams.json is not ours without it, though
+        it be called so: a later reset would delete it.
 
         Raises:
           ConfigError: for a root, a home, a repository, or a folder that holds
             other files, where there is no run yet.
         """
-        if not os.path.isdir(self) or os.path.exists(self.path(HPARAMS)):
+        if not os.path.isdir(self) or self._has_settings():
             return
-        ours = {*run_files(), LOCK}
+        ours = _begun()
+        if os.path.exists(self.path(LABELED)):  # Only its settings are lost.
+            ours |= {*run_files()} - {HPARAMS}
         others = [
             name
             for name in sorted(os.listdir(self))
-            if name.removesuffix(SCRATCH) not in ours
+            if name not in ours
             and not name.startswith(".")
             and not name.endswith(_HARMLESS)
         ]
@@ -307,12 +311,20 @@ class RunFolder:
 
     def _is_run(self):
         """Whether it is that of a run, or of one killed as it began."""
-        # The release writes a hparams.json too, but knows no such setting.
-        if "mpl_feedback" in self.settings():
-            return True
-        early = run_files(early=True)
-        begun = {*early, *(name + SCRATCH for name in (*early, HPARAMS)), LOCK}
-        return set(os.listdir(self)) <= begun
+        return self._has_settings() or set(os.listdir(self)) <= _begun()
+
+    def _has_settings(self):
+        """Whether its hparams.json is one of ours.
+
+        The release writes one too, but knows no such setting.
+        """
+        return "mpl_feedback" in self.settings()
+
+
+def _begun():
+    """Names of what may be there before hparams.json is."""
+    scratch = (name + SCRATCH for name in run_files())
+    return {*run_files(early=True), *scratch, LOCK}
 
 
 def run_files(*, early=False):

@@ -240,6 +240,10 @@ def test_a_finetuned_student_is_of_a_step_and_a_checkpoint(tmp_path):
         (".git/", "is a git repository"),
         ("README.md", "holds README.md, which no run wrote"),
         ("pictures/", "holds pictures, which no run wrote"),
+        # Called as ours are, yet before a run has begun.
+        ("checkpoints/", "holds checkpoints, which no run wrote"),
+        ("metrics.jsonl", "holds metrics.jsonl, which no run wrote"),
+        ("hparams.json", "holds hparams.json, which no run wrote"),
         (None, "is your home"),
     ],
 )
@@ -254,7 +258,7 @@ def test_a_run_does_not_begin_among_other_files(
     elif name.endswith("/"):
         (tmp_path / name).mkdir()
     else:
-        (tmp_path / name).write_text("")
+        (tmp_path / name).write_text('{"lr": 3}')
     with pytest.raises(ConfigError, match=words):
         Experiment(Config(output_dir=".", task_mode=task_mode))
     (tmp_path / "run").mkdir()
