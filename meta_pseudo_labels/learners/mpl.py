@@ -49,7 +49,9 @@ from meta_pseudo_labels.learners.uda import (
     RELEASE_UDA,
     ConsistencySettings,
     ViewLogits,
+    check_weak_pass,
     forward_views,
+    view_passes,
 )
 from meta_pseudo_labels.optimizers import check_differentiable
 from meta_pseudo_labels.utils import compat
@@ -83,6 +85,8 @@ class MetaPseudoLabels(Learner):
       uda: `UDASettings` of the teacher's consistency term, or the `Term` of
         another method, such as `FreeMatchTerm()`; None for a teacher that
         learns from labels and feedback alone, and needs no weak views.
+      weak_pass: how the teacher's weak views pass, see `uda.forward_views`;
+        "apart" leaves the feedback no way through weak labels.
       baseline_decay: of the moving average of the feedback, in (0, 1]; 1 keeps
         its first value for ever.
       baseline_start: the average's first value, a change (new - old) in what
@@ -125,6 +129,7 @@ class MetaPseudoLabels(Learner):
         student_labeled_weight=0.0,
         student_wait_steps=0,
         uda=RELEASE_UDA,
+        weak_pass="joint",
         baseline_decay=0.99,
         baseline_start=0.0,
         update_teacher_moments=True,
@@ -142,7 +147,8 @@ class MetaPseudoLabels(Learner):
             high=math.inf,
         )
         check_range("student_wait_steps", student_wait_steps, low=0, high=2**53)
-        check_label_view(label_view, uda)
+        check_weak_pass(weak_pass)
+        check_label_view(label_view, uda, weak_pass)
         self.teacher = teacher
         self.feedback, self.label_kind = resolve(feedback, pseudo_labels)
         self.feedback_weight = feedback_weight
@@ -151,6 +157,7 @@ class MetaPseudoLabels(Learner):
         self.student_labeled_weight = student_labeled_weight
         self.student_wait_steps = student_wait_steps
         self.uda = uda
+        self.weak_pass = weak_pass
         if uda is None:
             self.batch_keys = ("labeled", "labels", "strong")
         else:
@@ -203,6 +210,7 @@ class MetaPseudoLabels(Learner):
         uda = settings.uda() if settings.mpl_teacher_loss == "uda" else None
         if term := term_type(settings):
             uda = term(**term.arguments(settings, networks))
+        common["weak_pass"] = settings.uda_weak_pass
         return cls(student, networks.teacher(), uda=uda, **common)
 
     @classmethod
@@ -215,6 +223,14 @@ class MetaPseudoLabels(Learner):
                 "--mpl_label_view=weak: this teacher does not see weak views; "
                 "leave it out, or have --mpl_teacher_loss=uda and no "
                 "--teacher_labels."
+            )
+        if (settings.mpl_label_view, settings.uda_weak_pass) == (
+            "weak",
+            "apart",
+        ):
+            raise ConfigError(
+                "--uda_weak_pass=apart: with --mpl_label_view=weak the "
+                "feedback goes back through the weak views; leave one out."
             )
         small = settings.teacher_model_type or models.REDUCED_TEACHER
         if settings.teacher_labels and not models.mlp_hidden_sizes(small):
@@ -256,7 +272,8 @@ class MetaPseudoLabels(Learner):
     def passes(cls, settings):
         passes = {1, 1 + settings.uda_data}
         if settings.mpl_teacher_loss not in NO_TERM:
-            passes.add(1 + 2 * settings.uda_data)
+            apart = settings.uda_weak_pass == "apart"
+            passes |= view_passes(settings, apart=apart)
         if settings.mpl_student_labeled_weight and settings.num_feedback:
             passes.add(2 + settings.uda_data)
         return passes
@@ -333,6 +350,7 @@ class MetaPseudoLabels(Learner):
             "student_labeled_weight": self.student_labeled_weight,
             "student_wait_steps": self.student_wait_steps,
             "uda": serialize(self.uda),
+            "weak_pass": self.weak_pass,
             "baseline_decay": self.baseline.decay,
             "baseline_start": self.baseline.start,
             "update_teacher_moments": self.update_teacher_moments,
@@ -442,7 +460,9 @@ class MetaPseudoLabels(Learner):
             dtype=self.float_type,
         )
         if self.uda is not None:
-            return forward_views(self.teacher, batch, **settings)
+            return forward_views(
+                self.teacher, batch, weak_pass=self.weak_pass, **settings
+            )
         labeled, strong = forward_together(
             self.teacher, batch["labeled"], batch["strong"], **settings
         )

@@ -161,12 +161,12 @@ UNREAD = (
         "--mpl_teacher_lr, and their ..._wait_steps and ..._warmup_steps.",
     ),
     Unread(
-        CONSISTENCY,
+        (*CONSISTENCY, "uda_weak_pass"),
         "the small teacher on top of --teacher_labels has no consistency term.",
         when=lambda settings: bool(settings["teacher_labels"]),
     ),
     Unread(
-        CONSISTENCY,
+        (*CONSISTENCY, "uda_weak_pass"),
         "with --mpl_teacher_loss={mpl_teacher_loss} the teacher has no "
         "consistency term.",
         when=lambda settings: settings["mpl_teacher_loss"] in NO_TERM,
@@ -184,8 +184,8 @@ UNREAD = (
 )
 
 
-def check_label_view(view, term):
-    """Raises ValueError for a view that a teacher with a term does not see."""
+def check_label_view(view, term, weak_pass):
+    """Raises ValueError for a view that gives no labels that can be mended."""
     if view not in LABEL_VIEWS:
         raise ValueError(
             f"label_view is {view!r}; choose one of {', '.join(LABEL_VIEWS)}."
@@ -194,4 +194,9 @@ def check_label_view(view, term):
         raise ValueError(
             'label_view is "weak", and this teacher has no consistency term '
             "and sees no weak views; give uda, or leave label_view out."
+        )
+    if (view, weak_pass) == ("weak", "apart"):
+        raise ValueError(
+            'label_view is "weak" and weak_pass "apart": the feedback goes '
+            "back through the views that are labeled; leave one out."
         )

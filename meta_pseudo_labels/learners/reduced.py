@@ -22,7 +22,7 @@ class ReducedMPL(MetaPseudoLabels):
       student: see `Learner`.
       teacher: a built Keras model from class distributions, [batch, classes],
         to logits, [batch, classes]; see `models.reduced_teacher`.
-      **kwargs: see `MetaPseudoLabels`; not `uda`.
+      **kwargs: see `MetaPseudoLabels`; not `uda` or `weak_pass`.
 
     Beside "labeled", "labels" and "strong" the batch needs
     "labeled_distributions", [batch, classes], and "unlabeled_distributions",
@@ -54,7 +54,7 @@ class ReducedMPL(MetaPseudoLabels):
 
     def get_config(self):
         config = super().get_config()
-        del config["uda"]
+        del config["uda"], config["weak_pass"]
         return config
 
     def backbone_weights(self, model):

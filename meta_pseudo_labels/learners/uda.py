@@ -17,6 +17,8 @@ from meta_pseudo_labels.learners.passes import (
 from meta_pseudo_labels.learners.registry import register
 from meta_pseudo_labels.utils.settings import Unread, setting
 
+WEAK_PASSES = ("joint", "apart")
+
 
 class TermValue(NamedTuple):
     """A term in one step.
@@ -188,6 +190,14 @@ class ConsistencySettings:
         0.6, "Confidence from which a weak view counts.", low=0, high=1
     )
 
+    uda_weak_pass: str = setting(
+        "joint",
+        "How weak views pass: joint, in one batch with labeled and strong "
+        "ones, as in the release; or apart, which leaves out their backward "
+        "pass, and gives them batch statistics of their own.",
+        choices=WEAK_PASSES,
+    )
+
     def uda(self):
         """`UDASettings` of these."""
         return UDASettings(
@@ -210,13 +220,39 @@ class ViewLogits(NamedTuple):
     strong: tf.Tensor
 
 
-def forward_views(model, batch, **settings):
+def forward_views(model, batch, *, weak_pass="joint", **settings):
     """One training-mode call on labeled, weak and strong together (quirk 1).
 
-    See `passes.forward_together`, of which the settings are.
+    Args:
+      model: see `passes.forward`.
+      batch: see `Learner`.
+      weak_pass: "joint", or "apart": weak views pass first and alone, with
+        moments of their own, and no gradient goes back through them.
+      **settings: of `passes.forward_together`.
     """
     views = (batch["labeled"], batch["weak"], batch["strong"])
-    return ViewLogits(*forward_together(model, *views, **settings))
+    if weak_pass == "joint":
+        return ViewLogits(*forward_together(model, *views, **settings))
+    labeled, weak, strong = views
+    (weak,) = forward_together(model, weak, **settings)
+    labeled, strong = forward_together(model, labeled, strong, **settings)
+    return ViewLogits(labeled, tf.stop_gradient(weak), strong)
+
+
+def view_passes(settings, *, apart):
+    """The passes of `forward_views`, see `Method.passes`."""
+    if not apart:
+        return {1 + 2 * settings.uda_data}
+    return {1 + settings.uda_data, settings.uda_data}
+
+
+def check_weak_pass(weak_pass):
+    """Raises ValueError for what `forward_views` does not know."""
+    if weak_pass not in WEAK_PASSES:
+        raise ValueError(
+            f"weak_pass is {weak_pass!r}; choose one of "
+            f"{', '.join(WEAK_PASSES)}."
+        )
 
 
 def consistency_term(settings, logits, labels, *, step):
@@ -331,13 +367,18 @@ class UDA(Learner):
     Args:
       student: see `Learner`.
       uda: `UDASettings`.
+      weak_pass: see `forward_views`.
       **kwargs: see `Learner`.
     """
 
     settings = (ConsistencySettings,)
 
-    def __init__(self, student, *, uda=RELEASE_UDA, **kwargs):
+    def __init__(
+        self, student, *, uda=RELEASE_UDA, weak_pass="joint", **kwargs
+    ):
         super().__init__(student, **kwargs)
+        check_weak_pass(weak_pass)
+        self.weak_pass = weak_pass
         if uda is None:
             raise ValueError(
                 "UDA needs UDASettings; got uda=None. Leave uda out for the "
@@ -347,18 +388,27 @@ class UDA(Learner):
 
     @classmethod
     def from_settings(cls, settings, networks, **common):
+        common["weak_pass"] = settings.uda_weak_pass
         return cls(networks.student(), uda=settings.uda(), **common)
+
+    @classmethod
+    def passes(cls, settings):
+        return view_passes(settings, apart=settings.uda_weak_pass == "apart")
 
     def get_config(self):
         uda = keras.saving.serialize_keras_object(self.uda)
-        return {**super().get_config(), "uda": uda}
+        own = {"uda": uda, "weak_pass": self.weak_pass}
+        return {**super().get_config(), **own}
 
     def train_step(self, batch):
         """One update of the student on both losses."""
         self.check_batch(batch)
         with tf.GradientTape() as tape:
             logits = forward_views(
-                self.student, batch, slices=self.batch_slices
+                self.student,
+                batch,
+                weak_pass=self.weak_pass,
+                slices=self.batch_slices,
             )
             labels = label_probabilities(batch["labels"], logits.labeled)
             cross_entropy = self.labeled_loss(labels, logits.labeled, batch)
