@@ -14,6 +14,7 @@ from meta_pseudo_labels.utils.settings import Unread, setting
 
 ADAMS = ("adam", "adamw")
 CORES = (1, 2, 4, 8, 16)
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,16 @@ class NetworkSettings:
     use_bfloat16: bool = setting(
         False,
         "Compute in bfloat16; weights, batch norm and logits stay float32.",
+    )
+    precision: str | None = setting(
+        None,
+        "What to compute in: float32, bfloat16, which is another word for "
+        "--use_bfloat16, or auto. auto takes bfloat16 on TPUs, and on a "
+        "processor with instructions for it where a short measurement says "
+        "that it pays; a run keeps what it began with. By default as "
+        "--use_bfloat16 says.",
+        choices=(None, *PRECISIONS),
+        free=True,  # use_bfloat16 is what must not change.
     )
     remat: bool = setting(
         False,

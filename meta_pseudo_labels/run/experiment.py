@@ -53,6 +53,7 @@ from meta_pseudo_labels.run.data import (
 from meta_pseudo_labels.run.devices import training_strategy
 from meta_pseudo_labels.run.folder import RunFolder, resets
 from meta_pseudo_labels.run.memory import check_memory
+from meta_pseudo_labels.run.precision import settled
 from meta_pseudo_labels.run.pretrained import check_weights
 from meta_pseudo_labels.run.restoring import restore_learner
 from meta_pseudo_labels.run.stages import STAGES
@@ -101,6 +102,7 @@ class Experiment:
         self.output_dir = self.folder.require(
             must_exist=self._stage.needs_run and not resets(config)
         )
+        self.config = config = settled(config, self.folder)
         if data is None:
             check_memory(config, trains=self._stage.trains)
         if self._stage.trains:

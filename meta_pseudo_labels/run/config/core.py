@@ -188,6 +188,13 @@ class Config(*_GROUPS):
             object.__setattr__(self, name, names)
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
+        if self.precision == "float32" and self.use_bfloat16:
+            raise ConfigError(
+                "--precision=float32 and --use_bfloat16 contradict each other; "
+                "leave one out, or say --nouse_bfloat16."
+            )
+        if self.precision == "bfloat16":
+            object.__setattr__(self, "use_bfloat16", True)
         user_error(self._check_together)
 
     def _check_together(self):
