@@ -175,15 +175,25 @@ def _pairs(found):
 
 
 def _mistakes(run, network, found):
+    """The most confident ones; "picture" is None for one that is not within.
+
+    The page asks for nothing outside it, whatever the file names.
+    """
     names = [one["class"] for one in found["classes"]]
     return [
         mistake
         | {
             "class": names[mistake["label"]],
             "taken_for": names[mistake["predicted"]],
+            "picture": _within(mistake.get("picture")),
         }
         for mistake in run.mistakes.get(network, [])
     ]
+
+
+def _within(picture):
+    is_data = str(picture).startswith("data:image/")
+    return picture if is_data else None
 
 
 def _classes(run):

@@ -1,5 +1,7 @@
 """The page of a run: of a whole one, and of those that lack this or that."""
 
+import json
+
 import pytest
 
 from meta_pseudo_labels.run.pages.report import report_page, write_report
@@ -140,6 +142,21 @@ def test_a_torn_file_is_named_and_left_out(tmp_path, name, torn):
     folder = whole_run(tmp_path / "run")
     (folder / name).write_text(torn)
     assert f"{name} cannot be read, and is left out." in page_of(folder).text
+
+
+@pytest.mark.parametrize(
+    "picture", ["https://example.org/a.png", "file:///a.png", "javascript:a", 3]
+)
+def test_a_picture_that_is_not_in_the_file_is_left_out(tmp_path, picture):
+    folder = whole_run(tmp_path / "run")
+    found = json.loads((folder / "eval_mistakes.json").read_text())
+    for (mistake,) in found.values():
+        mistake["picture"] = picture
+    write(folder, "eval_mistakes.json", found)
+    page = page_of(folder)
+    assert "Left out: the picture is not in the file." in page.text
+    assert PICTURE not in {image["src"] for image in page.all("img")}
+    assert all(i["src"].startswith("data:image/") for i in page.all("img"))
 
 
 def test_an_evaluation_of_another_step_is_told_of(tmp_path):
