@@ -94,7 +94,7 @@ def test_numbers_are_finite(field, value):
             "task_mode",
             "predict",
             "cache_labels, diagnose, eval, export, finetune, evals, "
-            "eval_forever, inspect, inference, report, train",
+            "eval_forever, inspect, inference, report, review, train",
         ),
         (
             "method",
