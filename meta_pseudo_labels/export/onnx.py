@@ -10,7 +10,7 @@ import os
 
 import tensorflow as tf
 
-from meta_pseudo_labels.export.litert import agreement
+from meta_pseudo_labels.export.agreement import agreement
 from meta_pseudo_labels.export.saved_model import predictions
 from meta_pseudo_labels.utils.settings import ConfigError
 
@@ -40,7 +40,7 @@ def write_onnx(model, folder, data):
       data: `ImageData` or `ShardedData`, whose test images are compared.
 
     Returns:
-      A dict for JSON: see `write_litert`.
+      A dict for JSON: `file`, and what `agreement` found.
     """
     import tf2onnx
 

@@ -134,7 +134,8 @@ def check(field, value):
 _READ_BY_TENSORFLOW = ("data_dir", "eval_data_dir", "inference_dir")
 _ON_A_FILE_SYSTEM = (
     *("output_dir", "labeled_dir", "unlabeled_dir", "eval_dir"),
-    *("label_subset", "teacher_labels", "student_weights", "teacher_weights"),
+    *("label_subset", "labels_csv", "teacher_labels"),
+    *("student_weights", "teacher_weights"),
     *("from_checkpoint", "load_checkpoint", "saved_model"),
     *("inference_ckpt", "inference_ckpt_ensemble"),
 )

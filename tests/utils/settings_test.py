@@ -63,6 +63,8 @@ def test_every_setting_that_names_files_is_known():
     for field in dataclasses.fields(Config):
         last = field.name.rsplit("_")[-1]
         if value_type(field) is str and field.name not in NO_FILES:
-            if last in ("dir", "checkpoint", "ckpt", "weights", "ensemble"):
+            if last in (
+                *("dir", "csv", "checkpoint", "ckpt", "weights", "ensemble"),
+            ):
                 with pytest.raises(ConfigError):
                     check_address(field.name, "s3://b/x")

@@ -5,7 +5,12 @@ import json
 import pytest
 
 from meta_pseudo_labels.run.pages.report import report_page, write_report
-from meta_pseudo_labels.run.pages.run_files import RunFiles, interval
+from meta_pseudo_labels.run.pages.run_files import (
+    NOT_OF_THE_RUN,
+    RunFiles,
+    default_settings,
+    interval,
+)
 from tests.run.pages.synthetic import (
     NAMES,
     PICTURE,
@@ -186,3 +191,8 @@ def test_writes_the_page_into_the_run(tmp_path):
 def test_wilsons_interval_of_all_and_of_none():
     assert interval(1.0, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
     assert interval(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+
+
+def test_what_is_left_out_of_the_settings_is_some():
+    """One that was renamed would be shown again, and make runs differ."""
+    assert set(NOT_OF_THE_RUN) <= default_settings().keys()
