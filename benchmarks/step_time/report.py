@@ -3,12 +3,19 @@
 import numpy as np
 
 from benchmarks.common.machine import headline
-from benchmarks.step_time.variants import FEEDBACKS, MATMUL, PARTS, TORCH
+from benchmarks.step_time.variants import (
+    FEEDBACKS,
+    MATMUL,
+    PARTS,
+    TEACHER,
+    TORCH,
+)
 
 # Ratios not to exceed: of a step to its bare parts; and of the step of
 # "release" to the same in PyTorch.
 BARS = {"release": 1.05, "off": 1.05, "reinforce": 1.10, "exact": 1.28}
 TORCH_BAR = 0.9
+WAITING_BAR = 1.03  # Of a step while the student waits to UDA's.
 
 
 def summarize(rounds, *, flops, memory):
@@ -35,6 +42,14 @@ def summarize(rounds, *, flops, memory):
         }
         report[f"{prefix}release_to_torch"] = medians(to_torch)
         report[f"{prefix}release_to_torch_quartiles"] = quartiles(to_torch)
+        uda, *others = TEACHER
+        to_uda = {
+            name: times[name] / times[uda] for name in others if name in times
+        }
+        if to_uda:
+            report["bars"]["waiting to UDA"] = WAITING_BAR
+        report[f"{prefix}to_uda"] = medians(to_uda)
+        report[f"{prefix}to_uda_quartiles"] = quartiles(to_uda)
     speeds = {name: flops[name] / times for name, times in seconds.items()}
     report["gigaflops_per_second"] = {
         name: value / 1e9 for name, value in medians(speeds).items()
@@ -68,6 +83,12 @@ def print_table(report):
             f"release / {name}: {ratio:.2f} ({low:.2f} to {high:.2f}), in "
             f"processor time {report['cpu_release_to_torch'][name]:.2f}; "
             f"not above {TORCH_BAR}"
+        )
+    for name, ratio in report["to_uda"].items():
+        low, high = report["to_uda_quartiles"][name]
+        print(
+            f"{name} / UDA: {ratio:.2f} ({low:.2f} to {high:.2f}), in "
+            f"processor time {report['cpu_to_uda'][name]:.2f}"
         )
     for name, peak in report["peak_gib"].items():
         print(f"peak of a process with {name}: {peak:.2f} GiB")

@@ -12,6 +12,9 @@ this is free.
 --torch times the step of "release" in plain PyTorch too, after comparing the
 losses of two steps with ours (torch_peer.py).
 
+--teacher times steps of UDA, of Meta Pseudo Labels while its student waits and
+is skipped, and of UDA whose weak views pass apart; the last two over the first.
+
 Everything runs in rounds; a round times every variant once, in random order. A
 ratio is taken within each round, and the median over the rounds is reported:
 when the machine slows down for a while, as shared machines do, it slows step
@@ -58,6 +61,7 @@ from benchmarks.step_time.variants import (
     flops,
     matmul,
     random_batch,
+    teacher_steps,
     whole_step,
 )
 
@@ -106,6 +110,11 @@ def parse_arguments():
         "--torch_path", type=pathlib.Path, help="folder of an extra PyTorch"
     )
     parser.add_argument(
+        "--teacher",
+        action="store_true",
+        help="whether steps of a teacher alone are timed, UDA's and others",
+    )
+    parser.add_argument(
         "--memory", action="store_true", help="whether to measure peaks"
     )
     parser.add_argument("--part", choices=FEEDBACKS, help=argparse.SUPPRESS)
@@ -130,6 +139,8 @@ def build_variants(settings, stack):
             settings, learner=learners["release"], batch=batch, stack=stack
         )
     ours = {MATMUL: matmul()} | bare_parts(settings, batch)
+    if settings.teacher:
+        ours |= teacher_steps(settings, batch)
     for feedback, learner in learners.items():
         ours[feedback] = whole_step(learner, batch)
     return {name: timed(run) for name, run in ours.items()} | peers, facts

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from benchmarks.common.flops import forward_flops, mpl_step_flops
 from meta_pseudo_labels import models
-from meta_pseudo_labels.learners import MetaPseudoLabels, UDASettings
+from meta_pseudo_labels.learners import UDA, MetaPseudoLabels, UDASettings
 from meta_pseudo_labels.learners.feedback import ESTIMATORS
 from meta_pseudo_labels.optimizers import Momentum
 
@@ -17,6 +17,8 @@ PARTS = (
     "student forward",
 )
 NUM_CLASSES = 10
+# Steps of a teacher alone; the others are compared with the first.
+TEACHER = ("UDA", "waiting", "UDA, weak views apart")
 TORCH = ("PyTorch", "PyTorch, channels last")
 MATMUL = "matmul"
 MATMUL_SIZE = 2048  # Rows and columns of both matrices.
@@ -102,7 +104,9 @@ def forward_and_backward(model, images):
     return run
 
 
-def build_learner(settings, *, feedback, **compile_arguments):
+def build_learner(
+    settings, *, feedback, student_wait_steps=0, **compile_arguments
+):
     """A compiled `MetaPseudoLabels` with the numbers of `RECIPE`."""
     learner = MetaPseudoLabels(
         student=build_model(settings, name="student"),
@@ -111,18 +115,42 @@ def build_learner(settings, *, feedback, **compile_arguments):
         label_smoothing=RECIPE["label_smoothing"],
         ema_decay=RECIPE["ema_decay"],
         baseline_decay=RECIPE["baseline_decay"],
-        uda=UDASettings(
-            **{
-                name: RECIPE[f"uda_{name}"]
-                for name in ("weight", "ramp_steps", "temperature", "threshold")
-            }
-        ),
+        uda=_consistency(),
+        student_wait_steps=student_wait_steps,
     )
+    return _compiled(learner, networks=2, **compile_arguments)
+
+
+def teacher_steps(settings, batch):
+    """{name of `TEACHER`: compiled step}; no network has an average."""
+    learners = [
+        UDA(
+            build_model(settings, name="student"),
+            uda=_consistency(),
+            weak_pass=weak_pass,
+            label_smoothing=RECIPE["label_smoothing"],
+        )
+        for weak_pass in ("joint", "apart")
+    ]
+    uda, apart = (_compiled(learner, networks=1) for learner in learners)
+    waiting = build_learner(
+        settings, feedback="exact", student_wait_steps=2**40
+    )
+    steps = (whole_step(learner, batch) for learner in (uda, waiting, apart))
+    return dict(zip(TEACHER, steps, strict=True))
+
+
+def _consistency():
+    names = ("weight", "ramp_steps", "temperature", "threshold")
+    return UDASettings(**{name: RECIPE[f"uda_{name}"] for name in names})
+
+
+def _compiled(learner, *, networks, **compile_arguments):
     optimizers = [
         Momentum(
             RECIPE["learning_rate"], momentum=RECIPE["momentum"], nesterov=True
         )
-        for _ in range(2)
+        for _ in range(networks)
     ]
     learner.compile(
         *optimizers,
@@ -166,4 +194,6 @@ def flops(settings):
         **dict(zip(PARTS, parts, strict=True)),
         **steps,
         **dict.fromkeys(TORCH, sum(parts)),
+        **dict.fromkeys(TEACHER, parts[0]),
+        TEACHER[-1]: (3 * (labeled + unlabeled) + unlabeled) * forward,
     }

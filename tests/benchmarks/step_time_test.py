@@ -116,6 +116,28 @@ def test_ratios_are_taken_within_rounds():
     assert summary["share_of_matmul"]["exact"] == pytest.approx(2 / 9)
 
 
+def test_steps_of_a_teacher_are_compared_with_those_of_uda():
+    names = (*variants.PARTS, *variants.FEEDBACKS, "matmul")
+    times = dict.fromkeys(names, np.ones(3)) | {
+        "UDA": np.array([1.0, 2.0, 4.0]),
+        "waiting": np.array([1.0, 2.5, 4.0]),
+        "UDA, weak views apart": np.array([0.5, 1.0, 3.0]),
+    }
+    summary = report.summarize(
+        {"seconds": times, "cpu_seconds": times},
+        flops=dict.fromkeys(times, 6e9),
+        memory={},
+    )
+    want = {"waiting": 1.0, "UDA, weak views apart": 0.5}
+    assert summary["to_uda"] == summary["cpu_to_uda"] == want
+    assert summary["to_uda_quartiles"]["waiting"] == [1.0, 1.125]
+    assert summary["bars"]["waiting to UDA"] == 1.03
+    # In passes of the labeled images: 3 * 7, and 3 * (1 + 3) and 3 forward.
+    flops = variants.flops(SIZES)
+    assert flops["waiting"] == flops["UDA"]
+    assert flops["UDA, weak views apart"] * 21 == flops["UDA"] * 15
+
+
 def test_fit_is_compared_with_the_bare_loop_of_its_round():
     seconds = {"bare loop": np.array([1.0, 4.0]), "fit": np.array([2.0, 4.0])}
     summary = fit_time.summarize(seconds, steps=10)
