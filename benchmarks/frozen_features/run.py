@@ -63,6 +63,11 @@ class Settings:
     threshold: float = 0.6
     label_temperature: float = 0.5
 
+    def times(self, factor):
+        """The same with `factor` times the steps; the ramp grows with them."""
+        steps = factor * self.num_steps
+        return dataclasses.replace(self, num_steps=steps)
+
 
 TRIED = (
     {},
@@ -81,6 +86,12 @@ def main():
     parser.add_argument("--labels", type=int, nargs="*", default=LABELS)
     parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--seeds", type=int, help="how many; all by default")
+    parser.add_argument(
+        "--times",
+        type=int,
+        default=1,
+        help="as many steps as were chosen; for methods whose steps are cheap",
+    )
     parser.add_argument("--output_dir", type=pathlib.Path, default=RESULTS)
     arguments = parser.parse_args()
     searched = arguments.output_dir / "frozen_features_search.jsonl"
@@ -97,6 +108,7 @@ def main():
             else:
                 wanted = [chosen(read_rows(searched), method, labels)]
             for settings in wanted:
+                settings = settings.times(arguments.times)
                 new = Trainer(method, settings)
                 trainer = trainers.setdefault(settings, new)
                 for seed in seeds[: arguments.seeds]:
