@@ -13,6 +13,8 @@ from meta_pseudo_labels.learners.uda import consistency_term, forward_views
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.learners.helpers import CLASSES, batch, compiled, conv_net
+from tests.learners.replicas_test import assert_same, train
+from tests.learners.replicas_test import conv_net as replicas_conv_net
 
 SURE = UDASettings(weight=2.0, ramp_steps=1, threshold=0.0)
 
@@ -118,3 +120,14 @@ def test_flags_reach_the_learner(method, passes):
     learner = build_learner(settings, data.DATASETS["digits"])
     assert learner.get_config()["weak_pass"] == "apart"
     assert learner.passes(settings) == passes
+
+
+@pytest.mark.long
+def test_two_replicas_pass_them_as_one(mirrored):
+    def build():
+        return UDA(
+            replicas_conv_net("student"), uda=SURE, weak_pass="apart", seed=7
+        )
+
+    one = train(build, steps=3)
+    assert_same(one, train(build, mirrored(2), steps=3))
