@@ -41,7 +41,7 @@ from meta_pseudo_labels.evaluation.statistics import (
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 from meta_pseudo_labels.run.data import load_data
 from meta_pseudo_labels.run.experiment import Experiment
-from meta_pseudo_labels.run.stages.review import doubted, pools, wanted
+from meta_pseudo_labels.run.review_tables import doubted, pools, wanted
 
 ROWS, DOCUMENT = RESULTS / "review.jsonl", ROOT / "docs" / "review.md"
 FLAGS = ROOT / "flags" / "digits_uda.flags"

@@ -11,16 +11,14 @@ from matplotlib.image import imread
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.run.experiment import Experiment
-from meta_pseudo_labels.run.stages.review import (
+from meta_pseudo_labels.run.review_tables import (
     Pool,
     copies,
     doubted,
-    draw,
-    link,
     pseudo_labels,
-    review_run,
     wanted,
 )
+from meta_pseudo_labels.run.stages.review import draw, link, review_run
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_folders import write_folders
 from tests.tiny_run import tiny

@@ -1,0 +1,235 @@
+"""What a review of a run tells: images, the networks' words, rows of tables."""
+
+import dataclasses
+
+import numpy as np
+
+from meta_pseudo_labels.data import duplicates, look_alikes
+from meta_pseudo_labels.data.image_data import HELD_OUT
+from meta_pseudo_labels.evaluation import review
+from meta_pseudo_labels.run.progress import counted
+
+_LEARNED = sorted(duplicates.LEARNED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Images, and what the networks of a run say of them.
+
+    Attributes:
+      images: [N, H, W, 3] uint8.
+      names: [N] of their files, or else their places.
+      parts: [N] of the data set.
+      labels: [N] ints; None for images without.
+      student: [N, classes] probabilities.
+      teacher: likewise; None of a run without one.
+      features: [N, d], the student's.
+      classes: names of the classes.
+    """
+
+    images: np.ndarray
+    names: list[str]
+    parts: list[str]
+    labels: np.ndarray | None
+    student: np.ndarray
+    teacher: np.ndarray | None
+    features: np.ndarray
+    classes: tuple[str, ...]
+
+    @property
+    def mean(self):
+        """The mean probabilities of the networks, [N, classes]."""
+        each = [self.student, self.teacher]
+        return np.mean([p for p in each if p is not None], axis=0)
+
+
+def pools(learner, config, images):
+    """The images with labels, those held out too, and the others.
+
+    Args:
+      learner: as a checkpoint of the run has it.
+      config: `Config` of the run.
+      images: its `data.ImageData`.
+
+    Returns:
+      Two `Pool`s. Images that have a label are not in the second.
+    """
+    parts = [
+        part
+        for part in ("labeled", *HELD_OUT)
+        if getattr(images, f"{part}_images") is not None
+    ]
+    labeled = [
+        (part, place)
+        for part in parts
+        for place in range(len(getattr(images, f"{part}_images")))
+    ]
+    known = {duplicates.digest_of(_image(images, owner)) for owner in labeled}
+    unlabeled = [
+        ("unlabeled", place)
+        for place, image in enumerate(images.unlabeled_images)
+        if duplicates.digest_of(image) not in known
+    ]
+    labels = np.concatenate([getattr(images, f"{p}_labels") for p in parts])
+    networks = [learner.finished_student()]
+    if learner.teacher_type(config) is not None:
+        networks.append(learner.teacher)
+    total = len(networks) * (len(labeled) + len(unlabeled))
+    with counted("review", total, 0, config, unit="image") as count:
+
+        def looked(owners, labels=None):
+            return _pool(networks, config, images, owners, labels, count)
+
+        return looked(labeled, labels), looked(unlabeled)
+
+
+def _pool(networks, config, images, owners, labels, count):
+    """The `Pool` of some images, each a part and a place in it."""
+    spec = images.spec
+    pixels = np.zeros([0, spec.image_size, spec.image_size, 3], np.uint8)
+    if owners:
+        pixels = np.stack([_image(images, owner) for owner in owners])
+    seen = []
+    for network in networks:
+        size = config.eval_batch_size
+        seen.append(review.look(network, pixels, spec, batch_size=size))
+        count(len(pixels))
+    return Pool(
+        images=pixels,
+        names=[duplicates.names_of_image(images, *owner) for owner in owners],
+        parts=[part for part, _ in owners],
+        labels=labels,
+        student=seen[0][0],
+        teacher=seen[1][0] if len(seen) > 1 else None,
+        features=seen[0][1],
+        classes=spec.names,
+    )
+
+
+def _image(images, owner):
+    part, place = owner
+    return getattr(images, f"{part}_images")[place]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of a file, and which images they are of, in order.
+
+    Attributes:
+      rows: of the file.
+      pool: `Pool` that they are of.
+      places: [rows] in it.
+      classes: [rows] that the images are suggested to be of, ints.
+      sure: [rows], how sure that is, 0..1.
+    """
+
+    rows: list[tuple]
+    pool: Pool
+    places: np.ndarray
+    classes: np.ndarray
+    sure: np.ndarray
+
+
+def doubted(pool):
+    """Labeled images, those whose label is doubted most first: a `Table`."""
+    others = review.leave_one_out(pool.features, pool.labels, len(pool.classes))
+    doubt, suggested = review.doubts(pool.student, others, pool.labels)
+    places = np.argsort(-doubt, kind="stable")
+    rows = [
+        (
+            pool.names[k],
+            pool.parts[k],
+            pool.classes[pool.labels[k]],
+            pool.classes[suggested[k]],
+            f"{doubt[k]:.4f}",
+            "",
+        )
+        for k in places
+    ]
+    return _table(rows, pool, places, suggested)
+
+
+def wanted(pool, labeled, count):
+    """Unlabeled images that are worth labeling next, the first one first.
+
+    Args:
+      pool: `Pool` of them.
+      labeled: that of the labeled images.
+      count: how many at most.
+
+    Returns:
+      A `Table`.
+    """
+    scores, disagreement = review.uncertainty(pool.student, pool.teacher)
+    places = review.next_to_label(
+        scores, pool.features, labeled.features, count
+    )
+    guesses = pool.mean.argmax(axis=1)
+    rows = [
+        (
+            pool.names[k],
+            pool.classes[guesses[k]],
+            f"{scores[k]:.4f}",
+            f"{disagreement[k]:.4f}",
+            "",
+        )
+        for k in places
+    ]
+    return _table(rows, pool, places, guesses)
+
+
+def pseudo_labels(pool):
+    """Unlabeled images, those that the networks are surest of first."""
+    mean, student = pool.mean, pool.student.argmax(axis=1)
+    guesses, sure = mean.argmax(axis=1), mean.max(axis=1)
+    places = np.argsort(-sure, kind="stable")
+    rows = [
+        (
+            pool.names[k],
+            pool.classes[guesses[k]],
+            f"{sure[k]:.4f}",
+            pool.classes[student[k]],
+            "",
+        )
+        for k in places
+    ]
+    return _table(rows, pool, places, guesses)
+
+
+def _table(rows, pool, places, classes):
+    classes = classes[places]
+    return Table(rows, pool, places, classes, pool.mean[places, classes])
+
+
+def copies(images):
+    """Rows on pictures in two places or classes, and on some that look alike.
+
+    That a labeled image is an unlabeled one too is none.
+
+    Args:
+      images: `data.ImageData`.
+    """
+    rows = []
+    for _, group in duplicates.equal_images(duplicates.images_by_part(images)):
+        parts = [part for part, _ in group]
+        classes = {
+            int(getattr(images, f"{part}_labels")[place])
+            for part, place in group
+            if part != "unlabeled"
+        }
+        kind = "copies"
+        if len(classes) > 1:
+            kind = "two classes"
+        elif len({"learned" if p in _LEARNED else p for p in parts}) > 1:
+            kind = "leak"
+        elif sorted(parts) == _LEARNED:
+            continue
+        names = dict.fromkeys(
+            duplicates.names_of_image(images, *owner) for owner in group
+        )
+        rows.append((kind, ", ".join(parts), " = ".join(names)))
+    for pair in look_alikes.look_alikes(images):
+        names = [duplicates.names_of_image(images, *owner) for owner in pair]
+        parts = ", ".join(part for part, _ in pair)
+        rows.append(("look alike", parts, " ~ ".join(names)))
+    return rows
