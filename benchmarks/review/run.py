@@ -194,7 +194,7 @@ def table(found):
 
 def _line(title, found):
     interval = "–"
-    if found.margin is not None:
+    if found.margin is not None and found.count >= 5:  # Else it says nothing.
         low, high = found.mean - found.margin, found.mean + found.margin
         interval = f"{low:.3f} to {high:.3f}"
     return [title, f"{found.mean:.3f}", interval, f"{found.count}"]

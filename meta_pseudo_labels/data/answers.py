@@ -69,14 +69,14 @@ def read_answers(path):
         with open(path, newline="", encoding="utf-8-sig") as file:
             first = file.readline()
             file.seek(0)
-            separator = "," if "," in first else ";"
+            separator = max(",;", key=first.count)
             reader = csv.DictReader(file, delimiter=separator)
             columns = reader.fieldnames or ()
             missing = [n for n in ("image", "label") if n not in columns]
             if missing:
                 raise ValueError(f"it has no column {missing[0]!r}")
             return [
-                (reader.line_num, row["image"], row["label"].strip())
+                (reader.line_num, row["image"] or "", row["label"].strip())
                 for row in reader
                 if (row["label"] or "").strip()
             ]

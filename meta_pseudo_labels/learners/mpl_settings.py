@@ -185,7 +185,7 @@ UNREAD = (
 
 
 def check_label_view(view, term, weak_pass):
-    """Raises ValueError for a view that gives no labels that can be mended."""
+    """Raises ValueError for a view whose labels no feedback can reach."""
     if view not in LABEL_VIEWS:
         raise ValueError(
             f"label_view is {view!r}; choose one of {', '.join(LABEL_VIEWS)}."

@@ -168,7 +168,8 @@ def _step_on_all_replicas(learner):
     """A function from what a strategy feeds in a step to the step's logs."""
     strategy = learner.distribute_strategy
     with strategy.scope():
-        branches = learner.costly_logs and replicas.merges()
+        branches = learner.costly_logs or learner.student_wait_steps
+        branches = branches and replicas.merges()
 
     def step(batch, **choices):
         if learner.width_splits > 1:
@@ -187,6 +188,8 @@ def _step_on_all_replicas(learner):
 
     # Replicas cannot meet within a branch of a step; so there are several.
     def run_whole(batch):
+        if not learner.costly_logs:
+            return run(batch)
         return tf.cond(
             learner.logs_are_due(),
             lambda: run(batch, costly=True),

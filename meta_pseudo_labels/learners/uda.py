@@ -213,7 +213,7 @@ RELEASE_UDA = UDASettings()  # The defaults of the release's flags.
 
 
 class ViewLogits(NamedTuple):
-    """Logits of one joint batch, each [.., classes]; weak None where unused."""
+    """Logits of the views, each [.., classes]; weak None where unused."""
 
     labeled: tf.Tensor
     weak: tf.Tensor | None
@@ -221,7 +221,7 @@ class ViewLogits(NamedTuple):
 
 
 def forward_views(model, batch, *, weak_pass="joint", **settings):
-    """One training-mode call on labeled, weak and strong together (quirk 1).
+    """Training-mode logits of labeled, weak and strong views (quirk 1).
 
     Args:
       model: see `passes.forward`.

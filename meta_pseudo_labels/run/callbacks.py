@@ -37,6 +37,11 @@ def _made(name, config):
     factory = getattr(import_for(flag, module), factory, None)
     if not callable(factory):
         raise ConfigError(f"{flag}: the module has no such function.")
+    if getattr(factory, "__module__", "").partition(".")[0] == "keras":
+        raise ConfigError(
+            f"{flag} takes no Config; name a function of yours that takes one, "
+            "and returns it."
+        )
     try:
         made = factory(config)
     except Exception as error:  # Whatever the user's code raises.

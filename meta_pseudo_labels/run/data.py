@@ -52,6 +52,28 @@ def load_data(config, given=None):
     )
 
 
+def check_answers(config, *, given):
+    """Refuses, before images are read, answers that cannot be taken.
+
+    Args:
+      config: `Config`.
+      given: whether the images do not come from the settings.
+
+    Raises:
+      ConfigError: for a file that cannot be read, or images without names.
+    """
+    if config.labels_csv is None:
+        return
+    from meta_pseudo_labels.data.answers import read_answers
+
+    if config.dataset != "folders" and not given:
+        raise ConfigError(
+            f"--labels_csv={config.labels_csv} is for --dataset=folders, whose "
+            f"images have names; got --dataset={config.dataset}."
+        )
+    user_error(read_answers, config.labels_csv)
+
+
 def _load(config):
     """The images that the settings name."""
     chosen = config.label_subset not in data.LABEL_SUBSETS  # By a file.

@@ -45,6 +45,7 @@ from meta_pseudo_labels.distribute.strategies import describe, worker_of
 from meta_pseudo_labels.learners.build import build_learner
 from meta_pseudo_labels.run.callbacks import named_callbacks
 from meta_pseudo_labels.run.data import (
+    check_answers,
     check_choice_of_labels,
     evaluation_batches,
     load_data,
@@ -107,6 +108,7 @@ class Experiment:
             check_memory(config, trains=self._stage.trains)
         if self._stage.trains:
             check_weights(config)
+            check_answers(config, given=data is not None)
             _ = self._named_callbacks  # What is wrong with them is known now.
         if resets(config):
             self.folder.check_reset()

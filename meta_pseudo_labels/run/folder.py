@@ -21,7 +21,11 @@ from meta_pseudo_labels.utils.files import (
     read_object,
     write_whole,
 )
-from meta_pseudo_labels.utils.settings import ConfigError, check_address
+from meta_pseudo_labels.utils.settings import (
+    ConfigError,
+    check_address,
+    user_error,
+)
 
 HPARAMS = "hparams.json"
 LABELED = "labeled.json"
@@ -40,6 +44,7 @@ EVAL_CONFUSION, EVAL_RELIABILITY = "eval_confusion.png", "eval_reliability.png"
 EVAL_MISTAKES = "eval_mistakes.json"
 EVAL_SOURCES = "eval_sources"
 REVIEW = "review"
+ANSWERED = "labels.csv", "to_label.csv", "pseudo_labels.csv"  # By users.
 _REPOSITORIES = ("git", "hg", "svn", "jj", "bzr")
 _FOLDERS = ("checkpoints", "best", "events", "callbacks", "saved_model")
 _HARMLESS = (".log", ".txt", ".out", ".err", ".pid", "lost+found")
@@ -257,7 +262,27 @@ class RunFolder:
                 f"--reset_output_dir: {self} {what}, so nothing was deleted. "
                 "Empty it yourself or name another --output_dir."
             )
+        self.check_unanswered()
         check_deletable(*self._run_paths())
+
+    def check_unanswered(self):
+        """Refuses to lose what somebody wrote into a table of a review.
+
+        Raises:
+          ConfigError: where there is such a table, or one cannot be read.
+        """
+        from meta_pseudo_labels.data.answers import read_answers
+
+        for name in ANSWERED:
+            path = self.path(REVIEW, name)
+            if os.path.exists(path) and (
+                given := user_error(read_answers, path)
+            ):
+                raise ConfigError(
+                    f"{path} holds {len(given)} labels that somebody wrote "
+                    "into it; move it elsewhere first. --labels_csv of the "
+                    "next run takes it."
+                )
 
     def check_begin(self):
         """Refuses to begin a run among files of something else.

@@ -95,9 +95,15 @@ def measured_ratio():
     other devices.
     """
     command = [sys.executable, "-m", __name__]
+    path = os.pathsep.join(filter(None, sys.path))  # As it is found here.
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=120
+            command,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+            env=os.environ | {"PYTHONPATH": path},
         )
         return float(done.stdout.split()[-1])
     except (subprocess.SubprocessError, OSError, ValueError, IndexError):

@@ -8,6 +8,7 @@ from meta_pseudo_labels.data import duplicates, look_alikes
 from meta_pseudo_labels.data.image_data import HELD_OUT
 from meta_pseudo_labels.evaluation import review
 from meta_pseudo_labels.run.progress import counted
+from meta_pseudo_labels.utils.settings import ConfigError
 
 _LEARNED = sorted(duplicates.LEARNED)
 
@@ -93,6 +94,11 @@ def _pool(networks, config, images, owners, labels, count):
     for network in networks:
         size = config.eval_batch_size
         seen.append(review.look(network, pixels, spec, batch_size=size))
+        if not np.isfinite(seen[-1][0]).all():
+            raise ConfigError(
+                f"The {network.name} says no numbers of some images; review "
+                "an earlier checkpoint, with --from_checkpoint."
+            )
         count(len(pixels))
     return Pool(
         images=pixels,

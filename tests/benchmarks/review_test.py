@@ -26,11 +26,11 @@ def test_the_table_has_what_was_measured_alone():
     found = [
         {"what": "wrong labels", "seed": seed, "recall": value}
         | {"machine": MACHINE}
-        for seed, value in enumerate([0.5, 1.0])
+        for seed, value in enumerate([0.5, 0.5, 0.5, 1.0, 1.0])
     ]
     text = table(found)
-    # Student's t of two values: 12.706 * 0.25.
-    assert "| 0.750 | -2.427 to 3.927 | 2 |" in text
+    # Student's t of five values: 2.776 * root(0.075 / 5).
+    assert "| 0.700 | 0.360 to 1.040 | 5 |" in text
     assert "accuracy" not in text and "abacus, 7 cores" in text
     found.append(
         {"what": "to label", "seed": 0, "machine": MACHINE}

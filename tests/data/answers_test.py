@@ -150,6 +150,16 @@ def test_what_cannot_be_meant_is_refused(folders, rows, why):
         answer(folders, given(f"image,label\n{rows}\n"))
 
 
+def test_a_row_that_ends_early_names_no_image(folders):
+    with pytest.raises(ValueError, match="line 2: '' is none of"):
+        answer(folders, given("label,image\nant\n"))
+
+
+def test_a_comma_in_another_column_parts_nothing():
+    path = given('image;label;"seen, by whom"\na.png;ant;me\n')
+    assert read_answers(path) == [(2, "a.png", "ant")]
+
+
 def test_images_without_names_of_files_are_refused():
     zeros = np.zeros([2, 8, 8, 3], np.uint8)
     images = data.from_arrays(zeros, [0, 1], zeros[:0])

@@ -82,6 +82,7 @@ def test_factories_get_the_settings_and_make_one_callback_or_several(module):
         ("made_here:nothing", "makes None, of type NoneType"),
         ("made_here:no_callbacks", "makes 'wandb', of type str"),
         ("made_here:fails", "fails: OSError: no route to host"),
+        ("keras.callbacks:CSVLogger", "takes no Config"),
     ],
 )
 def test_what_makes_no_callback_is_refused_first(module, tmp_path, name, why):

@@ -32,7 +32,6 @@ from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     command_for,
-    user_error,
 )
 
 LABELS, TO_LABEL, PSEUDO_LABELS, COPIES = (
@@ -90,7 +89,7 @@ def review_run(experiment):
             "none of their own."
         )
     folder = experiment.folder.path(REVIEW)
-    _check_unanswered(folder)
+    experiment.folder.check_unanswered()
     learner = experiment.trained_learner()
     labeled, unlabeled = pools(learner, config, images)
     tables = {
@@ -100,13 +99,15 @@ def review_run(experiment):
     }
     found = copies(images)
     os.makedirs(folder, exist_ok=True)
+    # First, so that no report shows the half of a review.
+    delete(os.path.join(folder, SUMMARY))
     with reports_full_disk(folder):
         for name, table in tables.items():
             _write(folder, name, table.rows)
         _write(folder, COPIES, found)
         draw(tables, folder)
-        delete(os.path.join(folder, LINKS))  # Of a review before.
         if config.review_links:
+            delete(os.path.join(folder, LINKS))  # Of a review before.
             for name in (LABELS, TO_LABEL):
                 link(tables[name], os.path.join(folder, LINKS, name[:-4]))
         counts = {name: len(table.rows) for name, table in tables.items()}
@@ -124,20 +125,6 @@ def _write(folder, name, rows):
     answers.write_table(os.path.join(folder, name), _COLUMNS[name], rows)
 
 
-def _check_unanswered(folder):
-    """Refuses to write over a table that somebody has filled in."""
-    for name in (LABELS, TO_LABEL, PSEUDO_LABELS):
-        path = os.path.join(folder, name)
-        if os.path.exists(path) and (
-            given := user_error(answers.read_answers, path)
-        ):
-            raise ConfigError(
-                f"{path} holds {len(given)} labels that somebody wrote into "
-                "it; move it elsewhere, and name it in --labels_csv of the "
-                "next run."
-            )
-
-
 def draw(tables, folder):
     """Draws the first images of tables, each on a sheet beside its file.
 
@@ -147,9 +134,9 @@ def draw(tables, folder):
       tables: `Table` by the name of its file.
       folder: to write to.
     """
+    paths = {name: os.path.join(folder, sheet_of(name)) for name in tables}
+    delete(*paths.values())
     for name, table in tables.items():
-        path = os.path.join(folder, sheet_of(name))
-        delete(path)
         pool, first = table.pool, table.places[:SHOWN]
         if not len(first):
             continue
@@ -159,7 +146,7 @@ def draw(tables, folder):
         try:
             figures.prediction_sheet(
                 pool.images[first],
-                path,
+                paths[name],
                 labels=guesses if pool.labels is None else pool.labels[first],
                 predictions=guesses,
                 probabilities=odds,

@@ -10,7 +10,9 @@ import pytest
 from matplotlib.image import imread
 
 from meta_pseudo_labels import data
+from meta_pseudo_labels.run import review_tables
 from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.review_tables import (
     Pool,
     copies,
@@ -138,6 +140,36 @@ def test_images_that_stay_in_files_are_refused():
     )
     with pytest.raises(ConfigError, match="imagenet2012 stay in their files"):
         review_run(experiment)
+
+
+def test_what_somebody_answered_is_not_reset(tmp_path):
+    folder = RunFolder(str(tmp_path))
+    folder.save_settings(tiny(tmp_path))
+    (tmp_path / "review").mkdir()
+    table = tmp_path / "review" / "to_label.csv"
+    table.write_text("image,guess,label\na.png,ant,bee\n")
+    with pytest.raises(ConfigError, match="holds 1 labels that somebody wrote"):
+        folder.reset()
+    assert table.exists()
+    table.write_text("image,guess,label\na.png,ant,\n")
+    folder.reset()
+    assert not table.exists()
+
+
+def test_a_network_that_says_no_numbers_is_not_reviewed(tmp_path, monkeypatch):
+    def look(network, images, spec, *, batch_size):
+        return np.full([len(images), 2], np.nan), np.zeros([len(images), 3])
+
+    monkeypatch.setattr(review_tables.review, "look", look)
+    zeros = np.zeros([2, 8, 8, 3], np.uint8)
+    images = data.from_arrays(zeros, [0, 1], zeros[:0])
+    learner = types.SimpleNamespace(
+        finished_student=lambda: types.SimpleNamespace(name="student"),
+        teacher_type=lambda config: None,
+    )
+    config = tiny(tmp_path, progress=False)
+    with pytest.raises(ConfigError, match="student says no numbers"):
+        review_tables.pools(learner, config, images)
 
 
 def rows_of(path):
