@@ -204,9 +204,12 @@ def _parse_arguments(arguments):
     parser.add_argument(
         "--jobs", type=positive, default=1, help="runs at a time"
     )
-    parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
+    parser.add_argument(
+        "--data_dir", type=_path, help="folder of sets prepared by TFDS"
+    )
     parser.add_argument(
         "--weights",
+        type=_path,
         help="of an EfficientNet-Lite0, for pretrained; see "
         "benchmarks/pretrained/convert.py",
     )
@@ -228,6 +231,19 @@ def _parse_arguments(arguments):
         "file in benchmarks/results",
     )
     parsed = parser.parse_args(arguments)
+    _check(parser, parsed)
+    parsed.json = parsed.json or RESULTS / SUITES[parsed.suite].rows
+    parsed.json = parsed.json.resolve()
+    return parsed
+
+
+def _path(text):
+    """A path that holds in whatever folder runs are done; or no text."""
+    return text and os.path.abspath(os.path.expanduser(text))
+
+
+def _check(parser, parsed):
+    """Ends the program for arguments that do not fit each other."""
     suite = SUITES[parsed.suite]
     unknown = [run for run in parsed.runs or () if run not in suite.runs]
     if unknown:
@@ -245,13 +261,6 @@ def _parse_arguments(arguments):
             f"{parsed.suite} {'needs' if suite.pretrained else 'takes no'} "
             "--weights, a file that benchmarks/pretrained/convert.py writes."
         )
-    if parsed.weights:
-        parsed.weights = os.path.abspath(parsed.weights)
-    parsed.json = (parsed.json or RESULTS / suite.rows).resolve()
-    if parsed.data_dir:
-        data_dir = os.path.expanduser(parsed.data_dir)
-        parsed.data_dir = os.path.abspath(data_dir)
-    return parsed
 
 
 def _runs_in_words(suite_name):

@@ -20,10 +20,7 @@ from meta_pseudo_labels.data.image_data import ImageData
 from meta_pseudo_labels.data.images.listing import listed
 from meta_pseudo_labels.data.labels import LabelChoice
 from meta_pseudo_labels.data.spec import composed
-from meta_pseudo_labels.utils.files import replaces
-
-# What a spreadsheet takes for the beginning of a formula, wide ones too.
-_FORMULA = re.compile(r"\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+from meta_pseudo_labels.utils.files import FORMULA, replaces
 
 
 def write_table(path, columns, rows):
@@ -47,7 +44,7 @@ def write_table(path, columns, rows):
 
 
 def _cell(value):
-    is_formula = isinstance(value, str) and _FORMULA.match(value)
+    is_formula = isinstance(value, str) and re.match(FORMULA, value)
     return f"'{value}" if is_formula else value
 
 
@@ -109,16 +106,19 @@ def answer(data, path):
             f"Images of {data.spec.name!r} have no names of files that "
             f"{path} could mean; labels in a CSV file are for folders."
         )
-    wanted = _wanted(data, path)
+    digests, others = (
+        [digest_of(image) for image in images]
+        for images in (data.labeled_images, data.unlabeled_images)
+    )
+    wanted = _wanted(data, {*digests, *others}, path)
     labels = data.labeled_labels.copy()
-    digests = [digest_of(image) for image in data.labeled_images]
     changed = [place for place, key in enumerate(digests) if key in wanted]
     labels[changed] = [wanted[digests[place]] for place in changed]
     for key in digests:
         wanted.pop(key, None)
     added, classes = [], []
-    for place, image in enumerate(data.unlabeled_images):
-        label = wanted.pop(digest_of(image), None)  # Of copies the first.
+    for place, key in enumerate(others):
+        label = wanted.pop(key, None)  # Of copies the first.
         if label is not None:
             added.append(place)
             classes.append(label)
@@ -142,17 +142,18 @@ def answer(data, path):
     )
 
 
-def _wanted(data, path):
-    """The label that a file wants for each picture, by its digest."""
+def _wanted(data, learned, path):
+    """The label that a file wants for each picture, by its digest.
+
+    Args:
+      data: `ImageData`.
+      learned: digests of the images to learn from, a set.
+      path: of the file.
+    """
     names = {
         os.path.abspath(name): key
         for key, several in data.names.items()
         for name in (*several, " = ".join(several))
-    }
-    learned = {
-        digest_of(image)
-        for images in (data.labeled_images, data.unlabeled_images)
-        for image in images
     }
     classes = {composed(n): label for label, n in enumerate(data.spec.names)}
     wanted = {}

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from meta_pseudo_labels.data.class_distributions import ordered_images
 
@@ -34,10 +35,9 @@ def look(network, images, spec, *, batch_size):
     batches = ordered_images(images, spec, batch_size=batch_size)
     found = model.predict(batches.map(lambda image, _: image), verbose=0)
     logits, features = (np.asarray(rows, np.float64) for rows in found)
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return (
-        odds / odds.sum(axis=1, keepdims=True),
+        tf.nn.softmax(logits).numpy(),
         features / np.maximum(lengths, _TINY),
     )
 

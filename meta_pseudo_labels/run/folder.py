@@ -44,6 +44,7 @@ EVAL_CONFUSION, EVAL_RELIABILITY = "eval_confusion.png", "eval_reliability.png"
 EVAL_MISTAKES = "eval_mistakes.json"
 EVAL_SOURCES = "eval_sources"
 REVIEW = "review"
+REVIEW_SUMMARY = "review.json"
 ANSWERED = "labels.csv", "to_label.csv", "pseudo_labels.csv"  # By users.
 _REPOSITORIES = ("git", "hg", "svn", "jj", "bzr")
 _FOLDERS = ("checkpoints", "best", "events", "callbacks", "saved_model")

@@ -14,6 +14,9 @@ import tensorflow as tf
 from meta_pseudo_labels.utils.settings import ConfigError
 
 SCRATCH = ".part"
+# What a spreadsheet takes for the beginning of a formula, wide signs too: for
+# Python's expressions and for Arrow's, which write numbers of signs otherwise.
+FORMULA = "^\\s*[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]"
 LOCK = "lock"
 _MOST_BYTES = 500_000_000  # Of a file of JSON, numbers of labeled images.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -20,11 +20,15 @@ import pyarrow as pa
 from pyarrow import compute, csv, parquet
 
 from meta_pseudo_labels.utils.deleting import delete
-from meta_pseudo_labels.utils.files import SCRATCH, read_object, replaces
+from meta_pseudo_labels.utils.files import (
+    FORMULA,
+    SCRATCH,
+    read_object,
+    replaces,
+)
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _PARTS = ".parts"
-_FORMULA = r"^\s*[=+\-@\t\r\n\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"  # Wide too.
 _PART = re.compile(rf"\d{{8,}}\.parquet({re.escape(SCRATCH)})?")
 
 
@@ -165,7 +169,7 @@ def _text_alone(rows):
         if field.type == pa.string():
             cells = rows[field.name].combine_chunks()
             quoted = compute.if_else(
-                compute.match_substring_regex(cells, _FORMULA),
+                compute.match_substring_regex(cells, FORMULA),
                 compute.binary_join_element_wise("'", cells, ""),
                 cells,
             )

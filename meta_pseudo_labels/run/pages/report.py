@@ -7,7 +7,12 @@ import statistics
 
 from meta_pseudo_labels.data.inspection import UNEVEN
 from meta_pseudo_labels.learners.registry import LEARNERS
-from meta_pseudo_labels.run.folder import LOOK_ALIKES, REVIEW, VIEWS
+from meta_pseudo_labels.run.folder import (
+    LOOK_ALIKES,
+    REVIEW,
+    REVIEW_SUMMARY,
+    VIEWS,
+)
 from meta_pseudo_labels.run.pages import render
 from meta_pseudo_labels.run.pages.plots import (
     Line,
@@ -221,7 +226,7 @@ def _classes(run):
 
 def _review(run):
     """Rows by file, and pictures, of the last review; None without one."""
-    found = run.read(REVIEW, "review.json")
+    found = run.read(REVIEW, REVIEW_SUMMARY)
     if not found:
         return None
     names = found.get("rows", {})
@@ -298,7 +303,7 @@ def _commands(run):
         (
             "review",
             "Find wrong labels, and what to label next.",
-            run.exists(REVIEW, "review.json"),
+            run.exists(REVIEW, REVIEW_SUMMARY),
         ),
         ("export", "Export the student.", bool(run.card)),
     ):

@@ -17,7 +17,7 @@ from absl import logging
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import answers
-from meta_pseudo_labels.run.folder import REVIEW
+from meta_pseudo_labels.run.folder import ANSWERED, REVIEW, REVIEW_SUMMARY
 from meta_pseudo_labels.run.review_tables import (
     copies,
     doubted,
@@ -29,15 +29,10 @@ from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.deleting import delete
 from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
-from meta_pseudo_labels.utils.settings import (
-    ConfigError,
-    command_for,
-)
+from meta_pseudo_labels.utils.settings import ConfigError, command_for
 
-LABELS, TO_LABEL, PSEUDO_LABELS, COPIES = (
-    f"{name}.csv" for name in ("labels", "to_label", "pseudo_labels", "copies")
-)
-SUMMARY, LINKS = "review.json", "links"
+LABELS, TO_LABEL, PSEUDO_LABELS = ANSWERED
+COPIES, LINKS = "copies.csv", "links"
 SHOWN, LINKED = 40, 100  # Images on a sheet, and of the links.
 # The sheet of a table, and what is written above it.
 SHEETS = {
@@ -100,7 +95,8 @@ def review_run(experiment):
     found = copies(images)
     os.makedirs(folder, exist_ok=True)
     # First, so that no report shows the half of a review.
-    delete(os.path.join(folder, SUMMARY))
+    summary_path = os.path.join(folder, REVIEW_SUMMARY)
+    delete(summary_path)
     with reports_full_disk(folder):
         for name, table in tables.items():
             _write(folder, name, table.rows)
@@ -115,9 +111,7 @@ def review_run(experiment):
             "step": int(learner.step.numpy()),
             "rows": counts | {COPIES: len(found)},
         }
-        write_whole(
-            os.path.join(folder, SUMMARY), json.dumps(summary, indent=1) + "\n"
-        )
+        write_whole(summary_path, json.dumps(summary, indent=1) + "\n")
     return _as_text(summary["rows"], folder, config.output_dir)
 
 
