@@ -196,7 +196,8 @@ def _class_lines(classes):
     if largest >= UNEVEN * least:
         lines.append(
             f"a class has up to {largest / least:.3g} times the labels of "
-            "another: --class_weight=balanced has all count alike"
+            "another: --label_sampling=balanced shows all equally often, "
+            "--class_weight=balanced has all count alike"
         )
     return "\n".join(lines)
 

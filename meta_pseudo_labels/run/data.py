@@ -37,6 +37,8 @@ def load_data(config, given=None):
     """
     images = _load(config) if given is None else given
     config.check_classes(images.spec.num_classes)
+    if isinstance(images, data.ShardedData):
+        config.check_without_labels(images.spec.name)
     if config.labels_csv is not None:
         from meta_pseudo_labels.data.answers import answer
 
@@ -119,6 +121,7 @@ def training_batches(
         batch_size=config.train_batch_size,
         unlabeled_ratio=config.uda_data if learner.reads_unlabeled() else 0,
         **_view_settings(config),
+        balanced=config.label_sampling == "balanced",
         seed=config.seed,
         start_step=start_step,
         service=config.data_service,

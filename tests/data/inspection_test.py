@@ -123,6 +123,7 @@ def test_text_of_many_classes_is_short():
 def test_text_warns_of_uneven_classes_and_names_the_flag(most, warns):
     got = inspection.as_text(inspection.inspect(arrays([0] * most + [1])))
     assert ("--class_weight=balanced" in got) == warns
+    assert ("--label_sampling=balanced" in got) == warns
     assert ("has up to 3 times the labels of another" in got) == warns
 
 

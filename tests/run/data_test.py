@@ -287,3 +287,37 @@ def test_balanced_classes_weigh_alike_in_what_is_learned(tmp_path):
         training_batches(plain, images, start_step=0).as_numpy_iterator()
     )
     assert not any(key.endswith("sample_weight") for key in batch)
+
+
+def test_balanced_sampling_reaches_training_batches():
+    config = Config(
+        method="supervised",
+        label_sampling="balanced",
+        train_batch_size=8,
+        num_labeled=100,
+    )
+    images = load_data(config)
+    images = dataclasses.replace(
+        images, labeled_labels=np.where(images.labeled_labels < 9, 0, 1)
+    )
+    batches = training_batches(config, images, start_step=0)
+    batch = next(batches.as_numpy_iterator())
+    assert sorted(batch["labels"]) == [0] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize("flag", ["label_sampling", "class_weight"])
+def test_balance_needs_labels_that_are_known(flag):
+    config = Config(**{flag: "balanced"})
+    in_files = data.ShardedData(
+        spec=data.DATASETS["imagenet2012"],
+        labeled_images=[None],
+        unlabeled_images=[],
+        test_images=[],
+    )
+    with pytest.raises(ConfigError, match=f"--{flag}=balanced needs to know"):
+        load_data(config, in_files)
+
+
+def test_uneven_classes_are_made_up_for_once():
+    with pytest.raises(ConfigError, match="each make up for uneven classes"):
+        Config(label_sampling="balanced", class_weight="balanced")

@@ -7,7 +7,14 @@ from meta_pseudo_labels.data.streams import keyed
 
 
 def array_rows(
-    arrays, count, *, batch_size, seed, stream, alternate_flips=False
+    arrays,
+    count,
+    *,
+    batch_size,
+    seed,
+    stream,
+    alternate_flips=False,
+    classes=None,
 ):
     """A function from a turn to the rows whose turn it is.
 
@@ -19,6 +26,8 @@ def array_rows(
       alternate_flips: whether "inputs" are images that are mirrored in every
         other epoch: a random half of them in the first, the others in the
         second, and so on (arXiv 2404.00498, section 3.6).
+      classes: [count] integers, where each of them is to come equally often,
+        see `keyed.balanced_examples`; None where each row is.
     """
     # In host memory once, and captured: a constant of the graph, which is
     # limited to 2 GB, would hold them again.
@@ -30,22 +39,20 @@ def array_rows(
             )
 
     def read(turn):
-        examples = keyed.examples(
-            turn.step,
-            batch_size=batch_size,
-            total=count,
-            seed=seed,
-            stream=stream,
-            rows=turn.rows(batch_size),
-        )
+        batch = dict(batch_size=batch_size, rows=turn.rows(batch_size))
+        keys = dict(seed=seed, stream=stream)
+        if classes is None:
+            times = keyed.positions(turn.step, **batch) // count
+            examples = keyed.examples(turn.step, total=count, **keys, **batch)
+        else:
+            examples, times = keyed.balanced_examples(
+                turn.step, labels=classes, **keys, **batch
+            )
         rows = tf.nest.map_structure(
             lambda array: tf.gather(array, examples), arrays
         )
         if alternate_flips:
-            places = keyed.positions(
-                turn.step, batch_size=batch_size, rows=turn.rows(batch_size)
-            )
-            turns = places // count + tf.gather(begin_mirrored, examples)
+            turns = times + tf.gather(begin_mirrored, examples)
             rows["inputs"] = mirror_where(turns % 2 == 1, rows["inputs"])
         return rows
 

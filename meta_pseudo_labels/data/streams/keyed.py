@@ -4,14 +4,13 @@ Data in memory and in files have the same order for the same seed and number of
 examples.
 """
 
-import functools
-
+import numpy as np
 import tensorflow as tf
 
 # Streams of one seed that must not be correlated.
 LABELED, UNLABELED, FINETUNING, FEEDBACK = range(4)
 # Purposes within a stream.
-ORDER, WEAK, STRONG, CROP, FLIP = range(5)
+ORDER, WEAK, STRONG, CROP, FLIP, CLASSES = range(6)
 
 # Up to so many examples an epoch's order is sorted as a whole: the cipher for
 # larger sets tries its smallest block, 65,536, until it hits one of them.
@@ -52,42 +51,93 @@ def examples(step, *, batch_size, total, seed, stream, rows=None):
       seed, stream: what the permutations are keyed by, beside the epoch.
     """
     position = positions(step, batch_size=batch_size, rows=rows)
+    return _shuffled(position, total, key(seed, stream, ORDER))
+
+
+def balanced_examples(step, *, batch_size, labels, seed, stream, rows=None):
+    """Which examples a batch holds where every class comes equally often.
+
+    C positions in a row are a round, which shows each of the C classes that
+    occur once, shuffled. In round r a class shows example d mod n of its n,
+    where the draws d are the rounds, shuffled within epochs of as many rounds
+    as the largest class has examples. So after every epoch the examples of a
+    class were shown equally often, or one time more.
+
+    Args:
+      step, batch_size, rows: see `positions`.
+      labels: the classes of the data set's examples, [total] integers.
+      seed, stream: what all is keyed by, beside the epoch.
+
+    Returns:
+      Two tensors, [batch_size] int64: the examples; and d div n, which tells
+      the times apart that the same one is shown.
+    """
+    _, counts = np.unique(labels, return_counts=True)
+    classes, most = len(counts), int(counts.max())
+    by_class = np.argsort(labels, kind="stable")
+    begin = np.cumsum(counts) - counts
+    position = positions(step, batch_size=batch_size, rows=rows)
+    kind = _shuffled(position, classes, key(seed, stream, CLASSES))
+    turn = position // classes
+    place = _shuffled(
+        turn, most, key(seed, stream, ORDER), kind=kind, kinds=classes
+    )
+    draw, count = turn // most * most + place, tf.gather(counts, kind)
+    examples = tf.gather(by_class, tf.gather(begin, kind) + draw % count)
+    return examples, draw // count
+
+
+def _shuffled(position, total, stream_key, *, kind=None, kinds=1):
+    """Where positions lead: to another place in the same `total` of them.
+
+    Args:
+      position: [n] int64, ascending.
+      total: positions in an epoch, of which each has its own permutation.
+      stream_key: what the permutations are keyed by, beside the epoch.
+      kind: which of the epoch's permutations counts for each position, [n]
+        int64; None where there is but one.
+      kinds: permutations of an epoch.
+    """
     epoch, index = position // total, position % total
     first = epoch[0]  # A batch may reach over the end of an epoch, or several.
-    stream_key = key(seed, stream, ORDER)
+    kind = tf.zeros_like(epoch) if kind is None else kind
 
-    def of_each_epoch(function):
-        """Stacks a function of an epoch's key."""
+    def of_each_epoch(function, count):
+        """Stacks a function of an epoch's key and [kinds, count]."""
         return tf.map_fn(
-            lambda number: function(tf.random.fold_in(stream_key, number)),
+            lambda number: function(
+                tf.random.fold_in(stream_key, number), [kinds, count]
+            ),
             tf.range(first, epoch[-1] + 1),
         )
 
     if total <= _SORTED:
-        orders = of_each_epoch(functools.partial(_order, total=total))
-        return tf.gather_nd(orders, tf.stack([epoch - first, index], axis=1))
-    words = of_each_epoch(_cipher_key)
+        orders = of_each_epoch(_orders, total)
+        return tf.gather_nd(
+            orders, tf.stack([epoch - first, kind, index], axis=1)
+        )
+    words = of_each_epoch(_cipher_keys, 3)
     # The raw operation, as tf.random.experimental.index_shuffle pads a batch of
     # seeds along the wrong axis. It cuts each word of its key to as little as 8
     # bits, so all three are hashed anew for each epoch; with 4 rounds, its
     # default, the places of an example are not quite evenly spread.
     return tf.raw_ops.RandomIndexShuffle(
         index=index,
-        seed=tf.gather(words, epoch - first),
+        seed=tf.gather_nd(words, tf.stack([epoch - first, kind], axis=1)),
         max_index=tf.constant(total - 1, tf.int64),
         rounds=8,
     )
 
 
-def _order(epoch_key, *, total):
-    """A permutation of so few examples that sorting them costs nothing."""
-    draws = tf.random.stateless_uniform([total], epoch_key, dtype=tf.float64)
+def _orders(epoch_key, shape):
+    """Permutations of so few examples that sorting them costs nothing."""
+    draws = tf.random.stateless_uniform(shape, epoch_key, dtype=tf.float64)
     return tf.cast(tf.argsort(draws), tf.int64)
 
 
-def _cipher_key(epoch_key):
+def _cipher_keys(epoch_key, shape):
     return tf.random.stateless_uniform(
-        [3], epoch_key, minval=None, maxval=None, dtype=tf.int64
+        shape, epoch_key, minval=None, maxval=None, dtype=tf.int64
     )
 
 

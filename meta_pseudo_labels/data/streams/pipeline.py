@@ -37,6 +37,7 @@ def training_dataset(
     policy="release",
     augment_labeled=False,
     alternate_flips=False,
+    balanced=False,
     start_step=0,
     service=None,
     distributions=None,
@@ -57,6 +58,9 @@ def training_dataset(
       alternate_flips: whether weak views are mirrored in every other epoch, a
         random half of the images in the first, rather than at random each
         time. Of `ImageData` alone.
+      balanced: whether every class that occurs comes equally often in labeled
+        and in feedback batches, see `keyed.balanced_examples`; else every
+        image does. Of `ImageData` alone.
       seed: int, all randomness of the stream.
       start_step: the step of the first batch, >= 0.
       service: address of a tf.data service whose workers make the batches,
@@ -106,6 +110,8 @@ def training_dataset(
     )
     if alternate_flips:
         _check_alternate_flips(data)
+    if balanced:
+        _check_labels_known(data)
     parts = _training_parts(
         data,
         batch_size=batch_size,
@@ -114,13 +120,16 @@ def training_dataset(
         indices=indices,
         seed=seed,
         view_settings=view_settings,
+        balanced=balanced,
     )
     return _stream(
         data, parts, start_step=start_step, share=share, service=service
     ).prefetch(tf.data.AUTOTUNE)
 
 
-def finetuning_dataset(data, batch_size, seed, start_step=0, share=None):
+def finetuning_dataset(
+    data, batch_size, seed, start_step=0, share=None, *, balanced=False
+):
     """The endless stream of labeled batches, weak views only.
 
     Args: as for `training_dataset`.
@@ -131,8 +140,16 @@ def finetuning_dataset(data, batch_size, seed, start_step=0, share=None):
     keyed.check_stream(batch_size=batch_size, start_step=start_step)
     share = share or WHOLE
     share.check(batch_size)
+    if balanced:
+        _check_labels_known(data)
     part = _part(
-        data, "labeled", _views(data), batch_size, keyed.FINETUNING, seed=seed
+        data,
+        "labeled",
+        _views(data),
+        batch_size,
+        keyed.FINETUNING,
+        seed=seed,
+        balanced=balanced,
     )
     batches = _stream(
         data, {"labeled": part}, start_step=start_step, share=share
@@ -207,12 +224,18 @@ def _training_parts(
     distributions,
     seed,
     view_settings,
+    balanced,
     indices=False,
 ):
     """The parts of a training batch by name, see `training_dataset`."""
     alternate = dict(alternate_flips=view_settings.alternate_flips)
     part = functools.partial(
-        _part, data, seed=seed, distributions=distributions, **alternate
+        _part,
+        data,
+        seed=seed,
+        distributions=distributions,
+        balanced=balanced,
+        **alternate,
     )
     weak = _views(data, **alternate)
     labeled = weak
@@ -229,6 +252,15 @@ def _training_parts(
     if getattr(data, "feedback_images", None) is not None:
         parts["feedback"] = part("feedback", weak, batch_size, keyed.FEEDBACK)
     return parts
+
+
+def _check_labels_known(data):
+    """Refuses images whose labels are read with them."""
+    if isinstance(data, ShardedData):
+        raise ValueError(
+            f"balanced=True needs to know all labels, but {data.spec.name!r} "
+            "stays in its files. Leave it out."
+        )
 
 
 def _check_alternate_flips(data):
@@ -280,6 +312,7 @@ def _part(
     distributions=None,
     indices=False,
     alternate_flips=False,
+    balanced=False,
 ):
     """One part of the stream of a data set.
 
@@ -291,6 +324,7 @@ def _part(
       distributions: `ClassDistributions`, or None.
       indices: whether to tell which images these are, "<name>_indices".
       alternate_flips: see `ViewSettings`.
+      balanced: whether the classes of labeled rows come equally often.
     """
     keys = dict(batch_size=batch_size, seed=seed, stream=stream)
     images = getattr(data, f"{name}_images")
@@ -303,13 +337,18 @@ def _part(
     if isinstance(data, ShardedData):
         read = record_rows(images, data.spec, name=name, beside=beside, **keys)
     else:
-        arrays = {"inputs": images, **beside}
+        arrays, classes = {"inputs": images, **beside}, None
         if name != "unlabeled":
             key = "labels" if name == "labeled" else f"{name}_labels"
             labels = getattr(data, f"{name}_labels")
             arrays[key] = np.asarray(labels, np.int32)
+            classes = labels if balanced else None
         read = array_rows(
-            arrays, len(images), alternate_flips=alternate_flips, **keys
+            arrays,
+            len(images),
+            alternate_flips=alternate_flips,
+            classes=classes,
+            **keys,
         )
     if name == "unlabeled":
         return engine.unlabeled_part(read, kind, **keys)

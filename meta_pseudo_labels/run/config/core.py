@@ -205,6 +205,7 @@ class Config(*_GROUPS):
         self._check_weights()
         self._check_memory()
         self._check_data()
+        self.check_balance()
         LEARNERS[self.method].check_settings(self)
         self.check_machine()
         self.check_finetuning()

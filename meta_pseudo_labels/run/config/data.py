@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from meta_pseudo_labels.data.spec import DATASETS, FITS
 from meta_pseudo_labels.learners.registry import LEARNERS
-from meta_pseudo_labels.utils.settings import Unread, setting
+from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
 
 
 def _policies():
@@ -109,6 +109,13 @@ class DataSettings:
         "release does; the path of a run's labeled.json repeats its choice, "
         "whatever --num_labeled says.",
     )
+    label_sampling: str = setting(
+        "as_is",
+        "Which labeled images a batch holds, also in finetuning: as_is shows "
+        "every image equally often; balanced every class, however many labels "
+        "it has, and the images of a class in turn.",
+        choices=("as_is", "balanced"),
+    )
     known_classes: int | None = setting(
         None,
         "The first so many classes are the task; images of the others are "
@@ -183,3 +190,34 @@ class DataSettings:
         low=0,
         high=1,
     )
+
+    def check_balance(self):
+        """Refuses to make up for uneven classes twice.
+
+        Raises:
+          ConfigError: where a rare class would count for more than others.
+        """
+        if self.label_sampling == "balanced" and self.class_weight:
+            raise ConfigError(
+                f"--label_sampling=balanced and --class_weight="
+                f"{self.class_weight} each make up for uneven classes: with "
+                "both a rare class counts for more than the others. Leave one "
+                "out."
+            )
+
+    def check_without_labels(self, name):
+        """Refuses what needs all labels before an image is read.
+
+        Args:
+          name: of a data set whose labels are read with its images.
+
+        Raises:
+          ConfigError: for such a setting.
+        """
+        for flag in ("label_sampling", "class_weight"):
+            if getattr(self, flag) == "balanced":
+                raise ConfigError(
+                    f"--{flag}=balanced needs to know all labels, but "
+                    f"{name!r} stays in its files; leave it out, or take "
+                    "another data set."
+                )

@@ -237,6 +237,7 @@ def _batches(config, images, start):
         batch_size=_batch_size(config, images),
         seed=config.seed,
         start_step=start,
+        balanced=config.label_sampling == "balanced",
     )
 
 
