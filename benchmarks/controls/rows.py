@@ -3,7 +3,8 @@
 A row says which run it was (`run`, `dataset`, `labels`, `seed`), what came out
 (`accuracy` of the student, `accuracy_finetuned`, `accuracy_teacher`, shares of
 the images of `split`), what it cost (`train_seconds`), and all that it came
-from (`settings`, `revision`, `versions`, `machine`, `date`).
+from (`settings`, those of a fixed teacher, `teacher_settings`, `revision`,
+`versions`, `machine`, `date`).
 Of `labels` the networks learn `labels_learned`: those whose class is known and
 that no split holds out.
 """
@@ -108,7 +109,7 @@ def split_of(row):
     return row.get("split", TEST)
 
 
-def find(rows, run, settings, *, split=TEST):
+def find(rows, run, settings, *, split=TEST, teacher=None):
     """The rows of a run with these settings, its seed included.
 
     Args:
@@ -116,8 +117,11 @@ def find(rows, run, settings, *, split=TEST):
       run: its name.
       settings: a `Config`.
       split: of the images that were classified.
+      teacher: `Config` of the fixed teacher, where it learns from one. Old
+        rows, which do not know theirs, count as of this one.
     """
     wanted = recipe(dataclasses.asdict(settings))
+    taught = teacher and recipe(dataclasses.asdict(teacher))
     return [
         row
         for row in rows
@@ -125,4 +129,8 @@ def find(rows, run, settings, *, split=TEST):
         and row["seed"] == settings.seed
         and split_of(row) == split
         and recipe(row["settings"]) == wanted
+        and not (
+            row.get("teacher_settings")
+            and recipe(row["teacher_settings"]) != taught
+        )
     ]

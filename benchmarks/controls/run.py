@@ -5,6 +5,7 @@
     python -m benchmarks.controls.run where --seeds=10 --select
     python -m benchmarks.controls.run where_cifar10 --data_dir=data/tfds
     python -m benchmarks.controls.run pretrained --weights=lite0.weights.h5
+    python -m benchmarks.controls.run fast --data_dir=data/tfds
 
 Appends one JSON line per run to a file, by default of benchmarks/results. Runs
 that stand there already, with the same settings, are not repeated: what was
@@ -67,7 +68,9 @@ def main(arguments=None):
         sys.exit(f"controls: {error}")
 
     def rows_of(task):
-        return control_rows.find(rows, task.run, task.settings, split=split)
+        return control_rows.find(
+            rows, task.run, task.settings, split=split, teacher=task.supervised
+        )
 
     left = [task for task in tasks if not rows_of(task)]
     print(f"{len(tasks)} runs, {len(left)} of them to do.", flush=True)
@@ -94,32 +97,32 @@ def list_tasks(suite, arguments):
       ConfigError: where the settings of a run are not valid.
     """
     places = {"data_dir": arguments.data_dir}
-    if arguments.steps:
-        places["num_train_steps"] = arguments.steps
     first = arguments.first_seed
     tasks = []
     for num_labeled in arguments.num_labeled or suite.num_labeled:
         for seed in range(first, first + arguments.seeds):
             choice = dict(num_labeled=num_labeled, seed=seed, **places)
             for name in arguments.runs or suite.usual_runs:
-                settings = suite.runs[name].settings(**choice)
-                settings = _with_weights(settings, arguments.weights)
-                teacher = None
-                if settings.method == "pseudo_labels":
-                    teacher = suite.runs["supervised"].settings(**choice)
+                run = suite.runs[name]
+                settings, teacher = (
+                    one and _as_asked(one.settings(**choice), arguments)
+                    for one in (run, run.teacher)
+                )
                 task = Task(name, settings, teacher)
                 if task not in tasks:  # Some choose their labels themselves.
                     tasks.append(task)
     return tasks
 
 
-def _with_weights(settings, path):
-    """A `Config` whose networks begin with a file, if they begin with any."""
+def _as_asked(settings, arguments):
+    """A `Config` with the file of weights, if it has any, and the steps."""
     given = {
-        name: path
+        name: arguments.weights
         for name in control_rows.WEIGHTS
         if getattr(settings, name) == WEIGHTS
     }
+    if arguments.steps:
+        given["num_train_steps"] = arguments.steps
     return dataclasses.replace(settings, **given) if given else settings
 
 

@@ -63,6 +63,7 @@ def measure(run, settings, *, supervised=None, select=False):
     return _row(
         run,
         settings,
+        teacher=supervised,
         learned=len(experiment.data.labeled_images),
         accuracies={"teacher": teacher_accuracy} | accuracies,
         seconds=seconds,
@@ -115,7 +116,7 @@ def _placed(settings, folder):
     return dataclasses.replace(settings, output_dir=folder, progress=False)
 
 
-def _row(run, settings, *, learned, accuracies, seconds, split):
+def _row(run, settings, *, teacher, learned, accuracies, seconds, split):
     return {
         "run": run,
         "dataset": settings.dataset,
@@ -144,4 +145,5 @@ def _row(run, settings, *, learned, accuracies, seconds, split):
             "threads": tf.config.threading.get_intra_op_parallelism_threads(),
         },
         "settings": control_rows.recorded_settings(settings),
+        "teacher_settings": teacher and control_rows.recorded_settings(teacher),
     }

@@ -8,9 +8,8 @@ from meta_pseudo_labels.run.config.flags import config_from_flagfile
 OFF = "mpl off"
 SAMPLED_OFF = f"{OFF}, sampled labels"
 PAPER = ("release", "exact", "reinforce")
-# In place of a folder: the supervised student of the same seed, which the run
-# trains first.
-OWN_TEACHER = "supervised"
+# In place of a folder: that of the teacher that the run trains first.
+OWN_TEACHER = "own"
 _WEIGHT = "mpl_feedback_weight"
 WEIGHTS = "lite0.weights.h5"  # What --weights names comes in its place.
 VARIANTS = (
@@ -34,6 +33,8 @@ class Run:
         blame, for what one-hot labels do to a student. None for what is not
         MPL, and for most that are controls themselves.
       condition: of `CONDITIONS`; None for runs under none.
+      teacher: of pseudo labels, the `Run` whose student is the fixed teacher,
+        of the same seed; it is trained first. None for the others.
     """
 
     flagfile: str
@@ -41,6 +42,7 @@ class Run:
     feedback: str | None = None
     control: str | None = None
     condition: str | None = None
+    teacher: "Run | None" = None
 
     def settings(self, *, num_labeled, seed, **others):
         """The `Config` of one seed. Flagfiles name one another from ROOT."""
@@ -55,11 +57,14 @@ class Suite:
     Attributes:
       runs: name -> `Run`.
       num_labeled: the numbers of labels it is asked for by default.
-      dataset: its name; its rows are in benchmarks/results/<dataset>.jsonl.
+      dataset: its name.
       extra: names of runs that are left out unless asked for.
       pretrained: whether its networks begin with the weights of a file, in
-        place of WEIGHTS; its rows are in
-        benchmarks/results/<dataset>_pretrained.jsonl.
+        place of WEIGHTS.
+      equal_time: whether its runs take as long as one another, and so have
+        numbers of steps of their own.
+      kind: what its rows, in benchmarks/results/<dataset>_<kind>.jsonl, are
+        kept apart by from others of the data set; "" for those of `methods`.
     """
 
     runs: dict[str, Run]
@@ -67,10 +72,12 @@ class Suite:
     dataset: str
     extra: tuple[str, ...] = ()
     pretrained: bool = False
+    equal_time: bool = False
+    kind: str = ""
 
     @property
     def rows(self):
-        return f"{self.dataset}{'_pretrained' * self.pretrained}.jsonl"
+        return f"{'_'.join(filter(None, (self.dataset, self.kind)))}.jsonl"
 
     @property
     def has_conditions(self):
@@ -90,6 +97,7 @@ def methods(recipe, feedbacks):
         "pseudo labels": Run(
             supervised,
             {"method": "pseudo_labels", "teacher_labels": OWN_TEACHER},
+            teacher=Run(supervised),
         ),
         "uda": Run(f"flags/{recipe}_uda.flags"),
         OFF: _mpl(recipe, "off"),
@@ -201,6 +209,48 @@ def pretrained(steps):
     return runs
 
 
+def fast(steps):
+    """The recipes cifar10_fast at equal time.
+
+    Args:
+      steps: {method, "teacher" and "two-stage" of the two stages, or estimator
+        of MPL: steps that take equal time; of the two stages together}.
+    """
+    uda = "flags/cifar10_fast_uda.flags"
+
+    def during(name, **changes):
+        # Accuracies on the way would take time.
+        length = {"num_train_steps": steps[name], "save_every": steps[name]}
+        return length | changes
+
+    runs = {
+        # As many images a step as pass in one of UDA.
+        "supervised": Run(
+            uda, during("supervised", method="supervised", train_batch_size=128)
+        ),
+        "uda": Run(uda, during("uda")),
+        "freematch": Run(
+            "flags/cifar10_fast_freematch.flags", during("freematch")
+        ),
+        "two-stage": Run(
+            uda,
+            during(
+                "two-stage",
+                method="pseudo_labels",
+                mpl_pseudo_labels="soft",
+                teacher_labels=OWN_TEACHER,
+            ),
+            teacher=Run(uda, during("teacher")),
+        ),
+    }
+    for name in ("off", "exact"):
+        control = OFF if name != "off" else None
+        # The student waits for a quarter of the time.
+        wait = during(name, mpl_student_lr_wait_steps=steps[name] // 4)
+        runs[f"mpl {name}"] = _mpl("cifar10_fast", name, wait, control=control)
+    return runs
+
+
 # Where feedback helps on digits: does it on other images?
 _HELPFUL = "teacher on RandAugment"
 
@@ -234,5 +284,29 @@ SUITES = {
         num_labeled=(40, 250),
         dataset="cifar10",
         pretrained=True,
+        equal_time=True,
+        kind="pretrained",
+    ),
+    # 10 minutes of two idle cores without AVX-512 each: as long as 1,100 steps
+    # of UDA, by ratios that `pace` measured, in the order of these runs 0.85,
+    # 1, 1.51, 0.84, 1.87 and 2.41.
+    "fast": Suite(
+        fast(
+            {
+                "supervised": 1290,
+                "uda": 1100,
+                "freematch": 728,
+                # Labels of 50,000 images in between take 111 steps of UDA.
+                "teacher": 500,
+                "two-stage": 582,
+                # A step of which the student waits is one of UDA.
+                "off": 666,
+                "exact": 534,
+            }
+        ),
+        num_labeled=(250, 4000),
+        dataset="cifar10",
+        equal_time=True,
+        kind="fast",
     ),
 }

@@ -90,6 +90,33 @@ def test_tasks_come_seed_by_seed_and_bring_their_teacher():
     )
 
 
+def test_two_stages_know_their_teacher_and_rows_of_another_do_not_count():
+    arguments = controls._parse_arguments(
+        ["fast", "--seeds=1", "--num_labeled=250", "--runs", "two-stage"]
+    )
+    suite = control_suites.SUITES["fast"]
+    (task,) = controls.list_tasks(suite, arguments)
+    teacher = task.supervised
+    assert (teacher.method, teacher.num_labeled) == ("uda", 250)
+    settings, taught, other = map(
+        dataclasses.asdict,
+        (task.settings, teacher, dataclasses.replace(teacher, lr=0.9)),
+    )
+    rows = [
+        row("two-stage", settings=settings, teacher_settings=who)
+        for who in (taught, other, None)
+    ]
+    found = control_rows.find(rows, task.run, task.settings, teacher=teacher)
+    assert found == [rows[0], rows[2]]  # Old rows do not know their teacher.
+    # A trial is one of the teacher too.
+    arguments = controls._parse_arguments(
+        ["fast", "--runs", "two-stage", "--steps=5", "--json=x.jsonl"]
+    )
+    task = controls.list_tasks(suite, arguments)[0]
+    steps = [one.num_train_steps for one in (task.settings, task.supervised)]
+    assert steps == [5, 5]
+
+
 def test_pretrained_networks_begin_with_the_file_that_is_named(capsys):
     arguments = controls._parse_arguments(
         ["pretrained", "--seeds=1", "--num_labeled=250", "--weights=x/some.h5"]

@@ -81,6 +81,32 @@ def test_a_control_differs_in_the_feedback_alone(name):
         )
         assert other["mpl_feedback"] == "off"
         changed = {"mpl_feedback", "mpl_feedback_weight", "mpl_pseudo_labels"}
-        if suite.pretrained:  # At equal time.
-            changed.add("num_train_steps")
+        if suite.equal_time:
+            changed |= {"num_train_steps", "mpl_student_lr_wait_steps"}
+            changed.add("save_every")
         assert {key for key in mine if mine[key] != other[key]} <= changed, run
+
+
+def test_fast_runs_take_as_long_as_one_another():
+    """By the costs of steps that `pace` measured, in steps of UDA."""
+    cost = {
+        "supervised": 0.85,
+        "uda": 1.0,
+        "freematch": 1.51,
+        "two-stage": 0.84,
+        "mpl off": 1.87,
+        "mpl exact": 2.41,
+    }
+    runs = control_suites.SUITES["fast"].runs
+    assert list(runs) == list(cost)
+    for name, run in runs.items():
+        settings = run.settings(**SEED)
+        waits = 0
+        if settings.method == "mpl":
+            assert settings.mpl_skip_wait
+            waits = settings.mpl_student_lr_wait_steps
+        total = waits + cost[name] * (settings.num_train_steps - waits)
+        if run.teacher:
+            cached = 111
+            total += cached + run.teacher.settings(**SEED).num_train_steps
+        assert abs(total / 1100 - 1) < 0.01, name
