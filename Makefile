@@ -19,7 +19,7 @@ PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile \
   --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup hooks demo two-moons test test-all lint format controls \
+.PHONY: help setup hooks demo cifar two-moons test test-all lint format controls \
   results docs wheel lock licenses clean
 
 help:  ## List these commands
@@ -51,6 +51,12 @@ hooks: $(READY)  ## Check format and lint before every git commit
 
 demo: $(READY)  ## Train on real digits, export, classify, draw: runs/demo
 	@$(BIN)/python examples/digits_demo.py --output_dir=runs/demo
+
+# DATA_DIR is where `tfds build cifar10` put the images, unless in its own place.
+cifar: $(READY)  ## Train on CIFAR-10 with 4,000 labels, an hour: runs/cifar
+	@$(BIN)/mpl train --recipe=cifar10_fast_uda --output_dir=runs/cifar \
+	  $(if $(DATA_DIR),--data_dir='$(DATA_DIR)')
+	@$(BIN)/mpl eval --output_dir=runs/cifar
 
 two-moons: $(READY)  ## Every method on two moons, ten seeds: runs/two_moons
 	@$(BIN)/python -m benchmarks.two_moons.run

@@ -256,6 +256,21 @@ def test_the_controls_differ_from_the_method_only_where_they_must(
     assert all(name.startswith("uda_") for name in differences(supervised, mpl))
 
 
+@pytest.mark.parametrize("method", ["uda", "freematch", "mpl"])
+def test_fast_recipes_are_of_their_method_and_of_whole_images(
+    method, monkeypatch, request
+):
+    """MPL's teacher moves as UDA's student does."""
+    monkeypatch.chdir(request.config.rootpath)
+    config = config_from_flagfile(f"flags/cifar10_fast_{method}.flags")
+    assert (config.method, config.num_labeled) == (method, 4000)
+    assert (config.model_type, config.image_size) == ("speednet-32", None)
+    if method == "mpl":
+        assert config.mpl_teacher_lr == config.lr
+        assert config.mpl_teacher_lr_warmup_steps == config.num_warmup_steps
+        assert config.mpl_student_lr_wait_steps < config.num_train_steps / 2
+
+
 def test_the_fast_recipe_learns_from_all_labels(monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)
     config = config_from_flagfile("flags/cifar10_fast_supervised.flags")
