@@ -15,6 +15,7 @@ from meta_pseudo_labels.utils.lazy import attach
 # The public API: where each name comes from, once it is used.
 _NAMES = {
     "AdamW": "optimizers",
+    "AlignedUDA": "learners",
     "Config": "run.config",
     "ConfigError": "utils.settings",
     "Evaluation": "evaluation.metrics",

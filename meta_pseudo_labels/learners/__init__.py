@@ -6,13 +6,14 @@ from meta_pseudo_labels.learners.pseudo_labels import PseudoLabels
 from meta_pseudo_labels.learners.reduced import ReducedMPL
 from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.learners.supervised import Supervised
-from meta_pseudo_labels.learners.uda import UDA, UDASettings
+from meta_pseudo_labels.learners.uda import UDA, AlignedUDA, UDASettings
 
 LEARNERS.discover()  # So that Keras knows all of them.
 
 __all__ = [
     "LEARNERS",
     "UDA",
+    "AlignedUDA",
     "Learner",
     "MetaPseudoLabels",
     "PseudoLabels",

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.checks import check_range
-from meta_pseudo_labels.learners.losses import confident_loss
+from meta_pseudo_labels.learners.losses import align, confident_loss
 from meta_pseudo_labels.learners.passes import forward_together
 from meta_pseudo_labels.learners.registry import register
 from meta_pseudo_labels.learners.uda import (
@@ -121,8 +121,7 @@ class AdaMatchTerm(StatefulTerm):
         (labeled, unlabeled), moves = self.averages(
             (self.labeled, self.unlabeled), means, self.decay
         )
-        aligned = on_weak * tf.math.divide_no_nan(labeled, unlabeled)
-        aligned /= tf.reduce_sum(aligned, axis=-1, keepdims=True)
+        aligned = align(on_weak, wanted=labeled, found=unlabeled)
         threshold = self.threshold * confidence
         losses, mask = confident_loss(
             probabilities=aligned,

@@ -173,6 +173,28 @@ def consistency_loss(*, weak_logits, strong_logits, temperature, threshold):
     return losses * mask, mask
 
 
+def align(probabilities, *, wanted, found):
+    """Distributions as they would be were classes otherwise frequent.
+
+    Distribution alignment (Berthelot et al. 2020, arXiv 1911.09785).
+
+    Args:
+      probabilities: [batch, classes]; rows sum to 1.
+      wanted, found: how frequent classes are to be, and are, [classes].
+
+    Returns:
+      [batch, classes], each in proportion to `probabilities * wanted / found`;
+      as it was where that is 0 for every class.
+    """
+    aligned = probabilities * tf.math.divide_no_nan(wanted, found)
+    total = tf.reduce_sum(aligned, axis=-1, keepdims=True)
+    return tf.where(
+        tf.equal(total, 0.0),
+        probabilities,
+        tf.math.divide_no_nan(aligned, total),
+    )
+
+
 def confident_loss(*, probabilities, strong_logits, threshold, soft=False):
     """Cross-entropy of pseudo labels that are sure of a class, strong views.
 

@@ -34,10 +34,14 @@ from meta_pseudo_labels.learners.mpl_settings import (
     term_type,
 )
 from meta_pseudo_labels.learners.passes import (
+    ViewLogits,
+    check_weak_pass,
     forward_together,
+    forward_views,
     gradients_of,
     label_probabilities,
     own_losses,
+    view_passes,
 )
 from meta_pseudo_labels.learners.registry import register
 from meta_pseudo_labels.learners.settings import TeacherSettings
@@ -45,14 +49,7 @@ from meta_pseudo_labels.learners.student_step import (
     logs_of_waiting,
     take_student_step,
 )
-from meta_pseudo_labels.learners.uda import (
-    RELEASE_UDA,
-    ConsistencySettings,
-    ViewLogits,
-    check_weak_pass,
-    forward_views,
-    view_passes,
-)
+from meta_pseudo_labels.learners.uda import RELEASE_UDA, ConsistencySettings
 from meta_pseudo_labels.optimizers import check_differentiable
 from meta_pseudo_labels.utils import compat
 from meta_pseudo_labels.utils.settings import ConfigError
@@ -83,8 +80,9 @@ class MetaPseudoLabels(Learner):
         nothing of it moves but the count that its rate depends on, and the
         teacher's step costs as much as one of UDA. Logs of the student are nan.
       uda: `UDASettings` of the teacher's consistency term, or the `Term` of
-        another method, such as `FreeMatchTerm()`; None for a teacher that
-        learns from labels and feedback alone, and needs no weak views.
+        another kind, such as `AlignedUDA()` or `FreeMatchTerm()`; None for a
+        teacher that learns from labels and feedback alone, and needs no weak
+        views.
       weak_pass: how the teacher's weak views pass, see `uda.forward_views`;
         "apart" leaves the feedback no way through weak labels.
       baseline_decay: of the moving average of the feedback, in (0, 1]; 1 keeps

@@ -26,7 +26,10 @@ TERMS = {
     AdaMatchTerm: AdaMatchSettings,
 }
 TEACHER_LOSSES = ("uda", *NO_TERM, *(term.name for term in TERMS))
-CONSISTENCY = ("uda_weight", "uda_steps", "uda_temp", "uda_threshold")
+CONSISTENCY = (
+    *("uda_weight", "uda_steps", "uda_temp", "uda_threshold"),
+    *("uda_distribution_alignment", "uda_alignment_decay"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import re
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -12,6 +13,7 @@ from meta_pseudo_labels.learners.slices import forward_in_slices
 from meta_pseudo_labels.models.stateless import LossScope, call_with
 
 LABEL_ERROR = "Labels: "  # So begins what an assertion says of them.
+WEAK_PASSES = ("joint", "apart")
 
 
 def forward_together(model, *views, update_moments=True, slices=1, dtype=None):
@@ -41,6 +43,49 @@ def forward_together(model, *views, update_moments=True, slices=1, dtype=None):
     with replicas.joint_batch(*sizes):
         logits = forward(model, inputs, update_moments=update_moments)
     return tf.split(tf.cast(logits, dtype), sizes)
+
+
+class ViewLogits(NamedTuple):
+    """Logits of the views, each [.., classes]; weak None where unused."""
+
+    labeled: tf.Tensor
+    weak: tf.Tensor | None
+    strong: tf.Tensor
+
+
+def forward_views(model, batch, *, weak_pass="joint", **settings):
+    """Training-mode logits of labeled, weak and strong views (quirk 1).
+
+    Args:
+      model: see `forward`.
+      batch: see `Learner`.
+      weak_pass: "joint", or "apart": weak views pass first and alone, with
+        moments of their own, and no gradient goes back through them.
+      **settings: of `forward_together`.
+    """
+    views = (batch["labeled"], batch["weak"], batch["strong"])
+    if weak_pass == "joint":
+        return ViewLogits(*forward_together(model, *views, **settings))
+    labeled, weak, strong = views
+    (weak,) = forward_together(model, weak, **settings)
+    labeled, strong = forward_together(model, labeled, strong, **settings)
+    return ViewLogits(labeled, tf.stop_gradient(weak), strong)
+
+
+def view_passes(settings, *, apart):
+    """The passes of `forward_views`, see `Method.passes`."""
+    if not apart:
+        return {1 + 2 * settings.uda_data}
+    return {1 + settings.uda_data, settings.uda_data}
+
+
+def check_weak_pass(weak_pass):
+    """Raises ValueError for what `forward_views` does not know."""
+    if weak_pass not in WEAK_PASSES:
+        raise ValueError(
+            f"weak_pass is {weak_pass!r}; choose one of "
+            f"{', '.join(WEAK_PASSES)}."
+        )
 
 
 def _batch_size(inputs):

@@ -3,8 +3,7 @@
 import keras
 
 from meta_pseudo_labels.learners.mpl import MetaPseudoLabels
-from meta_pseudo_labels.learners.passes import forward_together
-from meta_pseudo_labels.learners.uda import ViewLogits
+from meta_pseudo_labels.learners.passes import ViewLogits, forward_together
 
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")

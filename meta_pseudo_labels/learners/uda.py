@@ -6,18 +6,20 @@ from typing import ClassVar, NamedTuple
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import check_positive, check_range
-from meta_pseudo_labels.learners.losses import consistency_loss
+from meta_pseudo_labels.learners.losses import align, consistency_loss
 from meta_pseudo_labels.learners.passes import (
-    forward_together,
+    WEAK_PASSES,
+    check_weak_pass,
+    forward_views,
     label_probabilities,
     own_losses,
+    view_passes,
 )
 from meta_pseudo_labels.learners.registry import register
 from meta_pseudo_labels.utils.settings import Unread, setting
-
-WEAK_PASSES = ("joint", "apart")
 
 
 class TermValue(NamedTuple):
@@ -173,11 +175,66 @@ class UDASettings(Term):
         check_positive("uda temperature", self.temperature)
 
 
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
+class AlignedUDA(StatefulTerm):
+    """The consistency term with distribution alignment (arXiv 1911.09785).
+
+    What a weak view says is multiplied by how frequent each class is among
+    labels over how frequent it is among what weak views say, and made a
+    distribution again, before it is sharpened. Both are averages over the run
+    that begin at one over the number of classes, and move before they are
+    used.
+
+    Args:
+      decay: of the averages, in [0, 1]; 0 takes those of the batch.
+      **numbers: see `UDASettings`.
+
+    Attributes:
+      settings: `UDASettings`.
+      labels: average of the labels, [classes]; not of smoothed ones.
+      guesses: average of the probabilities of weak views, [classes].
+    """
+
+    def __init__(self, *, decay=0.999, **numbers):
+        super().__init__()
+        check_range("decay", decay, low=0, high=1)
+        self.settings = UDASettings(**numbers)
+        self.decay = decay
+
+    def get_config(self):
+        return {**self.settings.get_config(), "decay": self.decay}
+
+    def make_state(self, classes, dtype):
+        even = 1.0 / classes
+        self.labels = self.keep("labels", (classes,), even, dtype)
+        self.guesses = self.keep("guesses", (classes,), even, dtype)
+
+    def value(self, logits, labels, *, batch, step):
+        said = tf.stop_gradient(tf.nn.softmax(logits.weak))
+        (wanted, found), moves = self.averages(
+            (self.labels, self.guesses),
+            replicas.mean([tf.reduce_mean(x, axis=0) for x in (labels, said)]),
+            self.decay,
+        )
+        aligned = tf.math.log(align(said, wanted=wanted, found=found))
+        values = consistency_term(
+            self.settings, logits._replace(weak=aligned), labels, step=step
+        )
+        return TermValue(*values, moves)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConsistencySettings:
     """The consistency term, of uda and of the teacher in mpl."""
 
     absent: ClassVar = "has no consistency term."
+    unread: ClassVar = (
+        Unread(
+            ("uda_alignment_decay",),
+            "without --uda_distribution_alignment nothing is aligned.",
+            when=lambda settings: not settings["uda_distribution_alignment"],
+        ),
+    )
 
     uda_weight: float = setting(1.0, "Weight of the UDA loss.", low=0)
     uda_steps: int = setting(
@@ -190,6 +247,19 @@ class ConsistencySettings:
         0.6, "Confidence from which a weak view counts.", low=0, high=1
     )
 
+    uda_distribution_alignment: bool = setting(
+        False,
+        "Multiply what weak views say by how frequent each class is among "
+        "labels over how frequent it is among what they say, over the run, and "
+        "make it a distribution again, before it is sharpened.",
+    )
+    uda_alignment_decay: float = setting(
+        0.999,
+        "Decay of the two average class distributions of "
+        "--uda_distribution_alignment; 0 takes those of the batch.",
+        low=0,
+        high=1,
+    )
     uda_weak_pass: str = setting(
         "joint",
         "How weak views pass: joint, in one batch with labeled and strong "
@@ -199,60 +269,20 @@ class ConsistencySettings:
     )
 
     def uda(self):
-        """`UDASettings` of these."""
-        return UDASettings(
+        """`UDASettings` of these, or `AlignedUDA`."""
+        numbers = dict(
             weight=self.uda_weight,
             ramp_steps=self.uda_steps,
             temperature=self.uda_temp,
             threshold=self.uda_threshold,
             num_train_steps=self.num_train_steps,
         )
+        if self.uda_distribution_alignment:
+            return AlignedUDA(decay=self.uda_alignment_decay, **numbers)
+        return UDASettings(**numbers)
 
 
 RELEASE_UDA = UDASettings()  # The defaults of the release's flags.
-
-
-class ViewLogits(NamedTuple):
-    """Logits of the views, each [.., classes]; weak None where unused."""
-
-    labeled: tf.Tensor
-    weak: tf.Tensor | None
-    strong: tf.Tensor
-
-
-def forward_views(model, batch, *, weak_pass="joint", **settings):
-    """Training-mode logits of labeled, weak and strong views (quirk 1).
-
-    Args:
-      model: see `passes.forward`.
-      batch: see `Learner`.
-      weak_pass: "joint", or "apart": weak views pass first and alone, with
-        moments of their own, and no gradient goes back through them.
-      **settings: of `passes.forward_together`.
-    """
-    views = (batch["labeled"], batch["weak"], batch["strong"])
-    if weak_pass == "joint":
-        return ViewLogits(*forward_together(model, *views, **settings))
-    labeled, weak, strong = views
-    (weak,) = forward_together(model, weak, **settings)
-    labeled, strong = forward_together(model, labeled, strong, **settings)
-    return ViewLogits(labeled, tf.stop_gradient(weak), strong)
-
-
-def view_passes(settings, *, apart):
-    """The passes of `forward_views`, see `Method.passes`."""
-    if not apart:
-        return {1 + 2 * settings.uda_data}
-    return {1 + settings.uda_data, settings.uda_data}
-
-
-def check_weak_pass(weak_pass):
-    """Raises ValueError for what `forward_views` does not know."""
-    if weak_pass not in WEAK_PASSES:
-        raise ValueError(
-            f"weak_pass is {weak_pass!r}; choose one of "
-            f"{', '.join(WEAK_PASSES)}."
-        )
 
 
 def consistency_term(settings, logits, labels, *, step):
@@ -293,21 +323,24 @@ class TermLearner(Learner):
 
     Args:
       student: see `Learner`.
+      term: `Term`; by default one of `term_type`, of numbers among `kwargs`.
       **kwargs: those of the term, and of `Learner`.
 
     Attributes:
       term_type: the kind of `Term`.
+      decay_log: see `Learner.take_step`.
 
     Raises:
       ValueError: as `Learner`, and for a number of the term's out of range.
     """
 
     term_type = Term
+    decay_log = None
 
-    def __init__(self, student, **kwargs):
+    def __init__(self, student, *, term=None, **kwargs):
         own = {f: kwargs.pop(f) for f in self.term_type.fields if f in kwargs}
         super().__init__(student, **kwargs)
-        self.term = self.term_type(**own)
+        self.term = term or self.term_type(**own)
         self.term.prepare(student, self.float_type)
 
     @classmethod
@@ -338,7 +371,9 @@ class TermLearner(Learner):
             f"{self.term.name}/cross_entropy": term.loss,
             **term.logs,
         }
-        return self.take_step(tape, loss, logs, moves=term.moves)
+        return self.take_step(
+            tape, loss, logs, decay_log=self.decay_log, moves=term.moves
+        )
 
 
 def in_place_of_uda(group):
@@ -359,32 +394,36 @@ def in_place_of_uda(group):
 
 @register("uda")
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
-class UDA(Learner):
+class UDA(TermLearner):
     """Supervised plus consistency on unlabeled images, the second control.
 
     The student learns from the labels and from itself (release `UDA.step_fn`).
 
     Args:
       student: see `Learner`.
-      uda: `UDASettings`.
+      uda: `UDASettings`, or `AlignedUDA()`.
       weak_pass: see `forward_views`.
       **kwargs: see `Learner`.
     """
 
     settings = (ConsistencySettings,)
+    decay_log = "loss/weight_dec"  # The release's own spelling.
 
     def __init__(
         self, student, *, uda=RELEASE_UDA, weak_pass="joint", **kwargs
     ):
-        super().__init__(student, **kwargs)
         check_weak_pass(weak_pass)
-        self.weak_pass = weak_pass
         if uda is None:
             raise ValueError(
                 "UDA needs UDASettings; got uda=None. Leave uda out for the "
                 "release's, or use Supervised."
             )
-        self.uda = uda
+        super().__init__(student, term=uda, **kwargs)
+        self.weak_pass = weak_pass
+
+    @property
+    def uda(self):
+        return self.term
 
     @classmethod
     def from_settings(cls, settings, networks, **common):
@@ -396,30 +435,15 @@ class UDA(Learner):
         return view_passes(settings, apart=settings.uda_weak_pass == "apart")
 
     def get_config(self):
-        uda = keras.saving.serialize_keras_object(self.uda)
+        uda = keras.saving.serialize_keras_object(self.term)
         own = {"uda": uda, "weak_pass": self.weak_pass}
-        return {**super().get_config(), **own}
+        return {**Learner.get_config(self), **own}  # The term as a whole.
 
-    def train_step(self, batch):
-        """One update of the student on both losses."""
-        self.check_batch(batch)
-        with tf.GradientTape() as tape:
-            logits = forward_views(
-                self.student,
-                batch,
-                weak_pass=self.weak_pass,
-                slices=self.batch_slices,
-            )
-            labels = label_probabilities(batch["labels"], logits.labeled)
-            cross_entropy = self.labeled_loss(labels, logits.labeled, batch)
-            weighted, consistency, uda_logs = consistency_term(
-                self.uda, logits, labels, step=self.step.value
-            )
-            loss = cross_entropy + weighted + own_losses(self.student)
-        logs = {
-            "loss/cross_entropy": cross_entropy,
-            "uda/cross_entropy": consistency,
-            **uda_logs,
-        }
-        # The release's own spelling.
-        return self.take_step(tape, loss, logs, decay_log="loss/weight_dec")
+    def view_logits(self, batch):
+        """`ViewLogits` of what the student sees."""
+        return forward_views(
+            self.student,
+            batch,
+            weak_pass=self.weak_pass,
+            slices=self.batch_slices,
+        )

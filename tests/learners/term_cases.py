@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from meta_pseudo_labels.learners.uda import ViewLogits
+from meta_pseudo_labels.learners.passes import ViewLogits
 from tests.learners.helpers import CLASSES, conv_net
 
 __all__ = ["CLASSES"]

@@ -8,8 +8,9 @@ import tensorflow as tf
 from meta_pseudo_labels import data
 from meta_pseudo_labels.learners import UDA, MetaPseudoLabels, UDASettings
 from meta_pseudo_labels.learners.build import build_learner
+from meta_pseudo_labels.learners.passes import forward_views
 from meta_pseudo_labels.learners.student_step import take_student_step
-from meta_pseudo_labels.learners.uda import consistency_term, forward_views
+from meta_pseudo_labels.learners.uda import consistency_term
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.learners.helpers import CLASSES, batch, compiled, conv_net

@@ -16,7 +16,10 @@ from meta_pseudo_labels.run.config.unread import rules_for, unread_settings
 from meta_pseudo_labels.utils.settings import choices_of, value_type
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
-CONSISTENCY = {"uda_weight", "uda_steps", "uda_temp", "uda_threshold"}
+CONSISTENCY = {
+    *("uda_weight", "uda_steps", "uda_temp", "uda_threshold"),
+    *("uda_distribution_alignment", "uda_alignment_decay"),
+}
 NO_TERM = CONSISTENCY | {"uda_weak_pass"}
 AUGMENT = {"augment_policy", "augment_magnitude", "augment_cutout"}
 # Of mpl: it has others, and the student does not wait here.
@@ -33,6 +36,7 @@ ALWAYS = (
         "num_cores_per_replica",
         "finetune_eval_every",
         "finetune_weight_decay",
+        "uda_alignment_decay",
     }
 )
 TPU = {"use_tpu", "master"}
@@ -106,6 +110,7 @@ RUNS = {
     ),
     "mpl, all read": (
         dict(
+            uda_distribution_alignment=True,
             ema_decay=0.9,
             optim_type="rmsprop",
             distribution="tpu",
