@@ -17,6 +17,7 @@ import pathlib
 import re
 import sys
 
+from meta_pseudo_labels.run.flag_table import refuse
 from meta_pseudo_labels.run.recipes import expand, recipes
 from meta_pseudo_labels.utils.plugins import load_plugins
 from meta_pseudo_labels.utils.registry import nearest
@@ -60,6 +61,7 @@ def run(program, typed, *, task_mode=None):
         for name in dict.fromkeys(names):
             # The last one counts.
             check_address(name, (_values(name, arguments) or [""])[-1])
+        refuse(program, arguments)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
     with quiet_start():

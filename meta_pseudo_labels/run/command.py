@@ -6,13 +6,13 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from meta_pseudo_labels.run.config.flags import (
-    at_home,
     config_from_flags,
     define_flags,
     flag_warnings,
 )
 from meta_pseudo_labels.run.data import input_errors
 from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.flag_table import at_home
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.run.stopping import (
     Diverged,

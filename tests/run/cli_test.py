@@ -59,6 +59,8 @@ def test_help_and_what_is_wrong_need_no_tensorflow():
         ("train", "--output_dir=gs://mine/run"),
         ("eval", "--output_dir=run", "--eval_data_dir", "s3://mine/data"),
         ("serve", "--saved_model=gs://mine/model"),
+        ("train", "--method=mlp"),
+        ("train", "--help"),
     )
     code = (
         "import sys; from meta_pseudo_labels.run import cli; cli.usage()\n"
@@ -75,13 +77,17 @@ def test_help_and_what_is_wrong_need_no_tensorflow():
         cwd=ROOT,
         check=True,
     )
-    word, run, data, model, loaded = process.stdout.splitlines()
+    word, run, data, model, method, *help, end, loaded = (
+        process.stdout.splitlines()
+    )
     assert word.startswith("Error: mpl trian: there is no such command")
     assert "(did you mean train?)" in word
     assert run.startswith("Error: --output_dir=gs://mine/run: runs are written")
     assert data.startswith("Error: --eval_data_dir=s3://mine/data: of buckets")
     assert model.startswith("Error: --saved_model=gs://mine/model is read from")
-    assert loaded == "set()"
+    assert method.startswith("Error: --method=mlp is unknown (did you mean mpl")
+    assert any(line.startswith("  --mpl_feedback: ") for line in help)
+    assert (end, loaded) == ("1", "set()")
 
 
 def test_the_last_address_of_a_setting_counts(monkeypatch):

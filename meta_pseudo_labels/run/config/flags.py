@@ -4,7 +4,6 @@ Only `main.py` and its like import this; the library takes a `Config`.
 """
 
 import dataclasses
-import os
 import sys
 
 from absl import flags
@@ -17,6 +16,7 @@ from meta_pseudo_labels.release.dataset_names import (
 from meta_pseudo_labels.release.idle_flags import IDLE_FLAGS
 from meta_pseudo_labels.run.config.core import Config, config_class
 from meta_pseudo_labels.run.config.unread import unread_settings
+from meta_pseudo_labels.run.flag_table import at_home, early_flags
 from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.plugins import load_plugins, plugin_names
@@ -113,16 +113,11 @@ def _idle_flags():
 
 def _load_plugins_of(arguments):
     """Imports what a command line names, flagfiles in it and its run too."""
-    early = flags.FlagValues()
-    _define_repeated("plugins", early)
-    flags.DEFINE_string("output_dir", None, "", flag_values=early)
-    flags.DEFINE_bool("reset_output_dir", False, "", flag_values=early)
-    try:
-        early(["", *arguments], known_only=True)
-    except flags.Error:  # Whoever parses all flags says what is wrong.
+    early = early_flags(arguments)
+    if early is None:
         return
-    if not early["reset_output_dir"].value:
-        folder = RunFolder(at_home(early["output_dir"].value))
+    if not early["reset_output_dir"]:
+        folder = RunFolder(at_home(early["output_dir"]))
         saved = folder.settings().get("plugins")
         try:
             load_plugins(saved)
@@ -130,7 +125,7 @@ def _load_plugins_of(arguments):
             raise ConfigError(
                 f"The run in {folder} was made with a plug-in. {error}"
             ) from error
-    load_plugins(early["plugin"].value)
+    load_plugins(early["plugin"])
 
 
 def _joined(saved, given):
@@ -183,16 +178,6 @@ def config_from_flags(flag_values=flags.FLAGS):
     load_plugins(given["plugins"])
     known = {field.name for field in dataclasses.fields(config_class())}
     return Config(**{k: v for k, v in saved.items() if k in known} | given)
-
-
-def at_home(value):
-    """A value whose paths may begin with ~, which shells leave in --flag=~/x.
-
-    Several paths have commas between them. No other setting begins so.
-    """
-    if not isinstance(value, str):
-        return value
-    return ",".join(map(os.path.expanduser, value.split(",")))
 
 
 def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):

@@ -1,0 +1,202 @@
+"""Help and refusals of a command line without TensorFlow's seconds.
+
+    python -m meta_pseudo_labels.run.flag_table
+
+writes flag_table.json, all flags of the package, from the settings. What the
+table refuses, `Config` or absl would refuse in the same words; what it lets
+pass they check as ever. It is not asked where there may be other flags: with
+plug-ins, or once a setting or a registered name is there that it lacks.
+"""
+
+import copy
+import dataclasses
+import json
+import os
+import pathlib
+import re
+
+from absl import app, flags, logging  # noqa: F401 Both define flags.
+
+from meta_pseudo_labels.utils.settings import check, setting
+
+_TABLE = pathlib.Path(__file__).with_name("flag_table.json")
+_PACKAGE = _TABLE.parents[1]
+_TYPES = {"bool": bool, "int": int, "float": float, "string": str}
+_DEFINE = {
+    "bool": flags.DEFINE_bool,
+    "int": flags.DEFINE_integer,
+    "float": flags.DEFINE_float,
+    "string": flags.DEFINE_string,
+    "multi string": flags.DEFINE_multi_string,
+}
+_HELP = ("help", "helpshort", "?")
+# That name flags which TensorFlow defines, or whose use list them too.
+_LATE = re.compile(r"--?(helpfull|helpxml|test_|tt_|xml_|\w+_oom_|op_|delta_)")
+_NAME = re.compile(
+    r'^    (\w+): [\w |]+ = setting\(|register\(\s*"([^"]+)"', re.MULTILINE
+)
+
+
+def refuse(program, arguments):
+    """Ends the command where it asks for help, or cannot be.
+
+    Args:
+      program: its name, for messages.
+      arguments: flags, those of recipes among them.
+
+    Raises:
+      ConfigError: for a value out of its range.
+      SystemExit: after absl has said what is wrong, or all flags.
+    """
+    if any(map(_LATE.match, arguments)) or _may_have_plugins(arguments):
+        return
+    table = json.loads(_TABLE.read_text(encoding="utf-8"))
+    if table["names"] != names():
+        return
+    values = flags.FlagValues()
+    for name in _HELP:
+        flags.DEFINE_bool(name, False, "", flag_values=values)
+    for flag in _flags_of(flags.FLAGS):  # Those of absl.
+        if flag.name not in {*_HELP, *table["flags"]}:
+            values[flag.name] = copy.deepcopy(flag)
+    _define(table["flags"], values, program)
+    try:
+        rest = values([program, *arguments])
+    except flags.Error:
+        rest = None
+    if rest is None or any(values[name].value for name in _HELP):
+        _define(table["flags"], flags.FLAGS, program)
+        app.run(lambda _: None, argv=[program, *arguments])
+    if len(rest) > 1:  # Words that are no flags are told of first.
+        return
+    for name, row in table["flags"].items():
+        value = values[name].value
+        if values[name].present and "low" in row and value is not None:
+            check(_field(name, row), at_home(value))
+
+
+def early_flags(arguments):
+    """Where plug-ins may be named, before all flags are known.
+
+    Args:
+      arguments: the command line, whose flagfiles are read.
+
+    Returns:
+      Values of --plugin, --output_dir and --reset_output_dir; None where
+      something about them is wrong, which whoever parses all flags says.
+    """
+    early = flags.FlagValues()
+    flags.DEFINE_multi_string("plugin", [], "", flag_values=early)
+    flags.DEFINE_string("output_dir", None, "", flag_values=early)
+    flags.DEFINE_bool("reset_output_dir", False, "", flag_values=early)
+    try:
+        early(["", *arguments], known_only=True)
+    except flags.Error:
+        return None
+    return early.flag_values_dict()
+
+
+def at_home(value):
+    """A value whose paths may begin with ~, which shells leave in --flag=~/x.
+
+    Several paths have commas between them. No other setting begins so.
+    """
+    if not isinstance(value, str):
+        return value
+    return ",".join(map(os.path.expanduser, value.split(",")))
+
+
+def names():
+    """Names of all settings, and all that is registered; sorted."""
+    texts = [path.read_text("utf-8") for path in _PACKAGE.rglob("*.py")]
+    found = _NAME.findall("".join(texts))
+    return sorted({name for pair in found for name in pair if name})
+
+
+def table():
+    """What flag_table.json holds, from the settings themselves."""
+    from meta_pseudo_labels.run.config.core import config_class
+    from meta_pseudo_labels.run.config.flags import define_flags
+    from meta_pseudo_labels.utils.settings import choices_of
+
+    values = flags.FlagValues()
+    define_flags(values)
+    rows = {
+        flag.name: {
+            "type": flag.flag_type(),
+            "default": flag.default,
+            # What absl adds to it, it will add again.
+            "help": flag.help.partition(";\n    repeat this")[0],
+        }
+        for flag in _flags_of(values)
+    }
+    for field in dataclasses.fields(config_class()):
+        if field.name in rows:
+            meta = field.metadata
+            rows[field.name] |= {
+                "low": meta["low"],
+                "high": meta["high"],
+                "choices": choices_of(field),
+            }
+    return {"names": names(), "flags": rows}
+
+
+def _may_have_plugins(arguments):
+    early = early_flags(arguments)
+    if early is None or early["plugin"] or not early["output_dir"]:
+        return bool(early and early["plugin"])
+    try:
+        path = os.path.join(at_home(early["output_dir"]), "hparams.json")
+        with open(path, encoding="utf-8") as file:
+            return bool(json.load(file).get("plugins"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return True  # Whoever reads it says what is wrong with it.
+
+
+def _flags_of(flag_values):
+    modules = flag_values.flags_by_module_dict().values()
+    return [flag for module in modules for flag in module]
+
+
+def _define(rows, flag_values, program):
+    for name, row in rows.items():
+        _DEFINE[row["type"]](
+            name,
+            row["default"],
+            row["help"],
+            flag_values=flag_values,
+            module_name=program,
+        )
+
+
+def _field(name, row):
+    """The setting of a flag."""
+    field = setting(
+        None,
+        row["help"],
+        low=row["low"],
+        high=row["high"],
+        choices=row["choices"],
+    )
+    field.name, field.type = name, _TYPES[row["type"]]
+    return field
+
+
+def main():
+    """Writes flag_table.json, a flag a line."""
+    made = table()
+    rows = (
+        f"{json.dumps(name)}: {json.dumps(row)}"
+        for name, row in made["flags"].items()
+    )
+    _TABLE.write_text(
+        f'{{"names": {json.dumps(made["names"])},\n'
+        '"flags": {\n' + ",\n".join(rows) + "\n}}\n",
+        encoding="utf-8",
+    )
+
+
+if __name__ == "__main__":
+    main()

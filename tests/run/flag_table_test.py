@@ -1,0 +1,129 @@
+"""The table of flags: what it says is what the settings say."""
+
+import json
+import sys
+
+import pytest
+from absl import app, flags
+
+from meta_pseudo_labels.run import flag_table
+from meta_pseudo_labels.run.config.flags import config_from_flags
+from meta_pseudo_labels.utils.settings import ConfigError
+from tests.command_line import defined
+
+PROGRAM = sys.argv[0]
+
+
+@pytest.fixture
+def refuse(monkeypatch):
+    """What `refuse` would have absl or the user be told; None where nothing."""
+
+    def run(main, argv):  # As app.run does, which prints it.
+        flags.FLAGS(argv)
+
+    def refusal(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(flags, "FLAGS", flags.FlagValues())
+            patch.setattr(app, "run", run)
+            try:
+                flag_table.refuse(PROGRAM, arguments)
+            except (flags.Error, ConfigError) as error:
+                return str(error)
+        return None
+
+    return refusal
+
+
+def late_refusal(*arguments):
+    """The same from the settings themselves."""
+    try:
+        values = defined(arguments)
+        values([PROGRAM, *arguments])
+        config_from_flags(values)
+    except (flags.Error, ConfigError) as error:
+        return str(error)
+    return None
+
+
+def test_the_table_is_that_of_the_settings():
+    """Else: python -m meta_pseudo_labels.run.flag_table"""
+    written = json.loads(flag_table._TABLE.read_text("utf-8"))
+    made = json.loads(json.dumps(flag_table.table()))
+    assert written == made
+    assert list(written["flags"]) == list(made["flags"])  # The order counts.
+
+
+def test_help_is_that_of_the_settings():
+    rows = json.loads(flag_table._TABLE.read_text("utf-8"))["flags"]
+    values = flags.FlagValues()
+    flag_table._define(rows, values, PROGRAM)
+    assert values.module_help(PROGRAM) == defined().module_help(PROGRAM)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--methd=mpl",),
+        ("--seed=1", "--nomethod"),
+        ("--train_batch_size=x",),
+        ("--train_batch_size=-1",),
+        ("--train_batch_size=8", "--train_batch_size", "0"),
+        ("--seed=99999999999",),
+        ("--num_train_steps=99999999999",),
+        ("--lr=nan",),
+        ("--lr=-0.1", "--seed=-1"),  # The first setting is told of.
+        ("--remat=perhaps",),
+        ("--finetune_lr",),
+        ("--method=mlp",),
+        ("--mpl_feedback=exakt",),
+        ("--task_mode=trian",),
+        ("--precision=half",),
+        ("--augment_policy=none",),
+        ("--inference_network=",),
+        ("--flagfile=absent.flags",),
+    ],
+    ids=" ".join,
+)
+def test_what_is_refused_early_is_told_in_the_same_words(refuse, arguments):
+    said = refuse(*arguments)
+    assert said is not None and said == late_refusal(*arguments)
+
+
+def test_a_flagfile_is_read(refuse, tmp_path):
+    (tmp_path / "my.flags").write_text("# Mine.\n--seed=-3\n")
+    arguments = (f"--flagfile={tmp_path / 'my.flags'}",)
+    assert "--seed=-3 is too small" in refuse(*arguments)
+    assert refuse(*arguments) == late_refusal(*arguments)
+
+
+def test_what_may_be_right_is_left_to_the_settings(refuse, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    hparams, mine = run / "hparams.json", tmp_path / "my.flags"
+    mine.write_text("--plugin=mine\n--of_mine=3\n")
+    unknown = "--of_mine=3"
+    assert refuse(unknown, f"--output_dir={run}") is not None
+    assert refuse("--plugin=mine", unknown) is None
+    assert refuse(f"--flagfile={mine}") is None
+    for text in ('{"plugins": "mine"}', "[]", "{"):
+        hparams.write_text(text)
+        assert refuse(unknown, f"--output_dir={run}") is None
+    hparams.write_text('{"plugins": ""}')
+    assert refuse(unknown, f"--output_dir={run}") is not None
+    assert refuse("--test_tmpdir=/tmp") is None  # A flag of TensorFlow.
+    assert refuse("word", "--seed=-1") is None  # The word is told of first.
+    assert refuse("--seed=1", "--mpl_feedback=exact") is None
+
+
+def test_a_setting_that_the_table_lacks_is_no_unknown_flag(
+    refuse, monkeypatch, tmp_path
+):
+    assert refuse("--of_mine=3") is not None
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "mine.py").write_text(
+        '    of_mine: int = setting(\n        3, "'
+    )
+    monkeypatch.setattr(flag_table, "_PACKAGE", package)
+    assert flag_table.names() == ["of_mine"]
+    assert refuse("--of_mine=3") is None
