@@ -42,6 +42,13 @@ class MethodSettings:
         low=1,
         high=1_000,
     )
+    uda_data_growth_steps: int = setting(
+        0,
+        "Begin with one unlabeled image per labeled one, and double them after "
+        "every so many steps, up to --uda_data; 0 has all from the first step "
+        "on. A multiple of --save_every.",
+        low=0,
+    )
     log_every: int = setting(10, "Steps between two logged steps.", low=1)
 
 

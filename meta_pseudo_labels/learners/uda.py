@@ -388,7 +388,7 @@ def in_place_of_uda(group):
         ("uda_",),
         f"--method={method} has {', '.join(flags[:-1])} and {flags[-1]} in "
         "its place.",
-        but=("uda_data",),
+        but=("uda_data", "uda_data_growth_steps"),
     )
 
 

@@ -101,7 +101,7 @@ def _load(config):
 def training_batches(
     config, images, *, start_step, distributions=None, share=None
 ):
-    """The endless training batches from a step on.
+    """The endless training batches from a step on, as large as its own is.
 
     Args:
       config: `Config`.
@@ -114,19 +114,18 @@ def training_batches(
       ConfigError: for settings that do not fit the images, or a service that
         does not answer.
     """
-    learner = LEARNERS[config.method]
     batches = user_error(
         data.training_dataset,
         images,
         batch_size=config.train_batch_size,
-        unlabeled_ratio=config.uda_data if learner.reads_unlabeled() else 0,
+        unlabeled_ratio=unlabeled_ratio(config, start_step),
         **_view_settings(config),
         balanced=config.label_sampling == "balanced",
         seed=config.seed,
         start_step=start_step,
         service=config.data_service,
         distributions=distributions,
-        indices="unlabeled_indices" in learner.keys(config),
+        indices="unlabeled_indices" in LEARNERS[config.method].keys(config),
         share=share,
     )
     weights = class_weights(config, images)
@@ -135,10 +134,19 @@ def training_batches(
     return with_class_weights(batches, weights, images.spec.num_classes)
 
 
-def images_per_batch(config):
+def images_per_batch(config, step):
     """Labeled and unlabeled images of a batch, each once whatever its views."""
-    ratio = config.uda_data if LEARNERS[config.method].reads_unlabeled() else 0
-    return config.train_batch_size * (1 + ratio)
+    return config.train_batch_size * (1 + unlabeled_ratio(config, step))
+
+
+def unlabeled_ratio(config, step):
+    """Unlabeled images per labeled one in the batch of a step."""
+    if not LEARNERS[config.method].reads_unlabeled():
+        return 0
+    growth = config.uda_data_growth_steps
+    if not growth or step >= growth * config.uda_data.bit_length():
+        return config.uda_data
+    return min(config.uda_data, 2 ** (step // growth))
 
 
 def class_weights(config, images):

@@ -1,11 +1,14 @@
 """What a run trains on: the strategy of its settings, and what fits it."""
 
+import dataclasses
+
 import tensorflow as tf
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute.strategies import build_strategy
 from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.models.batch_norm import replicas_per_group
+from meta_pseudo_labels.run.data import unlabeled_ratio
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 
@@ -47,10 +50,23 @@ def check_replicas(config, strategy):
         )
     types = (config.model_type, config.teacher_model_type or config.model_type)
     if any(map(models.has_blocks, types)):
-        for parts in LEARNERS[config.method].passes(config):
+        for parts in _all_passes(config):
             user_error(
                 replicas_per_group,
                 replicas,
                 batch_size=share // config.batch_slices * parts,
                 group_batch_size=config.batch_norm_batch_size,
             )
+
+
+def _all_passes(config):
+    """What `passes` says of a method, of all batches that a run has."""
+    growth = config.uda_data_growth_steps
+    ratios = {
+        unlabeled_ratio(config, growth * doublings) or config.uda_data
+        for doublings in range(config.uda_data.bit_length())
+    }
+    passes = LEARNERS[config.method].passes
+    return set().union(
+        *(passes(dataclasses.replace(config, uda_data=n)) for n in ratios)
+    )

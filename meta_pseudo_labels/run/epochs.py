@@ -6,7 +6,7 @@ import sys
 from meta_pseudo_labels.learners.callbacks import position
 
 
-def fit_epochs(model, batches, *, every, callbacks, **kwargs):
+def fit_epochs(model, batches, *, every, callbacks, ends=(), **kwargs):
     """Fits epochs of `every` batches until a callback stops it.
 
     Where it begins within an epoch, the first one is the rest of that.
@@ -16,6 +16,8 @@ def fit_epochs(model, batches, *, every, callbacks, **kwargs):
       batches: called with the number of the next batch, from 0; gives an
         endless data set.
       every: batches of an epoch.
+      ends: epochs, in order, after which batches change, so that they are
+        asked for anew.
       callbacks: for `fit`. Those with a `close` are closed however it ends,
         where Keras calls `on_train_end` only if nothing went wrong.
       **kwargs: of `fit`.
@@ -43,4 +45,9 @@ def fit_epochs(model, batches, *, every, callbacks, **kwargs):
                 return
             epoch += 1
         # Without end: batches that are skipped do not count as steps.
-        fit(epoch, sys.maxsize, steps=every)
+        for end in (*ends, sys.maxsize):
+            if end > epoch:
+                fit(epoch, end, steps=every)
+                if model.stop_training:
+                    return
+                epoch = end

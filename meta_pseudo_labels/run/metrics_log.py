@@ -104,7 +104,8 @@ class MetricsLogger(AtStep):
       folder: see `MetricsFiles`.
       every: steps between two logged steps. Where several are taken at once or
         some are skipped, it is the first step past each multiple.
-      batch_images: images of a batch, each counted once whatever its views.
+      batch_images: images of a batch, each counted once whatever its views;
+        or a function that tells it of a batch by its number, from 0.
 
     Raises (in fit):
       OSError, tf.errors.OpError: as they come, where writing fails.
@@ -174,7 +175,10 @@ class MetricsLogger(AtStep):
         if self.timed_from is None:
             return {}
         position, began = self.timed_from
-        images = (self.position - position) * self.batch_images
+        images = self.batch_images
+        if callable(images):  # Batches of one size since the time was taken.
+            images = images(position)
+        images *= self.position - position
         rate = images / max(time.monotonic() - began, 1e-9)
         return {"images_per_second": round(rate, 3)}
 

@@ -217,6 +217,13 @@ class Config(*_GROUPS):
                     f"--steps_per_execution={self.steps_per_execution} does "
                     f"not divide --{name}={getattr(self, name)}."
                 )
+        growth = self.uda_data_growth_steps
+        if LEARNERS[self.method].reads_unlabeled() and growth % self.save_every:
+            raise ConfigError(
+                f"--uda_data_growth_steps={growth} is no multiple of "
+                f"--save_every={self.save_every}, after which batches can "
+                "change."
+            )
         if (
             self.load_checkpoint_and_restart_global_step
             and not self.load_checkpoint

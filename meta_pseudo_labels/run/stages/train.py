@@ -247,7 +247,7 @@ def _callbacks(learner, config, checkpoints, signals):
         MetricsLogger(
             config.output_dir,
             every=config.log_every,
-            batch_images=images_per_batch(config),
+            batch_images=functools.partial(images_per_batch, config),
         ),
         *progress(config.num_train_steps, config),
         bad_steps,
@@ -262,10 +262,13 @@ def _fit(learner, config, batches, validation, callbacks):
     if not alone and worker_of(learner.distribute_strategy) == 0:
         if validation is not None:
             callbacks = [LogAccuracy(validation), *callbacks]
+    grows = config.uda_data_growth_steps // config.save_every
+    doublings = (config.uda_data - 1).bit_length()
     fit_epochs(
         learner,
         batches,
         every=config.save_every,
+        ends=[grows * n for n in range(1, doublings + 1)] if grows else (),
         validation_data=validation if alone else None,
         callbacks=callbacks,
     )

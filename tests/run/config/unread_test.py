@@ -50,7 +50,8 @@ RUNS = {
         MPL
         | NO_TERM
         | AUGMENT
-        | {"uda_data", "teacher_model_type", "teacher_labels"}
+        | {"uda_data", "uda_data_growth_steps", "teacher_model_type"}
+        | {"teacher_labels"}
         | {"teacher_weights"}
         | ALWAYS,
     ),
@@ -58,7 +59,8 @@ RUNS = {
         dict(method="supervised", use_augment=True),
         MPL
         | NO_TERM
-        | {"uda_data", "teacher_model_type", "teacher_labels"}
+        | {"uda_data", "uda_data_growth_steps", "teacher_model_type"}
+        | {"teacher_labels"}
         | {"teacher_weights"}
         | ALWAYS,
     ),
