@@ -93,6 +93,32 @@ def test_a_wrong_command_is_seen(words):
         check("mpl", words)
 
 
+def test_those_with_a_wheel_can_type_the_commands():
+    """They have neither main.py nor the folder flags/."""
+    for page, path in PAGES.items():
+        if page.startswith("docs/") and page != "docs/command_line.md":
+            text = path.read_text()
+            assert not re.search(r"python (main|serve)\.py|--flagfile", text), (
+                page
+            )
+
+
+def test_extras_that_are_named_exist():
+    content = (ROOT / "pyproject.toml").read_text()
+    section = content.split("[project.optional-dependencies]")[1]
+    extras = {*re.findall(r"^(\w+) = \[", section.split("\n[")[0], re.M)}
+    package = (ROOT / "meta_pseudo_labels").rglob("*.py")
+    named = re.compile(r"(?:meta-pseudo-labels|')\[([\w,]+)\]'")
+    for path in [*PAGES.values(), *package]:
+        for names in named.findall(path.read_text()):
+            assert {*names.split(",")} <= extras | {"{extra}"}, path
+    page = PAGES["docs/command_line.md"].read_text()
+    listed = {
+        *re.findall(r"^\| `(\w+)` \|.*", page.split("| Command")[0], re.M)
+    }
+    assert listed == extras - {"benchmarks", "docs", "dev"}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_modules_and_targets_exist(page):
     text = PAGES[page].read_text()

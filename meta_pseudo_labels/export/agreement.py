@@ -9,7 +9,7 @@ from meta_pseudo_labels.export.saved_model import predictions
 COMPARED = 1_000  # Test images at most; some formats take them one by one.
 
 
-def agreement(model, data, build, *, needs):
+def agreement(model, data, build, *, extra):
     """How far a converted network agrees with a model on test images.
 
     Args:
@@ -18,7 +18,7 @@ def agreement(model, data, build, *, needs):
       build: gives a function from images [N, image_size, image_size, 3] uint8
         to the converted network's probabilities [N, num_classes]; it raises
         ImportError where the package that runs it is missing.
-      needs: the name of that package.
+      extra: of this project, which brings that package.
 
     Returns:
       A dict for JSON: `images`, how many were compared; `same_class`, the share
@@ -31,7 +31,8 @@ def agreement(model, data, build, *, needs):
     try:
         run = build()
     except ImportError:
-        return dict(images=None, why_not=f"{needs} is not installed")
+        install = f"pip install 'meta-pseudo-labels[{extra}]'"
+        return dict(images=None, why_not=f"what runs it is missing: {install}")
     parts = [images[at : at + 100] for at in range(0, len(images), 100)]
     theirs = np.concatenate([run(part) for part in parts])
     ours = np.concatenate(

@@ -35,7 +35,7 @@ def write_litert(model, folder, data):
     with open(os.path.join(folder, FILE), "wb") as file:
         file.write(content)
     return {"file": FILE} | agreement(
-        model, data, lambda: _runner(content), needs="ai-edge-litert"
+        model, data, lambda: _runner(content), extra="litert"
     )
 
 

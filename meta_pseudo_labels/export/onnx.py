@@ -59,10 +59,7 @@ def write_onnx(model, folder, data):
         output_path=path,
     )
     return {"file": FILE} | agreement(
-        model,
-        data,
-        lambda: _runner(path),
-        needs="onnxruntime",
+        model, data, lambda: _runner(path), extra="onnx"
     )
 
 

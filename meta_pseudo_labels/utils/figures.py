@@ -255,7 +255,7 @@ def _from_matplotlib(module):
     except ImportError as error:
         raise ImportError(
             "Figures are drawn with matplotlib, which is not installed: "
-            "pip install 'matplotlib>=3.9,<4'."
+            "pip install 'meta-pseudo-labels[figures]'."
         ) from error
 
 

@@ -224,7 +224,7 @@ def test_results_table():
 
 def test_says_which_extra_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    extra = re.escape("pip install 'matplotlib>=3.9,<4'")
+    extra = re.escape("pip install 'meta-pseudo-labels[figures]'")
     with pytest.raises(ImportError, match=extra):
         draw_predictions(tmp_path / "sheet.png", [0])
 

@@ -101,7 +101,7 @@ def main():
     except ImportError as error:
         sys.exit(
             f"Error: {error.name} is missing: pip install "
-            "'aiohttp>=3.14.1,<4' 'prometheus-client>=0.21,<1'."
+            "'meta-pseudo-labels[serve]'."
         )
     from meta_pseudo_labels.export.serving.models import Model, NoModel
     from meta_pseudo_labels.export.serving.server import build_app, speak_json

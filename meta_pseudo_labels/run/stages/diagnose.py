@@ -66,7 +66,7 @@ def diagnose_run(learner, config, images):
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError(
             "--task_mode=diagnose draws with matplotlib, which is not "
-            "installed: pip install 'matplotlib>=3.9,<4'."
+            "installed: pip install 'meta-pseudo-labels[figures]'."
         )
     check_choice_of_labels(config, images)
     distributions = load_teacher_labels(config, images)
