@@ -69,6 +69,7 @@ results: $(READY)  ## Write the tables and figures of docs/ from benchmarks/resu
 	@$(BIN)/python -m benchmarks.controls.report
 	@$(BIN)/python -m benchmarks.two_moons.tables
 	@$(BIN)/python -m benchmarks.audit.table
+	@$(BIN)/python -m benchmarks.performance.table
 
 docs: $(READY)  ## Build the site and check its links: build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
