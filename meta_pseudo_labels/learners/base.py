@@ -118,6 +118,7 @@ class Learner(Method, Trainer):
         auto_scale_loss=True,
         backbone_lr_factor=1.0,
         freeze_backbone_steps=0,
+        layer_lr_decay=1.0,
         **kwargs,
     ):
         """Sets the optimizer and what happens to gradients on their way there.
@@ -145,6 +146,8 @@ class Learner(Method, Trainer):
           freeze_backbone_steps: first updates of a network that leave them
             where they are; -1 for all. Batch norm's moving averages go on: of
             layers with trainable = False they stand still too.
+          layer_lr_decay: times the rate of a layer is that of the one below
+            it, from the head's on, see `models.backbone_depths`; in (0, 1].
           **kwargs: those of `keras.Model.compile`, e.g. metrics=["accuracy"].
 
         With several replicas it sets `synchronized` of the networks' Keras
@@ -171,12 +174,9 @@ class Learner(Method, Trainer):
         self.width_splits = width_splits
         self.batch_slices = batch_slices
         self.auto_scale_loss = auto_scale_loss
-        check_range("backbone_lr_factor", backbone_lr_factor, low=0, high=1e9)
-        check_range(
-            "freeze_backbone_steps", freeze_backbone_steps, low=-1, high=2**31
-        )
         self.backbone_lr_factor = backbone_lr_factor
         self.freeze_backbone_steps = freeze_backbone_steps
+        self.layer_lr_decay = layer_lr_decay
         super().compile(
             optimizer=self.ready_optimizer(optimizer, self.student),
             loss=loss
@@ -218,12 +218,13 @@ class Learner(Method, Trainer):
             check_replicas(part, self.distribute_strategy)
             compat.take_reduced(part)
             updates.spare_normalization(part, model)
-        is_paced = self.backbone_lr_factor != 1 or self.freeze_backbone_steps
         updates.set_pace(
             optimizer,
-            self.backbone_weights(model) if is_paced else [],
+            model,
             lr_factor=self.backbone_lr_factor,
+            layer_decay=self.layer_lr_decay,
             freeze_steps=self.freeze_backbone_steps,
+            backbone=self.backbone_weights,
         )
 
     def backbone_weights(self, model):
@@ -348,6 +349,7 @@ class Learner(Method, Trainer):
             "auto_scale_loss": self.auto_scale_loss,
             "backbone_lr_factor": self.backbone_lr_factor,
             "freeze_backbone_steps": self.freeze_backbone_steps,
+            "layer_lr_decay": self.layer_lr_decay,
         }
 
     def compile_from_config(self, config):

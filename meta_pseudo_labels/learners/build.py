@@ -180,6 +180,7 @@ def build_learner(config, spec, *, dtype=None, unlabeled=None):
         grad_bound=config.grad_bound,
         backbone_lr_factor=config.backbone_lr_factor,
         freeze_backbone_steps=config.freeze_backbone_steps,
+        layer_lr_decay=config.layer_lr_decay,
         metrics=["accuracy"],
         jit_compile=config.jit_compile,
         steps_per_execution=config.steps_per_execution,

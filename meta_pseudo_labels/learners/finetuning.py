@@ -5,7 +5,6 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from meta_pseudo_labels import models
 from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.callbacks import StopAtStep
 from meta_pseudo_labels.learners.checks import check_model
@@ -32,6 +31,7 @@ def finetune(
     weight_decay=0.004,
     backbone_lr_factor=1.0,
     freeze_backbone_steps=0,
+    layer_lr_decay=1.0,
     batch_norm="update",
     validation_data=None,
     eval_every=100,
@@ -59,6 +59,8 @@ def finetune(
         those of the head, see `models.backbone_weights`; at least 0.
       freeze_backbone_steps: first steps that leave these where they are; -1
         for all.
+      layer_lr_decay: times the rate of a layer is that of the one below it,
+        from the head's on, see `models.backbone_depths`; in (0, 1].
       batch_norm: "update", training mode, so that moving averages go over to
         the labeled images; or "frozen", inference mode, see `batch_norm_mode`.
       validation_data: batches as those of `dataset`, but with an end, to
@@ -92,6 +94,7 @@ def finetune(
             weight_decay=weight_decay,
             backbone_lr_factor=backbone_lr_factor,
             freeze_backbone_steps=freeze_backbone_steps,
+            layer_lr_decay=layer_lr_decay,
         )
         return student.fit(
             _with_checked_labels(dataset, student),
@@ -156,12 +159,13 @@ def compile_for_finetuning(
     weight_decay=0.0,
     backbone_lr_factor=1.0,
     freeze_backbone_steps=0,
+    layer_lr_decay=1.0,
 ):
     """Compiles with an optimizer whose variables are there before any step.
 
     Args:
       student, learning_rate, optimizer, weight_decay, backbone_lr_factor,
-        freeze_backbone_steps: see `finetune`.
+        freeze_backbone_steps, layer_lr_decay: see `finetune`.
 
     Raises:
       ValueError: for a student that does not return logits, has no weights to
@@ -183,13 +187,13 @@ def compile_for_finetuning(
     )
     student.optimizer.build(student.trainable_variables)
     updates.spare_normalization(mover, student)
-    if backbone_lr_factor != 1 or freeze_backbone_steps:
-        updates.set_pace(
-            mover,
-            models.backbone_weights(student),
-            lr_factor=backbone_lr_factor,
-            freeze_steps=freeze_backbone_steps,
-        )
+    updates.set_pace(
+        mover,
+        student,
+        lr_factor=backbone_lr_factor,
+        layer_decay=layer_lr_decay,
+        freeze_steps=freeze_backbone_steps,
+    )
 
 
 @contextlib.contextmanager

@@ -158,7 +158,7 @@ class OptimizationSettings:
             when=lambda settings: settings["optim_type"] not in ADAMS,
         ),
         Unread(
-            ("backbone_lr_factor",),
+            ("backbone_lr_factor", "layer_lr_decay"),
             "with --freeze_backbone_steps=-1 the backbone never moves.",
             when=lambda settings: settings["freeze_backbone_steps"] < 0,
         ),
@@ -223,6 +223,14 @@ class OptimizationSettings:
         "Learning rate of all but the head, of student and teacher, times the "
         "rate of the head.",
         low=0,
+    )
+    layer_lr_decay: float = setting(
+        1.0,
+        "Learning rate of a layer, of student and teacher, times the rate of "
+        "the one above it, from the head on down; a layer is a block that "
+        "everything passes, see docs/finetuning.md.",
+        low=0.01,
+        high=1,
     )
     freeze_batch_norm: bool = setting(
         False,

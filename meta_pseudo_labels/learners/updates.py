@@ -5,7 +5,9 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
+from meta_pseudo_labels.learners.checks import check_range
 from meta_pseudo_labels.models.batch_norm import BatchNorm
 from meta_pseudo_labels.optimizers import AdamW, pace, parts_of
 from meta_pseudo_labels.utils import compat
@@ -64,16 +66,51 @@ def half_squared_norm(model):
     return tf.add_n([tf.nn.l2_loss(tf.cast(w, wide)) for w in weights])
 
 
-def set_pace(optimizer, weights, *, lr_factor, freeze_steps):
-    """See `pace`; of an optimizer that may wrap others, whose own these are."""
+def set_pace(
+    optimizer,
+    model,
+    *,
+    lr_factor,
+    layer_decay,
+    freeze_steps,
+    backbone=None,
+):
+    """Has the backbone of a model move otherwise than its head.
+
+    Args:
+      optimizer: built; it may wrap others, whose own the weights are then.
+      model: of which the optimizer has the trainable weights.
+      lr_factor, freeze_steps: see `pace`.
+      layer_decay: times the rate of a layer is that of the one below it, see
+        `models.backbone_depths`; in (0, 1].
+      backbone: a function of the model that gives the weights of its backbone;
+        by default `models.backbone_weights`.
+
+    Raises:
+      ValueError: for a number out of range, a model that has no backbone apart
+        from its head, or an optimizer that knows one rate alone.
+    """
+    check_range("backbone_lr_factor", lr_factor, low=0, high=1e9)
+    check_range("freeze_backbone_steps", freeze_steps, low=-1, high=2**31)
+    check_range("layer_lr_decay", layer_decay, low=1e-6, high=1)
+    is_paced = lr_factor != 1 or layer_decay != 1 or freeze_steps
+    backbone = backbone or models.backbone_weights
+    weights = backbone(model) if is_paced else []
+    depths = [0] * len(weights)
+    if weights and layer_decay != 1:
+        depths = models.backbone_depths(model)
+    factors = {
+        id(weight): lr_factor * layer_decay**depth
+        for weight, depth in zip(weights, depths, strict=True)
+    }
     for part in parts_of(optimizer):
         if len(parts_of(part)) == 1:
-            own = {id(v) for v in compat.variables_of(part)}
+            own = [v for v in compat.variables_of(part) if id(v) in factors]
             pace(
                 part,
-                [w for w in weights if id(w) in own],
-                lr_factor=lr_factor,
-                freeze_steps=freeze_steps,
+                own,
+                lr_factor=[factors[id(v)] for v in own],
+                freeze_steps=freeze_steps if own else 0,
             )
 
 

@@ -31,6 +31,7 @@ _LAZY = {
     "WIDE_RESNETS": "families.wide_resnet",
     "application": "families.applications",
     "application_names": "families.applications",
+    "backbone_depths": "depths",
     "backbone_weights": "dense",
     "build": "names",
     "check_classifier": "logits",

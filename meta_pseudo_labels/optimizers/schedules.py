@@ -153,7 +153,8 @@ def pace(optimizer, variables, *, lr_factor=1.0, freeze_steps=0):
     Args:
       optimizer: a built Keras optimizer that wraps no other.
       variables: those among its own that are to go at another rate.
-      lr_factor: times the learning rate is theirs, at least 0.
+      lr_factor: times the learning rate is theirs, at least 0; or a list,
+        one for each of them.
       freeze_steps: first updates of the optimizer that leave them exactly where
         they are; -1 for all.
 
@@ -161,7 +162,9 @@ def pace(optimizer, variables, *, lr_factor=1.0, freeze_steps=0):
       ValueError: for an optimizer of Keras's with weight decay, which would
         move them by the full rate.
     """
-    if lr_factor == 1 and not freeze_steps:
+    if not isinstance(lr_factor, list):
+        lr_factor = [lr_factor] * len(variables)
+    if all(factor == 1 for factor in lr_factor) and not freeze_steps:
         vars(optimizer).pop("share_of_rate", None)
         vars(optimizer).pop("update_step", None)
         return
@@ -172,13 +175,17 @@ def pace(optimizer, variables, *, lr_factor=1.0, freeze_steps=0):
             "Give weight_decay to compile(), or use "
             "meta_pseudo_labels.AdamW."
         )
-    paced = {index_of(optimizer, variable) for variable in variables}
+    factors = {
+        index_of(optimizer, variable): factor
+        for variable, factor in zip(variables, lr_factor, strict=True)
+    }
 
     def share_of_rate(variable, dtype):
         """Scalar, in the optimizer's present step; None for all of it."""
-        if index_of(optimizer, variable) not in paced:
+        factor = factors.get(index_of(optimizer, variable))
+        if factor is None:
             return None
-        factor = tf.constant(0.0 if freeze_steps < 0 else lr_factor, dtype)
+        factor = tf.constant(0.0 if freeze_steps < 0 else factor, dtype)
         taken = tf.convert_to_tensor(optimizer.iterations)
         return tf.where(taken < freeze_steps, tf.zeros_like(factor), factor)
 

@@ -117,15 +117,25 @@ def test_a_run_that_goes_on_thaws_at_the_same_step_bit_for_bit():
         np.testing.assert_array_equal(one, two, err_msg=one.path)
 
 
-@pytest.mark.fast("adamw")
+@pytest.mark.fast("layers")
 @pytest.mark.parametrize(
-    "optimizer",
-    [lambda: Momentum(0.3), lambda: AdamW(0.05, weight_decay=0.5)],
-    ids=["momentum", "adamw"],
+    ("optimizer", "pace"),
+    [
+        (lambda: Momentum(0.3), dict(backbone_lr_factor=0.1)),
+        (
+            lambda: AdamW(0.05, weight_decay=0.5),
+            dict(backbone_lr_factor=0.1),
+        ),
+        (
+            lambda: AdamW(0.05, weight_decay=0.5),
+            dict(layer_lr_decay=0.3),
+        ),
+    ],
+    ids=["momentum", "adamw", "layers"],
 )
-def test_feedback_heeds_the_rate_of_the_backbone(optimizer):
+def test_feedback_heeds_the_rate_of_the_backbone(optimizer, pace):
     """Finite differences of the whole update, a few steps in."""
-    learner = mpl(optimizer=optimizer(), backbone_lr_factor=0.1)
+    learner = mpl(optimizer=optimizer(), **pace)
     data = batch()
     for _ in range(2):
         learner.train_step(data)
@@ -156,10 +166,39 @@ def test_feedback_heeds_the_rate_of_the_backbone(optimizer):
         )
 
 
+def test_a_layer_moves_at_a_share_of_the_one_above_it():
+    """A first step is linear in the rate: of student and teacher."""
+    moves = []
+    for decay in (1.0, 0.5):
+        learner = mpl(feedback="off", layer_lr_decay=decay)
+        networks = learner.student, learner.teacher
+        before = [values(x.trainable_variables) for x in networks]
+        learner.train_step(batch(), costly=False)
+        moves.append(
+            [
+                [w - x for w, x in zip(values(n), old, strict=True)]
+                for n, old in zip(
+                    [x.trainable_variables for x in networks],
+                    before,
+                    strict=True,
+                )
+            ]
+        )
+    # Twice a convolution and its batch norm; a Dense layer.
+    shares = [0.25] * 4 + [0.5] * 4 + [1.0] * 2
+    for plain, decayed in zip(*moves, strict=True):
+        for one, two, share in zip(plain, decayed, shares, strict=True):
+            assert np.any(one)
+            np.testing.assert_allclose(two, share * one, rtol=1e-6, atol=1e-12)
+
+
 def test_a_saved_learner_keeps_its_pace(tmp_path):
-    learner = supervised(AdamW(0.1), freeze_backbone_steps=-1)
+    learner = supervised(
+        AdamW(0.1), freeze_backbone_steps=-1, layer_lr_decay=0.5
+    )
     learner.save(tmp_path / "learner.keras")
     loaded = keras.models.load_model(tmp_path / "learner.keras")
+    assert loaded.layer_lr_decay == 0.5
     for one, is_frozen in ((loaded, True), (learner, False)):
         if not is_frozen:  # The same optimizer, compiled without.
             one.compile(one.optimizer)
@@ -189,6 +228,7 @@ def test_the_small_teacher_on_top_of_labels_has_no_backbone():
     [
         (dict(freeze_backbone_steps=-2), "freeze_backbone_steps must .*-2"),
         (dict(backbone_lr_factor=-0.5), "backbone_lr_factor must .*-0.5"),
+        (dict(layer_lr_decay=0), "layer_lr_decay must .* got 0"),
     ],
 )
 def test_bad_numbers_are_refused(settings, words):

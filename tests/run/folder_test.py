@@ -91,6 +91,7 @@ def test_free_settings_may_change(tmp_path):
         finetune_weight_decay=0.1,
         finetune_freeze_backbone_steps=5,
         finetune_backbone_lr_factor=0.1,
+        finetune_layer_lr_decay=0.5,
         finetune_patience=2,
         finetune_eval_every=7,
         diagnose_batches=2,

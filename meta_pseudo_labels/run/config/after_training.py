@@ -42,7 +42,7 @@ class FinetuningSettings:
             when=lambda settings: settings["finetune_optimizer"] != "adamw",
         ),
         Unread(
-            ("finetune_backbone_lr_factor",),
+            ("finetune_backbone_lr_factor", "finetune_layer_lr_decay"),
             "with --finetune_freeze_backbone_steps=-1 the backbone never "
             "moves.",
             when=lambda settings: (
@@ -93,6 +93,14 @@ class FinetuningSettings:
         1.0,
         "Rate of all but the head in finetuning, times --finetune_lr.",
         low=0,
+        free=True,
+    )
+    finetune_layer_lr_decay: float = setting(
+        1.0,
+        "Rate of a layer in finetuning, times the rate of the one above it; "
+        "see --layer_lr_decay.",
+        low=0.01,
+        high=1,
         free=True,
     )
     finetune_batch_norm: str = setting(

@@ -120,6 +120,7 @@ def finetune_run(learner, config, images, *, callbacks=()):
                 weight_decay=config.finetune_weight_decay,
                 backbone_lr_factor=config.finetune_backbone_lr_factor,
                 freeze_backbone_steps=config.finetune_freeze_backbone_steps,
+                layer_lr_decay=config.finetune_layer_lr_decay,
             )
             _train(student, config, images, path, callbacks)
         save_weights(student, path)

@@ -126,7 +126,8 @@ RUNS = {
         | BASELINE
         | ADAM
         | {"use_augment", "replicas_per_worker"}
-        | {"backbone_lr_factor", "finetune_backbone_lr_factor"},
+        | {"backbone_lr_factor", "finetune_backbone_lr_factor"}
+        | {"layer_lr_decay", "finetune_layer_lr_decay"},
     ),
     "mpl, adam": (
         dict(optim_type="adam"),
@@ -238,6 +239,7 @@ IDLE = {
     "mpl_label_temp",
     "ema_start",
     "backbone_lr_factor",
+    "layer_lr_decay",
     *BASELINE,
     *DROPS,
 }
