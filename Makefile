@@ -98,11 +98,21 @@ format: $(READY)  ## Mend style and format
 	@$(BIN)/ruff format
 
 # What images are built with. What is pinned stays while it fits; UPGRADE=--upgrade
-# takes the newest.
-lock: $(READY)  ## Pin what pip installs for Python 3.11 and 3.12: deploy/locks
+# takes the newest. It needs uv alone, of .venv or of the PATH.
+UV = $(firstword $(wildcard $(BIN)/uv) $(shell command -v uv))
+lock:  ## Pin what pip installs for Python 3.11 and 3.12: deploy/locks
+	@[ -n '$(UV)' ] || { \
+	  echo "make lock needs uv: pip install uv, or make setup." >&2; exit 1; }
+	@echo "Asking the package index; the first time takes minutes."
+	@echo "deploy/locks/build.txt"
+	@sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | \
+	  '$(UV)' pip compile --quiet $(UPGRADE) --generate-hashes --universal \
+	    --python-version=3.11 --no-emit-index-url --no-emit-find-links \
+	    --no-header --no-annotate - --output-file=deploy/locks/build.txt
 	@for python in 3.11 3.12; do for kind in cpu gpu; do \
+	  echo "deploy/locks/$$kind-$$python.txt"; \
 	  gpu=; [ $$kind = cpu ] || gpu=--extra=gpu; \
-	  $(BIN)/uv pip compile --quiet $(UPGRADE) --generate-hashes \
+	  '$(UV)' pip compile --quiet $(UPGRADE) --generate-hashes \
 	    --python-version=$$python --python-platform=x86_64-manylinux_2_28 \
 	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 	    --extra=figures --extra=serve $$gpu pyproject.toml \

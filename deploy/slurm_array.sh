@@ -20,7 +20,7 @@
 #SBATCH --open-mode=append
 set -euo pipefail
 
-(($# >= 1)) || {
+[[ ${1:--} != -* ]] || {
   echo "Error: usage: sbatch --array=0-4 $(basename "$0") FOLDER [FLAG ...]" >&2
   exit 1
 }
@@ -44,7 +44,9 @@ if ((status == 75)); then
   if ((${SLURM_RESTART_COUNT:-0} >= 100)); then
     echo "Error: $folder was stopped 100 times; its state is saved." >&2
   else
-    scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+    task=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+    scontrol requeue "$task" || echo "Error: scontrol could not queue $task" \
+      "again; the state of $folder is saved: sbatch goes on with it." >&2
   fi
 fi
 exit "$status"

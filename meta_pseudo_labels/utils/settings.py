@@ -143,16 +143,24 @@ _MOUNTS = {"gs": "gcsfuse", "s3": "mount-s3"}
 
 
 def check_address(name, value):
-    """Refuses a bucket's address where files of a file system are meant.
+    """Refuses what cannot be a path of the files that a setting names.
+
+    Such as a bucket's address where those of a file system are meant.
 
     Args:
       name: of any setting.
       value: its value.
 
     Raises:
-      ConfigError: where the setting names files, and this is the address of
-        some that it cannot name.
+      ConfigError: where the setting names files, and this is another flag, or
+        the address of some that it cannot name.
     """
+    names_files = name in _READ_BY_TENSORFLOW + _ON_A_FILE_SYSTEM
+    if names_files and str(value).startswith("-"):
+        raise ConfigError(
+            f"--{name}={value}: this is a flag, no path; was the path left "
+            f"out? Where it is meant, say --{name}=./{value}."
+        )
     found = re.match(r"(\w[\w+.-]*)://", str(value))
     scheme = found[1].lower() if found else "file"
     mount = f"Mount the bucket ({_MOUNTS.get(scheme, 'rclone mount')})"

@@ -84,7 +84,7 @@ def check(words, monkeypatch):
 
 def test_all_commands_and_flags_of_the_kit_exist(monkeypatch):
     found = list(commands())
-    assert len(found) == 10
+    assert len(found) == 11
     for words in found:
         check(words, monkeypatch)
 
@@ -110,9 +110,47 @@ def test_probes_ask_what_the_server_answers():
         for name in ("startup", "liveness", "readiness")
     ]
     (health,) = [r for w, r in dockerfile()["server"] if w == "HEALTHCHECK"]
-    asked += re.findall(r"localhost:8501(/\w+)", health)
+    asked += re.findall(r"\['PORT'\] \+ '(/\w+)'", health)
     assert len(asked) == 4
     assert all(f'add_get("{path}"' in routes for path in asked)
+    assert ("ENV", "PORT=8501") in dockerfile()["server"]
+
+
+def test_a_pod_that_ends_is_asked_nothing_before_its_server_does():
+    pod = documents("kubernetes/server.yaml")[0]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    word, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert word == "sleep"
+    ends_within = 20  # As docs/serving.md says.
+    assert int(seconds) + ends_within < pod["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("stage", ["finetune", "export"])
+def test_the_same_job_makes_what_the_server_serves(stage, monkeypatch):
+    text = (DEPLOY / "kubernetes" / "server.yaml").read_text()
+    (script,) = re.findall(r'sed "(.*)"', text)
+    job = subprocess.run(
+        ["sed", script.replace("$stage", stage)],
+        input=(DEPLOY / "kubernetes" / "train.yaml").read_bytes(),
+        capture_output=True,
+        check=True,
+    )
+    job = yaml.safe_load(job.stdout)
+    assert job["metadata"]["name"] == f"mpl-{stage}"
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    words = container["args"]
+    assert words == [stage, "--output_dir=/runs/digits", "--log_format=json"]
+    check([*entrypoint("train"), *words], monkeypatch)
+    args = documents("kubernetes/server.yaml")[0]["spec"]["template"]["spec"][
+        "containers"
+    ][0]["args"]
+    assert args[0] == "--saved_model=/runs/digits/saved_model"
+
+
+def test_the_wheel_is_built_with_what_is_pinned():
+    (build,) = [r for w, r in dockerfile()["wheel"] if w == "RUN"]
+    assert "--require-hashes --requirement deploy/locks/build.txt" in build
+    assert "--no-build-isolation" in build
 
 
 def test_the_job_goes_on_after_75_alone():
@@ -222,11 +260,24 @@ def test_a_task_is_queued_again_after_75_alone(array, status, restarts, queued):
     assert ("was stopped 100 times" in result.stderr) == (restarts == "100")
 
 
-def test_an_array_without_a_folder_or_number_is_refused(array):
+def test_an_array_without_a_folder_or_number_is_refused(array, tmp_path):
     for arguments, environment in (
         ((), {}),
         (("r",), {"SLURM_ARRAY_TASK_ID": ""}),
+        (("--recipe=digits_mpl",), {}),
+        (("-recipe=digits_mpl", "r"), {}),
+        (("",), {}),
     ):
         result, said = array(*arguments, STATUS="0", **environment)
         assert result.returncode == 1 and said is None
         assert result.stderr.startswith("Error: ")
+        assert result.stderr.count("\n") == 1
+        assert not (tmp_path / "srun").exists()
+
+
+def test_a_task_that_cannot_be_queued_again_says_so(array, tmp_path):
+    stand_in(tmp_path / "bin", "scontrol", "exit 1")
+    result, _ = array("r", STATUS="75")
+    assert result.returncode == 75
+    assert "scontrol could not queue 7_3 again" in result.stderr
+    assert "r/seed_3" in result.stderr

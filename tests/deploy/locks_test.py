@@ -8,7 +8,9 @@ from packaging.requirements import Requirement
 
 from tests.scripts import ROOT
 
-LOCKS = sorted((ROOT / "deploy" / "locks").glob("*.txt"))
+LOCKS = sorted((ROOT / "deploy" / "locks").glob("?pu-*.txt"))
+BUILD = ROOT / "deploy" / "locks" / "build.txt"
+PYPROJECT = ROOT / "pyproject.toml"
 
 
 def requirements():
@@ -48,7 +50,14 @@ def test_what_is_required_is_pinned_within_its_range(path):
     assert has_nvidia == path.stem.startswith("gpu")
 
 
-@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
+def test_what_builds_the_wheel_is_pinned():
+    system = re.search(r'requires = \["(.*)"\]', PYPROJECT.read_text())[1]
+    requirement = Requirement(system)
+    ((name, version),) = pinned(BUILD.read_text()).items()
+    assert name == requirement.name and version in requirement.specifier
+
+
+@pytest.mark.parametrize("path", [BUILD, *LOCKS], ids=lambda path: path.stem)
 def test_every_pin_has_hashes_and_no_place_of_its_own(path):
     text = path.read_text()
     assert not re.search(r"://|^\s*--(?!hash=)|^#| @ |/", text, re.MULTILINE)

@@ -57,6 +57,8 @@ def test_help_and_what_is_wrong_need_no_tensorflow():
     wrong = (
         ("trian",),
         ("train", "--output_dir=gs://mine/run"),
+        ("train", "--output_dir=--recipe=digits_mpl/seed_2"),
+        ("train", "--output_dir", "--seed=2"),
         ("eval", "--output_dir=run", "--eval_data_dir", "s3://mine/data"),
         ("serve", "--saved_model=gs://mine/model"),
         ("train", "--method=mlp"),
@@ -77,12 +79,14 @@ def test_help_and_what_is_wrong_need_no_tensorflow():
         cwd=ROOT,
         check=True,
     )
-    word, run, data, model, method, *help, end, loaded = (
+    word, run, flag, next_flag, data, model, method, *help, end, loaded = (
         process.stdout.splitlines()
     )
     assert word.startswith("Error: mpl trian: there is no such command")
     assert "(did you mean train?)" in word
     assert run.startswith("Error: --output_dir=gs://mine/run: runs are written")
+    assert flag.startswith("Error: --output_dir=--recipe=digits_mpl/seed_2: ")
+    assert next_flag.startswith("Error: --output_dir=--seed=2: this is a flag")
     assert data.startswith("Error: --eval_data_dir=s3://mine/data: of buckets")
     assert model.startswith("Error: --saved_model=gs://mine/model is read from")
     assert method.startswith("Error: --method=mlp is unknown (did you mean mpl")

@@ -1,4 +1,4 @@
-"""Addresses of buckets, where files of a file system are meant."""
+"""Flags and addresses of buckets, where a path is meant."""
 
 import dataclasses
 
@@ -45,8 +45,24 @@ def test_an_address_that_cannot_be_used_is_refused(name, value, words):
         Config(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("output_dir", "--recipe=digits_mpl/seed_2"),
+        ("output_dir", "-recipe=digits_mpl"),
+        ("data_dir", "--seed=1"),
+        ("saved_model", "--port=9000"),
+    ],
+)
+def test_a_flag_in_the_place_of_a_path_is_refused(name, value):
+    with pytest.raises(ConfigError, match=f"--{name}={value}: this is a flag"):
+        check_address(name, value)
+
+
 def test_what_can_be_used_is_not():
     for name, value in (
+        ("output_dir", "./--recipe=digits_mpl"),
+        ("worker_addresses", "--no_path"),
         ("data_dir", "gs://b/x"),
         ("data_dir", "ram://b/x"),
         ("data_dir", "a:/b"),

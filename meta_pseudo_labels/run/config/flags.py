@@ -207,7 +207,7 @@ def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
             "this machine's other devices."
         )
     if config.task_mode == "train" and (
-        config.num_train_steps <= config.steps_to_peak
+        config.num_train_steps < config.steps_to_peak
     ):
         lines.append(
             f"--num_train_steps={config.num_train_steps} ends before waiting "

@@ -100,3 +100,21 @@ def test_flagfiles_may_set_what_some_methods_do_not_read(
     # But what is typed beside them is warned of.
     (line,) = unread(f"--flagfile=flags/{name}", "--rmsprop_rho=0.5")
     assert line.startswith("--rmsprop_rho has no effect: ")
+
+
+@pytest.mark.parametrize(("steps", "short"), [(399, True), (400, False)])
+@pytest.mark.parametrize(
+    "rates",
+    [
+        ["--method=mpl", "--mpl_student_lr_wait_steps=200"]
+        + ["--mpl_student_lr_warmup_steps=200"]
+        + ["--mpl_teacher_lr_warmup_steps=100"],
+        ["--method=supervised", "--num_warmup_steps=400"],
+    ],
+)
+def test_a_run_that_reaches_the_peak_is_not_too_short(steps, short, rates):
+    """Of 400 steps the last, 399, is taken at the full rate."""
+    values = defined()
+    values(["main.py", f"--num_train_steps={steps}", *rates])
+    lines = flag_warnings(config_from_flags(values), values)
+    assert any("at step 400" in line for line in lines) == short
