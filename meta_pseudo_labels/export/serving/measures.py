@@ -1,17 +1,22 @@
 """What a server tells of itself: whether it is there, and what it has done."""
 
+import asyncio
 import time
 
 import prometheus_client
 from aiohttp import hdrs, web
 
+# As nginx says it: the client left, or did not take its answer.
+CLIENT_LEFT = 499
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Measures:
     """Counts of one server, as Prometheus reads them.
 
-    mpl_requests_total, by status, and mpl_request_seconds are of predictions;
+    All are of requests for predictions: mpl_requests_total by status, with 499
+    for those whose client left; mpl_request_seconds of those with status 200,
+    since refusals, which take no time, would make a full server look fast;
     mpl_requests_under_way is now.
 
     Args:
@@ -23,13 +28,13 @@ class Measures:
         self._registry = prometheus_client.CollectorRegistry()
         self._requests = prometheus_client.Counter(
             "mpl_requests",
-            "Requests for predictions that were answered, by status.",
+            "Requests for predictions, by status; 499: the client left.",
             ["status"],
             registry=self._registry,
         )
         self._seconds = prometheus_client.Histogram(
             "mpl_request_seconds",
-            "Seconds from a request's head to its answer.",
+            "Seconds from a request's head to its answer, of status 200 alone.",
             buckets=_SECONDS,
             registry=self._registry,
         )
@@ -41,11 +46,17 @@ class Measures:
 
     @web.middleware
     async def count(self, request, handler):
-        """Counts what a handler answers, where it predicts."""
+        """Counts what becomes of a request, where it is for a prediction."""
+        if not request.path.endswith(":predict"):
+            return await handler(request)
         start = time.monotonic()
-        response = await handler(request)
-        if request.path.endswith(":predict"):
-            self._requests.labels(str(response.status)).inc()
+        try:
+            response = await handler(request)
+        except asyncio.CancelledError:  # As aiohttp does where a client left.
+            self._requests.labels(str(CLIENT_LEFT)).inc()
+            raise
+        self._requests.labels(str(response.status)).inc()
+        if response.status == 200:
             self._seconds.observe(time.monotonic() - start)
         return response
 

@@ -12,7 +12,7 @@ import logging
 
 from aiohttp import hdrs, web
 
-from meta_pseudo_labels.export.serving.measures import Measures
+from meta_pseudo_labels.export.serving.measures import CLIENT_LEFT, Measures
 from meta_pseudo_labels.export.serving.models import RefusedInput
 from meta_pseudo_labels.export.serving.protocol import (
     MOST_NUMBERS,
@@ -31,7 +31,13 @@ from meta_pseudo_labels.export.serving.reading import (
 _ONE = "/v1/models/{name:[^/:]+}"
 _VERSION = _ONE + "/versions/{version:[0-9]+}"
 _LOG = logging.getLogger(__name__)
-_CLOSING = (400, 408, 413, 415)  # Statuses after which a connection ends.
+_CLOSING = (
+    400,
+    408,
+    413,
+    415,
+    CLIENT_LEFT,
+)  # Statuses after which a connection ends.
 _LINGERING = 2.0  # Seconds to take what was on its way, so that they are read.
 WORKERS = "predicts"  # What the names of their threads begin with.
 
@@ -312,7 +318,7 @@ async def _errors_as_json(request, handler):
             headers={k: v for k, v in error.headers.items() if k in kept},
         )
     except ConnectionError:  # The client left; nobody reads this.
-        return _error(400, "The connection has ended.")
+        return _error(CLIENT_LEFT, "The connection has ended.")
     except Exception:  # A fault of ours must not end the others' requests.
         _LOG.exception("A request could not be answered.")
         return _error(500, "The server failed; see its log.")

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("aiohttp")
 parser = pytest.importorskip("prometheus_client.parser")
 
+from meta_pseudo_labels.export.serving import server  # noqa: E402
 from tests.export.serving.limits_test import (  # noqa: E402
     LIMITS,
     SLOW,
@@ -41,8 +42,10 @@ def test_answers_are_counted_by_status():
     found = asyncio.run(run())
     assert found["mpl_requests_total", "200"] == 1
     assert found["mpl_requests_total", "400"] == 1
-    assert found["mpl_request_seconds_count",] == 2
-    assert found["mpl_request_seconds_bucket", "+Inf"] == 2
+    # A refusal takes no time, and would make the server look fast.
+    assert found["mpl_request_seconds_count",] == 1
+    assert found["mpl_request_seconds_bucket", "+Inf"] == 1
+    assert ("mpl_requests_total", "499") not in found
     assert found["mpl_requests_under_way",] == 0
 
 
@@ -65,11 +68,32 @@ def test_a_full_server_says_so_and_recovers():
             await asyncio.gather(*slow, return_exceptions=True)
             while (await counts(session))["mpl_requests_under_way",]:
                 await asyncio.sleep(0.05)
-            return full
+            return full, await counts(session)
 
-    full = asyncio.run(run())
+    full, after = asyncio.run(run())
     assert full["mpl_requests_total", "503"] == 1
     assert full["mpl_requests_under_way",] == LIMITS.requests
+    # They left: no answer, no time.
+    assert after["mpl_requests_total", "499"] == LIMITS.requests
+    assert after["mpl_request_seconds_count",] == 0
+
+
+def test_an_answer_that_is_not_taken_is_no_refusal(monkeypatch):
+    """It was 400, as if the request had been wrong."""
+
+    async def not_taken(self, request, response):
+        raise ConnectionResetError("The answer was not taken.")
+
+    monkeypatch.setattr(server._Service, "_send", not_taken)
+
+    async def run():
+        async with serving() as (_, session):
+            await ask(session, body(1))
+            return await counts(session)
+
+    found = asyncio.run(run())
+    assert found["mpl_requests_total", "499"] == 1
+    assert found["mpl_request_seconds_count",] == 0
 
 
 def test_two_servers_of_a_process_count_apart():
