@@ -109,6 +109,11 @@ class Evaluation:
         return self.confusion.sum(axis=1)
 
     @property
+    def chance(self):
+        """The top_1 of whoever always says the largest class, in (0, 1]."""
+        return float(self.support.max() / self.images)
+
+    @property
     def ece(self):
         """See `Calibration.ece`."""
         return self.calibration.ece

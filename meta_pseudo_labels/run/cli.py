@@ -102,9 +102,7 @@ def compare(arguments):
 
 def usage():
     """What to do with the command, for a terminal."""
-    lines = task_modes()
-    lines |= {word: lines.pop(mode) for word, mode in _OTHER_WORDS.items()}
-    lines |= {"compare": _COMPARE, "serve": _SERVE}
+    lines = _words(task_modes())
     width = max(map(len, lines))
     commands = "".join(
         f"  {word:{width}s}  {what}\n" for word, what in lines.items()
@@ -147,6 +145,13 @@ def task_modes():
     )
 
 
+def _words(modes):
+    """What a first word may be, and what it does, from the task modes'."""
+    words = dict(modes)
+    words |= {word: words.pop(mode) for word, mode in _OTHER_WORDS.items()}
+    return words | {"compare": _COMPARE, "serve": _SERVE}
+
+
 def _task_mode(word, arguments):
     """The task mode that the first word means.
 
@@ -165,7 +170,7 @@ def _task_mode(word, arguments):
         load_plugins(",".join(plugins))
         known |= STAGES.registered
     if mode not in known:
-        words = [*known, *_OTHER_WORDS, "compare", "serve"]
+        words = _words(known)
         raise ConfigError(
             f"mpl {word}: there is no such command{nearest(word, words)}; use "
             f"one of {', '.join(words)}."

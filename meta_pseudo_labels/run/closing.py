@@ -5,9 +5,24 @@ import os
 import shlex
 
 from meta_pseudo_labels.data import inspection
+from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.checkpoint_files import checkpoint_paths
 from meta_pseudo_labels.utils.settings import command_for
+
+
+def following(config):
+    """The task mode that usually follows the present one; None for none.
+
+    Args:
+      config: has `task_mode`, and the `method` of the run.
+    """
+    stage = STAGES[config.task_mode]
+    # A student that learned from true labels needs no finetuning on them.
+    if stage.trains and config.method in LEARNERS:
+        if not LEARNERS[config.method].has_feedback:
+            return "eval"
+    return stage.next
 
 
 def closing_summary(experiment):
@@ -27,8 +42,9 @@ def closing_summary(experiment):
     ]
     width = max([14, *(len(name) for name, _ in names)])
     lines = [f"  {name:{width}s} {what}" for name, what in names]
-    if stage.next is not None:
-        lines.append(f"Next: {command_for(stage.next, config.output_dir)}")
+    task_mode = following(config)
+    if task_mode is not None:
+        lines.append(f"Next: {command_for(task_mode, config.output_dir)}")
     skipped = inspection.skip_summary(experiment.data)
     if skipped:
         lines.append(f"In the data {skipped}.")

@@ -40,13 +40,15 @@ class Progress(AtStep):
       steps: of the whole stage.
       names: of the scalars to show, by the name they get in the bar.
       title: of the bar.
+      accuracy: what it calls that.
     """
 
-    def __init__(self, steps, *, names, title):
+    def __init__(self, steps, *, names, title, accuracy="accuracy"):
         super().__init__()
         self.steps = steps
         self.names = names
         self.title = title
+        self.label = accuracy
         self.accuracy = {}
         self.counts_time = False  # Not before the first step.
         self.bar = None
@@ -87,7 +89,7 @@ class Progress(AtStep):
 
     def on_epoch_end(self, epoch, logs=None):
         if "val_accuracy" in logs:
-            self.accuracy = {"accuracy": f"{logs['val_accuracy']:.4f}"}
+            self.accuracy = {self.label: f"{logs['val_accuracy']:.4f}"}
 
     def on_train_end(self, logs=None):
         # The bar of an unfinished run goes: another `fit` may draw it anew.
@@ -109,7 +111,7 @@ class Progress(AtStep):
         return True
 
 
-def progress(steps, config, *, stage="train"):
+def progress(steps, config, *, stage="train", judge=None, again=None):
     """A list with a callback that shows how far a stage is; or nothing.
 
     That is a bar on a terminal, and lines elsewhere, on one that is too narrow
@@ -119,13 +121,17 @@ def progress(steps, config, *, stage="train"):
       steps: of the whole stage.
       config: `Config`, whose `progress` says whether anybody wants to see it.
       stage: one of `SCALARS`.
+      judge, again: see `ProgressLines`.
     """
     if not config.progress:
         return []
     if _draws_bar(config):
-        return [Progress(steps, names=SCALARS[stage], title=stage)]
+        label = f"{judge[0]} accuracy" if judge else "accuracy"
+        names = SCALARS[stage]
+        return [Progress(steps, names=names, title=stage, accuracy=label)]
     report = progress_report(stage, steps, config, unit="step")
-    return [ProgressLines(report, names=SCALARS[stage])]
+    names = SCALARS[stage]
+    return [ProgressLines(report, names=names, judge=judge, again=again)]
 
 
 @contextlib.contextmanager

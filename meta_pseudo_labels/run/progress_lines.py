@@ -100,8 +100,15 @@ class ProgressReport:
         parts = [f"{self.title}: {self.unit} {done:,} of {self.total:,}"]
         if kind not in ("started", "progress"):
             parts.append(kind)
+        on = values.get("on")
         for name, value in values.items():
-            if name == "seconds":
+            if name == "on":  # Stands before the accuracy.
+                continue
+            if name == "images" and on:
+                parts.append(f"{value:,} images")
+            elif name == "accuracy" and on:
+                parts.append(f"{on} accuracy {value:.4g}")
+            elif name == "seconds":
                 parts[-1] += f" after {duration(value)}"
             elif name == "seconds_left":
                 parts.append(f"{duration(value)} left")
@@ -120,16 +127,23 @@ class ProgressLines(AtStep):
     Args:
       report: `ProgressReport`.
       names: of the scalars to show, by the name they get in a line.
+      judge: (part of the data, its images) that `fit` evaluates on; None where
+        that need not be said.
+      again: what a later `fit` begins with; None for nothing, as the step is
+        compiled already.
     """
 
-    def __init__(self, report, *, names):
+    def __init__(self, report, *, names, judge=None, again=None):
         super().__init__()
         self.report = report
         self.names = names
+        self.judge = judge
+        self.note = "compiling the first step takes 10 to 60 seconds"
+        self.again = again
 
     def on_train_begin(self, logs=None):
-        note = "compiling the first step takes 10 to 60 seconds"
-        self.report.start(self.step, note)
+        self.report.start(self.step, self.note)
+        self.note = self.again
 
     def on_train_batch_end(self, batch, logs=None):
         shown = {k: float(logs[n]) for n, k in self.names.items() if n in logs}
@@ -141,6 +155,8 @@ class ProgressLines(AtStep):
             for name, value in logs.items()
             if name.startswith("val_")
         }
+        if evaluated and self.judge:
+            evaluated |= dict(zip(("on", "images"), self.judge, strict=True))
         if evaluated:
             self.report.event("evaluated", self.step, evaluated)
 

@@ -84,6 +84,7 @@ def test_help_and_what_is_wrong_need_no_tensorflow():
     )
     assert word.startswith("Error: mpl trian: there is no such command")
     assert "(did you mean train?)" in word
+    assert "predict, compare, serve" in word and "inference" not in word
     assert run.startswith("Error: --output_dir=gs://mine/run: runs are written")
     assert flag.startswith("Error: --output_dir=--recipe=digits_mpl/seed_2: ")
     assert next_flag.startswith("Error: --output_dir=--seed=2: this is a flag")

@@ -1,5 +1,7 @@
 """Commands that a run prints can be pasted, whatever its folder is called."""
 
+import json
+import re
 import shlex
 import types
 
@@ -7,6 +9,8 @@ import pytest
 
 from meta_pseudo_labels.run import closing, teacher_labels
 from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.run.pages.report import report_page
+from meta_pseudo_labels.run.pages.run_files import RunFiles
 
 
 @pytest.mark.parametrize("name", ["plain", "with a blank", "$(id)", "a;b", "'"])
@@ -24,3 +28,21 @@ def test_paths_in_commands_are_quoted(tmp_path, monkeypatch, name):
     assert shlex.split(events)[-1] == f"--logdir={folder}/events"
     command = teacher_labels._command(folder)
     assert shlex.split(command)[-1] == f"--output_dir={folder}"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("mpl", ["finetune", "eval", "export"]),
+        ("supervised", ["eval", "export"]),
+        ("uda", ["eval", "export"]),
+        ("unknown", ["finetune", "eval", "export"]),
+    ],
+)
+def test_the_page_and_the_command_name_the_same_next(tmp_path, method, path):
+    config = types.SimpleNamespace(task_mode="train", method=method)
+    assert closing.following(config) == path[0]
+    (tmp_path / "hparams.json").write_text(json.dumps({"method": method}))
+    page = report_page(RunFiles(tmp_path))
+    told = re.findall(r"mpl (\w+) --output_dir", page)
+    assert told[: len(path)] == path and len(set(told)) == len(told)

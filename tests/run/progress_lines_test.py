@@ -127,3 +127,33 @@ def test_images_are_counted_alike(clock, capsys):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_evaluation_says_on_what_it_was(clock, capsys, as_json):
+    run = Fit(clock, total=40, as_json=as_json)
+    run.callbacks[0].judge = ("validation", 1234)
+    run.begin().end_epoch(val_accuracy=0.075, val_loss=2.5)
+    line = lines(capsys)[-1]
+    if as_json:
+        found = json.loads(line)
+        assert (found["accuracy"], found["loss"]) == (0.075, 2.5)
+        assert (found["on"], found["images"]) == ("validation", 1234)
+    else:
+        assert line == (
+            "go: step 0 of 40, evaluated, validation accuracy 0.075, loss 2.5, "
+            "1,234 images"
+        )
+
+
+@pytest.mark.parametrize("again", [None, "batches grow"])
+def test_a_later_fit_compiles_nothing_unless_told(clock, capsys, again):
+    """Of a run that goes on within an epoch there are two."""
+    run = Fit(clock, total=40)
+    run.callbacks[0].again = again
+    for _ in range(3):
+        run.begin().end()
+    told = ["compiling" in line for line in lines(capsys)[::2]]
+    assert told == [True, False, False]
+    run.begin()
+    assert lines(capsys)[-1].endswith(again or "step 0 of 40")

@@ -4,9 +4,11 @@ import base64
 import os
 import shlex
 import statistics
+import types
 
 from meta_pseudo_labels.data.inspection import UNEVEN
 from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.run.closing import following
 from meta_pseudo_labels.run.folder import (
     LOOK_ALIKES,
     REVIEW,
@@ -69,6 +71,7 @@ def report_page(run):
     """
     scalars = run.scalars()
     shown, rest = _curves(scalars)
+    feedback, diagnosis = _each(scalars, _FEEDBACK), _diagnosis(run)
     values = dict(
         run=run,
         accuracy=run.accuracy(),
@@ -79,10 +82,10 @@ def report_page(run):
         pictures={name: _picture(run, name) for name in (VIEWS, LOOK_ALIKES)},
         curves=shown,
         finetuning_curves=_finetuning_curves(run),
-        feedback_curves=_each(scalars, _FEEDBACK),
+        feedback_curves=feedback,
+        shows_feedback=_has_feedback(run) or feedback or diagnosis,
         other_curves=rest,
-        has_feedback=_has_feedback(run),
-        diagnosis=_diagnosis(run),
+        diagnosis=diagnosis,
         times=_times(run),
         machine=run.machine,
         commands=_commands(run),
@@ -291,22 +294,22 @@ def _commands(run):
         last = f" of {steps:,}" if steps else ""
         why = f"Training has not ended (step {run.step:,}{last}): run the "
         found.append((why + "command that started it once more.", None))
-    for task, why, is_there in (
-        ("finetune", "Finetune the student on the labels.", _finetuned(run)),
-        ("eval", "Evaluate all networks.", bool(run.evaluation)),
-        ("inspect", "Look at the data and the views.", bool(run.data)),
-        (
-            "diagnose",
+    stages = {
+        "finetune": ("Finetune the student on the labels.", _finetuned(run)),
+        "eval": ("Evaluate all networks.", bool(run.evaluation)),
+        "inspect": ("Look at the data and the views.", bool(run.data)),
+        "diagnose": (
             "Measure what the feedback is worth.",
             not _has_feedback(run) or run.exists("diagnosis.json"),
         ),
-        (
-            "review",
+        "review": (
             "Find wrong labels, and what to label next.",
             run.exists(REVIEW, REVIEW_SUMMARY),
         ),
-        ("export", "Export the student.", bool(run.card)),
-    ):
+        "export": ("Export the student.", bool(run.card)),
+    }
+    for task in dict.fromkeys([*_path(run), *stages]):
+        why, is_there = stages[task]
         if not is_there:
             found.append((why, command_for(task, folder)))
     if run.card:
@@ -319,6 +322,16 @@ def _commands(run):
         )
     found.append(("Make this page anew.", command_for("report", folder)))
     return found
+
+
+def _path(run):
+    """The task modes that follow training, as each names the next."""
+    at = types.SimpleNamespace(
+        task_mode="train", method=run.settings.get("method")
+    )
+    while (task_mode := following(at)) is not None:
+        yield task_mode
+        at.task_mode = task_mode
 
 
 def _has_feedback(run):

@@ -165,8 +165,9 @@ class RunFiles:
     def accuracy(self):
         """The accuracy to speak of, as a dict; None where there is none.
 
-        "value" in [0, 1], "network", "step", "images" (what on), "count" of
-        them (None where not known) and "interval" (of 95 %).
+        "value" in [0, 1], "network", "step", "images" (what on); "count" of
+        them, "interval" (of 95 %) and "chance" (`Evaluation.chance`), each
+        None where not known.
         """
         name, found = self.final_network()
         if name:
@@ -178,6 +179,7 @@ class RunFiles:
                 "images": self.evaluation["images"],
                 "count": count,
                 "interval": interval(found["top_1"], count),
+                "chance": _chance(found),
             }
         logged = [row for row in self.rows if "eval/accuracy" in row]
         if not logged:
@@ -189,6 +191,7 @@ class RunFiles:
             "images": "the images that training evaluates on",
             "count": None,
             "interval": None,
+            "chance": None,
         }
 
     def setting(self, name):
@@ -209,6 +212,12 @@ class RunFiles:
         """How long the training of some rows took; None where not known."""
         known = [row["seconds"] for row in rows if "seconds" in row]
         return max(known, default=None)
+
+
+def _chance(found):
+    """See `Evaluation.chance`; None where it is not written down."""
+    counts = [one.get("support", 0) for one in found.get("classes", ())]
+    return max(counts, default=0) / found["images"] or None
 
 
 @functools.cache

@@ -131,6 +131,13 @@ class EvaluationReport:
             figures.results_table(rows),
             self._choice(),
         ]
+        judged = list((self.validation or self.networks).values())
+        if max(found.top_1 for found in judged) <= judged[0].chance:
+            lines.append(
+                "Warning: no better than guessing: whoever always says the "
+                f"largest class is right on {judged[0].chance:.4f} of these "
+                "images."
+            )
         if self.skipped:
             lines.append(f"Of these {self.skipped}.")
         return "\n".join(lines)
@@ -143,9 +150,14 @@ class EvaluationReport:
                 "choose by."
             )
         found = self.validation[self.best]
+        tied = ", ".join(
+            name
+            for name, other in self.validation.items()
+            if name != self.best and other.top_1 == found.top_1
+        )
         return (
             f"Best on the {found.images:,} validation images: {self.best} "
-            f"({found.top_1:.4f})."
+            f"({found.top_1:.4f}{f', a tie with {tied}' if tied else ''})."
         )
 
     def to_dict(self):

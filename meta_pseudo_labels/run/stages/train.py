@@ -13,6 +13,8 @@ from meta_pseudo_labels.distribute.strategies import (
     worker_of,
 )
 from meta_pseudo_labels.learners.callbacks import StopAtStep, position
+from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.optimizers.schedules import scale_by_batch
 from meta_pseudo_labels.run.callbacks import LogAccuracy, SaveCheckpoint
 from meta_pseudo_labels.run.checkpoints import Checkpoints
 from meta_pseudo_labels.run.closing import closing_summary
@@ -95,9 +97,22 @@ class Train(Stage):
     @staticmethod
     def run(experiment):
         print(f"Devices: {experiment.devices()}", flush=True)
+        print(peak_rates(experiment.config), flush=True)
         done = "Trained" if experiment.train() else "Was trained already"
         print(f"{done}: {experiment.output_dir}")
         print(closing_summary(experiment))
+
+
+def peak_rates(config):
+    """The rates that settings come to at this batch, for a terminal."""
+    rates = LEARNERS[config.method].rates(config)
+    names = ["student", "teacher"] if len(rates) > 1 else [""]
+    told = ", ".join(
+        f"{name} {scale_by_batch(rate.peak, config.train_batch_size):.3g} "
+        f"({rate.peak:g} per 256 images)".lstrip()
+        for name, rate in zip(names, rates, strict=True)
+    )
+    return f"Peak learning rate at a batch of {config.train_batch_size}: {told}"
 
 
 def train(learner, config, images, *, validation, callbacks=()):
@@ -172,7 +187,10 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
     _adapt(learner, images)
     with watch_signals() as signals:
         ours = _callbacks(
-            learner, config, checkpoints if writes else None, signals
+            config,
+            checkpoints if writes else None,
+            signals,
+            _judge(images, config),
         )
         _fit(learner, config, batches, validation, [*ours, *callbacks])
         if writes:
@@ -220,12 +238,20 @@ def _batches(learner, config, images, distributions, start):
     return data.distribute(strategy, lambda share: batches(share=share))
 
 
-def _callbacks(learner, config, checkpoints, signals):
+def _judge(images, config):
+    """What training evaluates on: its name, and how many images."""
+    by_test = config.best_on == "test" or not config.num_validation
+    part = "test" if by_test else "validation"
+    return part, len(getattr(images, f"{part}_images"))
+
+
+def _callbacks(config, checkpoints, signals, judge):
     """What happens beside the steps, in this order.
 
     Args:
       checkpoints: `Checkpoints`; None on workers that write nothing.
       signals: see `watch_signals`.
+      judge: see `_judge`.
     """
     bad_steps = StopAfterBadSteps(config.stop_after_bad_steps)
     stop_at_step = StopAtStep(config.num_train_steps)
@@ -249,7 +275,14 @@ def _callbacks(learner, config, checkpoints, signals):
             every=config.log_every,
             batch_images=functools.partial(images_per_batch, config),
         ),
-        *progress(config.num_train_steps, config),
+        *progress(
+            config.num_train_steps,
+            config,
+            judge=judge,
+            again="compiling the step again where the unlabeled batch grows"
+            if config.uda_data_growth_steps
+            else None,
+        ),
         bad_steps,
         save,
         stop_on_signal(saving=save),

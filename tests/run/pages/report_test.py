@@ -110,7 +110,7 @@ def test_a_killed_run_says_where_it_stands(tmp_path):
     assert "Training has not ended: step 200 of 900." in page.text
     assert "run the command that started it once more" in page.text
     assert "50.0 % of images right: the student of step 200" in page.text
-    assert "None was logged: uda has none." in page.text
+    assert "Feedback" not in page.text
     assert "mpl diagnose" not in page.text
 
 
@@ -196,3 +196,14 @@ def test_wilsons_interval_of_all_and_of_none():
 def test_what_is_left_out_of_the_settings_is_some():
     """One that was renamed would be shown again, and make runs differ."""
     assert set(NOT_OF_THE_RUN) <= default_settings().keys()
+
+
+@pytest.mark.parametrize("top_1", [0.25, 0.5, 0.75])
+def test_a_result_stands_beside_guessing(tmp_path, top_1):
+    folder = whole_run(tmp_path / "run")
+    evaluated(folder, top_1=top_1)
+    (folder / "views.png").unlink()
+    text = page_of(folder).text
+    assert "Always the largest class would be right on 50.0 %." in text
+    assert ("no better than guessing" in text) is (top_1 <= 0.5)
+    assert "There is no views.png" in text and "[figures]" in text

@@ -239,6 +239,20 @@ def test_of_equally_right_networks_the_surer_one_is_the_best():
     assert compared({}, {"b": sure, "a": unsure}).best == "b"
 
 
+@pytest.mark.parametrize(
+    ("right", "is_guess"), [(2, True), (1, True), (3, False)]
+)
+def test_a_tie_and_mere_guessing_are_said(right, is_guess):
+    """Of 20 images 2 are of the largest class."""
+    networks = {"a": one(right, total=20), "b": one(right, total=20)}
+    text = compared(networks, networks | {"c": one(0, total=20)}).as_text()
+    assert f"a ({right / 20:.4f}, a tie with b)." in text
+    warning = "Warning: no better than guessing: whoever always says the "
+    warning += "largest class is right on 0.1000 of these images."
+    assert (warning in text.splitlines()) is is_guess
+    assert ("guessing" in compared(networks, {}).as_text()) is is_guess
+
+
 def test_without_matplotlib_there_is_all_but_figures(
     tmp_path, monkeypatch, caplog
 ):

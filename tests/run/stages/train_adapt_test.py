@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels import data, models
+from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.data import adaptation_images
 from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.stages.train import peak_rates
 from tests.tiny_run import tiny
 
 
@@ -78,3 +80,19 @@ def test_the_images_are_spread_over_labeled_and_unlabeled(images):
     )
     np.testing.assert_array_equal(found, wanted)
     assert len(adaptation_images(images)) == 24
+
+
+def test_rates_are_told_as_they_are_at_the_batch():
+    supervised = Config(method="supervised", lr=1e-3, train_batch_size=16)
+    assert peak_rates(supervised) == (
+        "Peak learning rate at a batch of 16: 6.25e-05 (0.001 per 256 images)"
+    )
+    config = Config(
+        method="mpl",
+        mpl_student_lr=0.1,
+        mpl_teacher_lr=0.5,
+        train_batch_size=64,
+    )
+    assert peak_rates(config).endswith(
+        "student 0.025 (0.1 per 256 images), teacher 0.125 (0.5 per 256 images)"
+    )
