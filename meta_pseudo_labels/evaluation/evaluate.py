@@ -166,7 +166,7 @@ def _inference(model, spec):
         # Traced here: TensorFlow counts calls that trace, and warns as though
         # the graphs of many models were one that is traced again and again.
         graph = tf.function(
-            lambda images: model(images, training=False)
+            lambda images: model(images, training=False), autograph=False
         ).get_concrete_function(spec)
         name = getattr(model, "name", type(model).__name__)  # Or an export.
         check_logits(graph.structured_outputs, owner=f"The model {name!r}")

@@ -91,7 +91,7 @@ class _Run:
         self.num_steps = len(self.inputs["labeled"])
         self.learner = self._build()
         self._initialize()
-        self.train_step = tf.function(self.learner.train_step)
+        self.train_step = tf.function(self.learner.train_step, autograph=False)
 
     @property
     def networks(self):
@@ -126,7 +126,8 @@ class _Run:
         for name, network in self.networks.items():
             logits[f"{name}_infer"] = network(images, training=False)
             train = tf.function(
-                functools.partial(forward, network, update_moments=False)
+                functools.partial(forward, network, update_moments=False),
+                autograph=False,
             )
             logits[f"{name}_train"] = train(images)
         if when == "final":

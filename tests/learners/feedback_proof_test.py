@@ -80,7 +80,7 @@ class TinyProblem:
     def _compile(self, estimator):
         """A function from labels to the loss after and the gradient."""
 
-        @tf.function
+        @tf.function(autograph=False)
         def evaluate(pseudo_labels):
             step = self.step(pseudo_labels)
             with tf.GradientTape() as tape:

@@ -243,7 +243,7 @@ def run_replicas(strategy, layer, x):
         lambda context: tf.constant(parts[context.replica_id_in_sync_group])
     )
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(part):
         return strategy.run(lambda x: forward_and_back(layer, x), args=(part,))
 

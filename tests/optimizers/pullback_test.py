@@ -251,7 +251,7 @@ def test_is_the_same_within_a_tf_function(name):
     for variable, value in case.state:
         variable.assign(value)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(gradients, upstream):
         pullback = update_pullback(case.optimizer, gradients, case.variables)
         case.optimizer.apply(gradients, case.variables)

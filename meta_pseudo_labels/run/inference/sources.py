@@ -248,10 +248,14 @@ def _preparation(spec):
     encoded = tf.TensorSpec([], tf.string)
     decoded = tf.TensorSpec([1, None, None, 3], tf.uint8)
     from_bytes = tf.function(
-        lambda data: prepare_encoded(data, spec), input_signature=[encoded]
+        lambda data: prepare_encoded(data, spec),
+        input_signature=[encoded],
+        autograph=False,
     )
     from_pixels = tf.function(
-        lambda images: prepare_images(images, spec), input_signature=[decoded]
+        lambda images: prepare_images(images, spec),
+        input_signature=[decoded],
+        autograph=False,
     )
 
     def prepare(data):

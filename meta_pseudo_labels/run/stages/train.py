@@ -312,7 +312,7 @@ def _check_same_start(strategy, start):
     if not is_multi_worker(strategy):
         return
 
-    @tf.function
+    @tf.function(autograph=False)
     def gather():
         own = strategy.run(lambda: tf.constant([start], tf.int64))
         return strategy.gather(own, axis=0)

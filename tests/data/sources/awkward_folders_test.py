@@ -43,6 +43,7 @@ def served():
     return tf.function(
         lambda file: prepare_encoded(file, spec),
         input_signature=[tf.TensorSpec([], tf.string)],
+        autograph=False,
     )
 
 

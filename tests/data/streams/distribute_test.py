@@ -47,7 +47,7 @@ def test_replicas_see_their_rows_within_run(digits, mirrored):
     """By their ids, in a compiled loop, as training does it."""
     strategy = mirrored(4)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(iterator):
         def own(images, labels):
             replica = tf.distribute.get_replica_context()
