@@ -38,7 +38,7 @@ class WeightsReport:
       sha256: of the file; of the weights where there is none.
       matched: names of the network's variables that got theirs.
       head: of the last layer's that did not, as for other classes.
-      missing: of all others that did not. They kept their values, as the head.
+      missing: of all others that did not. They kept their values.
       left_over: what the source has beside.
       mismatched: (name, shape in the source, shape here), of variables that
         are in `head` or `missing` too.
@@ -75,8 +75,8 @@ def load_weights(model, source):
 
     Variables are found by the names of their layers or by their places,
     whichever fits more of them, and taken where shapes are equal. The last
-    layer may be of other classes: then it stays as it is. States of random
-    seeds stay too.
+    layer may be of other classes: then it begins at 0, which says the same of
+    all images (see `_level_head`). States of random seeds stay.
 
     Args:
       model: a built `keras.Model`, of one or several replicas.
@@ -112,6 +112,7 @@ def load_weights(model, source):
             for our, their in pairs:
                 our[...] = their[...]
         model.load_weights(ours)
+    _level_head(model, report)
     return report
 
 
@@ -136,6 +137,7 @@ def load_arrays(model, arrays, *, source, sha256):
     _check_fits(report, model)
     for our, their in pairs:
         our.assign(their)
+    _level_head(model, report)
     return report
 
 
@@ -231,7 +233,24 @@ def _match(ours, theirs, *, head):
 
 def _head(model):
     """The first part of the names of the last layer's variables."""
-    return [f"{layer.name}/" for layer in model.layers if layer.weights][-1]
+    return f"{_last_layer(model).name}/"
+
+
+def _last_layer(model):
+    return [layer for layer in model.layers if layer.weights][-1]
+
+
+def _level_head(model, report):
+    """Lets a head of other classes begin at 0, as BiT's (arXiv 1912.11370).
+
+    Features that were learned are large: of those of an EfficientNet the
+    release's initial head makes logits of +-8, whose cross-entropy of 11
+    hundreds of steps only unlearn.
+    """
+    head = _last_layer(model)
+    if report.head and isinstance(head, keras.layers.Dense):
+        for variable in head.trainable_variables:
+            variable.assign(keras.ops.zeros_like(variable))
 
 
 def _compared(ours, theirs, *, head):

@@ -48,13 +48,12 @@ def test_all_but_the_head_of_other_classes_is_read(tmp_path, name, ending):
     randomize(donor)
     path = tmp_path / f"donor{ending}"
     (donor.save_weights if ending == ".weights.h5" else donor.save)(path)
-    head = model.layers[-1].get_weights()
 
     report = models.load_weights(model, path)
 
     np.testing.assert_array_equal(features(model), features(donor))
-    for ours, before in zip(model.layers[-1].get_weights(), head, strict=True):
-        np.testing.assert_array_equal(ours, before)
+    for ours in model.layers[-1].get_weights():  # All classes are as likely.
+        np.testing.assert_array_equal(ours, np.zeros_like(ours))
     assert report.head == ("head.dense/0", "head.dense/1")
     assert len(report.matched) == len(donor.weights) - 2
     assert not report.missing and not report.left_over
