@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
+from sklearn.metrics import pairwise_distances_argmin_min
 
 from meta_pseudo_labels.data.class_distributions import ordered_images
 
@@ -126,8 +127,8 @@ def next_to_label(scores, features, labeled, count):
     """
     scores, chosen = np.array(scores, np.float64), []
     far = np.full(len(features), np.inf)
-    for row in labeled:
-        far = np.minimum(far, np.linalg.norm(features - row, axis=1))
+    if len(labeled) and len(features):
+        far = pairwise_distances_argmin_min(features, labeled)[1]
     for _ in range(min(count, len(scores))):
         far = np.where(np.isinf(far), 1.0, far)
         gain = scores * far

@@ -46,6 +46,7 @@ EVAL_SOURCES = "eval_sources"
 REVIEW = "review"
 REVIEW_SUMMARY = "review.json"
 ANSWERED = "labels.csv", "to_label.csv", "pseudo_labels.csv"  # By users.
+_CHOICE = "source", "label_subset", "indices"  # See `labeled_choice`.
 _REPOSITORIES = ("git", "hg", "svn", "jj", "bzr")
 _FOLDERS = ("checkpoints", "best", "events", "callbacks", "saved_model")
 _HARMLESS = (".log", ".txt", ".out", ".err", ".pid", "lost+found")
@@ -299,8 +300,10 @@ class RunFolder:
         if not os.path.isdir(self) or self._has_settings():
             return
         ours = _begun()
-        if os.path.exists(self.path(LABELED)):  # Only its settings are lost.
+        if self._has_choice():  # Only its settings are lost.
             ours |= {*run_files()} - {HPARAMS}
+        else:
+            ours -= {LABELED}
         others = [
             name
             for name in sorted(os.listdir(self))
@@ -338,6 +341,14 @@ class RunFolder:
     def _is_run(self):
         """Whether it is that of a run, or of one killed as it began."""
         return self._has_settings() or set(os.listdir(self)) <= _begun()
+
+    def _has_choice(self):
+        """Whether its labeled.json is one of ours."""
+        try:
+            read_object(self.path(LABELED), "a choice", keys=_CHOICE)
+        except ConfigError:
+            return False
+        return True
 
     def _has_settings(self):
         """Whether its hparams.json is one of ours.

@@ -250,6 +250,7 @@ def test_a_finetuned_student_is_of_a_step_and_a_checkpoint(tmp_path):
         # Called as ours are, yet before a run has begun.
         ("checkpoints/", "holds checkpoints, which no run wrote"),
         ("metrics.jsonl", "holds metrics.jsonl, which no run wrote"),
+        ("labeled.json", "holds labeled.json, which no run wrote"),
         ("hparams.json", "holds hparams.json, which no run wrote"),
         (None, "is your home"),
     ],
@@ -275,8 +276,10 @@ def test_a_run_does_not_begin_among_other_files(
 
 
 def test_what_comes_before_a_run_may_be_there(tmp_path):
-    for name in ("train.log", "nohup.out", "labeled.json", "done.part", ".x"):
+    for name in ("train.log", "nohup.out", "done.part", ".x"):
         (tmp_path / name).write_text("")
+    choice = {"source": "digits", "label_subset": "first", "indices": [0]}
+    (tmp_path / "labeled.json").write_text(json.dumps(choice))
     (tmp_path / "lost+found").mkdir()  # Of a disk of its own.
     Experiment(Config(output_dir=str(tmp_path)))
 
