@@ -35,7 +35,7 @@ _PLACES = (
 # Beginnings of the names of those that no trained network depends on.
 _NO_MATTER = ("diagnose_", "eval_batch_size")
 # Files of first weights: their place is this machine's, their name is not.
-WEIGHTS = ("student_weights", "teacher_weights")
+FIRST_WEIGHTS = ("student_weights", "teacher_weights")
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
 
 
@@ -74,7 +74,7 @@ def recorded_settings(config):
     # Which file it was is this machine's; that there was one is another method.
     if settings["teacher_labels"]:
         kept["teacher_labels"] = "given"
-    for name in WEIGHTS:
+    for name in FIRST_WEIGHTS:
         if settings[name]:
             kept[name] = os.path.basename(settings[name])
     return settings | kept
@@ -90,7 +90,7 @@ def recipe(settings):
       settings: a dict as in a row, or `dataclasses.asdict` of a `Config`.
     """
     known = _DEFAULTS | settings
-    known |= {name: bool(known[name]) for name in WEIGHTS}
+    known |= {name: bool(known[name]) for name in FIRST_WEIGHTS}
     known["teacher_labels"] = bool(known["teacher_labels"])
     unread = unread_settings(known)
     if known["method"] == "pseudo_labels":  # Always given; old rows lack it.

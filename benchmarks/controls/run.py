@@ -31,7 +31,7 @@ from benchmarks.common.machine import RESULTS, ROOT
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import runs as control_runs
 from benchmarks.controls import tables as control_tables
-from benchmarks.controls.suites import SUITES, WEIGHTS
+from benchmarks.controls.suites import ANY_WEIGHTS, SUITES
 from meta_pseudo_labels.utils.settings import ConfigError
 
 
@@ -118,8 +118,8 @@ def _as_asked(settings, arguments):
     """A `Config` with the file of weights, if it has any, and the steps."""
     given = {
         name: arguments.weights
-        for name in control_rows.WEIGHTS
-        if getattr(settings, name) == WEIGHTS
+        for name in control_rows.FIRST_WEIGHTS
+        if getattr(settings, name) == ANY_WEIGHTS
     }
     if arguments.steps:
         given["num_train_steps"] = arguments.steps

@@ -11,7 +11,7 @@ PAPER = ("release", "exact", "reinforce")
 # In place of a folder: that of the teacher that the run trains first.
 OWN_TEACHER = "own"
 _WEIGHT = "mpl_feedback_weight"
-WEIGHTS = "lite0.weights.h5"  # What --weights names comes in its place.
+ANY_WEIGHTS = "lite0.weights.h5"  # What --weights names comes in its place.
 VARIANTS = (
     "reinforce_dot_product",
     "reinforce_cosine",
@@ -60,7 +60,7 @@ class Suite:
       dataset: its name.
       extra: names of runs that are left out unless asked for.
       pretrained: whether its networks begin with the weights of a file, in
-        place of WEIGHTS.
+        place of ANY_WEIGHTS.
       equal_time: whether its runs take as long as one another, and so have
         numbers of steps of their own.
       kind: what its rows, in benchmarks/results/<dataset>_<kind>.jsonl, are
@@ -182,13 +182,13 @@ def pretrained(steps):
     changes = dict(
         dataset="cifar10",
         model_type="efficientnet-lite0",
-        student_weights=WEIGHTS,
+        student_weights=ANY_WEIGHTS,
     )
     # Half the recipes' batches and twice their rate per image: as few steps
     # as there is time for are better many and small.
     halved = changes | dict(train_batch_size=16)
     rates = dict(
-        mpl_student_lr=0.016, mpl_teacher_lr=0.016, teacher_weights=WEIGHTS
+        mpl_student_lr=0.016, mpl_teacher_lr=0.016, teacher_weights=ANY_WEIGHTS
     )
     runs = {
         "supervised": Run(

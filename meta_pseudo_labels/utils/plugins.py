@@ -7,27 +7,27 @@ import sys
 from meta_pseudo_labels.utils.settings import ConfigError
 
 
-def plugin_names(plugins):
-    """Dotted names of modules, with commas between.
+def module_names(names):
+    """Dotted names of modules, and of what is in them, with commas between.
 
     Args:
-      plugins: a sequence of names, or such a text; None or empty for none.
+      names: a sequence of names, or such a text; None or empty for none.
     """
-    if not plugins or isinstance(plugins, str):
-        return ",".join((plugins or "").replace(" ", "").split(","))
-    return ",".join(plugins)
+    if not names or isinstance(names, str):
+        return ",".join((names or "").replace(" ", "").split(","))
+    return ",".join(names)
 
 
 def load_plugins(plugins):
     """Imports modules that register learners, estimators, sources and so on.
 
     Args:
-      plugins: see `plugin_names`.
+      plugins: see `module_names`.
 
     Raises:
       ConfigError: for a module that is not there or fails on import.
     """
-    for name in filter(None, plugin_names(plugins).split(",")):
+    for name in filter(None, module_names(plugins).split(",")):
         import_for(f"--plugin={name}", name)
 
 

@@ -26,7 +26,7 @@ from meta_pseudo_labels.run.config.data import DataSettings
 from meta_pseudo_labels.run.config.evaluation import EvaluationSettings
 from meta_pseudo_labels.run.config.inference import InferenceSettings
 from meta_pseudo_labels.run.config.machine import MachineSettings
-from meta_pseudo_labels.utils.plugins import load_plugins, plugin_names
+from meta_pseudo_labels.utils.plugins import load_plugins, module_names
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     check,
@@ -184,7 +184,7 @@ class Config(*_GROUPS):
 
     def __post_init__(self):
         for name in ("plugins", "callbacks"):
-            names = plugin_names(getattr(self, name))
+            names = module_names(getattr(self, name))
             object.__setattr__(self, name, names)
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))

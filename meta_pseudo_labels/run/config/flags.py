@@ -19,7 +19,7 @@ from meta_pseudo_labels.run.config.unread import unread_settings
 from meta_pseudo_labels.run.flag_table import at_home, early_flags
 from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.stages import STAGES
-from meta_pseudo_labels.utils.plugins import load_plugins, plugin_names
+from meta_pseudo_labels.utils.plugins import load_plugins, module_names
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     choices_of,
@@ -130,8 +130,8 @@ def _load_plugins_of(arguments):
 
 def _joined(saved, given):
     """Names with commas between, those of a run first, each once."""
-    names = [plugin_names(saved), *given]
-    names = [name for part in names for name in plugin_names(part).split(",")]
+    names = [module_names(saved), *given]
+    names = [name for part in names for name in module_names(part).split(",")]
     return ",".join(dict.fromkeys(filter(None, names)))
 
 
