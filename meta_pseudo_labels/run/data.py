@@ -1,14 +1,18 @@
 """A run's images and batches, from its settings."""
 
 import contextlib
+import dataclasses
 import json
 import os
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import inspection
+from meta_pseudo_labels.data.duplicates import names_of_image
+from meta_pseudo_labels.data.image_data import HELD_OUT
 from meta_pseudo_labels.data.spec import same_names
 from meta_pseudo_labels.learners.losses import (
     balanced_weights,
@@ -20,7 +24,7 @@ from meta_pseudo_labels.utils.files import read_json, write_whole
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 # In labeled.json beside the choice; runs of old have none of them.
-_FACTS = ("fingerprint", "class_names", "mean", "std")
+_FACTS = ("fingerprint", "class_names", "mean", "std", "names")
 
 
 def load_data(config, given=None):
@@ -248,7 +252,7 @@ def input_errors(experiment):
         raise ConfigError(text) from error
 
 
-def check_choice_of_labels(config, images, *, learns=True):
+def check_choice_of_labels(config, images, *, learns=True, choice=None):
     """Refuses to go on with a run that had other data.
 
     Args:
@@ -257,6 +261,7 @@ def check_choice_of_labels(config, images, *, learns=True):
       learns: whether the stage learns from the images. What tests or exports
         needs the same choice, classes and normalisation, but not the same
         pixels.
+      choice: what labeled.json is taken to say of it; None for what it says.
 
     Raises:
       ConfigError: where its labeled.json names other images, was written for
@@ -265,10 +270,13 @@ def check_choice_of_labels(config, images, *, learns=True):
     path = os.path.join(config.output_dir, LABELED)
     if not os.path.exists(path):
         return
-    choice, facts = _saved_choice(path)
-    changed = None
-    if choice != data.labeled_choice(images):
+    saved, facts = _saved_choice(path)
+    choice, changed = choice or saved, None
+    now = data.labeled_choice(images)
+    if choice != now:
+        difference = _difference(choice, now, facts["names"], _names(images))
         changed = f"{path} names other labeled images than are found now"
+        changed += f" ({difference})"
     names = list(images.spec.class_names)
     if not same_names(facts["class_names"] or names, names):
         changed = changed or (
@@ -293,6 +301,60 @@ def check_choice_of_labels(config, images, *, learns=True):
         )
 
 
+def as_trained(config, images):
+    """The images found now, normalised as in training, for a look alone.
+
+    A warning counts labeled images where they are not those of the run.
+
+    Args, Raises: see `check_choice_of_labels`; the choice may differ.
+    """
+    path = os.path.join(config.output_dir, LABELED)
+    if not os.path.exists(path) or not isinstance(images, data.ImageData):
+        return images
+    choice, facts = _saved_choice(path)
+    used = {key: tuple(facts[key]) for key in ("mean", "std") if facts[key]}
+    spec = dataclasses.replace(images.spec, **used)
+    images = dataclasses.replace(images, spec=spec)
+    now = data.labeled_choice(images)
+    check_choice_of_labels(config, images, learns=False, choice=now)
+    if choice != now:
+        logging.warning(
+            "%s names other labeled images than are found now (%s). It looks "
+            "at those of now; which ones were held out may have changed.",
+            path,
+            _difference(choice, now, facts["names"], _names(images)),
+        )
+    return images
+
+
+def _names(images):
+    """What the chosen images are called; None where they have no names."""
+    if not getattr(images, "names", None):
+        return None
+    return [
+        names_of_image(images, part, place)
+        for part in ("labeled", *HELD_OUT)
+        if getattr(images, f"{part}_labels") is not None
+        for place in range(len(getattr(images, f"{part}_labels")))
+    ]
+
+
+def _difference(before, now, names, found):
+    """How the choice of now differs, with the first file that does."""
+    counts = [np.size(choice.get("indices", ())) for choice in (now, before)]
+    text = "{:,} for {:,}".format(*counts)
+    if names is None or found is None:
+        return text
+    for what, more, less in (
+        ("no longer", names, found),
+        ("not before", found, names),
+    ):
+        first = min({*more} - {*less}, default=None)
+        if first is not None:
+            return f"{text}; {what} {first}"
+    return text
+
+
 def _saved_choice(path):
     """What labeled.json says: the choice, and a dict of `_FACTS`."""
     try:
@@ -301,8 +363,9 @@ def _saved_choice(path):
         for key in ("mean", "std"):
             if np.shape(np.float64(facts[key] or [])) not in ((0,), (1,), (3,)):
                 raise ValueError(f"{key} is no list of three numbers")
-        if not all(type(name) is str for name in facts["class_names"] or []):
-            raise ValueError("the names of its classes are no text")
+        texts = [*(facts["class_names"] or []), *(facts["names"] or [])]
+        if not all(type(name) is str for name in texts):
+            raise ValueError("the names of its classes or files are no text")
         return choice, facts
     except (
         ArithmeticError,
@@ -322,7 +385,7 @@ def save_choice_of_labels(config, images):
 
     Beside the choice stands what tells changed data: a fingerprint of the
     images that are learned from, the names of the classes in the order of their
-    numbers, and what images are normalised by.
+    numbers, what images are normalised by, and the files where they have any.
     """
     content = data.labeled_choice(images) | {
         "fingerprint": data.fingerprint(images),
@@ -330,6 +393,9 @@ def save_choice_of_labels(config, images):
         "mean": list(images.spec.mean),
         "std": list(images.spec.std),
     }
+    names = _names(images)
+    if names is not None:
+        content["names"] = names
     text = json.dumps(content) + "\n"
     write_whole(os.path.join(config.output_dir, LABELED), text)
 

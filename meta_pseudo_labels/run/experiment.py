@@ -39,12 +39,14 @@ import functools
 import os
 
 import tensorflow as tf
+from absl import logging
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.distribute.strategies import describe, worker_of
 from meta_pseudo_labels.learners.build import build_learner
 from meta_pseudo_labels.run.callbacks import named_callbacks
 from meta_pseudo_labels.run.data import (
+    as_trained,
     check_answers,
     check_choice_of_labels,
     evaluation_batches,
@@ -110,6 +112,7 @@ class Experiment:
             check_weights(config)
             check_answers(config, given=data is not None)
             _ = self._named_callbacks  # What is wrong with them is known now.
+        self._changed = None  # Settings of the run, in a line.
         if resets(config):
             self.folder.check_reset()
             return
@@ -118,12 +121,20 @@ class Experiment:
         self.folder.check_kinds(self._stage.files)
         # Not for a look at data to come.
         if self._stage.needs_run or not config.reset_output_dir:
-            self.folder.check_same_training(config)
+            self._changed = self.folder.check_same_training(config)
 
     @functools.cached_property
     def data(self):
         """The images, as `data.ImageData` or `data.ShardedData`."""
-        return load_data(self.config, self._given)
+        images = load_data(self.config, self._given)
+        if self._stage.looks_only:
+            images = as_trained(self.config, images)
+        elif self._changed and (self._stage.needs_run or self._stage.trains):
+            learns = self._stage.trains
+            check_choice_of_labels(self.config, images, learns=learns)
+        if self._changed:  # Now that the data lets it.
+            logging.warning("%s", self._changed)
+        return images
 
     @functools.cached_property
     def test_dataset(self):
@@ -313,7 +324,8 @@ class Experiment:
           ConfigError: where the data is not that of the run.
         """
         self.folder.require(must_exist=True)
-        check_choice_of_labels(self.config, self.data, learns=False)
+        if not self._stage.looks_only:  # Else `data` is checked already.
+            check_choice_of_labels(self.config, self.data, learns=False)
         wanted = wanted or self.config.from_checkpoint
         restore_learner(self.learner, wanted, self.output_dir)
         return self.learner

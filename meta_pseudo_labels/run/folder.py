@@ -8,8 +8,6 @@ import json
 import os
 import platform
 
-from absl import logging
-
 from meta_pseudo_labels.export.card import revision, versions
 from meta_pseudo_labels.run.config.core import free_settings
 from meta_pseudo_labels.run.stages import STAGES
@@ -176,7 +174,8 @@ class RunFolder:
     def check_same_training(self, config):
         """Refuses to go on with a run under settings other than its own.
 
-        With allow_hparam_change it warns of them.
+        Returns:
+          A line that tells them, where allow_hparam_change takes them; or None.
 
         Raises:
           ConfigError: with each setting that differs from the saved ones.
@@ -189,7 +188,7 @@ class RunFolder:
             if before != now and not _may_change(field.name, before, now):
                 differences.append(f"{field.name} was {before}, is now {now}")
         if not differences:
-            return
+            return None
         text = f"{self} holds a run with other settings: "
         text += f"{'; '.join(differences)}."
         if not config.allow_hparam_change:
@@ -198,7 +197,7 @@ class RunFolder:
                 "--output_dir; --allow_hparam_change goes on with what is "
                 "given."
             )
-        logging.warning("%s It goes on with what is given.", text)
+        return f"{text} It goes on with what is given."
 
     def finetuned_path(self, step, source="latest"):
         """Where the student is that was finetuned from a checkpoint.

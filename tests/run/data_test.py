@@ -15,7 +15,9 @@ from meta_pseudo_labels.run.data import (
     training_batches,
 )
 from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.utils.settings import ConfigError
+from tests.tiny_folders import write, write_folders
 
 VARIED = dict(
     known_classes=5, label_noise=0.2, num_validation=5, num_feedback=5
@@ -230,6 +232,7 @@ def test_validation_images_are_ready(tmp_path):
         dict(class_names=[["a"], {}]),
         dict(class_names=[1, 2]),
         dict(fingerprint=[1]),
+        dict(names=[1]),
         dict(indices={"a": 1}),
         dict(indices=10**30),
     ],
@@ -321,3 +324,96 @@ def test_balance_needs_labels_that_are_known(flag):
 def test_uneven_classes_are_made_up_for_once():
     with pytest.raises(ConfigError, match="each make up for uneven classes"):
         Config(label_sampling="balanced", class_weight="balanced")
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A run on files, six of them labeled; it has not been trained."""
+    write_folders(tmp_path)
+    config = Config(
+        output_dir=str(tmp_path / "run"),
+        dataset="folders",
+        labeled_dir=str(tmp_path / "labeled"),
+        unlabeled_dir=str(tmp_path / "unlabeled"),
+        image_size=8,
+        num_labeled=0,
+    )
+    images = load_data(config)
+    (tmp_path / "run").mkdir()
+    save_choice_of_labels(config, images)
+    RunFolder(config.output_dir).save_settings(config)
+    return config, images, tmp_path / "labeled"
+
+
+def change(labeled, what):
+    if what == "no longer":
+        (labeled / "bee" / "1.png").unlink()
+    else:
+        write(labeled / "bee" / "2.png", 19)
+    return load_count(labeled)
+
+
+def load_count(labeled):
+    return len(list(labeled.rglob("*.png")))
+
+
+@pytest.mark.parametrize(
+    ("what", "name"), [("no longer", "1.png"), ("not before", "2.png")]
+)
+@pytest.mark.parametrize("is_old", [False, True])
+def test_the_file_that_is_gone_or_new_is_named(folders, what, name, is_old):
+    config, _, labeled = folders
+    path = labeled.parent / "run" / "labeled.json"
+    if is_old:
+        content = json.loads(path.read_text())
+        assert len(content.pop("names")) == 6
+        path.write_text(json.dumps(content))
+    count = change(labeled, what)
+    told = f"({count} for 6; {what} "
+    with pytest.raises(ConfigError) as error:
+        check_choice_of_labels(config, load_data(config))
+    if is_old:
+        assert f"({count} for 6):" in str(error.value)
+    else:
+        assert told in str(error.value) and name in str(error.value)
+
+
+@pytest.mark.parametrize("what", ["no longer", "not before", None])
+def test_a_look_goes_on_with_what_is_there(folders, what, caplog):
+    """Normalised as the networks learned it."""
+    config, before, labeled = folders
+    if what:
+        change(labeled, what)
+    seen = Experiment(dataclasses.replace(config, task_mode="review")).data
+    assert (seen.spec.mean, seen.spec.std) == (
+        before.spec.mean,
+        before.spec.std,
+    )
+    assert len(seen.labeled_images) == load_count(labeled)
+    told = [line for line in caplog.messages if "other labeled images" in line]
+    assert len(told) == (what is not None)
+    assert all(what in line and " for 6; " in line for line in told)
+
+
+def test_a_look_needs_the_same_classes(folders):
+    config, _, labeled = folders
+    (labeled / "ant").rename(labeled / "dog")
+    look = dataclasses.replace(config, task_mode="review")
+    with pytest.raises(ConfigError, match="has the classes ant, bee, cow, but"):
+        _ = Experiment(look).data
+
+
+@pytest.mark.parametrize("task_mode", ["train", "eval"])
+def test_it_says_that_it_goes_on_where_it_does(folders, task_mode, caplog):
+    config, _, labeled = folders
+    changed = dataclasses.replace(
+        config, task_mode=task_mode, lr=0.3, allow_hparam_change=True
+    )
+    _ = Experiment(changed).data
+    (told,) = [m for m in caplog.messages if "lr was" in m]
+    assert told.endswith("It goes on with what is given.")
+    caplog.clear()
+    change(labeled, "no longer")
+    with pytest.raises(ConfigError, match="5 for 6; no longer"):
+        _ = Experiment(changed).data
+    assert not [m for m in caplog.messages if "goes on" in m]

@@ -58,6 +58,8 @@ class Stage:
       trains: whether it trains the learner, on all devices. It takes no
         settings from hparams.json, but writes that; it alone resets.
       needs_run: whether output_dir must hold a run.
+      looks_only: whether it may look at other labeled images than the run's:
+        it learns from none, and judges no network by them.
       files: what it leaves in the run's folder, a `RunFile` each.
       next: the task mode that usually follows, or None.
       settings: dataclasses of a plug-in's own settings, whose fields become
@@ -67,6 +69,7 @@ class Stage:
     help: str
     trains = False
     needs_run = True
+    looks_only = False
     files: tuple[RunFile, ...] = ()
     next: str | None = None
     settings = ()

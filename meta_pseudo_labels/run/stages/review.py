@@ -52,6 +52,7 @@ _COLUMNS = {
 @STAGES.register("review")
 class Review(Stage):
     help = "Rank labels to doubt, and images to label next."
+    looks_only = True
     files = (RunFile(REVIEW, "labels to doubt, images to label next"),)
 
     @staticmethod

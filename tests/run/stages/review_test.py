@@ -194,8 +194,13 @@ def test_a_run_is_reviewed_and_its_answers_are_learned_from(tmp_path):
     reviewed = dataclasses.replace(
         config, task_mode="review", review_images=2, review_links=True
     )
-    text = review_run(Experiment(reviewed))
     folder = tmp_path / "run" / "review"
+    one = tmp_path / "labeled" / "ant" / "0.png"
+    one.rename(tmp_path / "gone.png")
+    review_run(Experiment(reviewed))
+    assert len(rows_of(folder / "labels.csv")) == 5
+    (tmp_path / "gone.png").rename(one)
+    text = review_run(Experiment(reviewed))
     assert str(folder) in text
     labels = rows_of(folder / "labels.csv")
     assert len(labels) == 6 and {row["part"] for row in labels} == {"labeled"}
