@@ -17,6 +17,7 @@ import pathlib
 import re
 import sys
 
+from meta_pseudo_labels.run import json_lines
 from meta_pseudo_labels.run.flag_table import refuse
 from meta_pseudo_labels.run.recipes import expand, recipes
 from meta_pseudo_labels.utils.plugins import load_plugins
@@ -55,8 +56,17 @@ def main():
 
 def run(program, typed, *, task_mode=None):
     """Runs the task that flags name, or `task_mode`; see `command.start`."""
+    with json_lines.ends_in_json():
+        _run(program, typed, task_mode)
+
+
+def _run(program, typed, task_mode):
     try:
+        if _values("log_format", typed)[-1:] == ["json"]:
+            json_lines.begin()
         arguments = expand(typed)
+        if _values("log_format", arguments)[-1:] == ["json"]:
+            json_lines.begin()
         names = (a.partition("=")[0].lstrip("-") for a in arguments)
         for name in dict.fromkeys(names):
             # The last one counts.

@@ -5,6 +5,7 @@ import sys
 import tensorflow as tf
 from absl import app, flags, logging
 
+from meta_pseudo_labels.run import json_lines
 from meta_pseudo_labels.run.config.flags import (
     config_from_flags,
     define_flags,
@@ -43,9 +44,13 @@ def run_command(arguments, *, typed):
             f"Unexpected argument {arguments[1]!r}; settings are flags, "
             "such as --method=mpl."
         )
+    if FLAGS.log_format == "json":
+        json_lines.begin()
     if FLAGS.task_mode in STAGES:
         STAGES[FLAGS.task_mode].wait(at_home(FLAGS.output_dir))
     config = config_from_flags()
+    if config.log_format == "json":  # After training the run's counts too.
+        json_lines.begin()
     for line in flag_warnings(config, arguments=typed):
         print(f"Warning: {line}", file=sys.stderr)
     run(config)

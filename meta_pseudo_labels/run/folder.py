@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import platform
+import socket
 
 from meta_pseudo_labels.export.card import revision, versions
 from meta_pseudo_labels.run.config.core import free_settings
@@ -163,6 +164,7 @@ class RunFolder:
           devices: in words.
         """
         found = {
+            "host": socket.gethostname(),
             "devices": devices,
             "cores": os.cpu_count(),
             "system": platform.platform(),

@@ -12,7 +12,7 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
 from meta_pseudo_labels.learners.callbacks import AtStep
 from meta_pseudo_labels.run.event_files import drop_events_after
-from meta_pseudo_labels.run.progress_lines import utc_now
+from meta_pseudo_labels.run.json_lines import utc_now
 from meta_pseudo_labels.utils.compat import summary_class
 from meta_pseudo_labels.utils.files import parse_json, write_whole
 

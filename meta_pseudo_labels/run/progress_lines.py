@@ -1,11 +1,11 @@
 """Lines that say how far a run is, for log files and what collects them."""
 
-import datetime
 import json
 import sys
 import time
 
 from meta_pseudo_labels.learners.callbacks import AtStep
+from meta_pseudo_labels.run.json_lines import utc_now
 
 _MEASURED = 10  # Units after the first, from which a rate is worth telling.
 
@@ -164,12 +164,6 @@ class ProgressLines(AtStep):
         self.report.end(self.step)
 
 
-def utc_now():
-    """The time in ISO 8601, such as "2026-11-29T12:00:00.000+00:00"."""
-    now = datetime.datetime.now(datetime.timezone.utc)
-    return now.isoformat(timespec="milliseconds")
-
-
 def duration(seconds):
     """Such as "3 h 20 min", "2 min 5 s" or "12 s"."""
     minutes, seconds = divmod(round(seconds), 60)
@@ -180,9 +174,10 @@ def duration(seconds):
 
 
 def _finite(values):
-    """Without numbers that JSON has no word for."""
+    """With None for numbers that JSON has no word for."""
     return {
         name: value
-        for name, value in values.items()
         if not isinstance(value, float) or abs(value) < float("inf")
+        else None
+        for name, value in values.items()
     }

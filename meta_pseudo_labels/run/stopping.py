@@ -12,7 +12,15 @@ class _Signal(BaseException):
 
 
 class Interrupted(Exception):
-    """A signal, or a lost worker, ended training; it can be gone on with."""
+    """A signal, or a lost worker, ended training; it can be gone on with.
+
+    Attributes:
+      step: of training at which it did; None where that is not known.
+    """
+
+    def __init__(self, message, *, step=None):
+        super().__init__(message)
+        self.step = step
 
 
 class Diverged(Exception):
@@ -93,7 +101,8 @@ class StopOnSignal(AtStep):
         name = signal.Signals(self.signals[0]).name
         raise Interrupted(
             f"{name} ended training at step {self.step}. The same command goes "
-            "on from the latest checkpoint."
+            "on from the latest checkpoint.",
+            step=self.step,
         )
 
 

@@ -85,12 +85,14 @@ def test_json_is_an_object_a_line(clock, capsys):
     assert end == dict(event="ended", step=51, seconds=22.0)
 
 
-def test_what_json_has_no_word_for_is_left_out(clock, capsys):
+def test_what_json_has_no_word_for_is_null(clock, capsys):
     run = Fit(clock, total=100, as_json=True, seconds=0).begin()
     run.step(**{"loss/total": 1.0})
     clock.now += 1
     run.step(**{"loss/total": float("nan")})
-    assert "loss" not in json.loads(lines(capsys)[-1])
+    assert json.loads(lines(capsys)[-1])["loss"] is None
+    run.end_epoch(val_loss=float("-inf"))
+    assert json.loads(lines(capsys)[-1])["loss"] is None
 
 
 def test_skipped_steps_promise_no_rate(clock, capsys):
