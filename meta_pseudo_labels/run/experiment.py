@@ -108,8 +108,9 @@ class Experiment:
         self.config = config = settled(config, self.folder)
         if data is None:
             check_memory(config, trains=self._stage.trains)
+        if self._stage.trains or not self._stage.needs_run:
+            check_weights(config)  # Of a run to come, by `inspect` too.
         if self._stage.trains:
-            check_weights(config)
             check_answers(config, given=data is not None)
             _ = self._named_callbacks  # What is wrong with them is known now.
         self._changed = None  # Settings of the run, in a line.

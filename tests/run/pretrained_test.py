@@ -229,3 +229,14 @@ def test_a_run_that_saw_other_pixels_is_refused(tmp_path, place):
     with pytest.raises(ConfigError, match="give --preprocessing=dataset too"):
         check_weights(config)
     check_weights(dataclasses.replace(config, preprocessing="dataset"))
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+@pytest.mark.parametrize("task_mode", ["inspect", "train"])
+def test_a_look_at_a_run_to_come_misses_its_weights_too(
+    tmp_path, role, task_mode
+):
+    weights = {f"{role}_weights": "gone.keras"}
+    config = tiny(tmp_path, task_mode=task_mode, **weights)
+    with pytest.raises(ConfigError, match=f"--{role}_weights=gone.keras: "):
+        Experiment(config)
