@@ -53,7 +53,9 @@ class FitByHand:
             callback.on_epoch_end(0, logs)
         return self
 
-    def end(self):
+    def end(self, *, stopped=True):
+        """Where epochs ended, or a callback stopped it."""
+        self.model.stop_training = stopped
         for callback in self.callbacks:
             callback.on_train_end()
         return self

@@ -83,7 +83,7 @@ class MetaPseudoLabels(Learner):
         another kind, such as `AlignedUDA()` or `FreeMatchTerm()`; None for a
         teacher that learns from labels and feedback alone, and needs no weak
         views.
-      weak_pass: how the teacher's weak views pass, see `uda.forward_views`;
+      weak_pass: how the teacher's weak views pass, see `passes.forward_views`;
         "apart" leaves the feedback no way through weak labels.
       baseline_decay: of the moving average of the feedback, in (0, 1]; 1 keeps
         its first value for ever.

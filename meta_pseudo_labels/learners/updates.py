@@ -96,13 +96,12 @@ def set_pace(
     is_paced = lr_factor != 1 or layer_decay != 1 or freeze_steps
     backbone = backbone or models.backbone_weights
     weights = backbone(model) if is_paced else []
-    depths = [0] * len(weights)
+    depths = dict.fromkeys(map(id, weights), 0)
     if weights and layer_decay != 1:
-        depths = models.backbone_depths(model)
-    factors = {
-        id(weight): lr_factor * layer_decay**depth
-        for weight, depth in zip(weights, depths, strict=True)
-    }
+        known = map(id, models.backbone_weights(model))
+        found = zip(known, models.backbone_depths(model), strict=True)
+        depths |= {key: n for key, n in found if key in depths}
+    factors = {key: lr_factor * layer_decay**n for key, n in depths.items()}
     for part in parts_of(optimizer):
         if len(parts_of(part)) == 1:
             own = [v for v in compat.variables_of(part) if id(v) in factors]

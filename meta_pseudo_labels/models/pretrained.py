@@ -60,7 +60,7 @@ class WeightsReport:
     def __str__(self):
         parts = [f"{len(self.matched)} of {self.total} variables read"]
         for title, names in (
-            ("the head stays fresh", self.head),
+            ("the head is new", self.head),
             ("not found and left fresh", self.missing),
             ("of other shapes", [_shapes(*m) for m in self.mismatched]),
             ("left over", self.left_over),
@@ -75,8 +75,8 @@ def load_weights(model, source):
 
     Variables are found by the names of their layers or by their places,
     whichever fits more of them, and taken where shapes are equal. The last
-    layer may be of other classes: then it begins at 0, which says the same of
-    all images (see `_level_head`). States of random seeds stay.
+    layer may be of other classes: then it is new, and begins at 0 where it is
+    a `Dense`, so that all classes are as likely. States of random seeds stay.
 
     Args:
       model: a built `keras.Model`, of one or several replicas.

@@ -145,12 +145,18 @@ def images_per_batch(config, step):
 
 def unlabeled_ratio(config, step):
     """Unlabeled images per labeled one in the batch of a step."""
+    ratios = unlabeled_ratios(config)
+    return ratios[max(start for start in ratios if start <= step)]
+
+
+def unlabeled_ratios(config):
+    """Those of all batches of a run, by the step that they begin at."""
+    whole, growth = config.uda_data, config.uda_data_growth_steps
     if not LEARNERS[config.method].reads_unlabeled():
-        return 0
-    growth = config.uda_data_growth_steps
-    if not growth or step >= growth * config.uda_data.bit_length():
-        return config.uda_data
-    return min(config.uda_data, 2 ** (step // growth))
+        return {0: 0}
+    doublings = (whole - 1).bit_length() if growth else 0
+    ratios = {growth * n: min(whole, 2**n) for n in range(doublings)}
+    return ratios | {growth * doublings: whole}
 
 
 def class_weights(config, images):

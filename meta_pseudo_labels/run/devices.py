@@ -8,7 +8,7 @@ from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute.strategies import build_strategy
 from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.models.batch_norm import replicas_per_group
-from meta_pseudo_labels.run.data import unlabeled_ratio
+from meta_pseudo_labels.run.data import unlabeled_ratios
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 
@@ -61,12 +61,11 @@ def check_replicas(config, strategy):
 
 def _all_passes(config):
     """What `passes` says of a method, of all batches that a run has."""
-    growth = config.uda_data_growth_steps
-    ratios = {
-        unlabeled_ratio(config, growth * doublings) or config.uda_data
-        for doublings in range(config.uda_data.bit_length())
-    }
+    ratios = unlabeled_ratios(config).values()
     passes = LEARNERS[config.method].passes
     return set().union(
-        *(passes(dataclasses.replace(config, uda_data=n)) for n in ratios)
+        *(
+            passes(dataclasses.replace(config, uda_data=n or config.uda_data))
+            for n in ratios
+        )
     )

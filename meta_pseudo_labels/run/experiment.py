@@ -86,8 +86,9 @@ class Experiment:
       callbacks: Keras callbacks for training and finetuning, after those of
         the run, in every worker; those of config.callbacks come after them,
         in the first one alone. Of a run that goes on within an epoch
-        `on_train_begin` comes twice; those with a `close` are closed however
-        it ends.
+        `on_train_begin` comes twice, and wherever the unlabeled batch grows
+        `on_train_end` and `on_train_begin` come; those with a `close` are
+        closed however it ends.
 
     Raises:
       ConfigError: where output_dir is missing, or holds a run with other

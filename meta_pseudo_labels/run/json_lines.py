@@ -103,7 +103,7 @@ def _status(error):
     reason = error.__context__
     if error.code is None or isinstance(error.code, int):
         return error.code or 0, reason
-    is_same = reason is not None and str(reason) in error.code
+    is_same = str(reason or "") and str(reason) in error.code
     return 1, reason if is_same else error.code
 
 

@@ -90,6 +90,12 @@ def load_first_weights(learner, config):
             reports[role],
             sees(dataclasses.asdict(config), role, model_type),
         )
+        if reports[role].head and config.optim_type == "lars":
+            logging.warning(
+                "--optim_type=lars takes its first step of a head that begins "
+                "at 0 at the whole rate, as nothing can be scaled by it; "
+                "another optimizer does not."
+            )
     if "student" in reports and learner.student_ema is not None:
         learner.student_ema.reset(learner.student)
     return reports

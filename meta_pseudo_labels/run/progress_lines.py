@@ -36,6 +36,7 @@ class ProgressReport:
         self.unit = unit
         self.seconds = seconds
         self.as_json = as_json
+        self.began = None
 
     def start(self, done, note=None):
         """Says where the stage begins.
@@ -44,7 +45,8 @@ class ProgressReport:
           done: units done in earlier starts.
           note: what is about to happen, or None.
         """
-        self.began = time.monotonic()
+        if self.began is None:  # The first of several `fit`s.
+            self.began = time.monotonic()
         self.first = None
         self.is_measured = False
         self._say("started", done, {"note": note} if note else {})
@@ -161,7 +163,9 @@ class ProgressLines(AtStep):
             self.report.event("evaluated", self.step, evaluated)
 
     def on_train_end(self, logs=None):
-        self.report.end(self.step)
+        # Else another `fit` follows, with other batches.
+        if self.model.stop_training or self.step >= self.report.total:
+            self.report.end(self.step)
 
 
 def duration(seconds):

@@ -317,7 +317,7 @@ def test_the_snippets_of_the_guide_export_a_student_and_read_weights(
     for snippet in snippets:
         exec(snippet, {})
     shape, weights = capsys.readouterr().out.splitlines()[-2:]
-    assert weights.startswith("4 of 6 variables read; the head stays fresh, 2:")
+    assert weights.startswith("4 of 6 variables read; the head is new, 2:")
     assert shape == "(3, 2)"
     for link in re.findall(r"\]\(([^)#:]+)\)", guide):
         assert (ROOT / "docs" / link).exists(), link

@@ -59,7 +59,7 @@ def test_all_but_the_head_of_other_classes_is_read(tmp_path, name, ending):
     assert not report.missing and not report.left_over
     digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
     assert report.sha256 == digest
-    assert "the head stays fresh, 2: head.dense/0, head.dense/1" in str(report)
+    assert "the head is new, 2: head.dense/0, head.dense/1" in str(report)
     assert ", 7] there, [" in str(report)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels.distribute.shares import Share
-from meta_pseudo_labels.run import data
+from meta_pseudo_labels.run import data, devices
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.devices import check_replicas
 from meta_pseudo_labels.run.epochs import fit_epochs
@@ -124,6 +124,19 @@ def test_batch_norm_groups_must_fit_the_small_batches_too():
     grows = dataclasses.replace(config, uda_data_growth_steps=1000)
     with pytest.raises(ConfigError, match="12 replicas do not divide"):
         check_replicas(grows, strategy)
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3, 4, 7])
+def test_the_passes_of_the_last_batches_are_known_before_the_first(ratio):
+    config = Config(method="uda", uda_data=ratio, train_batch_size=8)
+    grows = dataclasses.replace(config, uda_data_growth_steps=1000)
+    assert devices._all_passes(config) <= devices._all_passes(grows)
+    assert list(data.unlabeled_ratios(config)) == [0]
+
+
+def test_methods_without_unlabeled_images_never_grow():
+    config = Config(method="supervised", uda_data_growth_steps=1000)
+    assert data.unlabeled_ratios(config) == {0: 0}
 
 
 def test_images_a_second_are_those_of_the_batch(tmp_path, monkeypatch):

@@ -120,6 +120,8 @@ def test_the_last_object_has_the_exit_status(ended):
     assert row == {"event": "error", "status": 1, "message": "Bad losses."}
     (row,), caught = ended(OSError(21, "Is a directory", "run/acc"))
     assert row["message"] == "run/acc: Is a directory."
+    (row,), caught = ended(MemoryError())  # Which says nothing itself.
+    assert "too little memory" in row["message"]
     rows, caught = ended(KeyError("a bug"), before="Half a line: 1")
     assert rows == [
         {"event": "message", "text": "Half a line: 1"},

@@ -62,6 +62,8 @@ def test_a_run_of_lines(clock, capsys):
     assert lines(capsys) == [
         "go: step 71 of 2,000, evaluated, accuracy 0.8765, loss 0.5"
     ]
+    run.end(stopped=False).begin()  # Where the batch grows, `fit` comes again.
+    assert lines(capsys) == ["go: step 71 of 2,000"]
     run.end()
     assert lines(capsys) == ["go: step 71 of 2,000, ended after 2 min 15 s"]
 

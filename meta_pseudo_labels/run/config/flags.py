@@ -215,6 +215,15 @@ def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
             "anything will be learned. For a short trial set the "
             "..._wait_steps and ..._warmup_steps too."
         )
+    if (
+        config.label_sampling == "balanced"
+        and config.uda_distribution_alignment
+    ):
+        lines.append(
+            "--uda_distribution_alignment takes the classes of unlabeled "
+            "images for as even as --label_sampling=balanced makes the "
+            "labeled ones; leave one out where they are not."
+        )
     if config.task_mode == "train":
         lines += _unread_lines(config, _typed(arguments))
     return [line for line in lines if line is not None]

@@ -24,6 +24,7 @@ from meta_pseudo_labels.run.data import (
     images_per_batch,
     save_choice_of_labels,
     training_batches,
+    unlabeled_ratios,
 )
 from meta_pseudo_labels.run.epochs import fit_epochs
 from meta_pseudo_labels.run.folder import (
@@ -106,11 +107,13 @@ class Train(Stage):
 def peak_rates(config):
     """The rates that settings come to at this batch, for a terminal."""
     rates = LEARNERS[config.method].rates(config)
-    names = ["student", "teacher"] if len(rates) > 1 else [""]
+    names = [""]
+    if len(rates) > 1:  # A method of one's own may have more.
+        names = ["student", "teacher", *map(str, range(3, len(rates) + 1))]
     told = ", ".join(
         f"{name} {scale_by_batch(rate.peak, config.train_batch_size):.3g} "
         f"({rate.peak:g} per 256 images)".lstrip()
-        for name, rate in zip(names, rates, strict=True)
+        for name, rate in zip(names, rates, strict=False)
     )
     return f"Peak learning rate at a batch of {config.train_batch_size}: {told}"
 
@@ -171,7 +174,7 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
     _check_steps_per_execution(config, position(learner))
     reports = load_first_weights(learner, config) if begins else {}
     distributions = load_teacher_labels(config, images, fresh=fresh)
-    batches = functools.cache(
+    batches = functools.lru_cache(maxsize=1)(
         functools.partial(_batches, learner, config, images, distributions)
     )
     batches(position(learner))  # What is wrong with them is known before all.
@@ -295,13 +298,20 @@ def _fit(learner, config, batches, validation, callbacks):
     if not alone and worker_of(learner.distribute_strategy) == 0:
         if validation is not None:
             callbacks = [LogAccuracy(validation), *callbacks]
-    grows = config.uda_data_growth_steps // config.save_every
-    doublings = (config.uda_data - 1).bit_length()
+    grows = [start for start in unlabeled_ratios(config) if start]
+    if grows and grows[-1] >= config.num_train_steps:
+        logging.warning(
+            "--uda_data_growth_steps=%d: the unlabeled batch reaches "
+            "--uda_data=%d at step %d only, where the run has ended.",
+            config.uda_data_growth_steps,
+            config.uda_data,
+            grows[-1],
+        )
     fit_epochs(
         learner,
         batches,
         every=config.save_every,
-        ends=[grows * n for n in range(1, doublings + 1)] if grows else (),
+        ends=[start // config.save_every for start in grows],
         validation_data=validation if alone else None,
         callbacks=callbacks,
     )
