@@ -202,11 +202,11 @@ def test_what_the_docs_name_exists():
     text = DOC.read_text()
     for link in re.findall(r"\]\(([^)#:]+)[)#]", text):
         assert (DOC.parent / link).exists(), link
-    for flagfile in re.findall(r"flags/\w+\.flags", text):
-        assert (ROOT / flagfile).exists(), flagfile
-    commands = re.findall(r"^ +python main\.py(?:.*\\\n)*.*", text, re.M)
+    for recipe in re.findall(r"--recipe=(\w+)", text):
+        assert (ROOT / f"flags/{recipe}.flags").exists(), recipe
+    commands = re.findall(r"^ +mpl train(?:.*\\\n)*.*", text, re.M)
     assert len(commands) == 4
-    known = {"flagfile", *defined()}
+    known = {"recipe", *defined()}
     for flag in re.findall(r"--(\w+)", " ".join(commands)):
         assert flag in known or flag.removeprefix("no") in known, flag
 
