@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.run.config import Config
@@ -57,3 +58,11 @@ def weights(config):
         for name in saved.get_variable_to_shape_map()
         if "save_counter" not in name and "OBJECT_GRAPH" not in name
     }
+
+
+def assert_same_weights(config, other):
+    """The latest checkpoints of two runs hold the same, to the last bit."""
+    got, want = weights(config), weights(other)
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)

@@ -155,8 +155,9 @@ def test_a_row_that_ends_early_names_no_image(folders):
         answer(folders, given("label,image\nant\n"))
 
 
-def test_a_comma_in_another_column_parts_nothing():
-    path = given('image;label;"seen, by whom"\na.png;ant;me\n')
+def test_a_comma_in_another_column_parts_nothing(tmp_path):
+    text = 'image;label;"seen, by whom"\na.png;ant;me\n'
+    path = given(text, tmp_path / "answers.csv")
     assert read_answers(path) == [(2, "a.png", "ant")]
 
 

@@ -1,11 +1,10 @@
 """A run that was cut off goes on as if nothing had happened."""
 
-import numpy as np
 import pytest
 
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.stages import train as training_module
-from tests.tiny_run import rows, tiny, weights
+from tests.tiny_run import assert_same_weights, rows, tiny
 
 
 class Killed(Exception):
@@ -54,10 +53,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch, settings):
     Experiment(config).train()
 
     assert rows(config) == rows(undisturbed)
-    got, want = weights(config), weights(undisturbed)
-    assert got.keys() == want.keys()
-    for name, value in want.items():
-        np.testing.assert_array_equal(got[name], value, err_msg=name)
+    assert_same_weights(config, undisturbed)
 
 
 @pytest.mark.long

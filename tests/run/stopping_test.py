@@ -16,7 +16,7 @@ from meta_pseudo_labels.run.stopping import (
     watch_signals,
 )
 from meta_pseudo_labels.utils.settings import ConfigError
-from tests.tiny_run import rows, tiny, weights
+from tests.tiny_run import assert_same_weights, rows, tiny, weights
 
 
 class SignalAt(AtStep):
@@ -87,13 +87,6 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert rows(config) == rows(undisturbed)
     assert_same_weights(config, undisturbed)
     assert (tmp_path / "done").exists() and not (tmp_path / "lock").exists()
-
-
-def assert_same_weights(config, other):
-    got, want = weights(config), weights(other)
-    assert got.keys() == want.keys()
-    for name, value in want.items():
-        np.testing.assert_array_equal(got[name], value, err_msg=name)
 
 
 @pytest.mark.long

@@ -31,13 +31,8 @@ from meta_pseudo_labels.export.serving.reading import (
 _ONE = "/v1/models/{name:[^/:]+}"
 _VERSION = _ONE + "/versions/{version:[0-9]+}"
 _LOG = logging.getLogger(__name__)
-_CLOSING = (
-    400,
-    408,
-    413,
-    415,
-    CLIENT_LEFT,
-)  # Statuses after which a connection ends.
+# Statuses after which a connection ends.
+_CLOSING = (400, 408, 413, 415, CLIENT_LEFT)
 _LINGERING = 2.0  # Seconds to take what was on its way, so that they are read.
 WORKERS = "predicts"  # What the names of their threads begin with.
 

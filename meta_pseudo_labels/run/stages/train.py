@@ -283,7 +283,7 @@ def _callbacks(config, checkpoints, signals, judge):
             config,
             judge=judge,
             again="compiling the step again where the unlabeled batch grows"
-            if config.uda_data_growth_steps
+            if len(unlabeled_ratios(config)) > 1
             else None,
         ),
         bad_steps,
