@@ -27,6 +27,7 @@ import tensorflow as tf
 from sklearn.decomposition import PCA
 
 from benchmarks.common.machine import RESULTS, machine_facts, revision
+from benchmarks.frozen_features.look_ahead import LookAhead
 from meta_pseudo_labels import UDA, MetaPseudoLabels, Supervised, UDASettings
 from meta_pseudo_labels.evaluation.statistics import estimate, paired_difference
 from meta_pseudo_labels.learners.finetuning import finetune
@@ -40,6 +41,8 @@ METHODS = (
     *(f"{name}, labels alone" for name in FEEDBACK),
     *(f"{name}, consistency" for name in FEEDBACK),
 )
+# Only where --methods names them: a step takes as many times as long.
+AHEAD = "look ahead "
 CLASSES, UNITS = 10, 128
 COMPONENTS = 256  # Of the 1,280 features; a step takes a fifth of the time.
 BATCH, UNLABELED = 32, 128
@@ -199,6 +202,8 @@ def learner_of(method, settings, width):
     elif name == "uda":
         learner = UDA(student, uda=uda)
     else:
+        if name.startswith(AHEAD):
+            name = LookAhead(int(name.removeprefix(AHEAD)))
         learner = MetaPseudoLabels(
             student,
             network("teacher", width),
@@ -270,7 +275,15 @@ class Trainer:
         for step in tf.range(self.settings.num_steps, dtype="int64"):
             batch = self._batch(step, *pools)
             wanted = self.learner.batch_keys
-            self.learner.train_step({k: batch[k] for k in wanted})
+            batch = {k: batch[k] for k in wanted}
+            feedback = getattr(self.learner, "feedback", None)
+            if isinstance(feedback, LookAhead):
+                coming = [
+                    self._batch(step + number, *pools)["strong"]
+                    for number in range(1, feedback.steps)
+                ]
+                feedback.prepare(self.learner, batch, coming)
+            self.learner.train_step(batch)
 
     def _batch(self, step, labeled, labels, weak, strong):
         """What a step sees: one view of each image that is drawn."""
