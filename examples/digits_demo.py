@@ -25,6 +25,7 @@ from absl import logging
 from meta_pseudo_labels import ConfigError, data
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.stopping import Interrupted
 from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.deleting import delete
 
@@ -42,7 +43,10 @@ def main():
     except ConfigError as error:
         sys.exit(f"Error: {error}")
     folder = _fresh_folder(arguments.output_dir)
-    runs = {config.method: _train(config) for config in configs}
+    try:
+        runs = {config.method: _train(config) for config in configs}
+    except Interrupted:
+        sys.exit("A signal stopped the demo; it begins anew when run again.")
     results = [result for _, result in runs.values()]
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     experiment, _ = runs["mpl"]

@@ -120,7 +120,7 @@ class Evaluation:
 
     def to_dict(self):
         """All of it as a dict for JSON; null is what is not defined."""
-        scalars = ("images", "top_1", "top_5", "nll", "ece")
+        scalars = ("images", "top_1", "chance", "top_5", "nll", "ece")
         return {
             **{name: getattr(self, name) for name in scalars},
             "images_per_second": self.images_per_second,

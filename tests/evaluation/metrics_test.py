@@ -142,6 +142,7 @@ def test_json_has_null_where_there_is_no_number(small):
     }
     assert content["top_5"] is None
     assert content["ece"] == pytest.approx(0.225)
+    assert content["chance"] == 0.5
     assert content["confusion"] == [[1, 0, 1], [1, 1, 0], [0, 0, 0]]
     assert len(content["calibration"]) == 15
     assert content["calibration"][0] == {

@@ -179,7 +179,7 @@ class RunFiles:
                 "images": self.evaluation["images"],
                 "count": count,
                 "interval": interval(found["top_1"], count),
-                "chance": _chance(found),
+                "chance": found.get("chance"),
             }
         logged = [row for row in self.rows if "eval/accuracy" in row]
         if not logged:
@@ -212,12 +212,6 @@ class RunFiles:
         """How long the training of some rows took; None where not known."""
         known = [row["seconds"] for row in rows if "seconds" in row]
         return max(known, default=None)
-
-
-def _chance(found):
-    """See `Evaluation.chance`; None where it is not written down."""
-    counts = [one.get("support", 0) for one in found.get("classes", ())]
-    return max(counts, default=0) / found["images"] or None
 
 
 @functools.cache
