@@ -21,7 +21,7 @@ from absl import flags
 from benchmarks.common.flops import forward_flops, mpl_step_flops
 from meta_pseudo_labels.data import DATASETS
 from meta_pseudo_labels.learners.build import build_learner
-from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.run.config.flags import (
     config_from_flags,
     define_flags,

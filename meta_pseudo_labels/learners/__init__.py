@@ -1,10 +1,10 @@
 """The learners: one `keras.Model` per method, all with the same life."""
 
 from meta_pseudo_labels.learners.base import Learner
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.learners.mpl import MetaPseudoLabels
 from meta_pseudo_labels.learners.pseudo_labels import PseudoLabels
 from meta_pseudo_labels.learners.reduced import ReducedMPL
-from meta_pseudo_labels.learners.registry import LEARNERS
 from meta_pseudo_labels.learners.supervised import Supervised
 from meta_pseudo_labels.learners.uda import UDA, AlignedUDA, UDASettings
 

@@ -7,7 +7,7 @@ import keras
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.learners.finetuning import freeze_batch_norm
-from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.optimizers import build_optimizer
 from meta_pseudo_labels.optimizers.schedules import (
     WaitWarmupDecay,

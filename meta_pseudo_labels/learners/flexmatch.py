@@ -10,8 +10,8 @@ import tensorflow as tf
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.checks import check_range
 from meta_pseudo_labels.learners.losses import confident_loss
-from meta_pseudo_labels.learners.registry import register
-from meta_pseudo_labels.learners.uda import (
+from meta_pseudo_labels.learners.method import register
+from meta_pseudo_labels.learners.terms import (
     StatefulTerm,
     TermLearner,
     TermValue,

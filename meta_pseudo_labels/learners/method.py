@@ -6,7 +6,16 @@ one file: command line, checks, warnings, data and devices derive from it.
 
 from typing import NamedTuple
 
+from meta_pseudo_labels.utils.registry import Registry
 from meta_pseudo_labels.utils.settings import ConfigError
+
+# By the names that --method takes.
+LEARNERS = Registry(
+    "method",
+    package="meta_pseudo_labels.learners",
+    without=("build", "callbacks", "finetuning"),  # Loaded where they are used.
+)
+register = LEARNERS.register
 
 
 class Rate(NamedTuple):

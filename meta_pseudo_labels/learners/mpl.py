@@ -8,7 +8,6 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.base import Learner
@@ -24,15 +23,8 @@ from meta_pseudo_labels.learners.feedback import (
     draw_labels,
     resolve,
 )
-from meta_pseudo_labels.learners.method import Rate
-from meta_pseudo_labels.learners.mpl_settings import (
-    NO_TERM,
-    TERMS,
-    UNREAD,
-    MPLSettings,
-    check_label_view,
-    term_type,
-)
+from meta_pseudo_labels.learners.method import register
+from meta_pseudo_labels.learners.mpl_settings import MPLMethod, check_label_view
 from meta_pseudo_labels.learners.passes import (
     ViewLogits,
     check_weak_pass,
@@ -41,23 +33,19 @@ from meta_pseudo_labels.learners.passes import (
     gradients_of,
     label_probabilities,
     own_losses,
-    view_passes,
 )
-from meta_pseudo_labels.learners.registry import register
-from meta_pseudo_labels.learners.settings import TeacherSettings
 from meta_pseudo_labels.learners.student_step import (
     logs_of_waiting,
     take_student_step,
 )
-from meta_pseudo_labels.learners.uda import RELEASE_UDA, ConsistencySettings
+from meta_pseudo_labels.learners.uda import RELEASE_UDA
 from meta_pseudo_labels.optimizers import check_differentiable
 from meta_pseudo_labels.utils import compat
-from meta_pseudo_labels.utils.settings import ConfigError
 
 
 @register("mpl")
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
-class MetaPseudoLabels(Learner):
+class MetaPseudoLabels(MPLMethod, Learner):
     """The student learns pseudo labels, the teacher from the student's gain.
 
     Pham et al. 2021 (arXiv 2003.10580), algorithm 1; release `MPL.step_fn`.
@@ -105,14 +93,6 @@ class MetaPseudoLabels(Learner):
     """
 
     costly_logs = True
-    has_feedback = True
-    settings = (
-        MPLSettings,
-        TeacherSettings,
-        ConsistencySettings,
-        *TERMS.values(),
-    )
-    unread = UNREAD
 
     def __init__(
         self,
@@ -180,101 +160,6 @@ class MetaPseudoLabels(Learner):
             trainable=False,
             aggregation="only_first_replica",
         )
-
-    @classmethod
-    def from_settings(cls, settings, networks, **common):
-        common |= dict(
-            feedback=settings.mpl_feedback,
-            feedback_weight=settings.mpl_feedback_weight,
-            pseudo_labels=settings.mpl_pseudo_labels,
-            label_temperature=settings.mpl_label_temp,
-            label_view=settings.mpl_label_view,
-            student_labeled_weight=settings.mpl_student_labeled_weight,
-            student_wait_steps=(
-                settings.mpl_student_lr_wait_steps
-                if settings.mpl_skip_wait
-                else 0
-            ),
-            baseline_decay=settings.mpl_baseline_decay,
-            baseline_start=settings.mpl_baseline_start,
-            update_teacher_moments=settings.mpl_update_teacher_moments,
-        )
-        student = networks.student()
-        if settings.teacher_labels:
-            # Imported here, as it is a kind of this class.
-            from meta_pseudo_labels.learners.reduced import ReducedMPL
-
-            return ReducedMPL(student, networks.reduced_teacher(), **common)
-        uda = settings.uda() if settings.mpl_teacher_loss == "uda" else None
-        if term := term_type(settings):
-            uda = term(**term.arguments(settings, networks))
-        common["weak_pass"] = settings.uda_weak_pass
-        return cls(student, networks.teacher(), uda=uda, **common)
-
-    @classmethod
-    def check_settings(cls, settings):
-        resolve(settings.mpl_feedback, settings.mpl_pseudo_labels)
-        if settings.mpl_label_view == "weak" and (
-            settings.teacher_labels or settings.mpl_teacher_loss in NO_TERM
-        ):
-            raise ConfigError(
-                "--mpl_label_view=weak: this teacher does not see weak views; "
-                "leave it out, or have --mpl_teacher_loss=uda and no "
-                "--teacher_labels."
-            )
-        if (settings.mpl_label_view, settings.uda_weak_pass) == (
-            "weak",
-            "apart",
-        ):
-            raise ConfigError(
-                "--uda_weak_pass=apart: with --mpl_label_view=weak the "
-                "feedback goes back through the weak views; leave one out."
-            )
-        small = settings.teacher_model_type or models.REDUCED_TEACHER
-        if settings.teacher_labels and not models.mlp_hidden_sizes(small):
-            raise ConfigError(
-                f"--teacher_model_type={small}: with --teacher_labels the "
-                "teacher is a small perceptron on top of these; give one such "
-                f"as {models.REDUCED_TEACHER}, or none."
-            )
-
-    @classmethod
-    def keys(cls, settings):
-        return getattr(term_type(settings), "batch_keys", cls.batch_keys)
-
-    @classmethod
-    def augments_labeled(cls, settings):
-        return settings.mpl_teacher_loss == "rand_augment"
-
-    @classmethod
-    def teacher_type(cls, settings):
-        if settings.teacher_labels:  # It sees distributions.
-            return None
-        return settings.teacher_model_type or settings.model_type
-
-    @classmethod
-    def rates(cls, settings):  # It ignores num_warmup_steps (quirk 21).
-        return [
-            Rate(
-                settings.mpl_student_lr,
-                wait_steps=settings.mpl_student_lr_wait_steps,
-                warmup_steps=settings.mpl_student_lr_warmup_steps,
-            ),
-            Rate(
-                settings.mpl_teacher_lr,
-                warmup_steps=settings.mpl_teacher_lr_warmup_steps,
-            ),
-        ]
-
-    @classmethod
-    def passes(cls, settings):
-        passes = {1, 1 + settings.uda_data}
-        if settings.mpl_teacher_loss not in NO_TERM:
-            apart = settings.uda_weak_pass == "apart"
-            passes |= view_passes(settings, apart=apart)
-        if settings.mpl_student_labeled_weight and settings.num_feedback:
-            passes.add(2 + settings.uda_data)
-        return passes
 
     def compile(self, optimizer="sgd", teacher_optimizer=None, **kwargs):
         """As `Learner.compile`, with a second optimizer for the teacher.

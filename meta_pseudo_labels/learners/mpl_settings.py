@@ -1,10 +1,15 @@
-"""The settings of Meta Pseudo Labels, and which of them a run does not read."""
+"""What Meta Pseudo Labels says of itself to runs: settings, rates, passes."""
 
 import dataclasses
 from typing import ClassVar
 
+from meta_pseudo_labels import models
 from meta_pseudo_labels.learners.adamatch import AdaMatchSettings, AdaMatchTerm
-from meta_pseudo_labels.learners.feedback import ESTIMATORS, PSEUDO_LABELS
+from meta_pseudo_labels.learners.feedback import (
+    ESTIMATORS,
+    PSEUDO_LABELS,
+    resolve,
+)
 from meta_pseudo_labels.learners.fixmatch import FixMatchSettings, FixMatchTerm
 from meta_pseudo_labels.learners.flexmatch import (
     FlexMatchSettings,
@@ -14,7 +19,11 @@ from meta_pseudo_labels.learners.freematch import (
     FreeMatchSettings,
     FreeMatchTerm,
 )
-from meta_pseudo_labels.utils.settings import Unread, setting
+from meta_pseudo_labels.learners.method import Method, Rate
+from meta_pseudo_labels.learners.passes import view_passes
+from meta_pseudo_labels.learners.settings import TeacherSettings
+from meta_pseudo_labels.learners.uda import ConsistencySettings
+from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
 
 LABEL_VIEWS = ("strong", "weak")
 NO_TERM = ("supervised", "rand_augment")
@@ -185,6 +194,114 @@ UNREAD = (
         "the teacher's labeled images do not pass alone.",
     ),
 )
+
+
+class MPLMethod(Method):
+    """The part of `MetaPseudoLabels` that describes the method."""
+
+    has_feedback = True
+    settings = (
+        MPLSettings,
+        TeacherSettings,
+        ConsistencySettings,
+        *TERMS.values(),
+    )
+    unread = UNREAD
+
+    @classmethod
+    def from_settings(cls, settings, networks, **common):
+        common |= dict(
+            feedback=settings.mpl_feedback,
+            feedback_weight=settings.mpl_feedback_weight,
+            pseudo_labels=settings.mpl_pseudo_labels,
+            label_temperature=settings.mpl_label_temp,
+            label_view=settings.mpl_label_view,
+            student_labeled_weight=settings.mpl_student_labeled_weight,
+            student_wait_steps=(
+                settings.mpl_student_lr_wait_steps
+                if settings.mpl_skip_wait
+                else 0
+            ),
+            baseline_decay=settings.mpl_baseline_decay,
+            baseline_start=settings.mpl_baseline_start,
+            update_teacher_moments=settings.mpl_update_teacher_moments,
+        )
+        student = networks.student()
+        if settings.teacher_labels:
+            # Imported here, as it is a kind of this class.
+            from meta_pseudo_labels.learners.reduced import ReducedMPL
+
+            return ReducedMPL(student, networks.reduced_teacher(), **common)
+        uda = settings.uda() if settings.mpl_teacher_loss == "uda" else None
+        if term := term_type(settings):
+            uda = term(**term.arguments(settings, networks))
+        common["weak_pass"] = settings.uda_weak_pass
+        return cls(student, networks.teacher(), uda=uda, **common)
+
+    @classmethod
+    def check_settings(cls, settings):
+        resolve(settings.mpl_feedback, settings.mpl_pseudo_labels)
+        if settings.mpl_label_view == "weak" and (
+            settings.teacher_labels or settings.mpl_teacher_loss in NO_TERM
+        ):
+            raise ConfigError(
+                "--mpl_label_view=weak: this teacher does not see weak views; "
+                "leave it out, or have --mpl_teacher_loss=uda and no "
+                "--teacher_labels."
+            )
+        if (settings.mpl_label_view, settings.uda_weak_pass) == (
+            "weak",
+            "apart",
+        ):
+            raise ConfigError(
+                "--uda_weak_pass=apart: with --mpl_label_view=weak the "
+                "feedback goes back through the weak views; leave one out."
+            )
+        small = settings.teacher_model_type or models.REDUCED_TEACHER
+        if settings.teacher_labels and not models.mlp_hidden_sizes(small):
+            raise ConfigError(
+                f"--teacher_model_type={small}: with --teacher_labels the "
+                "teacher is a small perceptron on top of these; give one such "
+                f"as {models.REDUCED_TEACHER}, or none."
+            )
+
+    @classmethod
+    def keys(cls, settings):
+        return getattr(term_type(settings), "batch_keys", cls.batch_keys)
+
+    @classmethod
+    def augments_labeled(cls, settings):
+        return settings.mpl_teacher_loss == "rand_augment"
+
+    @classmethod
+    def teacher_type(cls, settings):
+        if settings.teacher_labels:  # It sees distributions.
+            return None
+        return settings.teacher_model_type or settings.model_type
+
+    @classmethod
+    def rates(cls, settings):  # It ignores num_warmup_steps (quirk 21).
+        return [
+            Rate(
+                settings.mpl_student_lr,
+                wait_steps=settings.mpl_student_lr_wait_steps,
+                warmup_steps=settings.mpl_student_lr_warmup_steps,
+            ),
+            Rate(
+                settings.mpl_teacher_lr,
+                warmup_steps=settings.mpl_teacher_lr_warmup_steps,
+            ),
+        ]
+
+    @classmethod
+    def passes(cls, settings):
+        passes = {1, 1 + settings.uda_data}
+        if settings.mpl_teacher_loss not in NO_TERM:
+            apart = settings.uda_weak_pass == "apart"
+            passes |= view_passes(settings, apart=apart)
+        if settings.mpl_student_labeled_weight and settings.num_feedback:
+            passes.add(2 + settings.uda_data)
+        return passes
 
 
 def check_label_view(view, term, weak_pass):

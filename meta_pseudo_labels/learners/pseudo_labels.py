@@ -7,13 +7,13 @@ import tensorflow as tf
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import check_positive
 from meta_pseudo_labels.learners.feedback import PSEUDO_LABELS, draw_labels
+from meta_pseudo_labels.learners.method import register
 from meta_pseudo_labels.learners.mpl_settings import MPLSettings
 from meta_pseudo_labels.learners.passes import (
     forward_together,
     label_probabilities,
     own_losses,
 )
-from meta_pseudo_labels.learners.registry import register
 from meta_pseudo_labels.learners.settings import TeacherSettings
 from meta_pseudo_labels.utils.settings import (
     ConfigError,

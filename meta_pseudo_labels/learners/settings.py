@@ -7,7 +7,7 @@ flags. What one method alone reads stands in its own file.
 import dataclasses
 from typing import ClassVar
 
-from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.optimizers import OPTIMIZERS
 from meta_pseudo_labels.optimizers.schedules import DECAYS
 from meta_pseudo_labels.utils.settings import Unread, setting

@@ -4,12 +4,12 @@ import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.learners.base import Learner
+from meta_pseudo_labels.learners.method import register
 from meta_pseudo_labels.learners.passes import (
     forward,
     label_probabilities,
     own_losses,
 )
-from meta_pseudo_labels.learners.registry import register
 from meta_pseudo_labels.utils.settings import Unread
 
 

@@ -5,7 +5,7 @@ import os
 import shlex
 
 from meta_pseudo_labels.data import inspection
-from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.checkpoint_files import checkpoint_paths
 from meta_pseudo_labels.utils.settings import command_for

@@ -18,7 +18,7 @@ from meta_pseudo_labels.learners.losses import (
     balanced_weights,
     with_class_weights,
 )
-from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.run.folder import LABELED
 from meta_pseudo_labels.utils.files import read_json, write_whole
 from meta_pseudo_labels.utils.settings import ConfigError, user_error

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute.strategies import build_strategy
-from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.models.batch_norm import replicas_per_group
 from meta_pseudo_labels.run.data import unlabeled_ratios
 from meta_pseudo_labels.utils.settings import ConfigError, user_error

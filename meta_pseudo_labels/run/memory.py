@@ -8,7 +8,7 @@ import os
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.data.spec import DATASETS
-from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _FLOAT = 4  # Bytes.

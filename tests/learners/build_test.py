@@ -13,7 +13,7 @@ from meta_pseudo_labels.learners.build import (
     build_model,
     build_schedules,
 )
-from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_run import tiny

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.data.spec import DATASETS
-from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.learners.settings import COMMON, method_groups
 from meta_pseudo_labels.run.config.after_training import (
     DiagnosisSettings,

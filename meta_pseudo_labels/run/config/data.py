@@ -5,7 +5,7 @@ import types
 from typing import ClassVar
 
 from meta_pseudo_labels.data.spec import DATASETS, FITS
-from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
 
 

@@ -7,7 +7,7 @@ import statistics
 import types
 
 from meta_pseudo_labels.data.inspection import UNEVEN
-from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.run.closing import following
 from meta_pseudo_labels.run.folder import (
     LOOK_ALIKES,

@@ -10,7 +10,7 @@ from meta_pseudo_labels.evaluation.diagnosis.figure import draw
 from meta_pseudo_labels.evaluation.diagnosis.measure import diagnose
 from meta_pseudo_labels.evaluation.diagnosis.summary import as_text
 from meta_pseudo_labels.learners.callbacks import position
-from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.optimizers.schedules import scale_by_batch
 from meta_pseudo_labels.run.data import check_choice_of_labels, training_batches
 from meta_pseudo_labels.run.folder import RunFolder

@@ -13,7 +13,7 @@ from meta_pseudo_labels.distribute.strategies import (
     worker_of,
 )
 from meta_pseudo_labels.learners.callbacks import StopAtStep, position
-from meta_pseudo_labels.learners.registry import LEARNERS
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.optimizers.schedules import scale_by_batch
 from meta_pseudo_labels.run.callbacks import LogAccuracy, SaveCheckpoint
 from meta_pseudo_labels.run.checkpoints import Checkpoints
