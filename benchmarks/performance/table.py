@@ -19,6 +19,7 @@ COMMANDS = {
     "serving": "serving.run",
     "memory": "memory.run",
     "scaling": "scaling.run",
+    "inference": "inference.run",
 }
 
 
@@ -108,6 +109,13 @@ def _scaling(report):
         yield f"two processes, a step of {row['model']}", "as predicted", cell
 
 
+def _inference(report):
+    model = report["settings"]["model"]
+    for way, ratio in report["ratio"].items():
+        cell = ratio_cell(ratio, report["ratio_quartiles"][way])
+        yield f"images a second, {way}", f"`model.predict`, {model}", cell
+
+
 _ROWS = {
     "step_time": _step_time,
     "fit_time": _fit_time,
@@ -115,6 +123,7 @@ _ROWS = {
     "serving": _serving,
     "memory": _memory,
     "scaling": _scaling,
+    "inference": _inference,
 }
 
 

@@ -80,8 +80,8 @@ def evaluate_networks(networks, dataset, *, class_names=(), count=None):
 def _timed_logits(networks, dataset, count):
     """Logits by network, the labels, and each network's time in seconds.
 
-    The time is that of the networks alone, after a first batch that is not
-    counted: TensorFlow optimizes the graphs in it.
+    The time is that of the networks alone, after a first image that is not
+    counted: TensorFlow optimizes the graphs for it.
     """
     forward = {
         name: _inference(model, dataset.element_spec[0])
@@ -94,7 +94,7 @@ def _timed_logits(networks, dataset, count):
             if not labels:
                 if isinstance(networks[name], keras.Model):  # Or an export.
                     warn_of_levels(images, networks[name])
-                forward[name](images)
+                forward[name](_first(images, forward[name]))
             start = time.perf_counter()
             logits[name].append(forward[name](images).numpy())
             seconds[name] += time.perf_counter() - start
@@ -108,6 +108,14 @@ def _timed_logits(networks, dataset, count):
         np.concatenate(labels),
         seconds,
     )
+
+
+def _first(images, graph):
+    """The first image of a batch; all where the graph takes no fewer."""
+    *_, spec = tf.nest.flatten(graph.structured_input_signature[0])
+    if spec.shape[0] is not None:
+        return images
+    return tf.nest.map_structure(lambda part: part[:1], images)
 
 
 def _probabilities(logits, name):

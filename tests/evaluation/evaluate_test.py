@@ -143,6 +143,25 @@ def test_an_evaluation_is_of_the_softmax_of_all_images(size):
     assert found.images_per_second > 0
 
 
+@pytest.mark.parametrize("remainder", [False, True])
+def test_no_batch_is_evaluated_twice(remainder):
+    """But one whose size is fixed, to prepare TensorFlow for it."""
+    seen = []
+
+    class Exported:
+        def __call__(self, images, training):
+            tf.py_function(lambda x: seen.append(len(x)), [images], [])
+            return images * 2
+
+    data = tf.data.Dataset.from_tensor_slices((LOGITS, LABELS))
+    data = data.batch(2, drop_remainder=remainder)
+    found = evaluate_networks({"own": Exported()}, data)["own"]
+    assert seen == ([2, 2, 2] if remainder else [1, 2, 2, 1])
+    logits, labels = predict_logits(Exported(), data)
+    np.testing.assert_array_equal(logits, 2 * LOGITS[: len(labels)])
+    assert found.top_1 == np.mean(logits.argmax(-1) == labels)
+
+
 def test_networks_are_evaluated_on_one_reading_of_the_data():
     reads = []
 

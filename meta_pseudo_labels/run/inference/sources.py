@@ -9,6 +9,7 @@ import contextlib
 import functools
 import glob
 import hashlib
+import itertools
 import os
 
 import numpy as np
@@ -46,6 +47,8 @@ from meta_pseudo_labels.run.inference.record_bytes import (
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _THREADS = min(8, os.cpu_count() or 1)
+# Files of one call of a graph: a call for each costs more than small pictures.
+_AT_ONCE = 8
 
 
 class ArrayImages:
@@ -88,7 +91,7 @@ class EncodedImages:
         self.place = place
         self.digest = digest
         self._spec = spec
-        self._prepare = _preparation(spec)
+        self._prepare, self._prepare_all = _preparations(spec)
 
     def __len__(self):
         return self._count
@@ -106,14 +109,23 @@ class EncodedImages:
         size = self._spec.image_size
         images = np.zeros([len(numbers), size, size, 3], np.uint8)
         reasons = {}
+        loads = self._load(numbers)
+        some = [loads[i : i + _AT_ONCE] for i in range(0, len(loads), _AT_ONCE)]
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
-            found = threads.map(self._one, self._load(numbers))
-            for place, image in enumerate(found):
+            found = threads.map(self._some, some)
+            for place, image in enumerate(itertools.chain.from_iterable(found)):
                 if isinstance(image, ImageError):
                     reasons[place] = str(image)
                 else:
                     images[place] = image
         return images, reasons
+
+    def _some(self, loads):
+        """What `_one` finds of each, in one call where none has an error."""
+        if self._prepare_all:
+            with contextlib.suppress(ImageError, tf.errors.OpError):
+                return self._prepare_all([load() for load in loads])
+        return [self._one(load) for load in loads]
 
     def _one(self, load):
         try:
@@ -237,8 +249,11 @@ def _record_images(records, names, *, place, spec):
     )
 
 
-def _preparation(spec):
-    """A function from the bytes of an image to what evaluation shows of it.
+def _preparations(spec):
+    """Functions from the bytes of an image to what evaluation shows of it.
+
+    The second one takes a list of JPEG and PNG files, of which none may have an
+    error; None where there is no such way.
 
     Folders and tfds:... sets are decoded by `decode_image`, so that the same
     files are refused; the other sources by TensorFlow alone.
@@ -250,6 +265,17 @@ def _preparation(spec):
     from_bytes = tf.function(
         lambda data: prepare_encoded(data, spec),
         input_signature=[encoded],
+        autograph=False,
+    )
+    from_files = tf.function(
+        # One by one: threads are many already, and pictures may be large.
+        lambda files: tf.map_fn(
+            lambda data: prepare_encoded(data, spec),
+            files,
+            fn_output_signature=tf.uint8,
+            parallel_iterations=1,
+        ),
+        input_signature=[tf.TensorSpec([None], tf.string)],
         autograph=False,
     )
     from_pixels = tf.function(
@@ -271,4 +297,8 @@ def _preparation(spec):
                 return image
             return from_pixels(image[np.newaxis])[0].numpy()
 
-    return prepare
+    def prepare_all(files):
+        with tf.device("CPU:0"):
+            return from_files(tf.constant(files)).numpy()
+
+    return prepare, None if by_header else prepare_all

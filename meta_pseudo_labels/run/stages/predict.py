@@ -172,7 +172,7 @@ def _write_parts(config, spec, source, networks, files, blocks):
         watch_signals() as signals,
         counted("inference", total, done, config, unit="image") as count,
     ):
-        read = _read_ahead(source, [blocks[number] for number in missing])
+        read = read_ahead(source, [blocks[number] for number in missing])
         for number, (images, reasons) in zip(missing, read, strict=True):
             names = [source.name(image) for image in blocks[number]]
             if config.strict_data and reasons:
@@ -200,7 +200,7 @@ def _write_parts(config, spec, source, networks, files, blocks):
                 )
 
 
-def _read_ahead(source, blocks):
+def read_ahead(source, blocks):
     """Reads blocks of images, each while the one before is predicted."""
     reader = concurrent.futures.ThreadPoolExecutor(1)
     ahead = collections.deque()

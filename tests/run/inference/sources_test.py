@@ -7,9 +7,11 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.run.inference import sources
 from meta_pseudo_labels.run.inference.sources import open_source
 from tests import jpeg_records
 from tests.tiny_folders import load, write, write_folders
@@ -195,3 +197,30 @@ def test_awkward_files_are_read_or_named(data_dir, tmp_path):
     read = {"animated.gif", "one_pixel.png", "rgba.png", "sixteen_bit.png"}
     assert set(names) - set(reasons) == read
     assert all("\n" not in reason for reason in reasons.values())
+
+
+def test_files_of_one_call_are_as_each_alone(tmp_path):
+    """Of several calls; a broken file or another kind spoils no other."""
+    draws = np.random.default_rng(0)
+    count = 2 * sources._AT_ONCE + 3
+    for number in range(count):
+        side = 20 + 7 * number
+        pixels = draws.integers(0, 256, [side, 90, 3], np.uint8)
+        encode = tf.io.encode_png if number % 3 else tf.io.encode_jpeg
+        encoded = encode(pixels).numpy()
+        (tmp_path / f"{number:02d}.img").write_bytes(encoded)
+    broken = sources._AT_ONCE + 1
+    path = tmp_path / f"{broken:02d}.img"
+    path.write_bytes(path.read_bytes()[:90])
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "00.img", format="GIF")
+    images = types.SimpleNamespace(spec=data.DATASETS["cifar10"])
+    config = Config(task_mode="inference", inference_dir=str(tmp_path))
+    source = open_source(config, images)
+    pixels, reasons = source.read(np.arange(count))
+    assert list(reasons) == [broken]
+    assert source.read(np.array([broken]))[1] == {0: reasons[broken]}
+    assert pixels[0, 0, 0].tolist() == [255, 0, 0]
+    for number in range(count):
+        (alone,), _ = source.read(np.array([number]))
+        np.testing.assert_array_equal(pixels[number], alone)
+        assert alone.any() == (number != broken)
