@@ -20,6 +20,7 @@ COMMANDS = {
     "memory": "memory.run",
     "scaling": "scaling.run",
     "inference": "inference.run",
+    "starts": "starts.run",
 }
 
 
@@ -116,6 +117,14 @@ def _inference(report):
         yield f"images a second, {way}", f"`model.predict`, {model}", cell
 
 
+def _starts(report):
+    for name, ratio in report["ratio"].items():
+        cell = ratio_cell(ratio, report["ratio_quartiles"][name])
+        steps = "traces" in report["parts"][name]
+        what = "to the first step" if steps else "to answer"
+        yield f"time {what}, {name}", "importing TensorFlow and Keras", cell
+
+
 _ROWS = {
     "step_time": _step_time,
     "fit_time": _fit_time,
@@ -124,6 +133,7 @@ _ROWS = {
     "memory": _memory,
     "scaling": _scaling,
     "inference": _inference,
+    "starts": _starts,
 }
 
 
