@@ -1,5 +1,8 @@
 """What learners refuse, before any work starts."""
 
+import functools
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -7,7 +10,10 @@ from absl import logging
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.utils import compat
+from meta_pseudo_labels.utils.settings import ConfigError
 
+_ARGUMENTS = ["student_step", "teacher_logits"]
+_PACKAGE = "meta_pseudo_labels."  # Its own estimators need no looking at.
 _LOOKED_AT = 64  # Images of an array.
 _NORMALISED = 30  # Deviations, beyond what normalised images have.
 
@@ -180,3 +186,77 @@ def check_same_classes(*, student, teacher):
             "The student and the teacher must return as many logits; got "
             f"{student} and {teacher}."
         )
+
+
+def check_estimator(function):
+    """Refuses what cannot be called with a student's step and logits.
+
+    Raises:
+      ConfigError: where it is no function, or one of other arguments.
+    """
+    wanted = "a function of (student_step, teacher_logits)"
+    if not callable(function) or inspect.isclass(function):
+        raise ConfigError(
+            f"An estimator is {wanted}, or a name; got {function!r}."
+        )
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # Of some that are written in C nothing is known.
+        return
+    try:
+        signature.bind(None, None)
+        fits = [*signature.parameters][:2] != _ARGUMENTS[::-1]
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"An estimator is {wanted}, in this order; "
+            f"{_name_of(function)} is one of {signature}."
+        )
+
+
+def hear(function, student_step, teacher_logits, tape):
+    """Calls an estimator; what one of the user's returns is looked at.
+
+    Args:
+      function: an estimator, see `learners.feedback`.
+      student_step: `StudentStep`.
+      teacher_logits: on the strong views, [unlabeled, classes].
+      tape: a persistent one that records the logits.
+
+    Returns:
+      Its loss, a scalar.
+
+    Raises:
+      ConfigError: where one of the user's returns something else.
+    """
+    if (getattr(function, "__module__", None) or "").startswith(_PACKAGE):
+        return function(student_step, teacher_logits)
+    name = _name_of(function)
+    loss = function(student_step, teacher_logits)
+    shape = getattr(loss, "shape", () if isinstance(loss, int | float) else "?")
+    if shape != ():
+        raise ConfigError(
+            f"feedback {name!r} must return a scalar loss; got "
+            + (type(loss).__name__ if shape == "?" else f"shape {shape}")
+            + ". Take tf.reduce_mean of what is one number for each image."
+        )
+    loss = tf.cast(loss, teacher_logits.dtype)
+    with tape.stop_recording():
+        heard = tape.gradient(loss, teacher_logits) is not None
+    if not heard:
+        _warn_of_silence(name)
+    return loss
+
+
+@functools.cache  # Once for each, though a step is traced more than once.
+def _warn_of_silence(name):
+    logging.warning(
+        "What feedback %r returns does not depend on the teacher's logits, or "
+        "only through what has no gradient: the teacher hears nothing of it.",
+        name,
+    )
+
+
+def _name_of(function):
+    return getattr(function, "__name__", str(function))

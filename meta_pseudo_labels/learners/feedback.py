@@ -19,12 +19,13 @@ import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
-from meta_pseudo_labels.learners.checks import check_range
+from meta_pseudo_labels.learners.checks import check_estimator, check_range
 from meta_pseudo_labels.learners.losses import (
     mean_cross_entropy,
     soft_cross_entropy,
 )
 from meta_pseudo_labels.utils.registry import Registry
+from meta_pseudo_labels.utils.settings import ConfigError
 
 PSEUDO_LABELS = ("soft", "hard", "sampled")
 _DRAWN = ("sampled", "hard")  # Draws, or an argmax that is taken for one.
@@ -41,9 +42,23 @@ def estimator(*, labels=PSEUDO_LABELS, differentiates=False):
       differentiates: whether it asks how the student's new weights depend on
         its gradient, which is known for some optimizers alone
         (optimizers/pullback.py).
+
+    Raises:
+      ConfigError: for other kinds, and where what is decorated is no function
+        of (student_step, teacher_logits).
     """
+    if isinstance(labels, str) or not labels or set(labels) - {*PSEUDO_LABELS}:
+        raise ConfigError(
+            f"estimator(labels=...) must be a tuple of some of {PSEUDO_LABELS},"
+            f" the default first; got {labels!r}."
+        )
 
     def add(function):
+        check_estimator(function)
+        if not inspect.isfunction(function):
+            raise ConfigError(
+                f"@estimator takes a def, which has a name; got {function!r}."
+            )
         function.labels, function.differentiates = labels, differentiates
         return ESTIMATORS.register(function.__name__)(function)
 
@@ -236,10 +251,12 @@ def resolve(feedback, pseudo_labels=None):
       The estimator and the kind of pseudo labels.
 
     Raises:
-      ValueError: for an unknown name, or pseudo labels that the estimator
-        cannot use.
+      ValueError: for an unknown name, what is no estimator, or pseudo labels
+        that it cannot use.
     """
-    function = feedback if callable(feedback) else ESTIMATORS[feedback]
+    named = isinstance(feedback, str) or feedback is None
+    function = ESTIMATORS[feedback] if named else feedback
+    check_estimator(function)
     kinds = getattr(function, "labels", PSEUDO_LABELS)
     if pseudo_labels is None:
         return function, kinds[0]

@@ -16,6 +16,7 @@ from meta_pseudo_labels.learners.checks import (
     check_pair,
     check_positive,
     check_range,
+    hear,
 )
 from meta_pseudo_labels.learners.feedback import (
     Baseline,
@@ -277,7 +278,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
                     self, batch, pseudo_labels=pseudo_labels
                 )
             # 5. The teacher learns from labels, consistency and feedback.
-            feedback = self.feedback(student_step, label_logits)
+            feedback = hear(self.feedback, student_step, label_logits, tape)
             feedback *= self.feedback_weight
             feedback = tf.where(
                 student_step.heard(), feedback, tf.zeros_like(feedback)

@@ -24,6 +24,7 @@ from meta_pseudo_labels.utils.checkpoint_files import (
     CheckpointError,
     first_line,
 )
+from meta_pseudo_labels.utils.plugins import failure_within
 from meta_pseudo_labels.utils.settings import ConfigError
 from meta_pseudo_labels.utils.signals import EXIT_INTERRUPTED
 
@@ -33,8 +34,16 @@ FLAGS = flags.FLAGS
 def run(config):
     """Runs the task that the settings name, and says what it left."""
     experiment = Experiment(config)
-    with input_errors(experiment):
-        STAGES[config.task_mode].run(experiment)
+    try:
+        with input_errors(experiment):
+            STAGES[config.task_mode].run(experiment)
+    except (ConfigError, tf.errors.OpError, OSError, MemoryError):
+        raise  # `main` has words for these.
+    except Exception as error:
+        failure = failure_within(config.plugins, error)
+        if failure is None:
+            raise
+        raise failure from error
 
 
 def run_command(arguments, *, typed):

@@ -4,6 +4,8 @@ import contextlib
 import signal
 import threading
 
+from absl import logging
+
 from meta_pseudo_labels.learners.callbacks import AtStep
 
 
@@ -43,6 +45,7 @@ class StopAfterBadSteps(AtStep):
 
     def on_train_begin(self, logs=None):
         self.skipped, self.taken = self._counts()
+        self.first = self.taken
 
     def on_train_batch_end(self, batch, logs=None):
         skipped, taken = self._counts()
@@ -57,6 +60,14 @@ class StopAfterBadSteps(AtStep):
                 f"or gradients were not finite; training stopped at step "
                 f"{self.step}. Look for bad images or labels, or go on with "
                 "lower learning rates and --allow_hparam_change."
+            )
+
+    def on_train_end(self, logs=None):
+        if self.in_a_row and self.in_a_row == self.taken - self.first:
+            logging.warning(
+                "All %s updates were skipped, since losses or gradients were "
+                "not finite: nothing was learned.",
+                self.in_a_row,
             )
 
     def _counts(self):

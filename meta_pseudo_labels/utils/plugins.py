@@ -42,6 +42,14 @@ def import_for(flag, name):
       ConfigError: where it is not there or fails on import.
     """
     here = os.getcwd()
+    if name.endswith(".py") or os.sep in name:
+        module = (
+            name.removesuffix(".py").removeprefix("./").replace(os.sep, ".")
+        )
+        raise ConfigError(
+            f"{flag}: name the module as Python imports it, not its file: "
+            f"{flag.partition('=')[0]}={module}"
+        )
     if here not in sys.path:
         sys.path.append(here)
     try:
@@ -55,6 +63,27 @@ def import_for(flag, name):
         ) from error
     except Exception as error:  # Whatever the user's code raises.
         raise failed(f"{flag} fails on import", error) from error
+
+
+def failure_within(plugins, error):
+    """The `ConfigError` for what a plug-in's code raised while it was used.
+
+    Args:
+      plugins: see `module_names`.
+      error: an exception that was caught.
+
+    Returns:
+      One that names the deepest line in a plug-in; None where none is in it.
+    """
+    names = module_names(plugins).split(",")
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        name = trace.tb_frame.f_globals.get("__name__")
+        if name in names:
+            file = os.path.basename(trace.tb_frame.f_code.co_filename)
+            found = f"--plugin={name} fails at {file}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return found and failed(found, error)
 
 
 def failed(what, error):

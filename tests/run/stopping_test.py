@@ -12,6 +12,7 @@ from meta_pseudo_labels.run.stages import finetune, train
 from meta_pseudo_labels.run.stopping import (
     Diverged,
     Interrupted,
+    StopAfterBadSteps,
     signals_interrupt,
     watch_signals,
 )
@@ -220,6 +221,21 @@ def test_bad_updates_stop_at_the_last_good_checkpoint(
             for value in weights(config).values()
             if value.dtype.kind == "f"
         )
+
+
+@pytest.mark.parametrize(
+    ("skipped", "told"), [((5, 10), True), ((5, 9), False), ((0, 0), False)]
+)
+def test_training_that_took_no_update_says_so_at_its_end(skipped, told, caplog):
+    """Though it was over before --stop_after_bad_steps."""
+    stop = StopAfterBadSteps(100)
+    counts = iter([(3, 20), (3 + skipped[0], 25), (3 + skipped[1], 30)])
+    stop._counts = lambda: next(counts)
+    stop.on_train_begin()
+    stop.on_train_batch_end(0)
+    stop.on_train_batch_end(1)
+    stop.on_train_end()
+    assert ("All 10 updates were skipped" in caplog.text) == told
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ import dataclasses
 import tensorflow as tf
 
 from meta_pseudo_labels.learners import updates
+from meta_pseudo_labels.learners.checks import hear
 from meta_pseudo_labels.learners.feedback import draw_labels
 from meta_pseudo_labels.learners.losses import mean_cross_entropy
 from meta_pseudo_labels.learners.passes import (
@@ -109,7 +110,9 @@ class Probes:
                 )
             for index, estimator in enumerate(estimators):
                 listener = _Listener(step, baselines[index])
-                losses.append(estimator(listener.step, label_logits))
+                losses.append(
+                    hear(estimator, listener.step, label_logits, tape)
+                )
                 listeners.append(listener)
             other, _ = learner.teacher_loss(batch, logits)
         held_out = self._held_out_loss()

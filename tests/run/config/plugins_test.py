@@ -1,14 +1,18 @@
 """Plug-ins: a user's modules, which register what the package lacks."""
 
+import contextlib
 import copy
 import dataclasses
 import pickle
+import re
 import sys
+from unittest import mock
 
 import pytest
 
 from meta_pseudo_labels.learners import LEARNERS
 from meta_pseudo_labels.learners.feedback import ESTIMATORS
+from meta_pseudo_labels.run import command
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.flags import (
     config_from_flags,
@@ -16,6 +20,7 @@ from meta_pseudo_labels.run.config.flags import (
 )
 from meta_pseudo_labels.run.config.unread import unread_settings
 from meta_pseudo_labels.run.stages import STAGES
+from meta_pseudo_labels.utils.plugins import failure_within, load_plugins
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.command_line import defined
 
@@ -214,6 +219,21 @@ def test_a_module_that_is_not_there_is_named():
         defined(["--plugin", "no_such.sub"])
 
 
+@pytest.mark.parametrize(
+    ("file", "module"),
+    [
+        ("mine.py", "mine"),
+        ("./mine.py", "mine"),
+        ("lab/mine.py", "lab.mine"),
+        ("lab/mine", "lab.mine"),
+    ],
+)
+def test_the_name_of_a_file_comes_with_that_of_its_module(file, module):
+    message = f"--plugin={file}: .* not its file: --plugin={module}$"
+    with pytest.raises(ConfigError, match=message):
+        Config(plugins=file)
+
+
 def test_a_module_that_fails_is_named_with_its_error(plugin):
     name = plugin("crash", "import keras\n\nraise KeyError('{name}')\n")
     with pytest.raises(
@@ -224,6 +244,53 @@ def test_a_module_that_fails_is_named_with_its_error(plugin):
     with pytest.raises(ConfigError, match="No module named 'no_such_library'"):
         Config(plugins=name)
     assert "needs_module" not in sys.modules
+
+
+BROKEN = """
+from meta_pseudo_labels.learners.feedback import estimator
+
+def helper(step):
+    return step.gain
+
+@estimator()
+def {name}(student_step, teacher_logits):
+    if teacher_logits is None:
+        return float("text")
+    return helper(student_step)
+"""
+
+
+@pytest.mark.parametrize(
+    ("logits", "line", "told"),
+    [(0, 5, "AttributeError: .* 'gain'"), (None, 10, "ValueError: could not")],
+)
+def test_what_fails_in_a_plug_in_is_told_with_its_line(
+    plugin, logits, line, told
+):
+    """The deepest line that is the user's, not Python's or TensorFlow's."""
+    name = f"odd_{line}"
+    module = plugin(name, BROKEN)
+    load_plugins(module)
+    with pytest.raises((AttributeError, ValueError)) as caught:
+        ESTIMATORS[name](object(), logits)
+    failure = failure_within(f"other,{module}", caught.value)
+    assert re.fullmatch(
+        f"--plugin={module} fails at {module}.py, line {line}: {told}.*",
+        str(failure),
+    )
+    assert failure_within("other", caught.value) is None
+
+
+def test_a_run_ends_with_the_line_of_its_plug_in(plugin, monkeypatch):
+    module = plugin(
+        "late",
+        MODULE.replace("print(experiment.config.{name}_limit)", "print(1 / 0)"),
+    )
+    config = Config(plugins=module, task_mode="late_count")
+    monkeypatch.setattr(command, "Experiment", lambda config: mock.MagicMock())
+    monkeypatch.setattr(command, "input_errors", contextlib.nullcontext)
+    with pytest.raises(ConfigError, match="late_module.py, line 33: ZeroDiv"):
+        command.run(config)
 
 
 def test_names_that_nobody_registered_come_with_near_ones():
