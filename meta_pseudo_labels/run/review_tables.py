@@ -126,20 +126,20 @@ class Table:
       pool: `Pool` that they are of.
       places: [rows] in it.
       classes: [rows] that the images are suggested to be of, ints.
-      sure: [rows], how sure that is, 0..1.
+      odds: [rows, classes], how likely each class is.
     """
 
     rows: list[tuple]
     pool: Pool
     places: np.ndarray
     classes: np.ndarray
-    sure: np.ndarray
+    odds: np.ndarray
 
 
 def doubted(pool):
     """Labeled images, those whose label is doubted most first: a `Table`."""
     others = review.leave_one_out(pool.features, pool.labels, len(pool.classes))
-    doubt, suggested = review.doubts(pool.student, others, pool.labels)
+    doubt, suggested, odds = review.doubts(pool.student, others, pool.labels)
     places = np.argsort(-doubt, kind="stable")
     rows = [
         (
@@ -152,7 +152,7 @@ def doubted(pool):
         )
         for k in places
     ]
-    return _table(rows, pool, places, suggested)
+    return Table(rows, pool, places, suggested[places], odds[places])
 
 
 def wanted(pool, labeled, count):
@@ -181,7 +181,7 @@ def wanted(pool, labeled, count):
         )
         for k in places
     ]
-    return _table(rows, pool, places, guesses)
+    return Table(rows, pool, places, guesses[places], pool.mean[places])
 
 
 def pseudo_labels(pool):
@@ -199,12 +199,7 @@ def pseudo_labels(pool):
         )
         for k in places
     ]
-    return _table(rows, pool, places, guesses)
-
-
-def _table(rows, pool, places, classes):
-    classes = classes[places]
-    return Table(rows, pool, places, classes, pool.mean[places, classes])
+    return Table(rows, pool, places, guesses[places], mean[places])
 
 
 def copies(images):

@@ -103,6 +103,7 @@ def prediction_sheet(
     probabilities,
     class_names,
     title=None,
+    truth="is",
 ):
     """Draws test images with the class predicted for each, wrong ones in red.
 
@@ -114,6 +115,7 @@ def prediction_sheet(
       probabilities: [N, classes]; each caption has the predicted class's.
       class_names: [classes] strings, short ones.
       title: above the sheet; by default how many are right.
+      truth: the word before the class of a label that differs.
 
     Raises:
       ValueError: the lengths differ or there is no image.
@@ -137,7 +139,7 @@ def prediction_sheet(
         caption = f"{class_names[prediction]} · {row[prediction]:.0%}"
         right = prediction == label
         if not right:
-            caption += f"\nis {class_names[label]}"
+            caption += f"\n{truth} {class_names[label]}"
         _show(axes, image, frame=GRID if right else WRONG)
         axes.set_xlabel(caption, color=INK if right else WRONG, fontsize=9)
     right = np.sum(np.asarray(labels) == np.asarray(predictions))

@@ -34,20 +34,23 @@ def test_a_label_among_those_of_another_class_is_doubted_most():
     x = np.repeat([[1.0, 0.0], [0.0, 1.0]], 4, axis=0)
     labels = np.array([0, 0, 0, 1, 1, 1, 1, 1])
     others = leave_one_out(x, labels, 2)
-    doubt, suggested = doubts(np.full([8, 2], 0.5), others, labels)
+    doubt, suggested, _ = doubts(np.full([8, 2], 0.5), others, labels)
     assert doubt.argmax() == 3 and suggested[3] == 0
     assert (doubt >= 0).all() and (doubt <= 1).all()
 
 
 def test_doubt_is_what_networks_and_neighbours_leave_of_a_label():
     # Of the networks 0.9 and 0.2, of the neighbours 3/4 and 0 of 1.
-    doubt, suggested = doubts(
+    doubt, suggested, odds = doubts(
         np.array([[0.9, 0.1, 0.0], [0.2, 0.3, 0.5]]),
         np.array([[0.6, 0.2, -1.0], [0.0, 1.0, 0.0]]),
         np.array([0, 0]),
     )
     np.testing.assert_allclose(doubt, [1 - 0.825, 1 - 0.1], atol=1e-9)
     assert suggested.tolist() == [1, 1]
+    np.testing.assert_allclose(
+        odds, [[0.825, 0.175, 0], [0.1, 0.65, 0.25]], atol=1e-9
+    )
 
 
 def test_uncertainty_is_entropy_and_what_networks_disagree_by():

@@ -12,7 +12,6 @@ review/review.json        counts, for the report
 import json
 import os
 
-import numpy as np
 from absl import logging
 
 from meta_pseudo_labels import data
@@ -36,7 +35,7 @@ COPIES, LINKS = "copies.csv", "links"
 SHOWN, LINKED = 40, 100  # Images on a sheet, and of the links.
 # The sheet of a table, and what is written above it.
 SHEETS = {
-    LABELS: "The most doubted labels: what is suggested, and what they say",
+    LABELS: "The most doubted labels, red where another class is likelier",
     TO_LABEL: "Worth labeling next: what they are taken for",
     PSEUDO_LABELS: "The surest pseudo labels",
 }
@@ -135,9 +134,8 @@ def draw(tables, folder):
         pool, first = table.pool, table.places[:SHOWN]
         if not len(first):
             continue
-        guesses = table.classes[:SHOWN]
-        odds = np.zeros([len(first), len(pool.classes)])
-        odds[np.arange(len(first)), guesses] = table.sure[:SHOWN]
+        odds = table.odds[:SHOWN]
+        guesses = odds.argmax(axis=1)
         try:
             figures.prediction_sheet(
                 pool.images[first],
@@ -147,6 +145,7 @@ def draw(tables, folder):
                 probabilities=odds,
                 class_names=pool.classes,
                 title=SHEETS[name],
+                truth="labeled",
             )
         except ImportError as error:
             logging.warning("%s", error)

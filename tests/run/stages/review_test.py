@@ -21,6 +21,7 @@ from meta_pseudo_labels.run.review_tables import (
     wanted,
 )
 from meta_pseudo_labels.run.stages.review import draw, link, review_run
+from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_folders import write_folders
 from tests.tiny_run import tiny
@@ -106,6 +107,18 @@ def test_the_first_images_of_tables_are_drawn(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["labels.png"]
     height, width, _ = imread(tmp_path / "labels.png").shape
     assert width > height > 100
+
+
+def test_a_label_is_red_where_another_class_is_likelier(tmp_path):
+    """One that is doubted, and likelier than all others, is none to change."""
+    sure = [[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3
+    red = []
+    for labels in ([0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1]):
+        draw({"labels.csv": doubted(pool(sure, labels=labels))}, tmp_path)
+        pixels = np.rint(imread(tmp_path / "labels.png")[..., :3] * 255)
+        wrong = [int(figures.WRONG[i : i + 2], 16) for i in (1, 3, 5)]
+        red.append(np.all(pixels == wrong, axis=-1).sum())
+    assert red[0] == 0 and red[1] > 500
 
 
 def test_links_lead_to_the_files_by_what_is_suggested(tmp_path, caplog):
