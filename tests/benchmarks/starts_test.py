@@ -46,16 +46,6 @@ def test_another_status_than_what_was_awaited_is_no_measurement():
     assert seconds > 0 and cpu_seconds > 0
 
 
-def test_help_and_refusals_do_not_wait_for_tensorflow():
-    """Bar: 2 seconds, on a machine that does nothing else."""
-    code = "import sys, runpy; sys.argv = ['mpl', *{words!r}]\n"
-    code += "try: runpy.run_module('meta_pseudo_labels', run_name='__main__')\n"
-    code += "except SystemExit: pass\n"
-    code += "sys.exit(5 if 'tensorflow' in sys.modules else 0)"
-    for words, _ in starts.COMMANDS.values():
-        starts.run_process(["-c", code.format(words=list(words))])
-
-
 @pytest.mark.long
 def test_a_small_network_is_timed(tmp_path):
     path = tmp_path / "starts.json"
