@@ -42,12 +42,12 @@ class Task:
     Attributes:
       run: its name in the suite.
       settings: its `Config`.
-      supervised: `Config` of the fixed teacher, where it learns from one.
+      teacher: `Config` of the fixed teacher, where it learns from one.
     """
 
     run: str
     settings: object
-    supervised: object = None
+    teacher: object = None
 
     def __str__(self):
         settings = self.settings
@@ -69,7 +69,7 @@ def main(arguments=None):
 
     def rows_of(task):
         return control_rows.find(
-            rows, task.run, task.settings, split=split, teacher=task.supervised
+            rows, task.run, task.settings, split=split, teacher=task.teacher
         )
 
     left = [task for task in tasks if not rows_of(task)]
@@ -143,7 +143,7 @@ def run_all(tasks, arguments):
             control_runs.measure,
             task.run,
             task.settings,
-            supervised=task.supervised,
+            teacher=task.teacher,
             select=arguments.select,
         ): task
         for task in tasks

@@ -29,14 +29,14 @@ def use_threads(count):
     tf.config.threading.set_inter_op_parallelism_threads(count)
 
 
-def measure(run, settings, *, supervised=None, select=False):
+def measure(run, settings, *, teacher=None, select=False):
     """Trains, finetunes and evaluates.
 
     Args:
       run: its name in the table.
       settings: its `Config`, without output_dir.
-      supervised: for pseudo labels from a fixed teacher: the `Config` of that
-        teacher, which is trained first.
+      teacher: `Config` of the fixed teacher of pseudo labels, which is
+        trained first; None for what has none.
       select: whether images of the pool are classified in place of the test
         images: to choose settings by.
 
@@ -48,12 +48,12 @@ def measure(run, settings, *, supervised=None, select=False):
     build = PoolExperiment if select else Experiment
     with tempfile.TemporaryDirectory() as folder:
         teacher_accuracy = None
-        if supervised is not None:
+        if teacher is not None:
             teacher_dir = os.path.join(folder, "teacher")
-            teacher = build(_placed(supervised, teacher_dir))
-            teacher.train()
-            teacher_accuracy = teacher.evaluate()["student"]
-            teacher.cache_labels()
+            first = build(_placed(teacher, teacher_dir))
+            first.train()
+            teacher_accuracy = first.evaluate()["student"]
+            first.cache_labels()
             settings = dataclasses.replace(settings, teacher_labels=teacher_dir)
         experiment = build(_placed(settings, os.path.join(folder, "run")))
         experiment.train()
@@ -63,7 +63,7 @@ def measure(run, settings, *, supervised=None, select=False):
     return _row(
         run,
         settings,
-        teacher=supervised,
+        teacher=teacher,
         learned=len(experiment.data.labeled_images),
         accuracies={"teacher": teacher_accuracy} | accuracies,
         seconds=seconds,

@@ -81,8 +81,8 @@ def test_tasks_come_seed_by_seed_and_bring_their_teacher():
         ("uda", 5),
         ("pseudo labels", 5),
     ]
-    assert tasks[0].supervised is None
-    teacher = tasks[3].supervised
+    assert tasks[0].teacher is None
+    teacher = tasks[3].teacher
     assert (teacher.method, teacher.seed, teacher.num_labeled) == (
         "supervised",
         5,
@@ -96,7 +96,7 @@ def test_two_stages_know_their_teacher_and_rows_of_another_do_not_count():
     )
     suite = control_suites.SUITES["fast"]
     (task,) = controls.list_tasks(suite, arguments)
-    teacher = task.supervised
+    teacher = task.teacher
     assert (teacher.method, teacher.num_labeled) == ("uda", 250)
     settings, taught, other = map(
         dataclasses.asdict,
@@ -113,7 +113,7 @@ def test_two_stages_know_their_teacher_and_rows_of_another_do_not_count():
         ["fast", "--runs", "two-stage", "--steps=5", "--json=x.jsonl"]
     )
     task = controls.list_tasks(suite, arguments)[0]
-    steps = [one.num_train_steps for one in (task.settings, task.supervised)]
+    steps = [one.num_train_steps for one in (task.settings, task.teacher)]
     assert steps == [5, 5]
 
 
