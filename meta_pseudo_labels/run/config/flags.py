@@ -258,15 +258,18 @@ def config_from_flagfile(path, **settings):
     """The settings in a flagfile, with some replaced; for scripts.
 
     Args:
-      path: of the flagfile.
+      path: of the flagfile, or the name of a recipe, such as "digits_mpl".
       **settings: fields of `Config` that win over the file.
 
     Raises:
-      ConfigError: for a value out of range.
+      ConfigError: for a value out of range, and a file that is not there.
     """
+    # Imported here, as a command line reads recipes before it has settings.
+    from meta_pseudo_labels.run.recipes import expand
+
     flag_values = flags.FlagValues()
     define_flags(flag_values)
-    flag_values(["settings", f"--flagfile={path}"])
+    flag_values(["settings", *expand([f"--recipe={path}"])])
     return dataclasses.replace(config_from_flags(flag_values), **settings)
 
 

@@ -220,6 +220,18 @@ def test_a_flagfile_gives_a_config(tmp_path):
     assert config == Config(lr=0.3, method="uda", output_dir="runs/x")
 
 
+def test_so_does_the_name_of_a_recipe_wherever_one_stands(
+    tmp_path, monkeypatch
+):
+    """A wheel has no flags/, which recipes name one another by."""
+    monkeypatch.chdir(tmp_path)
+    config = config_from_flagfile("digits_mpl", num_train_steps=7)
+    assert (config.method, config.dataset) == ("mpl", "digits")
+    assert config.num_train_steps == 7
+    with pytest.raises(ConfigError, match=r"digits_mlp.*digits_mpl"):
+        config_from_flagfile("digits_mlp")
+
+
 RECIPES = ("digits_supervised", "digits_uda", "digits_mpl")
 
 
