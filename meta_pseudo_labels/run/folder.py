@@ -107,7 +107,7 @@ class RunFolder:
         if must_exist and not os.path.isdir(path):
             raise ConfigError(
                 f"--output_dir={path} does not exist: train there first, with "
-                "--task_mode=train."
+                "`mpl train`."
             )
         return path
 

@@ -83,7 +83,7 @@ def restore_learner(learner, wanted, output_dir):
     elif checkpoints.restore_latest() is None:
         raise CheckpointError(
             f"{output_dir} holds no checkpoint: train there first, with "
-            "--task_mode=train."
+            "`mpl train`."
         )
 
 
