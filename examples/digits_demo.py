@@ -25,9 +25,10 @@ from absl import logging
 from meta_pseudo_labels import ConfigError, data
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 from meta_pseudo_labels.run.experiment import Experiment
-from meta_pseudo_labels.run.stopping import Interrupted
+from meta_pseudo_labels.run.stopping import Interrupted, signals_interrupt
 from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.deleting import delete
+from meta_pseudo_labels.utils.signals import EXIT_INTERRUPTED
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 METHODS = ("supervised", "uda", "mpl")
@@ -39,14 +40,19 @@ def main():
     logging.set_verbosity(logging.WARNING)
     os.chdir(ROOT)  # Where flagfiles name one another from.
     try:
-        configs = [_config(method, arguments) for method in METHODS]
+        with signals_interrupt():
+            _demonstrate(arguments)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
-    folder = _fresh_folder(arguments.output_dir)
-    try:
-        runs = {config.method: _train(config) for config in configs}
     except Interrupted:
-        sys.exit("A signal stopped the demo; it begins anew when run again.")
+        print("A signal ended the demo; it begins anew each time.")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _demonstrate(arguments):
+    configs = [_config(method, arguments) for method in METHODS]
+    folder = _fresh_folder(arguments.output_dir)
+    runs = {config.method: _train(config) for config in configs}
     results = [result for _, result in runs.values()]
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     experiment, _ = runs["mpl"]
@@ -86,10 +92,7 @@ def _config(method, arguments):
 def _fresh_folder(folder):
     """An empty folder, in place of an earlier demo's but of nothing else."""
     if (folder / MARKER).exists():
-        try:
-            delete(*[folder / name for name in METHODS])
-        except ConfigError as error:
-            sys.exit(f"Error: {error}")
+        delete(*[folder / name for name in METHODS])
     elif folder.exists() and any(folder.iterdir()):
         sys.exit(
             f"Error: --output_dir={folder} holds files that no demo wrote; "

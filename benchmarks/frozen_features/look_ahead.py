@@ -24,6 +24,8 @@ class LookAhead:
     labels = ("soft",)
 
     def __init__(self, steps):
+        if steps < 1:
+            raise ValueError(f"steps is {steps}; look at least 1 ahead.")
         self.steps = steps
         self.__name__ = f"look_ahead_{steps}"
 

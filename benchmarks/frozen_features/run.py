@@ -97,6 +97,13 @@ def main():
     )
     parser.add_argument("--output_dir", type=pathlib.Path, default=RESULTS)
     arguments = parser.parse_args()
+    for method in arguments.methods:
+        ahead = method.removesuffix(", consistency").removeprefix(AHEAD)
+        if method not in METHODS and not (ahead.isdigit() and int(ahead)):
+            parser.error(
+                f"--methods: {method!r} is none; there are {METHODS} and "
+                f"'{AHEAD}N, consistency', N steps from 1 on."
+            )
     searched = arguments.output_dir / "frozen_features_search.jsonl"
     path = arguments.output_dir / "frozen_features.jsonl"
     seeds = SEEDS

@@ -78,16 +78,16 @@ def doubts(probabilities, others, labels):
       labels: [N] ints.
 
     Returns:
-      Doubts [N] in 0..1, the classes [N] that are suggested instead, the most
-      likely of the others, and how likely all are, [N, classes]: the mean of
+      doubts, [N] in 0..1; suggested, [N] ints, the likeliest of the other
+      classes; likely, [N, classes], how likely all classes are: the mean of
       the networks' probabilities and the neighbours' votes.
     """
     places = np.arange(len(labels))
     votes = np.clip(others, 0, None) + _TINY
-    mean = (probabilities + votes / votes.sum(axis=1, keepdims=True)) / 2
-    others = mean.copy()
-    others[places, labels] = -1
-    return 1 - mean[places, labels], others.argmax(axis=1), mean
+    likely = (probabilities + votes / votes.sum(axis=1, keepdims=True)) / 2
+    rest = likely.copy()
+    rest[places, labels] = -1
+    return 1 - likely[places, labels], rest.argmax(axis=1), likely
 
 
 def uncertainty(student, teacher=None):

@@ -1,4 +1,6 @@
-"""What a method says of itself: its settings, its passes, what it reads.
+"""The registry of methods, and what each says of itself.
+
+Its settings, its passes, what it reads.
 
 Everything that others ask about a method they ask here, so that a new one is
 one file: command line, checks, warnings, data and devices derive from it.

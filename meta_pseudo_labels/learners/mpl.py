@@ -25,7 +25,7 @@ from meta_pseudo_labels.learners.feedback import (
     resolve,
 )
 from meta_pseudo_labels.learners.method import register
-from meta_pseudo_labels.learners.mpl_settings import MPLMethod, check_label_view
+from meta_pseudo_labels.learners.mpl_method import MPLMethod, check_label_view
 from meta_pseudo_labels.learners.passes import (
     ViewLogits,
     check_weak_pass,

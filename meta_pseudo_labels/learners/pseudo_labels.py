@@ -8,7 +8,7 @@ from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import check_positive
 from meta_pseudo_labels.learners.feedback import PSEUDO_LABELS, draw_labels
 from meta_pseudo_labels.learners.method import register
-from meta_pseudo_labels.learners.mpl_settings import MPLSettings
+from meta_pseudo_labels.learners.mpl_method import MPLSettings
 from meta_pseudo_labels.learners.passes import (
     forward_together,
     label_probabilities,

@@ -7,7 +7,7 @@ import pytest
 from meta_pseudo_labels.data.spec import DATASETS
 from meta_pseudo_labels.learners import LEARNERS, MetaPseudoLabels
 from meta_pseudo_labels.learners.build import build_learner
-from meta_pseudo_labels.learners.mpl_settings import TERMS
+from meta_pseudo_labels.learners.mpl_method import TERMS
 from meta_pseudo_labels.optimizers import Momentum
 from meta_pseudo_labels.run.experiment import Experiment
 from tests.learners.helpers import batch, compiled, conv_net, values

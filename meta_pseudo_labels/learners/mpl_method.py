@@ -228,7 +228,7 @@ class MPLMethod(Method):
         )
         student = networks.student()
         if settings.teacher_labels:
-            # Imported here, as it is a kind of this class.
+            # Imported here, as its module imports this one.
             from meta_pseudo_labels.learners.reduced import ReducedMPL
 
             return ReducedMPL(student, networks.reduced_teacher(), **common)
