@@ -30,6 +30,17 @@ from meta_pseudo_labels.utils.signals import EXIT_INTERRUPTED
 
 FLAGS = flags.FLAGS
 
+# What `main` has words for, also where it was raised below a plug-in's code.
+_TOLD = (
+    CheckpointError,
+    ConfigError,
+    Diverged,
+    Interrupted,
+    MemoryError,
+    OSError,
+    tf.errors.OpError,
+)
+
 
 def run(config):
     """Runs the task that the settings name, and says what it left."""
@@ -37,8 +48,8 @@ def run(config):
     try:
         with input_errors(experiment):
             STAGES[config.task_mode].run(experiment)
-    except (ConfigError, tf.errors.OpError, OSError, MemoryError):
-        raise  # `main` has words for these.
+    except _TOLD:
+        raise
     except Exception as error:
         failure = failure_within(config.plugins, error)
         if failure is None:
@@ -77,7 +88,8 @@ def main(arguments, *, typed=()):
       SystemExit: with a line for what the user can mend; with 75 where the
         same command goes on.
     """
-    logging.set_verbosity(logging.WARNING)
+    if logging.get_verbosity() < logging.DEBUG:  # Else --verbosity=1 asks.
+        logging.set_verbosity(logging.WARNING)
     try:
         with signals_interrupt():
             run_command(arguments, typed=typed)

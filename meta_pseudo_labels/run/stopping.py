@@ -42,10 +42,12 @@ class StopAfterBadSteps(AtStep):
         super().__init__()
         self.limit = limit
         self.in_a_row = 0
+        self.first = None
 
     def on_train_begin(self, logs=None):
         self.skipped, self.taken = self._counts()
-        self.first = self.taken
+        if self.first is None:  # One training is several `fit`s.
+            self.first = self.taken
 
     def on_train_batch_end(self, batch, logs=None):
         skipped, taken = self._counts()
@@ -62,8 +64,11 @@ class StopAfterBadSteps(AtStep):
                 "lower learning rates and --allow_hparam_change."
             )
 
-    def on_train_end(self, logs=None):
-        if self.in_a_row and self.in_a_row == self.taken - self.first:
+    def close(self):
+        """Says at the end, see `fit_epochs`, that nothing was learned."""
+        if not 0 < self.in_a_row < self.limit:  # `Diverged` said it.
+            return
+        if self.in_a_row == self.taken - self.first:
             logging.warning(
                 "All %s updates were skipped, since losses or gradients were "
                 "not finite: nothing was learned.",

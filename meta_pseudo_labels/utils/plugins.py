@@ -3,6 +3,9 @@
 import importlib
 import os
 import sys
+import traceback
+
+from absl import logging
 
 from meta_pseudo_labels.utils.settings import ConfigError
 
@@ -43,12 +46,9 @@ def import_for(flag, name):
     """
     here = os.getcwd()
     if name.endswith(".py") or os.sep in name:
-        module = (
-            name.removesuffix(".py").removeprefix("./").replace(os.sep, ".")
-        )
         raise ConfigError(
             f"{flag}: name the module as Python imports it, not its file: "
-            f"{flag.partition('=')[0]}={module}"
+            + _module_of(name, flag)
         )
     if here not in sys.path:
         sys.path.append(here)
@@ -65,25 +65,44 @@ def import_for(flag, name):
         raise failed(f"{flag} fails on import", error) from error
 
 
+def _module_of(file, flag):
+    """How to name a file's module in a flag, and what that needs."""
+    folder, name = os.path.split(os.path.normpath(file.removesuffix(".py")))
+    if not name.isidentifier():
+        return "rename it so that Python can import it, such as my_methods.py."
+    packages = folder.split(os.sep) if folder else []
+    option, rest = flag.split(file, 1)
+    if all(package.isidentifier() for package in packages):
+        return option + ".".join([*packages, name]) + rest
+    where = f"put {folder} on PYTHONPATH, or go there"
+    return f"{where}, and give {option}{name}{rest}"
+
+
 def failure_within(plugins, error):
     """The `ConfigError` for what a plug-in's code raised while it was used.
+
+    The whole traceback is logged at debug level.
 
     Args:
       plugins: see `module_names`.
       error: an exception that was caught.
 
     Returns:
-      One that names the deepest line in a plug-in; None where none is in it.
+      One that names the deepest line in a plug-in, or in a module of a package
+      that is one; None where none is in it.
     """
-    names = module_names(plugins).split(",")
-    found, trace = None, error.__traceback__
-    while trace is not None:
-        name = trace.tb_frame.f_globals.get("__name__")
-        if name in names:
-            file = os.path.basename(trace.tb_frame.f_code.co_filename)
-            found = f"--plugin={name} fails at {file}, line {trace.tb_lineno}"
-        trace = trace.tb_next
-    return found and failed(found, error)
+    names = tuple(filter(None, module_names(plugins).split(",")))
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__") or ""
+        for name in names:
+            if f"{module}.".startswith(f"{name}."):
+                file = os.path.basename(frame.f_code.co_filename)
+                found = f"--plugin={name} fails at {file}, line {line}"
+    if found is None:
+        return None
+    logging.debug("%s", found, exc_info=error)
+    return failed(found, error)
 
 
 def failed(what, error):

@@ -83,6 +83,8 @@ def test_factories_get_the_settings_and_make_one_callback_or_several(module):
         ("made_here:no_callbacks", "makes 'wandb', of type str"),
         ("made_here:fails", "fails: OSError: no route to host"),
         ("keras.callbacks:CSVLogger", "takes no Config"),
+        ("lab/made.py:tracker", "its file: --callback=lab.made:tracker$"),
+        ("a-b/made.py:tracker", "give --callback=made:tracker$"),
     ],
 )
 def test_what_makes_no_callback_is_refused_first(module, tmp_path, name, why):

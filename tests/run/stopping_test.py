@@ -1,7 +1,9 @@
 """Runs that are stopped: by a signal, by bad updates; and gone on with."""
 
+import contextlib
 import os
 import signal
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -224,18 +226,33 @@ def test_bad_updates_stop_at_the_last_good_checkpoint(
 
 
 @pytest.mark.parametrize(
-    ("skipped", "told"), [((5, 10), True), ((5, 9), False), ((0, 0), False)]
+    ("skipped", "limit", "told"),
+    [
+        ((5, 10), 100, True),
+        ((5, 9), 100, False),
+        ((5, 5), 100, False),
+        ((0, 0), 100, False),
+        ((5, 10), 10, False),
+    ],
 )
-def test_training_that_took_no_update_says_so_at_its_end(skipped, told, caplog):
-    """Though it was over before --stop_after_bad_steps."""
-    stop = StopAfterBadSteps(100)
-    counts = iter([(3, 20), (3 + skipped[0], 25), (3 + skipped[1], 30)])
+def test_training_that_took_no_update_says_so_at_its_end(
+    skipped, limit, told, caplog
+):
+    """Though it was over before --stop_after_bad_steps; of two `fit`s, once."""
+    stop = StopAfterBadSteps(limit)
+    first, last = 3 + skipped[0], 3 + skipped[1]
+    counts = iter([(3, 20), (first, 25), (first, 25), (last, 30)])
     stop._counts = lambda: next(counts)
-    stop.on_train_begin()
-    stop.on_train_batch_end(0)
-    stop.on_train_batch_end(1)
-    stop.on_train_end()
+    stop.set_model(mock.MagicMock())
+    with contextlib.suppress(Diverged):
+        for _ in range(2):
+            stop.on_train_begin()
+            stop.on_train_batch_end(0)
+            stop.on_train_end()
+    assert "were skipped" not in caplog.text
+    stop.close()
     assert ("All 10 updates were skipped" in caplog.text) == told
+    assert caplog.text.count("were skipped") == told
 
 
 @pytest.mark.long

@@ -20,8 +20,11 @@ from meta_pseudo_labels.run.config.flags import (
 )
 from meta_pseudo_labels.run.config.unread import unread_settings
 from meta_pseudo_labels.run.stages import STAGES
+from meta_pseudo_labels.run.stopping import Diverged, Interrupted
+from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from meta_pseudo_labels.utils.plugins import failure_within, load_plugins
 from meta_pseudo_labels.utils.settings import ConfigError
+from meta_pseudo_labels.utils.signals import EXIT_INTERRUPTED
 from tests.command_line import defined
 
 MODULE = """
@@ -226,11 +229,28 @@ def test_a_module_that_is_not_there_is_named():
         ("./mine.py", "mine"),
         ("lab/mine.py", "lab.mine"),
         ("lab/mine", "lab.mine"),
+        (".//lab/", "lab"),
+        ("lab/../mine.py", "mine"),
     ],
 )
 def test_the_name_of_a_file_comes_with_that_of_its_module(file, module):
     message = f"--plugin={file}: .* not its file: --plugin={module}$"
     with pytest.raises(ConfigError, match=message):
+        Config(plugins=file)
+
+
+@pytest.mark.parametrize(
+    ("file", "advice"),
+    [
+        ("/home/me/mine.py", "put /home/me on .*, and give --plugin=mine"),
+        ("../mine.py", "put .. on PYTHONPATH, or go .* give --plugin=mine"),
+        ("~/mine.py", "put ~ on PYTHONPATH.* --plugin=mine"),
+        ("my-dir/lab/mine.py", "put my-dir/lab on .* --plugin=mine"),
+        ("my-methods.py", "rename it .* such as my_methods.py."),
+    ],
+)
+def test_no_name_is_suggested_that_cannot_be_imported(file, advice):
+    with pytest.raises(ConfigError, match=f"not its file: {advice}$"):
         Config(plugins=file)
 
 
@@ -281,16 +301,62 @@ def test_what_fails_in_a_plug_in_is_told_with_its_line(
     assert failure_within("other", caught.value) is None
 
 
-def test_a_run_ends_with_the_line_of_its_plug_in(plugin, monkeypatch):
-    module = plugin(
-        "late",
-        MODULE.replace("print(experiment.config.{name}_limit)", "print(1 / 0)"),
-    )
-    config = Config(plugins=module, task_mode="late_count")
+def test_the_modules_of_a_package_are_its_own(caplog):
+    """Not those of one whose name begins alike; debugging needs it all."""
+    scope = {"__name__": "kit.inner"}
+    exec(compile("def halve(x):\n  return x / 0", "inner.py", "exec"), scope)
+    with pytest.raises(ZeroDivisionError) as caught:
+        scope["halve"](1)
+    assert failure_within("ki,kit.in", caught.value) is None
+    with caplog.at_level("DEBUG", logger="absl"):
+        failure = failure_within("kit", caught.value)
+    assert str(failure).startswith("--plugin=kit fails at inner.py, line 2: ")
+    assert "Traceback" in caplog.text and "in halve" in caplog.text
+
+
+@pytest.fixture
+def stage(plugin, monkeypatch):
+    """A function that makes a stage of a plug-in, and settings for it."""
     monkeypatch.setattr(command, "Experiment", lambda config: mock.MagicMock())
     monkeypatch.setattr(command, "input_errors", contextlib.nullcontext)
-    with pytest.raises(ConfigError, match="late_module.py, line 33: ZeroDiv"):
+
+    def make(name, does):
+        text = MODULE.replace("print(experiment.config.{name}_limit)", does)
+        return Config(plugins=plugin(name, text), task_mode=f"{name}_count")
+
+    return make
+
+
+def test_a_run_ends_with_the_line_of_its_plug_in(stage):
+    before, _, _ = MODULE.partition("print(experiment")
+    line = before.count("\n") + 1
+    config = stage("late", "print(1 / 0)")
+    message = f"late_module.py, line {line}: ZeroDiv"
+    with pytest.raises(ConfigError, match=message):
         command.run(config)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Interrupted("Stopped."), EXIT_INTERRUPTED),
+        (Diverged("Stopped."), "Error: Stopped."),
+        (CheckpointError("Stopped."), "Error: Stopped."),
+    ],
+)
+def test_a_training_that_a_plug_in_starts_ends_as_any(
+    stage, monkeypatch, error, status
+):
+    config = stage(f"runs_{type(error).__name__}", "experiment.train()")
+    experiment = mock.MagicMock()
+    experiment.train.side_effect = error
+    monkeypatch.setattr(command, "Experiment", lambda config: experiment)
+    monkeypatch.setattr(
+        command, "run_command", lambda *_, typed: command.run(config)
+    )
+    with pytest.raises(SystemExit) as ended:
+        command.main(["main.py"])
+    assert ended.value.code == status
 
 
 def test_names_that_nobody_registered_come_with_near_ones():
