@@ -66,10 +66,10 @@ def ends_in_json():
     try:
         yield
     except BaseException as error:
-        _tell_end(*_status(error))
+        tell_end(*_status(error))
         raise
     else:
-        _tell_end(0, None)
+        tell_end(0, None)
     finally:
         sys.stdout = before
 
@@ -80,7 +80,13 @@ def utc_now():
     return now.isoformat(timespec="milliseconds")
 
 
-def _tell_end(status, reason):
+def tell_end(status, reason):
+    """An object on the end, where lines are such.
+
+    Args:
+      status: that the program ends with.
+      reason: an exception, a message or None.
+    """
     if not isinstance(sys.stdout, JsonLines):
         return
     if sys.stdout.rest:  # A line that nobody ended.

@@ -2,11 +2,14 @@
 
 import contextlib
 import signal
+import sys
 import threading
 
 from absl import logging
 
 from meta_pseudo_labels.learners.callbacks import AtStep
+from meta_pseudo_labels.run.json_lines import tell_end
+from meta_pseudo_labels.utils.signals import EXIT_INTERRUPTED, ending_at_once
 
 
 class _Signal(BaseException):
@@ -83,7 +86,8 @@ class StopOnSignal(AtStep):
     """Ends training where a signal asks for it: saves, then raises.
 
     At the end of an epoch that is once its evaluation and checkpoint, which
-    come first, are done.
+    come first, are done. Until the first step is over there is nothing to
+    save, and a program ends at once.
 
     Args:
       signals: see `watch_signals`.
@@ -99,8 +103,19 @@ class StopOnSignal(AtStep):
         self.signals = signals
         self.every = every
         self.saving = saving
+        self.first_step = contextlib.ExitStack()
+        self.has_begun = False
+
+    def on_train_begin(self, logs=None):
+        if not self.has_begun:  # One training is several `fit`s.
+            self.has_begun = True
+            self.first_step.enter_context(ending_at_once(_tell_of_no_step))
+
+    def close(self):
+        self.first_step.close()
 
     def on_train_batch_end(self, batch, logs=None):
+        self.first_step.close()
         within_epoch = self.position % self.every
         if self.signals and within_epoch and not self.model.stop_training:
             if self.saving is not None:
@@ -120,6 +135,16 @@ class StopOnSignal(AtStep):
             "on from the latest checkpoint.",
             step=self.step,
         )
+
+
+def _tell_of_no_step(name):
+    line = (
+        f"{name} ended this before its first step was over. The same command "
+        "goes on."
+    )
+    tell_end(EXIT_INTERRUPTED, line)
+    sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

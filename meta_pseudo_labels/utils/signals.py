@@ -1,12 +1,16 @@
 """Signals that come before anything has begun."""
 
 import atexit
+import contextlib
 import os
 import signal
+import socket
+import threading
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 # EX_TEMPFAIL of sysexits.h: the same command may be repeated.
 EXIT_INTERRUPTED = 75
+_is_program = False
 
 
 def end_on_signals():
@@ -15,11 +19,52 @@ def end_on_signals():
     For the first instruction of a program: imports take seconds, and what is
     raised in them may be caught there. Others take their place later.
     """
+    global _is_program
+    _is_program = True
     for number in _NUMBERS:
         signal.signal(number, _end)
     # Python takes its own handlers away as it ends, which makes the status of
     # what is done that of a signal; what is ignored stays so.
     atexit.register(_ignore)
+
+
+@contextlib.contextmanager
+def ending_at_once(tell):
+    """Has SIGTERM and Ctrl-C end a program with 75 although Python is waiting.
+
+    A handler of Python runs between two of its instructions. While TensorFlow
+    compiles there is none for minutes, and while it waits for a worker that is
+    gone there may never be one; so a thread hears of signals. Does nothing but
+    in the main thread of a program that began with `end_on_signals`.
+
+    Args:
+      tell: called with the signal's name before the end.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not (_is_program and in_main):
+        yield
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(
+        target=_end_on, args=(reader, tell), name="signals", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        writer.close()
+        thread.join()
+        reader.close()
+
+
+def _end_on(reader, tell):
+    while came := reader.recv(1):
+        if came[0] in _NUMBERS:
+            tell(signal.Signals(came[0]).name)
+            os._exit(EXIT_INTERRUPTED)
 
 
 def _ignore():

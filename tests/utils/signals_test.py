@@ -9,6 +9,8 @@ import textwrap
 
 import pytest
 
+from meta_pseudo_labels.utils.signals import ending_at_once
+
 ROOT = pathlib.Path(__file__).parents[2]
 # As the console script that an installed package has.
 MPL = """
@@ -101,3 +103,47 @@ def test_a_signal_after_the_end_does_not_change_how_it_ended(folder, number):
     process = started(folder, "-c", textwrap.dedent(code))
     process.communicate(timeout=60)
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_program_ends_although_python_is_waiting(folder, number):
+    """As TensorFlow compiles; here something else of minutes in one call."""
+    code = """
+        import hashlib, signal
+        from meta_pseudo_labels.utils import signals
+        signals.end_on_signals()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        with signals.ending_at_once(lambda name: print(name, flush=True)):
+            print("computing", flush=True)
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000_000)
+    """
+    process = started(folder, "-c", textwrap.dedent(code))
+    assert process.stdout.readline() == "computing\n"
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (75, "")
+    assert output == f"{signal.Signals(number).name}\n"
+
+
+def test_then_handlers_hear_as_before_and_other_signals_end_nothing(folder):
+    code = """
+        import signal
+        from meta_pseudo_labels.utils import signals
+        signals.end_on_signals()
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, lambda number, _: print(int(number)))
+        with signals.ending_at_once(print):
+            signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGTERM)
+        print(signal.set_wakeup_fd(-1))
+    """
+    process = started(folder, "-c", textwrap.dedent(code))
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert output.split() == [str(int(signal.SIGUSR1)), "15", "-1"]
+
+
+def test_what_is_no_program_is_left_alone():
+    with ending_at_once(print):
+        assert signal.set_wakeup_fd(-1) == -1
