@@ -1,6 +1,5 @@
 """What learners refuse, before any work starts."""
 
-import functools
 import inspect
 
 import keras
@@ -215,47 +214,48 @@ def check_estimator(function):
         )
 
 
-def hear(function, student_step, teacher_logits, tape):
-    """Calls an estimator; what one of the user's returns is looked at.
+def checked_loss(function, student_step, teacher_logits, tape, *, learner):
+    """The loss of an estimator; what one of the user's returns is validated.
 
     Args:
       function: an estimator, see `learners.feedback`.
       student_step: `StudentStep`.
       teacher_logits: on the strong views, [unlabeled, classes].
       tape: a persistent one that records the logits.
+      learner: that keeps which estimators were warned of, so that each is once.
 
     Returns:
-      Its loss, a scalar.
+      A scalar.
 
     Raises:
       ConfigError: where one of the user's returns something else.
     """
-    if (getattr(function, "__module__", None) or "").startswith(_PACKAGE):
-        return function(student_step, teacher_logits)
-    name = _name_of(function)
     loss = function(student_step, teacher_logits)
+    scope = getattr(function, "__globals__", {})  # Wrappers have their own.
+    if scope.get("__name__", "").startswith(_PACKAGE):
+        return loss
     shape = getattr(loss, "shape", () if isinstance(loss, int | float) else "?")
-    if shape != ():
+    wrong = f"feedback {_name_of(function)!r} must return a scalar loss; got "
+    if shape == "?":
+        raise ConfigError(f"{wrong}{type(loss).__name__}.")
+    if tf.TensorShape(shape).rank not in (0, None):
         raise ConfigError(
-            f"feedback {name!r} must return a scalar loss; got "
-            + (type(loss).__name__ if shape == "?" else f"shape {shape}")
-            + ". Take tf.reduce_mean of what is one number for each image."
+            f"{wrong}shape {shape}. Take tf.reduce_mean of what is one number "
+            "for each image."
         )
-    loss = tf.cast(loss, teacher_logits.dtype)
+    loss = tf.ensure_shape(tf.cast(loss, teacher_logits.dtype), [])
     with tape.stop_recording():
         heard = tape.gradient(loss, teacher_logits) is not None
-    if not heard:
-        _warn_of_silence(name)
+    # Hidden from Keras; a step is traced more than once.
+    warned = vars(learner).setdefault("_silent_estimators", [])
+    if not heard and function not in warned:
+        warned.append(function)
+        logging.warning(
+            "What feedback %r returns has no gradient with respect to the "
+            "teacher's logits, so the teacher learns nothing from it.",
+            _name_of(function),
+        )
     return loss
-
-
-@functools.cache  # Once for each, though a step is traced more than once.
-def _warn_of_silence(name):
-    logging.warning(
-        "What feedback %r returns does not depend on the teacher's logits, or "
-        "only through what has no gradient: the teacher hears nothing of it.",
-        name,
-    )
 
 
 def _name_of(function):

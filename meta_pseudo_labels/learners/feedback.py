@@ -33,7 +33,7 @@ _DRAWN = ("sampled", "hard")  # Draws, or an argmax that is taken for one.
 ESTIMATORS = Registry("feedback", package="meta_pseudo_labels.learners")
 
 
-def estimator(*, labels=PSEUDO_LABELS, differentiates=False):
+def estimator(bare=None, /, *, labels=PSEUDO_LABELS, differentiates=False):
     """A decorator that registers an estimator by the name of its function.
 
     Args:
@@ -45,9 +45,15 @@ def estimator(*, labels=PSEUDO_LABELS, differentiates=False):
 
     Raises:
       ConfigError: for other kinds, and where what is decorated is no function
-        of (student_step, teacher_logits).
+        of (student_step, teacher_logits) with a name.
     """
-    if isinstance(labels, str) or not labels or set(labels) - {*PSEUDO_LABELS}:
+    if bare is not None:
+        raise ConfigError(
+            "Write @estimator(labels=...) or @estimator(), with parentheses; "
+            f"got @estimator of {bare!r}."
+        )
+    is_sequence = isinstance(labels, list | tuple)
+    if not (is_sequence and labels and all(k in PSEUDO_LABELS for k in labels)):
         raise ConfigError(
             f"estimator(labels=...) must be a tuple of some of {PSEUDO_LABELS},"
             f" the default first; got {labels!r}."
@@ -55,12 +61,15 @@ def estimator(*, labels=PSEUDO_LABELS, differentiates=False):
 
     def add(function):
         check_estimator(function)
-        if not inspect.isfunction(function):
+        try:
+            register = ESTIMATORS.register(function.__name__)
+            function.labels = tuple(labels)
+            function.differentiates = differentiates
+        except AttributeError as error:
             raise ConfigError(
                 f"@estimator takes a def, which has a name; got {function!r}."
-            )
-        function.labels, function.differentiates = labels, differentiates
-        return ESTIMATORS.register(function.__name__)(function)
+            ) from error
+        return register(function)
 
     return add
 
@@ -88,9 +97,10 @@ def differentiates(function):
         if isinstance(function, functools.partial):
             todo.append(function.func)
             continue
+        function = inspect.unwrap(function)  # Of a tf.function too.
         if not hasattr(function, "__code__") and callable(function):
-            function = type(function).__call__  # An object that is called.
-        function = inspect.unwrap(function)
+            # An object that is called.
+            function = inspect.unwrap(type(function).__call__)
         code = getattr(function, "__code__", None)
         if code is None:
             continue

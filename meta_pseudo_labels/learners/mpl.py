@@ -16,7 +16,7 @@ from meta_pseudo_labels.learners.checks import (
     check_pair,
     check_positive,
     check_range,
-    hear,
+    checked_loss,
 )
 from meta_pseudo_labels.learners.feedback import (
     Baseline,
@@ -278,7 +278,9 @@ class MetaPseudoLabels(MPLMethod, Learner):
                     self, batch, pseudo_labels=pseudo_labels
                 )
             # 5. The teacher learns from labels, consistency and feedback.
-            feedback = hear(self.feedback, student_step, label_logits, tape)
+            feedback = checked_loss(
+                self.feedback, student_step, label_logits, tape, learner=self
+            )
             feedback *= self.feedback_weight
             feedback = tf.where(
                 student_step.heard(), feedback, tf.zeros_like(feedback)

@@ -30,7 +30,8 @@ from meta_pseudo_labels.optimizers import (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+# Without ==, each has a hash, which a tf.function wants of what it is given.
+@dataclasses.dataclass(frozen=True, eq=False)
 class StudentStep:
     """What the student's step leaves for an estimator to use.
 

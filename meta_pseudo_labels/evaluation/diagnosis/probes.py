@@ -9,7 +9,7 @@ import dataclasses
 import tensorflow as tf
 
 from meta_pseudo_labels.learners import updates
-from meta_pseudo_labels.learners.checks import hear
+from meta_pseudo_labels.learners.checks import checked_loss
 from meta_pseudo_labels.learners.feedback import draw_labels
 from meta_pseudo_labels.learners.losses import mean_cross_entropy
 from meta_pseudo_labels.learners.passes import (
@@ -111,7 +111,13 @@ class Probes:
             for index, estimator in enumerate(estimators):
                 listener = _Listener(step, baselines[index])
                 losses.append(
-                    hear(estimator, listener.step, label_logits, tape)
+                    checked_loss(
+                        estimator,
+                        listener.step,
+                        label_logits,
+                        tape,
+                        learner=learner,
+                    )
                 )
                 listeners.append(listener)
             other, _ = learner.teacher_loss(batch, logits)
