@@ -60,7 +60,7 @@ def evaluate_networks(networks, dataset, *, class_names=(), count=None):
     Raises:
       ValueError: see `evaluate`.
     """
-    logits, labels, seconds = _timed_logits(
+    logits, labels, speeds = _timed_logits(
         {name: model for name, model in networks.items() if model is not None},
         dataset,
         count,
@@ -71,14 +71,14 @@ def evaluate_networks(networks, dataset, *, class_names=(), count=None):
             _probabilities(logits.pop(name), name),
             labels,
             class_names=class_names,
-            images_per_second=len(labels) / seconds[name],
+            images_per_second=speeds[name],
         )
         for name in list(logits)
     }
 
 
 def _timed_logits(networks, dataset, count):
-    """Logits by network, the labels, and each network's time in seconds.
+    """Logits by network, the labels, and each network's images a second.
 
     The time is that of the networks alone, after a first image that is not
     counted: TensorFlow optimizes the graphs for it.
@@ -88,7 +88,7 @@ def _timed_logits(networks, dataset, count):
         for name, model in networks.items()
     }
     logits = {name: [] for name in networks}
-    seconds, labels = dict.fromkeys(networks, 0.0), []
+    seconds, labels = {name: [] for name in networks}, []
     for images, some_labels in dataset:
         for name in networks:
             if not labels:
@@ -97,7 +97,7 @@ def _timed_logits(networks, dataset, count):
                 forward[name](_first(images, forward[name]))
             start = time.perf_counter()
             logits[name].append(forward[name](images).numpy())
-            seconds[name] += time.perf_counter() - start
+            seconds[name].append(time.perf_counter() - start)
         labels.append(some_labels.numpy())
         if count:
             count(len(labels[-1]))
@@ -106,8 +106,22 @@ def _timed_logits(networks, dataset, count):
     return (
         {name: np.concatenate(parts) for name, parts in logits.items()},
         np.concatenate(labels),
-        seconds,
+        _speeds(seconds, np.array([len(part) for part in labels])),
     )
+
+
+def _speeds(seconds, sizes):
+    """Images a second, of batches whose size came before where there are such.
+
+    XLA compiles for every size.
+    """
+    _, firsts = np.unique(sizes, return_index=True)
+    timed = ~np.isin(np.arange(len(sizes)), firsts)
+    timed |= not timed.any()
+    return {
+        name: float(sizes[timed].sum() / np.array(own)[timed].sum())
+        for name, own in seconds.items()
+    }
 
 
 def _first(images, graph):

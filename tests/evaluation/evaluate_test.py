@@ -1,5 +1,8 @@
 """Logits and accuracy of a classifier over a data set."""
 
+import sys
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -160,6 +163,25 @@ def test_no_batch_is_evaluated_twice(remainder):
     logits, labels = predict_logits(Exported(), data)
     np.testing.assert_array_equal(logits, 2 * LOGITS[: len(labels)])
     assert found.top_1 == np.mean(logits.argmax(-1) == labels)
+
+
+@pytest.mark.parametrize(
+    ("size", "clock", "speeds"),
+    [
+        (2, [0, 90, 90, 95, 95, 96, 96, 100, 100, 180, 180, 300], [2, 0.5]),
+        (3, [0, 4, 4, 6, 6, 7, 7, 8], [1, 5 / 3]),
+        (5, [0, 10, 10, 12], [0.5, 2.5]),
+    ],
+)
+def test_the_first_batch_of_a_size_is_not_timed_where_more_come(
+    monkeypatch, size, clock, speeds
+):
+    """XLA compiles then; of 2, 2 and 1 images the second batch counts."""
+    ticks = types.SimpleNamespace(perf_counter=iter(clock).__next__)
+    monkeypatch.setattr(sys.modules[evaluate.__module__], "time", ticks)
+    model = identity_model()
+    found = evaluate_networks({"a": model, "b": model}, batches(size))
+    assert [one.images_per_second for one in found.values()] == speeds
 
 
 def test_networks_are_evaluated_on_one_reading_of_the_data():

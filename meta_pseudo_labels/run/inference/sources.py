@@ -110,28 +110,41 @@ class EncodedImages:
         images = np.zeros([len(numbers), size, size, 3], np.uint8)
         reasons = {}
         loads = self._load(numbers)
-        some = [loads[i : i + _AT_ONCE] for i in range(0, len(loads), _AT_ONCE)]
+        # Of few files each thread has its share.
+        share = max(1, min(_AT_ONCE, -(-len(loads) // _THREADS)))
+        some = [loads[i : i + share] for i in range(0, len(loads), share)]
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
             found = threads.map(self._some, some)
             for place, image in enumerate(itertools.chain.from_iterable(found)):
-                if isinstance(image, ImageError):
+                if _is_error(image):
                     reasons[place] = str(image)
                 else:
                     images[place] = image
         return images, reasons
 
     def _some(self, loads):
-        """What `_one` finds of each, in one call where none has an error."""
+        """An image or an `ImageError` each, in one call where none has one."""
+        files = (_or_error(load) for load in loads)
         if self._prepare_all:
-            with contextlib.suppress(ImageError, tf.errors.OpError):
-                return self._prepare_all([load() for load in loads])
-        return [self._one(load) for load in loads]
+            files = list(files)
+            if not any(map(_is_error, files)):
+                with contextlib.suppress(tf.errors.OpError):
+                    return self._prepare_all(files)
+        return [
+            file if _is_error(file) else _or_error(self._prepare, file)
+            for file in files
+        ]
 
-    def _one(self, load):
-        try:
-            return self._prepare(load())
-        except ImageError as error:
-            return error
+
+def _or_error(function, *arguments):
+    try:
+        return function(*arguments)
+    except ImageError as error:
+        return error
+
+
+def _is_error(found):
+    return isinstance(found, ImageError)
 
 
 def open_source(config, images):

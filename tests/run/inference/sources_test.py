@@ -1,6 +1,7 @@
 """Images of files, records and TFDS sets, prepared as in evaluation."""
 
 import dataclasses
+import functools
 import tarfile
 import types
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from meta_pseudo_labels import data
+from meta_pseudo_labels.data.images.headers import ImageError
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.inference import sources
 from meta_pseudo_labels.run.inference.sources import open_source
@@ -224,3 +226,49 @@ def test_files_of_one_call_are_as_each_alone(tmp_path):
         (alone,), _ = source.read(np.array([number]))
         np.testing.assert_array_equal(pixels[number], alone)
         assert alone.any() == (number != broken)
+
+
+def test_few_files_are_shared_out_and_each_is_loaded_once(monkeypatch):
+    monkeypatch.setattr(sources, "_THREADS", 8)
+    loaded, shares = [], []
+
+    def prepare(file):
+        if file == "odd":
+            raise ImageError("no image")
+        return np.full([32, 32, 3], 70, np.uint8)
+
+    def prepare_all(files):
+        if "odd" in files:
+            raise tf.errors.InvalidArgumentError(None, None, "no image")
+        return [prepare(file) for file in files]
+
+    both = prepare, prepare_all
+    monkeypatch.setattr(sources, "_preparations", lambda spec: both)
+
+    def one(number):
+        loaded.append(number)
+        if number == 3:
+            raise ImageError("lost")
+        return "odd" if number == 5 else "even"
+
+    source = sources.EncodedImages(
+        16,
+        str,
+        lambda numbers: [functools.partial(one, n) for n in numbers],
+        place="memory",
+        digest="0",
+        spec=data.DATASETS["cifar10"],
+    )
+    some = source._some
+    monkeypatch.setattr(
+        source, "_some", lambda loads: shares.append(len(loads)) or some(loads)
+    )
+    pixels, reasons = source.read(np.arange(16))
+    assert shares == [2] * 8
+    assert sorted(loaded) == list(range(16))
+    assert reasons == {3: "lost", 5: "no image"}
+    black = np.isin(np.arange(16), [3, 5])
+    assert (pixels == np.where(black, 0, 70)[:, None, None, None]).all()
+    shares.clear()
+    source.read(np.zeros([65], np.int64))
+    assert max(shares) == sources._AT_ONCE
