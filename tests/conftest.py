@@ -12,6 +12,8 @@ import pytest
 import tensorflow as tf
 from absl import logging
 
+from meta_pseudo_labels.utils import signals
+
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 REPLICAS = 16  # Batch norm makes groups of replicas beyond 8.
 
@@ -35,6 +37,9 @@ def pytest_runtest_setup(item):
     """
     random.seed(item.nodeid)
     np.random.seed(zlib.crc32(item.nodeid.encode()))
+    # A test of the command line leaves the process the program that it began;
+    # a signal within a later test would end all of them.
+    signals._is_program = False
 
 
 @pytest.hookimpl(tryfirst=True)  # Before the long ones are left out.
