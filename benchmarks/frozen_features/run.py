@@ -17,6 +17,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -41,8 +42,8 @@ METHODS = (
     *(f"{name}, labels alone" for name in FEEDBACK),
     *(f"{name}, consistency" for name in FEEDBACK),
 )
-# Only where --methods names them: a step takes as many times as long.
-AHEAD = "look ahead "
+# Only where --methods names it: a step takes N times as long.
+AHEAD = r"look ahead ([1-9]\d*), consistency"
 CLASSES, UNITS = 10, 128
 COMPONENTS = 256  # Of the 1,280 features; a step takes a fifth of the time.
 BATCH, UNLABELED = 32, 128
@@ -98,11 +99,10 @@ def main():
     parser.add_argument("--output_dir", type=pathlib.Path, default=RESULTS)
     arguments = parser.parse_args()
     for method in arguments.methods:
-        ahead = method.removesuffix(", consistency").removeprefix(AHEAD)
-        if method not in METHODS and not (ahead.isdigit() and int(ahead)):
+        if method not in METHODS and not re.fullmatch(AHEAD, method):
             parser.error(
                 f"--methods: {method!r} is none; there are {METHODS} and "
-                f"'{AHEAD}N, consistency', N steps from 1 on."
+                "'look ahead N, consistency', N steps from 1 on."
             )
     searched = arguments.output_dir / "frozen_features_search.jsonl"
     path = arguments.output_dir / "frozen_features.jsonl"
@@ -209,8 +209,8 @@ def learner_of(method, settings, width):
     elif name == "uda":
         learner = UDA(student, uda=uda)
     else:
-        if name.startswith(AHEAD):
-            name = LookAhead(int(name.removeprefix(AHEAD)))
+        if ahead := re.fullmatch(AHEAD, method):
+            name = LookAhead(int(ahead[1]))
         learner = MetaPseudoLabels(
             student,
             network("teacher", width),
