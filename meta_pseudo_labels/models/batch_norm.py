@@ -51,7 +51,8 @@ class BatchNorm(keras.layers.Layer):
 
     The variance is E[x^2] - E[x]^2, biased, also in its moving average;
     epsilon is inside the square root. All is computed in float32, or float64
-    under that policy, and cast back (release `modeling_utils.sync_batch_norm`).
+    under that policy, and cast back (release `modeling_utils.sync_batch_norm`);
+    of images in bfloat16 within the kernels of `channels`.
 
     Under a `tf.distribute` strategy the moments are those of the global batch
     for up to 8 replicas, beyond that of groups of replicas: see
@@ -130,18 +131,20 @@ class BatchNorm(keras.layers.Layer):
         return "float64" if self.compute_dtype == "float64" else "float32"
 
     def call(self, inputs, training=False):
-        x = tf.cast(inputs, self._float_type)
+        x = tf.convert_to_tensor(inputs)
+        if not (x.dtype == self.compute_dtype and channels.has_kernels(x)):
+            x = tf.cast(x, self._float_type)
         if training and self.trainable:
             mean, variance = self._moments(x)
             self._move_averages(x, mean, variance)
         else:
             mean, variance = self.moving_mean, self.moving_variance
-        epsilon = tf.constant(self.epsilon, x.dtype)
+        epsilon = tf.constant(self.epsilon, self._float_type)
         scale, beta = tf.math.rsqrt(variance + epsilon), self.beta
         if self.scale:
             scale = self.gamma * scale
         if self.beta_factor != 1:
-            beta = beta * tf.constant(self.beta_factor, x.dtype)
+            beta = beta * tf.constant(self.beta_factor, self._float_type)
         outputs = channels.scale_and_shift(
             x, scale=scale, shift=beta - mean * scale
         )
@@ -164,7 +167,7 @@ class BatchNorm(keras.layers.Layer):
             mean, variance = replicas.mean([mean, variance])
         # One bad batch would stay in the averages for ever.
         finite = tf.math.is_finite(mean) & tf.math.is_finite(variance)
-        rate = tf.constant(1.0 - self.momentum, x.dtype)
+        rate = tf.constant(1.0 - self.momentum, self._float_type)
         for moving, moment in (
             (self.moving_mean, mean),
             (self.moving_variance, variance),

@@ -52,6 +52,45 @@ def test_two_derivatives_are_those_of_plain_operations(compiled):
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * size)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_images_in_bfloat16_stay_so_and_are_summed_in_float32(compiled):
+    """Sums in 16 bits would stop growing at 256 entries of 1."""
+    rounded = tf.cast(images(0, (8, 32, 32, 3)) + 3, tf.bfloat16)
+    scale = tf.constant([0.5, 1.0, -2.0])
+    shift = tf.constant([0.1, 0.2, 0.3])
+
+    def computed(x):
+        dtype = tf.float32 if x.dtype == tf.bfloat16 else x.dtype
+        weights = tf.cast(scale, dtype), tf.cast(shift, dtype)
+        with tf.GradientTape() as outer:
+            outer.watch([x, *weights])
+            with tf.GradientTape() as inner:
+                inner.watch([x, *weights])
+                y = channels.scale_and_shift(
+                    x, scale=weights[0], shift=weights[1]
+                )
+                means = channels.mean_and_mean_square(x)
+                total = tf.reduce_sum(tf.cast(y * y, dtype))
+                loss = total + tf.reduce_sum(means[0] * means[1])
+            first = inner.gradient(loss, [x, *weights])
+            total = tf.reduce_sum(tf.cast(first[0], dtype) ** 2)
+        return y, means, first, outer.gradient(total, [x, *weights])
+
+    function = tf.function(computed, autograph=False, jit_compile=compiled)
+    y, means, first, second = function(rounded)
+    exact = computed(tf.cast(rounded, tf.float64))
+    assert y.dtype == first[0].dtype == second[0].dtype == tf.bfloat16
+    assert {x.dtype for x in (*means, *first[1:], *second[1:])} == {tf.float32}
+    for ours, expected in zip(means, exact[1], strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=3e-5)
+    both = zip(
+        (y, *first, *second), (exact[0], *exact[2], *exact[3]), strict=True
+    )
+    for ours, expected in both:
+        ours, size = np.array(ours, np.float64), np.max(np.abs(expected))
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-2 * size)
+
+
 def test_points_and_other_types_take_plain_operations():
     points = tf.constant(images(0, shape=(6, 3)))
     mean, _ = channels.mean_and_mean_square(points)
