@@ -119,13 +119,13 @@ def load_class_distributions(path, *, data):
         found = ClassDistributions(**parts, source=facts["source"])
     except FileNotFoundError:
         raise ValueError(
-            f"There is no {path}; make it with --task_mode=cache_labels from "
+            f"There is no {path}; make it with `mpl cache_labels` from "
             "the run that trained the teacher."
         ) from None
     except _DAMAGE as error:
         raise ValueError(
             f"{path} cannot be read as class distributions ({error}); make it "
-            "again with --task_mode=cache_labels."
+            "again with `mpl cache_labels`."
         ) from error
     if saved != (now := _facts(data)):
         raise ValueError(
@@ -135,7 +135,7 @@ def load_class_distributions(path, *, data):
             "by which --label_noise, --num_feedback and --num_validation draw "
             "too; without these three, repeat its choice with --label_subset="
             "<its folder>/labeled.json. Or make the file again with "
-            "--task_mode=cache_labels."
+            "`mpl cache_labels`."
         )
     check_fits(found, data)
     return found

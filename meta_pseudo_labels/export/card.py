@@ -172,7 +172,7 @@ def _metric_lines(card):
     }
     if not lines:
         lines["none"] = (
-            "--task_mode=eval was not run for these weights before the export"
+            "`mpl eval` was not run for these weights before the export"
         )
     for name, found in _converted(card):
         lines[name] = _agreement(found)

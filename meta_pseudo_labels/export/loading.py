@@ -47,7 +47,7 @@ class ExportedModel:
             raise ValueError(
                 f"{self.path} has no signature {_SIGNATURE} that gives "
                 f"{', '.join(sorted(_OUTPUTS))}; take one that "
-                "--task_mode=export wrote."
+                "`mpl export` wrote."
             )
         self.signature = signature
         # Its variables live as long as it does.

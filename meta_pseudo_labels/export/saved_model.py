@@ -128,7 +128,7 @@ def newest_version(path):
     if not numbers:
         raise ValueError(
             f"{path} holds no SavedModel and no version of one, such as "
-            f"{path}/1; name the folder that --task_mode=export wrote."
+            f"{path}/1; name the folder that `mpl export` wrote."
         )
     return os.path.join(path, str(max(numbers)))
 

@@ -135,7 +135,7 @@ class TeacherSettings:
     )
     teacher_labels: str | None = setting(
         None,
-        "Class distributions of a fixed teacher, by --task_mode=cache_labels: "
+        "Class distributions of a fixed teacher, by `mpl cache_labels`: "
         "the file, or the folder of the run that trained it. For "
         "--method=pseudo_labels, and for mpl, whose teacher then is a small "
         "one on top of them (Reduced MPL), without a consistency term.",

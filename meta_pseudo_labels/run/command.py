@@ -13,7 +13,7 @@ from meta_pseudo_labels.run.config.flags import (
 )
 from meta_pseudo_labels.run.data import input_errors
 from meta_pseudo_labels.run.experiment import Experiment
-from meta_pseudo_labels.run.flag_table import at_home
+from meta_pseudo_labels.run.flag_table import at_home, parse_flags
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.run.stopping import (
     Diverged,
@@ -138,4 +138,4 @@ def start(program, arguments, *, typed, task_mode=None):
             FLAGS.task_mode = task_mode
         main(rest, typed=typed)
 
-    app.run(started, argv=[program, *arguments])
+    app.run(started, argv=[program, *arguments], flags_parser=parse_flags)

@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import re
+import sys
 
 from absl import app, flags, logging  # noqa: F401 Both define flags.
 
@@ -46,7 +47,7 @@ def refuse(program, arguments):
 
     Raises:
       ConfigError: for a value out of its range.
-      SystemExit: after absl has said what is wrong, or all flags.
+      SystemExit: after what is wrong was said, or all flags were listed.
     """
     if any(map(_LATE.match, arguments)) or _may_have_plugins(arguments):
         return
@@ -66,13 +67,34 @@ def refuse(program, arguments):
         rest = None
     if rest is None or any(values[name].value for name in _HELP):
         _define(table["flags"], flags.FLAGS, program)
-        app.run(lambda _: None, argv=[program, *arguments])
+        app.run(
+            lambda _: None, argv=[program, *arguments], flags_parser=parse_flags
+        )
     if len(rest) > 1:  # Words that are no flags are told of first.
         return
     for name, row in table["flags"].items():
         value = values[name].value
         if values[name].present and "low" in row and value is not None:
             check(_field(name, row), at_home(value))
+
+
+def parse_flags(arguments):
+    """What `app.run` parses with: what is wrong is a line, as all errors are.
+
+    Args:
+      arguments: the command line, the program first.
+
+    Returns:
+      What of it is no flag.
+
+    Raises:
+      SystemExit: for an unknown flag, or a value of another type.
+    """
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        reason = " ".join(str(error).split())
+        sys.exit(f"Error: {reason}\n`mpl train --help` lists all flags.")
 
 
 def early_flags(arguments):

@@ -1,7 +1,7 @@
 """The labels of a fixed teacher: from one run's folder into another run.
 
 The run that trains the teacher leaves class distributions in its folder
-(`--task_mode=cache_labels`); another one learns from them (`--teacher_labels`).
+(`mpl cache_labels`); another one learns from them (`--teacher_labels`).
 Three things could go stale, and each is noticed: the images, by the file's
 fingerprint of them; the teacher, by a digest of its weights; and the file that
 a run began with, by a digest of its content. A run that has begun goes on with

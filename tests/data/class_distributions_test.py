@@ -108,7 +108,7 @@ def test_other_data_is_refused(path, other):
     message = str(caught.value)
     assert "5 labeled and 11 unlabeled images of mine, 3 classes" in message
     assert "use its --seed, by which --label_noise" in message
-    assert "--task_mode=cache_labels" in message
+    assert "`mpl cache_labels`" in message
 
 
 def test_test_images_do_not_count(path):

@@ -49,7 +49,7 @@ def test_labels_that_are_not_there_are_named(tmp_path, main):
     message = refusal_of(
         main, *TINY, f"--output_dir={student}", f"--teacher_labels={teacher}"
     )
-    assert f"There is no {teacher}; make it with --task_mode=cache" in message
+    assert f"There is no {teacher}; make it with `mpl cache" in message
     assert list(tmp_path.iterdir()) == []
 
 

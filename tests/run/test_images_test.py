@@ -246,9 +246,9 @@ def test_records_in_files_are_a_source_too(tmp_path, data_dir):
     [
         (
             dict(task_mode="train", eval_dataset="digits"),
-            "for --task_mode=eval",
+            "for `mpl eval`",
         ),
-        (dict(task_mode="finetune", saved_model="x"), "for --task_mode=eval"),
+        (dict(task_mode="finetune", saved_model="x"), "for `mpl eval`"),
         (dict(eval_data_dir="x"), "needs an --eval_dataset"),
         (dict(eval_dataset="folders"), "needs --eval_dir"),
         (dict(eval_dir="x"), "say --eval_dataset=folders"),

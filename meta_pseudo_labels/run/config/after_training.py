@@ -28,7 +28,7 @@ def _optimizers():
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuningSettings:
-    """How --task_mode=finetune trains the student on the labels."""
+    """How `mpl finetune` trains the student on the labels."""
 
     unread: ClassVar = (
         Unread(
@@ -147,11 +147,11 @@ class FinetuningSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiagnosisSettings:
-    """What --task_mode=diagnose measures."""
+    """What `mpl diagnose` measures."""
 
     diagnose_batches: int = setting(
         20,
-        "Batches of --task_mode=diagnose, those that follow the checkpoint.",
+        "Batches of `mpl diagnose`, those that follow the checkpoint.",
         low=2,
         free=True,
     )
@@ -173,17 +173,17 @@ class DiagnosisSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReviewSettings:
-    """What --task_mode=review leaves."""
+    """What `mpl review` leaves."""
 
     review_images: int = setting(
         100,
-        "Unlabeled images that --task_mode=review chooses to be labeled next.",
+        "Unlabeled images that `mpl review` chooses to be labeled next.",
         low=1,
         free=True,
     )
     review_links: bool = setting(
         False,
-        "Put links to the first 100 files of --task_mode=review, of doubted "
+        "Put links to the first 100 files of `mpl review`, of doubted "
         "labels and of those to label, into review/links, to go through by "
         "hand.",
         free=True,
@@ -192,7 +192,7 @@ class ReviewSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportSettings:
-    """What --task_mode=export writes beside the SavedModel."""
+    """What `mpl export` writes beside the SavedModel."""
 
     export_keras: bool = setting(
         False,

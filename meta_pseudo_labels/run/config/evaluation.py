@@ -10,11 +10,11 @@ _ONLY_FOR_EVAL = ("eval_dataset", "eval_data_dir", "saved_model")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """What --task_mode=eval looks at, beside the run's own."""
+    """What `mpl eval` looks at, beside the run's own."""
 
     eval_dataset: str | None = setting(
         None,
-        "For --task_mode=eval: other images than the run's own test images. A "
+        "For `mpl eval`: other images than the run's own test images. A "
         "name as for --dataset, whose test images are taken; or folders, for "
         "those in --eval_dir. Their classes must be the run's.",
         free=True,
@@ -26,7 +26,7 @@ class EvaluationSettings:
     )
     saved_model: str | None = setting(
         None,
-        "For --task_mode=eval: a SavedModel to evaluate beside the run's "
+        "For `mpl eval`: a SavedModel to evaluate beside the run's "
         "networks, or a folder of versions, of which the newest is taken.",
         free=True,
     )
@@ -37,8 +37,8 @@ class EvaluationSettings:
             value = getattr(self, name)
             if value is not None and self.task_mode != "eval":
                 raise ConfigError(
-                    f"--{name}={value} is for --task_mode=eval; got "
-                    f"--task_mode={self.task_mode}."
+                    f"--{name}={value} is for `mpl eval`; this is "
+                    f"`mpl {self.task_mode}`."
                 )
         if self.eval_data_dir is not None and self.eval_dataset is None:
             raise ConfigError(

@@ -16,12 +16,12 @@ NETWORKS = ("student", "teacher", "finetuned")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InferenceSettings:
-    """What --task_mode=inference predicts; nothing of training reads it."""
+    """What `mpl predict` predicts; nothing of training reads it."""
 
     unread: ClassVar = (
         Unread(
             ("inference_",),
-            "only --task_mode=inference reads it.",
+            "only `mpl predict` reads it.",
             when=lambda settings: settings["task_mode"] == "train",
         ),
     )

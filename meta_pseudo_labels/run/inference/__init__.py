@@ -1,1 +1,1 @@
-"""What --task_mode=inference reads, predicts with, and writes."""
+"""What `mpl predict` reads, predicts with, and writes."""

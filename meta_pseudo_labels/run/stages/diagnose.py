@@ -1,4 +1,4 @@
-"""The diagnosis of a trained run: `--task_mode=diagnose`."""
+"""The diagnosis of a trained run: `mpl diagnose`."""
 
 import importlib.util
 import json
@@ -41,7 +41,7 @@ class Diagnose(Stage):
     def check(config):
         if not LEARNERS[config.method].has_feedback:
             raise ConfigError(
-                "--task_mode=diagnose looks at the feedback of a student to "
+                "`mpl diagnose` looks at the feedback of a student to "
                 f"its teacher; --method={config.method} has none."
             )
 
@@ -65,7 +65,7 @@ def diagnose_run(learner, config, images):
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError(
-            "--task_mode=diagnose draws with matplotlib, which is not "
+            "`mpl diagnose` draws with matplotlib, which is not "
             "installed: pip install 'meta-pseudo-labels[figures]'."
         )
     check_choice_of_labels(config, images)

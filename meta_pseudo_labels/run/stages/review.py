@@ -75,7 +75,7 @@ def review_run(experiment):
     config, images = experiment.config, experiment.data
     if not isinstance(images, data.ImageData):
         raise ConfigError(
-            f"--task_mode=review looks at images in memory; those of "
+            f"`mpl review` looks at images in memory; those of "
             f"{config.dataset} stay in their files."
         )
     if config.review_links and not images.names:

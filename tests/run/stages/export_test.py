@@ -170,7 +170,7 @@ def test_accuracies_of_an_earlier_finetuning_are_not_the_card_s(tmp_path):
 
 def test_the_page_of_a_run_that_was_not_evaluated(exported):
     card = exported[2] | {"metrics": None, "litert": None, "revision": None}
-    assert "- none: --task_mode=eval was not run" in page(card)
+    assert "- none: `mpl eval` was not run" in page(card)
     card["metrics"] = {"finetuned": {"top_1": 0.5, "classes": ["a"]}}
     assert "- finetuned top_1: 0.5000\n" in page(card)
     assert "- revision: not known\n" in page(card)
