@@ -7,13 +7,14 @@ import json
 
 from benchmarks.common.documents import with_part
 from benchmarks.common.machine import RESULTS, ROOT
+from benchmarks.step_time.variants import IN_BFLOAT16
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 PART = "performance"
 _HEAD = "| What | Peer | Ratio | Command | Date |\n|---|---|---|---|---|\n"
 # File of results: the command that writes it.
 COMMANDS = {
-    "step_time": "step_time.run --torch --rounds=9",
+    "step_time": "step_time.run --torch --bfloat16 --teacher --rounds=9",
     "fit_time": "fit_time.run --rounds=9 --steps=8 --tiny_steps=200",
     "input_pipeline": "input.run",
     "serving": "serving.run",
@@ -59,6 +60,13 @@ def _step_time(report):
     for name, ratio in report["ratio"].items():
         cell = ratio_cell(ratio, report["ratio_quartiles"][name])
         yield f"time of a step, `{name}`", "its bare passes", cell
+    for name, ratio in report["to_float32"].items():
+        cell = ratio_cell(ratio, report["to_float32_quartiles"][name])
+        name = name.removesuffix(IN_BFLOAT16)
+        yield f"time of a step in bfloat16, `{name}`", "in float32", cell
+    for name, ratio in report["to_uda"].items():
+        cell = ratio_cell(ratio, report["to_uda_quartiles"][name])
+        yield f"time of a step, {name}", "a step of UDA", cell
 
 
 def _fit_time(report):

@@ -4,11 +4,14 @@ import numpy as np
 
 from benchmarks.common.machine import headline
 from benchmarks.step_time.variants import (
+    BFLOAT16,
     FEEDBACKS,
+    IN_BFLOAT16,
     MATMUL,
     PARTS,
     TEACHER,
     TORCH,
+    TORCH_BFLOAT16,
 )
 
 # Ratios not to exceed: of a step to its bare parts; and of the step of
@@ -16,6 +19,7 @@ from benchmarks.step_time.variants import (
 BARS = {"release": 1.05, "off": 1.05, "reinforce": 1.10, "exact": 1.28}
 TORCH_BAR = 0.9
 WAITING_BAR = 1.03  # Of a step while the student waits to UDA's.
+BFLOAT16_BAR = 0.55  # Of a step in bfloat16 to the same in float32.
 
 
 def summarize(rounds, *, flops, memory):
@@ -39,9 +43,22 @@ def summarize(rounds, *, flops, memory):
             name: times["release"] / times[name]
             for name in TORCH
             if name in times
+        } | {
+            name: times[f"release{IN_BFLOAT16}"] / times[name]
+            for name in TORCH_BFLOAT16
+            if name in times
         }
         report[f"{prefix}release_to_torch"] = medians(to_torch)
         report[f"{prefix}release_to_torch_quartiles"] = quartiles(to_torch)
+        to_float32 = {
+            name: times[name] / times[name.removesuffix(IN_BFLOAT16)]
+            for name in BFLOAT16
+            if name in times
+        }
+        if to_float32:
+            report["bars"]["bfloat16 to float32"] = BFLOAT16_BAR
+        report[f"{prefix}to_float32"] = medians(to_float32)
+        report[f"{prefix}to_float32_quartiles"] = quartiles(to_float32)
         uda, *others = TEACHER
         to_uda = {
             name: times[name] / times[uda] for name in others if name in times
@@ -84,6 +101,13 @@ def print_table(report):
             f"processor time {report['cpu_release_to_torch'][name]:.2f}; "
             f"not above {TORCH_BAR}"
         )
+    for name, ratio in report["to_float32"].items():
+        low, high = report["to_float32_quartiles"][name]
+        print(
+            f"{name} / float32: {ratio:.2f} ({low:.2f} to {high:.2f}), in "
+            f"processor time {report['cpu_to_float32'][name]:.2f}; not above "
+            f"{BFLOAT16_BAR}"
+        )
     for name, ratio in report["to_uda"].items():
         low, high = report["to_uda_quartiles"][name]
         print(
@@ -100,7 +124,7 @@ def print_row(report, name):
         ratio = f"{report['ratio'][name]:.2f}"
         bounds = "{:.2f} to {:.2f}".format(*report["ratio_quartiles"][name])
     print(
-        f"{'step, ' * (name in FEEDBACKS) + name:32}"
+        f"{'step, ' * (name in (*FEEDBACKS, *BFLOAT16)) + name:32}"
         f"{report['seconds'][name]:9.3f}{ratio:>7}{bounds:>14}"
         f"{BARS.get(name, ''):>6}{report['gigaflops_per_second'][name]:9.1f}"
         f"{report['share_of_matmul'][name]:10.0%}"

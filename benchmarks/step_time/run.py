@@ -12,6 +12,9 @@ this is free.
 --torch times the step of "release" in plain PyTorch too, after comparing the
 losses of two steps with ours (torch_peer.py).
 
+--bfloat16 times our step in mixed_bfloat16 too, and PyTorch's under autocast,
+for processors that have instructions for it (avx512_bf16, amx_bf16).
+
 --teacher times steps of UDA, of Meta Pseudo Labels while its student waits and
 is skipped, and of UDA whose weak views pass apart; the last two over the first.
 
@@ -54,8 +57,12 @@ from benchmarks.step_time.memory import memory_of_own_processes, peak_of_steps
 from benchmarks.step_time.report import print_table, summarize
 from benchmarks.step_time.torch_peer import torch_steps
 from benchmarks.step_time.variants import (
+    BFLOAT16,
     FEEDBACKS,
+    IN_BFLOAT16,
     MATMUL,
+    TORCH,
+    TORCH_BFLOAT16,
     bare_parts,
     build_learner,
     flops,
@@ -115,6 +122,9 @@ def parse_arguments():
         help="whether steps of a teacher alone are timed, UDA's and others",
     )
     parser.add_argument(
+        "--bfloat16", action="store_true", help="whether to time it as well"
+    )
+    parser.add_argument(
         "--memory", action="store_true", help="whether to measure peaks"
     )
     parser.add_argument("--part", choices=FEEDBACKS, help=argparse.SUPPRESS)
@@ -133,11 +143,34 @@ def build_variants(settings, stack):
         feedback: build_learner(settings, feedback=feedback)
         for feedback in FEEDBACKS
     }
+    if settings.bfloat16:
+        learners |= {
+            name: build_learner(
+                settings,
+                feedback=name.removesuffix(IN_BFLOAT16),
+                dtype="mixed_bfloat16",
+            )
+            for name in BFLOAT16
+        }
     peers, facts = {}, {}
     if settings.torch:
         peers, facts = torch_steps(
-            settings, learner=learners["release"], batch=batch, stack=stack
+            TORCH,
+            settings,
+            learner=learners["release"],
+            batch=batch,
+            stack=stack,
         )
+    if settings.torch and settings.bfloat16:
+        more, _ = torch_steps(
+            TORCH_BFLOAT16,
+            settings,
+            learner=learners[f"release{IN_BFLOAT16}"],
+            batch=batch,
+            stack=stack,
+            tolerance=0.05,  # Both round, otherwise than each other.
+        )
+        peers |= more
     ours = {MATMUL: matmul()} | bare_parts(settings, batch)
     if settings.teacher:
         ours |= teacher_steps(settings, batch)

@@ -18,7 +18,7 @@ import tempfile
 
 import numpy as np
 
-from benchmarks.step_time.variants import NUM_CLASSES, RECIPE, TORCH, whole_step
+from benchmarks.step_time.variants import NUM_CLASSES, RECIPE, whole_step
 from meta_pseudo_labels.models import release_variable_name
 
 WORKER = pathlib.Path(__file__).with_name("torch_step.py")
@@ -36,32 +36,35 @@ _NAMES = {
 _TRANSPOSED = {4: (3, 2, 0, 1), 2: (1, 0)}
 
 
-def torch_steps(settings, *, learner, batch, stack):
+def torch_steps(variants, settings, *, learner, batch, stack, tolerance=1e-3):
     """{name: function of nothing to times}, and PyTorch's version.
 
     Args:
+      variants: {name: what torch_step.py does otherwise}.
       settings: of the command line.
       learner: ours with the feedback "release"; it takes two steps here.
       batch: as `MetaPseudoLabels.train_step` takes it.
       stack: a `contextlib.ExitStack`, which ends the processes.
+      tolerance: see `check_losses`.
 
     Raises:
       ValueError: where the losses are not ours.
     """
     steps = {}
-    for name in TORCH:
+    for name, changes in variants.items():
         steps[name] = stack.enter_context(
             TorchStep(
                 model=settings.model,
                 learner=learner,
                 batch=batch,
                 threads=settings.threads,
-                channels_last="channels last" in name,
                 path=settings.torch_path,
+                **changes,
             )
         )
-    check_losses(whole_step(learner, batch), list(steps.values()))
-    return steps, {"torch": steps[TORCH[0]].version}
+    peers = list(steps.values())
+    check_losses(whole_step(learner, batch), peers, tolerance=tolerance)
+    return steps, {"torch": peers[0].version}
 
 
 def check_losses(ours, peers, *, steps=2, tolerance=1e-3):
@@ -95,6 +98,8 @@ class TorchStep:
       threads: of PyTorch.
       channels_last: whether images and kernels are kept in that format, in
         which PyTorch's convolutions may be faster.
+      bfloat16: whether its networks run under autocast to that type.
+      compiled: whether by `torch.compile`, which takes a C++ compiler.
       path: folder of a PyTorch that is not installed, or None.
 
     Raises:
@@ -110,12 +115,16 @@ class TorchStep:
         batch,
         threads,
         channels_last=False,
+        bfloat16=False,
+        compiled=False,
         path=None,
     ):
         settings = RECIPE | {
             "network": network_sizes(model),
             "threads": threads,
             "channels_last": channels_last,
+            "bfloat16": bfloat16,
+            "compiled": compiled,
         }
         arrays = batch_arrays(batch)
         for role in ("student", "teacher"):

@@ -177,6 +177,10 @@ class Learner:
                 momentum=settings["momentum"],
                 nesterov=True,
             )
+        compiled = torch.compile if settings["compiled"] else lambda call: call
+        self.calls = {
+            role: compiled(network) for role, network in self.networks.items()
+        }
         self.averages = copy.deepcopy(self.networks["student"])
         self.baseline = 0.0
         self.step = 0
@@ -184,25 +188,28 @@ class Learner:
     def train_step(self):
         """Trains on the batch; returns the losses as floats, by our names."""
         settings, batch = self.settings, self.batch
-        student, teacher = self.networks["student"], self.networks["teacher"]
         smoothing = settings["label_smoothing"]
         sizes = [len(batch[name]) for name in ("labeled", "weak", "strong")]
 
-        logits = teacher(
-            torch.cat([batch["labeled"], batch["weak"], batch["strong"]])
+        logits = self.logits(
+            "teacher",
+            torch.cat([batch["labeled"], batch["weak"], batch["strong"]]),
         )
         labeled, weak, strong = logits.split(sizes)
         pseudo_labels = strong.detach().softmax(-1)
 
         views = torch.cat([batch["strong"], batch["labeled"]])
-        on_strong, on_labeled = student(views).split([sizes[2], sizes[0]])
+        on_strong, on_labeled = self.logits("student", views).split(
+            [sizes[2], sizes[0]]
+        )
         student_loss = F.cross_entropy(
             on_strong, pseudo_labels, label_smoothing=smoothing
         )
         old = F.cross_entropy(on_labeled.detach(), batch["labels"])
         self.update("student", student_loss)
-        with torch.no_grad(), unchanged_moments(student):
-            new = F.cross_entropy(student(batch["labeled"]), batch["labels"])
+        with torch.no_grad(), unchanged_moments(self.networks["student"]):
+            logits = self.logits("student", batch["labeled"])
+            new = F.cross_entropy(logits, batch["labels"])
         change = (new - old).item()
         self.baseline += (1 - settings["baseline_decay"]) * (
             change - self.baseline
@@ -227,6 +234,13 @@ class Learner:
             "cross_entropy/teacher_on_u": consistency.item(),
             "mpl/dot_product": dot_product,
         }
+
+    def logits(self, role, images):
+        """What a network says, float32; under autocast where that is asked."""
+        with torch.autocast(
+            "cpu", torch.bfloat16, enabled=self.settings["bfloat16"]
+        ):
+            return self.calls[role](images).float()
 
     def consistency(self, weak, strong):
         """What confident weak views ask of the strong ones, scalar."""

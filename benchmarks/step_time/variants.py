@@ -19,7 +19,22 @@ PARTS = (
 NUM_CLASSES = 10
 # Steps of a teacher alone; the others are compared with the first.
 TEACHER = ("UDA", "waiting", "UDA, weak views apart")
-TORCH = ("PyTorch", "PyTorch, channels last")
+# Variants of the step in PyTorch: what torch_step.py does otherwise.
+TORCH = {
+    "PyTorch": {},
+    "PyTorch, channels last": {"channels_last": True},
+    "PyTorch, channels last, compiled": {
+        "channels_last": True,
+        "compiled": True,
+    },
+}
+# What --bfloat16 adds: ours under mixed_bfloat16, theirs under autocast.
+IN_BFLOAT16 = ", bfloat16"
+BFLOAT16 = tuple(f"{name}{IN_BFLOAT16}" for name in ("release", "exact", "off"))
+TORCH_BFLOAT16 = {
+    f"{name}{IN_BFLOAT16}": changes | {"bfloat16": True}
+    for name, changes in TORCH.items()
+}
 MATMUL = "matmul"
 MATMUL_SIZE = 2048  # Rows and columns of both matrices.
 
@@ -62,12 +77,13 @@ def random_batch(settings):
     }
 
 
-def build_model(settings, *, name):
+def build_model(settings, *, name, dtype="float32"):
     model = models.build(
         settings.model,
         input_shape=(settings.image_size, settings.image_size, 3),
         num_classes=NUM_CLASSES,
         name=name,
+        dtype=dtype,
     )
     remat = getattr(settings, "remat", False)
     return models.rematerialized(model) if remat else model
@@ -105,12 +121,17 @@ def forward_and_backward(model, images):
 
 
 def build_learner(
-    settings, *, feedback, student_wait_steps=0, **compile_arguments
+    settings,
+    *,
+    feedback,
+    student_wait_steps=0,
+    dtype="float32",
+    **compile_arguments,
 ):
     """A compiled `MetaPseudoLabels` with the numbers of `RECIPE`."""
     learner = MetaPseudoLabels(
-        student=build_model(settings, name="student"),
-        teacher=build_model(settings, name="teacher"),
+        student=build_model(settings, name="student", dtype=dtype),
+        teacher=build_model(settings, name="teacher", dtype=dtype),
         feedback=feedback,
         label_smoothing=RECIPE["label_smoothing"],
         ema_decay=RECIPE["ema_decay"],
@@ -193,7 +214,8 @@ def flops(settings):
         MATMUL: 2 * MATMUL_SIZE**3,
         **dict(zip(PARTS, parts, strict=True)),
         **steps,
-        **dict.fromkeys(TORCH, sum(parts)),
+        **{name: steps[name.removesuffix(IN_BFLOAT16)] for name in BFLOAT16},
+        **dict.fromkeys((*TORCH, *TORCH_BFLOAT16), sum(parts)),
         **dict.fromkeys(TEACHER, parts[0]),
         TEACHER[-1]: (3 * (labeled + unlabeled) + unlabeled) * forward,
     }

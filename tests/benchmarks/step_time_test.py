@@ -26,8 +26,10 @@ def build_learner():
 
 
 class TestTorchStep:
-    @pytest.mark.parametrize("channels_last", [False, True])
-    def test_it_computes_our_losses(self, monkeypatch, channels_last):
+    @pytest.mark.parametrize(
+        "changes", variants.TORCH.values(), ids=variants.TORCH
+    )
+    def test_it_computes_our_losses(self, monkeypatch, changes):
         # So that the consistency term weighs something from the second step on.
         monkeypatch.setitem(variants.RECIPE, "uda_ramp_steps", 2)
         monkeypatch.setitem(variants.RECIPE, "uda_threshold", 0.2)
@@ -40,7 +42,7 @@ class TestTorchStep:
                 learner=learner,
                 batch=batch,
                 threads=1,
-                channels_last=channels_last,
+                **changes,
                 path=os.environ.get("MPL_TORCH"),
             )
         except ImportError:
@@ -138,6 +140,31 @@ def test_steps_of_a_teacher_are_compared_with_those_of_uda():
     assert flops["UDA, weak views apart"] * 21 == flops["UDA"] * 15
 
 
+def test_bfloat16_is_compared_with_the_same_in_float32():
+    """And ours in bfloat16 with PyTorch's in bfloat16."""
+    names = (*variants.PARTS, *variants.FEEDBACKS, "matmul")
+    times = dict.fromkeys(names, np.full(3, 4.0)) | {
+        "release, bfloat16": np.array([1.0, 2.0, 4.0]),
+        "exact, bfloat16": np.full(3, 3.0),
+        "PyTorch": np.full(3, 5.0),
+        "PyTorch, bfloat16": np.full(3, 2.5),
+    }
+    summary = report.summarize(
+        {"seconds": times, "cpu_seconds": times},
+        flops=dict.fromkeys(times, 6e9),
+        memory={},
+    )
+    want = {"release, bfloat16": 0.5, "exact, bfloat16": 0.75}
+    assert summary["to_float32"] == summary["cpu_to_float32"] == want
+    assert summary["release_to_torch"] == {
+        "PyTorch": 0.8,
+        "PyTorch, bfloat16": 0.8,
+    }
+    assert summary["bars"]["bfloat16 to float32"] == 0.55
+    flops = variants.flops(SIZES)
+    assert flops["exact, bfloat16"] == flops["exact"]
+
+
 def test_fit_is_compared_with_the_bare_loop_of_its_round():
     seconds = {"bare loop": np.array([1.0, 4.0]), "fit": np.array([2.0, 4.0])}
     summary = fit_time.summarize(seconds, steps=10)
@@ -166,13 +193,18 @@ def test_step_time_runs(tmp_path):
         "--image_size=8",
         "--rounds=3",
         "--threads=1",
+        "--bfloat16",
+        "--teacher",
     )
     assert result.returncode == 0, result.stderr[-2000:]
     summary = json.loads(path.read_text())
+    assert set(summary["to_float32"]) == set(variants.BFLOAT16)
     assert set(summary["ratio"]) == set(variants.FEEDBACKS)
     assert all(ratio > 0 for ratio in summary["ratio"].values())
     assert set(summary["bars"]) - set(variants.FEEDBACKS) == {
-        "release to PyTorch"
+        "release to PyTorch",
+        "bfloat16 to float32",
+        "waiting to UDA",
     }
     assert 0 < summary["share_of_matmul"]["release"]
 
