@@ -45,6 +45,7 @@ def main():
     parser.add_argument("suite", choices=SUITES)
     parser.add_argument("--runs", nargs="+", help="names; default: all")
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
+    parser.add_argument("--bfloat16", action="store_true", help="see run.py")
     parser.add_argument("--threads", type=positive, help="default: all")
     settings = parsed(parser)
     if settings.threads:
@@ -96,6 +97,7 @@ def a_turn(run, settings, folder):
         data_dir=settings.data_dir,
         output_dir=folder,
         mpl_student_lr_wait_steps=0,
+        use_bfloat16=settings.bfloat16,
     )
     experiment = Experiment(config)
     learner, images = experiment.learner, experiment.data

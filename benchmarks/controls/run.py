@@ -115,7 +115,7 @@ def list_tasks(suite, arguments):
 
 
 def _as_asked(settings, arguments):
-    """A `Config` with the file of weights, if it has any, and the steps."""
+    """A `Config` with the weights, steps and precision that were asked for."""
     given = {
         name: arguments.weights
         for name in control_rows.FIRST_WEIGHTS
@@ -123,6 +123,8 @@ def _as_asked(settings, arguments):
     }
     if arguments.steps:
         given["num_train_steps"] = arguments.steps
+    if arguments.bfloat16:
+        given["use_bfloat16"] = True
     return dataclasses.replace(settings, **given) if given else settings
 
 
@@ -220,6 +222,11 @@ def _parse_arguments(arguments):
         "--steps",
         type=positive,
         help="steps of training, for a trial; needs --json",
+    )
+    parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="compute in it, on a processor that has instructions for it",
     )
     parser.add_argument(
         "--select",

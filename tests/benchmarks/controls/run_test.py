@@ -115,6 +115,17 @@ def test_two_stages_know_their_teacher_and_rows_of_another_do_not_count():
     task = controls.list_tasks(suite, arguments)[0]
     steps = [one.num_train_steps for one in (task.settings, task.teacher)]
     assert steps == [5, 5]
+    assert not (task.settings.use_bfloat16 or task.teacher.use_bfloat16)
+    # So is what computes in another precision.
+    arguments = controls._parse_arguments(
+        ["fast", "--runs", "two-stage", "--bfloat16"]
+    )
+    task = controls.list_tasks(suite, arguments)[0]
+    assert task.settings.use_bfloat16 and task.teacher.use_bfloat16
+    settings = dataclasses.asdict(dataclasses.replace(task.settings, seed=0))
+    rows = [row("two-stage", settings=settings)]
+    (found,) = control_rows.find(rows, "two-stage", task.settings)
+    assert found["settings"]["use_bfloat16"]
 
 
 def test_pretrained_networks_begin_with_the_file_that_is_named(capsys):
@@ -325,6 +336,7 @@ def test_runs_side_by_side_and_runs_that_fail(tmp_path):
         assert (one["split"], one["seed"], one["steps"]) == ("validation", 0, 3)
         assert one["labels"] == one["labels_learned"] == 40
         assert 0 <= one["accuracy"] <= 1 and one["train_seconds"] > 0
+        assert one["train_cpu_seconds"] > 0
         assert str(tmp_path) not in json.dumps(one)
     assert rows["pseudo labels"]["accuracy_teacher"] is not None
     result = run_script(
