@@ -1,10 +1,12 @@
-"""What `mpl review` finds on digits: planted wrong labels, images to label.
+"""What `mpl review` finds: planted wrong labels, and images to label.
 
     python -m benchmarks.review.run --seeds=10
+    python -m benchmarks.review.run --seeds=3 --data_dir=data/tfds \
+        --only "wrong labels, CIFAR-10, 4,000 labels"
     python -m benchmarks.review.run --table
 
 The first trains what is not in benchmarks/results/review.jsonl yet, a row each;
-both write the table of docs/review.md.
+all write the table of docs/review.md.
 
 Wrong labels: 10 % of the labels are made wrong; how many of those are among
 the 15 % that the review doubts most. To label: a run is trained, 20 more
@@ -47,22 +49,36 @@ ROWS, DOCUMENT = RESULTS / "review.jsonl", ROOT / "docs" / "review.md"
 FLAGS = ROOT / "flags" / "digits_uda.flags"
 # Short runs of a small network, which a busy machine does by the dozen.
 SHORT = dict(model_type="mlp", lr=0.3, num_train_steps=400)
+# CIFAR-10 at its own size, as long as a fast network takes for minutes.
+CIFAR = dict(num_train_steps=1_000, eval_batch_size=500)
+CIFAR_FLAGS = ROOT / "flags" / "cifar10_fast_uda.flags"
 NOISE, TOP, MORE = 0.1, 0.15, 20
 WRONG, NEXT = "wrong labels", "to label"
+WRONG_OF_MORE = f"{WRONG}, 100 labels"
+WRONG_CIFAR = f"{WRONG}, CIFAR-10, 4,000 labels"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument(
+        "--only", choices=MEASURES, nargs="+", help="default: all of digits"
+    )
+    parser.add_argument("--data_dir", help="where TFDS prepared CIFAR-10")
+    parser.add_argument(
         "--table", action="store_true", help="of the rows that there are"
     )
     parsed = parser.parse_args()
-    todo = [(what, seed) for what in MEASURES for seed in range(parsed.seeds)]
+    chosen = parsed.only or [name for name in MEASURES if name != WRONG_CIFAR]
+    if WRONG_CIFAR in chosen and not parsed.data_dir:
+        parser.error(f"{WRONG_CIFAR!r} needs --data_dir.")
+    places = {WRONG_CIFAR: {"data_dir": parsed.data_dir}}
+    todo = [(what, seed) for what in chosen for seed in range(parsed.seeds)]
     done = {(row["what"], row["seed"]) for row in rows()}
     for what, seed in () if parsed.table else todo:
         if (what, seed) not in done:
-            facts = {"what": what, "seed": seed} | MEASURES[what](seed)
+            found = MEASURES[what](seed, **places.get(what, {}))
+            facts = {"what": what, "seed": seed} | found
             facts["machine"] = machine_facts() | {"revision": revision()}
             with open(ROWS, "a", encoding="utf-8") as file:
                 file.write(json.dumps(facts) + "\n")
@@ -77,9 +93,14 @@ def rows():
     return [json.loads(x) for x in ROWS.read_text("utf-8").splitlines()]
 
 
-def wrong_labels(seed):
-    """Recall of the planted wrong labels among the most doubted."""
-    experiment, pool, _ = _reviewed(seed, label_noise=NOISE)
+def wrong_labels(seed, **settings):
+    """Recall of the planted wrong labels among the most doubted.
+
+    Args:
+      seed: of the choice of labels, of the wrong ones, and of the run.
+      **settings: those of the run that are others than for digits.
+    """
+    experiment, pool, _ = _reviewed(seed, label_noise=NOISE, **settings)
     chosen = experiment.data.chosen
     wrong = np.isin(experiment.data.labeled_indices, chosen.changes["wrong"])
     order = doubted(pool).places
@@ -133,17 +154,18 @@ def _reviewed(seed, **settings):
     return experiment, *pools(learner, experiment.config, experiment.data)
 
 
-def _trained(seed, data=None, **settings):
+def _trained(seed, data=None, flags=FLAGS, **settings):
     keras.backend.clear_session()
-    steps = SHORT["num_train_steps"]
+    settings = (SHORT if flags == FLAGS else {}) | settings
+    steps = settings["num_train_steps"]
     config = config_from_flagfile(
-        FLAGS,
+        flags,
         seed=seed,
         output_dir=os.path.join(_folder(), f"{len(os.listdir(_folder()))}"),
         progress=False,
         save_every=steps,
         log_every=steps,
-        **SHORT | settings,
+        **settings,
     )
     experiment = Experiment(config, data=data)
     experiment.train()
@@ -161,20 +183,21 @@ def _folder():
 
 def table(found):
     """Markdown: a line for each question, and what it was measured on."""
-    wrong = {r["seed"]: r["recall"] for r in found if r["what"] == WRONG}
     after = [r for r in found if r["what"] == NEXT]
     by = {
         name: {r["seed"]: r[name] for r in after}
         for name in ("before", "random", "review")
     }
     lines = []
-    if wrong:
-        lines.append(
-            _line(
-                "wrong labels among the most doubted 15 %",
-                estimate(wrong.values()),
-            )
-        )
+    for what, of in (
+        (WRONG, "40"),
+        (WRONG_OF_MORE, "100"),
+        (WRONG_CIFAR, "4,000, CIFAR-10"),
+    ):
+        recalls = [r["recall"] for r in found if r["what"] == what]
+        if recalls:
+            title = f"wrong labels among the most doubted 15 % of {of}"
+            lines.append(_line(title, estimate(recalls)))
     if after:
         for title, name in (
             ("accuracy with 40 labels", "before"),
@@ -200,7 +223,12 @@ def _line(title, found):
     return [title, f"{found.mean:.3f}", interval, f"{found.count}"]
 
 
-MEASURES = {WRONG: wrong_labels, NEXT: to_label}
+MEASURES = {
+    WRONG: wrong_labels,
+    WRONG_OF_MORE: functools.partial(wrong_labels, num_labeled=100),
+    NEXT: to_label,
+    WRONG_CIFAR: functools.partial(wrong_labels, flags=CIFAR_FLAGS, **CIFAR),
+}
 
 
 if __name__ == "__main__":
