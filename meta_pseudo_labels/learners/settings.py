@@ -57,19 +57,24 @@ class NetworkSettings:
     """By which networks."""
 
     model_type: str = setting(
-        "wrn-28-2", "The student, such as wrn-28-2 or resnet-50."
+        "wrn-28-2",
+        "The student, such as wrn-28-2 or resnet-50. keras_hub is the network "
+        "of the preset in --student_weights, keras_hub:<folder> that of "
+        "another one.",
     )
     student_weights: str | None = setting(
         None,
         "Weights that the student begins with: a .weights.h5 or .keras file, "
-        "imagenet (or its file, .h5) for a network of keras.applications, or "
+        "imagenet (or its file, .h5) for a network of keras.applications, a "
+        "folder of a preset of KerasHub for --model_type=keras_hub, or "
         "another run, for its finetuned student, else that of its best or "
         "latest checkpoint. The last layer may be of other classes. A run that "
         "has checkpoints goes on from these.",
     )
     preprocessing: str | None = setting(
         None,
-        "What networks of keras.applications and lite EfficientNets see: "
+        "What networks of keras.applications, of KerasHub and lite "
+        "EfficientNets see: "
         "network, pixels as they were trained on; or dataset, normalised by "
         "the data set as all others. By default network where it begins with "
         "weights, else dataset.",

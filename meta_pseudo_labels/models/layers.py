@@ -5,6 +5,7 @@ does not allow: `block_1.conv_3x3_1.batch_norm`. `release_variable_name` gives
 the release's name of a variable.
 """
 
+import contextlib
 import dataclasses
 
 import keras
@@ -121,6 +122,17 @@ class LayerFactory:
             dtype=self.policy,
         )
         return keras.Model(images, logits, name=name)
+
+
+@contextlib.contextmanager
+def global_policy(policy):
+    """Builds by a policy what takes none: Keras's own networks follow this."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def image_input(input_shape, *, policy):

@@ -30,8 +30,9 @@ def build(
       model_type: "wrn-<depth>-<k>" such as "wrn-28-2", a name in WIDE_RESNETS,
         RESNETS or EFFICIENTNETS, "mlp" (two hidden layers of 128 units),
         "mlp-<layers>-<width>" (the last of the layers gives the logits), a
-        network of `keras.applications` by its class, such as "MobileNetV2", or
-        a name of a family that a plug-in registered.
+        network of `keras.applications` by its class, such as "MobileNetV2",
+        "keras_hub:<folder of a preset>", or a name of a family that a plug-in
+        registered.
       input_shape: shape of one example, (height, width, channels) for images.
       num_classes: number of logits, 2 or more.
       dropout_rate: before the last layer, in [0, 1).
@@ -43,9 +44,9 @@ def build(
       stochastic_depth_drop_rate: for EFFICIENTNETS; see `efficientnet`.
       small_images: for EFFICIENTNETS; see `efficientnet`.
       pixels: (mean, std) of each channel, 0..1 units, by which images are
-        normalised: a network of `keras.applications`, or a lite EfficientNet,
-        then begins by making of them what its pretrained weights expect. None:
-        as they are.
+        normalised: a network of `keras.applications` or of KerasHub, or a lite
+        EfficientNet, then begins by making of them what its pretrained weights
+        expect. None: as they are.
       name: of the model; default: `model_type`.
       dtype: dtype or policy of the layers; None is the global policy.
 
@@ -106,28 +107,71 @@ def has_preprocessing(model_type):
     return _find(model_type)[0].has_preprocessing
 
 
-def has_pretrained(model_type):
-    """Whether Keras has weights for what a name means."""
-    return _find(model_type)[0].pretrained is not None
+def check_pixels(model_type):
+    """Refuses a name that `build` would not take `pixels` for, unbuilt.
+
+    Raises:
+      ValueError: where it is not known what pixels its weights expect.
+    """
+    family, sizes = _find(model_type)
+    family.check_pixels(sizes)
+
+
+def preset_of(model_type):
+    """The folder of a preset that a name names; None where it names none."""
+    family, sizes = _find(model_type)
+    return sizes["preset"] if family.named_by_weights else None
+
+
+def named_by_weights(model_type, weights):
+    """A network's name, completed by the weights that it begins with.
+
+    >>> named_by_weights("keras_hub", "presets/resnet")
+    'keras_hub:presets/resnet'
+
+    All others are whole names.
+
+    Args:
+      model_type: see `build`; may be None.
+      weights: a path, or None.
+    """
+    names = {family.named_by_weights for family in FAMILIES.values()} - {None}
+    return (
+        f"{model_type}:{weights}"
+        if weights and model_type in names
+        else (model_type)
+    )
+
+
+def check_pretrained(model_type, weights):
+    """Refuses weights that `pretrained_network` would, by their name alone.
+
+    Args:
+      model_type, weights: see `pretrained_network`.
+
+    Raises:
+      ValueError: for weights of other networks, or that are not there.
+    """
+    _find(model_type)[0].check_pretrained(weights)
 
 
 def pretrained_network(model_type, weights, *, input_shape):
-    """The network of Keras whose weights others trained.
+    """The network whose weights others trained, for `load_weights`.
 
     Args:
       model_type, input_shape: see `build`.
-      weights: "imagenet", which Keras downloads, or a file as it does.
+      weights: "imagenet", which Keras downloads, or a file as it does; of
+        KerasHub the folder of a preset.
 
     Raises:
       ValueError: for a family that has none, or where they cannot be had.
     """
-    network = _find(model_type)[0].pretrained
-    if network is None:
-        raise ValueError(
-            f"{weights} is for networks of keras.applications, not for "
-            f"{model_type}."
-        )
-    return network(model_type, weights, input_shape=input_shape)
+    family = _find(model_type)[0]
+    try:
+        family.check_pretrained(weights)
+    except ValueError as error:
+        raise ValueError(f"{weights} for {model_type}: {error}") from error
+    return family.pretrained(model_type, weights, input_shape=input_shape)
 
 
 def release_scope(model_type):

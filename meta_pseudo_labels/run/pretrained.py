@@ -12,6 +12,7 @@ from absl import logging
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.learners.build import sees
+from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.models.pretrained import (
     check_weights_file,
     load_arrays,
@@ -31,6 +32,7 @@ from meta_pseudo_labels.utils.files import is_inside, write_whole
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _ROLES = ("student", "teacher")
+_OF_PRESET = "model.weights.h5"
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -96,9 +98,29 @@ def load_first_weights(learner, config):
                 "at 0 at the whole rate, as nothing can be scaled by it; "
                 "another optimizer does not."
             )
+    _tell_of_fresh_ones(config)
     if "student" in reports and learner.student_ema is not None:
         learner.student_ema.reset(learner.student)
     return reports
+
+
+def _tell_of_fresh_ones(config):
+    """Warns of networks of a preset that begin without what it learned."""
+    teacher = LEARNERS[config.method].teacher_type(config)
+    for role, model_type in (
+        ("student", config.model_type),
+        ("teacher", teacher),
+    ):
+        preset = model_type and models.preset_of(model_type)
+        begun = getattr(config, f"{role}_weights") or config.load_checkpoint
+        if preset and not begun:
+            logging.warning(
+                "The %s begins with fresh weights; those of the preset are "
+                "--%s_weights=%s.",
+                role,
+                role,
+                preset,
+            )
 
 
 def save_reports(output_dir, reports):
@@ -131,23 +153,28 @@ def _named(role, path):
 
 def _is_of_keras(path):
     """Whether a path is what `models.pretrained_network` takes."""
-    return path == "imagenet" or (
-        path.endswith(".h5") and not path.endswith(".weights.h5")
+    return (
+        path == "imagenet"
+        or models.is_preset(path)
+        or (path.endswith(".h5") and not path.endswith(".weights.h5"))
     )
 
 
 def _check_pixels(path, config, role):
-    """Refuses another run's weights where that saw other pixels.
+    """Refuses weights that were learned of other pixels, or of unknown ones.
 
     Raises:
       ValueError: with what to say.
     """
+    ours = sees(dataclasses.asdict(config), role, _model_type(config, role))
+    if ours == "network":
+        models.check_pixels(_model_type(config, role))
     up = os.path.dirname(os.path.dirname(path))
     theirs = RunFolder(path if os.path.isdir(path) else up or ".").settings()
     if "model_type" not in theirs or _is_of_keras(path):
         return
     saw = sees(theirs, "student", _model_type(config, role))
-    if saw != sees(dataclasses.asdict(config), role, _model_type(config, role)):
+    if saw != ours:
         raise ValueError(
             f"the student of that run saw other pixels; give "
             f"--preprocessing={saw} too."
@@ -161,13 +188,7 @@ def _find(path, model_type):
       ValueError: where there is none.
     """
     if _is_of_keras(path):
-        if not models.has_pretrained(model_type):
-            raise ValueError(
-                f"such weights are for networks of keras.applications, not for "
-                f"{model_type}; give a .weights.h5 or .keras file."
-            )
-        if path != "imagenet" and not os.path.isfile(path):
-            raise ValueError(f"There is no file {path}.")
+        models.check_pretrained(model_type, path)
         return path
     folder = path if os.path.isdir(path) else None
     if folder is None and os.path.exists(f"{path}.index"):
@@ -191,7 +212,8 @@ def _load(network, path, model_type):
             model_type, path, input_shape=network.input_shape[1:]
         )
         report = models.load_weights(network, donor)
-        digest = files_digest(path) if os.path.isfile(path) else report.sha256
+        file = os.path.join(path, _OF_PRESET) if os.path.isdir(path) else path
+        digest = files_digest(file) if os.path.isfile(file) else report.sha256
         return dataclasses.replace(report, source=path, sha256=digest)
     if os.path.isfile(path):
         return models.load_weights(network, path)

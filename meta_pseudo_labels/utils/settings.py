@@ -139,6 +139,8 @@ _ON_A_FILE_SYSTEM = (
     *("from_checkpoint", "load_checkpoint", "saved_model"),
     *("inference_ckpt", "inference_ckpt_ensemble"),
 )
+# From where KerasHub downloads presets, which it then keeps elsewhere.
+_HUBS = ("kaggle", "hf", "modelscope")
 _MOUNTS = {"gs": "gcsfuse", "s3": "mount-s3"}
 
 
@@ -169,6 +171,12 @@ def check_address(name, value):
             f"--{name}={value}: runs are written to folders of a file system, "
             f"which locks and moves files. Name one, and copy it to the bucket "
             f"afterwards. {mount} only where the mount has flock."
+        )
+    if scheme in _HUBS and name.endswith("_weights"):
+        raise ConfigError(
+            f"--{name}={value}: nothing is downloaded here. Where there is a "
+            "network, say keras_hub.models.ImageClassifier.from_preset("
+            f"{str(value)!r}).save_to_preset(FOLDER), and give that folder."
         )
     if found and name in _ON_A_FILE_SYSTEM:
         raise ConfigError(

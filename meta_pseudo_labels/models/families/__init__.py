@@ -15,7 +15,11 @@ From then on `models.build("tower-3", ...)` and `Config(model_type="tower-3")`
 know it; a plug-in's as well as a file of this package.
 """
 
+import os
+
 from meta_pseudo_labels.utils.registry import Registry
+
+PRESET_CONFIG = "config.json"  # By which a folder is known for a preset.
 
 FAMILIES = Registry(
     "model family", package="meta_pseudo_labels.models.families"
@@ -36,7 +40,11 @@ class Family:
       has_preprocessing: whether `builder` has `pixels`: pretrained networks of
         the family saw other images than ours, see `models.build`.
       pretrained: None, or a function that gives a network whose weights others
-        trained, of a name, a file (or "imagenet") and an input_shape.
+        trained, of a name, weights (a file, "imagenet", a preset's folder) and
+        an input_shape.
+      named_by_weights: a name that means the network which the weights are of
+        that it is to begin with: "<name>:<weights>", of which `sizes` gives
+        the `preset`. None where there is none.
       release_scopes: {name: first part of its variables' names in the
         release}, where that is not the name itself.
     """
@@ -47,6 +55,7 @@ class Family:
     has_blocks = False
     has_preprocessing = False
     pretrained = None
+    named_by_weights = None
     release_scopes = {}
 
     @staticmethod
@@ -59,6 +68,37 @@ class Family:
         raise NotImplementedError
 
     @staticmethod
+    def check_pixels(sizes):
+        """Refuses a network of which nobody knows what pixels it expects.
+
+        Args:
+          sizes: what `sizes` gives; only where `has_preprocessing`.
+
+        Raises:
+          ValueError: see above.
+        """
+
+    @staticmethod
+    def check_pretrained(weights):
+        """Refuses weights that `pretrained` does not take, by their name.
+
+        Args:
+          weights: "imagenet", a file of Keras's networks, or a preset's folder.
+
+        Raises:
+          ValueError: see above; here for all.
+        """
+        if is_preset(weights):
+            raise ValueError(
+                f"this is a preset of KerasHub; its network is "
+                f"--model_type=keras_hub:{weights}."
+            )
+        raise ValueError(
+            "such weights are for networks of keras.applications; give a "
+            ".weights.h5 or .keras file."
+        )
+
+    @staticmethod
     def weights(sizes, *, input_shape, num_classes):
         """How many weights a network has at the least, before it is built.
 
@@ -67,3 +107,8 @@ class Family:
           input_shape, num_classes: see `models.build`.
         """
         return 0
+
+
+def is_preset(path):
+    """Whether a path is the folder of a preset of KerasHub, by its files."""
+    return os.path.isfile(os.path.join(path, PRESET_CONFIG))

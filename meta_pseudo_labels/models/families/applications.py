@@ -1,8 +1,8 @@
 """Networks of `keras.applications`, with fresh weights and our own head."""
 
-import contextlib
 import functools
 import inspect
+import os
 import re
 
 import keras
@@ -10,8 +10,12 @@ import numpy as np
 from absl import logging
 
 from meta_pseudo_labels.models.dense import classification_head
-from meta_pseudo_labels.models.families import FAMILIES, Family
-from meta_pseudo_labels.models.layers import image_input, of_levels
+from meta_pseudo_labels.models.families import FAMILIES, Family, is_preset
+from meta_pseudo_labels.models.layers import (
+    global_policy,
+    image_input,
+    of_levels,
+)
 from meta_pseudo_labels.utils.checkpoint_files import first_line
 
 # What networks of Keras were trained on: (scale, offset) of levels in 0..255,
@@ -101,7 +105,7 @@ def application(
     seen = images
     if pixels is not None:
         seen = _as_trained_on(application_name, images, *pixels)
-    with _global_policy(policy):
+    with global_policy(policy):
         backbone = build(
             input_shape=tuple(input_shape), input_tensor=seen, **settings
         )
@@ -199,17 +203,6 @@ def _without_preprocessing(backbone):
     return keras.models.clone_model(backbone, clone_function=copy)
 
 
-@contextlib.contextmanager
-def _global_policy(policy):
-    """Keras's networks take no dtype: they follow the global policy."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 @FAMILIES.register("applications")
 class Applications(Family):
     known = (
@@ -220,6 +213,13 @@ class Applications(Family):
     builder = staticmethod(application)
     has_preprocessing = True
     pretrained = staticmethod(pretrained_application)
+
+    @classmethod
+    def check_pretrained(cls, weights):
+        if is_preset(weights):
+            super().check_pretrained(weights)
+        if weights != "imagenet" and not os.path.isfile(weights):
+            raise ValueError(f"There is no file {weights}.")
 
     @staticmethod
     def sizes(model_type):

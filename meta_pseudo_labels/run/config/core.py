@@ -188,6 +188,7 @@ class Config(*_GROUPS):
             object.__setattr__(self, name, names)
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
+        self._complete_names()
         if self.precision == "float32" and self.use_bfloat16:
             raise ConfigError(
                 "--precision=float32 and --use_bfloat16 contradict each other; "
@@ -196,6 +197,15 @@ class Config(*_GROUPS):
         if self.precision == "bfloat16":
             object.__setattr__(self, "use_bfloat16", True)
         user_error(self._check_together)
+
+    def _complete_names(self):
+        """Has networks that are named by their weights say which these are."""
+        for network, weights in (
+            ("model_type", self.student_weights),
+            ("teacher_model_type", self.teacher_weights),
+        ):
+            name = models.named_by_weights(getattr(self, network), weights)
+            object.__setattr__(self, network, name)
 
     def _check_together(self):
         """Raises ValueError where settings do not fit each other."""
@@ -250,8 +260,8 @@ class Config(*_GROUPS):
             raise ConfigError(
                 f"--preprocessing=network: {', '.join(sorted(names))} see "
                 "images as the data set is normalised; networks of "
-                "keras.applications and lite EfficientNets alone have a "
-                "preprocessing of their own."
+                "keras.applications and KerasHub and lite EfficientNets alone "
+                "have a preprocessing of their own."
             )
 
     def _check_memory(self):
