@@ -171,6 +171,12 @@ def check_preset(folder):
             f"{folder} is a preset of {name}, which does not take images; give "
             "one of a network that does, such as ResNetBackbone."
         )
+    dtype = settings.get("dtype")
+    if isinstance(dtype, dict) and dtype.get("class_name") != "DTypePolicy":
+        raise ValueError(
+            f"{folder} is a quantized preset of {name}, which cannot be "
+            "trained; give one of floats."
+        )
     if shape[-1] not in (3, None):
         raise ValueError(
             f"{folder} takes images of shape {tuple(shape)}; ours have 3 "
@@ -375,7 +381,7 @@ def _pooled(features, backbone, *, policy):
 
 @FAMILIES.register(_NAME)
 class KerasHub(Family):
-    known = "keras_hub:<folder of a preset>"
+    known = "keras_hub:<folder>"
     builder = staticmethod(keras_hub_network)
     has_preprocessing = True
     pretrained = staticmethod(pretrained_backbone)

@@ -292,16 +292,12 @@ def test_weights_for_images_of_another_size_say_which(tmp_path):
 
 
 @needs_hub
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"registered_name": "keras_hub>VGGBackbone", "config": {"ima'
-        'ge_shape": [8, 8, 3]}}'
-    ],
-)
+@pytest.mark.parametrize("name", ["ResNetBackbone", "NoSuchBackbone"])
 def test_a_network_that_keras_hub_does_not_make_is_told_in_a_line(
-    tmp_path, text
+    tmp_path, name
 ):
+    """Of settings that lack some, or of another version."""
+    text = described().replace("ResNetBackbone", name)
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match="no network for images") as error:
         build(tmp_path)
@@ -346,20 +342,17 @@ def described(**settings):
             "a preset of BertBackbone, which does not take images",
         ),
         (described(image_shape=[None, None, 1]), "have 3 channels"),
+        (described(dtype={"class_name": "DTypePolicyMap"}), "quantized"),
     ],
 )
-@pytest.mark.parametrize("call", ["check", "weights"])
 def test_a_folder_that_is_no_preset_for_images_is_refused(
-    tmp_path, text, words, call
+    tmp_path, text, words
 ):
     """By its files alone, whether KerasHub is there or not."""
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=words) as error:
-        if call == "check":
-            models.check_model_type(f"keras_hub:{tmp_path}")
-        else:
-            family.KerasHub.sizes(f"keras_hub:{tmp_path}")
+        models.check_model_type(f"keras_hub:{tmp_path}")
     assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
 
 
@@ -419,8 +412,8 @@ def test_other_networks_name_that_of_a_preset(name, tmp_path):
 
 
 @needs_hub
-def test_a_text_network_with_the_shape_of_an_image_is_refused(tmp_path):
-    """Two inputs, or no features: known once it is built."""
+def test_a_network_of_other_inputs_is_refused(tmp_path):
+    """By its settings; and once it is built, should these not tell."""
     from keras_hub import models as theirs
 
     theirs.BertBackbone(
@@ -431,9 +424,8 @@ def test_a_text_network_with_the_shape_of_an_image_is_refused(tmp_path):
         intermediate_dim=4,
         max_sequence_length=8,
     ).save_to_preset(str(tmp_path))
-    made = family.check_preset
     with pytest.raises(ValueError, match="which does not take images"):
-        made(str(tmp_path))
+        family.check_preset(str(tmp_path))
     net = family._backbone(
         str(tmp_path), {}, SHAPE, policy=keras.dtype_policies.get("float32")
     )
