@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import signal
 
 import tensorflow as tf
 from absl import logging
@@ -195,7 +196,8 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
             signals,
             _judge(images, config),
         )
-        _fit(learner, config, batches, validation, [*ours, *callbacks])
+        with _tells_of_own_signal(signals, config):
+            _fit(learner, config, batches, validation, [*ours, *callbacks])
         if writes:
             checkpoints.wait()
             folder.mark_done(config.num_train_steps)
@@ -334,6 +336,26 @@ def _check_same_start(strategy, start):
             f"{', '.join(map(str, starts))}: --output_dir must be one folder "
             "that all of them share."
         )
+
+
+@contextlib.contextmanager
+def _tells_of_own_signal(signals, config):
+    """Blames no other worker where this one was told to end, as they were.
+
+    Who hears of the signal first ends between two steps; the others are in
+    the middle of one then, which fails.
+    """
+    try:
+        yield
+    except _LOST as error:
+        if not signals:
+            raise
+        name = signal.Signals(signals[0]).name
+        raise Interrupted(
+            f"{name} ended this worker, as another one ended. Start all of "
+            "them again with the same commands: they go on from the latest "
+            f"checkpoint in {config.output_dir}."
+        ) from error
 
 
 @contextlib.contextmanager
