@@ -11,7 +11,6 @@ saved, and the same command goes on.
 """
 
 import argparse
-import contextlib
 import os
 import pathlib
 import re
@@ -21,6 +20,7 @@ from meta_pseudo_labels.run import json_lines
 from meta_pseudo_labels.run.flag_table import refuse
 from meta_pseudo_labels.run.recipes import expand, recipes
 from meta_pseudo_labels.utils.plugins import load_plugins
+from meta_pseudo_labels.utils.quiet import quiet_start
 from meta_pseudo_labels.utils.registry import nearest
 from meta_pseudo_labels.utils.settings import ConfigError, check_address
 from meta_pseudo_labels.utils.signals import end_on_signals
@@ -123,23 +123,6 @@ def usage():
         f"Recipes, for --recipe=<name>: {', '.join(recipes())}.\n"
         "All flags: mpl train --help. A flag's default is the release's."
     )
-
-
-@contextlib.contextmanager
-def quiet_start():
-    """Keeps TensorFlow's notes at start-up from drowning our own lines.
-
-    It writes some of them past Python and whatever the level of its logs.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    stderr = os.dup(2)
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
 
 
 def task_modes():

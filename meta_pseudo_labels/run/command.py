@@ -25,6 +25,7 @@ from meta_pseudo_labels.utils.checkpoint_files import (
     first_line,
 )
 from meta_pseudo_labels.utils.plugins import failure_within
+from meta_pseudo_labels.utils.quiet import PlainLines
 from meta_pseudo_labels.utils.settings import ConfigError
 from meta_pseudo_labels.utils.signals import EXIT_INTERRUPTED
 
@@ -90,6 +91,7 @@ def main(arguments, *, typed=()):
     """
     if logging.get_verbosity() < logging.DEBUG:  # Else --verbosity=1 asks.
         logging.set_verbosity(logging.WARNING)
+        logging.get_absl_handler().setFormatter(PlainLines())
     try:
         with signals_interrupt():
             run_command(arguments, typed=typed)

@@ -195,9 +195,9 @@ class RunFolder:
         text += f"{'; '.join(differences)}."
         if not config.allow_hparam_change:
             raise ConfigError(
-                f"{text} Use these (is the --flagfile there?) or another "
-                "--output_dir; --allow_hparam_change goes on with what is "
-                "given."
+                f"{text} Use these (is the --recipe or --flagfile there?) or "
+                "another --output_dir; --allow_hparam_change goes on with what "
+                "is given."
             )
         return f"{text} It goes on with what is given."
 

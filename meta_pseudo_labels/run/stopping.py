@@ -63,8 +63,9 @@ class StopAfterBadSteps(AtStep):
             raise Diverged(
                 f"The last {self.in_a_row} updates were skipped, since losses "
                 f"or gradients were not finite; training stopped at step "
-                f"{self.step}. Look for bad images or labels, or go on with "
-                "lower learning rates and --allow_hparam_change."
+                f"{self.step}. Look for bad images or labels, or for a loss or "
+                "feedback of your own that is not finite; or go on with lower "
+                "learning rates and --allow_hparam_change."
             )
 
     def close(self):

@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 
+from meta_pseudo_labels.utils.quiet import quiet_start
+
 NOT_NEEDED = ("keras", "tf_keras", "meta_pseudo_labels")
 
 
@@ -40,7 +42,8 @@ def import_tensorflow_alone():
     """
     for name in NOT_NEEDED:
         sys.modules.setdefault(name, None)
-    import tensorflow as tf
+    with quiet_start():
+        import tensorflow as tf
 
     # It would warn that nothing can be learned from what is loaded, and log
     # what it raises.

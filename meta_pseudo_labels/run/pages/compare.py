@@ -24,6 +24,8 @@ from meta_pseudo_labels.utils.settings import ConfigError
 
 LOGGED = "last in training"
 NETWORKS = ("finetuned", "student", "student_raw", "teacher")
+# What each run would be used for, where not all were finetuned.
+IN_USE = "finetuned, else student"
 _CURVES = (
     ("Accuracy on images kept apart", "eval/accuracy", True),
     ("Cross-entropy on the same images, nats", "eval/loss", False),
@@ -49,7 +51,7 @@ class Condition:
         """What its runs reached, by seed; of equal seeds the mean.
 
         Args:
-          measure: one of `NETWORKS`, or `LOGGED`.
+          measure: one of `NETWORKS`, `IN_USE` or `LOGGED`.
         """
         found = {}
         for run in self.runs:
@@ -184,8 +186,10 @@ def _measured(run, measure):
     if measure == LOGGED:
         _, values = run.scalars().get("eval/accuracy", ([], []))
         return values[-1] if values else None
-    network = run.evaluation.get("networks", {}).get(measure, {})
-    return network.get("top_1")
+    networks = run.evaluation.get("networks", {})
+    names = NETWORKS[:2] if measure == IN_USE else (measure,)
+    found = [networks[name].get("top_1") for name in names if name in networks]
+    return found[0] if found else None
 
 
 def _estimates(condition, measures):
@@ -198,7 +202,7 @@ def _compared(conditions, measures):
     """The measure that differences are of: the first that all have, or None."""
     everywhere = (
         measure
-        for measure in measures
+        for measure in (*measures[:1], IN_USE, *measures[1:])
         if all(condition.by_seed(measure) for condition in conditions)
     )
     return next(everywhere, None)

@@ -33,7 +33,8 @@ import runpy, sys
 runpy.run_path("serve.py", run_name="__main__")
 own = "meta_pseudo_labels"
 harmless = (own, own + "._version", own + ".utils", own + ".utils.lazy",
-  own + ".export", own + ".utils.registry", own + ".utils.settings")
+  own + ".export", own + ".utils.quiet", own + ".utils.registry",
+  own + ".utils.settings")
 print(sorted({n for n, m in sys.modules.items() if m is not None
   and n.split(".")[0] in ("keras", "tf_keras", own) and n not in harmless
   and not n.startswith(own + ".export.serving")}))

@@ -111,6 +111,23 @@ def test_networks_are_compared_only_where_all_groups_have_them(tmp_path):
     assert "b 1 – – 50.0 %" in page.text
 
 
+def test_each_group_is_compared_by_the_network_that_it_would_use(tmp_path):
+    """MPL was finetuned; nobody finetunes what learned from true labels."""
+    runs = [
+        run(tmp_path / "mpl", "mpl", 0, 0.9),
+        run(tmp_path / "uda", "uda", 0, 0.8),
+    ]
+    networks = runs[1].evaluation["networks"]
+    del networks["finetuned"]
+    assert set(networks) == {"student"}
+    runs[0].evaluation["networks"]["student"]["top_1"] = 0.1
+    text = check(comparison_page(runs)).text
+    assert "finetuned, else student: of each group less mpl" in text
+    student = networks["student"]["top_1"]
+    assert f"uda 1 {100 * (student - 0.9):+.2f}" in text
+    assert f"On {runs[0].evaluation['images']}." in text
+
+
 def test_runs_that_have_nothing_yet_still_have_a_page(tmp_path):
     for name in ("a", "b"):
         write(tmp_path, f"{name}/hparams.json", {"method": name})
