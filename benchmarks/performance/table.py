@@ -56,7 +56,10 @@ def _step_time(report):
     for peer, ratio in report["release_to_torch"].items():
         quartiles = report["release_to_torch_quartiles"][peer]
         cell = ratio_cell(ratio, quartiles)
-        yield "time of a step, `release`", f"{peer}, the same step", cell
+        ours = "time of a step, `release`"
+        if peer.endswith(IN_BFLOAT16):
+            ours = "time of a step in bfloat16, `release`"
+        yield ours, f"{peer}, the same step", cell
     for name, ratio in report["ratio"].items():
         cell = ratio_cell(ratio, report["ratio_quartiles"][name])
         yield f"time of a step, `{name}`", "its bare passes", cell

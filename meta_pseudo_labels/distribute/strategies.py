@@ -173,7 +173,7 @@ def _cluster(config):
         raise ConfigError(
             f"TF_CONFIG has {', '.join(sorted(strangers))}; only the jobs "
             "chief and worker train here. To evaluate beside a run, start "
-            "--task_mode=eval_forever without TF_CONFIG."
+            "`mpl eval_forever` without TF_CONFIG."
         )
     return cluster
 

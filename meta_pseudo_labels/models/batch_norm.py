@@ -51,8 +51,10 @@ class BatchNorm(keras.layers.Layer):
 
     The variance is E[x^2] - E[x]^2, biased, also in its moving average;
     epsilon is inside the square root. All is computed in float32, or float64
-    under that policy, and cast back (release `modeling_utils.sync_batch_norm`);
-    of images in bfloat16 within the kernels of `channels`.
+    under that policy, and cast back (release `modeling_utils.sync_batch_norm`).
+    Images in bfloat16 stay so between the kernels of `channels`, which compute
+    in float32: what the gradient of an image is the sum of is rounded, then
+    added.
 
     Under a `tf.distribute` strategy the moments are those of the global batch
     for up to 8 replicas, beyond that of groups of replicas: see

@@ -72,16 +72,16 @@ def mean_and_mean_square(x):
         if x.dtype == tf.bfloat16:
             squares, sums = _sums(x, x)
             return (sums / count, squares / count), gradient
-        # In float32 the sums above would be nearer to the truth, and faster by
-        # a twentieth of a step; but runs would not go on to the bit, nor the
-        # release's be repeated to the last digit.
+        # In float32 the sums above would be nearer to the truth, and a step
+        # faster by a twentieth; but runs begun before would not go on to the
+        # bit, nor the release's be repeated to the last digit.
         return _means(x), gradient
 
     return fused(x)
 
 
 def has_kernels(x):
-    """Whether the functions here take what is in 16 bits as it is."""
+    """Whether the functions here take x as it is, without casts."""
     return x.dtype in (tf.float32, tf.bfloat16) and x.shape.rank == 4
 
 

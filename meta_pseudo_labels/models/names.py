@@ -136,11 +136,9 @@ def named_by_weights(model_type, weights):
       weights: a path, or None.
     """
     names = {family.named_by_weights for family in FAMILIES.values()} - {None}
-    return (
-        f"{model_type}:{weights}"
-        if weights and model_type in names
-        else (model_type)
-    )
+    if weights and model_type in names:
+        return f"{model_type}:{weights}"
+    return model_type
 
 
 def check_pretrained(model_type, weights):

@@ -22,10 +22,10 @@ from meta_pseudo_labels.run.recipes import expand, recipes
 from meta_pseudo_labels.utils.plugins import load_plugins
 from meta_pseudo_labels.utils.quiet import quiet_start
 from meta_pseudo_labels.utils.registry import nearest
-from meta_pseudo_labels.utils.settings import ConfigError, check_address
+from meta_pseudo_labels.utils.settings import WORDS, ConfigError, check_address
 from meta_pseudo_labels.utils.signals import end_on_signals
 
-_OTHER_WORDS = {"predict": "inference"}
+_OTHER_WORDS = {word: mode for mode, word in WORDS.items()}
 _STAGE = re.compile(
     r'^@STAGES\.register\("(\w+)"\)\nclass \w+\(\w+\):\n    help = "(.*)"$',
     re.MULTILINE,

@@ -94,7 +94,9 @@ def parse_flags(arguments):
         return flags.FLAGS(arguments)
     except flags.Error as error:
         reason = " ".join(str(error).split())
-        sys.exit(f"Error: {reason}\n`mpl train --help` lists all flags.")
+        if not reason.endswith((".", "?")):
+            reason += "."
+        sys.exit(f"Error: {reason} `mpl train --help` lists all flags.")
 
 
 def early_flags(arguments):

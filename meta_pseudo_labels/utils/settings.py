@@ -17,6 +17,10 @@ class ConfigError(ValueError):
     """A setting that cannot be meant; the message says what to change."""
 
 
+# Task mode -> command, where that is another word.
+WORDS = {"inference": "predict"}
+
+
 def command_for(task_mode, folder):
     """What to type for a task of a run, as this program was started.
 
@@ -27,7 +31,13 @@ def command_for(task_mode, folder):
     folder = folder if folder.startswith("<") else shlex.quote(folder)
     if os.path.basename(sys.argv[0]) == "main.py":
         return f"python main.py --task_mode={task_mode} --output_dir={folder}"
-    return f"mpl {task_mode} --output_dir={folder}"
+    word = WORDS.get(task_mode, task_mode)
+    return f"mpl {word} --output_dir={folder}"
+
+
+def command_name(task_mode):
+    """How messages write the command of a task mode: `mpl predict`."""
+    return f"`mpl {WORDS.get(task_mode, task_mode)}`"
 
 
 _SAME = object()

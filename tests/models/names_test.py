@@ -217,6 +217,19 @@ def test_a_family_of_a_plug_in_is_one_like_ours(towers):
         models.check_model_type("tower3")
 
 
+def test_a_plug_in_may_bring_weights_that_others_trained(towers, monkeypatch):
+    given = ("tower-1", "x.h5")
+    with pytest.raises(ValueError, match="are for networks of keras.appl"):
+        models.pretrained_network(*given, input_shape=(4, 4, 3))
+    monkeypatch.setattr(
+        models.FAMILIES["tower"],
+        "pretrained",
+        staticmethod(lambda *names, input_shape: (names, input_shape)),
+    )
+    found = models.pretrained_network(*given, input_shape=(4, 4, 3))
+    assert found == (given, (4, 4, 3))
+
+
 def test_no_other_names_are_known_without_it():
     with pytest.raises(ConfigError, match="Unknown model_type 'tower-3'"):
         Config(model_type="tower-3")

@@ -15,6 +15,7 @@ From then on `models.build("tower-3", ...)` and `Config(model_type="tower-3")`
 know it; a plug-in's as well as a file of this package.
 """
 
+import json
 import os
 
 from meta_pseudo_labels.utils.registry import Registry
@@ -78,25 +79,20 @@ class Family:
           ValueError: see above.
         """
 
-    @staticmethod
-    def check_pretrained(weights):
+    @classmethod
+    def check_pretrained(cls, weights):
         """Refuses weights that `pretrained` does not take, by their name.
 
         Args:
           weights: "imagenet", a file of Keras's networks, or a preset's folder.
 
         Raises:
-          ValueError: see above; here for all.
+          ValueError: see above; here for all, unless there is a `pretrained`,
+            which then says itself what it does not take.
         """
-        if is_preset(weights):
-            raise ValueError(
-                f"this is a preset of KerasHub; its network is "
-                f"--model_type=keras_hub:{weights}."
-            )
-        raise ValueError(
-            "such weights are for networks of keras.applications; give a "
-            ".weights.h5 or .keras file."
-        )
+        if cls.pretrained is not None:
+            return
+        refuse_pretrained(weights)
 
     @staticmethod
     def weights(sizes, *, input_shape, num_classes):
@@ -109,6 +105,33 @@ class Family:
         return 0
 
 
+def refuse_pretrained(weights):
+    """Says for which networks weights are that a family does not take.
+
+    Args:
+      weights: see `Family.check_pretrained`.
+
+    Raises:
+      ValueError: always.
+    """
+    if is_preset(weights):
+        raise ValueError(
+            f"this is a preset of KerasHub; its network is "
+            f"--model_type=keras_hub:{weights}."
+        )
+    raise ValueError(
+        "such weights are for networks of keras.applications; give a "
+        ".weights.h5 or .keras file."
+    )
+
+
 def is_preset(path):
-    """Whether a path is the folder of a preset of KerasHub, by its files."""
-    return os.path.isfile(os.path.join(path, PRESET_CONFIG))
+    """Whether a path is the folder of a preset of KerasHub.
+
+    Other libraries have a config.json too, which does not name its class so.
+    """
+    try:
+        with open(os.path.join(path, PRESET_CONFIG), encoding="utf-8") as file:
+            return "registered_name" in json.load(file)
+    except (OSError, ValueError, TypeError):
+        return False

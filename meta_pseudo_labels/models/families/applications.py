@@ -10,7 +10,12 @@ import numpy as np
 from absl import logging
 
 from meta_pseudo_labels.models.dense import classification_head
-from meta_pseudo_labels.models.families import FAMILIES, Family, is_preset
+from meta_pseudo_labels.models.families import (
+    FAMILIES,
+    Family,
+    is_preset,
+    refuse_pretrained,
+)
 from meta_pseudo_labels.models.layers import (
     global_policy,
     image_input,
@@ -217,7 +222,7 @@ class Applications(Family):
     @classmethod
     def check_pretrained(cls, weights):
         if is_preset(weights):
-            super().check_pretrained(weights)
+            refuse_pretrained(weights)
         if weights != "imagenet" and not os.path.isfile(weights):
             raise ValueError(f"There is no file {weights}.")
 

@@ -12,6 +12,7 @@ import os
 
 import keras
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels.models.dense import classification_head
@@ -36,6 +37,10 @@ _WEIGHTS = ("model.weights.h5", "model.weights.json")
 _SHAPES = ("image_shape", "input_shape")
 # Transformers whose first token is that of the class. ViT says it itself.
 _CLASS_TOKENS = ("DeiTBackbone", "DINOV2Backbone", "DINOV3Backbone")
+# Those whose tokens are places alone.
+_PLACES = ("SwinTransformerBackbone",)
+# What a smaller image or network helps against, and no other preset.
+_TOO_LARGE = (MemoryError, tf.errors.ResourceExhaustedError)
 _INSTALL = "pip install 'meta-pseudo-labels[hub]', or keras-hub"
 _DOWNLOAD = (
     "nothing is downloaded here. Where there is a network, say keras_hub."
@@ -228,10 +233,11 @@ def _described(folder):
       ValueError: where there is none, or it is another one.
     """
     path = os.path.join(folder, PRESET_CONFIG)
-    if not is_preset(folder):
+    if not os.path.isfile(path):
         raise ValueError(
             f"{folder} is no preset of KerasHub: it has no {PRESET_CONFIG}. "
-            "Give a folder that save_to_preset wrote."
+            "Give a folder that save_to_preset wrote; where the weights are a "
+            f"run's, name the preset with --model_type={_NAME}:<folder>."
         )
     try:
         with open(path, encoding="utf-8") as file:
@@ -280,6 +286,8 @@ def _backbone(preset, settings, input_shape, *, policy, load_weights=False):
                 trainable=True,
                 **sized,
             )
+    except _TOO_LARGE:
+        raise
     except Exception as error:  # Whatever the layers of a network raise.
         size = _size(input_shape)
         what = "weights" if load_weights else "network"
@@ -309,12 +317,19 @@ def _converter(preset):
       ValueError: where it has none, or not one that is known.
     """
     check_converter(preset)
+    kind = _hub().layers.ImageConverter
     try:
-        return _hub().layers.ImageConverter.from_preset(os.path.abspath(preset))
+        found = kind.from_preset(os.path.abspath(preset))
     except Exception as error:  # What a file of others makes Keras raise.
         raise ValueError(
             f"{preset}/{_CONVERTER} cannot be read: {first_line(error)}"
         ) from error
+    if not isinstance(found, kind):
+        raise ValueError(
+            f"{preset}/{_CONVERTER} describes a {type(found).__name__}, no "
+            "ImageConverter of KerasHub. Save that there (save_to_preset)."
+        )
+    return found
 
 
 def check_converter(preset):
@@ -345,6 +360,8 @@ def _called(backbone, images, preset):
     inputs = keras.tree.map_structure(lambda _: images, backbone.input)
     try:
         return backbone(inputs)
+    except _TOO_LARGE:
+        raise
     except Exception as error:  # Whatever the layers of a network raise.
         raise ValueError(
             f"{preset} does not take images of {_size(images.shape[1:])}: "
@@ -362,10 +379,14 @@ def _pooled(features, backbone, *, policy):
     if isinstance(features, dict):  # Of several stages.
         features = list(features.values())[-1]
     rank = len(getattr(features, "shape", ()))
-    if rank == 3 and (
-        kind in _CLASS_TOKENS or getattr(backbone, "use_class_token", False)
-    ):
+    says = getattr(backbone, "use_class_token", None)
+    if rank == 3 and (kind in _CLASS_TOKENS or says):
         return features[:, 0]
+    if rank == 3 and says is None and kind not in _PLACES:
+        raise ValueError(
+            f"{kind} returns tokens, and it is not known here which of them is "
+            "that of the class; give a preset of another network."
+        )
     layers = {
         3: keras.layers.GlobalAveragePooling1D,
         4: keras.layers.GlobalAveragePooling2D,

@@ -2,7 +2,11 @@
 
 import dataclasses
 
-from meta_pseudo_labels.utils.settings import ConfigError, setting
+from meta_pseudo_labels.utils.settings import (
+    ConfigError,
+    command_name,
+    setting,
+)
 
 FOLDERS = "folders"
 _ONLY_FOR_EVAL = ("eval_dataset", "eval_data_dir", "saved_model")
@@ -38,7 +42,7 @@ class EvaluationSettings:
             if value is not None and self.task_mode != "eval":
                 raise ConfigError(
                     f"--{name}={value} is for `mpl eval`; this is "
-                    f"`mpl {self.task_mode}`."
+                    f"{command_name(self.task_mode)}."
                 )
         if self.eval_data_dir is not None and self.eval_dataset is None:
             raise ConfigError(

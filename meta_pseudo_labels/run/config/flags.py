@@ -23,6 +23,7 @@ from meta_pseudo_labels.utils.plugins import load_plugins, module_names
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     choices_of,
+    command_name,
     value_type,
 )
 
@@ -164,9 +165,9 @@ def config_from_flags(flag_values=flags.FLAGS):
     resets = given.get("reset_output_dir")
     if resets and not stage.trains and task != "inspect":
         raise ConfigError(
-            f"--reset_output_dir would delete the run that --task_mode={task} "
-            "needs; leave it out, or say --noreset_output_dir after the "
-            "--flagfile."
+            "--reset_output_dir would delete the run that "
+            f"{command_name(task)} needs; leave it out, or say "
+            "--noreset_output_dir after the --flagfile."
         )
     if resets:  # Of a new run, or a look at its data.
         return Config(**given)

@@ -24,7 +24,7 @@ from meta_pseudo_labels.utils.settings import ConfigError
 
 LOGGED = "last in training"
 NETWORKS = ("finetuned", "student", "student_raw", "teacher")
-# What each run would be used for, where not all were finetuned.
+# The network that each group would use, where not all were finetuned.
 IN_USE = "finetuned, else student"
 _CURVES = (
     ("Accuracy on images kept apart", "eval/accuracy", True),
@@ -53,6 +53,11 @@ class Condition:
         Args:
           measure: one of `NETWORKS`, `IN_USE` or `LOGGED`.
         """
+        if measure == IN_USE:  # Of all its runs the same network.
+            finetuned = self.by_seed(NETWORKS[0])
+            seeds = {run.settings.get("seed") for run in self.runs}
+            whole = finetuned and set(finetuned) == seeds
+            return finetuned if whole else self.by_seed(NETWORKS[1])
         found = {}
         for run in self.runs:
             value = _measured(run, measure)
@@ -186,10 +191,8 @@ def _measured(run, measure):
     if measure == LOGGED:
         _, values = run.scalars().get("eval/accuracy", ([], []))
         return values[-1] if values else None
-    networks = run.evaluation.get("networks", {})
-    names = NETWORKS[:2] if measure == IN_USE else (measure,)
-    found = [networks[name].get("top_1") for name in names if name in networks]
-    return found[0] if found else None
+    network = run.evaluation.get("networks", {}).get(measure, {})
+    return network.get("top_1")
 
 
 def _estimates(condition, measures):

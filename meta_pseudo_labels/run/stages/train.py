@@ -68,6 +68,10 @@ _LOST = (
     tf.errors.DeadlineExceededError,
     tf.errors.UnavailableError,
 )
+_START_ALL = (
+    "Start all of them again with the same commands: they go on from the "
+    "latest checkpoint in {}."
+)
 
 
 @STAGES.register("train")
@@ -196,7 +200,7 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
             signals,
             _judge(images, config),
         )
-        with _tells_of_own_signal(signals, config):
+        with _tells_of_own_signal(learner, signals, config):
             _fit(learner, config, batches, validation, [*ours, *callbacks])
         if writes:
             checkpoints.wait()
@@ -339,7 +343,7 @@ def _check_same_start(strategy, start):
 
 
 @contextlib.contextmanager
-def _tells_of_own_signal(signals, config):
+def _tells_of_own_signal(learner, signals, config):
     """Blames no other worker where this one was told to end, as they were.
 
     Who hears of the signal first ends between two steps; the others are in
@@ -348,13 +352,13 @@ def _tells_of_own_signal(signals, config):
     try:
         yield
     except _LOST as error:
-        if not signals:
+        if not signals or not is_multi_worker(learner.distribute_strategy):
             raise
+        logging.debug("%s", error)
         name = signal.Signals(signals[0]).name
         raise Interrupted(
-            f"{name} ended this worker, as another one ended. Start all of "
-            "them again with the same commands: they go on from the latest "
-            f"checkpoint in {config.output_dir}."
+            f"{name} ended this worker, as another one ended. "
+            f"{_START_ALL.format(config.output_dir)}"
         ) from error
 
 
@@ -369,7 +373,6 @@ def _reports_lost_workers(learner, config):
         logging.debug("%s", error)
         raise Interrupted(
             "The workers lost one another: one of them stopped, or the network "
-            f"did ({type(error).__name__}). Start all of them again with the "
-            "same commands: they go on from the latest checkpoint in "
-            f"{config.output_dir}."
+            f"did ({type(error).__name__}). "
+            f"{_START_ALL.format(config.output_dir)}"
         ) from error

@@ -123,9 +123,11 @@ def test_two_stages_know_their_teacher_and_rows_of_another_do_not_count():
     task = controls.list_tasks(suite, arguments)[0]
     assert task.settings.use_bfloat16 and task.teacher.use_bfloat16
     settings = dataclasses.asdict(dataclasses.replace(task.settings, seed=0))
-    rows = [row("two-stage", settings=settings)]
-    (found,) = control_rows.find(rows, "two-stage", task.settings)
-    assert found["settings"]["use_bfloat16"]
+    rows = [
+        row("two-stage", settings=settings | {"use_bfloat16": used})
+        for used in (False, True)
+    ]
+    assert control_rows.find(rows, "two-stage", task.settings) == rows[1:]
 
 
 def test_pretrained_networks_begin_with_the_file_that_is_named(capsys):

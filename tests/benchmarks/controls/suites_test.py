@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from benchmarks.controls import search
 from benchmarks.controls import suites as control_suites
 from tests.scripts import ROOT
 
@@ -110,3 +111,11 @@ def test_fast_runs_take_as_long_as_one_another():
             cached = 111
             total += cached + run.teacher.settings(**SEED).num_train_steps
         assert abs(total / 4450 - 1) < 0.01, name
+
+
+@pytest.mark.parametrize("name", search.TRIED)
+def test_candidates_of_the_search_have_valid_settings(name):
+    settings = search.candidate(name)
+    assert settings.seed == search.SEED not in range(20)
+    for key, value in search.TRIED[name].items():
+        assert getattr(settings, key) == value

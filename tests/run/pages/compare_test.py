@@ -6,6 +6,7 @@ import pytest
 
 from meta_pseudo_labels.run import cli
 from meta_pseudo_labels.run.pages.compare import (
+    IN_USE,
     comparison_page,
     conditions_of,
     write_comparison,
@@ -126,6 +127,18 @@ def test_each_group_is_compared_by_the_network_that_it_would_use(tmp_path):
     student = networks["student"]["top_1"]
     assert f"uda 1 {100 * (student - 0.9):+.2f}" in text
     assert f"On {runs[0].evaluation['images']}." in text
+
+
+def test_a_group_that_was_finetuned_in_part_is_compared_by_its_students(
+    tmp_path,
+):
+    group = [run(tmp_path / str(k), "mpl", k, 0.9) for k in range(3)]
+    for one, student in zip(group, (0.1, 0.2, 0.3), strict=True):
+        one.evaluation["networks"]["student"]["top_1"] = student
+    (condition,) = conditions_of(group)
+    assert set(condition.by_seed(IN_USE).values()) == {0.9}
+    del group[1].evaluation["networks"]["finetuned"]
+    assert condition.by_seed(IN_USE) == {0: 0.1, 1: 0.2, 2: 0.3}
 
 
 def test_runs_that_have_nothing_yet_still_have_a_page(tmp_path):

@@ -1,20 +1,13 @@
 """A run adapts its networks once, before the first step."""
 
-import signal
-
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from meta_pseudo_labels import data, models
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.data import adaptation_images
 from meta_pseudo_labels.run.experiment import Experiment
-from meta_pseudo_labels.run.stages.train import (
-    _tells_of_own_signal,
-    peak_rates,
-)
-from meta_pseudo_labels.run.stopping import Interrupted
+from meta_pseudo_labels.run.stages.train import peak_rates
 from tests.tiny_run import tiny
 
 
@@ -103,21 +96,3 @@ def test_rates_are_told_as_they_are_at_the_batch():
     assert peak_rates(config).endswith(
         "student 0.025 (0.1 per 256 images), teacher 0.125 (0.5 per 256 images)"
     )
-
-
-@pytest.mark.parametrize("signals", [[signal.SIGTERM], []])
-def test_a_worker_that_was_told_to_end_blames_no_other(signals):
-    """All get the signal; the first to hear of it leaves the others' step."""
-    config = Config(output_dir="runs/two")
-    lost = tf.errors.UnavailableError(None, None, "no partner")
-    expected = Interrupted if signals else tf.errors.UnavailableError
-    with (
-        pytest.raises(expected) as raised,
-        _tells_of_own_signal(signals, config),
-    ):
-        raise lost
-    if signals:
-        assert str(raised.value).startswith("SIGTERM ended this worker")
-        assert "runs/two" in str(raised.value)
-    else:
-        assert raised.value is lost
