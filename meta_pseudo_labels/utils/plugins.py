@@ -7,18 +7,7 @@ import traceback
 
 from absl import logging
 
-from meta_pseudo_labels.utils.settings import ConfigError
-
-
-def module_names(names):
-    """Dotted names of modules, and of what is in them, with commas between.
-
-    Args:
-      names: a sequence of names, or such a text; None or empty for none.
-    """
-    if not names or isinstance(names, str):
-        return ",".join((names or "").replace(" ", "").split(","))
-    return ",".join(names)
+from meta_pseudo_labels.utils.settings import ConfigError, module_names
 
 
 def load_plugins(plugins):

@@ -40,6 +40,17 @@ def command_name(task_mode):
     return f"`mpl {WORDS.get(task_mode, task_mode)}`"
 
 
+def module_names(names):
+    """Dotted names of modules, and of what is in them, with commas between.
+
+    Args:
+      names: a sequence of names, or such a text; None or empty for none.
+    """
+    if not names or isinstance(names, str):
+        return ",".join((names or "").replace(" ", "").split(","))
+    return ",".join(names)
+
+
 _SAME = object()
 _MOST = 2**31 - 1  # Of whole numbers that name no bound: those of TensorFlow.
 

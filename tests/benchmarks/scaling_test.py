@@ -138,7 +138,7 @@ def test_milliseconds_have_three_digits():
     assert words == ["12,346", "12.3", "1.23"]
 
 
-def two_norms(settings, *, name):
+def two_norms(settings, *, name, dtype):
     """A network of little more than two batch norms; tracing takes long."""
     size = settings.image_size
     layers = [keras.Input((size, size, 3)), keras.layers.Conv2D(8, 3)]

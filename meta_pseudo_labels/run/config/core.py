@@ -26,10 +26,10 @@ from meta_pseudo_labels.run.config.data import DataSettings
 from meta_pseudo_labels.run.config.evaluation import EvaluationSettings
 from meta_pseudo_labels.run.config.inference import InferenceSettings
 from meta_pseudo_labels.run.config.machine import MachineSettings
-from meta_pseudo_labels.utils.plugins import load_plugins, module_names
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     check,
+    module_names,
     setting,
     user_error,
     value_type,
@@ -173,7 +173,10 @@ class Config(*_GROUPS):
     groups: ClassVar = _GROUPS
 
     def __new__(cls, **settings):
-        load_plugins(settings.get("plugins"))
+        if settings.get("plugins"):
+            from meta_pseudo_labels.utils.plugins import load_plugins
+
+            load_plugins(settings["plugins"])
         known = config_class()
         return super().__new__(known if issubclass(known, cls) else cls)
 

@@ -19,11 +19,12 @@ from meta_pseudo_labels.run.config.unread import unread_settings
 from meta_pseudo_labels.run.flag_table import at_home, early_flags
 from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.stages import STAGES
-from meta_pseudo_labels.utils.plugins import load_plugins, module_names
+from meta_pseudo_labels.utils.plugins import load_plugins
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     choices_of,
     command_name,
+    module_names,
     value_type,
 )
 
