@@ -170,7 +170,7 @@ def test_errors_reach_the_shell(tmp_path, request):
             "use one of: adamatch, fixmatch, flexmatch, freematch,",
         ),
         ("--method=pseudo_labels", "pseudo_labels needs --teacher_labels="),
-        ("--teacher_labels=absent", "There is no absent; make it with --task"),
+        ("--teacher_labels=absent", "There is no absent; make it with `mpl"),
         ("--mpl_feedback=both", "--mpl_feedback=both is unknown"),
         ("--mpl_pseudo_labels=hard", "works with pseudo_labels in ('soft',)"),
         ("--lr_decay_type=linear", "--lr_decay_type=linear is unknown"),

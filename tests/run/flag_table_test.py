@@ -18,8 +18,9 @@ PROGRAM = sys.argv[0]
 def refuse(monkeypatch):
     """What `refuse` would have absl or the user be told; None where nothing."""
 
-    def run(main, argv):  # As app.run does, which prints it.
-        flags.FLAGS(argv)
+    def run(main, argv, flags_parser):  # As app.run does.
+        assert flags_parser is flag_table.parse_flags
+        flags.FLAGS(argv)  # What it makes a line of.
 
     def refusal(*arguments):
         with monkeypatch.context() as patch:
@@ -87,6 +88,22 @@ def test_help_is_that_of_the_settings():
 def test_what_is_refused_early_is_told_in_the_same_words(refuse, arguments):
     said = refuse(*arguments)
     assert said is not None and said == late_refusal(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--seed=x", "Error: flag --seed=x: invalid literal"),
+        ("--sed=1", "Error: Unknown command line flag 'sed'."),
+    ],
+)
+def test_what_cannot_be_parsed_is_one_line(monkeypatch, argument, words):
+    monkeypatch.setattr(flags, "FLAGS", defined())
+    with pytest.raises(SystemExit) as ended:
+        flag_table.parse_flags([PROGRAM, argument])
+    said = str(ended.value)
+    assert said.startswith(words) and "\n" not in said
+    assert said.endswith(" `mpl train --help` lists all flags.")
 
 
 def test_a_flagfile_is_read(refuse, tmp_path):
