@@ -60,12 +60,6 @@ def main(arguments=None):
     arguments = _parse_arguments(arguments)
     os.chdir(ROOT)  # Where flagfiles name one another from.
     suite = SUITES[arguments.suite]
-    if suite.kind == "fast" and not arguments.bfloat16:
-        print(
-            "Numbers of steps are those of --bfloat16: without it runs take "
-            "other times, and not the same ones.",
-            file=sys.stderr,
-        )
     split = control_rows.VALIDATION if arguments.select else control_rows.TEST
     try:
         tasks = list_tasks(suite, arguments)

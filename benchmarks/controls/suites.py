@@ -221,7 +221,7 @@ def fast(steps):
     def during(name, **changes):
         # Accuracies on the way would take time.
         length = {"num_train_steps": steps[name], "save_every": steps[name]}
-        return length | changes
+        return length | {"use_bfloat16": True} | changes
 
     runs = {
         # As many images a step as pass in one of UDA.
@@ -287,7 +287,7 @@ SUITES = {
         equal_time=True,
         kind="pretrained",
     ),
-    # 10 minutes each of two idle cores with avx512_bf16, by --bfloat16: as long
+    # 10 minutes each of two idle cores with avx512_bf16, in bfloat16: as long
     # as 4,450 steps of UDA, by ratios that `pace --bfloat16` measured, in the
     # order of these runs 0.77, 1, 1.32, 0.79, 1.83, 2.44. (In float32 without
     # AVX-512 they were 0.85, 1, 1.51, 0.84, 1.87 and 2.41, and it takes 40.)

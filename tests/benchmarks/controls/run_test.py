@@ -115,19 +115,27 @@ def test_two_stages_know_their_teacher_and_rows_of_another_do_not_count():
     task = controls.list_tasks(suite, arguments)[0]
     steps = [one.num_train_steps for one in (task.settings, task.teacher)]
     assert steps == [5, 5]
-    assert not (task.settings.use_bfloat16 or task.teacher.use_bfloat16)
-    # So is what computes in another precision.
-    arguments = controls._parse_arguments(
-        ["fast", "--runs", "two-stage", "--bfloat16"]
-    )
-    task = controls.list_tasks(suite, arguments)[0]
+    # The suite's numbers of steps are of runs in bfloat16.
     assert task.settings.use_bfloat16 and task.teacher.use_bfloat16
-    settings = dataclasses.asdict(dataclasses.replace(task.settings, seed=0))
-    rows = [
-        row("two-stage", settings=settings | {"use_bfloat16": used})
-        for used in (False, True)
+
+
+def test_runs_in_another_precision_are_others():
+    suite = control_suites.SUITES["digits"]
+    arguments = ["digits", "--seeds=1", "--num_labeled=20"]
+    arguments += ["--runs", "pseudo labels"]
+    tasks = [
+        controls.list_tasks(suite, controls._parse_arguments(given))[0]
+        for given in (arguments, [*arguments, "--bfloat16"])
     ]
-    assert control_rows.find(rows, "two-stage", task.settings) == rows[1:]
+    used = [(t.settings.use_bfloat16, t.teacher.use_bfloat16) for t in tasks]
+    assert used == [(False, False), (True, True)]
+    rows = [
+        row("pseudo labels", settings=dataclasses.asdict(task.settings))
+        for task in tasks
+    ]
+    for task, its in zip(tasks, rows, strict=True):
+        found = control_rows.find(rows, "pseudo labels", task.settings)
+        assert found == [its]
 
 
 def test_pretrained_networks_begin_with_the_file_that_is_named(capsys):
