@@ -37,8 +37,6 @@ def summarize(rounds, *, flops, memory):
         prefix = kind.removesuffix("seconds")
         parts = sum(times[name] for name in PARTS)
         ratios = {name: times[name] / parts for name in FEEDBACKS}
-        report[f"{prefix}ratio"] = medians(ratios)
-        report[f"{prefix}ratio_quartiles"] = quartiles(ratios)
         to_torch = {
             name: times["release"] / times[name]
             for name in TORCH
@@ -48,8 +46,6 @@ def summarize(rounds, *, flops, memory):
             for name in TORCH_BFLOAT16
             if name in times
         }
-        report[f"{prefix}release_to_torch"] = medians(to_torch)
-        report[f"{prefix}release_to_torch_quartiles"] = quartiles(to_torch)
         to_float32 = {
             name: times[name] / times[name.removesuffix(IN_BFLOAT16)]
             for name in BFLOAT16
@@ -57,16 +53,20 @@ def summarize(rounds, *, flops, memory):
         }
         if to_float32:
             report["bars"]["bfloat16 to float32"] = BFLOAT16_BAR
-        report[f"{prefix}to_float32"] = medians(to_float32)
-        report[f"{prefix}to_float32_quartiles"] = quartiles(to_float32)
         uda, *others = TEACHER
         to_uda = {
             name: times[name] / times[uda] for name in others if name in times
         }
         if to_uda:
             report["bars"]["waiting to UDA"] = WAITING_BAR
-        report[f"{prefix}to_uda"] = medians(to_uda)
-        report[f"{prefix}to_uda_quartiles"] = quartiles(to_uda)
+        for name, values in {
+            "ratio": ratios,
+            "release_to_torch": to_torch,
+            "to_float32": to_float32,
+            "to_uda": to_uda,
+        }.items():
+            report[f"{prefix}{name}"] = medians(values)
+            report[f"{prefix}{name}_quartiles"] = quartiles(values)
     speeds = {name: flops[name] / times for name, times in seconds.items()}
     report["gigaflops_per_second"] = {
         name: value / 1e9 for name, value in medians(speeds).items()
@@ -94,28 +94,22 @@ def print_table(report):
     print(f"{'':32}{'{:>9}{:>7}{:>14}{:>6}{:>9}{:>10}'.format(*columns)}")
     for name in report["seconds"]:
         print_row(report, name)
-    for name, ratio in report["release_to_torch"].items():
-        low, high = report["release_to_torch_quartiles"][name]
-        print(
-            f"release / {name}: {ratio:.2f} ({low:.2f} to {high:.2f}), in "
-            f"processor time {report['cpu_release_to_torch'][name]:.2f}; "
-            f"not above {TORCH_BAR}"
-        )
-    for name, ratio in report["to_float32"].items():
-        low, high = report["to_float32_quartiles"][name]
-        print(
-            f"{name} / float32: {ratio:.2f} ({low:.2f} to {high:.2f}), in "
-            f"processor time {report['cpu_to_float32'][name]:.2f}; not above "
-            f"{BFLOAT16_BAR}"
-        )
-    for name, ratio in report["to_uda"].items():
-        low, high = report["to_uda_quartiles"][name]
-        print(
-            f"{name} / UDA: {ratio:.2f} ({low:.2f} to {high:.2f}), in "
-            f"processor time {report['cpu_to_uda'][name]:.2f}"
-        )
+    print_ratios(report, "release_to_torch", "release / {}", bar=TORCH_BAR)
+    print_ratios(report, "to_float32", "{} / float32", bar=BFLOAT16_BAR)
+    print_ratios(report, "to_uda", "{} / UDA")
     for name, peak in report["peak_gib"].items():
         print(f"peak of a process with {name}: {peak:.2f} GiB")
+
+
+def print_ratios(report, kind, title, *, bar=None):
+    """A line for each of some ratios, such as `to_uda`, of a report."""
+    for name, ratio in report[kind].items():
+        low, high = report[f"{kind}_quartiles"][name]
+        print(
+            f"{title.format(name)}: {ratio:.2f} ({low:.2f} to {high:.2f}), in "
+            f"processor time {report[f'cpu_{kind}'][name]:.2f}"
+            + (f"; not above {bar}" if bar else "")
+        )
 
 
 def print_row(report, name):

@@ -68,10 +68,6 @@ _LOST = (
     tf.errors.DeadlineExceededError,
     tf.errors.UnavailableError,
 )
-_START_ALL = (
-    "Start all of them again with the same commands: they go on from the "
-    "latest checkpoint in {}."
-)
 
 
 @STAGES.register("train")
@@ -200,7 +196,7 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
             signals,
             _judge(images, config),
         )
-        with _tells_of_own_signal(learner, signals, config):
+        with _reports_lost_workers(learner, config, signals):
             _fit(learner, config, batches, validation, [*ours, *callbacks])
         if writes:
             checkpoints.wait()
@@ -343,36 +339,31 @@ def _check_same_start(strategy, start):
 
 
 @contextlib.contextmanager
-def _tells_of_own_signal(learner, signals, config):
-    """Blames no other worker where this one was told to end, as they were.
+def _reports_lost_workers(learner, config, signals=()):
+    """Makes one line of what a collective operation without partners raises.
 
-    Who hears of the signal first ends between two steps; the others are in
-    the middle of one then, which fails.
+    Args:
+      learner: its strategy says whether there are other workers.
+      config: `Config`.
+      signals: that this worker got. Its partners got them too then: who hears
+        of one first ends between two steps, and those in the middle of one,
+        which fails, blame nobody.
     """
-    try:
-        yield
-    except _LOST as error:
-        if not signals or not is_multi_worker(learner.distribute_strategy):
-            raise
-        logging.debug("%s", error)
-        name = signal.Signals(signals[0]).name
-        raise Interrupted(
-            f"{name} ended this worker, as another one ended. "
-            f"{_START_ALL.format(config.output_dir)}"
-        ) from error
-
-
-@contextlib.contextmanager
-def _reports_lost_workers(learner, config):
-    """Makes one line of what a collective operation without partners raises."""
     try:
         yield
     except _LOST as error:
         if not is_multi_worker(learner.distribute_strategy):
             raise
         logging.debug("%s", error)
+        if signals:
+            name = signal.Signals(signals[0]).name
+            why = f"{name} ended this worker, as another one ended."
+        else:
+            why = (
+                "The workers lost one another: one of them stopped, or the "
+                f"network did ({type(error).__name__})."
+            )
         raise Interrupted(
-            "The workers lost one another: one of them stopped, or the network "
-            f"did ({type(error).__name__}). "
-            f"{_START_ALL.format(config.output_dir)}"
+            f"{why} Start all of them again with the same commands: they go on "
+            f"from the latest checkpoint in {config.output_dir}."
         ) from error

@@ -21,7 +21,7 @@ def ended(monkeypatch, signals, *, workers):
     config = Config(output_dir="runs/two")
     with pytest.raises((Interrupted, tf.errors.OpError)) as raised:
         with train._reports_lost_workers(learner, config):
-            with train._tells_of_own_signal(learner, signals, config):
+            with train._reports_lost_workers(learner, config, signals):
                 raise LOST
     return raised.value
 
