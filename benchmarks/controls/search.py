@@ -21,11 +21,30 @@ from meta_pseudo_labels.run.config.flags import config_from_flagfile
 ROWS = RESULTS / "cifar10_fast_search.jsonl"
 FLAGFILE = "flags/cifar10_fast_uda.flags"
 SEED, LABELS, STEPS = 100, 4_000, 1_500
-# Name -> settings other than the recipe's.
+# Name -> settings other than the recipe's, of which each is tried by itself.
 TRIED = {
     "as the recipe": {},
+    "rate 0.25": {"lr": 0.25},
     "rate 1": {"lr": 1.0},
-    "rate 2": {"lr": 2.0},
+    "decay 1.3e-3": {"weight_decay": 1.3e-3},
+    "smoothing 0.1": {"label_smoothing": 0.1},
+    "weight 3": {"uda_weight": 3.0},
+    "threshold 0.9": {"uda_threshold": 0.9, "uda_temp": 0.5},
+    "aligned": {"uda_distribution_alignment": True},
+    "magnitude 10": {"augment_magnitude": 10, "augment_cutout": 0.5},
+    "magnitude 2": {"augment_magnitude": 2},
+    # As many images, and as much time.
+    "batch 64": {
+        "train_batch_size": 64,
+        "num_train_steps": STEPS // 2,
+        "save_every": STEPS // 2,
+    },
+    # A third of the steps takes as long.
+    "width 64": {
+        "model_type": "speednet-64",
+        "num_train_steps": STEPS // 3,
+        "save_every": STEPS // 3,
+    },
 }
 
 
