@@ -58,10 +58,15 @@ def measure(settings):
     """{network: [rounds] seconds of a pass}."""
     keras.utils.set_random_seed(0)
     passes = {name: a_pass(name, settings) for name in settings.networks}
+    return take_turns(passes, rounds=settings.rounds)
+
+
+def take_turns(passes, *, rounds):
+    """{name: [rounds] seconds of a pass} of {name: function of nothing}."""
     for run in passes.values():  # Traces.
         run()
     seconds = {name: [] for name in passes}
-    for _ in range(settings.rounds):
+    for _ in range(rounds):
         for name, run in passes.items():
             start = time.perf_counter()
             run()

@@ -1,11 +1,12 @@
 """The ratios of networks' speeds."""
 
+import json
 import sys
 
 import numpy as np
 import pytest
 
-from benchmarks.network_speed import run
+from benchmarks.network_speed import activations, run
 
 
 def test_ratios_are_those_of_a_round():
@@ -32,3 +33,15 @@ def test_a_table_of_tiny_networks(monkeypatch, capsys, tmp_path):
     assert "to mlp" in table
     assert all(f"\n{name} " in table for name in names)
     assert path.exists()
+
+
+def test_activations_take_turns(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "report.json"
+    numbers = ["--batch_size=1", "--rounds=2", "--bfloat16"]
+    monkeypatch.setattr(
+        sys, "argv", ["activations", *numbers, f"--json={path}"]
+    )
+    activations.main()
+    report = json.loads(path.read_text())
+    assert set(report["seconds"]) == set(activations.ACTIVATIONS)
+    assert f"gelu of Keras: {report['ratio']:.2f}" in capsys.readouterr().out

@@ -11,6 +11,7 @@ import re
 
 import keras
 
+from meta_pseudo_labels.models.activations import gelu
 from meta_pseudo_labels.models.batch_norm import AS_RELEASED
 from meta_pseudo_labels.models.dense import classification_head
 from meta_pseudo_labels.models.families import FAMILIES, Family
@@ -121,7 +122,7 @@ class _Layers(LayerFactory):
 
     def gelu(self, x, *, scope):
         name = f"{scope}.gelu"
-        return self.apply(keras.layers.Activation, x, name, activation="gelu")
+        return self.apply(keras.layers.Activation, x, name, activation=gelu)
 
 
 @FAMILIES.register("speednet")

@@ -1,0 +1,49 @@
+"""Activations that take less time than those of Keras, with the same values.
+
+python -m benchmarks.network_speed.activations --bfloat16 says how much less.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("meta_pseudo_labels")
+def gelu(x):
+    """The Gaussian error linear unit, x times the probability of less than x.
+
+    As `keras.activations.gelu`, not its approximation, with a derivative that
+    is written out. TensorFlow's own goes back operation by operation, in the
+    type of x: on a processor that takes half as long again in float32, and
+    nearly three times as long in bfloat16.
+
+    Args:
+      x: float tensor of any shape. 16 bits are computed with in float32, and
+        rounded once.
+
+    Returns:
+      A tensor like x; differentiable twice and more.
+    """
+    precise = tf.float64 if x.dtype == "float64" else tf.float32
+
+    @tf.custom_gradient
+    def fast(x):
+        def pullback(upstream):
+            values = tf.cast(x, precise)
+            density = tf.exp(-0.5 * values**2) * np.sqrt(0.5 / np.pi)
+            slope = _share_below(values) + values * density
+            return tf.cast(tf.cast(upstream, precise) * slope, x.dtype)
+
+        values = tf.cast(x, precise)
+        if precise == tf.float32:
+            # Converters know this one by its form, LiteRT's has no erf.
+            return tf.cast(tf.nn.gelu(values), x.dtype), pullback
+        # There TensorFlow's is good to seven digits only.
+        return values * _share_below(values), pullback
+
+    return fast(x)
+
+
+def _share_below(values):
+    """The standard normal distribution's share below each value."""
+    return 0.5 + 0.5 * tf.math.erf(values * np.sqrt(0.5))
