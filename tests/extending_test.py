@@ -63,6 +63,7 @@ def test_every_snippet_is_run():
     assert set(SNIPPETS) == {
         "estimator",
         "method",
+        "mpl",
         "network",
         "task mode",
         "source",
@@ -74,6 +75,21 @@ def test_an_estimator(plugin, tmp_path):
         tmp_path / "run", plugins=plugin("estimator"), mpl_feedback="alarmed"
     )
     assert len(steps) == 4
+
+
+def test_mpl_with_another_loss_of_the_teacher(plugin, tmp_path):
+    losses = {}
+    for weight in (0.0, 10.0):
+        steps = trained(
+            tmp_path / str(weight),
+            plugins=plugin("mpl"),
+            method="unsure_mpl",
+            unsure_weight=weight,
+        )
+        assert all(row["teacher/entropy"] > 0 for row in steps)
+        losses[weight] = [row["cross_entropy/teacher_on_l"] for row in steps]
+    assert losses[0.0][0] == losses[10.0][0]  # Before the first update.
+    assert losses[0.0][1:] != losses[10.0][1:]
 
 
 @pytest.mark.fast("1")

@@ -3,6 +3,7 @@
 import functools
 import math
 import warnings
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -40,8 +41,25 @@ from meta_pseudo_labels.learners.student_step import (
     take_student_step,
 )
 from meta_pseudo_labels.learners.uda import RELEASE_UDA
-from meta_pseudo_labels.optimizers import check_differentiable
+from meta_pseudo_labels.optimizers import (
+    check_differentiable,
+    learning_rate_of,
+)
 from meta_pseudo_labels.utils import compat
+
+
+class TeacherLoss(NamedTuple):
+    """What a teacher learns beside the feedback in one step.
+
+    Attributes:
+      loss: scalar, nats.
+      logs: a dict of scalars.
+      moves: pairs of a variable and its next value, for `updates.move`.
+    """
+
+    loss: tf.Tensor
+    logs: dict
+    moves: tuple = ()
 
 
 @register("mpl")
@@ -285,12 +303,12 @@ class MetaPseudoLabels(MPLMethod, Learner):
             feedback = tf.where(
                 student_step.heard(), feedback, tf.zeros_like(feedback)
             )
-            loss, teacher_logs, moves = self._teacher_loss(batch, logits)
+            loss, teacher_logs, moves = self.teacher_loss(batch, logits)
             loss += feedback
         scale = updates.loss_scale(self.teacher_optimizer)
         gradients = gradients_of(tape, loss, self.teacher, scale=scale)
         ratio = self.measure_feedback(
-            tape, feedback, gradients, costly, counts=student_step.moved
+            tape, feedback, gradients, costly, counts=student_step.heard()
         )
         learning_rate, _, teacher = self.update(
             self.teacher,
@@ -315,7 +333,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
         """The teacher's step while the student's part is skipped; its logs."""
         with tf.GradientTape() as tape:
             logits = self.teacher_logits(batch)
-            loss, logs, moves = self._teacher_loss(batch, logits)
+            loss, logs, moves = self.teacher_loss(batch, logits)
         scale = updates.loss_scale(self.teacher_optimizer)
         learning_rate, _, teacher = self.update(
             self.teacher,
@@ -330,7 +348,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
             **student_logs,
             **replicas.mean(logs),
             "lr/teacher": learning_rate,
-            "mpl/feedback_grad_ratio": tf.zeros([], self.float_type),
+            "mpl/feedback_grad_ratio": self.feedback_grad_ratio.value,
             "skipped_steps": skipped,
         }
 
@@ -355,20 +373,26 @@ class MetaPseudoLabels(MPLMethod, Learner):
         return ViewLogits(labeled=labeled, weak=None, strong=strong)
 
     def teacher_loss(self, batch, logits):
-        """What the teacher learns beside the feedback, scalar, and its logs."""
-        return self._teacher_loss(batch, logits)[:2]
+        """What the teacher learns beside the feedback.
 
-    def _teacher_loss(self, batch, logits):
-        """As `teacher_loss`, and how the state of its term moves."""
+        A method that changes it overrides this; see docs/extending.md.
+
+        Args:
+          batch: see `Learner`; of this replica.
+          logits: `ViewLogits` of the teacher.
+
+        Returns:
+          `TeacherLoss`.
+        """
         labels = label_probabilities(batch["labels"], logits.labeled)
         cross_entropy = self.labeled_loss(labels, logits.labeled, batch)
         loss = cross_entropy + own_losses(self.teacher, self.float_type)
         logs = {"cross_entropy/teacher_on_l": cross_entropy}
         if self.uda is None:
-            return loss, logs, ()
+            return TeacherLoss(loss, logs)
         term = self.uda.value(logits, labels, batch=batch, step=self.step.value)
         logs |= {"cross_entropy/teacher_on_u": term.loss, **term.logs}
-        return loss + term.weighted, logs, term.moves
+        return TeacherLoss(loss + term.weighted, logs, term.moves)
 
     def draw_pseudo_labels(self, logits):
         """The teacher's labels for the strong views, [unlabeled, classes]."""
@@ -396,8 +420,10 @@ class MetaPseudoLabels(MPLMethod, Learner):
         return finite
 
     def logs_are_due(self):
-        """As `Trainer.logs_are_due`, and as long as there is none to repeat."""
-        return super().logs_are_due() | tf.math.is_nan(self.feedback_grad_ratio)
+        """As `Trainer.logs_are_due`, and in the first step with feedback."""
+        has_feedback = learning_rate_of(self.optimizer) > 0
+        is_first = tf.math.is_nan(self.feedback_grad_ratio) & has_feedback
+        return super().logs_are_due() | is_first
 
     def measure_feedback(
         self, tape, feedback, gradients, costly=None, *, counts=True

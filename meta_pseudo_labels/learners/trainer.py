@@ -1,6 +1,7 @@
 """`fit` under every strategy: what it is fed with, calls, and counts."""
 
 import functools
+import math
 
 import keras
 import tensorflow as tf
@@ -8,6 +9,9 @@ import tensorflow as tf
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.optimizers import parts_of
 from meta_pseudo_labels.utils import compat
+
+# A third more time in each of these is less than a hundredth in all.
+_COSTLY_APART = 50
 
 
 class Trainer(keras.Model):
@@ -71,10 +75,12 @@ class Trainer(keras.Model):
     def costly_log_every(self):
         """Steps between two that compute the costly logs.
 
-        Every tenth of the steps that are logged does; where every step is
-        logged, every step.
+        Of the steps that are logged, those at least 50 steps apart; where every
+        step is logged, every step.
         """
-        return self.log_every * (10 if self.log_every > 1 else 1)
+        if self.log_every == 1:
+            return 1
+        return self.log_every * math.ceil(_COSTLY_APART / self.log_every)
 
     def logs_are_due(self):
         """Whether the coming step, counted from 1, computes the costly logs.

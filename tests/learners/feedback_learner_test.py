@@ -126,18 +126,37 @@ def test_logged_ratio_tells_whether_feedback_reaches(feedback):
 
 
 @pytest.mark.long
-def test_ratio_is_measured_first_and_at_every_tenth_logged_step():
+def test_ratio_is_measured_first_and_at_logged_steps_fifty_apart():
     learner = make_learner("exact")
-    learner.log_every = 2
-    learner.set_step(18)
+    learner.log_every = 20
+    assert learner.costly_log_every == 60
+    learner.set_step(56)
     ratios = [
         float(learner.train_step(batch(seed=s))["mpl/feedback_grad_ratio"])
         for s in range(4)
     ]
-    assert 0 < ratios[0] != ratios[1] == ratios[2] == ratios[3]
-    learner.set_step(39)
-    later = learner.train_step(batch(seed=5))["mpl/feedback_grad_ratio"]
-    assert float(later) != ratios[3]
+    assert 0 < ratios[0] == ratios[1] == ratios[2] != ratios[3] > 0
+
+
+@pytest.mark.parametrize(
+    ("log_every", "costly"), [(1, 1), (10, 50), (50, 50), (70, 70)]
+)
+def test_costly_logs_are_rare_but_where_every_step_is_logged(log_every, costly):
+    learner = make_learner("exact")
+    learner.log_every = log_every
+    assert learner.costly_log_every == costly
+
+
+def test_ratio_is_not_measured_while_the_student_stands_still():
+    """Its feedback would be 0, and 0 would stand in the log until the next."""
+    learner = make_learner("exact")
+    rate = float(learner.optimizer.learning_rate)
+    learner.optimizer.learning_rate = 0.0
+    for seed in range(2):
+        logs = learner.train_step(batch(seed=seed))
+        assert np.isnan(logs["mpl/feedback_grad_ratio"])
+    learner.optimizer.learning_rate = rate
+    assert learner.train_step(batch())["mpl/feedback_grad_ratio"] > 0
 
 
 def test_ratio_is_no_number_before_it_is_measured():

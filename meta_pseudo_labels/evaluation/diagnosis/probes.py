@@ -120,7 +120,7 @@ class Probes:
                     )
                 )
                 listeners.append(listener)
-            other, _ = learner.teacher_loss(batch, logits)
+            other = learner.teacher_loss(batch, logits).loss
         held_out = self._held_out_loss()
         gradients = [self._gradient(tape, loss) for loss in losses]
         result = (
