@@ -8,6 +8,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 FEW = 5  # With fewer values no difference is called one.
+_FEWEST = 3  # With fewer the interval is wider than what it is of.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Estimate:
       deviation: standard deviation of the values (divisor count - 1), None
         for a single one.
       margin: half the width of the mean's confidence interval, Student's t;
-        None for a single value.
+        None for fewer than three values, and for equal ones, which do not tell
+        how far others would be.
       p_value: how likely a mean as far from zero is by chance, Student's t,
         two-sided; None for a single value.
     """
@@ -53,7 +55,9 @@ def estimate(values, *, confidence=CONFIDENCE):
         p_value = 2 * float(stats.t.sf(abs(mean) / error, count - 1))
     else:
         p_value = float(mean == 0)
-    return Estimate(count, mean, deviation, float(quantile) * error, p_value)
+    is_known = error > 0 and count >= _FEWEST
+    margin = float(quantile) * error if is_known else None
+    return Estimate(count, mean, deviation, margin, p_value)
 
 
 def paired_difference(values, others, *, confidence=CONFIDENCE):

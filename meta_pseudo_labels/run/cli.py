@@ -101,12 +101,13 @@ def compare(arguments):
     with quiet_start():
         from meta_pseudo_labels.run.pages.compare import write_comparison
     try:
-        write_comparison(parsed.runs, parsed.output)
+        lines = write_comparison(parsed.runs, parsed.output)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
     except OSError as error:
         where = error.filename or parsed.output
         sys.exit(f"Error: {where}: {error.strerror}.")
+    print("\n".join(lines))
     print(f"Compared: {parsed.output}")
 
 

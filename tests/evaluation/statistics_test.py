@@ -43,6 +43,14 @@ def test_a_single_value_has_no_margin():
     assert result.p_value is None
 
 
+@pytest.mark.parametrize("values", [[1.0, 2.0], [3.0, 3.0], [0.5] * 6])
+def test_two_values_and_equal_ones_have_no_margin(values):
+    """Of two it would be 12.7 errors; of equal ones 0, as if one were sure."""
+    result = statistics.estimate(values)
+    assert result.margin is None
+    assert result.deviation == pytest.approx(np.std(values, ddof=1))
+
+
 def test_differences_are_paired_by_seed_over_the_common_ones():
     values = {0: 90.0, 1: 80.0, 2: 70.0, 5: 10.0}
     others = {2: 66.0, 1: 78.0, 0: 90.0, 7: 99.0}

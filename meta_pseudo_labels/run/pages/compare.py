@@ -90,6 +90,9 @@ def write_comparison(folders, path):
         compared with.
       path: of the page.
 
+    Returns:
+      What it comes to, lines for a terminal.
+
     Raises:
       ConfigError: for fewer than two runs, or a folder that holds none.
     """
@@ -107,6 +110,46 @@ def write_comparison(folders, path):
                 "read. Leave it out."
             )
     write_whole(path, comparison_page(runs))
+    return comparison_lines(runs)
+
+
+def comparison_lines(runs):
+    """Accuracies and differences, a line a group, for a terminal.
+
+    Args:
+      runs: a list of `RunFiles`.
+    """
+    conditions = conditions_of(runs)
+    measure = _compared(conditions, _measures(conditions))
+    if measure is None:
+        return ["No network was evaluated in all groups; see mpl eval."]
+    differences = _differences(conditions, measure) or {"rows": []}
+    rows = {row["name"]: row for row in differences["rows"]}
+    lines = [f"Accuracy, {measure}; differences to {conditions[0].name}:"]
+    if measure == LOGGED:
+        lines.append("(mpl eval of every run would give more.)")
+    width = max(len(condition.name) for condition in conditions)
+    for condition in conditions:
+        found = estimate(condition.by_seed(measure).values())
+        line = (
+            f"  {condition.name:{width}} {found.count:3} "
+            f"seed{'s' if found.count > 1 else ' '}{100 * found.mean:7.2f} %"
+        )
+        if condition.name in rows:
+            line += f"  {_in_words(rows[condition.name])}"
+        lines.append(line)
+    return lines
+
+
+def _in_words(row):
+    found = row["found"]
+    words = f"{100 * found.mean:+.2f}"
+    if found.margin is not None:
+        low, high = found.mean - found.margin, found.mean + found.margin
+        words += f" ({100 * low:+.2f} to {100 * high:+.2f})"
+    if found.count < FEW:
+        return f"{words}, too few seeds to hold"
+    return f"{words}, {'holds' if row['holds'] else 'does not hold'}"
 
 
 def comparison_page(runs):
@@ -116,11 +159,7 @@ def comparison_page(runs):
       runs: a list of `RunFiles`.
     """
     conditions = conditions_of(runs)
-    measures = [
-        measure
-        for measure in (*NETWORKS, LOGGED)
-        if any(condition.by_seed(measure) for condition in conditions)
-    ]
+    measures = _measures(conditions)
     compared = _compared(conditions, measures)
     return render(
         "compare.html",
@@ -136,6 +175,7 @@ def comparison_page(runs):
         curves=_curves(conditions),
         confidence=CONFIDENCE,
         few=FEW,
+        is_logged=compared == LOGGED,
     )
 
 
@@ -199,6 +239,15 @@ def _estimates(condition, measures):
     """An `Estimate` for each measure; None where no run has it."""
     values = [condition.by_seed(measure).values() for measure in measures]
     return [estimate(each) if each else None for each in values]
+
+
+def _measures(conditions):
+    """Those that a run of any condition has."""
+    return [
+        measure
+        for measure in (*NETWORKS, LOGGED)
+        if any(condition.by_seed(measure) for condition in conditions)
+    ]
 
 
 def _compared(conditions, measures):

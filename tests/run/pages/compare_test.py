@@ -7,6 +7,7 @@ import pytest
 from meta_pseudo_labels.run import cli
 from meta_pseudo_labels.run.pages.compare import (
     IN_USE,
+    comparison_lines,
     comparison_page,
     conditions_of,
     write_comparison,
@@ -166,8 +167,48 @@ def test_the_command_takes_folders(runs, tmp_path, monkeypatch, capsys):
         sys, "argv", ["mpl", "compare", *folders, f"--output={output}"]
     )
     cli.main()
-    assert capsys.readouterr().out == f"Compared: {output}\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "Accuracy, finetuned; differences to mpl:",
+        "  mpl   5 seeds  84.00 %",
+        "  uda   5 seeds  81.00 %  -3.00 (-4.96 to -1.04), holds",
+        f"Compared: {output}",
+    ]
     check(output.read_text())
+
+
+def test_two_seeds_have_no_interval(tmp_path):
+    """Two equal differences would have one of width 0."""
+    runs = [
+        run(tmp_path / f"{method}_seed{seed}", method, seed, accuracy)
+        for method, accuracies in (
+            ("off", (0.874, 0.928)),
+            ("exact", (0.868, 0.922)),
+        )
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    assert comparison_lines(runs)[-1] == (
+        "  exact   2 seeds  89.50 %  -0.60, too few seeds to hold"
+    )
+    text = check(comparison_page(runs)).text
+    assert "exact 2 -0.60 – too few seeds" in text
+    assert "off 2 90.1 % " in text and "90.1 % ±" not in text
+
+
+def test_what_was_not_evaluated_is_compared_by_its_log_and_told_how(tmp_path):
+    runs = [run(tmp_path / name, name, 0) for name in ("a", "b")]
+    lines = comparison_lines(runs)
+    assert lines[0] == "Accuracy, last in training; differences to a:"
+    assert "mpl eval" in lines[1]
+    assert (
+        "mpl eval of each run gives more" in check(comparison_page(runs)).text
+    )
+
+
+def test_nothing_evaluated_is_one_line(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path, f"{name}/hparams.json", {"method": name})
+    (line,) = comparison_lines([RunFiles(tmp_path / name) for name in "ab"])
+    assert "mpl eval" in line
 
 
 @pytest.mark.parametrize(
