@@ -10,6 +10,7 @@ Each stage leaves its result in output_dir and can be started from there alone:
 
     hparams.json      every setting
     machine.json      what the last start of its training ran on
+    plugins.json      which source its plug-ins had, as hashes, if it has any
     labeled.json      which images keep their labels
     weights.json      which weights it began with, where these were given
     metrics.jsonl     the logged steps and evaluations, one JSON object a line

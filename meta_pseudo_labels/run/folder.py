@@ -12,6 +12,7 @@ import socket
 from meta_pseudo_labels.export.card import revision, versions
 from meta_pseudo_labels.run.config.core import free_settings
 from meta_pseudo_labels.run.stages import STAGES
+from meta_pseudo_labels.utils.checkpoint_files import files_digest
 from meta_pseudo_labels.utils.deleting import check_deletable, delete
 from meta_pseudo_labels.utils.files import (
     LOCK,
@@ -20,6 +21,7 @@ from meta_pseudo_labels.utils.files import (
     read_object,
     write_whole,
 )
+from meta_pseudo_labels.utils.plugins import source_files
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     check_address,
@@ -34,6 +36,7 @@ CLASS_DISTRIBUTIONS = "class_distributions.npz"
 TEACHER_LABELS = "teacher_labels.json"
 WEIGHTS = "weights.json"
 MACHINE = "machine.json"
+PLUGINS = "plugins.json"
 DONE = "done"
 EVALS, ACCURACY = "evals", "acc"
 FINETUNE = "finetune"
@@ -156,6 +159,29 @@ class RunFolder:
             config, reset_output_dir=False, allow_hparam_change=False
         )
         write_whole(self.path(HPARAMS), settings.to_json())
+
+    def save_plugins(self, plugins):
+        """Adds hashes of plug-ins' source to plugins.json, a list for each.
+
+        Args:
+          plugins: see `plugins.module_names`; they are imported.
+
+        Returns:
+          The names of those that the run knew otherwise, a list.
+        """
+        known, changed = {}, []
+        if os.path.exists(self.path(PLUGINS)):
+            known = read_object(self.path(PLUGINS), "what plug-ins were")
+        for name, files in source_files(plugins).items():
+            digest = files_digest(*files)
+            before = known.setdefault(name, [])
+            if before and before[-1] != digest:
+                changed.append(name)
+            if before[-1:] != [digest]:
+                before.append(digest)
+        if known:
+            write_whole(self.path(PLUGINS), json.dumps(known, indent=2) + "\n")
+        return changed
 
     def save_machine(self, devices):
         """Writes machine.json: what the last start of training ran on.

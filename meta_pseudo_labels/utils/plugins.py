@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import pathlib
 import sys
 import traceback
 
@@ -21,6 +22,23 @@ def load_plugins(plugins):
     """
     for name in filter(None, module_names(plugins).split(",")):
         import_for(f"--plugin={name}", name)
+
+
+def source_files(plugins):
+    """{name: paths of its source} of imported plug-ins, packages whole.
+
+    Args:
+      plugins: see `module_names`.
+    """
+    found = {}
+    for name in filter(None, module_names(plugins).split(",")):
+        module = sys.modules[name]
+        found[name] = sorted(
+            str(file)
+            for folder in getattr(module, "__path__", ())
+            for file in pathlib.Path(folder).rglob("*.py")
+        ) or [module.__file__ or ""]
+    return found
 
 
 def import_for(flag, name):

@@ -20,6 +20,7 @@ from meta_pseudo_labels.run.folder import (
     HPARAMS,
     LABELED,
     MACHINE,
+    PLUGINS,
     RunFolder,
 )
 from meta_pseudo_labels.run.metrics_log import TIMES, read_rows
@@ -102,6 +103,11 @@ class RunFiles:
     @functools.cached_property
     def machine(self):
         return self.read(MACHINE)
+
+    @functools.cached_property
+    def plugins(self):
+        """Hashes of the source of its plug-ins, a list by name."""
+        return self.read(PLUGINS)
 
     @functools.cached_property
     def card(self):
@@ -195,8 +201,18 @@ class RunFiles:
         }
 
     def setting(self, name):
-        """Its value; of before there was one, what is its default."""
-        return self.settings.get(name, default_settings().get(name))
+        """Its value; of before there was one, what is its default.
+
+        Plug-ins are named with what their source was, in short.
+        """
+        value = self.settings.get(name, default_settings().get(name))
+        if name == "plugins" and self.plugins:
+            versions = [
+                f"{plugin} ({', then '.join(one[:8] for one in digests)})"
+                for plugin, digests in self.plugins.items()
+            ]
+            return ", ".join(versions)
+        return value
 
     def changed_settings(self):
         """Those with another value than the default: name, value, default."""

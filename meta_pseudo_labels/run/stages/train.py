@@ -33,6 +33,7 @@ from meta_pseudo_labels.run.folder import (
     HPARAMS,
     LABELED,
     MACHINE,
+    PLUGINS,
     TEACHER_LABELS,
     WEIGHTS,
     RunFolder,
@@ -78,6 +79,7 @@ class Train(Stage):
     files = (
         RunFile(HPARAMS, "every setting"),
         RunFile(MACHINE, "what it ran on"),
+        RunFile(PLUGINS, "which source its plug-ins had"),
         RunFile(LABELED, "which images keep their labels", early=True),
         RunFile(TEACHER_LABELS, "whose labels it learns from", early=True),
         RunFile(WEIGHTS, "which weights it began with", early=True),
@@ -188,6 +190,15 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
         save_reports(config.output_dir, reports)
         folder.save_settings(config)
         folder.save_machine(describe(learner.distribute_strategy))
+        for name in folder.save_plugins(config.plugins):
+            logging.warning(
+                "--plugin=%s is not what the run in %s was trained with so "
+                "far: its source changed. The run goes on with the new one; "
+                "train from the start (--reset_output_dir) for a result of "
+                "one.",
+                name,
+                config.output_dir,
+            )
     _adapt(learner, images)
     with watch_signals() as signals:
         ours = _callbacks(
