@@ -209,13 +209,13 @@ def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
             "this machine's other devices."
         )
     if config.task_mode == "train" and (
-        config.num_train_steps < config.steps_to_peak
+        config.num_train_steps < 2 * config.steps_to_peak
     ):
         lines.append(
-            f"--num_train_steps={config.num_train_steps} ends before waiting "
-            f"and warming up do, at step {config.steps_to_peak}: hardly "
-            "anything will be learned. For a short trial set the "
-            "..._wait_steps and ..._warmup_steps too."
+            f"--num_train_steps={config.num_train_steps}: waiting and warming "
+            f"up take {config.steps_to_peak} steps, which leaves few to learn "
+            "in. For a short trial set the ..._wait_steps and "
+            "..._warmup_steps too."
         )
     if (
         config.label_sampling == "balanced"

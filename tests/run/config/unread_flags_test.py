@@ -102,7 +102,7 @@ def test_flagfiles_may_set_what_some_methods_do_not_read(
     assert line.startswith("--rmsprop_rho has no effect: ")
 
 
-@pytest.mark.parametrize(("steps", "short"), [(399, True), (400, False)])
+@pytest.mark.parametrize(("steps", "short"), [(799, True), (800, False)])
 @pytest.mark.parametrize(
     "rates",
     [
@@ -112,9 +112,10 @@ def test_flagfiles_may_set_what_some_methods_do_not_read(
         ["--method=supervised", "--num_warmup_steps=400"],
     ],
 )
-def test_a_run_that_reaches_the_peak_is_not_too_short(steps, short, rates):
-    """Of 400 steps the last, 399, is taken at the full rate."""
+def test_a_run_of_twice_the_steps_to_the_peak_is_not_too_short(
+    steps, short, rates
+):
     values = defined()
     values(["main.py", f"--num_train_steps={steps}", *rates])
     lines = flag_warnings(config_from_flags(values), values)
-    assert any("at step 400" in line for line in lines) == short
+    assert any("take 400 steps" in line for line in lines) == short
