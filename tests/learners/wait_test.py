@@ -85,7 +85,7 @@ def test_nothing_of_the_student_moves_but_its_count(waited):
     assert int(learner.optimizer.iterations) == WAIT == int(learner.step)
     assert float(logs["lr/student"]) == 0
     assert np.isnan(logs["mpl/dot_product"])
-    assert float(logs["mpl/feedback_grad_ratio"]) == 0
+    assert np.isnan(logs["mpl/feedback_grad_ratio"])
     assert float(logs["skipped_steps"]) == 0
     assert np.isfinite(logs["cross_entropy/teacher_on_u"])
 
