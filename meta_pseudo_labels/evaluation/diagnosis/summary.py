@@ -7,10 +7,6 @@ import numpy as np
 
 from meta_pseudo_labels.utils import figures
 
-# Whose gradients are means over the unlabeled images, and have to be multiplied
-# by their number to estimate the gradient of the judged loss.
-_MEANS = ("reinforce", "reinforce_dot_product", "reinforce_cosine")
-
 _EXPLANATION = """\
 norm ratio   feedback's gradient over the teacher's other gradient, one draw
 cosine       of the teacher's gradient with exact's: one draw; mean of {draws}
@@ -22,12 +18,15 @@ move         the teacher moves by {teacher_step:g} of its norm along the mean
              measured, change of the held-out loss; all in nats, times 10^6"""
 
 
-def summarize(settings, rows):
+def summarize(settings, rows, *, means=()):
     """Adds to what was measured on each batch what it comes to.
 
     Args:
       settings: a dict.
       rows: of each batch, as `measure` makes them.
+      means: names of the estimators whose losses are means over the unlabeled
+        images: they have to be multiplied by their number to estimate the
+        gradient of the judged loss.
 
     Returns:
       A dict for JSON; where a number is not known it is None. "settings";
@@ -37,6 +36,7 @@ def summarize(settings, rows):
         of the teacher's other gradient; mean over draws and batches.
       cosine_one_draw, cosine_mean: with exact's gradient, that of one draw and
         that of the mean over all draws; mean over batches.
+      is_mean: whether it is one of `means`.
       noise: variance over draws, summed over weights, over the squared norm of
         exact's gradient; after multiplying by the number of unlabeled images
         where an estimator is a mean over them, and by what turns a cosine into
@@ -63,7 +63,8 @@ def summarize(settings, rows):
     return {
         "settings": settings | {"batches": len(rows)},
         "estimators": {
-            name: _estimator(name, settings, rows) for name in names
+            name: _estimator(name, settings, rows, is_mean=name in means)
+            for name in names
         },
         "teacher_steps": {
             name: _teacher_step(name, rows) for name in directions
@@ -72,21 +73,27 @@ def summarize(settings, rows):
     }
 
 
-def _estimator(name, settings, rows):
+def _estimator(name, settings, rows, *, is_mean):
     found = [row["estimators"][name] for row in rows]
     result = {
         key: _mean([one[key] for one in found if key in one])
         for key in ("norm_ratio", "cosine_one_draw", "cosine_mean")
     }
+    result["is_mean"] = is_mean
     if "h" not in found[0]:
         return result
-    return result | _noise(name, rows) | _correlations(name, settings, rows)
+    return (
+        result
+        | _noise(name, rows, is_mean=is_mean)
+        | _correlations(name, settings, rows)
+    )
 
 
-def _noise(name, rows):
+def _noise(name, rows, *, is_mean):
     variances, own, signals = [], [], []
     for row in rows:
-        one, scale = row["estimators"][name], _scale(name, row) ** 2
+        one = row["estimators"][name]
+        scale = _scale(name, row, is_mean=is_mean) ** 2
         variances.append(scale * one["variance"])
         noise = one["variance"] / len(one["h"])  # That of the mean.
         own.append(scale * (one["squared_norm_of_mean"] - noise))
@@ -97,9 +104,9 @@ def _noise(name, rows):
     }
 
 
-def _scale(name, row):
+def _scale(name, row, *, is_mean):
     """What makes an estimator one of the judged loss's gradient."""
-    scale = row["unlabeled"] if name in _MEANS else 1
+    scale = row["unlabeled"] if is_mean else 1
     others = row["estimators"]
     if name == "reinforce_cosine" and "reinforce_dot_product" in others:
         dot_product, cosine = (

@@ -52,6 +52,8 @@ def row(*, h, losses, measured=-1.0, variance=1.0, squared_norm=2.0):
     }
 
 
+MEANS = ("reinforce_dot_product", "reinforce_cosine")
+
 # h rises with the fall, 1 - loss, in the first batch and not in the second.
 ROWS = [
     row(h=[1.0, 2.0], losses=[0.9, 0.8], measured=-1.0),
@@ -61,7 +63,7 @@ ROWS = [
 
 @pytest.fixture
 def found():
-    return summarize(SETTINGS, ROWS)
+    return summarize(SETTINGS, ROWS, means=MEANS)
 
 
 def test_noise_by_hand(found):
