@@ -148,17 +148,28 @@ def test_a_link_to_nothing_is_refused(moved):
         moved("[a](../flags/no.flags)")
 
 
+def test_the_site_can_be_searched_without_a_server():
+    """For which the theme would load a script from elsewhere."""
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert re.search(r"^  - search\n(  #.*\n)*  - offline\n", settings, re.M)
+    (script,) = re.findall(r"^    - (.*iframe-worker.*)$", settings, re.M)
+    assert (ROOT / "docs" / script).is_file()
+
+
 @pytest.mark.long
 def test_the_site_is_built_and_asks_no_other_server(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict"]
+    quiet = {"NO_MKDOCS_2_WARNING": "1"}  # As `make docs` sets it.
     result = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", tmp_path],
+        [*command, "-d", tmp_path],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | quiet,
         capture_output=True,
         text=True,
         timeout=600,
     )
     assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout + result.stderr == ""  # TensorFlow's notes neither.
     pages = list(tmp_path.rglob("*.html"))
     assert len(pages) > 40
     for page in pages:
@@ -168,3 +179,9 @@ def test_the_site_is_built_and_asks_no_other_server(tmp_path):
             page.read_text(encoding="utf-8"),
         )
         assert not loaded, page
+    # What a page that was opened as a file searches, and by what.
+    index = (tmp_path / "search/search_index.js").read_text(encoding="utf-8")
+    assert index.startswith("var __index = {")
+    home = (tmp_path / "index.html").read_text(encoding="utf-8")
+    (worker,) = re.findall(r'<script src="([^"]*iframe-worker[^"]*)"', home)
+    assert (tmp_path / worker).is_file()

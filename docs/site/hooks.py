@@ -11,7 +11,10 @@ import re
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
-from docs.site import settings_pages
+from meta_pseudo_labels.utils.quiet import quiet_start
+
+with quiet_start():  # TensorFlow's.
+    from docs.site import settings_pages
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -33,7 +33,9 @@ _DRAWN = ("sampled", "hard")  # Draws, or an argmax that is taken for one.
 ESTIMATORS = Registry("feedback", package="meta_pseudo_labels.learners")
 
 
-def estimator(bare=None, /, *, labels=PSEUDO_LABELS, differentiates=False):
+def estimator(
+    bare=None, /, *, labels=PSEUDO_LABELS, differentiates=False, mean=False
+):
     """A decorator that registers an estimator by the name of its function.
 
     Args:
@@ -42,10 +44,14 @@ def estimator(bare=None, /, *, labels=PSEUDO_LABELS, differentiates=False):
       differentiates: whether it asks how the student's new weights depend on
         its gradient, which is known for some optimizers alone
         (optimizers/pullback.py).
+      mean: whether its loss is a mean over the unlabeled images, as the
+        paper's, rather than a sum. A diagnosis then multiplies by their number
+        before it compares the noise with that of others.
 
     Raises:
-      ConfigError: for other kinds, and where what is decorated is no function
-        of (student_step, teacher_logits) with a name.
+      ConfigError: for other kinds, for a mean that is no bool, and where what
+        is decorated is no function of (student_step, teacher_logits) with a
+        name.
     """
     if bare is not None:
         raise ConfigError(
@@ -59,12 +65,19 @@ def estimator(bare=None, /, *, labels=PSEUDO_LABELS, differentiates=False):
             f" the default first; got {labels!r}."
         )
 
+    if not isinstance(mean, bool):
+        raise ConfigError(
+            "estimator(mean=...) says whether the loss is a mean over the "
+            f"unlabeled images, True or False; got {mean!r}."
+        )
+
     def add(function):
         check_estimator(function)
         try:
             register = ESTIMATORS.register(function.__name__)
             function.labels = tuple(labels)
             function.differentiates = differentiates
+            function.mean = mean
         except AttributeError as error:
             raise ConfigError(
                 f"@estimator takes a def, which has a name; got {function!r}."
@@ -148,7 +161,7 @@ def exact(student_step, teacher_logits):
     return replicas.global_sum(gradient * tf.nn.softmax(teacher_logits))
 
 
-@estimator(labels=_DRAWN)
+@estimator(labels=_DRAWN, mean=True)
 def reinforce(student_step, teacher_logits):
     """REINFORCE on the labels that the student used (paper, section 2).
 
@@ -160,7 +173,7 @@ def reinforce(student_step, teacher_logits):
     return _reinforced(student_step, teacher_logits, student_step.dot_product)
 
 
-@estimator(labels=_DRAWN, differentiates=True)
+@estimator(labels=_DRAWN, differentiates=True, mean=True)
 def reinforce_dot_product(student_step, teacher_logits):
     """REINFORCE with h from both gradients (paper, algorithm 1).
 
@@ -173,7 +186,7 @@ def reinforce_dot_product(student_step, teacher_logits):
     return _reinforced(student_step, teacher_logits, change)
 
 
-@estimator(labels=_DRAWN)
+@estimator(labels=_DRAWN, mean=True)
 def reinforce_cosine(student_step, teacher_logits):
     """REINFORCE with h the cosine of both gradients (paper).
 
@@ -209,7 +222,7 @@ def reinforce_per_example(student_step, teacher_logits):
     return replicas.global_sum(gains * rated * losses)
 
 
-@estimator(labels=("soft",))
+@estimator(labels=("soft",), mean=True)
 def release(student_step, teacher_logits):
     """As published (release `MPL.step_fn`, quirks 7 to 10): no feedback at all.
 

@@ -71,7 +71,7 @@ def _run(program, typed, task_mode):
         for name in dict.fromkeys(names):
             # The last one counts.
             check_address(name, (_values(name, arguments) or [""])[-1])
-        refuse(program, arguments)
+        refuse(program, arguments, task_mode=task_mode)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
     with quiet_start():
@@ -122,7 +122,8 @@ def usage():
         "mpl <command> --output_dir=<folder of the run> [--flag=value ...]\n\n"
         f"{commands}\n"
         f"Recipes, for --recipe=<name>: {', '.join(recipes())}.\n"
-        "All flags: mpl train --help. A flag's default is the release's."
+        "Flags of a command, then all others: mpl <command> --help. A flag's "
+        "default is the release's."
     )
 
 

@@ -13,7 +13,13 @@ from meta_pseudo_labels.run.config.flags import (
 )
 from meta_pseudo_labels.run.data import input_errors
 from meta_pseudo_labels.run.experiment import Experiment
-from meta_pseudo_labels.run.flag_table import at_home, parse_flags
+from meta_pseudo_labels.run.flag_table import (
+    asks_for_help,
+    at_home,
+    end_with_help,
+    parse_flags,
+    table,
+)
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.run.stopping import (
     Diverged,
@@ -133,6 +139,8 @@ def start(program, arguments, *, typed, task_mode=None):
         define_flags(arguments=arguments)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
+    if task_mode is not None and asks_for_help(arguments):
+        end_with_help(task_mode, table())
 
     def started(rest):
         # Not before: flagfiles may name a task mode too, as the release's do.

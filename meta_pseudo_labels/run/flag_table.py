@@ -2,7 +2,8 @@
 
     python -m meta_pseudo_labels.run.flag_table
 
-writes flag_table.json, all flags of the package, from the settings. What the
+writes flag_table.json, all flags of the package and which of them belong to
+each task mode, from the settings and the stages. What the
 table refuses, `Config` or absl would refuse in the same words; what it lets
 pass they check as ever. It is not asked where there may be other flags: with
 plug-ins, or once a setting or a registered name is there that it lacks.
@@ -18,7 +19,7 @@ import sys
 
 from absl import app, flags, logging  # noqa: F401 Both define flags.
 
-from meta_pseudo_labels.utils.settings import check, setting
+from meta_pseudo_labels.utils.settings import WORDS, check, setting
 
 _TABLE = pathlib.Path(__file__).with_name("flag_table.json")
 _PACKAGE = _TABLE.parents[1]
@@ -38,12 +39,13 @@ _NAME = re.compile(
 )
 
 
-def refuse(program, arguments):
+def refuse(program, arguments, *, task_mode=None):
     """Ends the command where it asks for help, or cannot be.
 
     Args:
       program: its name, for messages.
       arguments: flags, those of recipes among them.
+      task_mode: the one that the command is of, or None.
 
     Raises:
       ConfigError: for a value out of its range.
@@ -65,7 +67,10 @@ def refuse(program, arguments):
         rest = values([program, *arguments])
     except flags.Error:
         rest = None
-    if rest is None or any(values[name].value for name in _HELP):
+    asks = any(values[name].value for name in _HELP)
+    if rest is not None and asks and task_mode in table["stages"]:
+        end_with_help(task_mode, table)
+    if rest is None or asks:
         _define(table["flags"], flags.FLAGS, program)
         app.run(
             lambda _: None, argv=[program, *arguments], flags_parser=parse_flags
@@ -76,6 +81,55 @@ def refuse(program, arguments):
         value = values[name].value
         if values[name].present and "low" in row and value is not None:
             check(_field(name, row), at_home(value))
+
+
+def asks_for_help(arguments):
+    """Whether --help, or another word for it, is among these."""
+    return any(
+        argument.startswith("-") and argument.lstrip("-") in _HELP
+        for argument in arguments
+    )
+
+
+def end_with_help(task_mode, table):
+    """Prints the help of a command, and ends as absl does after its own.
+
+    Args:
+      task_mode: the one that the command is of.
+      table: a dict as `table` makes it.
+
+    Raises:
+      SystemExit: always.
+    """
+    try:
+        print(command_help(task_mode, table), flush=True)
+    except BrokenPipeError:  # `| head` has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
+
+
+def command_help(task_mode, table):
+    """What a command does, its own flags, then all others.
+
+    Args:
+      task_mode: the one that the command is of.
+      table: a dict as `table` makes it.
+    """
+    stage, rows = table["stages"][task_mode], dict(table["flags"])
+    rows.pop("task_mode", None)  # It is the command's word.
+    command = f"mpl {WORDS.get(task_mode, task_mode)}"
+    own, others = f"Flags of {command}", "All other flags"
+    values = flags.FlagValues()
+    _define({name: rows.pop(name) for name in stage["flags"]}, values, own)
+    _define(rows, values, others)
+    parts = [
+        f"{command} --output_dir=<folder of the run> [--flag=value ...]",
+        stage["help"],
+        values.module_help(own).strip() or "It has no flags of its own.",
+        values.module_help(others).strip(),
+        "Try --helpfull for those of absl and TensorFlow too.",
+    ]
+    return "\n\n".join(parts)
 
 
 def parse_flags(arguments):
@@ -162,7 +216,44 @@ def table():
                 "high": meta["high"],
                 "choices": choices_of(field),
             }
-    return {"names": names(), "flags": rows}
+    return {"names": names(), "flags": rows, "stages": _stages(rows)}
+
+
+def _stages(rows):
+    """Of each task mode its help, and the flags that are its own.
+
+    Training's are all that no task mode after it has.
+    """
+    from meta_pseudo_labels.run.config.core import config_class
+    from meta_pseudo_labels.run.stages import STAGES
+
+    own = {
+        name: [
+            field.name
+            for group in stage.settings
+            for field in dataclasses.fields(group)
+        ]
+        for name, stage in STAGES.items()
+    }
+    later = {
+        flag
+        for name, stage in STAGES.items()
+        if stage.needs_run
+        for flag in own[name]
+    }
+    settings = [field.name for field in dataclasses.fields(config_class())]
+    of_training = [
+        name
+        for name in settings
+        if name in rows and name not in {*later, "task_mode"}
+    ]
+    return {
+        name: {
+            "help": stage.help,
+            "flags": of_training if stage.trains else own[name],
+        }
+        for name, stage in STAGES.items()
+    }
 
 
 def _may_have_plugins(arguments):
@@ -215,9 +306,14 @@ def main():
         f"{json.dumps(name)}: {json.dumps(row)}"
         for name, row in made["flags"].items()
     )
+    stages = (
+        f"{json.dumps(name)}: {json.dumps(stage)}"
+        for name, stage in made["stages"].items()
+    )
     _TABLE.write_text(
         f'{{"names": {json.dumps(made["names"])},\n'
-        '"flags": {\n' + ",\n".join(rows) + "\n}}\n",
+        '"flags": {\n' + ",\n".join(rows) + "\n},\n"
+        '"stages": {\n' + ",\n".join(stages) + "\n}}\n",
         encoding="utf-8",
     )
 

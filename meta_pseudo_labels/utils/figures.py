@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib
 import itertools
+import math
 import numbers
 import unicodedata
 
@@ -261,27 +262,48 @@ def _from_matplotlib(module):
         ) from error
 
 
-def results_table(rows):
+def with_error(value, error, *, digits=3):
+    """A value with its standard error: "-2743 ± 209", "0.071 ± 0.021".
+
+    Args:
+      value: a number, or None, of which nothing is written.
+      error: its standard error, of which two digits are written; None where
+        it is not known.
+      digits: after the point, at most; of a value alone in all.
+    """
+    if value is None:
+        return ""
+    if error is None:
+        return f"{float(f'{value:.{digits}g}'):g}"
+    first = math.floor(math.log10(error)) if error > 0 else -digits
+    places = min(max(1 - first, 0), digits)
+    return f"{value:.{places}f} ± {error:.{places}f}"
+
+
+def results_table(rows, *, to_the_right=()):
     """Returns dicts as an aligned text table, one line each.
 
     The columns are the keys in order of appearance; numbers are set to the
     right, and what a row lacks stays empty.
+
+    Args:
+      rows: dicts.
+      to_the_right: columns of texts that are set to the right too.
     """
     columns = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
     lines = [[column.replace("_", " ") for column in columns]]
     lines += [[_cell(row, column) for column in columns] for row in rows]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
-    to_the_right = [
-        all(isinstance(row.get(column, 0), numbers.Real) for row in rows)
+    right_set = [
+        column in to_the_right
+        or all(isinstance(row.get(column, 0), numbers.Real) for row in rows)
         for column in columns
     ]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(
-                line, widths, to_the_right, strict=True
-            )
+            for cell, width, right in zip(line, widths, right_set, strict=True)
         ).rstrip()
         for line in lines
     )

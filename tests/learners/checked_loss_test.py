@@ -217,11 +217,17 @@ def test_only_what_has_a_name_is_registered():
 
 def test_an_estimator_may_be_traced_and_its_labels_a_list(monkeypatch):
     monkeypatch.setattr(ESTIMATORS, "_found", ESTIMATORS.registered)
-    assert estimator(labels=["soft", "hard"])(traced) is traced
+    made = estimator(labels=["soft", "hard"], mean=True)(traced)
+    assert made is traced and made.mean
     assert resolve("traced") == (traced, "soft")
     assert traced.labels == ("soft", "hard")
     assert differentiates(traced)
     assert not differentiates(tf.function(for_each_image))
+
+
+def test_a_mean_is_one_or_not():
+    with pytest.raises(ConfigError, match=r"mean=.* True or False; got 'sum'"):
+        estimator(mean="sum")
 
 
 def test_estimator_without_parentheses_is_refused():

@@ -95,6 +95,19 @@ def test_help_and_what_is_wrong_need_no_tensorflow():
     assert (end, loaded) == ("1", "set()")
 
 
+def test_help_begins_with_the_command(monkeypatch, capsys):
+    for word, task, flag in (
+        ("diagnose", "diagnose", "diagnose_batches"),
+        ("predict", "inference", "inference_block"),
+    ):
+        assert ended(monkeypatch, word, "--help") == 1  # As absl's.
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith(f"mpl {word} --output_dir=")
+        assert lines[2] == STAGES[task].help
+        assert lines[4] == f"Flags of mpl {word}:"
+        assert lines[5].startswith(f"  --{flag}: ")
+
+
 def test_the_last_address_of_a_setting_counts(monkeypatch):
     monkeypatch.setattr(cli, "quiet_start", lambda: 1 / 0)  # It went on.
     with pytest.raises(ZeroDivisionError):

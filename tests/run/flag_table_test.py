@@ -1,6 +1,8 @@
 """The table of flags: what it says is what the settings say."""
 
+import dataclasses
 import json
+import re
 import sys
 
 import pytest
@@ -8,6 +10,7 @@ from absl import app, flags
 
 from meta_pseudo_labels.run import flag_table
 from meta_pseudo_labels.run.config.flags import config_from_flags
+from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.command_line import defined
 
@@ -59,6 +62,33 @@ def test_help_is_that_of_the_settings():
     values = flags.FlagValues()
     flag_table._define(rows, values, PROGRAM)
     assert values.module_help(PROGRAM) == defined().module_help(PROGRAM)
+
+
+def shown(text):
+    """The flags that a page of help has, in its order."""
+    return re.findall(r"^  --(?:\[no\])?(\w+):", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("mode", STAGES)
+def test_help_of_a_command_begins_with_what_is_its_own(mode):
+    made = json.loads(flag_table._TABLE.read_text("utf-8"))
+    text = flag_table.command_help(mode, made)
+    assert text.startswith("mpl ") and STAGES[mode].help in text
+    own, others = text.split("All other flags:")
+    groups = STAGES[mode].settings
+    fields = [f.name for group in groups for f in dataclasses.fields(group)]
+    if mode != "train":
+        assert sorted(shown(own)) == sorted(fields)
+    assert sorted(shown(own) + shown(others)) == sorted(
+        set(made["flags"]) - {"task_mode"}
+    )
+
+
+def test_flags_of_training_are_those_that_no_later_command_has():
+    made = json.loads(flag_table._TABLE.read_text("utf-8"))
+    own = set(made["stages"]["train"]["flags"])
+    assert {"method", "lr", "mpl_feedback", "dataset", "output_dir"} <= own
+    assert not own & {"diagnose_draws", "finetune_lr", "inference_dir"}
 
 
 @pytest.mark.parametrize(

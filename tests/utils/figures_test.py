@@ -222,6 +222,28 @@ def test_results_table():
     ]
 
 
+def test_columns_of_texts_to_the_right():
+    rows = [{"a": "x", "b": "1 ± 1"}, {"a": "yy", "b": "22 ± 11"}]
+    table = figures.results_table(rows, to_the_right={"b"})
+    assert table.splitlines()[2:] == ["x     1 ± 1", "yy  22 ± 11"]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (-2743.4, 208.7, "-2743 ± 209"),
+        (0.0713, 0.0213, "0.071 ± 0.021"),
+        (-0.57, 0.104, "-0.57 ± 0.10"),
+        (1.0, 1e-9, "1.000 ± 0.000"),
+        (0.5, 0.0, "0.500 ± 0.000"),
+        (0.12345, None, "0.123"),
+        (None, None, ""),
+    ],
+)
+def test_an_error_says_how_many_digits_a_value_has(value, error, text):
+    assert figures.with_error(value, error) == text
+
+
 def test_says_which_extra_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     extra = re.escape("pip install 'meta-pseudo-labels[figures]'")

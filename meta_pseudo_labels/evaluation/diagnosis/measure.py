@@ -57,7 +57,8 @@ def diagnose(
         of the norm of its weights.
       estimators: name -> function, see learners/feedback.py; with "exact". One
         of your own gets soft labels; the pair (function, "sampled") gets draws.
-        Its noise is measured as that of an estimate of exact's gradient.
+        Its noise is measured as that of an estimate of exact's gradient, or of
+        1 / (unlabeled images) of it where it is registered with mean=True.
 
     Returns:
       A dict for JSON. "settings"; "estimators" and "teacher_steps", by name,
@@ -97,7 +98,7 @@ def diagnose(
         "feedback_weight": learner.feedback_weight,
         "teacher_step": teacher_step,
     }
-    return summarize(settings, rows)
+    return summarize(settings, rows, means=measuring.means)
 
 
 class _Measuring:
@@ -117,6 +118,11 @@ class _Measuring:
                     f"estimators[{name!r}] asks for hard labels, of which "
                     'there are no draws; use "soft" or "sampled".'
                 )
+        self.means = [
+            name
+            for name, function in self.functions.items()
+            if getattr(function, "mean", False) is True
+        ]
         self.soft = [name for name, kind in kinds.items() if kind == "soft"]
         self.drawn = [name for name in kinds if name not in self.soft]
         self.order = list(estimators)

@@ -1,15 +1,8 @@
 """What a diagnosis comes to: numbers by estimator, and a table of them."""
 
-import math
-import re
-
 import numpy as np
 
 from meta_pseudo_labels.utils import figures
-
-# Whose gradients are means over the unlabeled images, and have to be multiplied
-# by their number to estimate the gradient of the judged loss.
-_MEANS = ("reinforce", "reinforce_dot_product", "reinforce_cosine")
 
 _EXPLANATION = """\
 norm ratio   feedback's gradient over the teacher's other gradient, one draw
@@ -17,17 +10,22 @@ cosine       of the teacher's gradient with exact's: one draw; mean of {draws}
 noise        variance over draws over the squared norm of exact's gradient
 r, rank r    of h with the true fall of the held-out loss (Pearson, Spearman);
              r within: less the mean of each batch, where draws alone differ
-move         the teacher moves by {teacher_step:g} of its norm along the mean
-             feedback: change of the judged loss that exact predicts, change
-             measured, change of the held-out loss; all in nats, times 10^6"""
+move along   the teacher moves by {teacher_step:g} of its norm along the mean
+             feedback, or along that of one draw: change of the judged loss
+             that exact predicts, change measured, change of the held-out
+             loss; all in nats, times 10^6
+±            one standard error, from batch to batch ({batches} of them)"""
 
 
-def summarize(settings, rows):
+def summarize(settings, rows, *, means=()):
     """Adds to what was measured on each batch what it comes to.
 
     Args:
       settings: a dict.
       rows: of each batch, as `measure` makes them.
+      means: names of the estimators whose losses are means over the unlabeled
+        images: they have to be multiplied by their number to estimate the
+        gradient of the judged loss.
 
     Returns:
       A dict for JSON; where a number is not known it is None. "settings";
@@ -37,6 +35,8 @@ def summarize(settings, rows):
         of the teacher's other gradient; mean over draws and batches.
       cosine_one_draw, cosine_mean: with exact's gradient, that of one draw and
         that of the mean over all draws; mean over batches.
+      cosine_one_draw_error, cosine_mean_error: standard error of that mean.
+      is_mean: whether it is one of `means`.
       noise: variance over draws, summed over weights, over the squared norm of
         exact's gradient; after multiplying by the number of unlabeled images
         where an estimator is a mean over them, and by what turns a cosine into
@@ -63,7 +63,8 @@ def summarize(settings, rows):
     return {
         "settings": settings | {"batches": len(rows)},
         "estimators": {
-            name: _estimator(name, settings, rows) for name in names
+            name: _estimator(name, settings, rows, is_mean=name in means)
+            for name in names
         },
         "teacher_steps": {
             name: _teacher_step(name, rows) for name in directions
@@ -72,21 +73,32 @@ def summarize(settings, rows):
     }
 
 
-def _estimator(name, settings, rows):
+def _estimator(name, settings, rows, *, is_mean):
     found = [row["estimators"][name] for row in rows]
-    result = {
-        key: _mean([one[key] for one in found if key in one])
+    columns = {
+        key: [one[key] for one in found if key in one]
         for key in ("norm_ratio", "cosine_one_draw", "cosine_mean")
+    }
+    result = {
+        **{key: _mean(values) for key, values in columns.items()},
+        "cosine_one_draw_error": _error(columns["cosine_one_draw"]),
+        "cosine_mean_error": _error(columns["cosine_mean"]),
+        "is_mean": is_mean,
     }
     if "h" not in found[0]:
         return result
-    return result | _noise(name, rows) | _correlations(name, settings, rows)
+    return (
+        result
+        | _noise(name, rows, is_mean=is_mean)
+        | _correlations(name, settings, rows)
+    )
 
 
-def _noise(name, rows):
+def _noise(name, rows, *, is_mean):
     variances, own, signals = [], [], []
     for row in rows:
-        one, scale = row["estimators"][name], _scale(name, row) ** 2
+        one = row["estimators"][name]
+        scale = _scale(name, row, is_mean=is_mean) ** 2
         variances.append(scale * one["variance"])
         noise = one["variance"] / len(one["h"])  # That of the mean.
         own.append(scale * (one["squared_norm_of_mean"] - noise))
@@ -97,9 +109,9 @@ def _noise(name, rows):
     }
 
 
-def _scale(name, row):
+def _scale(name, row, *, is_mean):
     """What makes an estimator one of the judged loss's gradient."""
-    scale = row["unlabeled"] if name in _MEANS else 1
+    scale = row["unlabeled"] if is_mean else 1
     others = row["estimators"]
     if name == "reinforce_cosine" and "reinforce_dot_product" in others:
         dot_product, cosine = (
@@ -174,15 +186,9 @@ def _ratio(value, to):
 
 
 def as_text(found):
-    """What `diagnose` returned, for a terminal: a table and how to read it."""
+    """What `diagnose` returned, for a terminal: tables and how to read them."""
     settings = found["settings"]
     part = settings.get("held_out_part", "other")  # Known of runs alone.
-    rows = [
-        _table_row(name, numbers, found["teacher_steps"].get(name))
-        for name, numbers in found["estimators"].items()
-    ]
-    table = figures.results_table(rows)
-    table = re.sub(r"\bnan\b", "   ", table)  # So that numbers stay aligned.
     return "\n".join(
         [
             f"step {settings['start_step']:,}: {settings['batches']} batches, "
@@ -192,35 +198,59 @@ def as_text(found):
             f"{settings['held_out_images']:,} {part} images, "
             f"{settings['held_out_loss_inference']:.4f} in inference mode",
             "",
-            *(line.rstrip() for line in table.splitlines()),
+            _table("estimator", _estimator_cells, found["estimators"]),
+            "",
+            _table("move along", _step_cells, found["teacher_steps"]),
             "",
             _EXPLANATION.format(**settings),
         ]
     )
 
 
-def _table_row(name, numbers, step):
-    columns = {
-        "norm ratio": "norm_ratio",
-        "cosine": "cosine_one_draw",
-        "of mean": "cosine_mean",
-        "noise": "noise",
-        "r": "pearson",
-        "rank r": "spearman",
-        "r within": "pearson_within",
+def _table(title, cells, rows):
+    """A line for each of `rows`, with the columns that `cells` makes of it."""
+    lines = [{title: name} | cells(numbers) for name, numbers in rows.items()]
+    columns = {column for line in lines for column in line} - {title}
+    return figures.results_table(lines, to_the_right=columns)
+
+
+def _estimator_cells(numbers):
+    value = numbers.get
+    return {
+        "norm ratio": _rounded(value("norm_ratio")),
+        "cosine": figures.with_error(
+            value("cosine_one_draw"), value("cosine_one_draw_error")
+        ),
+        "of mean": figures.with_error(
+            value("cosine_mean"), value("cosine_mean_error")
+        ),
+        "noise": _rounded(value("noise")),
+        "r": _rounded(value("pearson")),
+        "rank r": _rounded(value("spearman")),
+        "r within": _rounded(value("pearson_within")),
     }
-    row = {"estimator": name}
-    for column, key in columns.items():
-        row[column] = _rounded(numbers.get(key))
-    for column, key in (
-        ("move: predicted", "predicted"),
-        ("measured", "measured"),
-        ("held-out", "held_out"),
-    ):
-        row[column] = _rounded(None if step is None else 1e6 * step[key])
-    return row
+
+
+def _step_cells(step):
+    in_millionths = {
+        key: None if step[key] is None else 1e6 * step[key]
+        for key in (
+            *("predicted", "measured", "measured_error"),
+            *("held_out", "held_out_error"),
+        )
+    }
+    value = in_millionths.get
+    return {
+        "predicted": _rounded(value("predicted")),
+        "measured": figures.with_error(
+            value("measured"), value("measured_error")
+        ),
+        "held-out": figures.with_error(
+            value("held_out"), value("held_out_error")
+        ),
+    }
 
 
 def _rounded(number):
-    """To three digits; nan for None."""
-    return math.nan if number is None else float(f"{number:.3g}")
+    """To three digits; empty for None."""
+    return "" if number is None else f"{float(f'{number:.3g}'):g}"

@@ -415,5 +415,6 @@ def free_settings(*groups):
     for stage in () if groups else stages().registered.values():
         if not stage.trains:
             for group in stage.settings:
-                names |= {field.name for field in dataclasses.fields(group)}
+                if group not in Config.groups:  # Those say it themselves.
+                    names |= {field.name for field in dataclasses.fields(group)}
     return frozenset(names)

@@ -22,6 +22,7 @@ from meta_pseudo_labels.run.pages.plots import (
     lines_plot,
 )
 from meta_pseudo_labels.run.pages.run_files import RunFiles, interval
+from meta_pseudo_labels.utils.figures import with_error
 from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import command_for
 
@@ -45,6 +46,10 @@ _DIAGNOSED = {
     "pearson": "r",
     "spearman": "rank r",
     "pearson_within": "r within",
+    # Of the teacher's steps.
+    "predicted": "predicted",
+    "measured": "measured",
+    "held_out": "held-out",
 }
 
 
@@ -254,19 +259,38 @@ def _diagnosis(run):
     estimators = found.get("estimators")
     if not estimators:
         return None
+    moves = found.get("teacher_steps", {})
+    numbers = {
+        name: row | _in_millionths(moves.get(name, {}))
+        for name, row in estimators.items()
+    }
     columns = [
         key
         for key in _DIAGNOSED
-        if any(row.get(key) is not None for row in estimators.values())
+        if any(row.get(key) is not None for row in numbers.values())
     ]
     return {
         "step": found["settings"]["start_step"],
         "columns": [_DIAGNOSED[key] for key in columns],
         "rows": {
-            name: [row.get(key) for key in columns]
-            for name, row in estimators.items()
+            name: [_with_error(row, key) for key in columns]
+            for name, row in numbers.items()
         },
+        "moves": bool(moves),
     }
+
+
+def _in_millionths(step):
+    return {
+        key: 1e6 * value
+        for key, value in step.items()
+        if key.removesuffix("_error") in _DIAGNOSED and value is not None
+    }
+
+
+def _with_error(row, key):
+    """A cell, with the standard error where a diagnosis has one."""
+    return with_error(row.get(key), row.get(f"{key}_error")) or "–"
 
 
 def _times(run):

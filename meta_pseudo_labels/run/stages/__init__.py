@@ -62,8 +62,9 @@ class Stage:
         it learns from none, and judges no network by them.
       files: what it leaves in the run's folder, a `RunFile` each.
       next: the task mode that usually follows, or None.
-      settings: dataclasses of a plug-in's own settings, whose fields become
-        flags; those of this package are in run.config.
+      settings: dataclasses of its own settings, with whose flags the help of
+        its command begins. A plug-in's become flags by that; those of this
+        package are in run.config.
     """
 
     help: str

@@ -12,6 +12,7 @@ from meta_pseudo_labels.evaluation.diagnosis.summary import as_text
 from meta_pseudo_labels.learners.callbacks import position
 from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.optimizers.schedules import scale_by_batch
+from meta_pseudo_labels.run.config.after_training import DiagnosisSettings
 from meta_pseudo_labels.run.data import check_choice_of_labels, training_batches
 from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
@@ -27,6 +28,7 @@ DIAGNOSIS, FIGURE = "diagnosis.json", "diagnosis.png"
 @STAGES.register("diagnose")
 class Diagnose(Stage):
     help = "Measure what the feedback of mpl is worth."
+    settings = (DiagnosisSettings,)
     files = (
         RunFile(DIAGNOSIS, "what the feedback is worth"),
         RunFile(FIGURE, "the same, drawn"),

@@ -23,6 +23,7 @@ from meta_pseudo_labels.evaluation.metrics import Evaluation
 from meta_pseudo_labels.export.loading import ExportedModel
 from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.run.closing import closing_summary
+from meta_pseudo_labels.run.config.evaluation import EvaluationSettings
 from meta_pseudo_labels.run.data import input_errors
 from meta_pseudo_labels.run.folder import (
     EVAL,
@@ -50,6 +51,7 @@ FIGURES = {EVAL_CONFUSION: confusion_sheet, EVAL_RELIABILITY: reliability_sheet}
 @STAGES.register("eval")
 class Evaluate(Stage):
     help = "Evaluate all networks of one checkpoint on the same images."
+    settings = (EvaluationSettings,)
     files = (
         RunFile(EVAL, "these accuracies", shown=True),
         RunFile(EVAL_REPORT, "all metrics, of every class too", shown=True),

@@ -12,6 +12,7 @@ from meta_pseudo_labels.export.litert import write_litert
 from meta_pseudo_labels.export.onnx import check_installed, write_onnx
 from meta_pseudo_labels.export.saved_model import export_saved_model
 from meta_pseudo_labels.learners.build import build_model
+from meta_pseudo_labels.run.config.after_training import ExportSettings
 from meta_pseudo_labels.run.folder import EVAL, EVAL_REPORT, RunFolder
 from meta_pseudo_labels.run.progress import counted
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
@@ -26,6 +27,7 @@ KERAS_FILE = "student.keras"
 @STAGES.register("export")
 class Export(Stage):
     help = "Export the student, finetuned where it was, as a SavedModel."
+    settings = (ExportSettings,)
     files = (RunFile(SAVED_MODEL, "the exported student, versions 1, 2, ..."),)
 
     @staticmethod

@@ -61,6 +61,7 @@ from meta_pseudo_labels.utils.settings import ConfigError, user_error
 @STAGES.register("finetune")
 class Finetune(Stage):
     help = "Finetune the student on the labels."
+    settings = (FinetuningSettings,)
     files = (
         RunFile(
             f"{FINETUNE}/*.weights.h5", "the finetuned student", shown=True

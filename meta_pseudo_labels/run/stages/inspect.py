@@ -7,6 +7,7 @@ import os
 from absl import logging
 
 from meta_pseudo_labels.data import inspection
+from meta_pseudo_labels.run.config.data import DataSettings
 from meta_pseudo_labels.run.data import draw_views
 from meta_pseudo_labels.run.folder import DATA, LOOK_ALIKES, VIEWS, RunFolder
 from meta_pseudo_labels.run.progress import counted
@@ -17,6 +18,7 @@ from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
 @STAGES.register("inspect")
 class Inspect(Stage):
     help = "Look at the data: counts, classes, statistics, views."
+    settings = (DataSettings,)
     needs_run = False
     files = (
         RunFile(DATA, "what `inspect` found in the data", early=True),

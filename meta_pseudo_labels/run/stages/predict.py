@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.evaluation.evaluate import predict_logits
+from meta_pseudo_labels.run.config.inference import InferenceSettings
 from meta_pseudo_labels.run.folder import INFERENCE
 from meta_pseudo_labels.run.inference.files import PredictionFiles
 from meta_pseudo_labels.run.inference.networks import (
@@ -35,6 +36,7 @@ _DIGITS = 16  # Of a digest: enough to tell, and still to be read.
 @STAGES.register("inference")
 class Predict(Stage):
     help = "Predict many images, see docs/inference.md."
+    settings = (InferenceSettings,)
     files = (RunFile(INFERENCE, "predictions of images, in CSV and Parquet"),)
 
     @staticmethod

@@ -16,6 +16,7 @@ from absl import logging
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data import answers
+from meta_pseudo_labels.run.config.after_training import ReviewSettings
 from meta_pseudo_labels.run.folder import ANSWERED, REVIEW, REVIEW_SUMMARY
 from meta_pseudo_labels.run.review_tables import (
     copies,
@@ -51,6 +52,7 @@ _COLUMNS = {
 @STAGES.register("review")
 class Review(Stage):
     help = "Rank labels to doubt, and images to label next."
+    settings = (ReviewSettings,)
     looks_only = True
     files = (RunFile(REVIEW, "labels to doubt, images to label next"),)
 

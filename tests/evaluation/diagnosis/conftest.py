@@ -5,7 +5,7 @@ import pytest
 
 from meta_pseudo_labels.evaluation.diagnosis import diagnose
 from meta_pseudo_labels.learners import MetaPseudoLabels
-from meta_pseudo_labels.learners.feedback import ESTIMATORS, exact
+from meta_pseudo_labels.learners.feedback import ESTIMATORS, exact, reinforce
 from meta_pseudo_labels.optimizers import Momentum
 from tests.learners.helpers import batch, conv_net, values
 
@@ -15,6 +15,14 @@ BATCHES = [batch(seed=seed) for seed in range(3)]
 def mirrored(student_step, teacher_logits):
     """The opposite of `exact`: an estimator of somebody's own."""
     return -exact(student_step, teacher_logits)
+
+
+def own_mean(student_step, teacher_logits):
+    """`reinforce` once more, as a plug-in would register it."""
+    return reinforce(student_step, teacher_logits)
+
+
+own_mean.mean = True  # What `@estimator(mean=True)` writes.
 
 
 def held_out(images=20, seed=9):
@@ -49,7 +57,11 @@ class Diagnosed:
             draws=8,
             learning_rate=0.3,
             start_step=4,
-            estimators={**ESTIMATORS, "mirrored": mirrored},
+            estimators={
+                **ESTIMATORS,
+                "mirrored": mirrored,
+                "own_mean": (own_mean, "sampled"),
+            },
         )
 
 

@@ -112,6 +112,16 @@ def test_gains_of_the_examples_are_less_noisy_than_one_for_all(diagnosed):
     assert 0 < per_example < min(noise.values())
 
 
+def test_the_noise_of_a_plug_in_is_on_the_scale_of_ours(diagnosed):
+    estimators = diagnosed.found["estimators"]
+    assert estimators["own_mean"] == pytest.approx(estimators["reinforce"])
+    means = {name for name, one in estimators.items() if one["is_mean"]}
+    assert means == {
+        *("reinforce", "reinforce_dot_product", "reinforce_cosine"),
+        *("release", "own_mean"),
+    }
+
+
 @pytest.mark.long
 def test_the_mean_of_the_draws_turns_to_the_exact_gradient():
     """With a small step; the mean of one draw's cosines does not grow."""

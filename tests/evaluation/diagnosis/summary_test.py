@@ -15,12 +15,14 @@ SETTINGS = {
 }
 
 
-def row(*, h, losses, measured=-1.0, variance=1.0, squared_norm=2.0):
+def row(
+    *, h, losses, measured=-1.0, variance=1.0, squared_norm=2.0, cosine=0.1
+):
     def drawn(scale):
         return {
             "norm_ratio": 0.5,
-            "cosine_one_draw": 0.1,
-            "cosine_mean": 0.2,
+            "cosine_one_draw": cosine,
+            "cosine_mean": 2 * cosine,
             "variance": variance,
             "squared_norm_of_mean": squared_norm,
             "h": [scale * value for value in h],
@@ -52,6 +54,8 @@ def row(*, h, losses, measured=-1.0, variance=1.0, squared_norm=2.0):
     }
 
 
+MEANS = ("reinforce_dot_product", "reinforce_cosine")
+
 # h rises with the fall, 1 - loss, in the first batch and not in the second.
 ROWS = [
     row(h=[1.0, 2.0], losses=[0.9, 0.8], measured=-1.0),
@@ -61,7 +65,7 @@ ROWS = [
 
 @pytest.fixture
 def found():
-    return summarize(SETTINGS, ROWS)
+    return summarize(SETTINGS, ROWS, means=MEANS)
 
 
 def test_noise_by_hand(found):
@@ -118,8 +122,23 @@ def test_steps_of_the_teacher_by_hand(found):
 
 
 def test_one_batch_has_no_standard_error():
-    step = summarize(SETTINGS, ROWS[:1])["teacher_steps"]["exact"]
-    assert step["measured_error"] is None
+    one = summarize(SETTINGS, ROWS[:1])
+    assert one["teacher_steps"]["exact"]["measured_error"] is None
+    assert one["estimators"]["exact"]["cosine_mean_error"] is None
+    assert "±" not in as_text(one).partition("norm ratio  ")[0]
+
+
+def test_the_error_of_a_cosine_is_that_of_its_mean_over_batches():
+    rows = [
+        row(h=[1, 2], losses=[1, 1], cosine=cosine)
+        for cosine in (0.1, 0.2, 0.6)
+    ]
+    numbers = summarize(SETTINGS, rows)["estimators"]["reinforce_cosine"]
+    # Squares of 0.2, 0.1 and 0.3 over two; that over three batches.
+    error = np.sqrt(0.14 / 2 / 3)
+    assert numbers["cosine_one_draw"] == pytest.approx(0.3)
+    assert numbers["cosine_one_draw_error"] == pytest.approx(error)
+    assert numbers["cosine_mean_error"] == pytest.approx(2 * error)
 
 
 def test_text_has_a_row_for_each_and_blanks_for_what_is_not_known(found):
@@ -130,18 +149,24 @@ def test_text_has_a_row_for_each_and_blanks_for_what_is_not_known(found):
     kept = found["settings"] | {"held_out_part": "validation"}
     text = as_text(found | {"settings": kept})
     assert " on 500 validation images, " in text
-    header = lines.index(next(x for x in lines if x.startswith("estimator")))
-    table = {line.split()[0]: line.split() for line in lines[header + 2 :][:5]}
-    assert list(table) == list(ROWS[0]["estimators"])
-    assert table["exact"] == [
-        "exact",
-        "0.25",
-        "1",
-        "1",
-        "-1e+06",
-        "1e+06",
-        "500000",
-    ]
-    assert table["off"] == ["off", "0"]
-    assert table["reinforce_cosine"][1:5] == ["0.5", "0.1", "0.2", "0.5"]
-    assert "nan" not in as_text(found)
+    tables = "\n".join(lines).split("\n\n")[1:3]
+    estimators, moves = (
+        {line.split("  ")[0]: line.split() for line in text.splitlines()[2:]}
+        for text in tables
+    )
+    assert list(estimators) == list(ROWS[0]["estimators"])
+    assert " ".join(estimators["exact"]) == (
+        "exact 0.25 1.000 ± 0.000 1.000 ± 0.000"
+    )
+    assert estimators["off"] == ["off", "0"]
+    assert " ".join(estimators["reinforce_cosine"][1:9]) == (
+        "0.5 0.100 ± 0.000 0.200 ± 0.000 0.5"
+    )
+    assert " ".join(moves["exact"]) == (
+        "exact -1e+06 1000000 ± 2000000 500000.000 ± 0.000"
+    )
+    assert "nan" not in as_text(found) and "None" not in as_text(found)
+
+
+def test_the_tables_fit_a_terminal(found):
+    assert max(map(len, as_text(found).splitlines())) <= 100

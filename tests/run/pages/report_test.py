@@ -56,7 +56,7 @@ def test_the_result_comes_first(whole):
         "2026-11-29 12:01:00 UTC, 2026-11-29 12:03:00 UTC",
         "devices 1 abacus cores 7",
         "Diagnosis at step 300",
-        "exact 0.5 – cosine – -0.25",
+        "exact 0.5 – – -2870 -2743 ± 209 cosine – 0.307 ± 0.021 -0.25 – –",
         "saved_model/2: finetuned of step 300, 7,777 parameters",
         "cat 70 %, is <b>dog</b> & co dog/7.png",
         "mpl serve --saved_model=",

@@ -95,8 +95,24 @@ def whole_run(folder, **settings):
     )
     write(folder, "views.png", "a picture")
     write(folder, "machine.json", {"devices": "1 abacus", "cores": 7})
-    estimators = {"exact": {"norm_ratio": 0.5}, "cosine": {"pearson": -0.25}}
-    diagnosis = {"settings": {"start_step": 300}, "estimators": estimators}
+    estimators = {
+        "exact": {"norm_ratio": 0.5},
+        "cosine": {
+            "pearson": -0.25,
+            "cosine_mean": 0.3068,
+            "cosine_mean_error": 0.0213,
+        },
+    }
+    move = {
+        "predicted": -0.00287,
+        "measured": -0.0027434,
+        "measured_error": 0.0002087,
+    }
+    diagnosis = {
+        "settings": {"start_step": 300},
+        "estimators": estimators,
+        "teacher_steps": {"exact": move},
+    }
     write(folder, "diagnosis.json", diagnosis)
     card = dict(network="finetuned", step=300, parameters=7777, date="today")
     write(folder, "saved_model/2/assets.extra/model_card.json", card)

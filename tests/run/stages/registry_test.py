@@ -1,15 +1,17 @@
 """What every task mode says of itself, and what others make of it."""
 
+import dataclasses
 import types
 
 import pytest
 
-from meta_pseudo_labels.run import experiment
+from meta_pseudo_labels.run import command, experiment
 from meta_pseudo_labels.run.closing import closing_summary
 from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.run.config.core import free_settings
 from meta_pseudo_labels.run.folder import run_files
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
-from meta_pseudo_labels.utils.settings import ConfigError, command_for
+from meta_pseudo_labels.utils.settings import ConfigError, command_for, setting
 from tests.run.folder_reset_test import contents, reset
 
 
@@ -71,6 +73,28 @@ def test_only_training_trains():
         "train",
         "inspect",
     }
+
+
+def test_help_of_a_plug_in_begins_with_its_own_flags(
+    count, monkeypatch, capsys
+):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Limits:
+        count_limit: int = setting(10, "The most that is counted.", low=0)
+
+    monkeypatch.setattr(Count, "settings", (Limits,))
+    monkeypatch.setattr(command, "define_flags", lambda **_: None)
+    with pytest.raises(SystemExit):
+        command.start("mpl", ["--help"], typed=(), task_mode="count")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:5:2] == ["Count.", "Flags of mpl count:"]
+    assert lines[5].startswith("  --count_limit: The most that is counted.")
+
+
+def test_a_setting_of_ours_is_free_by_its_own_word_alone():
+    """Though `inspect`, which trains nothing, names those of data its own."""
+    assert "diagnose_lr" in free_settings()
+    assert "dataset" not in free_settings()
 
 
 def test_a_reset_deletes_what_a_plug_in_left(count, counted):
