@@ -64,7 +64,7 @@ def test_rows_are_made_once_and_told_with_their_control(features, tmp_path):
     ]
     exact, off = run.table(rows).splitlines()
     assert "exact, consistency" in exact
-    assert "56.50" in exact and "over off +1.50 ± 0.00" in exact
+    assert "56.50" in exact and "over off +1.50   (2 seeds)" in exact
     assert "55.00" in off and "over off" not in off
 
 
