@@ -16,6 +16,7 @@ from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.flags import config_from_flags
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.stages import STAGES
+from meta_pseudo_labels.utils.settings import ConfigError
 from tests.command_line import defined
 from tests.tiny_run import rows, tiny
 
@@ -90,6 +91,19 @@ def test_mpl_with_another_loss_of_the_teacher(plugin, tmp_path):
         losses[weight] = [row["cross_entropy/teacher_on_l"] for row in steps]
     assert losses[0.0][0] == losses[10.0][0]  # Before the first update.
     assert losses[0.0][1:] != losses[10.0][1:]
+
+
+def test_what_changes_mpl_does_not_take_labels_of_a_fixed_teacher(
+    plugin, tmp_path
+):
+    """Reduced MPL is a learner of its own, which would not hear of it."""
+    with pytest.raises(ConfigError, match="--method=unsure_mpl, which changes"):
+        tiny(
+            tmp_path,
+            plugins=plugin("mpl"),
+            method="unsure_mpl",
+            teacher_labels="elsewhere",
+        )
 
 
 @pytest.mark.fast("1")

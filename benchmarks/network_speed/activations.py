@@ -1,4 +1,4 @@
-"""What our activation takes in the time of Keras's: forward and backward.
+"""How long our GELU takes, next to that of Keras: forward and backward.
 
     python -m benchmarks.network_speed.activations --bfloat16
 
@@ -37,7 +37,7 @@ def main():
             ("rounds", 9, "in which each activation has one turn"),
         ),
     )
-    parser.add_argument("--bfloat16", action="store_true", help="images are in")
+    parser.add_argument("--bfloat16", action="store_true", help="of images")
     parser.add_argument("--threads", type=positive, help="default: all")
     settings = parsed(parser)
     if settings.threads:

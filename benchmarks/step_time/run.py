@@ -30,9 +30,9 @@ processor can do: work per second is reported as a share of that.
 
 --memory starts a process for every step, which reports its peak.
 
-The logs that cost a backward pass are computed in one step out of a hundred, as
-in training with log_every=10, so that medians of times do not show them; peaks
-of memory do.
+The logs that cost a backward pass are computed in one step out of fifty or
+fewer, as in training, so that medians of times do not show them; peaks of
+memory do.
 """
 
 import argparse

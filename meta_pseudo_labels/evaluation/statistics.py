@@ -8,7 +8,8 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 FEW = 5  # With fewer values no difference is called one.
-_FEWEST = 3  # With fewer the interval is wider than what it is of.
+_FEWEST = 3  # Fewer have no interval: that of two is 12.7 standard errors.
+_ROUNDING = 1e-9  # Accuracies that differ by less are equal.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Estimate:
         None for fewer than three values, and for equal ones, which do not tell
         how far others would be.
       p_value: how likely a mean as far from zero is by chance, Student's t,
-        two-sided; None for a single value.
+        two-sided; None for a single value, and for equal ones.
     """
 
     count: int
@@ -48,15 +49,13 @@ def estimate(values, *, confidence=CONFIDENCE):
     count, mean = len(values), statistics.fmean(values)
     if count == 1:
         return Estimate(count, mean, None, None, None)
+    if max(values) - min(values) < _ROUNDING:
+        return Estimate(count, mean, 0.0, None, None)
     deviation = statistics.stdev(values)
-    quantile = stats.t.ppf((1 + confidence) / 2, count - 1)
     error = deviation / math.sqrt(count)
-    if error:
-        p_value = 2 * float(stats.t.sf(abs(mean) / error, count - 1))
-    else:
-        p_value = float(mean == 0)
-    is_known = error > 0 and count >= _FEWEST
-    margin = float(quantile) * error if is_known else None
+    p_value = 2 * float(stats.t.sf(abs(mean) / error, count - 1))
+    quantile = float(stats.t.ppf((1 + confidence) / 2, count - 1))
+    margin = quantile * error if count >= _FEWEST else None
     return Estimate(count, mean, deviation, margin, p_value)
 
 
@@ -86,7 +85,8 @@ def discoveries(estimates, *, rate=1 - CONFIDENCE):
 
     Benjamini and Hochberg's: of those that are named, at most a share of `rate`
     is expected to be there by chance, unless they depend on one another
-    negatively. Those of fewer than `FEW` values are never named, nor counted.
+    negatively. Those of fewer than `FEW` values, or of equal ones, are never
+    named, nor counted.
 
     Args:
       estimates: `Estimate`s that are looked at together.
@@ -94,12 +94,16 @@ def discoveries(estimates, *, rate=1 - CONFIDENCE):
     Returns:
       A list of booleans, one for each.
     """
-    counted = [one for one in estimates if one.count >= FEW]
-    if not counted:
+    counted = [_is_judged(one) for one in estimates]
+    if not any(counted):
         return [False] * len(estimates)
     adjusted = iter(
-        stats.false_discovery_control([one.p_value for one in counted])
+        stats.false_discovery_control(
+            [one.p_value for one in estimates if _is_judged(one)]
+        )
     )
-    return [
-        one.count >= FEW and bool(next(adjusted) <= rate) for one in estimates
-    ]
+    return [judged and bool(next(adjusted) <= rate) for judged in counted]
+
+
+def _is_judged(one):
+    return one.count >= FEW and one.p_value is not None

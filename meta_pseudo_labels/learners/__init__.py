@@ -2,7 +2,7 @@
 
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.method import LEARNERS
-from meta_pseudo_labels.learners.mpl import MetaPseudoLabels
+from meta_pseudo_labels.learners.mpl import MetaPseudoLabels, TeacherLoss
 from meta_pseudo_labels.learners.pseudo_labels import PseudoLabels
 from meta_pseudo_labels.learners.reduced import ReducedMPL
 from meta_pseudo_labels.learners.supervised import Supervised
@@ -19,5 +19,6 @@ __all__ = [
     "PseudoLabels",
     "ReducedMPL",
     "Supervised",
+    "TeacherLoss",
     "UDASettings",
 ]

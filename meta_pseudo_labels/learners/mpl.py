@@ -46,6 +46,7 @@ from meta_pseudo_labels.optimizers import (
     learning_rate_of,
 )
 from meta_pseudo_labels.utils import compat
+from meta_pseudo_labels.utils.settings import ConfigError
 
 
 class TeacherLoss(NamedTuple):
@@ -303,7 +304,9 @@ class MetaPseudoLabels(MPLMethod, Learner):
             feedback = tf.where(
                 student_step.heard(), feedback, tf.zeros_like(feedback)
             )
-            loss, teacher_logs, moves = self.teacher_loss(batch, logits)
+            loss, teacher_logs, moves = self._checked_teacher_loss(
+                batch, logits
+            )
             loss += feedback
         scale = updates.loss_scale(self.teacher_optimizer)
         gradients = gradients_of(tape, loss, self.teacher, scale=scale)
@@ -333,7 +336,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
         """The teacher's step while the student's part is skipped; its logs."""
         with tf.GradientTape() as tape:
             logits = self.teacher_logits(batch)
-            loss, logs, moves = self.teacher_loss(batch, logits)
+            loss, logs, moves = self._checked_teacher_loss(batch, logits)
         scale = updates.loss_scale(self.teacher_optimizer)
         learning_rate, _, teacher = self.update(
             self.teacher,
@@ -383,6 +386,9 @@ class MetaPseudoLabels(MPLMethod, Learner):
 
         Returns:
           `TeacherLoss`.
+
+        Raises:
+          ConfigError: by the step, where an override returns anything else.
         """
         labels = label_probabilities(batch["labels"], logits.labeled)
         cross_entropy = self.labeled_loss(labels, logits.labeled, batch)
@@ -393,6 +399,17 @@ class MetaPseudoLabels(MPLMethod, Learner):
         term = self.uda.value(logits, labels, batch=batch, step=self.step.value)
         logs |= {"cross_entropy/teacher_on_u": term.loss, **term.logs}
         return TeacherLoss(loss + term.weighted, logs, term.moves)
+
+    def _checked_teacher_loss(self, batch, logits):
+        learned = self.teacher_loss(batch, logits)
+        if not isinstance(learned, TeacherLoss):
+            raise ConfigError(
+                f"{type(self).__name__}.teacher_loss must return a TeacherLoss "
+                f"of learners, got {type(learned).__name__}: change what "
+                "super().teacher_loss(batch, logits) gives with _replace, see "
+                "docs/extending.md."
+            )
+        return learned
 
     def draw_pseudo_labels(self, logits):
         """The teacher's labels for the strong views, [unlabeled, classes]."""

@@ -241,6 +241,12 @@ class MPLMethod(Method):
     @classmethod
     def check_settings(cls, settings):
         resolve(settings.mpl_feedback, settings.mpl_pseudo_labels)
+        if settings.teacher_labels and settings.method != "mpl":
+            raise ConfigError(
+                f"--teacher_labels: Reduced MPL is a part of --method=mpl; "
+                f"--method={settings.method}, which changes MPL, would not be "
+                "heard. Leave one of them out."
+            )
         if settings.mpl_label_view == "weak" and (
             settings.teacher_labels or settings.mpl_teacher_loss in NO_TERM
         ):

@@ -1,4 +1,4 @@
-"""Activations that take less time than those of Keras, with the same values.
+"""Activations that take less time on a processor than those of Keras.
 
 python -m benchmarks.network_speed.activations --bfloat16 says how much less.
 """
@@ -14,17 +14,23 @@ def gelu(x):
 
     As `keras.activations.gelu`, not its approximation, with a derivative that
     is written out. TensorFlow's own goes back operation by operation, in the
-    type of x: on a processor that takes half as long again in float32, and
-    nearly three times as long in bfloat16.
+    type of x, which takes longer, and nearly three times as long in bfloat16.
 
     Args:
-      x: float tensor of any shape. 16 bits are computed with in float32, and
-        rounded once.
+      x: floats of any shape. 16 bits are computed with in float32, and rounded
+        once.
 
     Returns:
-      A tensor like x; differentiable twice and more.
+      A tensor like x, good to 1e-6 and in float64 to 1e-15, as its derivative
+      is; differentiable twice and more.
+
+    Raises:
+      ValueError: for integers.
     """
-    precise = tf.float64 if x.dtype == "float64" else tf.float32
+    x = tf.convert_to_tensor(x)
+    if not x.dtype.is_floating:
+        raise ValueError(f"gelu takes floats; got {x.dtype.name}.")
+    precise = tf.float64 if x.dtype == tf.float64 else tf.float32
 
     @tf.custom_gradient
     def fast(x):
@@ -46,4 +52,7 @@ def gelu(x):
 
 def _share_below(values):
     """The standard normal distribution's share below each value."""
+    if values.dtype == tf.float64:
+        return 0.5 * tf.math.erfc(values * -np.sqrt(0.5))
+    # Not right in the last digits of what is next to 0, but faster.
     return 0.5 + 0.5 * tf.math.erf(values * np.sqrt(0.5))

@@ -30,8 +30,8 @@ def test_remat_and_slices_take_less_memory(tmp_path):
     path = tmp_path / "memory.json"
     result = run_script(
         "benchmarks.memory.run",
-        # Of several blocks a stage: remat keeps one's activations, and the
-        # stages of wrn-10-1 have no other.
+        # Remat keeps the activations of one block: of wrn-10-1, which has one
+        # in a stage, that is nearly all.
         "--model=wrn-28-2",
         "--sizes=16x7",
         "--rounds=1",

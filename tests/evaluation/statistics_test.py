@@ -43,12 +43,11 @@ def test_a_single_value_has_no_margin():
     assert result.p_value is None
 
 
-@pytest.mark.parametrize("values", [[1.0, 2.0], [3.0, 3.0], [0.5] * 6])
-def test_two_values_and_equal_ones_have_no_margin(values):
-    """Of two it would be 12.7 errors; of equal ones 0, as if one were sure."""
-    result = statistics.estimate(values)
+def test_two_values_have_no_margin():
+    """It would be 12.7 standard errors."""
+    result = statistics.estimate([1.0, 2.0])
     assert result.margin is None
-    assert result.deviation == pytest.approx(np.std(values, ddof=1))
+    assert result.deviation == pytest.approx(math.sqrt(0.5))
 
 
 def test_differences_are_paired_by_seed_over_the_common_ones():
@@ -72,9 +71,18 @@ def test_chance_is_a_twentieth_where_the_interval_ends_at_zero(mean):
     assert found.p_value == pytest.approx(0.05)
 
 
-def test_chance_without_a_deviation():
-    assert statistics.estimate([0.0] * 5).p_value == 1.0
-    assert statistics.estimate([0.5] * 5).p_value == 0.0
+@pytest.mark.parametrize("right", [(260, 279, 408, 250, 319), (90,) * 7])
+@pytest.mark.parametrize("gain", [0, 3])
+def test_equal_differences_say_nothing_of_chance(right, gain):
+    """Each seed has 3 of 500 images more: equal but for rounding."""
+    values = {seed: (n + gain) / 500 for seed, n in enumerate(right)}
+    others = {seed: n / 500 for seed, n in enumerate(right)}
+    found = statistics.paired_difference(values, others)
+    assert found.mean == pytest.approx(gain / 500)
+    assert (found.deviation, found.margin, found.p_value) == (0.0, None, None)
+    assert statistics.discoveries([found]) == [False]
+    # Nor do they ask more of the others.
+    assert statistics.discoveries([found, *chances(0.04)]) == [False, True]
 
 
 def chances(*p_values, count=5):

@@ -247,3 +247,14 @@ def test_uda_settings_out_of_range_are_refused(settings):
     (name,) = settings
     with pytest.raises(ValueError, match=name):
         UDASettings(**settings)
+
+
+def test_another_loss_of_the_teacher_is_checked():
+    class Pair(MetaPseudoLabels):
+        def teacher_loss(self, batch, logits):
+            return tuple(super().teacher_loss(batch, logits))[:2]
+
+    learner = Pair(conv_net("student"), conv_net("teacher"))
+    learner.compile(Momentum(0.1), Momentum(0.1))
+    with pytest.raises(ValueError, match="Pair.teacher_loss must .*got tuple"):
+        learner.train_step(batch())

@@ -40,6 +40,10 @@ def train_and_kill(config, monkeypatch):
             dict(known_classes=5, label_noise=0.2, num_feedback=5),
             id="held-out feedback",
         ),
+        pytest.param(
+            dict(model_type="wrn-10-1", replicas_per_worker=2),
+            id="two replicas",
+        ),
     ],
 )
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch, settings):

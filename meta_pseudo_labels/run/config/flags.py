@@ -208,15 +208,8 @@ def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
             "--use_tpu has no effect: there is no TPU here. It goes on with "
             "this machine's other devices."
         )
-    if config.task_mode == "train" and (
-        config.num_train_steps < 2 * config.steps_to_peak
-    ):
-        lines.append(
-            f"--num_train_steps={config.num_train_steps}: waiting and warming "
-            f"up take {config.steps_to_peak} steps, which leaves few to learn "
-            "in. For a short trial set the ..._wait_steps and "
-            "..._warmup_steps too."
-        )
+    if config.task_mode == "train":
+        lines += _short_lines(config)
     if (
         config.label_sampling == "balanced"
         and config.uda_distribution_alignment
@@ -229,6 +222,22 @@ def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
     if config.task_mode == "train":
         lines += _unread_lines(config, _typed(arguments))
     return [line for line in lines if line is not None]
+
+
+def _short_lines(config):
+    """The line that warns of a run that mostly waits and warms up, if any."""
+    steps, peak = config.num_train_steps, config.steps_to_peak
+    if steps >= 2 * peak:
+        return []
+    ends = f"waiting and warming up end at step {peak}, "
+    if steps < peak:
+        ends += "after the run does: hardly anything will be learned"
+    else:
+        ends += f"which leaves {steps - peak} steps to learn in"
+    return [
+        f"--num_train_steps={steps}: {ends}. For a short trial set the "
+        "..._wait_steps and ..._warmup_steps too."
+    ]
 
 
 def _unread_lines(config, typed):

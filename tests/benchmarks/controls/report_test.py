@@ -101,7 +101,7 @@ def test_tables_differences_and_facts():
     text = report.report(rows, NOTES)
     assert "Of digits." in text and "Of cifar10." not in text
     assert "| mpl off | 3 | 91.00 ± 1.00 | 91.00 ± 1.00 |  | 1,234 |" in text
-    # +5 in both seeds: no deviation, so the interval is the mean.
+    # +5 in both seeds: two are too few for an interval.
     assert r"| mpl exact | +5.00 \* |  |  |" in text
     # Seed 0 of the two is of different revisions.
     assert "\n\n\\* rows of different revisions.\n\n" in text

@@ -113,9 +113,9 @@ def test_fast_runs_take_as_long_as_one_another():
         assert abs(total / 4450 - 1) < 0.01, name
 
 
-@pytest.mark.parametrize("name", search.TRIED)
+@pytest.mark.parametrize("name", search.TRIED | search.LONG)
 def test_candidates_of_the_search_have_valid_settings(name):
     settings = search.candidate(name)
     assert settings.seed == search.SEED not in range(20)
-    for key, value in search.TRIED[name].items():
+    for key, value in (search.TRIED | search.LONG)[name].items():
         assert getattr(settings, key) == value
