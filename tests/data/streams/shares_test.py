@@ -202,6 +202,7 @@ def test_only_its_own_images_are_gathered_and_augmented(digits, policy):
         batch_size=8,
         unlabeled_ratio=3,
         distributions=None,
+        balanced=False,
         seed=7,
         view_settings=ViewSettings(
             magnitude=9, policy=policy, augment_labeled=True
