@@ -93,6 +93,54 @@ def test_few_seeds_are_no_discovery(runs):
     assert "too few seeds" in text
 
 
+@pytest.mark.parametrize(
+    ("noted", "want"),
+    [
+        ({"mine": {"0": "a" * 64}}, "mine (aaaaaaaa), other"),
+        (
+            {"mine": {"0": "not known", "200": "b" * 64}, "gone": {"0": "c"}},
+            "mine (not known, then bbbbbbbb from step 200), other",
+        ),
+        ({"gone": {"0": "a" * 64}, "other": {}}, "mine, other"),
+        ({"mine": ["a" * 64], "other": None}, "mine, other"),
+        (None, "mine, other"),
+    ],
+)
+def test_plug_ins_are_named_with_their_source_where_it_is_known(
+    tmp_path, noted, want
+):
+    found = run(tmp_path, "mpl", 0, plugins="mine,other")
+    if noted:
+        write(tmp_path, "plugins.json", noted)
+    assert found.setting("plugins") == want
+
+
+def test_runs_of_different_sources_are_not_put_together(tmp_path):
+    runs = []
+    sources = ("a" * 64, "a" * 64, "b" * 64, None)
+    for seed, source in enumerate(sources):
+        folder = tmp_path / str(seed)
+        runs.append(run(folder, "mpl", seed, plugins="mine"))
+        if source:
+            write(folder, "plugins.json", {"mine": {"0": source}})
+    groups = conditions_of(runs)
+    assert [len(group.runs) for group in groups] == [2, 1, 1]
+    assert [group.settings for group in groups] == [
+        {"plugins": "mine (aaaaaaaa)"},
+        {"plugins": "mine (bbbbbbbb)"},
+        {"plugins": "mine"},
+    ]
+    # Plug-ins that a run no longer names are no matter of it.
+    for one in runs[:2]:
+        write(
+            tmp_path / one.name,
+            "plugins.json",
+            {"mine": {"0": "a" * 64}, f"gone{one.name}": {"0": "c" * 64}},
+        )
+    runs = [RunFiles(one.folder) for one in runs[:2]]
+    assert len(conditions_of(runs)) == 1
+
+
 def test_equal_seeds_count_once(tmp_path):
     runs = [
         run(tmp_path / name, "mpl", 3, accuracy)
