@@ -364,6 +364,8 @@ def test_each_source_of_a_plug_in_is_noted_once(source, tmp_path):
     assert go_on(tmp_path, 4) == (want, ["noted"])
     assert go_on(tmp_path, 6) == (want, [])
     assert go_on(tmp_path, 0, begins=True) == ({"noted": {"0": b}}, [])
+    # From the checkpoint of another run, whose steps are counted on.
+    assert go_on(tmp_path, 7, begins=True) == ({"noted": {"7": b}}, [])
 
 
 def test_a_source_that_left_no_checkpoint_is_forgotten(source, tmp_path):

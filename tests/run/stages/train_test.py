@@ -51,7 +51,8 @@ def test_a_run_that_goes_on_with_another_source_says_so(
         "To get a result of one version only, undo the change, or begin anew "
         "with --reset_output_dir.\n"
     ) in caplog.text
-    # From the start there is one source, the new one.
+    # From the start there is one source, the new one; the old list is not read.
+    (tmp_path / "plugins.json").write_text("{")
     train(tmp_path, num_train_steps=1, reset_output_dir=True)
     assert list(noted(tmp_path)) == ["0"]
     assert caplog.text.count(CHANGED) == 1
