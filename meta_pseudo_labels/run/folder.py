@@ -12,7 +12,6 @@ import socket
 from meta_pseudo_labels.export.card import revision, versions
 from meta_pseudo_labels.run.config.core import free_settings
 from meta_pseudo_labels.run.stages import STAGES
-from meta_pseudo_labels.utils.checkpoint_files import files_digest
 from meta_pseudo_labels.utils.deleting import check_deletable, delete
 from meta_pseudo_labels.utils.files import (
     LOCK,
@@ -21,10 +20,11 @@ from meta_pseudo_labels.utils.files import (
     read_object,
     write_whole,
 )
-from meta_pseudo_labels.utils.plugins import source_files
+from meta_pseudo_labels.utils.plugins import source_digests
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     check_address,
+    module_names,
     user_error,
 )
 
@@ -37,6 +37,7 @@ TEACHER_LABELS = "teacher_labels.json"
 WEIGHTS = "weights.json"
 MACHINE = "machine.json"
 PLUGINS = "plugins.json"
+NOT_KNOWN = "not known"  # In place of a hash.
 DONE = "done"
 EVALS, ACCURACY = "evals", "acc"
 FINETUNE = "finetune"
@@ -160,28 +161,62 @@ class RunFolder:
         )
         write_whole(self.path(HPARAMS), settings.to_json())
 
-    def save_plugins(self, plugins):
-        """Adds hashes of plug-ins' source to plugins.json, a list for each.
+    def plugins_from(self, start, plugins, *, begins):
+        """What plugins.json is to say once training goes on.
+
+        What was noted at `start` or later is forgotten: it left no checkpoint,
+        as a plug-in that failed in its first step and was mended.
 
         Args:
-          plugins: see `plugins.module_names`; they are imported.
+          start: the step that training goes on from.
+          plugins: see `module_names`; they are imported.
+          begins: whether the run goes on from nothing of its own.
 
         Returns:
-          The names of those that the run knew otherwise, a list.
+          A dict by name, of dicts from the step at which a source came into
+          use to its hash, or `NOT_KNOWN`; and the names of those whose source
+          is another than it was, a list.
+
+        Raises:
+          ConfigError: where plugins.json or hparams.json cannot be read.
         """
-        known, changed = {}, []
-        if os.path.exists(self.path(PLUGINS)):
-            known = read_object(self.path(PLUGINS), "what plug-ins were")
-        for name, files in source_files(plugins).items():
-            digest = files_digest(*files)
-            before = known.setdefault(name, [])
-            if before and before[-1] != digest:
+        noted, earlier = {}, []
+        if not begins:
+            noted = self._noted_plugins()
+            earlier = module_names(self.settings().get("plugins")).split(",")
+        found = {
+            name: {k: one for k, one in versions.items() if int(k) < start}
+            for name, versions in noted.items()
+        }
+        changed = []
+        for name, digest in source_digests(plugins).items():
+            digest = digest or NOT_KNOWN
+            versions = found.setdefault(name, {})
+            if name in earlier and name not in noted:
+                versions["0"] = NOT_KNOWN  # Begun before there were hashes.
+            last = versions[max(versions, key=int)] if versions else None
+            if last != digest:
+                versions[str(start)] = digest
+            if last not in (None, NOT_KNOWN, digest) and digest != NOT_KNOWN:
                 changed.append(name)
-            if before[-1:] != [digest]:
-                before.append(digest)
-        if known:
-            write_whole(self.path(PLUGINS), json.dumps(known, indent=2) + "\n")
-        return changed
+        return found, changed
+
+    def _noted_plugins(self):
+        path = self.path(PLUGINS)
+        if not os.path.exists(path):
+            return {}
+        found = read_object(path, "what plug-ins were").items()
+        return {name: one for name, one in found if isinstance(one, dict)}
+
+    def save_plugins(self, found):
+        """Writes plugins.json, where there is or was something to say.
+
+        Args:
+          found: see `plugins_from`.
+        """
+        path = self.path(PLUGINS)
+        if found or os.path.exists(path):
+            write_whole(path, json.dumps(found, indent=2) + "\n")
 
     def save_machine(self, devices):
         """Writes machine.json: what the last start of training ran on.

@@ -1,14 +1,18 @@
 """Modules of users, imported for what they register or make."""
 
+import hashlib
 import importlib
 import os
-import pathlib
 import sys
 import traceback
 
 from absl import logging
 
 from meta_pseudo_labels.utils.settings import ConfigError, module_names
+
+# Of plug-ins, by name: the spec that one was imported by, which is another one
+# after a reload, and the hash of its source as it was then.
+_IMPORTED = {}
 
 
 def load_plugins(plugins):
@@ -22,23 +26,68 @@ def load_plugins(plugins):
     """
     for name in filter(None, module_names(plugins).split(",")):
         import_for(f"--plugin={name}", name)
+        _keep_digest(name)
 
 
-def source_files(plugins):
-    """{name: paths of its source} of imported plug-ins, packages whole.
+def source_digests(plugins):
+    """Hashes of the source that imported plug-ins had when they were imported.
 
     Args:
       plugins: see `module_names`.
+
+    Returns:
+      A dict by name: SHA-256 of names and content of all .py files of the top
+      package that one is in, or of its one file; None where it has none, as
+      what was made in memory.
     """
     found = {}
     for name in filter(None, module_names(plugins).split(",")):
-        module = sys.modules[name]
-        found[name] = sorted(
-            str(file)
-            for folder in getattr(module, "__path__", ())
-            for file in pathlib.Path(folder).rglob("*.py")
-        ) or [module.__file__ or ""]
+        _keep_digest(name)
+        _, found[name] = _IMPORTED.get(name, (None, None))
     return found
+
+
+def _keep_digest(name):
+    """Hashes the source of a module that was imported, or reloaded, since."""
+    if name not in sys.modules:
+        return
+    spec = getattr(sys.modules[name], "__spec__", None)
+    if name not in _IMPORTED or _IMPORTED[name][0] is not spec:
+        _IMPORTED[name] = spec, _digest(name)
+
+
+def _digest(name):
+    hashed, files = hashlib.sha256(), _source_files(name)
+    try:
+        for relative, path in sorted(files.items()):
+            with open(path, "rb") as file:
+                content = file.read()
+            # The length keeps names and contents apart.
+            head = f"{relative}\0{len(content)}\0"
+            hashed.update(head.encode(errors="surrogateescape") + content)
+    except OSError:
+        return None
+    return hashed.hexdigest() if files else None
+
+
+def _source_files(name):
+    """Paths of a module's source, or of its top package's, by relative name."""
+    top = sys.modules.get(name.partition(".")[0])
+    found = {}
+    for root in getattr(top, "__path__", ()):
+        for folder, folders, files in os.walk(root):
+            folders[:] = [one for one in folders if not one.startswith(".")]
+            for file in files:
+                path = os.path.join(folder, file)
+                found[os.path.relpath(path, root)] = path
+    if not hasattr(top, "__path__"):
+        path = getattr(sys.modules[name], "__file__", None) or ""
+        found[os.path.basename(path)] = path
+    return {
+        relative.replace(os.sep, "/"): path
+        for relative, path in found.items()
+        if relative.endswith(".py") and os.path.isfile(path)
+    }
 
 
 def import_for(flag, name):

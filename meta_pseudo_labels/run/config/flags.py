@@ -227,7 +227,7 @@ def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
 def _short_lines(config):
     """The line that warns of a run that mostly waits and warms up, if any."""
     steps, peak = config.num_train_steps, config.steps_to_peak
-    if steps >= 2 * peak:
+    if 2 * steps >= 3 * peak:
         return []
     ends = f"waiting and warming up end at step {peak}, "
     if steps < peak:

@@ -7,10 +7,12 @@ import dataclasses
 import os
 import re
 import statistics
+from collections.abc import Sequence
 
 from meta_pseudo_labels.evaluation.statistics import (
     CONFIDENCE,
     FEW,
+    Estimate,
     discoveries,
     estimate,
     paired_difference,
@@ -82,6 +84,54 @@ class Condition:
         return Line(self.name, steps, means, low=low, high=high, style=style)
 
 
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """What a condition has over the first one.
+
+    Attributes:
+      name: of the condition.
+      found: an `Estimate`; None where they have no seed in common.
+      holds: whether it is not zero though several are looked at.
+    """
+
+    name: str
+    found: Estimate | None
+    holds: bool
+
+    @property
+    def is_of_few(self):
+        """Whether it is of too few seeds to tell."""
+        return self.found.count < FEW
+
+    @property
+    def is_of_equal(self):
+        """Whether it is the same with every seed, of which none can tell."""
+        return not self.is_of_few and self.found.margin is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What the page and the terminal tell of runs.
+
+    Attributes:
+      runs: `RunFiles`.
+      conditions: `Condition`s; others are compared with the first.
+      measures: what any run has of `NETWORKS` and `LOGGED`.
+      measure: that differences are of, `IN_USE` or one of `measures`; None
+        where no network was evaluated in all conditions.
+      differences: a `Difference` for each condition but the first; none
+        without a measure.
+      images: what the evaluations are of, each once.
+    """
+
+    runs: Sequence[RunFiles]
+    conditions: Sequence[Condition]
+    measures: Sequence[str]
+    measure: str | None
+    differences: Sequence[Difference]
+    images: Sequence[str]
+
+
 def write_comparison(folders, path):
     """Writes a page that compares runs.
 
@@ -109,73 +159,123 @@ def write_comparison(folders, path):
                 f"{folder} holds no run: there is no {HPARAMS} that can be "
                 "read. Leave it out."
             )
-    write_whole(path, comparison_page(runs))
-    return comparison_lines(runs)
+    comparison = comparison_of(runs)
+    write_whole(path, comparison_page(comparison))
+    return comparison_lines(comparison)
 
 
-def comparison_lines(runs):
-    """Accuracies and differences, a line a group, for a terminal.
-
-    Args:
-      runs: a list of `RunFiles`.
-    """
-    conditions = conditions_of(runs)
-    measure = _compared(conditions, _measures(conditions))
-    if measure is None:
-        return ["No network was evaluated in all groups; see mpl eval."]
-    differences = _differences(conditions, measure) or {"rows": []}
-    rows = {row["name"]: row for row in differences["rows"]}
-    lines = [f"Accuracy, {measure}; differences to {conditions[0].name}:"]
-    if measure == LOGGED:
-        lines.append("(mpl eval of every run would give more.)")
-    width = max(len(condition.name) for condition in conditions)
-    for condition in conditions:
-        found = estimate(condition.by_seed(measure).values())
-        line = (
-            f"  {condition.name:{width}} {found.count:3} "
-            f"seed{'s' if found.count > 1 else ' '}{100 * found.mean:7.2f} %"
-        )
-        if condition.name in rows:
-            line += f"  {_in_words(rows[condition.name])}"
-        lines.append(line)
-    return lines
-
-
-def _in_words(row):
-    found = row["found"]
-    words = f"{100 * found.mean:+.2f}"
-    if found.margin is not None:
-        low, high = found.mean - found.margin, found.mean + found.margin
-        words += f" ({100 * low:+.2f} to {100 * high:+.2f})"
-    if found.count < FEW:
-        return f"{words}, too few seeds to hold"
-    return f"{words}, {'holds' if row['holds'] else 'does not hold'}"
-
-
-def comparison_page(runs):
-    """The page that compares runs, as text.
+def comparison_of(runs):
+    """What the page and the terminal are to tell of runs, a `Comparison`.
 
     Args:
       runs: a list of `RunFiles`.
     """
     conditions = conditions_of(runs)
     measures = _measures(conditions)
-    compared = _compared(conditions, measures)
+    measure = _compared(conditions, measures)
+    return Comparison(
+        runs=runs,
+        conditions=conditions,
+        measures=measures,
+        measure=measure,
+        differences=_differences(conditions, measure),
+        images=sorted({r.evaluation["images"] for r in runs if r.evaluation}),
+    )
+
+
+def comparison_lines(comparison):
+    """Accuracies and differences, a line a group, for a terminal.
+
+    Args:
+      comparison: a `Comparison`.
+    """
+    return [*_table(comparison), *_warnings(comparison)]
+
+
+def _table(comparison):
+    conditions, measure = comparison.conditions, comparison.measure
+    if measure is None:
+        return ["No network was evaluated in all groups; see mpl eval."]
+    first = conditions[0].name
+    lines = [f"Accuracy, {measure}; differences to {first}:"]
+    if measure == LOGGED:
+        lines.append("Run mpl eval on every run to compare test accuracy.")
+    width = max(len(condition.name) for condition in conditions)
+    told = {one.name: _in_words(one, first) for one in comparison.differences}
+    for condition in conditions:
+        found = estimate(condition.by_seed(measure).values())
+        line = (
+            f"  {condition.name:{width}} {found.count:3} "
+            f"seed{'s' if found.count > 1 else ' '}{100 * found.mean:7.2f} %"
+        )
+        if condition.name in told:
+            line += f"  {told[condition.name]}"
+        lines.append(line)
+    return lines
+
+
+def _in_words(difference, first):
+    found = difference.found
+    if found is None:
+        return f"no seed in common with {first}"
+    words = f"{100 * found.mean:+.2f}"
+    if found.margin is not None:
+        low, high = found.mean - found.margin, found.mean + found.margin
+        words += f" ({100 * low:+.2f} to {100 * high:+.2f})"
+    if difference.is_of_few:
+        return f"{words}, too few seeds to tell"
+    if difference.is_of_equal:
+        return f"{words}, all equal: cannot be told"
+    return f"{words}, {'holds' if difference.holds else 'does not hold'}"
+
+
+def _warnings(comparison):
+    """What makes the numbers doubtful, in lines."""
+    lines = []
+    if len(comparison.images) > 1:
+        lines.append(
+            "The evaluations are of different images: "
+            f"{'; '.join(comparison.images)}."
+        )
+    lines += [
+        f"{run.folder}: {name} cannot be read, and is left out."
+        for run in comparison.runs
+        for name in run.unreadable
+    ]
+    going = [run.name for run in comparison.runs if not run.is_done]
+    if going:
+        lines.append(
+            f"{len(going)} of {len(comparison.runs)} runs "
+            f"{'has' if len(going) == 1 else 'have'} not ended: "
+            f"{', '.join(going)}."
+        )
+    return lines
+
+
+def comparison_page(comparison):
+    """The page that compares runs, as text.
+
+    Args:
+      comparison: a `Comparison`.
+    """
+    conditions, measure = comparison.conditions, comparison.measure
+    measures = comparison.measures
     return render(
         "compare.html",
-        runs=runs,
+        runs=comparison.runs,
         conditions=conditions,
         settings=list(conditions[0].settings),
         measures=measures,
         estimates=[_estimates(c, measures) for c in conditions],
-        compared=compared,
-        images=sorted({r.evaluation["images"] for r in runs if r.evaluation}),
-        accuracies=_accuracies_plot(conditions, compared),
-        differences=_differences(conditions, compared),
+        compared=measure,
+        images=comparison.images,
+        accuracies=_accuracies_plot(conditions, measure),
+        differences=comparison.differences,
+        differences_plot=_differences_plot(comparison),
         curves=_curves(conditions),
         confidence=CONFIDENCE,
         few=FEW,
-        is_logged=compared == LOGGED,
+        is_logged=measure == LOGGED,
     )
 
 
@@ -273,30 +373,32 @@ def _accuracies_plot(conditions, measure):
 
 
 def _differences(conditions, measure):
-    """Of each condition with the first: a table's rows and a plot, or None."""
+    """Of each condition with the first, a list; empty without a measure."""
     if measure is None:
-        return None
+        return []
     first = conditions[0].by_seed(measure)
-    pairs = [
-        (condition, paired_difference(condition.by_seed(measure), first))
+    found = [
+        paired_difference(condition.by_seed(measure), first)
         for condition in conditions[1:]
     ]
-    pairs = [(c, found) for c, found in pairs if found is not None]
-    if not pairs:
+    holds = iter(discoveries([one for one in found if one is not None]))
+    return [
+        Difference(condition.name, one, one is not None and next(holds))
+        for condition, one in zip(conditions[1:], found, strict=True)
+    ]
+
+
+def _differences_plot(comparison):
+    """None where no other group has a seed in common with the first."""
+    shown = [one for one in comparison.differences if one.found is not None]
+    if not shown:
         return None
-    holds = discoveries([found for _, found in pairs])
-    return {
-        "rows": [
-            {"name": c.name, "found": found, "holds": is_one}
-            for (c, found), is_one in zip(pairs, holds, strict=True)
-        ],
-        "plot": rows_plot(
-            f"Paired difference to {conditions[0].name}",
-            [c.name for c, _ in pairs],
-            [found for _, found in pairs],
-            first_style=1,
-        ),
-    }
+    return rows_plot(
+        f"Paired difference to {comparison.conditions[0].name}",
+        [one.name for one in shown],
+        [one.found for one in shown],
+        first_style=1,
+    )
 
 
 def _curves(conditions):

@@ -20,6 +20,7 @@ from meta_pseudo_labels.run.folder import (
     HPARAMS,
     LABELED,
     MACHINE,
+    NOT_KNOWN,
     PLUGINS,
     RunFolder,
 )
@@ -30,6 +31,7 @@ from meta_pseudo_labels.utils.checkpoint_files import (
     step_of,
 )
 from meta_pseudo_labels.utils.files import read_json
+from meta_pseudo_labels.utils.settings import module_names
 
 # About the folder, the machine and the command, not the run.
 NOT_OF_THE_RUN = (
@@ -106,7 +108,7 @@ class RunFiles:
 
     @functools.cached_property
     def plugins(self):
-        """Hashes of the source of its plug-ins, a list by name."""
+        """Of its plug-ins by name, see `RunFolder.plugins_from`."""
         return self.read(PLUGINS)
 
     @functools.cached_property
@@ -203,16 +205,26 @@ class RunFiles:
     def setting(self, name):
         """Its value; of before there was one, what is its default.
 
-        Plug-ins are named with what their source was, in short.
+        Plug-ins are named with what their source was, in short, where that is
+        known.
         """
         value = self.settings.get(name, default_settings().get(name))
-        if name == "plugins" and self.plugins:
-            versions = [
-                f"{plugin} ({', then '.join(one[:8] for one in digests)})"
-                for plugin, digests in self.plugins.items()
-            ]
-            return ", ".join(versions)
+        if name == "plugins" and value:
+            names = module_names(value).split(",")
+            return ", ".join(self._with_source(plugin) for plugin in names)
         return value
+
+    def _with_source(self, plugin):
+        """The name of a plug-in, and the beginnings of its hashes."""
+        versions = self.plugins.get(plugin)
+        if not versions or not isinstance(versions, dict):
+            return plugin
+        first, *later = (
+            (step, one if one == NOT_KNOWN else str(one)[:8])
+            for step, one in versions.items()
+        )
+        then = [f", then {one} from step {step}" for step, one in later]
+        return f"{plugin} ({first[1]}{''.join(then)})"
 
     def changed_settings(self):
         """Those with another value than the default: name, value, default."""

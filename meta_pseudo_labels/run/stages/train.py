@@ -182,6 +182,9 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
     )
     batches(position(learner))  # What is wrong with them is known before all.
     if writes:
+        plugins, changed = folder.plugins_from(
+            start, config.plugins, begins=begins
+        )
         if fresh:  # Only now that all else is known to be in order.
             folder.reset()
         folder.mark_not_done()
@@ -190,15 +193,8 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
         save_reports(config.output_dir, reports)
         folder.save_settings(config)
         folder.save_machine(describe(learner.distribute_strategy))
-        for name in folder.save_plugins(config.plugins):
-            logging.warning(
-                "--plugin=%s is not what the run in %s was trained with so "
-                "far: its source changed. The run goes on with the new one; "
-                "train from the start (--reset_output_dir) for a result of "
-                "one.",
-                name,
-                config.output_dir,
-            )
+        folder.save_plugins(plugins)
+        _warn_of_changed(changed, config)
     _adapt(learner, images)
     with watch_signals() as signals:
         ours = _callbacks(
@@ -213,6 +209,18 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
             checkpoints.wait()
             folder.mark_done(config.num_train_steps)
     return True
+
+
+def _warn_of_changed(plugins, config):
+    for name in plugins:
+        logging.warning(
+            "--plugin=%s is not what the run in %s was trained with so far: "
+            "its source changed. The run goes on with the new one. To get a "
+            "result of one version only, undo the change, or begin anew with "
+            "--reset_output_dir.",
+            name,
+            config.output_dir,
+        )
 
 
 def _adapt(learner, images):

@@ -107,8 +107,8 @@ def test_flagfiles_may_set_what_some_methods_do_not_read(
     [
         (20, "end at step 400, after the run does: hardly anything"),
         (400, "end at step 400, which leaves 0 steps"),
-        (799, "end at step 400, which leaves 399 steps"),
-        (800, None),
+        (599, "end at step 400, which leaves 199 steps"),
+        (600, None),
     ],
 )
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """Several runs on one page: groups, means, differences, what is missing."""
 
+import re
 import sys
 
 import pytest
 
 from meta_pseudo_labels.run import cli
+from meta_pseudo_labels.run.pages import compare
 from meta_pseudo_labels.run.pages.compare import (
     IN_USE,
     comparison_lines,
+    comparison_of,
     comparison_page,
     conditions_of,
     write_comparison,
@@ -27,6 +30,14 @@ def run(folder, method, seed, accuracy=None, **settings):
     return RunFiles(folder)
 
 
+def page_of(runs):
+    return check(comparison_page(comparison_of(runs)))
+
+
+def lines_of(runs):
+    return comparison_lines(comparison_of(runs))
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
@@ -41,7 +52,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(runs):
-    return check(comparison_page(runs))
+    return page_of(runs)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +65,7 @@ def page(runs):
         # Of -1 to -5: deviation 1.581, so 1.963 to either side.
         "uda 5 -3.00 -4.96 to -1.04 yes",
         "finetuned: of each group less mpl",
+        "an interval needs three seeds whose accuracies differ.",
         "setting mpl uda method mpl uda Curves",
         "uda 2 200, not ended 81.0 % finetuned, at step 300 2 min 10 s",
     ],
@@ -74,7 +86,7 @@ def test_folder_and_stage_make_no_other_run(tmp_path):
     two = run(tmp_path / "two", "mpl", 1, output_dir="b", progress=False)
     (condition,) = conditions_of([one, two])
     assert condition.settings == {} and len(condition.runs) == 2
-    text = check(comparison_page([one, two])).text
+    text = page_of([one, two]).text
     assert "None but the seed" in text and "they differ in the seed" in text
 
 
@@ -89,8 +101,56 @@ def test_groups_of_the_same_folders_name_have_different_names(tmp_path):
 
 
 def test_few_seeds_are_no_discovery(runs):
-    text = check(comparison_page(runs[:2] + runs[5:7])).text
+    text = page_of(runs[:2] + runs[5:7]).text
     assert "too few seeds" in text
+
+
+@pytest.mark.parametrize(
+    ("noted", "want"),
+    [
+        ({"mine": {"0": "a" * 64}}, "mine (aaaaaaaa), other"),
+        (
+            {"mine": {"0": "not known", "200": "b" * 64}, "gone": {"0": "c"}},
+            "mine (not known, then bbbbbbbb from step 200), other",
+        ),
+        ({"gone": {"0": "a" * 64}, "other": {}}, "mine, other"),
+        ({"mine": ["a" * 64], "other": None}, "mine, other"),
+        (None, "mine, other"),
+    ],
+)
+def test_plug_ins_are_named_with_their_source_where_it_is_known(
+    tmp_path, noted, want
+):
+    found = run(tmp_path, "mpl", 0, plugins="mine,other")
+    if noted:
+        write(tmp_path, "plugins.json", noted)
+    assert found.setting("plugins") == want
+
+
+def test_runs_of_different_sources_are_not_put_together(tmp_path):
+    runs = []
+    sources = ("a" * 64, "a" * 64, "b" * 64, None)
+    for seed, source in enumerate(sources):
+        folder = tmp_path / str(seed)
+        runs.append(run(folder, "mpl", seed, plugins="mine"))
+        if source:
+            write(folder, "plugins.json", {"mine": {"0": source}})
+    groups = conditions_of(runs)
+    assert [len(group.runs) for group in groups] == [2, 1, 1]
+    assert [group.settings for group in groups] == [
+        {"plugins": "mine (aaaaaaaa)"},
+        {"plugins": "mine (bbbbbbbb)"},
+        {"plugins": "mine"},
+    ]
+    # Plug-ins that a run no longer names are no matter of it.
+    for one in runs[:2]:
+        write(
+            tmp_path / one.name,
+            "plugins.json",
+            {"mine": {"0": "a" * 64}, f"gone{one.name}": {"0": "c" * 64}},
+        )
+    runs = [RunFiles(one.folder) for one in runs[:2]]
+    assert len(conditions_of(runs)) == 1
 
 
 def test_equal_seeds_count_once(tmp_path):
@@ -108,7 +168,7 @@ def test_networks_are_compared_only_where_all_groups_have_them(tmp_path):
         run(tmp_path / "a", "mpl", 0, 0.9),
         run(tmp_path / "b", "uda", 0),
     ]
-    page = check(comparison_page(runs))
+    page = page_of(runs)
     assert "last in training: of each group less a" in page.text
     assert "b 1 – – 50.0 %" in page.text
 
@@ -123,7 +183,7 @@ def test_each_group_is_compared_by_the_network_that_it_would_use(tmp_path):
     del networks["finetuned"]
     assert set(networks) == {"student"}
     runs[0].evaluation["networks"]["student"]["top_1"] = 0.1
-    text = check(comparison_page(runs)).text
+    text = page_of(runs).text
     assert "finetuned, else student: of each group less mpl" in text
     student = networks["student"]["top_1"]
     assert f"uda 1 {100 * (student - 0.9):+.2f}" in text
@@ -146,7 +206,7 @@ def test_runs_that_have_nothing_yet_still_have_a_page(tmp_path):
     for name in ("a", "b"):
         write(tmp_path, f"{name}/hparams.json", {"method": name})
     runs = [RunFiles(tmp_path / name) for name in ("a", "b")]
-    text = check(comparison_page(runs)).text
+    text = page_of(runs).text
     for words in ("No run has an accuracy yet", "No step was logged yet"):
         assert words in text
     assert "no other group has a seed and a network in common" in text
@@ -155,9 +215,7 @@ def test_runs_that_have_nothing_yet_still_have_a_page(tmp_path):
 def test_evaluations_of_different_images_are_told_of(tmp_path):
     runs = [run(tmp_path / name, name, 0, 0.5) for name in ("a", "b")]
     runs[1].evaluation["images"] = "other images"
-    assert "of different images: other images; the" in (
-        check(comparison_page(runs)).text
-    )
+    assert "of different images: other images; the" in (page_of(runs).text)
 
 
 def test_the_command_takes_folders(runs, tmp_path, monkeypatch, capsys):
@@ -171,6 +229,7 @@ def test_the_command_takes_folders(runs, tmp_path, monkeypatch, capsys):
         "Accuracy, finetuned; differences to mpl:",
         "  mpl   5 seeds  84.00 %",
         "  uda   5 seeds  81.00 %  -3.00 (-4.96 to -1.04), holds",
+        f"10 of 10 runs have not ended: {', '.join(run.name for run in runs)}.",
         f"Compared: {output}",
     ]
     check(output.read_text())
@@ -186,28 +245,111 @@ def test_two_seeds_have_no_interval(tmp_path):
         )
         for seed, accuracy in enumerate(accuracies)
     ]
-    assert comparison_lines(runs)[-1] == (
-        "  exact   2 seeds  89.50 %  -0.60, too few seeds to hold"
+    assert lines_of(runs)[2] == (
+        "  exact   2 seeds  89.50 %  -0.60, too few seeds to tell"
     )
-    text = check(comparison_page(runs)).text
+    text = page_of(runs).text
     assert "exact 2 -0.60 – too few seeds" in text
     assert "off 2 90.1 % " in text and "90.1 % ±" not in text
 
 
+def seeds_of(root, method, accuracies):
+    """A run for each seed, which are counted from 0."""
+    return [
+        run(root / f"{method}_seed{seed}", method, seed, accuracy)
+        for seed, accuracy in enumerate(accuracies)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("less", "told", "in_table"),
+    [
+        ([0.25] * 4, "too few seeds to tell", "too few seeds"),
+        ([0.25] * 5, "all equal: cannot be told", "all equal: cannot be told"),
+        ([0.0] * 5, "all equal: cannot be told", "all equal: cannot be told"),
+        ([0.2, -0.1, 0.1, -0.2, 0.01], "does not hold", "no"),
+        ([0.2, 0.21, 0.22, 0.23, 0.24], "holds", "yes"),
+    ],
+)
+def test_the_words_for_a_difference_say_what_can_be_told(
+    tmp_path, less, told, in_table
+):
+    accuracies = [0.5 for _ in less]
+    runs = seeds_of(tmp_path, "mpl", accuracies)
+    runs += seeds_of(tmp_path, "uda", [0.5 - each for each in less])
+    assert lines_of(runs)[2].endswith(f", {told}")
+    row = rf"uda {len(less)} \S+ (–|\S+ to \S+) {in_table} "
+    assert re.search(row, page_of(runs).text)
+
+
+def test_a_group_without_a_seed_of_the_first_is_said_to_have_none(tmp_path):
+    runs = seeds_of(tmp_path, "mpl", [0.5, 0.6])
+    runs += seeds_of(tmp_path, "uda", [0.4, 0.5])
+    runs.append(run(tmp_path / "late", "fixmatch", 7, 0.3))
+    lines = lines_of(runs)
+    assert lines[3] == "  late   1 seed   30.00 %  no seed in common with mpl"
+    text = page_of(runs).text
+    assert "late 0 – – no seed in common" in text
+    text = page_of([*runs[:2], runs[-1]]).text
+    assert "None: no other group has a seed" in text
+
+
+def test_the_terminal_tells_what_makes_its_numbers_doubtful(tmp_path):
+    runs = [run(tmp_path / name, name, 0, 0.5) for name in ("a", "b", "c")]
+    for one in runs[:2]:
+        write(tmp_path, f"{one.name}/done", "300 steps\n")
+    runs[1].evaluation["images"] = "other images"
+    write(tmp_path, "c/eval_report.json", "{")
+    assert lines_of(runs)[-3:] == [
+        "The evaluations are of different images: other images; "
+        "the test images of pets.",
+        f"{tmp_path / 'c'}: eval_report.json cannot be read, and is left out.",
+        "1 of 3 runs has not ended: c.",
+    ]
+    write(tmp_path, "c/done", "300 steps\n")
+    evaluated(tmp_path / "c")
+    runs = [RunFiles(one.folder) for one in runs]
+    assert len(lines_of(runs)) == 4
+
+
+def test_doubts_are_told_where_nothing_can_be_compared_too(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path, f"{name}/hparams.json", {"method": name})
+    assert lines_of([RunFiles(tmp_path / name) for name in "ab"])[1:] == [
+        "2 of 2 runs have not ended: a, b."
+    ]
+
+
+def test_page_and_terminal_take_one_result(runs, tmp_path, monkeypatch):
+    """Runs are put together, and their differences taken, once."""
+    calls = []
+
+    def counted(name):
+        function = getattr(compare, name)
+        monkeypatch.setattr(
+            compare, name, lambda *a: calls.append(name) or function(*a)
+        )
+
+    for name in ("conditions_of", "_measures", "_compared", "_differences"):
+        counted(name)
+    folders = [run.folder for run in runs]
+    write_comparison(folders, tmp_path / "page.html")
+    assert calls == ["conditions_of", "_measures", "_compared", "_differences"]
+
+
 def test_what_was_not_evaluated_is_compared_by_its_log_and_told_how(tmp_path):
     runs = [run(tmp_path / name, name, 0) for name in ("a", "b")]
-    lines = comparison_lines(runs)
+    lines = lines_of(runs)
     assert lines[0] == "Accuracy, last in training; differences to a:"
-    assert "mpl eval" in lines[1]
-    assert (
-        "mpl eval of each run gives more" in check(comparison_page(runs)).text
-    )
+    assert lines[1] == "Run mpl eval on every run to compare test accuracy."
+    assert "run mpl eval on every run to compare test" in page_of(runs).text
 
 
 def test_nothing_evaluated_is_one_line(tmp_path):
     for name in ("a", "b"):
         write(tmp_path, f"{name}/hparams.json", {"method": name})
-    (line,) = comparison_lines([RunFiles(tmp_path / name) for name in "ab"])
+        write(tmp_path, f"{name}/done", "300 steps\n")
+    (line,) = lines_of([RunFiles(tmp_path / name) for name in "ab"])
     assert "mpl eval" in line
 
 
