@@ -14,7 +14,6 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from meta_pseudo_labels.distribute.strategies import has_tpu
 from meta_pseudo_labels.run.folder import resets
@@ -45,9 +44,8 @@ def settled(config, folder):
     if not STAGES[config.task_mode].trains:
         return config
     use, why = _choose(config)
-    logging.warning(
-        "--precision=auto takes %s: %s.", "bfloat16" if use else "float32", why
-    )
+    taken = "bfloat16" if use else "float32"
+    print(f"--precision=auto takes {taken}: {why}.", flush=True)
     return dataclasses.replace(config, use_bfloat16=use)
 
 

@@ -48,11 +48,11 @@ def choice(folder, **settings):
     ],
 )
 def test_auto_takes_what_pays(
-    flags, ratio, want, why, machine, tmp_path, caplog
+    flags, ratio, want, why, machine, tmp_path, capsys
 ):
     machine(flags, ratio)
     assert choice(tmp_path) is want
-    (line,) = [r.message for r in caplog.records if "--precision" in r.message]
+    (line,) = capsys.readouterr().out.splitlines()
     assert f"auto takes {'bfloat16' if want else 'float32'}: " in line
     assert why in line
 
