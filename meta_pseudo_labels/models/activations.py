@@ -14,7 +14,7 @@ def gelu(x):
 
     As `keras.activations.gelu`, not its approximation, with a derivative that
     is written out. TensorFlow's own goes back operation by operation, in the
-    type of x, which takes longer, and nearly three times as long in bfloat16.
+    type of x, which takes longer, and twice as long in bfloat16.
 
     Args:
       x: floats of any shape. 16 bits are computed with in float32, and rounded

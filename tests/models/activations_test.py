@@ -59,7 +59,7 @@ def test_gelu_of_16_bits_is_rounded_once(dtype):
 
 
 def test_16_bits_are_computed_with_in_float32():
-    """In bfloat16 TensorFlow takes three times as long for it."""
+    """In bfloat16 TensorFlow takes twice as long for it."""
 
     @tf.function
     def gradient(x):
