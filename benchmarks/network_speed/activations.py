@@ -12,13 +12,11 @@ import tensorflow as tf
 
 from benchmarks.common.arguments import (
     benchmark_parser,
-    parsed,
-    positive,
     recorded,
     write_report,
 )
 from benchmarks.common.machine import headline, machine_facts
-from benchmarks.network_speed.run import take_turns
+from benchmarks.network_speed.run import parsed_speed, take_turns
 from meta_pseudo_labels.models.activations import gelu
 
 OURS, KERAS = "gelu", "gelu of Keras"
@@ -37,11 +35,7 @@ def main():
             ("rounds", 9, "in which each activation has one turn"),
         ),
     )
-    parser.add_argument("--bfloat16", action="store_true", help="of images")
-    parser.add_argument("--threads", type=positive, help="default: all")
-    settings = parsed(parser)
-    if settings.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
+    settings = parsed_speed(parser)
     seconds = measure(settings)
     report = {
         "machine": machine_facts(),

@@ -39,11 +39,7 @@ def main():
         default=["speednet-64", "speednet-32", "wrn-28-2"],
         help="names of networks; the last is what ratios are to",
     )
-    parser.add_argument("--bfloat16", action="store_true", help="mixed")
-    parser.add_argument("--threads", type=positive, help="default: all")
-    settings = parsed(parser)
-    if settings.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
+    settings = parsed_speed(parser)
     seconds = measure(settings)
     report = {
         "machine": machine_facts(),
@@ -52,6 +48,16 @@ def main():
     }
     print_table(report)
     write_report(report, settings.json)
+
+
+def parsed_speed(parser):
+    """The settings of a command that measures speed; uses its threads."""
+    parser.add_argument("--bfloat16", action="store_true", help="of images")
+    parser.add_argument("--threads", type=positive, help="default: all")
+    settings = parsed(parser)
+    if settings.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
+    return settings
 
 
 def measure(settings):

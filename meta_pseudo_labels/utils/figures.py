@@ -262,6 +262,11 @@ def _from_matplotlib(module):
         ) from error
 
 
+def with_error_of(numbers, key):
+    """A cell of `numbers[key]` and its "<key>_error", see `with_error`."""
+    return with_error(numbers.get(key), numbers.get(f"{key}_error"))
+
+
 def with_error(value, error, *, digits=3):
     """A value with its standard error: "-2743 ± 209", "0.071 ± 0.021".
 

@@ -1,7 +1,6 @@
 """The folder of a run: which are accepted, and with whose settings."""
 
 import dataclasses
-import importlib
 import json
 import os
 import sys
@@ -16,6 +15,7 @@ from meta_pseudo_labels.run.folder import PLUGINS, RunFolder
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.plugins import load_plugins, source_digests
 from meta_pseudo_labels.utils.settings import ConfigError
+from tests.plugin_source import source_writer
 
 FIELDS = dataclasses.fields(Config)
 
@@ -329,13 +329,10 @@ def test_a_folder_of_somebody_else_is_refused_before_work(
 @pytest.fixture
 def source(tmp_path_factory, monkeypatch):
     """A function that gives the plug-in `noted` a source, as after a start."""
-    root = tmp_path_factory.mktemp("source")
-    monkeypatch.syspath_prepend(root)
+    write_source = source_writer("noted", tmp_path_factory, monkeypatch)
 
     def write(text):
-        monkeypatch.delitem(sys.modules, "noted", raising=False)
-        (root / "noted.py").write_text(text)
-        importlib.invalidate_caches()
+        write_source(text)
         load_plugins("noted")
         return source_digests("noted")["noted"]
 

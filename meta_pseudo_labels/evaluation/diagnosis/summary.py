@@ -215,19 +215,18 @@ def _table(title, cells, rows):
 
 
 def _estimator_cells(numbers):
-    value = numbers.get
+    columns = {
+        "norm ratio": "norm_ratio",
+        "cosine": "cosine_one_draw",
+        "of mean": "cosine_mean",
+        "noise": "noise",
+        "r": "pearson",
+        "rank r": "spearman",
+        "r within": "pearson_within",
+    }
     return {
-        "norm ratio": _rounded(value("norm_ratio")),
-        "cosine": figures.with_error(
-            value("cosine_one_draw"), value("cosine_one_draw_error")
-        ),
-        "of mean": figures.with_error(
-            value("cosine_mean"), value("cosine_mean_error")
-        ),
-        "noise": _rounded(value("noise")),
-        "r": _rounded(value("pearson")),
-        "rank r": _rounded(value("spearman")),
-        "r within": _rounded(value("pearson_within")),
+        column: figures.with_error_of(numbers, key)
+        for column, key in columns.items()
     }
 
 
@@ -239,18 +238,8 @@ def _step_cells(step):
             *("held_out", "held_out_error"),
         )
     }
-    value = in_millionths.get
     return {
-        "predicted": _rounded(value("predicted")),
-        "measured": figures.with_error(
-            value("measured"), value("measured_error")
-        ),
-        "held-out": figures.with_error(
-            value("held_out"), value("held_out_error")
-        ),
+        "predicted": figures.with_error_of(in_millionths, "predicted"),
+        "measured": figures.with_error_of(in_millionths, "measured"),
+        "held-out": figures.with_error_of(in_millionths, "held_out"),
     }
-
-
-def _rounded(number):
-    """To three digits; empty for None."""
-    return "" if number is None else f"{float(f'{number:.3g}'):g}"

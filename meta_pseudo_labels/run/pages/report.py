@@ -22,7 +22,7 @@ from meta_pseudo_labels.run.pages.plots import (
     lines_plot,
 )
 from meta_pseudo_labels.run.pages.run_files import RunFiles, interval
-from meta_pseudo_labels.utils.figures import with_error
+from meta_pseudo_labels.utils.figures import with_error_of
 from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import command_for
 
@@ -273,7 +273,7 @@ def _diagnosis(run):
         "step": found["settings"]["start_step"],
         "columns": [_DIAGNOSED[key] for key in columns],
         "rows": {
-            name: [_with_error(row, key) for key in columns]
+            name: [with_error_of(row, key) or "–" for key in columns]
             for name, row in numbers.items()
         },
         "moves": bool(moves),
@@ -286,11 +286,6 @@ def _in_millionths(step):
         for key, value in step.items()
         if key.removesuffix("_error") in _DIAGNOSED and value is not None
     }
-
-
-def _with_error(row, key):
-    """A cell, with the standard error where a diagnosis has one."""
-    return with_error(row.get(key), row.get(f"{key}_error")) or "–"
 
 
 def _times(run):

@@ -1,8 +1,6 @@
 """What training notes of its plug-ins' source, and tells of it."""
 
-import importlib
 import json
-import sys
 
 import pytest
 
@@ -10,6 +8,7 @@ from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.stages import train as stage
 from meta_pseudo_labels.utils.settings import ConfigError
+from tests.plugin_source import source_writer
 from tests.tiny_run import tiny
 
 CHANGED = "--plugin=trained is not what the run in"
@@ -18,15 +17,7 @@ CHANGED = "--plugin=trained is not what the run in"
 @pytest.fixture
 def source(tmp_path_factory, monkeypatch):
     """A function that gives the plug-in `trained` a source, as at a start."""
-    root = tmp_path_factory.mktemp("source")
-    monkeypatch.syspath_prepend(root)
-
-    def write(text):
-        monkeypatch.delitem(sys.modules, "trained", raising=False)
-        (root / "trained.py").write_text(text)
-        importlib.invalidate_caches()
-
-    return write
+    return source_writer("trained", tmp_path_factory, monkeypatch)
 
 
 def train(folder, **settings):
