@@ -5,6 +5,8 @@ print(as_text(summary))
 draw_views(data, "views.png", magnitude=16, seed=0)
 """
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
@@ -245,8 +247,8 @@ def draw_views(data, path, *, seed, columns=12, **view_settings):
       seed: int; the same one draws the same sheet.
       columns: how many images at most, 1 to 20. Classes take turns, in their
         order, until there are so many.
-      **view_settings: magnitude, cutout_share, policy and augment_labeled, see
-        `ViewSettings`. Strong views of labeled images are drawn below.
+      **view_settings: see `ViewSettings`. Strong views of labeled images, where
+        these have some, are drawn below.
 
     Raises:
       ValueError: if a number is out of range.
@@ -260,7 +262,10 @@ def draw_views(data, path, *, seed, columns=12, **view_settings):
     if sharded := isinstance(data, ShardedData):
         module, data = photo_views, samples.sample(data, count=columns)
     spec = data.spec
-    weak_view = module.weak_view(spec)
+    # Mirrored in every other epoch: here at random.
+    weak_view = module.weak(
+        spec, dataclasses.replace(settings, alternate_flips=False)
+    )
     strong_view = module.strong(spec, settings)
     places = _by_class(data.labeled_labels, columns)
     titles = figures.class_titles(spec.names)

@@ -202,6 +202,7 @@ def _view_settings(config):
         policy=config.augment_policy,
         augment_labeled=LEARNERS[config.method].augments_labeled(config),
         alternate_flips=config.alternate_flips,
+        crop_padding=config.crop_padding,
     )
 
 

@@ -26,8 +26,14 @@ TRANSLATE_CONST, CUTOUT_CONST = 100, 40
 _CENTER = 224 / 256  # The share of the short side that is tested.
 
 
-def weak_view(spec):
-    """Flip where the data allows it, of crops by `decode_random_crop`."""
+def weak(spec, settings):
+    """Flip where the data allows it, of crops by `decode_random_crop`.
+
+    Args:
+      spec: `DatasetSpec` of the images.
+      settings: `ViewSettings`, of which none counts here.
+    """
+    del settings
     return views.flip() if spec.flip else lambda images, seed, rows=None: images
 
 
@@ -38,7 +44,7 @@ def strong(spec, settings):
       spec: `DatasetSpec` of the images.
       settings: `ViewSettings`.
     """
-    return views.chain(weak_view(spec), labeled_strong(spec, settings))
+    return views.chain(weak(spec, settings), labeled_strong(spec, settings))
 
 
 def labeled_strong(spec, settings):

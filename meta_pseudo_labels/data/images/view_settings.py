@@ -18,6 +18,9 @@ class ViewSettings:
       augment_labeled: whether labeled images get a strong view too.
       alternate_flips: whether images are mirrored in every other epoch, rather
         than at random, before their weak view; those in memory alone.
+      crop_padding: pixels by which a weak view is shifted at most, and a strong
+        one once more; None is an eighth of the side, as released. Of images in
+        memory alone: those in files are cropped in another way.
     """
 
     magnitude: float
@@ -25,3 +28,4 @@ class ViewSettings:
     policy: str = "release"
     augment_labeled: bool = False
     alternate_flips: bool = False
+    crop_padding: int | None = None

@@ -16,7 +16,7 @@ from meta_pseudo_labels.data.images import rand_augment as random_ops
 from meta_pseudo_labels.data.images.view_settings import POLICIES, ViewSettings
 
 
-def weak_view(spec, *, flips=True):
+def weak_view(spec, *, flips=True, padding=None):
     """Flip where the data allows it, pad by an eighth and crop at random.
 
     This is the release's `ori` view, and what labeled images get (quirk 31).
@@ -24,9 +24,30 @@ def weak_view(spec, *, flips=True):
     Args:
       spec: `DatasetSpec` of the images.
       flips: False for images that were mirrored before.
+      padding: pixels in place of an eighth of the side.
+
+    Raises:
+      ValueError: for a padding that leaves nothing of an image.
     """
-    crop = pad_and_crop(spec.image_size // 8, fill=spec.background)
+    size = spec.image_size
+    if padding is None:
+        padding = size // 8
+    if not 0 <= padding < size:
+        raise ValueError(
+            f"crop_padding={padding}: images of {size}x{size} pixels can be "
+            f"shifted by 0 to {size - 1} pixels."
+        )
+    crop = pad_and_crop(padding, fill=spec.background)
     return _of_levels(chain(flip(), crop) if spec.flip and flips else crop)
+
+
+def weak(spec, settings):
+    """See `weak_view`; of `ViewSettings`."""
+    return weak_view(
+        spec,
+        flips=not settings.alternate_flips,
+        padding=settings.crop_padding,
+    )
 
 
 def strong_view(spec, *, magnitude, cutout_share=0.5, policy="release"):
@@ -52,7 +73,8 @@ def strong_view(spec, *, magnitude, cutout_share=0.5, policy="release"):
 
 def strong(spec, settings):
     """See `strong_view`; of `ViewSettings`."""
-    return _of_levels(chain(*_distortions(spec, settings), weak_view(spec)))
+    shifted = weak_view(spec, padding=settings.crop_padding)
+    return _of_levels(chain(*_distortions(spec, settings), shifted))
 
 
 def labeled_strong(spec, settings):

@@ -37,6 +37,7 @@ def training_dataset(
     policy="release",
     augment_labeled=False,
     alternate_flips=False,
+    crop_padding=None,
     balanced=False,
     start_step=0,
     service=None,
@@ -58,6 +59,8 @@ def training_dataset(
       alternate_flips: whether weak views are mirrored in every other epoch, a
         random half of the images in the first, rather than at random each
         time. Of `ImageData` alone.
+      crop_padding: pixels by which views are shifted at most; None is an
+        eighth of the side. Of `ImageData` alone.
       balanced: whether every class that occurs comes equally often in labeled
         and in feedback batches, see `keyed.balanced_examples`; else every
         image does. Of `ImageData` alone.
@@ -107,9 +110,12 @@ def training_dataset(
         policy=policy,
         augment_labeled=augment_labeled,
         alternate_flips=alternate_flips,
+        crop_padding=crop_padding,
     )
     if alternate_flips:
         _check_alternate_flips(data)
+    if crop_padding is not None:
+        _check_shifted(data)
     if balanced:
         _check_labels_known(data)
     parts = _training_parts(
@@ -128,7 +134,14 @@ def training_dataset(
 
 
 def finetuning_dataset(
-    data, batch_size, seed, start_step=0, share=None, *, balanced=False
+    data,
+    batch_size,
+    seed,
+    start_step=0,
+    share=None,
+    *,
+    balanced=False,
+    crop_padding=None,
 ):
     """The endless stream of labeled batches, weak views only.
 
@@ -142,10 +155,12 @@ def finetuning_dataset(
     share.check(batch_size)
     if balanced:
         _check_labels_known(data)
+    if crop_padding is not None:
+        _check_shifted(data)
     part = _part(
         data,
         "labeled",
-        _views(data),
+        _views(data, ViewSettings(magnitude=0, crop_padding=crop_padding)),
         batch_size,
         keyed.FINETUNING,
         seed=seed,
@@ -228,23 +243,21 @@ def _training_parts(
     indices=False,
 ):
     """The parts of a training batch by name, see `training_dataset`."""
-    alternate = dict(alternate_flips=view_settings.alternate_flips)
     part = functools.partial(
         _part,
         data,
         seed=seed,
         distributions=distributions,
         balanced=balanced,
-        **alternate,
+        alternate_flips=view_settings.alternate_flips,
     )
-    weak = _views(data, **alternate)
-    labeled = weak
-    if view_settings.augment_labeled:
-        labeled = _views(data, labeled_strong=view_settings, **alternate)
+    views_of = functools.partial(_views, data, view_settings)
+    weak = views_of()
+    labeled = views_of(labeled_strong=view_settings.augment_labeled)
     parts = {"labeled": part("labeled", labeled, batch_size, keyed.LABELED)}
     if not unlabeled_ratio:
         return parts
-    unlabeled = _views(data, strong=view_settings, **alternate)
+    unlabeled = views_of(strong=True)
     count = batch_size * unlabeled_ratio
     parts["unlabeled"] = part(
         "unlabeled", unlabeled, count, keyed.UNLABELED, indices=indices
@@ -278,22 +291,31 @@ def _check_alternate_flips(data):
         )
 
 
-def _views(data, *, strong=None, labeled_strong=None, alternate_flips=False):
+def _check_shifted(data):
+    """Refuses images whose views are not shifted by pixels."""
+    if isinstance(data, ShardedData):
+        raise ValueError(
+            f"crop_padding: {data.spec.name!r} is read from files, whose views "
+            "are crops of another kind. Leave it out."
+        )
+
+
+def _views(data, settings, *, strong=False, labeled_strong=False):
     """The `engine.Views` of a data set's images.
 
     Args:
       data: `ImageData` or `ShardedData`.
-      strong, labeled_strong: `ViewSettings` of those that are wanted.
-      alternate_flips: whether the images are mirrored already.
+      settings: `ViewSettings`.
+      strong, labeled_strong: whether these are wanted beside weak ones.
     """
     sharded = isinstance(data, ShardedData)
     kind, spec = photo_views if sharded else views, data.spec
-    mirrored = dict(flips=False) if alternate_flips else {}
     return engine.Views(
-        weak=kind.weak_view(spec, **mirrored),
-        strong=strong and kind.strong(spec, strong),
-        labeled_strong=labeled_strong
-        and kind.labeled_strong(spec, labeled_strong),
+        weak=kind.weak(spec, settings),
+        strong=kind.strong(spec, settings) if strong else None,
+        labeled_strong=kind.labeled_strong(spec, settings)
+        if labeled_strong
+        else None,
         # A photograph's is made of the crop, not of its weak view, which may
         # be flipped.
         of_weak=not sharded,

@@ -176,6 +176,13 @@ class DataSettings:
         "first, rather than at random each time. Of images in memory; strong "
         "views are mirrored at random once more.",
     )
+    crop_padding: int | None = setting(
+        None,
+        "Pixels by which weak views are shifted at most, and strong ones once "
+        "more; by default an eighth of the side. Of images in memory.",
+        low=0,
+        high=8_191,
+    )
     augment_policy: str = setting(
         "release",
         "Whose RandAugment distorts strong views.",

@@ -240,6 +240,7 @@ def _batches(config, images, start):
         seed=config.seed,
         start_step=start,
         balanced=config.label_sampling == "balanced",
+        crop_padding=config.crop_padding,
     )
 
 

@@ -37,11 +37,36 @@ def test_weak_view_flips_only_where_the_data_allows_it():
     assert not mirrored(upright(gradients(), SEED)).any()
 
 
-def test_weak_view_shifts_by_an_eighth_at_most():
+@pytest.mark.parametrize(
+    ("padding", "levels"),
+    [(0, [64]), (1, [56, 64, 72]), (None, [48, 56, 64, 72, 80])],
+)
+def test_weak_view_shifts_by_as_many_pixels_as_it_is_told(padding, levels):
     spec = dataclasses.replace(SPEC, flip=False)
-    got = views.weak_view(spec)(gradients(500), SEED).numpy()
-    # Brightness 8 * column at the centre column 8, shifted by up to 2.
-    assert np.unique(got[:, 8, 8]).tolist() == [48, 56, 64, 72, 80]
+    settings = ViewSettings(magnitude=0, crop_padding=padding)
+    # Brightness 8 * column at the centre column 8; an eighth is 2.
+    got = np.unique(views.weak(spec, settings)(gradients(500), SEED)[:, 8, 8])
+    assert got.tolist() == levels
+
+
+def test_strong_view_shifts_once_more():
+    spec = dataclasses.replace(SPEC, flip=False)
+    images = gradients(500)
+    settings = ViewSettings(magnitude=0, cutout_share=0, crop_padding=0)
+    unshifted = views.strong(spec, settings)(images, SEED)
+    settings = dataclasses.replace(settings, crop_padding=1)
+    seed = tf.random.split(SEED, 3)[2]
+    want = views.weak_view(spec, padding=1)(unshifted, seed)
+    np.testing.assert_array_equal(
+        views.strong(spec, settings)(images, SEED), want
+    )
+    assert not np.array_equal(unshifted, want)
+
+
+@pytest.mark.parametrize("padding", [-1, 16])
+def test_a_shift_that_leaves_nothing_is_refused(padding):
+    with pytest.raises(ValueError, match=rf"{padding}: .* by 0 to 15 pixels"):
+        views.weak_view(SPEC, padding=padding)
 
 
 @pytest.mark.parametrize("flip", [True, False])

@@ -116,3 +116,8 @@ def test_images_in_files_are_refused(problem, tmp_path):
     )
     with pytest.raises(ValueError, match="only images in memory"):
         data.training_dataset(in_files, **SETTINGS)
+    shifted = SETTINGS | dict(alternate_flips=False, crop_padding=2)
+    with pytest.raises(ValueError, match="crop_padding: .* is read from files"):
+        data.training_dataset(in_files, **shifted)
+    with pytest.raises(ValueError, match="crop_padding: .* is read from files"):
+        data.finetuning_dataset(in_files, 4, 0, crop_padding=2)

@@ -239,6 +239,27 @@ def test_finetuning_shows_weak_views_in_pairs():
     assert_equal(take(tail, 2), batches[2:])
 
 
+def is_plain(images):
+    """Whether nothing of another colour came in at an edge, for each image."""
+    return (images == images[:, :1, :1]).all(axis=(1, 2, 3))
+
+
+@pytest.mark.parametrize("key", ["labeled", "weak", "strong"])
+@pytest.mark.parametrize(("padding", "low", "high"), [(0, 1, 1), (7, 0, 0.5)])
+def test_streams_shift_by_as_many_pixels_as_told(key, padding, low, high):
+    settings = SETTINGS | dict(magnitude=0, cutout_share=0)
+    stream = data.training_dataset(problem(), **settings, crop_padding=padding)
+    images = np.concatenate([batch[key] for batch in take(stream, 20)])
+    assert low <= is_plain(images).mean() <= high
+
+
+@pytest.mark.parametrize(("padding", "plain"), [(0, True), (7, False)])
+def test_finetuning_shifts_by_as_many_too(padding, plain):
+    stream = data.finetuning_dataset(problem(), 5, 0, crop_padding=padding)
+    ((images, _),) = take(stream, 1)
+    assert is_plain(images).all() == plain
+
+
 def test_evaluation_shows_all_once_in_order():
     got = problem()
     dataset = data.evaluation_dataset(
