@@ -47,15 +47,17 @@ from meta_pseudo_labels.distribute.strategies import describe, worker_of
 from meta_pseudo_labels.learners.build import build_learner
 from meta_pseudo_labels.run.callbacks import named_callbacks
 from meta_pseudo_labels.run.data import (
-    as_trained,
     check_answers,
-    check_choice_of_labels,
     evaluation_batches,
     load_data,
     require_test_images,
 )
 from meta_pseudo_labels.run.devices import training_strategy
 from meta_pseudo_labels.run.folder import RunFolder, resets
+from meta_pseudo_labels.run.labeled_choice import (
+    as_trained,
+    check_choice_of_labels,
+)
 from meta_pseudo_labels.run.memory import check_memory
 from meta_pseudo_labels.run.precision import settled
 from meta_pseudo_labels.run.pretrained import check_weights

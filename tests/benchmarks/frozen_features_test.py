@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks.frozen_features import run
+from benchmarks.frozen_features import run, trainer
 
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
     """Images of which one feature tells the class, in all of their views."""
-    labels = np.arange(60) % run.CLASSES
+    labels = np.arange(60) % trainer.CLASSES
     plain = np.zeros([60, 1_280], np.float16)
     plain[np.arange(60), labels] = 1
     path = tmp_path_factory.mktemp("features") / "features.npz"
@@ -25,18 +25,18 @@ def features(tmp_path_factory):
 
 def test_labels_are_balanced_and_the_seed_s(features):
     labels = run.load(features, is_search=True)["labels"]
-    chosen = run.labeled_choice(labels, 40, seed=3)
+    chosen = trainer.labeled_choice(labels, 40, seed=3)
     assert np.bincount(labels[chosen]).tolist() == [4] * 10
     assert len(set(chosen)) == 40
-    np.testing.assert_array_equal(run.labeled_choice(labels, 40, 3), chosen)
-    assert set(run.labeled_choice(labels, 40, 4)) != set(chosen)
+    np.testing.assert_array_equal(trainer.labeled_choice(labels, 40, 3), chosen)
+    assert set(trainer.labeled_choice(labels, 40, 4)) != set(chosen)
 
 
 @pytest.mark.long
 def test_a_seed_is_the_same_whatever_ran_before(features, tmp_path):
     arrays = run.load(features, is_search=False)
     settings = run.Settings(num_steps=20)
-    train = run.Trainer("exact, consistency", settings)
+    train = trainer.Trainer("exact, consistency", settings)
     first, other, again = (train.measure(arrays, 20, s) for s in (0, 1, 0))
     for row in (first, other, again):
         row.pop("seconds")
@@ -49,10 +49,10 @@ def test_rows_are_made_once_and_told_with_their_control(features, tmp_path):
     arrays = run.load(features, is_search=True)
     settings = run.Settings(num_steps=2)
     path = tmp_path / "rows.jsonl"
-    train = run.Trainer("supervised", settings)
+    train = trainer.Trainer("supervised", settings)
     for _ in range(2):
         train.add_row(path, arrays, 10, 0)
-    (row,) = run.read_rows(path)
+    (row,) = trainer.read_rows(path)
     assert (row["judge"], row["settings"]) == (
         "validation",
         dataclasses.asdict(settings),

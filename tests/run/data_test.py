@@ -8,14 +8,13 @@ import pytest
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.run.config import Config
-from meta_pseudo_labels.run.data import (
-    check_choice_of_labels,
-    load_data,
-    save_choice_of_labels,
-    training_batches,
-)
+from meta_pseudo_labels.run.data import load_data, training_batches
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.folder import RunFolder
+from meta_pseudo_labels.run.labeled_choice import (
+    check_choice_of_labels,
+    save_choice_of_labels,
+)
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_folders import write, write_folders
 

@@ -6,8 +6,6 @@ the pixels that it learned from. Nothing is downloaded.
 """
 
 import functools
-import importlib.util
-import json
 import os
 
 import keras
@@ -18,9 +16,17 @@ from absl import logging
 from meta_pseudo_labels.models.dense import classification_head
 from meta_pseudo_labels.models.families import (
     FAMILIES,
-    PRESET_CONFIG,
     Family,
     is_preset,
+)
+from meta_pseudo_labels.models.keras_hub_presets import (
+    NAME,
+    SHAPES,
+    check_converter,
+    check_preset,
+    hub,
+    image_converter,
+    image_shape,
 )
 from meta_pseudo_labels.models.layers import (
     global_policy,
@@ -29,24 +35,14 @@ from meta_pseudo_labels.models.layers import (
 )
 from meta_pseudo_labels.utils.checkpoint_files import first_line
 
-_NAME = "keras_hub"
-_CONVERTER = "image_converter.json"
 # All weights, or the list of the files that they are cut into.
 _WEIGHTS = ("model.weights.h5", "model.weights.json")
-# As the backbones call the shape of an image in their settings.
-_SHAPES = ("image_shape", "input_shape")
 # Transformers whose first token is that of the class. ViT says it itself.
 _CLASS_TOKENS = ("DeiTBackbone", "DINOV2Backbone", "DINOV3Backbone")
 # Those whose tokens are places alone.
 _PLACES = ("SwinTransformerBackbone",)
 # What a smaller image or network helps against, and no other preset.
 _TOO_LARGE = (MemoryError, tf.errors.ResourceExhaustedError)
-_INSTALL = "pip install 'meta-pseudo-labels[hub]', or keras-hub"
-_DOWNLOAD = (
-    "nothing is downloaded here. Where there is a network, say keras_hub."
-    "models.ImageClassifier.from_preset(NAME).save_to_preset(FOLDER), and give "
-    "that folder."
-)
 
 
 def keras_hub_network(
@@ -92,7 +88,7 @@ def keras_hub_network(
     images = image_input(input_shape, policy=policy)
     seen = images
     if pixels is not None:
-        converter = _converter(preset)
+        converter = image_converter(preset)
         seen = of_levels(
             images,
             pixels,
@@ -108,7 +104,7 @@ def keras_hub_network(
         dropout_rate=dropout_rate,
         dtype=policy,
     )
-    if name in (None, f"{_NAME}:{preset}"):  # No name of a model has a slash.
+    if name in (None, f"{NAME}:{preset}"):  # No name of a model has a slash.
         name = _basename(preset)
     return keras.Model(images, logits, name=name)
 
@@ -141,75 +137,6 @@ def _basename(folder):
     return os.path.basename(os.path.abspath(folder))
 
 
-def check_preset(folder):
-    """Refuses what is no preset of a network for images, by its config.json.
-
-    Args:
-      folder: its path.
-
-    Returns:
-      The settings of its backbone, a dict.
-
-    Raises:
-      ValueError: see above; also where KerasHub is not installed.
-    """
-    if "://" in folder:
-        raise ValueError(f"{folder}: {_DOWNLOAD}")
-    if not os.path.isdir(folder) and os.sep not in folder:
-        raise ValueError(
-            f"There is no folder {folder}. Should it be the name of a preset "
-            f"of KerasHub: {_DOWNLOAD}"
-        )
-    if not os.path.isdir(folder):
-        raise ValueError(
-            f"There is no folder {folder}, of a preset of KerasHub, which says "
-            "what the network is for as long as its run is used. Put it there, "
-            "or name it: --model_type=keras_hub:<folder>, for a run of before "
-            "with --allow_hparam_change."
-        )
-    described = _described(folder)
-    name = described["registered_name"].partition(">")[2]
-    settings = described["config"]
-    shape = _shape(settings)
-    if shape is None:
-        raise ValueError(
-            f"{folder} is a preset of {name}, which does not take images; give "
-            "one of a network that does, such as ResNetBackbone."
-        )
-    dtype = settings.get("dtype")
-    if isinstance(dtype, dict) and dtype.get("class_name") != "DTypePolicy":
-        raise ValueError(
-            f"{folder} is a quantized preset of {name}, which cannot be "
-            "trained; give one of floats."
-        )
-    if shape[-1] not in (3, None):
-        raise ValueError(
-            f"{folder} takes images of shape {tuple(shape)}; ours have 3 "
-            "channels, the last axis. Give another preset."
-        )
-    if importlib.util.find_spec(_NAME) is None:
-        raise ValueError(
-            f"{folder} is a preset of KerasHub, which is not installed: "
-            f"{_INSTALL}."
-        )
-    return settings
-
-
-def _hub():
-    """KerasHub; imported late, as hardly anybody needs it.
-
-    Raises:
-      ValueError: where it, or what it needs, cannot be imported.
-    """
-    try:
-        import keras_hub
-    except ImportError as error:
-        raise ValueError(
-            f"KerasHub cannot be imported ({first_line(error)}): {_INSTALL}."
-        ) from error
-    return keras_hub
-
-
 @functools.cache
 def _tell_of_size(preset, theirs, ours):
     logging.warning(
@@ -226,40 +153,6 @@ def _size(shape):
     return f"{shape[0]}x{shape[1]}"
 
 
-def _described(folder):
-    """What config.json says, as far as it is one of KerasHub's.
-
-    Raises:
-      ValueError: where there is none, or it is another one.
-    """
-    path = os.path.join(folder, PRESET_CONFIG)
-    if not os.path.isfile(path):
-        raise ValueError(
-            f"{folder} is no preset of KerasHub: it has no {PRESET_CONFIG}. "
-            "Give a folder that save_to_preset wrote; where the weights are a "
-            f"run's, name the preset with --model_type={_NAME}:<folder>."
-        )
-    try:
-        with open(path, encoding="utf-8") as file:
-            described = json.load(file)
-        name, settings = described["registered_name"], described["config"]
-        if not name.startswith("keras_hub>") or not isinstance(settings, dict):
-            raise ValueError(f"it names {name!r}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is not of a preset of KerasHub's own networks "
-            f"({type(error).__name__}: {first_line(error)}). Give a folder "
-            "that save_to_preset wrote."
-        ) from error
-    return described
-
-
-def _shape(settings):
-    """The shape of the images of a backbone, by its settings; or None."""
-    shapes = [settings.get(key) for key in _SHAPES]
-    return next((s for s in shapes if isinstance(s, list) and s), None)
-
-
 def _backbone(preset, settings, input_shape, *, policy, load_weights=False):
     """The backbone of a preset for images of a shape.
 
@@ -271,14 +164,14 @@ def _backbone(preset, settings, input_shape, *, policy, load_weights=False):
     # Where the preset leaves the size open, the network does too.
     sized = {
         key: tuple(input_shape)
-        for key in _SHAPES
+        for key in SHAPES
         if None not in (settings.get(key) or [None])
     }
     # Of an absolute path KerasHub does not think that it is one of its names.
-    hub = _hub()
+    keras_hub = hub()
     try:
         with global_policy(policy):
-            return hub.models.Backbone.from_preset(
+            return keras_hub.models.Backbone.from_preset(
                 os.path.abspath(preset),
                 load_weights=load_weights,
                 dtype=policy,
@@ -299,47 +192,15 @@ def _backbone(preset, settings, input_shape, *, policy, load_weights=False):
 
 def _other_size(preset, settings, size):
     """What to say of the preset's size of images, where it is another one."""
-    found = _shape(settings)[:2]
+    found = image_shape(settings)[:2]
     if None in found:
         try:
-            found = _converter(preset).image_size or found
+            found = image_converter(preset).image_size or found
         except ValueError:
             pass
     if None in found or _size(found) == size:
         return ""
     return f" The preset is for images of {_size(found)}."
-
-
-def _converter(preset):
-    """The preset's `keras_hub.layers.ImageConverter`.
-
-    Raises:
-      ValueError: where it has none, or not one that is known.
-    """
-    check_converter(preset)
-    kind = _hub().layers.ImageConverter
-    try:
-        found = kind.from_preset(os.path.abspath(preset))
-    except Exception as error:  # What a file of others makes Keras raise.
-        raise ValueError(
-            f"{preset}/{_CONVERTER} cannot be read: {first_line(error)}"
-        ) from error
-    if not isinstance(found, kind):
-        raise ValueError(
-            f"{preset}/{_CONVERTER} describes a {type(found).__name__}, no "
-            "ImageConverter of KerasHub. Save that there (save_to_preset)."
-        )
-    return found
-
-
-def check_converter(preset):
-    """Refuses a preset that does not say what pixels it was trained on."""
-    if not os.path.isfile(os.path.join(preset, _CONVERTER)):
-        raise ValueError(
-            f"{preset} has no {_CONVERTER}, so nothing says what pixels it was "
-            "trained on. Save its keras_hub.layers.ImageConverter there too "
-            "(save_to_preset), or say --preprocessing=dataset (pixels=None)."
-        )
 
 
 def _per_channel(value, default):
@@ -400,22 +261,22 @@ def _pooled(features, backbone, *, policy):
     return layers[rank](name="head.global_avg_pool", dtype=policy)(features)
 
 
-@FAMILIES.register(_NAME)
+@FAMILIES.register(NAME)
 class KerasHub(Family):
     known = "keras_hub:<folder>"
     builder = staticmethod(keras_hub_network)
     has_preprocessing = True
     pretrained = staticmethod(pretrained_backbone)
-    named_by_weights = _NAME
+    named_by_weights = NAME
 
     @staticmethod
     def sizes(model_type):
         kind, _, folder = model_type.partition(":")
-        if kind != _NAME:
+        if kind != NAME:
             return None
         if not folder:
             raise ValueError(
-                f"{model_type} is named by a preset: say {_NAME}:<folder>, or "
+                f"{model_type} is named by a preset: say {NAME}:<folder>, or "
                 "give its folder as the weights too."
             )
         check_preset(folder)

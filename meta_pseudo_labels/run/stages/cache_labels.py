@@ -2,9 +2,9 @@
 
 import shlex
 
-from meta_pseudo_labels.run.data import check_choice_of_labels
 from meta_pseudo_labels.run.folder import CLASS_DISTRIBUTIONS
 from meta_pseudo_labels.run.inference.networks import network_of
+from meta_pseudo_labels.run.labeled_choice import check_choice_of_labels
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.teacher_labels import cache_labels
 from meta_pseudo_labels.utils.files import reports_full_disk

@@ -13,8 +13,9 @@ from meta_pseudo_labels.learners.callbacks import position
 from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.optimizers.schedules import scale_by_batch
 from meta_pseudo_labels.run.config.after_training import DiagnosisSettings
-from meta_pseudo_labels.run.data import check_choice_of_labels, training_batches
+from meta_pseudo_labels.run.data import training_batches
 from meta_pseudo_labels.run.folder import RunFolder
+from meta_pseudo_labels.run.labeled_choice import check_choice_of_labels
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.teacher_labels import load_teacher_labels
 from meta_pseudo_labels.utils.files import write_whole

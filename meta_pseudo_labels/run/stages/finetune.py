@@ -23,7 +23,7 @@ from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.after_training import FinetuningSettings
 from meta_pseudo_labels.run.config.core import free_settings
 from meta_pseudo_labels.run.config.unread import unread_settings
-from meta_pseudo_labels.run.data import check_choice_of_labels, class_weights
+from meta_pseudo_labels.run.data import class_weights
 from meta_pseudo_labels.run.early_stopping import (
     EarlyStopping,
     epochs_since_best,
@@ -33,6 +33,7 @@ from meta_pseudo_labels.run.folder import (
     FINETUNE,
     RunFolder,
 )
+from meta_pseudo_labels.run.labeled_choice import check_choice_of_labels
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
 from meta_pseudo_labels.run.progress import progress
 from meta_pseudo_labels.run.restoring import variables_by_name

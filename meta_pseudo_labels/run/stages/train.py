@@ -21,9 +21,7 @@ from meta_pseudo_labels.run.checkpoints import Checkpoints
 from meta_pseudo_labels.run.closing import closing_summary
 from meta_pseudo_labels.run.data import (
     adaptation_images,
-    check_choice_of_labels,
     images_per_batch,
-    save_choice_of_labels,
     training_batches,
     unlabeled_ratios,
 )
@@ -38,6 +36,10 @@ from meta_pseudo_labels.run.folder import (
     WEIGHTS,
     RunFolder,
     resets,
+)
+from meta_pseudo_labels.run.labeled_choice import (
+    check_choice_of_labels,
+    save_choice_of_labels,
 )
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
 from meta_pseudo_labels.run.pretrained import load_first_weights, save_reports

@@ -12,6 +12,7 @@ from absl import logging
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.learners import MetaPseudoLabels
+from meta_pseudo_labels.models import keras_hub_presets as presets
 from meta_pseudo_labels.models.families import keras_hub as family
 from meta_pseudo_labels.optimizers import Momentum
 from tests import tiny_presets
@@ -378,7 +379,7 @@ def test_without_keras_hub_a_line_says_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"meta-pseudo-labels\[hub\]"):
         models.check_model_type(f"keras_hub:{tmp_path}")
     with pytest.raises(ValueError, match="cannot be imported.*pip install"):
-        family._hub()
+        presets.hub()
 
 
 @needs_hub

@@ -6,14 +6,16 @@ import sys
 import pytest
 
 from meta_pseudo_labels.run import cli
-from meta_pseudo_labels.run.pages import compare
+from meta_pseudo_labels.run.pages import comparison
 from meta_pseudo_labels.run.pages.compare import (
-    IN_USE,
     comparison_lines,
-    comparison_of,
     comparison_page,
-    conditions_of,
     write_comparison,
+)
+from meta_pseudo_labels.run.pages.comparison import (
+    IN_USE,
+    comparison_of,
+    conditions_of,
 )
 from meta_pseudo_labels.run.pages.run_files import RunFiles
 from tests.run.pages.synthetic import check, evaluated, logged, write
@@ -325,9 +327,9 @@ def test_page_and_terminal_take_one_result(runs, tmp_path, monkeypatch):
     calls = []
 
     def counted(name):
-        function = getattr(compare, name)
+        function = getattr(comparison, name)
         monkeypatch.setattr(
-            compare, name, lambda *a: calls.append(name) or function(*a)
+            comparison, name, lambda *a: calls.append(name) or function(*a)
         )
 
     for name in ("conditions_of", "_measures", "_compared", "_differences"):

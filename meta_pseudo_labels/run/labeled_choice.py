@@ -1,0 +1,171 @@
+"""Which images a run has learned the labels of: labeled.json."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+from absl import logging
+
+from meta_pseudo_labels import data
+from meta_pseudo_labels.data.duplicates import names_of_image
+from meta_pseudo_labels.data.image_data import HELD_OUT
+from meta_pseudo_labels.data.spec import same_names
+from meta_pseudo_labels.run.folder import LABELED
+from meta_pseudo_labels.utils.files import read_json, write_whole
+from meta_pseudo_labels.utils.settings import ConfigError
+
+# In labeled.json beside the choice; runs of old have none of them.
+_FACTS = ("fingerprint", "class_names", "mean", "std", "names")
+
+
+def check_choice_of_labels(config, images, *, learns=True, choice=None):
+    """Refuses to go on with a run that had other data.
+
+    Args:
+      config: `Config` of the run.
+      images: `data.ImageData` or `data.ShardedData`.
+      learns: whether the stage learns from the images. What tests or exports
+        needs the same choice, classes and normalisation, but not the same
+        pixels.
+      choice: what labeled.json is taken to say of it; None for what it says.
+
+    Raises:
+      ConfigError: where its labeled.json names other images, was written for
+        images with other pixels, or cannot be read.
+    """
+    path = os.path.join(config.output_dir, LABELED)
+    if not os.path.exists(path):
+        return
+    saved, facts = _saved_choice(path)
+    choice, changed = choice or saved, None
+    now = data.labeled_choice(images)
+    if choice != now:
+        difference = _difference(choice, now, facts["names"], _names(images))
+        changed = f"{path} names other labeled images than are found now"
+        changed += f" ({difference})"
+    names = list(images.spec.class_names)
+    if not same_names(facts["class_names"] or names, names):
+        changed = changed or (
+            f"{path} has the classes {', '.join(facts['class_names'])}, but "
+            f"those found now are {', '.join(names)}"
+        )
+    for key in ("mean", "std"):
+        used = getattr(images.spec, key)
+        if facts[key] and not np.allclose(facts[key], used, rtol=0, atol=1e-5):
+            changed = changed or (
+                f"The {key} by which the run in {config.output_dir} normalises "
+                f"images is {_rounded(facts[key])}, but that of the data found "
+                f"now is {_rounded(used)}"
+            )
+    if learns and not changed and facts["fingerprint"]:
+        if facts["fingerprint"] != data.fingerprint(images):
+            changed = f"{path} was written for images with other pixels"
+    if changed:
+        raise ConfigError(
+            f"{changed}: the data has changed since the run began. Restore it, "
+            "or train in another --output_dir."
+        )
+
+
+def as_trained(config, images):
+    """The images found now, normalised as in training, for a look alone.
+
+    A warning counts labeled images where they are not those of the run.
+
+    Args, Raises: see `check_choice_of_labels`; the choice may differ.
+    """
+    path = os.path.join(config.output_dir, LABELED)
+    if not os.path.exists(path) or not isinstance(images, data.ImageData):
+        return images
+    choice, facts = _saved_choice(path)
+    used = {key: tuple(facts[key]) for key in ("mean", "std") if facts[key]}
+    spec = dataclasses.replace(images.spec, **used)
+    images = dataclasses.replace(images, spec=spec)
+    now = data.labeled_choice(images)
+    check_choice_of_labels(config, images, learns=False, choice=now)
+    if choice != now:
+        logging.warning(
+            "%s names other labeled images than are found now (%s). It looks "
+            "at those of now; which ones were held out may have changed.",
+            path,
+            _difference(choice, now, facts["names"], _names(images)),
+        )
+    return images
+
+
+def _names(images):
+    """What the chosen images are called; None where they have no names."""
+    if not getattr(images, "names", None):
+        return None
+    return [
+        names_of_image(images, part, place)
+        for part in ("labeled", *HELD_OUT)
+        if getattr(images, f"{part}_labels") is not None
+        for place in range(len(getattr(images, f"{part}_labels")))
+    ]
+
+
+def _difference(before, now, names, found):
+    """How the choice of now differs, with the first file that does."""
+    counts = [np.size(choice.get("indices", ())) for choice in (now, before)]
+    text = "{:,} for {:,}".format(*counts)
+    if names is None or found is None:
+        return text
+    for what, more, less in (
+        ("no longer", names, found),
+        ("not before", found, names),
+    ):
+        first = min({*more} - {*less}, default=None)
+        if first is not None:
+            return f"{text}; {what} {first}"
+    return text
+
+
+def _saved_choice(path):
+    """What labeled.json says: the choice, and a dict of `_FACTS`."""
+    try:
+        choice = read_json(path)
+        facts = {key: choice.pop(key, None) for key in _FACTS}
+        for key in ("mean", "std"):
+            if np.shape(np.float64(facts[key] or [])) not in ((0,), (1,), (3,)):
+                raise ValueError(f"{key} is no list of three numbers")
+        texts = [*(facts["class_names"] or []), *(facts["names"] or [])]
+        if not all(type(name) is str for name in texts):
+            raise ValueError("the names of its classes or files are no text")
+        return choice, facts
+    except (
+        ArithmeticError,
+        AttributeError,
+        OSError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ConfigError(
+            f"{path} cannot be read as the run's choice of labels: {error}. "
+            "Restore it, or train in another --output_dir."
+        ) from error
+
+
+def save_choice_of_labels(config, images):
+    """Writes labeled.json, from which the choice can be repeated.
+
+    Beside the choice stands what tells changed data: a fingerprint of the
+    images that are learned from, the names of the classes in the order of their
+    numbers, what images are normalised by, and the files where they have any.
+    """
+    content = data.labeled_choice(images) | {
+        "fingerprint": data.fingerprint(images),
+        "class_names": list(images.spec.class_names),
+        "mean": list(images.spec.mean),
+        "std": list(images.spec.std),
+    }
+    names = _names(images)
+    if names is not None:
+        content["names"] = names
+    text = json.dumps(content) + "\n"
+    write_whole(os.path.join(config.output_dir, LABELED), text)
+
+
+def _rounded(numbers):
+    return ", ".join(f"{number:.4f}" for number in numbers)
