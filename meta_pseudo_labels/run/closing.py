@@ -6,6 +6,7 @@ import shlex
 
 from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.learners.method import LEARNERS
+from meta_pseudo_labels.run.folder import FINETUNE
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.checkpoint_files import checkpoint_paths
 from meta_pseudo_labels.utils.settings import command_for
@@ -18,11 +19,16 @@ def following(config):
       config: has `task_mode`, and the `method` of the run.
     """
     stage = STAGES[config.task_mode]
-    # A student that learned from true labels needs no finetuning on them.
-    if stage.trains and config.method in LEARNERS:
-        if not LEARNERS[config.method].has_feedback:
-            return "eval"
+    if stage.trains and not _wants_finetuning(config):
+        return "eval"
     return stage.next
+
+
+def _wants_finetuning(config):
+    """Whether the student has not learned from true labels yet."""
+    if config.method not in LEARNERS:  # Of a plug-in that is not here.
+        return True
+    return LEARNERS[config.method].has_feedback
 
 
 def closing_summary(experiment):
@@ -43,6 +49,9 @@ def closing_summary(experiment):
     width = max([14, *(len(name) for name, _ in names)])
     lines = [f"  {name:{width}s} {what}" for name, what in names]
     task_mode = following(config)
+    if task_mode == "export" and _wants_finetuning(config):
+        found = os.path.join(glob.escape(config.output_dir), FINETUNE, "*.h5")
+        task_mode = task_mode if glob.glob(found) else "finetune"
     if task_mode is not None:
         lines.append(f"Next: {command_for(task_mode, config.output_dir)}")
     skipped = inspection.skip_summary(experiment.data)

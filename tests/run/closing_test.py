@@ -1,6 +1,8 @@
 """Commands that a run prints can be pasted, whatever its folder is called."""
 
 import json
+import os
+import pathlib
 import re
 import shlex
 import types
@@ -9,6 +11,7 @@ import pytest
 
 from meta_pseudo_labels.run import closing, teacher_labels
 from meta_pseudo_labels.run.config import Config
+from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.pages.report import report_page
 from meta_pseudo_labels.run.pages.run_files import RunFiles
 
@@ -28,6 +31,29 @@ def test_paths_in_commands_are_quoted(tmp_path, monkeypatch, name):
     assert shlex.split(events)[-1] == f"--logdir={folder}/events"
     command = teacher_labels._command(folder)
     assert shlex.split(command)[-1] == f"--output_dir={folder}"
+
+
+@pytest.mark.parametrize(
+    ("method", "finetuned", "task"),
+    [
+        ("mpl", False, "finetune"),
+        ("mpl", True, "export"),
+        ("uda", False, "export"),
+    ],
+)
+def test_a_student_of_mpl_is_finetuned_before_it_is_exported(
+    tmp_path, monkeypatch, method, finetuned, task
+):
+    monkeypatch.setattr(closing.inspection, "skip_summary", lambda data: "")
+    folder = tmp_path / "run [1]"
+    config = Config(task_mode="eval", method=method, output_dir=str(folder))
+    if finetuned:
+        path = RunFolder(str(folder)).finetuned_path(step=5)
+        os.makedirs(os.path.dirname(path))
+        pathlib.Path(path).touch()
+    experiment = types.SimpleNamespace(config=config, data=None)
+    line = closing.closing_summary(experiment).split("\n")[-1]
+    assert line.startswith(f"Next: mpl {task} --output_dir=")
 
 
 @pytest.mark.parametrize(
