@@ -12,6 +12,8 @@ PAPER = ("release", "exact", "reinforce")
 OWN_TEACHER = "own"
 _WEIGHT = "mpl_feedback_weight"
 ANY_WEIGHTS = "lite0.weights.h5"  # What --weights names comes in its place.
+# Other terms in place of UDA's, with their papers' weights and thresholds.
+MATCHES = ("fixmatch", "flexmatch", "freematch", "adamatch")
 VARIANTS = (
     "reinforce_dot_product",
     "reinforce_cosine",
@@ -100,6 +102,10 @@ def methods(recipe, feedbacks):
             teacher=Run(supervised),
         ),
         "uda": Run(f"flags/{recipe}_uda.flags"),
+        **{
+            name: Run(f"flags/{recipe}_uda.flags", {"method": name})
+            for name in MATCHES
+        },
         OFF: _mpl(recipe, "off"),
         SAMPLED_OFF: _mpl(
             recipe, "off", {"mpl_pseudo_labels": "sampled"}, control=OFF
@@ -251,6 +257,9 @@ def fast(steps):
     return runs
 
 
+# Left out of the suites of all methods unless asked for.
+_EXTRA = (*MATCHES, *(f"mpl {name}" for name in VARIANTS))
+
 # Where feedback helps on digits: does it on other images?
 _HELPFUL = "teacher on RandAugment"
 
@@ -259,13 +268,13 @@ SUITES = {
         methods("digits", (*PAPER, *VARIANTS)),
         num_labeled=(20, 40, 100),
         dataset="digits",
-        extra=tuple(f"mpl {name}" for name in VARIANTS),
+        extra=_EXTRA,
     ),
     "cifar10": Suite(
         methods("cifar10_small", (*PAPER, *VARIANTS)),
         num_labeled=(250, 4000),
         dataset="cifar10",
-        extra=tuple(f"mpl {name}" for name in VARIANTS),
+        extra=_EXTRA,
     ),
     # Their runs without a condition are those of `digits` and `cifar10`.
     "where": Suite(
