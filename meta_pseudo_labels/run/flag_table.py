@@ -19,6 +19,7 @@ import sys
 
 from absl import app, flags, logging  # noqa: F401 Both define flags.
 
+from meta_pseudo_labels.run.places import check_place
 from meta_pseudo_labels.utils.settings import WORDS, check, setting
 
 _TABLE = pathlib.Path(__file__).with_name("flag_table.json")
@@ -48,7 +49,8 @@ def refuse(program, arguments, *, task_mode=None):
       task_mode: the one that the command is of, or None.
 
     Raises:
-      ConfigError: for a value out of its range.
+      ConfigError: for a value out of its range, or a folder that no run can be
+        in.
       SystemExit: after what is wrong was said, or all flags were listed.
     """
     if any(map(_LATE.match, arguments)) or _may_have_plugins(arguments):
@@ -77,7 +79,16 @@ def refuse(program, arguments, *, task_mode=None):
         )
     if len(rest) > 1:  # Words that are no flags are told of first.
         return
-    for name, row in table["flags"].items():
+    _check_flags(table["flags"], values)
+    task_mode = task_mode or values["task_mode"].value or "train"
+    if task_mode in table["stages"]:
+        needs_run = table["stages"][task_mode]["needs_run"]
+        place = at_home(values["output_dir"].value)
+        check_place(place, must_exist=needs_run)
+
+
+def _check_flags(rows, values):
+    for name, row in rows.items():
         value = values[name].value
         if values[name].present and "low" in row and value is not None:
             check(_field(name, row), at_home(value))
@@ -225,7 +236,7 @@ def _stages(rows):
     Training's are all that no task mode after it has.
     """
     from meta_pseudo_labels.run.config.core import config_class
-    from meta_pseudo_labels.run.stages import STAGES
+    from meta_pseudo_labels.run.stages import STAGES, Stage
 
     own = {
         name: [
@@ -251,6 +262,8 @@ def _stages(rows):
         name: {
             "help": stage.help,
             "flags": of_training if stage.trains else own[name],
+            # Of one that waits for its run nothing is said yet.
+            "needs_run": stage.needs_run and stage.wait is Stage.wait,
         }
         for name, stage in STAGES.items()
     }
@@ -264,7 +277,7 @@ def _may_have_plugins(arguments):
         path = os.path.join(at_home(early["output_dir"]), "hparams.json")
         with open(path, encoding="utf-8") as file:
             return bool(json.load(file).get("plugins"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError, AttributeError, RecursionError):
         return True  # Whoever reads it says what is wrong with it.

@@ -11,6 +11,7 @@ import socket
 
 from meta_pseudo_labels.export.card import revision, versions
 from meta_pseudo_labels.run.config.core import free_settings
+from meta_pseudo_labels.run.places import check_place, special_place
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.deleting import check_deletable, delete
 from meta_pseudo_labels.utils.files import (
@@ -23,7 +24,6 @@ from meta_pseudo_labels.utils.files import (
 from meta_pseudo_labels.utils.plugins import source_digests
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
-    check_address,
     module_names,
     user_error,
 )
@@ -50,7 +50,6 @@ REVIEW = "review"
 REVIEW_SUMMARY = "review.json"
 ANSWERED = "labels.csv", "to_label.csv", "pseudo_labels.csv"  # By users.
 _CHOICE = "source", "label_subset", "indices"  # See `labeled_choice`.
-_REPOSITORIES = ("git", "hg", "svn", "jj", "bzr")
 _FOLDERS = ("checkpoints", "best", "events", "callbacks", "saved_model")
 _HARMLESS = (".log", ".txt", ".out", ".err", ".pid", "lost+found")
 _FOLDERS += (EVALS, FINETUNE, INFERENCE, EVAL_SOURCES, REVIEW)
@@ -80,40 +79,10 @@ class RunFolder:
         """Refuses a folder that no run can be in; returns its path.
 
         Raises:
-          ConfigError: where none is given, one that must be there is not, or
-            it cannot be written to.
+          ConfigError: see `places.check_place`.
         """
-        path = self._path
-        if not path:
-            raise ConfigError(
-                "--output_dir is missing: name the folder of the run, for "
-                "example --output_dir=runs/digits_mpl."
-            )
-        check_address("output_dir", path)
-        if set(os.path.realpath(path)) & set("*?[]\\"):
-            raise ConfigError(
-                f"--output_dir={path}: TensorFlow takes *, ?, [, ] and \\ for "
-                "patterns of names and would touch other folders; name one "
-                "without them."
-            )
-        nearest = path
-        while not os.path.exists(nearest):
-            nearest = os.path.dirname(nearest) or "."
-        if not os.path.isdir(nearest):
-            raise ConfigError(
-                f"--output_dir={path}: {nearest} is a file; name a folder."
-            )
-        if not os.access(nearest, os.W_OK):
-            raise ConfigError(
-                f"--output_dir={path}: you may not write to {nearest}; name "
-                "another folder."
-            )
-        if must_exist and not os.path.isdir(path):
-            raise ConfigError(
-                f"--output_dir={path} does not exist: train there first, with "
-                "`mpl train`."
-            )
-        return path
+        check_place(self._path, must_exist=must_exist)
+        return self._path
 
     def check_kinds(self, files):
         """Refuses folders where files are to be, and the other way round.
@@ -318,7 +287,7 @@ class RunFolder:
         """
         if not os.path.isdir(self) or not set(os.listdir(self)) - {LOCK}:
             return
-        what = self._special_place()
+        what = special_place(self)
         if what is None and not self._is_run():
             what = f"holds files, but no {HPARAMS} of a run"
         if what:
@@ -373,7 +342,7 @@ class RunFolder:
             and not name.startswith(".")
             and not name.endswith(_HARMLESS)
         ]
-        what = self._special_place()
+        what = special_place(self)
         if what is None and others:
             what = f"holds {others[0]}, which no run wrote"
         if what:
@@ -381,16 +350,6 @@ class RunFolder:
                 f"--output_dir={self} {what}. Name a folder of its own for the "
                 "run, which need not exist."
             )
-
-    def _special_place(self):
-        """What a folder is that is not for one run alone; None for others."""
-        path = os.path.realpath(self)
-        if path == os.path.dirname(path):
-            return "is the root of the file system"
-        if path == os.path.realpath(os.path.expanduser("~")):
-            return "is your home"
-        kept = [k for k in _REPOSITORIES if os.path.exists(f"{path}/.{k}")]
-        return f"is a {kept[0]} repository" if kept else None
 
     def _run_paths(self):
         """Of all that a run may leave, in the order to delete it in."""

@@ -111,7 +111,8 @@ def test_help_begins_with_the_command(monkeypatch, capsys):
 def test_the_last_address_of_a_setting_counts(monkeypatch):
     monkeypatch.setattr(cli, "quiet_start", lambda: 1 / 0)  # It went on.
     with pytest.raises(ZeroDivisionError):
-        cli.run("mpl", ["--data_dir=s3://mine/data", "--data_dir=gs://mine/x"])
+        flags = ["--data_dir=s3://mine/data", "--data_dir=gs://mine/x"]
+        cli.run("mpl", [*flags, "--output_dir=x"])
 
 
 def test_a_word_is_a_task_mode(started, monkeypatch):

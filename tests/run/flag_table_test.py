@@ -159,7 +159,21 @@ def test_what_may_be_right_is_left_to_the_settings(refuse, tmp_path):
     assert refuse(unknown, f"--output_dir={run}") is not None
     assert refuse("--test_tmpdir=/tmp") is None  # A flag of TensorFlow.
     assert refuse("word", "--seed=-1") is None  # The word is told of first.
-    assert refuse("--seed=1", "--mpl_feedback=exact") is None
+    assert refuse("--mpl_feedback=exact", f"--output_dir={run}") is None
+
+
+def test_a_folder_that_no_run_can_be_in_is_refused_early(refuse, tmp_path):
+    file, new = tmp_path / "file", tmp_path / "new"
+    file.touch()
+    assert "--output_dir is missing" in refuse()
+    assert f"{file} is a file" in refuse(f"--output_dir={file}")
+    assert "patterns of names" in refuse(f"--output_dir={tmp_path}/a*")
+    assert refuse(f"--output_dir={new}") is None
+    for mode in ("eval", "finetune", "inference"):
+        told = refuse(f"--task_mode={mode}", f"--output_dir={new}")
+        assert f"{new} does not exist: train there first" in told
+    for mode in ("inspect", "eval_forever"):  # Of a run that is to come.
+        assert refuse(f"--task_mode={mode}", f"--output_dir={new}") is None
 
 
 def test_a_setting_that_the_table_lacks_is_no_unknown_flag(

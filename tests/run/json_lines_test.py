@@ -91,7 +91,9 @@ def ended(monkeypatch, capsys):
         monkeypatch.setattr(
             command, "start", lambda *a, **k: command.main(["mpl"])
         )
-        monkeypatch.setattr(sys, "argv", ["mpl", "train", *flags])
+        monkeypatch.setattr(
+            sys, "argv", ["mpl", "train", "--output_dir=x", *flags]
+        )
         stdout = sys.stdout
         try:
             cli.main()
