@@ -44,6 +44,7 @@ def as_markdown(groups, *, runs):
             *(found.get((run, column), "") for column in _COLUMNS),
         ]
         for run, group in groups.items()
-        if run in _NAMES or runs[run].feedback  # Others: in docs/results.md.
+        if run in _NAMES
+        or runs[run].feedback  # The others are in docs/results.md.
     ]
     return control_tables.markdown(HEADING, lines) + "\n"

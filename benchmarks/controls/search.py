@@ -22,12 +22,8 @@ from meta_pseudo_labels.run.config.flags import config_from_flagfile
 ROWS = RESULTS / "cifar10_fast_search.jsonl"
 FLAGFILE = "flags/cifar10_fast_uda.flags"
 SEED, LABELS, STEPS = 100, 4_000, 1_500
-# What the recipe had when the others were tried beside it.
-EARLIER = {"crop_padding": None}
-# Name -> settings other than the recipe's, of which each is tried by itself.
-TRIED = {
-    "as the recipe": {},
-    "shift 2": {"crop_padding": 2},
+# What was tried by itself while the recipe shifted by as many pixels.
+_SHIFT_4 = {
     "rate 0.25": {"lr": 0.25},
     "rate 1": {"lr": 1.0},
     "decay 1.3e-3": {"weight_decay": 1.3e-3},
@@ -38,13 +34,21 @@ TRIED = {
     "magnitude 10": {"augment_magnitude": 10, "augment_cutout": 0.5},
     "magnitude 2": {"augment_magnitude": 2},
 }
+# Name -> settings other than the recipe's.
+TRIED = {
+    "as the recipe": {},
+    "shift 4": {"crop_padding": None},
+    **{
+        f"shift 4, {name}": {"crop_padding": None} | settings
+        for name, settings in _SHIFT_4.items()
+    },
+}
 LONG = {
     # 30 minutes of two idle cores.
     "width 64, long": {
         "model_type": "speednet-64",
         "num_train_steps": 9_000,
         "save_every": 9_000,
-        "crop_padding": 2,
     },
 }
 
@@ -82,7 +86,7 @@ def candidate(name, **others):
         FLAGFILE,
         seed=SEED,
         num_labeled=LABELS,
-        **steps | EARLIER | (TRIED | LONG)[name] | others,
+        **steps | (TRIED | LONG)[name] | others,
     )
 
 

@@ -262,7 +262,7 @@ def draw_views(data, path, *, seed, columns=12, **view_settings):
     if sharded := isinstance(data, ShardedData):
         module, data = photo_views, samples.sample(data, count=columns)
     spec = data.spec
-    # Mirrored in every other epoch: here at random.
+    # A sheet shows no epochs, so images are mirrored at random.
     weak_view = module.weak(
         spec, dataclasses.replace(settings, alternate_flips=False)
     )

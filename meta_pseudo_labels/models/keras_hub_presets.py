@@ -8,9 +8,9 @@ from meta_pseudo_labels.models.families import PRESET_CONFIG
 from meta_pseudo_labels.utils.checkpoint_files import first_line
 
 NAME = "keras_hub"
-_CONVERTER = "image_converter.json"
 # As the backbones call the shape of an image in their settings.
 SHAPES = ("image_shape", "input_shape")
+_CONVERTER = "image_converter.json"
 _INSTALL = "pip install 'meta-pseudo-labels[hub]', or keras-hub"
 _DOWNLOAD = (
     "nothing is downloaded here. Where there is a network, say keras_hub."

@@ -6,29 +6,32 @@ import shlex
 
 from meta_pseudo_labels.data import inspection
 from meta_pseudo_labels.learners.method import LEARNERS
-from meta_pseudo_labels.run.folder import FINETUNE
+from meta_pseudo_labels.run.folder import EVAL
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.checkpoint_files import checkpoint_paths
+from meta_pseudo_labels.utils.files import read_json
 from meta_pseudo_labels.utils.settings import command_for
 
 
-def following(config):
+def following(config, *, is_finetuned=True):
     """The task mode that usually follows the present one; None for none.
 
     Args:
       config: has `task_mode`, and the `method` of the run.
+      is_finetuned: False where the student was looked at as it came out of
+        training.
     """
     stage = STAGES[config.task_mode]
-    if stage.trains and not _wants_finetuning(config):
+    # A student that learned from true labels needs no finetuning on them. Of a
+    # method that is not here, a plug-in's, nobody knows.
+    finetunes = (
+        config.method not in LEARNERS or LEARNERS[config.method].has_feedback
+    )
+    if stage.trains and not finetunes:
         return "eval"
+    if stage.next == "export" and finetunes and not is_finetuned:
+        return "finetune"
     return stage.next
-
-
-def _wants_finetuning(config):
-    """Whether the student has not learned from true labels yet."""
-    if config.method not in LEARNERS:  # Of a plug-in that is not here.
-        return True
-    return LEARNERS[config.method].has_feedback
 
 
 def closing_summary(experiment):
@@ -48,16 +51,24 @@ def closing_summary(experiment):
     ]
     width = max([14, *(len(name) for name, _ in names)])
     lines = [f"  {name:{width}s} {what}" for name, what in names]
-    task_mode = following(config)
-    if task_mode == "export" and _wants_finetuning(config):
-        found = os.path.join(glob.escape(config.output_dir), FINETUNE, "*.h5")
-        task_mode = task_mode if glob.glob(found) else "finetune"
+    evaluated = _evaluated(folder)
+    task_mode = following(
+        config, is_finetuned=not evaluated or "finetuned" in evaluated
+    )
     if task_mode is not None:
         lines.append(f"Next: {command_for(task_mode, config.output_dir)}")
     skipped = inspection.skip_summary(experiment.data)
     if skipped:
         lines.append(f"In the data {skipped}.")
     return "\n".join(lines)
+
+
+def _evaluated(folder):
+    """Names of the networks that the last evaluation is of; () without one."""
+    try:
+        return tuple(read_json(os.path.join(folder, EVAL))["networks"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
 
 
 def _content(path):

@@ -80,11 +80,12 @@ def refuse(program, arguments, *, task_mode=None):
     if len(rest) > 1:  # Words that are no flags are told of first.
         return
     _check_flags(table["flags"], values)
-    task_mode = task_mode or values["task_mode"].value or "train"
-    if task_mode in table["stages"]:
-        needs_run = table["stages"][task_mode]["needs_run"]
+    mode = task_mode or values["task_mode"].value or "train"
+    stage = table["stages"].get(mode)
+    only_checks = values.flag_values_dict().get("only_check_args")
+    if stage and not stage["waits"] and not only_checks:
         place = at_home(values["output_dir"].value)
-        check_place(place, must_exist=needs_run)
+        check_place(place, must_exist=stage["needs_run"])
 
 
 def _check_flags(rows, values):
@@ -262,8 +263,9 @@ def _stages(rows):
         name: {
             "help": stage.help,
             "flags": of_training if stage.trains else own[name],
-            # Of one that waits for its run nothing is said yet.
-            "needs_run": stage.needs_run and stage.wait is Stage.wait,
+            "needs_run": stage.needs_run,
+            # Its run, and the disk for it, may still be to come.
+            "waits": stage.wait is not Stage.wait,
         }
         for name, stage in STAGES.items()
     }

@@ -216,7 +216,8 @@ class RunFolder:
         differences = []
         for field in dataclasses.fields(config):
             now = getattr(config, field.name)
-            before = saved.get(field.name, now)
+            # What a run of old did not know it had by default.
+            before = saved.get(field.name, field.default) if saved else now
             if before != now and not _may_change(field.name, before, now):
                 differences.append(f"{field.name} was {before}, is now {now}")
         if not differences:

@@ -15,8 +15,8 @@ def check_place(path, *, must_exist=False):
       must_exist: whether a run must be there already.
 
     Raises:
-      ConfigError: where none is given, one that must be there is not, or it
-        cannot be written to.
+      ConfigError: for no path, an address, a pattern, a file, a folder that
+        may not be written to, and one that is missing but must exist.
     """
     if not path:
         raise ConfigError(

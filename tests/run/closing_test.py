@@ -1,8 +1,6 @@
 """Commands that a run prints can be pasted, whatever its folder is called."""
 
 import json
-import os
-import pathlib
 import re
 import shlex
 import types
@@ -11,7 +9,6 @@ import pytest
 
 from meta_pseudo_labels.run import closing, teacher_labels
 from meta_pseudo_labels.run.config import Config
-from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.pages.report import report_page
 from meta_pseudo_labels.run.pages.run_files import RunFiles
 
@@ -34,23 +31,22 @@ def test_paths_in_commands_are_quoted(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize(
-    ("method", "finetuned", "task"),
+    ("method", "networks", "task"),
     [
-        ("mpl", False, "finetune"),
-        ("mpl", True, "export"),
-        ("uda", False, "export"),
+        ("mpl", ["student", "teacher"], "finetune"),
+        ("mpl", ["finetuned", "student"], "export"),
+        ("uda", ["student"], "export"),
+        ("mpl", None, "export"),  # Of other images: it is not known.
     ],
 )
 def test_a_student_of_mpl_is_finetuned_before_it_is_exported(
-    tmp_path, monkeypatch, method, finetuned, task
+    tmp_path, monkeypatch, method, networks, task
 ):
     monkeypatch.setattr(closing.inspection, "skip_summary", lambda data: "")
-    folder = tmp_path / "run [1]"
-    config = Config(task_mode="eval", method=method, output_dir=str(folder))
-    if finetuned:
-        path = RunFolder(str(folder)).finetuned_path(step=5)
-        os.makedirs(os.path.dirname(path))
-        pathlib.Path(path).touch()
+    config = Config(task_mode="eval", method=method, output_dir=str(tmp_path))
+    if networks is not None:
+        text = json.dumps({"networks": dict.fromkeys(networks, {})})
+        (tmp_path / "eval.json").write_text(text)
     experiment = types.SimpleNamespace(config=config, data=None)
     line = closing.closing_summary(experiment).split("\n")[-1]
     assert line.startswith(f"Next: mpl {task} --output_dir=")

@@ -42,6 +42,24 @@ def test_the_file_names_the_images_and_stays(run, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["labeled.json"]
 
 
+def test_views_are_shifted_as_the_settings_say(tmp_path):
+    settings = dict(
+        output_dir=str(tmp_path),
+        dataset="digits",
+        method="supervised",
+        train_batch_size=40,
+    )
+    images = data.load("digits", num_labeled=40, seed=0)
+    spec = images.spec
+    whole = data.normalize(images.labeled_images, mean=spec.mean, std=spec.std)
+    whole = {image.tobytes() for image in whole.numpy()}
+    for padding, same in ((0, True), (None, False)):
+        config = Config(**settings, crop_padding=padding)
+        batches = training_batches(config, images, start_step=0)
+        labeled = next(iter(batches))["labeled"].numpy()
+        assert ({image.tobytes() for image in labeled} == whole) == same
+
+
 def test_a_run_without_the_file_is_not_refused(run, tmp_path):
     """As one that was trained before there was such a file."""
     (tmp_path / "labeled.json").unlink()

@@ -25,12 +25,12 @@ def refuse(monkeypatch):
         assert flags_parser is flag_table.parse_flags
         flags.FLAGS(argv)  # What it makes a line of.
 
-    def refusal(*arguments):
+    def refusal(*arguments, task_mode=None):
         with monkeypatch.context() as patch:
             patch.setattr(flags, "FLAGS", flags.FlagValues())
             patch.setattr(app, "run", run)
             try:
-                flag_table.refuse(PROGRAM, arguments)
+                flag_table.refuse(PROGRAM, arguments, task_mode=task_mode)
             except (flags.Error, ConfigError) as error:
                 return str(error)
         return None
@@ -170,10 +170,33 @@ def test_a_folder_that_no_run_can_be_in_is_refused_early(refuse, tmp_path):
     assert "patterns of names" in refuse(f"--output_dir={tmp_path}/a*")
     assert refuse(f"--output_dir={new}") is None
     for mode in ("eval", "finetune", "inference"):
-        told = refuse(f"--task_mode={mode}", f"--output_dir={new}")
-        assert f"{new} does not exist: train there first" in told
+        for told in (
+            refuse(f"--task_mode={mode}", f"--output_dir={new}"),
+            refuse(f"--output_dir={new}", task_mode=mode),
+        ):
+            assert f"{new} does not exist: train there first" in told
     for mode in ("inspect", "eval_forever"):  # Of a run that is to come.
-        assert refuse(f"--task_mode={mode}", f"--output_dir={new}") is None
+        assert refuse(f"--output_dir={new}", task_mode=mode) is None
+
+
+def test_a_folder_is_not_looked_at_where_it_may_come_or_is_not_used(
+    refuse, tmp_path
+):
+    (tmp_path / "file").touch()
+    file = f"--output_dir={tmp_path}/file"
+    assert "is a file" in refuse(file, task_mode="evals")
+    assert refuse(file, task_mode="eval_forever") is None
+
+
+def test_folders_are_at_home_and_in_flagfiles(refuse, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").mkdir()
+    flagfile = tmp_path / "mine.flags"
+    flagfile.write_text("--output_dir=~/run\n")
+    assert refuse(f"--flagfile={flagfile}", task_mode="eval") is None
+    flagfile.write_text("--output_dir=~/ran\n")
+    told = refuse(f"--flagfile={flagfile}", task_mode="eval")
+    assert f"{tmp_path}/ran does not exist" in told
 
 
 def test_a_setting_that_the_table_lacks_is_no_unknown_flag(

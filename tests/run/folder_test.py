@@ -167,13 +167,15 @@ def test_teacher_labels_neither_come_nor_go(tmp_path, paths):
         RunFolder(now.output_dir).check_same_training(now)
 
 
-def test_settings_that_an_older_run_did_not_know_may_have_any_value(tmp_path):
+def test_settings_that_an_older_run_did_not_know_had_their_defaults(tmp_path):
     settings = json.loads(Config(lr=0.3).to_json())
     del settings["uda_weight"]
     folder = write_hparams(tmp_path, json.dumps(settings))
-    RunFolder(folder).check_same_training(
-        Config(output_dir=folder, lr=0.3, uda_weight=8.0)
-    )
+    RunFolder(folder).check_same_training(Config(output_dir=folder, lr=0.3))
+    with pytest.raises(ConfigError, match=r"uda_weight was 1\.0, is now 8\.0"):
+        RunFolder(folder).check_same_training(
+            Config(output_dir=folder, lr=0.3, uda_weight=8.0)
+        )
 
 
 @pytest.mark.parametrize("path", [None, ""])

@@ -16,7 +16,7 @@ from meta_pseudo_labels.data.images import rand_augment as random_ops
 from meta_pseudo_labels.data.images.view_settings import POLICIES, ViewSettings
 
 
-def weak_view(spec, *, flips=True, padding=None):
+def weak_view(spec, *, flips=True, crop_padding=None):
     """Flip where the data allows it, pad by an eighth and crop at random.
 
     This is the release's `ori` view, and what labeled images get (quirk 31).
@@ -24,20 +24,20 @@ def weak_view(spec, *, flips=True, padding=None):
     Args:
       spec: `DatasetSpec` of the images.
       flips: False for images that were mirrored before.
-      padding: pixels in place of an eighth of the side.
+      crop_padding: pixels in place of an eighth of the side.
 
     Raises:
-      ValueError: for a padding that leaves nothing of an image.
+      ValueError: for one that leaves nothing of an image.
     """
     size = spec.image_size
-    if padding is None:
-        padding = size // 8
-    if not 0 <= padding < size:
+    if crop_padding is None:
+        crop_padding = size // 8
+    if not 0 <= crop_padding < size:
         raise ValueError(
-            f"crop_padding={padding}: images of {size}x{size} pixels can be "
-            f"shifted by 0 to {size - 1} pixels."
+            f"crop_padding={crop_padding}: images of {size}x{size} pixels can "
+            f"be shifted by 0 to {size - 1} pixels."
         )
-    crop = pad_and_crop(padding, fill=spec.background)
+    crop = pad_and_crop(crop_padding, fill=spec.background)
     return _of_levels(chain(flip(), crop) if spec.flip and flips else crop)
 
 
@@ -46,7 +46,7 @@ def weak(spec, settings):
     return weak_view(
         spec,
         flips=not settings.alternate_flips,
-        padding=settings.crop_padding,
+        crop_padding=settings.crop_padding,
     )
 
 
@@ -73,7 +73,7 @@ def strong_view(spec, *, magnitude, cutout_share=0.5, policy="release"):
 
 def strong(spec, settings):
     """See `strong_view`; of `ViewSettings`."""
-    shifted = weak_view(spec, padding=settings.crop_padding)
+    shifted = weak_view(spec, crop_padding=settings.crop_padding)
     return _of_levels(chain(*_distortions(spec, settings), shifted))
 
 

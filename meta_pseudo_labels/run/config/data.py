@@ -213,10 +213,10 @@ class DataSettings:
             )
 
     def check_without_labels(self, name):
-        """Refuses what needs all labels before an image is read.
+        """Refuses what images in files do not have, before one is read.
 
         Args:
-          name: of a data set whose labels are read with its images.
+          name: of a data set whose images and labels stay in its files.
 
         Raises:
           ConfigError: for such a setting.
@@ -228,3 +228,11 @@ class DataSettings:
                     f"{name!r} stays in its files; leave it out, or take "
                     "another data set."
                 )
+        if self.crop_padding is not None or self.alternate_flips:
+            flag = "alternate_flips"
+            if self.crop_padding is not None:
+                flag = f"crop_padding={self.crop_padding}"
+            raise ConfigError(
+                f"--{flag} is for images in memory, but those of {name!r} stay "
+                "in their files; leave it out."
+            )

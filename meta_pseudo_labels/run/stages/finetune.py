@@ -235,7 +235,8 @@ def _epoch_steps(config):
 
 def _batches(config, images, start):
     """The endless labeled batches from a step of finetuning on."""
-    return data.finetuning_dataset(
+    return user_error(
+        data.finetuning_dataset,
         images,
         batch_size=_batch_size(config, images),
         seed=config.seed,

@@ -56,7 +56,7 @@ def test_strong_view_shifts_once_more():
     unshifted = views.strong(spec, settings)(images, SEED)
     settings = dataclasses.replace(settings, crop_padding=1)
     seed = tf.random.split(SEED, 3)[2]
-    want = views.weak_view(spec, padding=1)(unshifted, seed)
+    want = views.weak_view(spec, crop_padding=1)(unshifted, seed)
     np.testing.assert_array_equal(
         views.strong(spec, settings)(images, SEED), want
     )
@@ -66,7 +66,7 @@ def test_strong_view_shifts_once_more():
 @pytest.mark.parametrize("padding", [-1, 16])
 def test_a_shift_that_leaves_nothing_is_refused(padding):
     with pytest.raises(ValueError, match=rf"{padding}: .* by 0 to 15 pixels"):
-        views.weak_view(SPEC, padding=padding)
+        views.weak_view(SPEC, crop_padding=padding)
 
 
 @pytest.mark.parametrize("flip", [True, False])
