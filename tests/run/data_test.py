@@ -60,6 +60,20 @@ def test_views_are_shifted_as_the_settings_say(tmp_path):
         assert ({image.tobytes() for image in labeled} == whole) == same
 
 
+@pytest.mark.parametrize(
+    ("settings", "flag"),
+    [
+        ({"crop_padding": 0}, "--crop_padding=0"),
+        ({"alternate_flips": True}, "--alternate_flips"),
+        ({"label_sampling": "balanced"}, "--label_sampling=balanced"),
+    ],
+)
+def test_what_images_in_files_do_not_have_is_refused(settings, flag):
+    Config().check_without_labels("mine")
+    with pytest.raises(ConfigError, match=f"{flag} .*'mine' .* leave it out"):
+        Config(**settings).check_without_labels("mine")
+
+
 def test_a_run_without_the_file_is_not_refused(run, tmp_path):
     """As one that was trained before there was such a file."""
     (tmp_path / "labeled.json").unlink()
