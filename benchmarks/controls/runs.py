@@ -60,7 +60,7 @@ def measure(run, settings, *, teacher=None, select=False):
         seconds = time.monotonic() - start, time.process_time() - cpu_start
         experiment.finetune()
         accuracies = experiment.evaluate()
-    return _row(
+    return row(
         run,
         settings,
         teacher=teacher,
@@ -116,7 +116,19 @@ def _placed(settings, folder):
     return dataclasses.replace(settings, output_dir=folder, progress=False)
 
 
-def _row(run, settings, *, teacher, learned, accuracies, seconds, split):
+def row(run, settings, *, learned, accuracies, seconds, split, teacher=None):
+    """What is kept of a run, a dict.
+
+    Args:
+      run: its name.
+      settings: its `Config`.
+      learned: how many labels it learned.
+      accuracies: of the "student", "finetuned" and the "teacher"; None where
+        there is none.
+      seconds: of training: by the clock, and of the processor.
+      split: of the images that were classified.
+      teacher: `Config` of the fixed teacher, or None.
+    """
     return {
         "run": run,
         "dataset": settings.dataset,

@@ -40,7 +40,11 @@ from meta_pseudo_labels.optimizers import learning_rate_of, parts_of
 from meta_pseudo_labels.utils import compat
 from meta_pseudo_labels.utils.registry import nearest
 
-_KEYS = "labeled", "labels", "weak", "strong", "feedback", "feedback_labels"
+# What `data.training_dataset` makes for some method or other.
+_KEYS = (
+    *("labeled", "labels", "weak", "strong", "feedback", "feedback_labels"),
+    *("labeled_distributions", "unlabeled_distributions"),
+)
 
 
 class Learner(Method, Trainer):

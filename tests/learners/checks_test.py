@@ -294,7 +294,8 @@ def test_keys_that_are_a_slip_of_the_pen_are_said(logged):
     rows = {"labeled": np.ones([2, 4], "float32"), "labels": [0, 1]}
     learner = Supervised(net())
     learner.compile("sgd")
-    for key in ("weak", "sample_weight", "name_of_file"):
+    ours = ("weak", "labeled_distributions")  # Of every stream of ours.
+    for key in (*ours, "sample_weight", "name_of_file"):
         learner.check_batch({**rows, key: np.ones(2)})
     assert logged == []
     for _ in range(2):

@@ -150,6 +150,11 @@ def config_from_flags(flag_values=flags.FLAGS):
         --dataset_name, --reset_output_dir with a task that needs the run, or
         an unreadable hparams.json.
     """
+    return Config(**_settings(flag_values))
+
+
+def _settings(flag_values):
+    """What `config_from_flags` makes a `Config` of, a dict."""
     given = {
         name: at_home(value) for name, value in _given(flag_values).items()
     }
@@ -162,7 +167,7 @@ def config_from_flags(flag_values=flags.FLAGS):
         given["callbacks"] = _joined("", flag_values["callback"].value)
     stage = STAGES.get(task)  # None where Config is to refuse it.
     if stage is None:
-        return Config(**given)
+        return given
     resets = given.get("reset_output_dir")
     if resets and not stage.trains and task != "inspect":
         raise ConfigError(
@@ -171,15 +176,15 @@ def config_from_flags(flag_values=flags.FLAGS):
             "--noreset_output_dir after the --flagfile."
         )
     if resets:  # Of a new run, or a look at its data.
-        return Config(**given)
+        return given
     saved = RunFolder(given.get("output_dir")).settings()
     given["plugins"] = _joined(saved.get("plugins"), typed)
     if stage.trains:  # All but its plug-ins and callbacks is said anew.
         given.setdefault("callbacks", saved.get("callbacks", ""))
-        return Config(**given)
+        return given
     load_plugins(given["plugins"])
     known = {field.name for field in dataclasses.fields(config_class())}
-    return Config(**{k: v for k, v in saved.items() if k in known} | given)
+    return {k: v for k, v in saved.items() if k in known} | given
 
 
 def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
@@ -281,7 +286,7 @@ def config_from_flagfile(path, **settings):
     flag_values = flags.FlagValues()
     define_flags(flag_values)
     flag_values(["settings", *expand([f"--recipe={path}"])])
-    return dataclasses.replace(config_from_flags(flag_values), **settings)
+    return Config(**_settings(flag_values) | settings)
 
 
 def _given(flag_values):

@@ -1,0 +1,118 @@
+"""UDA on CIFAR-10, then students: each learns what the one before says.
+
+    python -m benchmarks.controls.students --bfloat16 --data_dir=data/tfds
+
+The second stage of Reduced Meta Pseudo Labels, without feedback, in rounds: a
+network says what all images are, and a fresh student learns that, softly and on
+strong views, beside the labels. Runs stay in --folder, where the same command
+goes on; a JSON line a round goes to benchmarks/results. With --select images of
+the unlabeled pool are classified, whose labels nobody saw, under a seed that no
+comparison uses: to choose settings by.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+
+from benchmarks.common.machine import RESULTS, ROOT
+from benchmarks.controls import rows as control_rows
+from benchmarks.controls import runs as control_runs
+from meta_pseudo_labels.run.config.flags import config_from_flagfile
+from meta_pseudo_labels.run.experiment import Experiment
+
+ROWS = RESULTS / "cifar10_fast_students.jsonl"
+LABELS, SELECTING = 4_000, 100
+_STUDENT = "flags/cifar10_fast_student.flags"
+# A flagfile each, and what differs from it.
+ROUNDS = (
+    ("flags/cifar10_fast_uda.flags", {"num_train_steps": 1_500}),
+    (_STUDENT, {}),
+    (_STUDENT, {}),
+    (
+        _STUDENT,
+        {
+            "model_type": "speednet-64",
+            "num_train_steps": 1_000,
+            "num_warmup_steps": 200,
+        },
+    ),
+)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bfloat16", action="store_true", help="see run.py")
+    parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--select", action="store_true")
+    parser.add_argument("--threads", type=int, help="by default all cores")
+    parser.add_argument("--folder", default="runs/students", type=pathlib.Path)
+    parsed = parser.parse_args(arguments)
+    folder = parsed.folder.absolute()
+    os.chdir(ROOT)  # Where flagfiles name one another from.
+    if parsed.threads:
+        control_runs.use_threads(parsed.threads)
+    seed = SELECTING if parsed.select else parsed.seed
+    split = control_rows.VALIDATION if parsed.select else control_rows.TEST
+    teacher = None
+    for number, (flagfile, changes) in enumerate(ROUNDS):
+        settings = config_from_flagfile(
+            flagfile,
+            **{"num_labeled": LABELS, "seed": seed} | changes,
+            data_dir=parsed.data_dir,
+            use_bfloat16=parsed.bfloat16,
+            teacher_labels=teacher,
+            output_dir=str(folder / f"seed-{seed}" / f"round-{number}"),
+            progress=False,
+        )
+        # Accuracies on the way would take time.
+        settings = dataclasses.replace(
+            settings, save_every=settings.num_train_steps
+        )
+        name, teacher = f"round {number}", settings.output_dir
+        rows = control_rows.read(ROWS)
+        found = control_rows.find(rows, name, settings, split=split)
+        if not found or not os.path.isdir(teacher):
+            found = [measure(name, settings, select=parsed.select)]
+            control_rows.append(found[0], ROWS)
+        print(
+            f"{name}  {settings.model_type}  {settings.num_train_steps:,} steps"
+            f"  {100 * found[-1]['accuracy']:.2f} %"
+            f"  {found[-1]['train_cpu_seconds']:.0f} processor s",
+            flush=True,
+        )
+
+
+def measure(name, settings, *, select):
+    """One round: trains, says what all images are, classifies; its row.
+
+    Args:
+      name: of the row.
+      settings: its `Config`, with the folder that it stays in.
+      select: see `control_runs.measure`.
+    """
+    keras.backend.clear_session()
+    start, cpu_start = time.monotonic(), time.process_time()
+    build = control_runs.PoolExperiment if select else Experiment
+    experiment = build(settings)
+    experiment.train()
+    experiment.cache_labels()
+    seconds = time.monotonic() - start, time.process_time() - cpu_start
+    return control_runs.row(
+        name,
+        settings,
+        learned=len(experiment.data.labeled_images),
+        accuracies={"finetuned": None, "teacher": None} | experiment.evaluate(),
+        seconds=seconds,
+        split=control_rows.VALIDATION if select else control_rows.TEST,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Students one after another, on digits in place of CIFAR-10."""
+
+import pytest
+
+from benchmarks.controls import rows as control_rows
+from benchmarks.controls import students
+from meta_pseudo_labels.run.config.flags import config_from_flagfile
+
+SHORT = {"model_type": "mlp", "num_train_steps": 2}
+
+
+@pytest.mark.parametrize("flagfile, changes", students.ROUNDS)
+def test_rounds_have_valid_settings(monkeypatch, request, flagfile, changes):
+    monkeypatch.chdir(request.config.rootpath)
+    teacher = {"teacher_labels": "x"} if "student" in flagfile else {}
+    settings = config_from_flagfile(flagfile, **changes | teacher)
+    assert settings.num_warmup_steps < settings.num_train_steps / 3
+    assert settings.crop_padding == 2
+
+
+def test_each_learns_from_the_one_before_and_is_trained_once(
+    tmp_path, monkeypatch, capsys
+):
+    rounds = [("flags/digits_uda.flags", SHORT)]
+    learns = {"method": "pseudo_labels", "mpl_pseudo_labels": "soft"}
+    rounds += [("flags/digits_uda.flags", SHORT | learns)] * 2
+    monkeypatch.setattr(students, "ROUNDS", rounds)
+    monkeypatch.setattr(students, "LABELS", 40)
+    monkeypatch.setattr(students, "ROWS", tmp_path / "rows.jsonl")
+    monkeypatch.chdir(tmp_path)  # It goes elsewhere.
+    for _ in range(2):
+        students.main(["--select", f"--folder={tmp_path}/runs"])
+        told = capsys.readouterr().out.split("\n")
+        assert [line[:7] for line in told if line.startswith("round")] == [
+            "round 0",
+            "round 1",
+            "round 2",
+        ]
+    rows = control_rows.read(tmp_path / "rows.jsonl")
+    assert [row["run"] for row in rows] == ["round 0", "round 1", "round 2"]
+    assert [row["method"] for row in rows] == ["uda", *["pseudo_labels"] * 2]
+    assert {row["seed"] for row in rows} == {students.SELECTING}
+    assert {row["split"] for row in rows} == {control_rows.VALIDATION}
+    labels = [
+        (tmp_path / f"runs/seed-100/round-{n}" / "teacher_labels.json").exists()
+        for n in range(3)
+    ]
+    assert labels == [False, True, True]
