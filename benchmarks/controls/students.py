@@ -1,13 +1,14 @@
 """UDA on CIFAR-10, then students: each learns what the one before says.
 
-    python -m benchmarks.controls.students --bfloat16 --data_dir=data/tfds
+    python -m benchmarks.controls.students --precision=bfloat16 \
+        --data_dir=data/tfds
 
 The second stage of Reduced Meta Pseudo Labels, without feedback, in rounds: a
 network says what all images are, and a fresh student learns that, softly and on
 strong views, beside the labels. Runs stay in --folder, where the same command
-goes on; a JSON line a round goes to benchmarks/results. With --select images of
-the unlabeled pool are classified, whose labels nobody saw, under a seed that no
-comparison uses: to choose settings by.
+goes on; a JSON line a round goes to --json, by default of benchmarks/results.
+With --select images of the unlabeled pool are classified, whose labels nobody
+saw, under a seed that no comparison uses: to choose settings by.
 """
 
 import argparse
@@ -47,14 +48,20 @@ ROUNDS = (
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bfloat16", action="store_true", help="see run.py")
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=("auto", "float32", "bfloat16"),
+        help="what networks compute in, see docs/command_line.md",
+    )
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--select", action="store_true")
     parser.add_argument("--threads", type=int, help="by default all cores")
     parser.add_argument("--folder", default="runs/students", type=pathlib.Path)
+    parser.add_argument("--json", default=ROWS, type=pathlib.Path)
     parsed = parser.parse_args(arguments)
-    folder = parsed.folder.absolute()
+    folder, path = parsed.folder.absolute(), parsed.json.absolute()
     os.chdir(ROOT)  # Where flagfiles name one another from.
     if parsed.threads:
         control_runs.use_threads(parsed.threads)
@@ -66,7 +73,7 @@ def main(arguments=None):
             flagfile,
             **{"num_labeled": LABELS, "seed": seed} | changes,
             data_dir=parsed.data_dir,
-            use_bfloat16=parsed.bfloat16,
+            precision=parsed.precision,
             teacher_labels=teacher,
             output_dir=str(folder / f"seed-{seed}" / f"round-{number}"),
             progress=False,
@@ -76,11 +83,11 @@ def main(arguments=None):
             settings, save_every=settings.num_train_steps
         )
         name, teacher = f"round {number}", settings.output_dir
-        rows = control_rows.read(ROWS)
+        rows = control_rows.read(path)
         found = control_rows.find(rows, name, settings, split=split)
         if not found or not os.path.isdir(teacher):
             found = [measure(name, settings, select=parsed.select)]
-            control_rows.append(found[0], ROWS)
+            control_rows.append(found[0], path)
         print(
             f"{name}  {settings.model_type}  {settings.num_train_steps:,} steps"
             f"  {100 * found[-1]['accuracy']:.2f} %"

@@ -26,10 +26,9 @@ def test_each_learns_from_the_one_before_and_is_trained_once(
     rounds += [("flags/digits_uda.flags", SHORT | learns)] * 2
     monkeypatch.setattr(students, "ROUNDS", rounds)
     monkeypatch.setattr(students, "LABELS", 40)
-    monkeypatch.setattr(students, "ROWS", tmp_path / "rows.jsonl")
-    monkeypatch.chdir(tmp_path)  # It goes elsewhere.
     for _ in range(2):
-        students.main(["--select", f"--folder={tmp_path}/runs"])
+        monkeypatch.chdir(tmp_path)  # It goes elsewhere.
+        students.main(["--select", "--folder=runs", "--json=rows.jsonl"])
         told = capsys.readouterr().out.split("\n")
         assert [line[:7] for line in told if line.startswith("round")] == [
             "round 0",
