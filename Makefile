@@ -53,10 +53,10 @@ demo: $(READY)  ## Train on real digits, export, classify, draw: runs/demo
 	@$(BIN)/python examples/digits_demo.py --output_dir=runs/demo
 
 # DATA_DIR is where `tfds build cifar10` put the images, unless in its own place.
-cifar: $(READY)  ## Train on CIFAR-10 with 4,000 labels, an hour: runs/cifar
-	@$(BIN)/mpl train --recipe=cifar10_fast_uda --output_dir=runs/cifar \
+cifar: $(READY)  ## Train on CIFAR-10 with 4,000 labels, in rounds: runs/cifar
+	@$(BIN)/python -m benchmarks.controls.students --precision=auto \
+	  --folder=runs/cifar --json=runs/cifar/rows.jsonl \
 	  $(if $(DATA_DIR),--data_dir='$(DATA_DIR)')
-	@$(BIN)/mpl eval --output_dir=runs/cifar
 
 two-moons: $(READY)  ## Every method on two moons, ten seeds: runs/two_moons
 	@$(BIN)/python -m benchmarks.two_moons.run
@@ -67,6 +67,7 @@ controls: $(READY)  ## Every method on digits, three seeds: runs/controls.jsonl
 
 results: $(READY)  ## Write the tables and figures of docs/ from benchmarks/results
 	@$(BIN)/python -m benchmarks.controls.report
+	@$(BIN)/python -m benchmarks.controls.students --table
 	@$(BIN)/python -m benchmarks.two_moons.tables
 	@$(BIN)/python -m benchmarks.audit.table
 	@$(BIN)/python -m benchmarks.performance.table

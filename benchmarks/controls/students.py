@@ -21,13 +21,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
+from benchmarks.common.documents import with_part
 from benchmarks.common.machine import RESULTS, ROOT
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import runs as control_runs
+from benchmarks.controls.tables import markdown
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 from meta_pseudo_labels.run.experiment import Experiment
 
 ROWS = RESULTS / "cifar10_fast_students.jsonl"
+DOCUMENT = ROOT / "docs" / "tutorials" / "cifar.md"
 LABELS, SELECTING = 4_000, 100
 _STUDENT = "flags/cifar10_fast_student.flags"
 # A flagfile each, and what differs from it.
@@ -60,7 +63,14 @@ def main(arguments=None):
     parser.add_argument("--threads", type=int, help="by default all cores")
     parser.add_argument("--folder", default="runs/students", type=pathlib.Path)
     parser.add_argument("--json", default=ROWS, type=pathlib.Path)
+    parser.add_argument(
+        "--table", action="store_true", help="write that of the document alone"
+    )
     parsed = parser.parse_args(arguments)
+    if parsed.table:
+        text = DOCUMENT.read_text(encoding="utf-8")
+        DOCUMENT.write_text(with_part(text, "students", table()), "utf-8")
+        return
     folder, path = parsed.folder.absolute(), parsed.json.absolute()
     os.chdir(ROOT)  # Where flagfiles name one another from.
     if parsed.threads:
@@ -94,6 +104,33 @@ def main(arguments=None):
             f"  {found[-1]['train_cpu_seconds']:.0f} processor s",
             flush=True,
         )
+
+
+def table():
+    """The test accuracies in `ROWS`, a line a round, as Markdown."""
+    rounds = {}
+    for row in control_rows.read(ROWS):
+        if control_rows.split_of(row) == control_rows.TEST:
+            rounds.setdefault(row["run"], []).append(row)
+    lines = [
+        (
+            name.removeprefix("round "),
+            "labels, by UDA"
+            if rows[0]["method"] == "uda"
+            else "the one before",
+            rows[0]["model"],
+            f"{rows[0]['steps']:,}",
+            ", ".join(f"{100 * row['accuracy']:.1f}" for row in rows),
+            ", ".join(f"{row['train_cpu_seconds']:,.0f}" for row in rows),
+            ", ".join(sorted({row["date"] for row in rows})),
+        )
+        for name, rows in rounds.items()
+    ]
+    heading = (
+        *("round", "learns from", "network", "steps"),
+        *("right, %", "seconds of the processor", "date"),
+    )
+    return markdown(heading, lines) + "\n"
 
 
 def measure(name, settings, *, select):

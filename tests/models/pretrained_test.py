@@ -66,6 +66,7 @@ def test_all_but_the_head_of_other_classes_is_read(tmp_path, name, ending):
 @pytest.mark.long
 def test_weights_of_keras_itself_are_read_though_its_layers_are_others():
     """A top of 1,000 classes, and a rescaling that ours leaves out."""
+    keras.backend.clear_session()  # So that its layers have their first names.
     donor = keras.applications.EfficientNetB0(
         weights=None, input_shape=(32, 32, 3), classes=12
     )

@@ -45,3 +45,8 @@ def test_each_learns_from_the_one_before_and_is_trained_once(
         for n in range(3)
     ]
     assert labels == [False, True, True]
+
+
+def test_the_tutorial_has_the_table_of_the_rows():
+    text = students.DOCUMENT.read_text(encoding="utf-8")
+    assert students.table() in text
