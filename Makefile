@@ -79,7 +79,8 @@ docs: $(READY)  ## Build the site and check its links: build/site/index.html
 test: $(READY)  ## Run the tests, the long ones apart
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not long"
 
-# Long ones room by room: one process that ran them all would take 15 GB.
+# Long ones room by room, as a process that compiles with XLA keeps what it takes:
+# those of learners need 20 GB.
 test-all: test  ## Run all tests
 	@failed=; for room in tests/*/; do \
 	  $(BIN)/python -m pytest $(PARALLEL) -m long $$room; \

@@ -21,6 +21,7 @@ from benchmarks.controls import tables as control_tables
 from benchmarks.controls.rows import split_of
 from benchmarks.controls.suites import CONDITIONS, SUITES
 from benchmarks.controls.tables import CONTROL, SUPERVISED, UDA
+from meta_pseudo_labels.evaluation.statistics import paired_difference
 
 DOCS = ROOT / "docs"
 DATASETS = ("digits", "cifar10")
@@ -38,7 +39,7 @@ def main():
     arguments = parser.parse_args()
     rows = read_rows()
     (arguments.docs / "results.md").write_text(
-        report(rows, read_notes()), encoding="utf-8"
+        report(rows, read_notes(), read_low_precision()), encoding="utf-8"
     )
     if arguments.docs.resolve() == DOCS:
         readme = ROOT / "README.md"
@@ -72,6 +73,11 @@ def read_rows():
     ]
 
 
+def read_low_precision():
+    """The rows of control runs in bfloat16."""
+    return control_rows.read(RESULTS / "digits_bfloat16.jsonl")
+
+
 def read_notes(path=DOCS / "results_notes.md"):
     """{heading: text} of the words around the tables."""
     parts = re.split(
@@ -83,8 +89,14 @@ def read_notes(path=DOCS / "results_notes.md"):
     }
 
 
-def report(rows, notes):
-    """The text of docs/results.md."""
+def report(rows, notes, low_precision=()):
+    """The text of docs/results.md.
+
+    Args:
+      rows: of control runs in float32.
+      notes: see `read_notes`.
+      low_precision: rows of digits in bfloat16.
+    """
     parts = [
         "# Results",
         "<!-- Written by benchmarks/controls/report.py from "
@@ -107,6 +119,9 @@ def report(rows, notes):
     if conditions:
         parts += ["## Where feedback helps", notes["Where feedback helps"]]
         parts += conditions
+    if low_precision:
+        parts += ["## In bfloat16", notes["In bfloat16"]]
+        parts += precision_table(rows, low_precision)
     parts += ["## The paper's figures", notes["The paper's figures"]]
     return "\n\n".join(parts) + "\n"
 
@@ -177,6 +192,31 @@ def table_section(labels, split, groups, dataset):
         *([SOFT_REMARK] if any(SOFT in line[1] for line in lines) else []),
         facts(groups),
     ]
+
+
+def precision_table(rows, low_precision):
+    """Table and facts of runs in bfloat16 beside the same in float32."""
+    groups = control_tables.by_run(low_precision)
+    (labels,) = {row["labels"] for row in low_precision}
+    others = tables_of(rows, "digits")[labels, control_rows.TEST]
+    judged = control_tables.JUDGED
+    lines = []
+    for run, group in groups.items():
+        points = paired_difference(
+            control_tables.percent(group, judged),
+            control_tables.percent(others[run], judged),
+        )
+        lines.append(
+            [
+                run,
+                str(points.count),
+                control_tables.spread(others[run], judged, sign="±"),
+                control_tables.spread(group, judged, sign="±"),
+                control_tables.interval(points),
+            ]
+        )
+    heading = ("", "n", "float32", "bfloat16", "points over float32")
+    return [control_tables.markdown(heading, lines), facts(groups)]
 
 
 def conditions_section(rows):

@@ -235,7 +235,8 @@ class MPLMethod(Method):
         uda = settings.uda() if settings.mpl_teacher_loss == "uda" else None
         if term := term_type(settings):
             uda = term(**term.arguments(settings, networks))
-        common["weak_pass"] = settings.uda_weak_pass
+        if uda is not None:  # Else no weak view passes.
+            common["weak_pass"] = settings.uda_weak_pass
         return cls(student, networks.teacher(), uda=uda, **common)
 
     @classmethod

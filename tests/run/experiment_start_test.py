@@ -56,6 +56,7 @@ class TestLoadCheckpoint:
         # The same again, but from the run's own folder.
         resumed = tiny(tmp_path / "resumed", **longer)
         copy_checkpoints(path, resumed.output_dir)
+        RunFolder(resumed.output_dir).save_settings(resumed)
         Experiment(resumed).train()
         assert_same_weights(weights(config), weights(resumed))
 

@@ -15,6 +15,7 @@ NOTES = {
         "digits",
         "cifar10",
         "Where feedback helps",
+        "In bfloat16",
         "The paper's figures",
     )
 }
@@ -40,7 +41,9 @@ def row(run, seed, accuracy, *, labels=40, **others):
 
 
 def test_the_document_is_what_the_script_writes():
-    text = report.report(report.read_rows(), report.read_notes())
+    text = report.report(
+        report.read_rows(), report.read_notes(), report.read_low_precision()
+    )
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == text, (
         "Run python -m benchmarks.controls.report"
     )
@@ -123,6 +126,15 @@ def test_differences_are_bold_where_there_are_seeds_enough():
     assert "| mpl exact | **+5.20 (+5.00 to +5.40)** |" in text
     text = report.report(rows[1:], NOTES)  # Four seeds in common of five.
     assert "| mpl exact | +5.25 (+5.04 to +5.46) {4} |" in text
+
+
+def test_bfloat16_stands_beside_float32():
+    rows = [row("uda", seed, 0.90) for seed in range(3)]
+    low = [row("uda", seed, 0.91 + 0.01 * seed) for seed in range(2)]
+    text = report.report(rows, NOTES, low)
+    assert "\n\n## In bfloat16\n\nOf In bfloat16.\n\n" in text
+    assert "| uda | 2 | 90.00 ± 0.00 | 91.50 ± 0.71 | +1.50" in text
+    assert "bfloat16" not in report.report(rows, NOTES)
 
 
 def test_conditions_are_compared_with_their_own_control():
