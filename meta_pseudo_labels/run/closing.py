@@ -22,16 +22,20 @@ def following(config, *, is_finetuned=True):
         training.
     """
     stage = STAGES[config.task_mode]
-    # A student that learned from true labels needs no finetuning on them. Of a
-    # method that is not here, a plug-in's, nobody knows.
-    finetunes = (
-        config.method not in LEARNERS or LEARNERS[config.method].has_feedback
-    )
-    if stage.trains and not finetunes:
+    if stage.trains and not _finetunes(config.method):
         return "eval"
-    if stage.next == "export" and finetunes and not is_finetuned:
-        return "finetune"
+    if stage.next == "export" and not is_finetuned:
+        return "finetune" if _finetunes(config.method) else "export"
     return stage.next
+
+
+def _finetunes(method):
+    """Whether students of a method are usually finetuned.
+
+    One that learned from true labels needs no finetuning on them. Of a method
+    that is not here, a plug-in's, nobody knows.
+    """
+    return method not in LEARNERS or LEARNERS[method].has_feedback
 
 
 def closing_summary(experiment):
