@@ -25,13 +25,14 @@ from benchmarks.common.documents import with_part
 from benchmarks.common.machine import RESULTS, ROOT
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import runs as control_runs
+from benchmarks.controls.search import LABELS
+from benchmarks.controls.search import SEED as SELECTING
 from benchmarks.controls.tables import markdown
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 from meta_pseudo_labels.run.experiment import Experiment
 
 ROWS = RESULTS / "cifar10_fast_students.jsonl"
 DOCUMENT = ROOT / "docs" / "tutorials" / "cifar.md"
-LABELS, SELECTING = 4_000, 100
 _STUDENT = "flags/cifar10_fast_student.flags"
 # A flagfile each, and what differs from it.
 ROUNDS = (

@@ -30,7 +30,7 @@ def load_data(config, given=None):
     images = _load(config) if given is None else given
     config.check_classes(images.spec.num_classes)
     if isinstance(images, data.ShardedData):
-        config.check_without_labels(images.spec.name)
+        config.check_images_in_files(images.spec.name)
     if config.labels_csv is not None:
         from meta_pseudo_labels.data.answers import answer
 

@@ -69,9 +69,9 @@ def test_views_are_shifted_as_the_settings_say(tmp_path):
     ],
 )
 def test_what_images_in_files_do_not_have_is_refused(settings, flag):
-    Config().check_without_labels("mine")
+    Config().check_images_in_files("mine")
     with pytest.raises(ConfigError, match=f"{flag} .*'mine' .* leave it out"):
-        Config(**settings).check_without_labels("mine")
+        Config(**settings).check_images_in_files("mine")
 
 
 def test_a_run_without_the_file_is_not_refused(run, tmp_path):

@@ -32,8 +32,15 @@ def weak(spec, settings):
     Args:
       spec: `DatasetSpec` of the images.
       settings: `ViewSettings`, of which none counts here.
+
+    Raises:
+      ValueError: for crop_padding, as these crops are not shifted by pixels.
     """
-    del settings
+    if settings.crop_padding is not None:
+        raise ValueError(
+            f"crop_padding: {spec.name!r} is read from files, whose views are "
+            "crops of another kind. Leave it out."
+        )
     return views.flip() if spec.flip else lambda images, seed, rows=None: images
 
 

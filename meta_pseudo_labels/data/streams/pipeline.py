@@ -114,8 +114,6 @@ def training_dataset(
     )
     if alternate_flips:
         _check_alternate_flips(data)
-    if crop_padding is not None:
-        _check_shifted(data)
     if balanced:
         _check_labels_known(data)
     parts = _training_parts(
@@ -155,8 +153,6 @@ def finetuning_dataset(
     share.check(batch_size)
     if balanced:
         _check_labels_known(data)
-    if crop_padding is not None:
-        _check_shifted(data)
     part = _part(
         data,
         "labeled",
@@ -288,15 +284,6 @@ def _check_alternate_flips(data):
         raise ValueError(
             f"alternate_flips=True: images of {data.spec.name!r} are not to be "
             "mirrored. Leave it out."
-        )
-
-
-def _check_shifted(data):
-    """Refuses images whose views are not shifted by pixels."""
-    if isinstance(data, ShardedData):
-        raise ValueError(
-            f"crop_padding: {data.spec.name!r} is read from files, whose views "
-            "are crops of another kind. Leave it out."
         )
 
 

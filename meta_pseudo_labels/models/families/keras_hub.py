@@ -14,11 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels.models.dense import classification_head
-from meta_pseudo_labels.models.families import (
-    FAMILIES,
-    Family,
-    is_preset,
-)
+from meta_pseudo_labels.models.families import FAMILIES, Family, is_preset
 from meta_pseudo_labels.models.keras_hub_presets import (
     NAME,
     SHAPES,

@@ -212,7 +212,7 @@ class DataSettings:
                 "out."
             )
 
-    def check_without_labels(self, name):
+    def check_images_in_files(self, name):
         """Refuses what images in files do not have, before one is read.
 
         Args:
@@ -228,11 +228,13 @@ class DataSettings:
                     f"{name!r} stays in its files; leave it out, or take "
                     "another data set."
                 )
-        if self.crop_padding is not None or self.alternate_flips:
-            flag = "alternate_flips"
-            if self.crop_padding is not None:
-                flag = f"crop_padding={self.crop_padding}"
-            raise ConfigError(
-                f"--{flag} is for images in memory, but those of {name!r} stay "
-                "in their files; leave it out."
-            )
+        in_memory = {
+            f"crop_padding={self.crop_padding}": self.crop_padding is not None,
+            "alternate_flips": self.alternate_flips,
+        }
+        for flag, is_set in in_memory.items():
+            if is_set:
+                raise ConfigError(
+                    f"--{flag} is for images in memory, but those of {name!r} "
+                    "stay in their files; leave it out."
+                )

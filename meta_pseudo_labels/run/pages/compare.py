@@ -5,11 +5,7 @@ write_comparison(["runs/mpl-0", "runs/mpl-1", "runs/uda-0"], "compare.html")
 
 import os
 
-from meta_pseudo_labels.evaluation.statistics import (
-    CONFIDENCE,
-    FEW,
-    estimate,
-)
+from meta_pseudo_labels.evaluation.statistics import CONFIDENCE, FEW, estimate
 from meta_pseudo_labels.run.folder import HPARAMS
 from meta_pseudo_labels.run.pages import render
 from meta_pseudo_labels.run.pages.comparison import LOGGED, comparison_of

@@ -190,5 +190,7 @@ def test_data_without_mirror_images():
     images = np.random.default_rng(0).integers(
         256, size=[20, 8, 8, 3], dtype=np.uint8
     )
-    got = photo_views.weak(spec, None)(images, tf.constant([0, 0]))
+    got = photo_views.weak(spec, ViewSettings(magnitude=0))(
+        images, tf.constant([0, 0])
+    )
     np.testing.assert_array_equal(got, images)
