@@ -1,0 +1,139 @@
+"""The published recipe in PyTorch: its parts, by numbers worked by hand."""
+
+import importlib
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from meta_pseudo_labels.data.image_data import ImageData
+from meta_pseudo_labels.data.spec import DatasetSpec
+
+
+@pytest.fixture(scope="module")
+def torch():
+    folder = os.environ.get("MPL_TORCH")
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
+    return pytest.importorskip(
+        "torch", reason="PyTorch is absent; set MPL_TORCH to its folder."
+    )
+
+
+@pytest.fixture(scope="module")
+def run(torch):
+    return importlib.import_module("benchmarks.speed_record.run")
+
+
+@pytest.fixture(scope="module")
+def images(torch):
+    return torch.rand(64, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+def test_whitened_patches_have_unit_covariance(run, torch, images):
+    network = run.SpeedNet(4, 10)
+    network.whiten(images, epsilon=0.0)
+    with torch.no_grad():
+        network.whitening.bias.zero_()
+        outputs = network.whitening(images)
+    first, second = outputs.permute(1, 0, 2, 3).reshape(2, 12, -1)
+    torch.testing.assert_close(
+        first @ first.T / first.shape[1], torch.eye(12), rtol=0, atol=1e-3
+    )
+    assert torch.equal(first, -second)
+
+
+def test_convolutions_begin_as_identities(run, images):
+    layer = run.SpeedNet(32, 10).stages[0].conv_1
+    features = images.repeat(1, 8, 1, 1)
+    assert layer.in_channels == 24
+    assert (layer(features)[:, :24] - features).abs().max() < 1e-6
+
+
+def test_rates_rise_and_fall(run):
+    rates = [run.rate_at(step, 100) for step in (0, 23, 100)]
+    np.testing.assert_allclose(rates, [0.2, 1, 0.07])
+    np.testing.assert_allclose(run.rate_at(61.5, 100), 0.535)
+
+
+def test_biases_learn_faster_and_decay_alike(run):
+    network = run.SpeedNet(4, 10)
+    biases, kernels = run.optimizer_of(network, run.Settings()).param_groups
+    # 11.5 / (1024 * (1 + 1 / 0.15)), and 0.0153 / (1 + 1 / 0.15).
+    np.testing.assert_allclose(kernels["lr"], 1.46484e-3, rtol=1e-5)
+    np.testing.assert_allclose(biases["lr"], 64 * kernels["lr"])
+    for group in (biases, kernels):
+        np.testing.assert_allclose(
+            group["lr"] * group["weight_decay"], 1.99565e-3, rtol=1e-5
+        )
+    # Of batch norm two a stage, and one of the whitening layer.
+    assert len(biases["params"]) == 7
+    # Two convolutions a stage, and the head; whitening is fixed.
+    assert len(kernels["params"]) == 7
+
+
+def test_every_image_is_moved_by_two_pixels_at_most(run, torch, images):
+    moved = run.shift(images, generator=torch.Generator().manual_seed(1))
+    padded = np.pad(
+        images.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)), mode="reflect"
+    )
+    found = [
+        [
+            (row, column)
+            for row in range(5)
+            for column in range(5)
+            if np.array_equal(
+                window[:, row : row + 12, column : column + 12], view
+            )
+        ]
+        for window, view in zip(padded, moved.numpy(), strict=True)
+    ]
+    assert all(len(places) == 1 for places in found)
+    assert len({places[0] for places in found}) > 15
+
+
+def test_chosen_images_are_mirrored(run, torch, images):
+    views = run.mirror(images[:2], torch.tensor([True, False]))
+    np.testing.assert_array_equal(views[0], images[0].flip(-1))
+    np.testing.assert_array_equal(views[1], images[1])
+
+
+def test_the_network_meets_its_averages(run, torch):
+    layer = torch.nn.Linear(1, 1)
+    layer.weight.data.fill_(1.0)
+    average = run.LookAhead(layer)
+    layer.weight.data.fill_(3.0)
+    average.meet(0.75)
+    assert layer.weight.item() == 1.5
+    layer.weight.data.fill_(7.0)
+    average.meet(1.0)
+    assert layer.weight.item() == 1.5
+
+
+def test_it_learns_what_is_easy(run):
+    random = np.random.RandomState(0)
+    labels = np.arange(512, dtype=np.int32) % 2
+    pixels = random.randint(0, 128, [512, 12, 12, 3])
+    pixels[labels == 1, ..., 0] += 127
+    row = run.measure(
+        run.Settings(width=2, epochs=6, batch_size=32),
+        ImageData(
+            spec=DatasetSpec(
+                name="colors",
+                num_classes=2,
+                image_size=12,
+                mean=(0.5,) * 3,
+                std=(0.25,) * 3,
+                flip=True,
+            ),
+            labeled_images=pixels[:384].astype(np.uint8),
+            labeled_labels=labels[:384],
+            labeled_indices=np.arange(384),
+            unlabeled_images=pixels[:0].astype(np.uint8),
+            test_images=pixels[384:].astype(np.uint8),
+            test_labels=labels[384:],
+        ),
+    )
+    assert row["accuracy"] > 0.95
+    assert row["accuracy_of_six_views"] > 0.95
