@@ -1,11 +1,12 @@
-"""UDA on CIFAR-10, then students: each learns what the one before says.
+"""Few labels of CIFAR-10, then students: each learns what the one before says.
 
     python -m benchmarks.controls.students --precision=bfloat16 \
         --data_dir=data/tfds
 
 The second stage of Reduced Meta Pseudo Labels, without feedback, in rounds: a
 network says what all images are, and a fresh student learns that, softly and on
-strong views, beside the labels. Runs stay in --folder, where the same command
+strong views, beside the labels. The first network learns labels alone, from
+strong views, or by UDA (--begin). Runs stay in --folder, where the same command
 goes on; a JSON line a round goes to --json, by default of benchmarks/results.
 With --select images of the unlabeled pool are classified, whose labels nobody
 saw, under a seed that no comparison uses: to choose settings by.
@@ -34,20 +35,27 @@ from meta_pseudo_labels.run.experiment import Experiment
 ROWS = RESULTS / "cifar10_fast_students.jsonl"
 DOCUMENT = ROOT / "docs" / "tutorials" / "cifar.md"
 _STUDENT = "flags/cifar10_fast_student.flags"
-# A flagfile each, and what differs from it.
-ROUNDS = (
-    ("flags/cifar10_fast_uda.flags", {"num_train_steps": 1_500}),
-    (_STUDENT, {}),
-    (_STUDENT, {}),
-    (
-        _STUDENT,
-        {
-            "model_type": "speednet-64",
-            "num_train_steps": 1_000,
-            "num_warmup_steps": 200,
-        },
+_WIDE = {"model_type": "speednet-64", "num_warmup_steps": 200}
+_LEARNED_FROM = {
+    "augmented, round 0": "labels, on strong views",
+    "uda, round 0": "labels, by UDA",
+}
+# By how the first network learns; of each network a flagfile, and what differs
+# from it.
+ROUNDS = {
+    "augmented": (
+        ("flags/cifar10_fast_augmented.flags", {}),
+        (_STUDENT, {}),
+        (_STUDENT, _WIDE | {"num_train_steps": 1_000}),
+        (_STUDENT, _WIDE | {"num_train_steps": 1_500}),
     ),
-)
+    "uda": (
+        ("flags/cifar10_fast_uda.flags", {"num_train_steps": 1_500}),
+        (_STUDENT, {}),
+        (_STUDENT, {}),
+        (_STUDENT, _WIDE | {"num_train_steps": 1_000}),
+    ),
+}
 
 
 def main(arguments=None):
@@ -60,6 +68,7 @@ def main(arguments=None):
     )
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--begin", default="augmented", choices=ROUNDS)
     parser.add_argument("--select", action="store_true")
     parser.add_argument("--threads", type=int, help="by default all cores")
     parser.add_argument("--folder", default="runs/students", type=pathlib.Path)
@@ -79,21 +88,22 @@ def main(arguments=None):
     seed = SELECTING if parsed.select else parsed.seed
     split = control_rows.VALIDATION if parsed.select else control_rows.TEST
     teacher = None
-    for number, (flagfile, changes) in enumerate(ROUNDS):
+    begin = parsed.begin
+    for number, (flagfile, changes) in enumerate(ROUNDS[begin]):
         settings = config_from_flagfile(
             flagfile,
             **{"num_labeled": LABELS, "seed": seed} | changes,
             data_dir=parsed.data_dir,
             precision=parsed.precision,
             teacher_labels=teacher,
-            output_dir=str(folder / f"seed-{seed}" / f"round-{number}"),
+            output_dir=str(folder / begin / f"seed-{seed}" / f"round-{number}"),
             progress=False,
         )
         # Accuracies on the way would take time.
         settings = dataclasses.replace(
             settings, save_every=settings.num_train_steps
         )
-        name, teacher = f"round {number}", settings.output_dir
+        name, teacher = f"{begin}, round {number}", settings.output_dir
         rows = control_rows.read(path)
         found = control_rows.find(rows, name, settings, split=split)
         if not found or not os.path.isdir(teacher):
@@ -115,17 +125,15 @@ def table():
             rounds.setdefault(row["run"], []).append(row)
     lines = [
         (
-            name.removeprefix("round "),
-            "labels, by UDA"
-            if rows[0]["method"] == "uda"
-            else "the one before",
+            name.rpartition(" ")[2],
+            _LEARNED_FROM.get(name, "the one before"),
             rows[0]["model"],
             f"{rows[0]['steps']:,}",
             ", ".join(f"{100 * row['accuracy']:.1f}" for row in rows),
             ", ".join(f"{row['train_cpu_seconds']:,.0f}" for row in rows),
             ", ".join(sorted({row["date"] for row in rows})),
         )
-        for name, rows in rounds.items()
+        for name, rows in sorted(rounds.items())
     ]
     heading = (
         *("round", "learns from", "network", "steps"),

@@ -1,15 +1,20 @@
 """Students one after another, on digits in place of CIFAR-10."""
 
+import itertools
+
 import pytest
 
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import students
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 
+ROUNDS = ["uda, round 0", "uda, round 1", "uda, round 2"]
 SHORT = {"model_type": "mlp", "num_train_steps": 2}
 
 
-@pytest.mark.parametrize("flagfile, changes", students.ROUNDS)
+@pytest.mark.parametrize(
+    "flagfile, changes", [*itertools.chain(*students.ROUNDS.values())]
+)
 def test_rounds_have_valid_settings(monkeypatch, request, flagfile, changes):
     monkeypatch.chdir(request.config.rootpath)
     teacher = {"teacher_labels": "x"} if "student" in flagfile else {}
@@ -24,24 +29,22 @@ def test_each_learns_from_the_one_before_and_is_trained_once(
     rounds = [("flags/digits_uda.flags", SHORT)]
     learns = {"method": "pseudo_labels", "mpl_pseudo_labels": "soft"}
     rounds += [("flags/digits_uda.flags", SHORT | learns)] * 2
-    monkeypatch.setattr(students, "ROUNDS", rounds)
+    monkeypatch.setitem(students.ROUNDS, "uda", rounds)
     monkeypatch.setattr(students, "LABELS", 40)
     for _ in range(2):
         monkeypatch.chdir(tmp_path)  # It goes elsewhere.
-        students.main(["--select", "--folder=runs", "--json=rows.jsonl"])
+        students.main(
+            ["--begin=uda", "--select", "--folder=runs", "--json=rows.jsonl"]
+        )
         told = capsys.readouterr().out.split("\n")
-        assert [line[:7] for line in told if line.startswith("round")] == [
-            "round 0",
-            "round 1",
-            "round 2",
-        ]
+        assert [line[:12] for line in told if line.startswith("uda")] == ROUNDS
     rows = control_rows.read(tmp_path / "rows.jsonl")
-    assert [row["run"] for row in rows] == ["round 0", "round 1", "round 2"]
+    assert [row["run"] for row in rows] == ROUNDS
     assert [row["method"] for row in rows] == ["uda", *["pseudo_labels"] * 2]
     assert {row["seed"] for row in rows} == {students.SELECTING}
     assert {row["split"] for row in rows} == {control_rows.VALIDATION}
     labels = [
-        (tmp_path / f"runs/seed-100/round-{n}" / "teacher_labels.json").exists()
+        (tmp_path / f"runs/uda/seed-100/round-{n}/teacher_labels.json").exists()
         for n in range(3)
     ]
     assert labels == [False, True, True]
