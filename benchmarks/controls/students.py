@@ -8,7 +8,9 @@ network says what all images are, and a fresh student learns that, softly and on
 strong views, beside the labels. The first network learns labels alone, from
 strong views, or by UDA (--begin). Runs stay in --folder, where the same command
 goes on; a JSON line a round goes to --json, by default of benchmarks/results.
-With --select images of the unlabeled pool are classified, whose labels nobody
+With --feedback the last student is that of Reduced Meta Pseudo Labels, whose
+small teacher hears its feedback, and is finetuned; `off` is its control. With
+--select images of the unlabeled pool are classified, whose labels nobody
 saw, under a seed that no comparison uses: to choose settings by.
 """
 
@@ -36,10 +38,7 @@ ROWS = RESULTS / "cifar10_fast_students.jsonl"
 DOCUMENT = ROOT / "docs" / "tutorials" / "cifar.md"
 _STUDENT = "flags/cifar10_fast_student.flags"
 _WIDE = {"model_type": "speednet-64", "num_warmup_steps": 200}
-_LEARNED_FROM = {
-    "augmented, round 0": "labels, on strong views",
-    "uda, round 0": "labels, by UDA",
-}
+_BEGUN_WITH = {"augmented": "labels, on strong views", "uda": "UDA"}
 # By how the first network learns; of each network a flagfile, and what differs
 # from it.
 ROUNDS = {
@@ -56,6 +55,16 @@ ROUNDS = {
         (_STUDENT, _WIDE | {"num_train_steps": 1_000}),
     ),
 }
+# Of a student whose teacher is not fixed.
+_REDUCED = {
+    "method": "mpl",
+    "mpl_student_labeled_weight": 1.0,
+    "mpl_student_lr": 1.25,
+    "mpl_student_lr_wait_steps": 0,
+    "mpl_student_lr_warmup_steps": 150,
+    "mpl_teacher_lr": 0.1,
+    "mpl_teacher_lr_warmup_steps": 150,
+}
 
 
 def main(arguments=None):
@@ -69,6 +78,8 @@ def main(arguments=None):
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--begin", default="augmented", choices=ROUNDS)
+    parser.add_argument("--rounds", type=int, help="of students; default all")
+    parser.add_argument("--feedback", choices=("off", "exact"))
     parser.add_argument("--select", action="store_true")
     parser.add_argument("--threads", type=int, help="by default all cores")
     parser.add_argument("--folder", default="runs/students", type=pathlib.Path)
@@ -89,21 +100,29 @@ def main(arguments=None):
     split = control_rows.VALIDATION if parsed.select else control_rows.TEST
     teacher = None
     begin = parsed.begin
-    for number, (flagfile, changes) in enumerate(ROUNDS[begin]):
+    rounds = ROUNDS[begin]
+    if parsed.rounds is not None:
+        rounds = rounds[: parsed.rounds + 1]
+    for number, (flagfile, changes) in enumerate(rounds):
+        name, place = f"{begin}, round {number}", f"round-{number}"
+        if parsed.feedback and number + 1 == len(rounds):
+            name += f", {parsed.feedback}"
+            place += f"-{parsed.feedback}"
+            changes = changes | _REDUCED | {"mpl_feedback": parsed.feedback}
         settings = config_from_flagfile(
             flagfile,
             **{"num_labeled": LABELS, "seed": seed} | changes,
             data_dir=parsed.data_dir,
             precision=parsed.precision,
             teacher_labels=teacher,
-            output_dir=str(folder / begin / f"seed-{seed}" / f"round-{number}"),
+            output_dir=str(folder / begin / f"seed-{seed}" / place),
             progress=False,
         )
         # Accuracies on the way would take time.
         settings = dataclasses.replace(
             settings, save_every=settings.num_train_steps
         )
-        name, teacher = f"{begin}, round {number}", settings.output_dir
+        teacher = settings.output_dir
         rows = control_rows.read(path)
         found = control_rows.find(rows, name, settings, split=split)
         if not found or not os.path.isdir(teacher):
@@ -122,28 +141,37 @@ def table():
     rounds = {}
     for row in control_rows.read(ROWS):
         if control_rows.split_of(row) == control_rows.TEST:
-            rounds.setdefault(row["run"], []).append(row)
+            begin, number = row["run"].split(", round ")
+            rounds.setdefault((begin, number), []).append(row)
     lines = [
         (
-            name.rpartition(" ")[2],
-            _LEARNED_FROM.get(name, "the one before"),
+            _BEGUN_WITH[begin],
+            number,
             rows[0]["model"],
             f"{rows[0]['steps']:,}",
-            ", ".join(f"{100 * row['accuracy']:.1f}" for row in rows),
+            ", ".join(f"{100 * _accuracy(row):.1f}" for row in rows),
             ", ".join(f"{row['train_cpu_seconds']:,.0f}" for row in rows),
             ", ".join(sorted({row["date"] for row in rows})),
         )
-        for name, rows in sorted(rounds.items())
+        for (begin, number), rows in sorted(rounds.items())
     ]
     heading = (
-        *("round", "learns from", "network", "steps"),
+        *("begun with", "round", "network", "steps"),
         *("right, %", "seconds of the processor", "date"),
     )
     return markdown(heading, lines) + "\n"
 
 
+def _accuracy(row):
+    """Of the student, finetuned where it was."""
+    finetuned = row["accuracy_finetuned"]
+    return row["accuracy"] if finetuned is None else finetuned
+
+
 def measure(name, settings, *, select):
     """One round: trains, says what all images are, classifies; its row.
+
+    A student of Reduced Meta Pseudo Labels is finetuned instead of asked.
 
     Args:
       name: of the row.
@@ -155,7 +183,10 @@ def measure(name, settings, *, select):
     build = control_runs.PoolExperiment if select else Experiment
     experiment = build(settings)
     experiment.train()
-    experiment.cache_labels()
+    if settings.method == "mpl":
+        experiment.finetune()
+    else:
+        experiment.cache_labels()
     seconds = time.monotonic() - start, time.process_time() - cpu_start
     return control_runs.row(
         name,

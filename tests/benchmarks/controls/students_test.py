@@ -50,6 +50,26 @@ def test_each_learns_from_the_one_before_and_is_trained_once(
     assert labels == [False, True, True]
 
 
+@pytest.mark.parametrize("feedback", ["off", "exact"])
+def test_the_last_may_be_of_reduced_mpl(tmp_path, monkeypatch, feedback):
+    rounds = [("flags/digits_uda.flags", SHORT)]
+    few = SHORT | {"finetune_steps": 2}
+    rounds += [("flags/digits_mpl.flags", few)] * 2
+    monkeypatch.setitem(students.ROUNDS, "uda", rounds)
+    monkeypatch.setattr(students, "LABELS", 40)
+    monkeypatch.chdir(tmp_path)
+    students.main(
+        ["--begin=uda", "--rounds=1", f"--feedback={feedback}"]
+        + ["--folder=runs", "--json=rows.jsonl"]
+    )
+    row = control_rows.read(tmp_path / "rows.jsonl")[-1]
+    assert row["run"] == f"uda, round 1, {feedback}"
+    assert (row["method"], row["feedback"]) == ("mpl", feedback)
+    assert row["settings"]["mpl_student_labeled_weight"] == 1
+    assert 0 < row["accuracy_finetuned"] <= 1
+    assert row["accuracy_teacher"] is None
+
+
 def test_the_tutorial_has_the_table_of_the_rows():
     text = students.DOCUMENT.read_text(encoding="utf-8")
     assert students.table() in text
