@@ -19,7 +19,7 @@ from meta_pseudo_labels.data import (
 from meta_pseudo_labels.data.duplicates import names_of_image, warn_of_learned
 from meta_pseudo_labels.data.sources import folders
 from meta_pseudo_labels.data.spec import composed
-from meta_pseudo_labels.run.config.evaluation import FOLDERS
+from meta_pseudo_labels.run.config.after_training import FOLDERS
 from meta_pseudo_labels.run.data import require_test_images
 from meta_pseudo_labels.run.folder import EVAL_SOURCES
 from meta_pseudo_labels.utils.files import path_hash

@@ -26,7 +26,7 @@ def test_the_top_of_the_package_can_be_taken_in_at_a_glance():
     assert len(entries) <= 14
 
 
-@pytest.mark.fast("learners-50")
+@pytest.mark.fast("learners-50", "run.config-60")
 @pytest.mark.parametrize(
     ("module", "most"), [("learners", 50), ("run.config", 60)]
 )

@@ -1,4 +1,4 @@
-"""The settings of the stages after training, but evaluation and inference.
+"""The settings of the stages after training, but inference.
 
 A run stays the same run whatever they are.
 """
@@ -6,11 +6,18 @@ A run stays the same run whatever they are.
 import dataclasses
 from typing import ClassVar
 
-from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
+from meta_pseudo_labels.utils.settings import (
+    ConfigError,
+    Unread,
+    command_name,
+    setting,
+)
 
 # Those of the paper's section 3: ImageNet's are for a tenth of the labels.
 FINETUNING_STEPS = {"imagenet2012": 2_000, "imagenet2012_subset": 2_000}
 OTHER_FINETUNING_STEPS = 1_000  # CIFAR-10 and SVHN.
+FOLDERS = "folders"
+_ONLY_FOR_EVAL = ("eval_dataset", "eval_data_dir", "saved_model")
 
 
 # When a run is checked: reading settings loads as little as can be.
@@ -142,6 +149,60 @@ class FinetuningSettings:
                 f"--finetune_patience={self.finetune_patience} judges by "
                 "images that are held out, and there are none: train with "
                 "--num_validation, or leave it out."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What `mpl eval` looks at, beside the run's own."""
+
+    eval_dataset: str | None = setting(
+        None,
+        "For `mpl eval`: other images than the run's own test images. A "
+        "name as for --dataset, whose test images are taken; or folders, for "
+        "those in --eval_dir. Their classes must be the run's.",
+        free=True,
+    )
+    eval_data_dir: str | None = setting(
+        None,
+        "Folder of --eval_dataset, as --data_dir; by default that one.",
+        free=True,
+    )
+    saved_model: str | None = setting(
+        None,
+        "For `mpl eval`: a SavedModel to evaluate beside the run's "
+        "networks, or a folder of versions, of which the newest is taken.",
+        free=True,
+    )
+
+    def check_evaluation(self):
+        """Raises ConfigError where these settings do not fit each other."""
+        for name in _ONLY_FOR_EVAL:
+            value = getattr(self, name)
+            if value is not None and self.task_mode != "eval":
+                raise ConfigError(
+                    f"--{name}={value} is for `mpl eval`; this is "
+                    f"{command_name(self.task_mode)}."
+                )
+        if self.eval_data_dir is not None and self.eval_dataset is None:
+            raise ConfigError(
+                f"--eval_data_dir={self.eval_data_dir} needs an --eval_dataset "
+                "that is found there."
+            )
+        if self.eval_dataset == FOLDERS and self.eval_dir is None:
+            raise ConfigError(
+                "--eval_dataset=folders needs --eval_dir, a folder of images "
+                "with a folder per class."
+            )
+        if (
+            self.task_mode == "eval"
+            and self.eval_dir is not None
+            and FOLDERS not in (self.dataset, self.eval_dataset)
+        ):
+            raise ConfigError(
+                f"--eval_dir={self.eval_dir}: the test images are those of "
+                f"{self.eval_dataset or self.dataset}; say "
+                "--eval_dataset=folders to evaluate on that folder."
             )
 
 

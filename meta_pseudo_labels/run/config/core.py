@@ -18,12 +18,12 @@ from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.learners.settings import COMMON, method_groups
 from meta_pseudo_labels.run.config.after_training import (
     DiagnosisSettings,
+    EvaluationSettings,
     ExportSettings,
     FinetuningSettings,
     ReviewSettings,
 )
 from meta_pseudo_labels.run.config.data import DataSettings
-from meta_pseudo_labels.run.config.evaluation import EvaluationSettings
 from meta_pseudo_labels.run.config.inference import InferenceSettings
 from meta_pseudo_labels.run.config.machine import MachineSettings
 from meta_pseudo_labels.run.config.run import RunSettings, stages

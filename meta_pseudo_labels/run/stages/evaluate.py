@@ -23,7 +23,7 @@ from meta_pseudo_labels.evaluation.metrics import Evaluation
 from meta_pseudo_labels.export.loading import ExportedModel
 from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.run.closing import closing_summary
-from meta_pseudo_labels.run.config.evaluation import EvaluationSettings
+from meta_pseudo_labels.run.config.after_training import EvaluationSettings
 from meta_pseudo_labels.run.data import input_errors
 from meta_pseudo_labels.run.folder import (
     EVAL,
