@@ -35,7 +35,6 @@ def test_whitened_patches_have_unit_covariance(run, torch, images):
     network = run.SpeedNet(4, 10)
     network.whiten(images, epsilon=0.0)
     with torch.no_grad():
-        network.whitening.bias.zero_()
         outputs = network.whitening(images)
     first, second = outputs.permute(1, 0, 2, 3).reshape(2, 12, -1)
     torch.testing.assert_close(
@@ -44,11 +43,32 @@ def test_whitened_patches_have_unit_covariance(run, torch, images):
     assert torch.equal(first, -second)
 
 
-def test_convolutions_begin_as_identities(run, images):
-    layer = run.SpeedNet(32, 10).stages[0].conv_1
-    features = images.repeat(1, 8, 1, 1)
-    assert layer.in_channels == 24
-    assert (layer(features)[:, :24] - features).abs().max() < 1e-6
+def test_convolutions_begin_as_identities(run, torch):
+    stages = run.SpeedNet(32, 10).stages
+    assert [stage.conv_1.in_channels for stage in stages] == [24, 32, 128]
+    for stage in stages:
+        for layer in (stage.conv_1, stage.conv_2):
+            channels = layer.in_channels
+            features = torch.rand(2, channels, 5, 5)
+            passed = layer(features)[:, :channels]
+            torch.testing.assert_close(passed, features, rtol=0, atol=1e-6)
+
+
+def test_batch_norm_keeps_six_tenths_of_its_averages(run, torch):
+    norm = run.SpeedNet(4, 10).stages[0].norm_1
+    with torch.no_grad():
+        norm(torch.full((2, 4, 3, 3), 5.0))
+    torch.testing.assert_close(norm.running_mean, torch.full((4,), 2.0))
+
+
+def test_views_of_a_test_image_are_weighed(run, torch):
+    """A network that says what the left upper pixel is."""
+    image = torch.arange(16.0).reshape(1, 1, 4, 4)
+    logits = run._of_views(lambda x: x[:, :, 0, 0], image)
+    # As it is, and moved by a pixel one way or the other, each mirrored too. An
+    # edge is reflected: beyond pixel 0 lies 5, beyond the corner of 3 lies 6.
+    wanted = 0.5 * (0 + 3) + 0.25 * (5 + 6) + 0.25 * (5 + 6)
+    assert logits.item() == wanted
 
 
 def test_rates_rise_and_fall(run):
@@ -67,10 +87,12 @@ def test_biases_learn_faster_and_decay_alike(run):
         np.testing.assert_allclose(
             group["lr"] * group["weight_decay"], 1.99565e-3, rtol=1e-5
         )
-    # Of batch norm two a stage, and one of the whitening layer.
-    assert len(biases["params"]) == 7
-    # Two convolutions a stage, and the head; whitening is fixed.
-    assert len(kernels["params"]) == 7
+    # Of batch norm, two a stage.
+    assert len(biases["params"]) == 6
+    assert {weight.ndim for weight in biases["params"]} == {1}
+    # Two convolutions a stage, the head, and what whitening adds.
+    assert len(kernels["params"]) == 8
+    assert any(weight is network.whitening.bias for weight in kernels["params"])
 
 
 def test_every_image_is_moved_by_two_pixels_at_most(run, torch, images):
