@@ -6,12 +6,13 @@
 The second stage of Reduced Meta Pseudo Labels, without feedback, in rounds: a
 network says what all images are, and a fresh student learns that, softly and on
 strong views, beside the labels. The first network learns labels alone, from
-strong views, or by UDA (--begin). Runs stay in --folder, where the same command
-goes on; a JSON line a round goes to --json, by default of benchmarks/results.
-With --feedback the last student is that of Reduced Meta Pseudo Labels, whose
-small teacher hears its feedback, and is finetuned; `off` is its control. With
---select images of the unlabeled pool are classified, whose labels nobody
-saw, under a seed that no comparison uses: to choose settings by.
+strong views, or by UDA (--begin). With --feedback the last round is Reduced
+Meta Pseudo Labels: a small teacher hears how its student does, and the student
+is finetuned; `off`, where it hears nothing, is the control. Runs stay in
+--folder, where the same command goes on; a JSON line a round goes to --json, by
+default of benchmarks/results. With --select images of the unlabeled pool are
+classified, whose labels nobody saw, under a seed that no comparison uses: to
+choose settings by.
 """
 
 import argparse
@@ -33,10 +34,12 @@ from benchmarks.controls.search import SEED as SELECTING
 from benchmarks.controls.tables import markdown
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.utils.checkpoint_files import FOLDER
 
 ROWS = RESULTS / "cifar10_fast_students.jsonl"
 DOCUMENT = ROOT / "docs" / "tutorials" / "cifar.md"
 _STUDENT = "flags/cifar10_fast_student.flags"
+_WARMUP_STEPS = 150  # In that file.
 _WIDE = {"model_type": "speednet-64", "num_warmup_steps": 200}
 _BEGUN_WITH = {"augmented": "labels, on strong views", "uda": "UDA"}
 # By how the first network learns; of each network a flagfile, and what differs
@@ -46,7 +49,6 @@ ROUNDS = {
         ("flags/cifar10_fast_augmented.flags", {}),
         (_STUDENT, {}),
         (_STUDENT, _WIDE | {"num_train_steps": 1_000}),
-        (_STUDENT, _WIDE | {"num_train_steps": 1_500}),
     ),
     "uda": (
         ("flags/cifar10_fast_uda.flags", {"num_train_steps": 1_500}),
@@ -55,16 +57,26 @@ ROUNDS = {
         (_STUDENT, _WIDE | {"num_train_steps": 1_000}),
     ),
 }
-# Of a student whose teacher is not fixed.
-_REDUCED = {
-    "method": "mpl",
-    "mpl_student_labeled_weight": 1.0,
-    "mpl_student_lr": 1.25,
-    "mpl_student_lr_wait_steps": 0,
-    "mpl_student_lr_warmup_steps": 150,
-    "mpl_teacher_lr": 0.1,
-    "mpl_teacher_lr_warmup_steps": 150,
-}
+
+
+def reduced(changes, *, feedback):
+    """What differs from the flagfile of a student for Reduced MPL.
+
+    Args:
+      changes: what differs without it.
+      feedback: the estimator.
+    """
+    warmup = changes.get("num_warmup_steps", _WARMUP_STEPS)
+    return changes | {
+        "method": "mpl",
+        "mpl_feedback": feedback,
+        "mpl_student_labeled_weight": 1.0,
+        "mpl_student_lr": 1.25,
+        "mpl_student_lr_wait_steps": 0,
+        "mpl_student_lr_warmup_steps": warmup,
+        "mpl_teacher_lr": 0.1,
+        "mpl_teacher_lr_warmup_steps": warmup,
+    }
 
 
 def main(arguments=None):
@@ -78,7 +90,7 @@ def main(arguments=None):
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--begin", default="augmented", choices=ROUNDS)
-    parser.add_argument("--rounds", type=int, help="of students; default all")
+    parser.add_argument("--students", type=int, help="how many; default all")
     parser.add_argument("--feedback", choices=("off", "exact"))
     parser.add_argument("--select", action="store_true")
     parser.add_argument("--threads", type=int, help="by default all cores")
@@ -92,29 +104,32 @@ def main(arguments=None):
         text = DOCUMENT.read_text(encoding="utf-8")
         DOCUMENT.write_text(with_part(text, "students", table()), "utf-8")
         return
+    begin, feedback = parsed.begin, parsed.feedback
+    most = len(ROUNDS[begin]) - 1
+    students = most if parsed.students is None else parsed.students
+    if not bool(feedback) <= students <= most:
+        parser.error(
+            f"--students={students}: give {int(bool(feedback))} to {most}."
+        )
     folder, path = parsed.folder.absolute(), parsed.json.absolute()
+    data_dir = parsed.data_dir and os.path.abspath(parsed.data_dir)
     os.chdir(ROOT)  # Where flagfiles name one another from.
     if parsed.threads:
         control_runs.use_threads(parsed.threads)
     seed = SELECTING if parsed.select else parsed.seed
     split = control_rows.VALIDATION if parsed.select else control_rows.TEST
-    teacher = None
-    begin = parsed.begin
-    rounds = ROUNDS[begin]
-    if parsed.rounds is not None:
-        rounds = rounds[: parsed.rounds + 1]
-    for number, (flagfile, changes) in enumerate(rounds):
+    before, anew = None, False
+    for number, (flagfile, changes) in enumerate(ROUNDS[begin][: students + 1]):
         name, place = f"{begin}, round {number}", f"round-{number}"
-        if parsed.feedback and number + 1 == len(rounds):
-            name += f", {parsed.feedback}"
-            place += f"-{parsed.feedback}"
-            changes = changes | _REDUCED | {"mpl_feedback": parsed.feedback}
+        if feedback and number == students:
+            name, place = f"{name}, {feedback}", f"{place}-{feedback}"
+            changes = reduced(changes, feedback=feedback)
         settings = config_from_flagfile(
             flagfile,
             **{"num_labeled": LABELS, "seed": seed} | changes,
-            data_dir=parsed.data_dir,
+            data_dir=data_dir,
             precision=parsed.precision,
-            teacher_labels=teacher,
+            teacher_labels=before and before.output_dir,
             output_dir=str(folder / begin / f"seed-{seed}" / place),
             progress=False,
         )
@@ -122,16 +137,21 @@ def main(arguments=None):
         settings = dataclasses.replace(
             settings, save_every=settings.num_train_steps
         )
-        teacher = settings.output_dir
-        rows = control_rows.read(path)
-        found = control_rows.find(rows, name, settings, split=split)
-        if not found or not os.path.isdir(teacher):
-            found = [measure(name, settings, select=parsed.select)]
+        found = control_rows.find(
+            control_rows.read(path), name, settings, split=split, teacher=before
+        )
+        # What a new network says is new to those that come after it.
+        anew = anew or not found or not os.path.isdir(settings.output_dir)
+        if anew:
+            found = [
+                measure(name, settings, teacher=before, select=parsed.select)
+            ]
             control_rows.append(found[0], path)
+        before = settings
         print(
             f"{name}  {settings.model_type}  {settings.num_train_steps:,} steps"
-            f"  {100 * found[-1]['accuracy']:.2f} %"
-            f"  {found[-1]['train_cpu_seconds']:.0f} processor s",
+            f"  {100 * _accuracy(found[-1]):.2f} %"
+            f"  {_seconds(found[-1])} processor s",
             flush=True,
         )
 
@@ -142,18 +162,19 @@ def table():
     for row in control_rows.read(ROWS):
         if control_rows.split_of(row) == control_rows.TEST:
             begin, number = row["run"].split(", round ")
-            rounds.setdefault((begin, number), []).append(row)
+            what = row["model"], row["steps"]
+            rounds.setdefault((begin, number, *what), []).append(row)
     lines = [
         (
             _BEGUN_WITH[begin],
             number,
-            rows[0]["model"],
-            f"{rows[0]['steps']:,}",
+            model,
+            f"{steps:,}",
             ", ".join(f"{100 * _accuracy(row):.1f}" for row in rows),
-            ", ".join(f"{row['train_cpu_seconds']:,.0f}" for row in rows),
+            ", ".join(map(_seconds, rows)),
             ", ".join(sorted({row["date"] for row in rows})),
         )
-        for (begin, number), rows in sorted(rounds.items())
+        for (begin, number, model, steps), rows in sorted(rounds.items())
     ]
     heading = (
         *("begun with", "round", "network", "steps"),
@@ -168,7 +189,12 @@ def _accuracy(row):
     return row["accuracy"] if finetuned is None else finetuned
 
 
-def measure(name, settings, *, select):
+def _seconds(row):
+    seconds = row["train_cpu_seconds"]
+    return "unknown" if seconds is None else f"{seconds:,.0f}"
+
+
+def measure(name, settings, *, teacher, select):
     """One round: trains, says what all images are, classifies; its row.
 
     A student of Reduced Meta Pseudo Labels is finetuned instead of asked.
@@ -176,26 +202,33 @@ def measure(name, settings, *, select):
     Args:
       name: of the row.
       settings: its `Config`, with the folder that it stays in.
+      teacher: `Config` of the round before, or None.
       select: see `control_runs.measure`.
     """
     keras.backend.clear_session()
+    checkpoints = pathlib.Path(settings.output_dir, FOLDER)
+    went_on = any(checkpoints.glob("*.index"))
     start, cpu_start = time.monotonic(), time.process_time()
     build = control_runs.PoolExperiment if select else Experiment
     experiment = build(settings)
     experiment.train()
-    if settings.method == "mpl":
-        experiment.finetune()
-    else:
+    if settings.method != "mpl":
         experiment.cache_labels()
     seconds = time.monotonic() - start, time.process_time() - cpu_start
-    return control_runs.row(
+    if settings.method == "mpl":
+        experiment.finetune()
+    row = control_runs.row(
         name,
         settings,
         learned=len(experiment.data.labeled_images),
         accuracies={"finetuned": None, "teacher": None} | experiment.evaluate(),
         seconds=seconds,
         split=control_rows.VALIDATION if select else control_rows.TEST,
+        teacher=teacher,
     )
+    if went_on:  # Nobody took the time of what was before.
+        row |= {"train_seconds": None, "train_cpu_seconds": None}
+    return row
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The settings of the stages after training, but inference.
+"""The settings of the stages after training, except inference.
 
 A run stays the same run whatever they are.
 """
@@ -16,7 +16,7 @@ from meta_pseudo_labels.utils.settings import (
 # Those of the paper's section 3: ImageNet's are for a tenth of the labels.
 FINETUNING_STEPS = {"imagenet2012": 2_000, "imagenet2012_subset": 2_000}
 OTHER_FINETUNING_STEPS = 1_000  # CIFAR-10 and SVHN.
-FOLDERS = "folders"
+FOLDERS = "folders"  # An --eval_dataset; its folder is --eval_dir.
 _ONLY_FOR_EVAL = ("eval_dataset", "eval_data_dir", "saved_model")
 
 

@@ -1,5 +1,6 @@
 """Students one after another, on digits in place of CIFAR-10."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -53,21 +54,88 @@ def test_each_learns_from_the_one_before_and_is_trained_once(
 @pytest.mark.parametrize("feedback", ["off", "exact"])
 def test_the_last_may_be_of_reduced_mpl(tmp_path, monkeypatch, feedback):
     rounds = [("flags/digits_uda.flags", SHORT)]
-    few = SHORT | {"finetune_steps": 2}
-    rounds += [("flags/digits_mpl.flags", few)] * 2
-    monkeypatch.setitem(students.ROUNDS, "uda", rounds)
+    learns = {"method": "pseudo_labels", "mpl_pseudo_labels": "soft"}
+    few = {"finetune_steps": 2}
+    rounds += [("flags/digits_uda.flags", SHORT | learns | few)] * 2
+    monkeypatch.setitem(students.ROUNDS, "augmented", rounds)
     monkeypatch.setattr(students, "LABELS", 40)
     monkeypatch.chdir(tmp_path)
     students.main(
-        ["--begin=uda", "--rounds=1", f"--feedback={feedback}"]
+        ["--students=1", f"--feedback={feedback}"]
         + ["--folder=runs", "--json=rows.jsonl"]
     )
-    row = control_rows.read(tmp_path / "rows.jsonl")[-1]
-    assert row["run"] == f"uda, round 1, {feedback}"
+    first, row = control_rows.read(tmp_path / "rows.jsonl")
+    assert row["run"] == f"augmented, round 1, {feedback}"
     assert (row["method"], row["feedback"]) == ("mpl", feedback)
     assert row["settings"]["mpl_student_labeled_weight"] == 1
+    assert row["settings"]["mpl_pseudo_labels"] == "soft"
+    assert row["teacher_settings"] == first["settings"]
     assert 0 < row["accuracy_finetuned"] <= 1
     assert row["accuracy_teacher"] is None
+
+
+@pytest.mark.parametrize("begin", students.ROUNDS)
+@pytest.mark.parametrize("feedback", ["off", "exact"])
+def test_reduced_mpl_differs_from_its_round_in_nothing_else(
+    monkeypatch, request, begin, feedback
+):
+    monkeypatch.chdir(request.config.rootpath)
+    flagfile, changes = students.ROUNDS[begin][-1]
+    plain, reduced = (
+        config_from_flagfile(flagfile, teacher_labels="x", **asked)
+        for asked in (changes, students.reduced(changes, feedback=feedback))
+    )
+    rate, other = reduced.mpl_student_lr, reduced.mpl_student_lr_warmup_steps
+    assert (rate, other) == (plain.lr, plain.num_warmup_steps)
+    for field in dataclasses.fields(plain):
+        if field.name != "method" and not field.name.startswith("mpl_"):
+            name = field.name
+            assert getattr(plain, name) == getattr(reduced, name), name
+    assert reduced.mpl_pseudo_labels == plain.mpl_pseudo_labels == "soft"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [["--students=-1"], ["--students=4"], ["--students=0", "--feedback=off"]],
+)
+def test_a_number_of_students_that_cannot_be_is_refused(capsys, asked):
+    with pytest.raises(SystemExit):
+        students.main(["--begin=uda", *asked])
+    assert "error: --students=" in capsys.readouterr().err
+
+
+def test_a_changed_first_network_has_new_students(tmp_path, monkeypatch):
+    learns = {"method": "pseudo_labels", "mpl_pseudo_labels": "soft"}
+    monkeypatch.setattr(students, "LABELS", 40)
+    for folder, steps in (("a", 2), ("b", 3)):
+        first = SHORT | {"num_train_steps": steps}
+        rounds = [
+            ("flags/digits_uda.flags", x) for x in (first, SHORT | learns)
+        ]
+        monkeypatch.setitem(students.ROUNDS, "uda", rounds)
+        monkeypatch.chdir(tmp_path)
+        students.main(
+            ["--begin=uda", f"--folder={folder}", "--json=rows.jsonl"]
+        )
+    rows = control_rows.read(tmp_path / "rows.jsonl")
+    assert [row["run"][-1] for row in rows] == ["0", "1", "0", "1"]
+    assert [row["steps"] for row in rows] == [2, 2, 3, 2]
+
+
+def test_a_run_that_went_on_has_no_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(students, "LABELS", 40)
+    rounds = [("flags/digits_uda.flags", SHORT)]
+    monkeypatch.setitem(students.ROUNDS, "uda", rounds)
+    for rows in ("first.jsonl", "second.jsonl"):  # The same folder.
+        monkeypatch.chdir(tmp_path)
+        students.main(["--begin=uda", "--folder=runs", f"--json={rows}"])
+    (first,), (second,) = (
+        control_rows.read(tmp_path / name)
+        for name in ("first.jsonl", "second.jsonl")
+    )
+    assert first["train_cpu_seconds"] > 0
+    assert second["train_cpu_seconds"] is None
+    assert first["accuracy"] == second["accuracy"]
 
 
 def test_the_tutorial_has_the_table_of_the_rows():
