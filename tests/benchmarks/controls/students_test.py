@@ -138,6 +138,28 @@ def test_a_run_that_went_on_has_no_time(tmp_path, monkeypatch):
     assert first["accuracy"] == second["accuracy"]
 
 
+def test_the_table_has_what_a_student_is_used_as(tmp_path, monkeypatch):
+    row = dict(model="mlp", steps=20, split="test", date="2026-11-30", seed=0)
+    rows = [
+        dict(run="uda, round 1, exact", accuracy=0.5, accuracy_finetuned=0.625),
+        dict(run="augmented, round 1", accuracy=0.75, accuracy_finetuned=None),
+        dict(run="augmented, round 1", accuracy=0.25, accuracy_finetuned=None),
+    ]
+    monkeypatch.setattr(students, "ROWS", tmp_path / "rows.jsonl")
+    for seconds, changes in zip((None, 10, 1_234), rows, strict=True):
+        control_rows.append(
+            row | changes | {"train_cpu_seconds": seconds}, students.ROWS
+        )
+    lines = students.table().splitlines()[2:]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert [cell[1:2] + cell[4:6] for cell in cells] == [
+        ["1", "75.0, 25.0", "10, 1,234"],
+        ["1, exact", "62.5", "unknown"],
+    ]
+
+
 def test_the_tutorial_has_the_table_of_the_rows():
     text = students.DOCUMENT.read_text(encoding="utf-8")
     assert students.table() in text
+    last = len(students.ROUNDS["augmented"]) - 1
+    assert f"`runs/cifar/augmented/seed-0/round-{last}`" in text
