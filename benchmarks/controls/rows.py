@@ -3,7 +3,7 @@
 A row says which run it was (`run`, `dataset`, `labels`, `seed`), what came out
 (`accuracy` of the student, `accuracy_finetuned`, `accuracy_teacher`, shares of
 the images of `split`), its cost (`train_seconds`; `train_cpu_seconds`, of all
-threads, to which other processes hardly add, in newer rows), and all that it
+threads, in newer rows; null for a stopped run that went on), and all that it
 came from (`settings`, those of a fixed teacher, `teacher_settings`, `revision`,
 `versions`, `machine`, `date`).
 Of `labels` the networks learn `labels_learned`: those whose class is known and

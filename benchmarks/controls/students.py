@@ -39,7 +39,6 @@ from meta_pseudo_labels.utils.checkpoint_files import FOLDER
 ROWS = RESULTS / "cifar10_fast_students.jsonl"
 DOCUMENT = ROOT / "docs" / "tutorials" / "cifar.md"
 _STUDENT = "flags/cifar10_fast_student.flags"
-_WARMUP_STEPS = 150  # In that file.
 _WIDE = {"model_type": "speednet-64", "num_warmup_steps": 200}
 _BEGUN_WITH = {"augmented": "labels, on strong views", "uda": "UDA"}
 # By how the first network learns; of each network a flagfile, and what differs
@@ -59,24 +58,25 @@ ROUNDS = {
 }
 
 
-def reduced(changes, *, feedback):
-    """What differs from the flagfile of a student for Reduced MPL.
+def reduced(settings, *, feedback):
+    """The `Config` of a student of Reduced MPL, at the rates of its own.
 
     Args:
-      changes: what differs without it.
+      settings: `Config` of the student of a fixed teacher.
       feedback: the estimator.
     """
-    warmup = changes.get("num_warmup_steps", _WARMUP_STEPS)
-    return changes | {
-        "method": "mpl",
-        "mpl_feedback": feedback,
-        "mpl_student_labeled_weight": 1.0,
-        "mpl_student_lr": 1.25,
-        "mpl_student_lr_wait_steps": 0,
-        "mpl_student_lr_warmup_steps": warmup,
-        "mpl_teacher_lr": 0.1,
-        "mpl_teacher_lr_warmup_steps": warmup,
-    }
+    warmup = settings.num_warmup_steps
+    return dataclasses.replace(
+        settings,
+        method="mpl",
+        mpl_feedback=feedback,
+        mpl_student_labeled_weight=1.0,
+        mpl_student_lr=settings.lr,
+        mpl_student_lr_wait_steps=0,
+        mpl_student_lr_warmup_steps=warmup,
+        mpl_teacher_lr=0.1,
+        mpl_teacher_lr_warmup_steps=warmup,
+    )
 
 
 def main(arguments=None):
@@ -121,9 +121,9 @@ def main(arguments=None):
     before, anew = None, False
     for number, (flagfile, changes) in enumerate(ROUNDS[begin][: students + 1]):
         name, place = f"{begin}, round {number}", f"round-{number}"
-        if feedback and number == students:
+        is_reduced = feedback and number == students
+        if is_reduced:
             name, place = f"{name}, {feedback}", f"{place}-{feedback}"
-            changes = reduced(changes, feedback=feedback)
         settings = config_from_flagfile(
             flagfile,
             **{"num_labeled": LABELS, "seed": seed} | changes,
@@ -137,6 +137,8 @@ def main(arguments=None):
         settings = dataclasses.replace(
             settings, save_every=settings.num_train_steps
         )
+        if is_reduced:
+            settings = reduced(settings, feedback=feedback)
         found = control_rows.find(
             control_rows.read(path), name, settings, split=split, teacher=before
         )

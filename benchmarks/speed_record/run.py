@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import datetime
 import itertools
-import json
 import os
 import pathlib
 import time
@@ -29,6 +28,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.common.machine import RESULTS, ROOT, cpu_model, revision
+from benchmarks.controls import rows as control_rows
 from meta_pseudo_labels.data.class_distributions import fingerprint
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 from meta_pseudo_labels.run.data import load_data
@@ -92,8 +92,7 @@ def main(arguments=None):
         },
         "torch": torch.__version__,
     }
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    control_rows.append(row, path)
 
 
 def measure(settings, images):

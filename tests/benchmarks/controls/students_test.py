@@ -81,10 +81,8 @@ def test_reduced_mpl_differs_from_its_round_in_nothing_else(
 ):
     monkeypatch.chdir(request.config.rootpath)
     flagfile, changes = students.ROUNDS[begin][-1]
-    plain, reduced = (
-        config_from_flagfile(flagfile, teacher_labels="x", **asked)
-        for asked in (changes, students.reduced(changes, feedback=feedback))
-    )
+    plain = config_from_flagfile(flagfile, teacher_labels="x", **changes)
+    reduced = students.reduced(plain, feedback=feedback)
     rate, other = reduced.mpl_student_lr, reduced.mpl_student_lr_warmup_steps
     assert (rate, other) == (plain.lr, plain.num_warmup_steps)
     for field in dataclasses.fields(plain):
