@@ -26,6 +26,7 @@ _NAMES = {
     "labeled_choice": "labels",
     "load": "sources.loading",
     "load_class_distributions": "class_distributions",
+    "mean_distributions": "class_distributions",
     "normalize": "images.views",
     "save_class_distributions": "class_distributions",
     "save_labeled_indices": "labels",

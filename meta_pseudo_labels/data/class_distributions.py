@@ -69,6 +69,23 @@ class ClassDistributions:
         return hashed.hexdigest()
 
 
+def mean_distributions(several):
+    """What several classifiers say of the same images on average.
+
+    Args:
+      several: list of `ClassDistributions`, of equal shapes.
+
+    Returns:
+      `ClassDistributions`; its source names those of all, as "mean_of".
+    """
+    means = {
+        part: sum(getattr(one, part) for one in several) / len(several)
+        for part in _PARTS
+    }
+    sources = [one.source for one in several]
+    return ClassDistributions(**means, source={"mean_of": sources})
+
+
 def save_class_distributions(distributions, path, *, data):
     """Writes distributions and which images they are of, whole or not at all.
 

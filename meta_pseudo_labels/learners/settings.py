@@ -141,7 +141,8 @@ class TeacherSettings:
     teacher_labels: str | None = setting(
         None,
         "Class distributions of a fixed teacher, by `mpl cache_labels`: "
-        "the file, or the folder of the run that trained it. For "
+        "the file, or the folder of the run that trained it; of several, with "
+        "commas between, their mean. For "
         "--method=pseudo_labels, and for mpl, whose teacher then is a small "
         "one on top of them (Reduced MPL), without a consistency term.",
     )

@@ -1,7 +1,8 @@
 """The labels of a fixed teacher: from one run's folder into another run.
 
 The run that trains the teacher leaves class distributions in its folder
-(`mpl cache_labels`); another one learns from them (`--teacher_labels`).
+(`mpl cache_labels`); another one learns from them (`--teacher_labels`), or from
+the mean of those of several runs.
 Three things could go stale, and each is noticed: the images, by the file's
 fingerprint of them; the teacher, by a digest of its weights; and the file that
 a run began with, by a digest of its content. A run that has begun goes on with
@@ -71,6 +72,8 @@ def cache_labels(network, config, images):
 def load_teacher_labels(config, images, *, fresh=False):
     """The class distributions that a run learns from; None where it has none.
 
+    Of several files, their mean.
+
     Args:
       config: `Config` of the run.
       images: `data.ImageData` or `data.ShardedData`.
@@ -81,26 +84,43 @@ def load_teacher_labels(config, images, *, fresh=False):
         their teacher has been trained further before the run began, they lie
         in the folder of the run itself, or the run began with others.
     """
-    path = config.teacher_labels
-    if not path:
+    if not config.teacher_labels:
         return None
+    paths = config.teacher_labels.split(",")
+    parts = [_distributions_of(path.strip(), config, images) for path in paths]
+    found = data.mean_distributions(parts) if len(parts) > 1 else parts[0]
+    if not fresh and _began_with(config, found):
+        return found
+    for path, part in zip(paths, parts, strict=True):
+        _check_up_to_date(path.strip(), part)
+    return found
+
+
+def _distributions_of(path, config, images):
+    """The `ClassDistributions` of one file, or of the folder of one run."""
+    if not path:
+        raise ConfigError(
+            f"--teacher_labels={config.teacher_labels} names an empty path; "
+            "write paths with single commas between."
+        )
     if is_inside(path, config.output_dir):
         raise ConfigError(
             f"--teacher_labels={path} is in --output_dir: the teacher has a "
             "folder of its own; name another --output_dir."
         )
-    found = user_error(data.load_class_distributions, path, data=images)
-    if not fresh and _began_with(config, found):
-        return found
+    return user_error(data.load_class_distributions, path, data=images)
+
+
+def _check_up_to_date(path, distributions):
+    """Raises ConfigError where the run beside a file has been trained since."""
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
-    then, now = found.source.get("weights"), _weights_digest(folder)
+    then, now = distributions.source.get("weights"), _weights_digest(folder)
     if None not in (then, now) and then != now:
         raise ConfigError(
             f"--teacher_labels={path}: the run in {folder} has been trained or "
             "finetuned since its labels were written; write them again: "
             f"{_command(folder)}"
         )
-    return found
 
 
 def _began_with(config, distributions):

@@ -92,6 +92,50 @@ def test_a_file_alone_is_enough(teacher, moved, tmp_path):
         load_teacher_labels(student(tmp_path / "run", moved), teacher.data)
 
 
+def test_several_teachers_say_what_they_say_on_average(teacher, tmp_path):
+    """By hand, from a second one that is certain of class 3."""
+    sure = np.eye(10, dtype="float32")[[3]]
+    images = teacher.data
+    parts = {
+        part: np.repeat(sure, len(getattr(images, f"{part}_images")), axis=0)
+        for part in ("labeled", "unlabeled")
+    }
+    other = data.ClassDistributions(**parts, source={"model_type": "oracle"})
+    data.save_class_distributions(other, tmp_path / "sure.npz", data=images)
+    path = f"{teacher.output_dir}, {tmp_path / 'sure.npz'}"
+    found = load_teacher_labels(student(tmp_path / "run", path), images)
+    alone = load_teacher_labels(
+        student(tmp_path / "run", teacher.output_dir), images
+    )
+    want = (alone.unlabeled + sure) / 2
+    np.testing.assert_allclose(found.unlabeled, want, atol=1e-7)
+    assert found.unlabeled.dtype == np.float32
+    assert found.source == {"mean_of": [alone.source, other.source]}
+    assert found.digest not in (alone.digest, other.digest)
+
+
+def test_each_of_several_teachers_is_checked(teacher, moved, tmp_path):
+    def load(*paths, **settings):
+        config = student(tmp_path / "run", ",".join(map(str, paths)))
+        config = dataclasses.replace(config, **settings)
+        return load_teacher_labels(config, teacher.data)
+
+    good = teacher.output_dir
+    load(good, moved)
+    for paths, message in (
+        ((good, ""), "names an empty path; write paths with single commas"),
+        ((good, tmp_path / "absent"), "There is no .*absent"),
+        ((good, tmp_path / "run" / "x.npz"), "x.npz is in --output_dir"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load(*paths)
+    Experiment(
+        dataclasses.replace(teacher.config, output_dir=str(moved))
+    ).finetune()
+    with pytest.raises(ConfigError, match="finetuned since its labels"):
+        load(good, moved)
+
+
 def test_other_labeled_images_are_refused(teacher, tmp_path):
     """Before anything is written."""
     config = student(tmp_path / "run", teacher.output_dir, seed=1)
