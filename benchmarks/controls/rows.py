@@ -15,6 +15,7 @@ import json
 import os
 
 from meta_pseudo_labels import Config
+from meta_pseudo_labels.data import LABEL_SUBSETS
 from meta_pseudo_labels.learners.settings import StepSettings
 from meta_pseudo_labels.run.config.core import free_settings
 from meta_pseudo_labels.run.config.machine import MachineSettings
@@ -75,6 +76,7 @@ def recorded_settings(config):
     # Which file it was is this machine's; that there was one is another method.
     if settings["teacher_labels"]:
         kept["teacher_labels"] = "given"
+    kept["label_subset"] = _subset(settings)
     for name in FIRST_WEIGHTS:
         if settings[name]:
             kept[name] = os.path.basename(settings[name])
@@ -93,6 +95,7 @@ def recipe(settings):
     known = _DEFAULTS | settings
     known |= {name: bool(known[name]) for name in FIRST_WEIGHTS}
     known["teacher_labels"] = bool(known["teacher_labels"])
+    known["label_subset"] = _subset(known)
     unread = unread_settings(known)
     if known["method"] == "pseudo_labels":  # Always given; old rows lack it.
         unread["teacher_labels"] = "given"
@@ -103,6 +106,12 @@ def recipe(settings):
         and not name.startswith(_NO_MATTER)
     }
     return json.dumps(kept, sort_keys=True)
+
+
+def _subset(settings):
+    """How labels were chosen: a file's path is this machine's alone."""
+    subset = settings["label_subset"]
+    return subset if subset in LABEL_SUBSETS else "given"
 
 
 def split_of(row):

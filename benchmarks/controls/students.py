@@ -3,10 +3,11 @@
     python -m benchmarks.controls.students --precision=bfloat16 \
         --data_dir=data/tfds
 
-The second stage of Reduced Meta Pseudo Labels, without feedback, in rounds: a
-network says what all images are, and a fresh student learns that, softly and on
-strong views, beside the labels. The first network learns labels alone, from
-strong views, or by UDA (--begin). With --feedback the last round is Reduced
+The second stage of Reduced Meta Pseudo Labels, without feedback, in rounds:
+networks say what all images are, and fresh students learn what they say on
+average, softly and on strong views, beside the labels. The first networks learn
+labels alone, from strong views, or by UDA (--begin). Those of one round differ
+by their seeds, not by their labels. With --feedback the last round is Reduced
 Meta Pseudo Labels: a small teacher hears how its student does, and the student
 is finetuned; `off`, where it hears nothing, is the control. Runs stay in
 --folder, where the same command goes on; a JSON line a round goes to --json, by
@@ -34,6 +35,7 @@ from benchmarks.controls.search import SEED as SELECTING
 from benchmarks.controls.tables import markdown
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.folder import LABELED
 from meta_pseudo_labels.utils.checkpoint_files import FOLDER
 
 ROWS = RESULTS / "cifar10_fast_students.jsonl"
@@ -41,19 +43,37 @@ DOCUMENT = ROOT / "docs" / "tutorials" / "cifar.md"
 _STUDENT = "flags/cifar10_fast_student.flags"
 _WIDE = {"model_type": "speednet-64", "num_warmup_steps": 200}
 _BEGUN_WITH = {"augmented": "labels, on strong views", "uda": "UDA"}
-# By how the first network learns; of each network a flagfile, and what differs
-# from it.
+# What is added to the seed for each further network of a round.
+_APART = 1_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """Networks that learn from what those of the round before say on average.
+
+    Attributes:
+      flagfile: their settings.
+      changes: {setting: value} of what differs.
+      networks: how many there are.
+    """
+
+    flagfile: str
+    changes: dict = dataclasses.field(default_factory=dict)
+    networks: int = 1
+
+
+# By how the first networks learn.
 ROUNDS = {
     "augmented": (
-        ("flags/cifar10_fast_augmented.flags", {}),
-        (_STUDENT, {}),
-        (_STUDENT, _WIDE | {"num_train_steps": 1_000}),
+        Round("flags/cifar10_fast_augmented.flags", networks=3),
+        Round(_STUDENT, networks=3),
+        Round(_STUDENT, _WIDE | {"num_train_steps": 1_000}),
     ),
     "uda": (
-        ("flags/cifar10_fast_uda.flags", {"num_train_steps": 1_500}),
-        (_STUDENT, {}),
-        (_STUDENT, {}),
-        (_STUDENT, _WIDE | {"num_train_steps": 1_000}),
+        Round("flags/cifar10_fast_uda.flags", {"num_train_steps": 1_500}),
+        Round(_STUDENT),
+        Round(_STUDENT),
+        Round(_STUDENT, _WIDE | {"num_train_steps": 1_000}),
     ),
 }
 
@@ -104,58 +124,106 @@ def main(arguments=None):
         text = DOCUMENT.read_text(encoding="utf-8")
         DOCUMENT.write_text(with_part(text, "students", table()), "utf-8")
         return
-    begin, feedback = parsed.begin, parsed.feedback
-    most = len(ROUNDS[begin]) - 1
-    students = most if parsed.students is None else parsed.students
-    if not bool(feedback) <= students <= most:
-        parser.error(
-            f"--students={students}: give {int(bool(feedback))} to {most}."
-        )
-    folder, path = parsed.folder.absolute(), parsed.json.absolute()
-    data_dir = parsed.data_dir and os.path.abspath(parsed.data_dir)
+    most, fewest = len(ROUNDS[parsed.begin]) - 1, int(bool(parsed.feedback))
+    if parsed.students is None:
+        parsed.students = most
+    if not fewest <= parsed.students <= most:
+        parser.error(f"--students={parsed.students}: give {fewest} to {most}.")
+    parsed.seed = SELECTING if parsed.select else parsed.seed
+    place = f"{parsed.begin}/seed-{parsed.seed}"
+    parsed.folder = parsed.folder.absolute() / place
+    parsed.json = parsed.json.absolute()
+    parsed.data_dir = parsed.data_dir and os.path.abspath(parsed.data_dir)
     os.chdir(ROOT)  # Where flagfiles name one another from.
     if parsed.threads:
         control_runs.use_threads(parsed.threads)
-    seed = SELECTING if parsed.select else parsed.seed
-    split = control_rows.VALIDATION if parsed.select else control_rows.TEST
-    before, anew = None, False
-    for number, (flagfile, changes) in enumerate(ROUNDS[begin][: students + 1]):
-        name, place = f"{begin}, round {number}", f"round-{number}"
-        is_reduced = feedback and number == students
-        if is_reduced:
+    train_rounds(parsed)
+
+
+def train_rounds(asked):
+    """Trains what has no row yet; prints a line a network.
+
+    Args:
+      asked: what was asked for, with whole paths.
+    """
+    teachers, anew = [], False
+    for number in range(asked.students + 1):
+        learned, measured = [], False
+        for name, settings in _networks(number, asked, teachers):
+            row = _found(name, settings, asked, teachers)
+            # What a new network says is new to those that come after it.
+            if anew or not row or not os.path.isdir(settings.output_dir):
+                row = measure(
+                    name, settings, teachers=teachers, select=asked.select
+                )
+                control_rows.append(row, asked.json)
+                measured = True
+            print(
+                f"{name}  {settings.model_type}"
+                f"  {settings.num_train_steps:,} steps"
+                f"  {100 * _accuracy(row):.2f} %"
+                f"  {_seconds(row)} processor s",
+                flush=True,
+            )
+            learned.append(settings)
+        teachers, anew = learned, anew or measured
+
+
+def _found(name, settings, asked, teachers):
+    """The last row of a network with these teachers; None without one."""
+    rows = control_rows.find(
+        control_rows.read(asked.json),
+        name,
+        settings,
+        split=control_rows.VALIDATION if asked.select else control_rows.TEST,
+        teacher=teachers[0] if teachers else None,
+    )
+    alike = [row for row in rows if _teachers(row) == len(teachers)]
+    return alike[-1] if alike else None
+
+
+def _teachers(row):
+    """How many there were; older rows had one, where they learned from any."""
+    return row.get("teachers", int(bool(row["teacher_settings"])))
+
+
+def _networks(number, asked, teachers):
+    """Yields (name, `Config`) of the networks of a round.
+
+    One after another: the further ones need the choice of labels of the first.
+
+    Args:
+      number: of the round.
+      asked: see `train_rounds`.
+      teachers: [`Config`] of the round before.
+    """
+    of_round = ROUNDS[asked.begin][number]
+    feedback = asked.feedback if number == asked.students else None
+    for network in range(1 if feedback else of_round.networks):
+        name, place = f"{asked.begin}, round {number}", f"round-{number}"
+        choice = {"seed": asked.seed + _APART * network}
+        if network:
+            name += f", network {network + 1}"
+            place += f"-network-{network + 1}"
+            choice["label_subset"] = str(asked.folder / "round-0" / LABELED)
+        if feedback:
             name, place = f"{name}, {feedback}", f"{place}-{feedback}"
         settings = config_from_flagfile(
-            flagfile,
-            **{"num_labeled": LABELS, "seed": seed} | changes,
-            data_dir=data_dir,
-            precision=parsed.precision,
-            teacher_labels=before and before.output_dir,
-            output_dir=str(folder / begin / f"seed-{seed}" / place),
+            of_round.flagfile,
+            **{"num_labeled": LABELS} | choice | of_round.changes,
+            data_dir=asked.data_dir,
+            precision=asked.precision,
+            teacher_labels=",".join(one.output_dir for one in teachers) or None,
+            output_dir=str(asked.folder / place),
             progress=False,
         )
         # Accuracies on the way would take time.
         settings = dataclasses.replace(
             settings, save_every=settings.num_train_steps
         )
-        if is_reduced:
+        if feedback:
             settings = reduced(settings, feedback=feedback)
-        found = control_rows.find(
-            control_rows.read(path), name, settings, split=split, teacher=before
-        )
-        # What a new network says is new to those that come after it.
-        anew = anew or not found or not os.path.isdir(settings.output_dir)
-        if anew:
-            found = [
-                measure(name, settings, teacher=before, select=parsed.select)
-            ]
-            control_rows.append(found[0], path)
-        before = settings
-        print(
-            f"{name}  {settings.model_type}  {settings.num_train_steps:,} steps"
-            f"  {100 * _accuracy(found[-1]):.2f} %"
-            f"  {_seconds(found[-1])} processor s",
-            flush=True,
-        )
+        yield name, settings
 
 
 def table():
@@ -163,7 +231,8 @@ def table():
     rounds = {}
     for row in control_rows.read(ROWS):
         if control_rows.split_of(row) == control_rows.TEST:
-            begin, number = row["run"].split(", round ")
+            name, _, _ = row["run"].partition(", network ")
+            begin, number = name.split(", round ")
             what = row["model"], row["steps"]
             rounds.setdefault((begin, number, *what), []).append(row)
     lines = [
@@ -196,7 +265,7 @@ def _seconds(row):
     return "unknown" if seconds is None else f"{seconds:,.0f}"
 
 
-def measure(name, settings, *, teacher, select):
+def measure(name, settings, *, teachers, select):
     """One round: trains, says what all images are, classifies; its row.
 
     A student of Reduced Meta Pseudo Labels is finetuned instead of asked.
@@ -204,7 +273,7 @@ def measure(name, settings, *, teacher, select):
     Args:
       name: of the row.
       settings: its `Config`, with the folder that it stays in.
-      teacher: `Config` of the round before, or None.
+      teachers: [`Config`] of the round before.
       select: see `control_runs.measure`.
     """
     keras.backend.clear_session()
@@ -226,8 +295,10 @@ def measure(name, settings, *, teacher, select):
         accuracies={"finetuned": None, "teacher": None} | experiment.evaluate(),
         seconds=seconds,
         split=control_rows.VALIDATION if select else control_rows.TEST,
-        teacher=teacher,
+        teacher=teachers[0] if teachers else None,
     )
+    if teachers:
+        row["teachers"] = len(teachers)
     if went_on:  # Nobody took the time of what was before.
         row |= {"train_seconds": None, "train_cpu_seconds": None}
     return row

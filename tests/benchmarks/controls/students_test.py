@@ -2,11 +2,13 @@
 
 import dataclasses
 import itertools
+import json
 
 import pytest
 
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import students
+from benchmarks.controls.students import Round
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 
 ROUNDS = ["uda, round 0", "uda, round 1", "uda, round 2"]
@@ -14,12 +16,14 @@ SHORT = {"model_type": "mlp", "num_train_steps": 2}
 
 
 @pytest.mark.parametrize(
-    "flagfile, changes", [*itertools.chain(*students.ROUNDS.values())]
+    "of_round", [*itertools.chain(*students.ROUNDS.values())]
 )
-def test_rounds_have_valid_settings(monkeypatch, request, flagfile, changes):
+def test_rounds_have_valid_settings(monkeypatch, request, of_round):
     monkeypatch.chdir(request.config.rootpath)
+    flagfile = of_round.flagfile
     teacher = {"teacher_labels": "x"} if "student" in flagfile else {}
-    settings = config_from_flagfile(flagfile, **changes | teacher)
+    settings = config_from_flagfile(flagfile, **of_round.changes | teacher)
+    assert of_round.networks >= 1
     assert settings.num_warmup_steps < settings.num_train_steps / 3
     assert settings.crop_padding == 2
 
@@ -27,9 +31,9 @@ def test_rounds_have_valid_settings(monkeypatch, request, flagfile, changes):
 def test_each_learns_from_the_one_before_and_is_trained_once(
     tmp_path, monkeypatch, capsys
 ):
-    rounds = [("flags/digits_uda.flags", SHORT)]
+    rounds = [Round("flags/digits_uda.flags", SHORT)]
     learns = {"method": "pseudo_labels", "mpl_pseudo_labels": "soft"}
-    rounds += [("flags/digits_uda.flags", SHORT | learns)] * 2
+    rounds += [Round("flags/digits_uda.flags", SHORT | learns)] * 2
     monkeypatch.setitem(students.ROUNDS, "uda", rounds)
     monkeypatch.setattr(students, "LABELS", 40)
     for _ in range(2):
@@ -51,12 +55,54 @@ def test_each_learns_from_the_one_before_and_is_trained_once(
     assert labels == [False, True, True]
 
 
+def test_students_learn_what_networks_of_the_same_labels_say_on_average(
+    tmp_path, monkeypatch
+):
+    learns = {"method": "pseudo_labels", "mpl_pseudo_labels": "soft"}
+    flagfile = "flags/digits_supervised.flags"
+    rounds = [
+        Round(flagfile, SHORT, networks=2),
+        Round(flagfile, SHORT | learns, networks=2),
+        Round(flagfile, SHORT | learns),
+    ]
+    monkeypatch.setitem(students.ROUNDS, "augmented", rounds)
+    monkeypatch.setattr(students, "LABELS", 40)
+    for _ in range(2):  # The second time there is nothing left to do.
+        monkeypatch.chdir(tmp_path)
+        students.main(["--folder=runs", "--json=rows.jsonl"])
+    rows = control_rows.read(tmp_path / "rows.jsonl")
+    assert [(row["run"], row["seed"], row.get("teachers")) for row in rows] == [
+        ("augmented, round 0", 0, None),
+        ("augmented, round 0, network 2", 1_000, None),
+        ("augmented, round 1", 0, 2),
+        ("augmented, round 1, network 2", 1_000, 2),
+        ("augmented, round 2", 0, 2),
+    ]
+    assert [row["settings"]["label_subset"] for row in rows] == [
+        *("balanced", "given") * 2,
+        "balanced",
+    ]
+    folder = tmp_path / "runs/augmented/seed-0"
+    choices = [
+        json.loads((folder / f"round-{place}/labeled.json").read_text())
+        for place in ("0", "0-network-2", "1", "1-network-2", "2")
+    ]
+    assert all(choice["indices"] == choices[0]["indices"] for choice in choices)
+    learned, too = (
+        json.loads((folder / place / "teacher_labels.json").read_text())
+        for place in ("round-1", "round-1-network-2")
+    )
+    assert learned == too
+    first, second = learned["source"]["mean_of"]
+    assert first["weights"] != second["weights"]
+
+
 @pytest.mark.parametrize("feedback", ["off", "exact"])
 def test_the_last_may_be_of_reduced_mpl(tmp_path, monkeypatch, feedback):
-    rounds = [("flags/digits_uda.flags", SHORT)]
+    rounds = [Round("flags/digits_uda.flags", SHORT)]
     learns = {"method": "pseudo_labels", "mpl_pseudo_labels": "soft"}
     few = {"finetune_steps": 2}
-    rounds += [("flags/digits_uda.flags", SHORT | learns | few)] * 2
+    rounds += [Round("flags/digits_uda.flags", SHORT | learns | few)] * 2
     monkeypatch.setitem(students.ROUNDS, "augmented", rounds)
     monkeypatch.setattr(students, "LABELS", 40)
     monkeypatch.chdir(tmp_path)
@@ -80,8 +126,10 @@ def test_reduced_mpl_differs_from_its_round_in_nothing_else(
     monkeypatch, request, begin, feedback
 ):
     monkeypatch.chdir(request.config.rootpath)
-    flagfile, changes = students.ROUNDS[begin][-1]
-    plain = config_from_flagfile(flagfile, teacher_labels="x", **changes)
+    last = students.ROUNDS[begin][-1]
+    plain = config_from_flagfile(
+        last.flagfile, teacher_labels="x", **last.changes
+    )
     reduced = students.reduced(plain, feedback=feedback)
     rate, other = reduced.mpl_student_lr, reduced.mpl_student_lr_warmup_steps
     assert (rate, other) == (plain.lr, plain.num_warmup_steps)
@@ -108,7 +156,8 @@ def test_a_changed_first_network_has_new_students(tmp_path, monkeypatch):
     for folder, steps in (("a", 2), ("b", 3)):
         first = SHORT | {"num_train_steps": steps}
         rounds = [
-            ("flags/digits_uda.flags", x) for x in (first, SHORT | learns)
+            Round("flags/digits_uda.flags", changes)
+            for changes in (first, SHORT | learns)
         ]
         monkeypatch.setitem(students.ROUNDS, "uda", rounds)
         monkeypatch.chdir(tmp_path)
@@ -122,7 +171,7 @@ def test_a_changed_first_network_has_new_students(tmp_path, monkeypatch):
 
 def test_a_run_that_went_on_has_no_time(tmp_path, monkeypatch):
     monkeypatch.setattr(students, "LABELS", 40)
-    rounds = [("flags/digits_uda.flags", SHORT)]
+    rounds = [Round("flags/digits_uda.flags", SHORT)]
     monkeypatch.setitem(students.ROUNDS, "uda", rounds)
     for rows in ("first.jsonl", "second.jsonl"):  # The same folder.
         monkeypatch.chdir(tmp_path)
