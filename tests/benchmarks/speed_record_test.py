@@ -133,6 +133,35 @@ def test_the_network_meets_its_averages(run, torch):
     assert layer.weight.item() == 1.5
 
 
+def test_epochs_turn_images_round_and_averages_meet_every_fifth_step(
+    run, torch, images, monkeypatch
+):
+    shown, decays = [], []
+
+    def keep(views, *, generator):
+        shown.append(views)
+        return views
+
+    monkeypatch.setattr(run, "shift", keep)
+    monkeypatch.setattr(run.LookAhead, "meet", lambda _, x: decays.append(x))
+    settings = run.Settings(width=2, epochs=3, batch_size=8)
+    network = run.SpeedNet(2, 10)
+    run.train(network, images, torch.zeros(64, dtype=torch.long), settings)
+    turned = []
+    for epoch in torch.cat(shown).reshape(3, 64, *images.shape[1:]):
+        same, mirrored = (
+            (epoch[:, None] == one[None]).flatten(2).all(2)
+            for one in (images, images.flip(-1))
+        )
+        assert ((same | mirrored).sum(0) == 1).all()  # Each image once.
+        turned.append(mirrored.any(0))
+    assert 0 < turned[0].sum() < 64
+    assert torch.equal(turned[1], ~turned[0])
+    assert torch.equal(turned[2], turned[0])
+    wanted = [0.95**5 * (step / 24) ** 3 for step in (5, 10, 15, 20)]
+    assert decays == pytest.approx([*wanted, 1.0])
+
+
 def test_it_learns_what_is_easy(run):
     random = np.random.RandomState(0)
     labels = np.arange(512, dtype=np.int32) % 2
