@@ -2,8 +2,8 @@
 
     python -m benchmarks.controls.report
 
-Reads benchmarks/results/{digits,cifar10}.jsonl and the words around the tables
-in docs/results_notes.md. Nothing in docs/results.md is written by hand.
+Reads the rows of `suites.SUITES` in benchmarks/results and the words around the
+tables in docs/results_notes.md. Nothing in docs/results.md is written by hand.
 """
 
 import argparse
@@ -25,6 +25,11 @@ from meta_pseudo_labels.evaluation.statistics import paired_difference
 
 DOCS = ROOT / "docs"
 DATASETS = ("digits", "cifar10")
+# Suites whose runs take as long as one another, and the headings of theirs.
+EQUAL_TIME = {
+    "pretrained": "A pretrained network, at equal time",
+    "fast": "CIFAR-10 with a fast network, at equal time",
+}
 _COLUMNS = (CONTROL, UDA, SUPERVISED)
 SOFT = " †"
 SOFT_REMARK = (
@@ -39,7 +44,8 @@ def main():
     arguments = parser.parse_args()
     rows = read_rows()
     (arguments.docs / "results.md").write_text(
-        report(rows, read_notes(), read_low_precision()), encoding="utf-8"
+        report(rows, read_notes(), read_low_precision(), read_equal_time()),
+        encoding="utf-8",
     )
     if arguments.docs.resolve() == DOCS:
         readme = ROOT / "README.md"
@@ -78,6 +84,14 @@ def read_low_precision():
     return control_rows.read(RESULTS / "digits_bfloat16.jsonl")
 
 
+def read_equal_time():
+    """{suite: rows} of the suites whose runs take equal time."""
+    return {
+        suite: control_rows.read(RESULTS / SUITES[suite].rows)
+        for suite in EQUAL_TIME
+    }
+
+
 def read_notes(path=DOCS / "results_notes.md"):
     """{heading: text} of the words around the tables."""
     parts = re.split(
@@ -89,13 +103,14 @@ def read_notes(path=DOCS / "results_notes.md"):
     }
 
 
-def report(rows, notes, low_precision=()):
+def report(rows, notes, low_precision=(), equal_time=None):
     """The text of docs/results.md.
 
     Args:
       rows: of control runs in float32.
       notes: see `read_notes`.
       low_precision: rows of digits in bfloat16.
+      equal_time: see `read_equal_time`.
     """
     parts = [
         "# Results",
@@ -119,6 +134,12 @@ def report(rows, notes, low_precision=()):
     if conditions:
         parts += ["## Where feedback helps", notes["Where feedback helps"]]
         parts += conditions
+    for suite, own in (equal_time or {}).items():
+        tables = tables_of(own, suite)
+        if tables:
+            parts += [f"## {EQUAL_TIME[suite]}", notes[EQUAL_TIME[suite]]]
+            for (labels, split), groups in tables.items():
+                parts += table_section(labels, split, groups, suite)
     if low_precision:
         parts += ["## In bfloat16", notes["In bfloat16"]]
         parts += precision_table(rows, low_precision)
@@ -126,16 +147,16 @@ def report(rows, notes, low_precision=()):
     return "\n\n".join(parts) + "\n"
 
 
-def tables_of(rows, dataset):
-    """{(labels, split): {run: {seed: row}}} of the suite of a data set.
+def tables_of(rows, name):
+    """{(labels, split): {run: {seed: row}}} of a suite, by its name.
 
     Without what chose among the runs of `where`, which has its own section.
     """
-    suite = SUITES[dataset]
+    suite = SUITES[name]
     own = [
         row
         for row in rows
-        if row["dataset"] == dataset and row["run"] in suite.runs
+        if row["dataset"] == suite.dataset and row["run"] in suite.runs
     ]
     keys = sorted({(row["labels"], split_of(row)) for row in own})
     tables = {
@@ -148,7 +169,7 @@ def tables_of(rows, dataset):
     elsewhere = {
         run
         for other in SUITES.values()
-        if other.has_conditions and other.dataset == dataset
+        if other.has_conditions and other.dataset == suite.dataset
         for run in other.runs
     }
     return {
@@ -158,12 +179,12 @@ def tables_of(rows, dataset):
     }
 
 
-def table_section(labels, split, groups, dataset):
+def table_section(labels, split, groups, suite):
     """Heading, accuracies, differences and facts of one set of runs."""
     title = f"### {labels:,} labels"
     if split != control_rows.TEST:
         title += f", {split}"
-    runs = SUITES[dataset].runs
+    runs = SUITES[suite].runs
     found = control_tables.differences(groups, runs=runs)
     by_column = {(one.run, one.column): one for one in found}
     lines = []

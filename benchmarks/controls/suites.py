@@ -299,9 +299,9 @@ SUITES = {
         equal_time=True,
         kind="pretrained",
     ),
-    # As long as 4,450 steps of UDA, in bfloat16 with avx512_bf16, by ratios that
-    # `pace --bfloat16 --threads=1` measured, in the order of these runs 0.79,
-    # 3.14, 1, 1.40, 0.82, 1.85, 2.48.
+    # As long as 4,450 steps of UDA, in bfloat16 with avx512_bf16, by ratios
+    # that `pace --bfloat16 --threads=1` measured, in the order of these runs
+    # 0.79, 3.14, 1, 1.40, 0.82, 1.85, 2.48.
     "fast": Suite(
         fast(
             {

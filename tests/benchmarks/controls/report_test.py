@@ -42,7 +42,10 @@ def row(run, seed, accuracy, *, labels=40, **others):
 
 def test_the_document_is_what_the_script_writes():
     text = report.report(
-        report.read_rows(), report.read_notes(), report.read_low_precision()
+        report.read_rows(),
+        report.read_notes(),
+        report.read_low_precision(),
+        report.read_equal_time(),
     )
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == text, (
         "Run python -m benchmarks.controls.report"
@@ -135,6 +138,24 @@ def test_bfloat16_stands_beside_float32():
     assert "\n\n## In bfloat16\n\nOf In bfloat16.\n\n" in text
     assert "| uda | 2 | 90.00 ± 0.00 | 91.50 ± 0.71 | +1.50" in text
     assert "bfloat16" not in report.report(rows, NOTES)
+
+
+def test_runs_of_equal_time_have_a_section_of_their_own():
+    """Though UDA of another suite has the same name, data and labels."""
+    shared = dict(dataset="cifar10", labels=250)
+    rows = [row("uda", 0, 0.25, **shared)]
+    own = [
+        row("supervised", 0, 0.50, **shared),
+        row("uda", 0, 0.75, **shared),
+    ]
+    heading = report.EQUAL_TIME["pretrained"]
+    notes = NOTES | {heading: "Of the pretrained."}
+    text = report.report(rows, notes, equal_time={"pretrained": own})
+    before, section = text.split(f"\n\n## {heading}\n\nOf the pretrained.\n\n")
+    assert "| uda | 1 | 25.00 |" in before and "75.00" not in before
+    assert "| uda | 1 | 75.00 |" in section and "25.00 |" in section
+    assert "| uda |  |  | +25.00 |" in section
+    assert heading not in report.report(rows, NOTES, equal_time={"fast": []})
 
 
 def test_conditions_are_compared_with_their_own_control():
