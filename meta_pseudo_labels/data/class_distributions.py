@@ -6,6 +6,7 @@ fingerprint: with other images, or in another order, it does not load.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import zipfile
@@ -73,15 +74,36 @@ def mean_distributions(several):
     """What several classifiers say of the same images on average.
 
     Args:
-      several: list of `ClassDistributions`, of equal shapes.
+      several: list of `ClassDistributions`; their order does not matter.
 
     Returns:
       `ClassDistributions`; its source names those of all, as "mean_of".
+
+    Raises:
+      ValueError: where there is none, they are of other numbers of images or
+        classes, or two are the same: that would be a weight.
     """
-    means = {
-        part: sum(getattr(one, part) for one in several) / len(several)
-        for part in _PARTS
-    }
+    if not several:
+        raise ValueError("A mean needs at least one teacher; got none.")
+    several = sorted(several, key=lambda one: one.digest)
+    for one, other in itertools.pairwise(several):
+        if one.digest == other.digest:
+            raise ValueError(
+                "Two teachers say the same of every image; name each once."
+            )
+    means = {}
+    for part in _PARTS:
+        rows = [getattr(one, part) for one in several]
+        shapes = sorted({one.shape for one in rows})
+        if len(shapes) != 1:
+            raise ValueError(
+                "There must be class distributions of the same images and "
+                f"classes; got the shapes {shapes} of {part} ones."
+            )
+        total = np.zeros(shapes[0])
+        for one in rows:
+            total += one
+        means[part] = (total / len(rows)).astype(np.float32)
     sources = [one.source for one in several]
     return ClassDistributions(**means, source={"mean_of": sources})
 

@@ -193,7 +193,11 @@ def at_home(value):
     """
     if not isinstance(value, str):
         return value
-    return ",".join(map(os.path.expanduser, value.split(",")))
+    parts = (
+        os.path.expanduser(part.strip()) if part.strip()[:1] == "~" else part
+        for part in value.split(",")
+    )
+    return ",".join(parts)
 
 
 def names():

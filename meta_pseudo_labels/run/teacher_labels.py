@@ -30,6 +30,7 @@ from meta_pseudo_labels.utils.files import is_inside, read_object, write_whole
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     command_for,
+    several_paths,
     user_error,
 )
 
@@ -86,23 +87,20 @@ def load_teacher_labels(config, images, *, fresh=False):
     """
     if not config.teacher_labels:
         return None
-    paths = config.teacher_labels.split(",")
-    parts = [_distributions_of(path.strip(), config, images) for path in paths]
-    found = data.mean_distributions(parts) if len(parts) > 1 else parts[0]
+    paths = several_paths("teacher_labels", config.teacher_labels)
+    parts = [_distributions_of(path, config, images) for path in paths]
+    found = parts[0]
+    if len(parts) > 1:
+        found = user_error(data.mean_distributions, parts)
     if not fresh and _began_with(config, found):
         return found
     for path, part in zip(paths, parts, strict=True):
-        _check_up_to_date(path.strip(), part)
+        _check_up_to_date(path, part)
     return found
 
 
 def _distributions_of(path, config, images):
     """The `ClassDistributions` of one file, or of the folder of one run."""
-    if not path:
-        raise ConfigError(
-            f"--teacher_labels={config.teacher_labels} names an empty path; "
-            "write paths with single commas between."
-        )
     if is_inside(path, config.output_dir):
         raise ConfigError(
             f"--teacher_labels={path} is in --output_dir: the teacher has a "

@@ -160,6 +160,8 @@ _ON_A_FILE_SYSTEM = (
     *("from_checkpoint", "load_checkpoint", "saved_model"),
     *("inference_ckpt", "inference_ckpt_ensemble"),
 )
+# Those of them that may name several, with commas between.
+_SEVERAL = ("teacher_labels", "inference_ckpt_ensemble")
 # From where KerasHub downloads presets, which it then keeps elsewhere.
 _HUBS = ("kaggle", "hf", "modelscope")
 _MOUNTS = {"gs": "gcsfuse", "s3": "mount-s3"}
@@ -178,6 +180,10 @@ def check_address(name, value):
       ConfigError: where the setting names files, and this is another flag, or
         the address of some that it cannot name.
     """
+    if name in _SEVERAL and "," in str(value):
+        for part in str(value).split(","):
+            check_address(name, part.strip())
+        return
     names_files = name in _READ_BY_TENSORFLOW + _ON_A_FILE_SYSTEM
     if names_files and str(value).startswith("-"):
         raise ConfigError(
@@ -209,6 +215,29 @@ def check_address(name, value):
             f"--{name}={value}: of buckets TensorFlow reads gs:// alone. "
             f"{mount}, or copy what is there, and give its path."
         )
+
+
+def several_paths(name, value):
+    """The paths of a setting that may name several, a list.
+
+    A path with commas of its own is one, where it exists.
+
+    Args:
+      name: of the setting.
+      value: its value: paths with commas between.
+
+    Raises:
+      ConfigError: where one is empty.
+    """
+    if os.path.exists(value):
+        return [value]
+    paths = [part.strip() for part in value.split(",")]
+    if not all(paths):
+        raise ConfigError(
+            f"--{name}={value} names an empty path; write paths with single "
+            "commas between."
+        )
+    return paths
 
 
 def user_error(function, *args, **kwargs):

@@ -199,6 +199,20 @@ def test_folders_are_at_home_and_in_flagfiles(refuse, tmp_path, monkeypatch):
     assert f"{tmp_path}/ran does not exist" in told
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("~/a", "/home/me/a"),
+        ("~/a, ~/b,c", "/home/me/a,/home/me/b,c"),
+        ("a, b", "a, b"),
+        (3, 3),
+    ],
+)
+def test_each_of_several_folders_may_be_at_home(monkeypatch, given, meant):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert flag_table.at_home(given) == meant
+
+
 def test_a_setting_that_the_table_lacks_is_no_unknown_flag(
     refuse, monkeypatch, tmp_path
 ):

@@ -92,48 +92,91 @@ def test_a_file_alone_is_enough(teacher, moved, tmp_path):
         load_teacher_labels(student(tmp_path / "run", moved), teacher.data)
 
 
-def test_several_teachers_say_what_they_say_on_average(teacher, tmp_path):
-    """By hand, from a second one that is certain of class 3."""
-    sure = np.eye(10, dtype="float32")[[3]]
+@pytest.fixture(scope="module")
+def sure(teacher, tmp_path_factory):
+    """The file of a second teacher, which is certain of class 3."""
+    path = tmp_path_factory.mktemp("sure") / "sure.npz"
     images = teacher.data
-    parts = {
-        part: np.repeat(sure, len(getattr(images, f"{part}_images")), axis=0)
-        for part in ("labeled", "unlabeled")
-    }
-    other = data.ClassDistributions(**parts, source={"model_type": "oracle"})
-    data.save_class_distributions(other, tmp_path / "sure.npz", data=images)
-    path = f"{teacher.output_dir}, {tmp_path / 'sure.npz'}"
-    found = load_teacher_labels(student(tmp_path / "run", path), images)
-    alone = load_teacher_labels(
-        student(tmp_path / "run", teacher.output_dir), images
+    rows = np.eye(10, dtype="float32")[[3]]
+    sure = data.ClassDistributions(
+        labeled=np.repeat(rows, len(images.labeled_images), axis=0),
+        unlabeled=np.repeat(rows, len(images.unlabeled_images), axis=0),
+        source={"model_type": "oracle"},
     )
-    want = (alone.unlabeled + sure) / 2
-    np.testing.assert_allclose(found.unlabeled, want, atol=1e-7)
-    assert found.unlabeled.dtype == np.float32
-    assert found.source == {"mean_of": [alone.source, other.source]}
-    assert found.digest not in (alone.digest, other.digest)
+    data.save_class_distributions(sure, path, data=images)
+    return path
 
 
-def test_each_of_several_teachers_is_checked(teacher, moved, tmp_path):
-    def load(*paths, **settings):
+def test_several_teachers_say_what_they_say_on_average(teacher, sure, tmp_path):
+    found, again, alone, other = (
+        load_teacher_labels(student(tmp_path / "run", path), teacher.data)
+        for path in (
+            f"{teacher.output_dir}, {sure}",
+            f"{sure},{teacher.output_dir}",
+            *(teacher.output_dir, sure),
+        )
+    )
+    for part in ("labeled", "unlabeled"):
+        want = (getattr(alone, part) + np.eye(10)[3]) / 2  # By hand.
+        np.testing.assert_allclose(getattr(found, part), want, atol=1e-7)
+        assert getattr(found, part).dtype == np.float32
+    sources = found.source["mean_of"]
+    assert alone.source in sources and other.source in sources
+    assert len(sources) == 2
+    assert found.digest == again.digest not in (alone.digest, other.digest)
+
+
+def test_means_are_of_different_teachers_of_the_same_images():
+    def of(*rows):
+        rows = np.array(rows, "float32")
+        return data.ClassDistributions(labeled=rows, unlabeled=rows)
+
+    parts = of([0.1, 0.9]), of([0.7, 0.3]), of([0.3, 0.7])
+    orders = [parts, parts[::-1], parts[1:] + parts[:1]]
+    means = [data.mean_distributions(order) for order in orders]
+    assert len({mean.digest for mean in means}) == 1
+    np.testing.assert_allclose(means[0].labeled, [[11 / 30, 19 / 30]])
+    for several, message in (
+        ((), "at least one"),
+        ((parts[0], of([0.1, 0.9])), "say the same of every image"),
+        ((parts[0], of([0.1, 0.9], [1, 0])), "got the shapes .*1, 2.*2, 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            data.mean_distributions(several)
+
+
+def test_a_student_of_several_goes_on_with_them_only(teacher, sure, tmp_path):
+    def going_on(paths, **settings):
+        return Experiment(student(tmp_path / "run", paths, **settings)).train()
+
+    both = f"{teacher.output_dir},{sure}"
+    assert going_on(both, num_train_steps=1)
+    longer = dict(num_train_steps=2, allow_hparam_change=True)
+    with pytest.raises(ConfigError, match="says other things than when"):
+        going_on(teacher.output_dir, **longer)
+    assert going_on(f"{sure},{teacher.output_dir}", **longer)
+
+
+def test_each_of_several_teachers_is_checked(teacher, sure, moved, tmp_path):
+    def load(*paths):
         config = student(tmp_path / "run", ",".join(map(str, paths)))
-        config = dataclasses.replace(config, **settings)
         return load_teacher_labels(config, teacher.data)
 
-    good = teacher.output_dir
-    load(good, moved)
+    load(sure, moved)
     for paths, message in (
-        ((good, ""), "names an empty path; write paths with single commas"),
-        ((good, tmp_path / "absent"), "There is no .*absent"),
-        ((good, tmp_path / "run" / "x.npz"), "x.npz is in --output_dir"),
+        ((sure, tmp_path / "absent"), "There is no .*absent"),
+        ((sure, tmp_path / "run" / "x.npz"), "x.npz is in --output_dir"),
+        ((teacher.output_dir, moved), "name each once"),
     ):
         with pytest.raises(ConfigError, match=message):
             load(*paths)
+    with pytest.raises(ConfigError, match="an empty path.*single commas"):
+        student(tmp_path / "run", f"{sure},")
     Experiment(
         dataclasses.replace(teacher.config, output_dir=str(moved))
     ).finetune()
     with pytest.raises(ConfigError, match="finetuned since its labels"):
-        load(good, moved)
+        load(sure, moved)
 
 
 def test_other_labeled_images_are_refused(teacher, tmp_path):

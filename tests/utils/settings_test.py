@@ -8,6 +8,7 @@ from meta_pseudo_labels.run.config.core import Config
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     check_address,
+    several_paths,
     value_type,
 )
 
@@ -43,6 +44,23 @@ def test_an_address_that_cannot_be_used_is_refused(name, value, words):
         check_address(name, value)
     with pytest.raises(ConfigError, match=words):
         Config(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["teacher_labels", "inference_ckpt_ensemble"])
+def test_each_of_several_paths_is_looked_at(name):
+    check_address(name, "runs/a, runs/b")
+    for path, words in (("gs://b/x", "gcsfuse"), ("--seed=1", "is a flag")):
+        with pytest.raises(ConfigError, match=f"--{name}={path}.*{words}"):
+            check_address(name, f"runs/a, {path}")
+
+
+def test_a_path_that_is_there_may_have_commas(tmp_path):
+    folder = tmp_path / "lr=0.1,wd=1"
+    assert several_paths("x", f"{folder}, b") == [*str(folder).split(","), "b"]
+    folder.mkdir()
+    assert several_paths("x", str(folder)) == [str(folder)]
+    with pytest.raises(ConfigError, match="--x=a,,b names an empty path"):
+        several_paths("x", "a,,b")
 
 
 @pytest.mark.parametrize(

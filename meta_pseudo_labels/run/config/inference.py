@@ -6,7 +6,12 @@ import os
 import re
 from typing import ClassVar
 
-from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
+from meta_pseudo_labels.utils.settings import (
+    ConfigError,
+    Unread,
+    setting,
+    several_paths,
+)
 
 # Images of the run itself, and those that --inference_dir has.
 OWN_PARTS = ("test", "validation", "labeled", "unlabeled")
@@ -114,8 +119,9 @@ class InferenceSettings:
     def inference_checkpoints(self):
         """The checkpoints that predict, a list; see `inference_ckpt`."""
         if self.inference_ckpt_ensemble is not None:
-            names = self.inference_ckpt_ensemble.split(",")
-            return [name.strip() for name in names]
+            return several_paths(
+                "inference_ckpt_ensemble", self.inference_ckpt_ensemble
+            )
         return [self.inference_ckpt or self.from_checkpoint]
 
     def check_inference(self):
@@ -140,12 +146,7 @@ class InferenceSettings:
                 "--inference_ckpt and --inference_ckpt_ensemble are both "
                 "given; keep one of them."
             )
-        if not all(self.inference_checkpoints):
-            raise ConfigError(
-                "--inference_ckpt_ensemble="
-                f"{self.inference_ckpt_ensemble} names an empty checkpoint; "
-                "write paths with single commas between."
-            )
+        _ = self.inference_checkpoints  # Refuses an empty one.
 
     def _check_source(self):
         source, folder = self.inference_source, self.inference_dir

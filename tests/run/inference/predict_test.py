@@ -276,7 +276,7 @@ def test_the_run_s_other_parts(inferring):
             dict(inference_ckpt="a", inference_ckpt_ensemble="a,b"),
             "are both given",
         ),
-        (dict(inference_ckpt_ensemble="a,,b"), "names an empty checkpoint"),
+        (dict(inference_ckpt_ensemble="a,,b"), "names an empty path"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(inferring, settings, words):
