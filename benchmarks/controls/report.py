@@ -25,7 +25,7 @@ from meta_pseudo_labels.evaluation.statistics import paired_difference
 
 DOCS = ROOT / "docs"
 DATASETS = ("digits", "cifar10")
-# Suites whose runs take as long as one another, and the headings of theirs.
+# Suites whose runs take as long as one another, and their headings.
 EQUAL_TIME = {
     "pretrained": "A pretrained network, at equal time",
     "fast": "CIFAR-10 with a fast network, at equal time",
@@ -107,7 +107,7 @@ def report(rows, notes, low_precision=(), equal_time=None):
     """The text of docs/results.md.
 
     Args:
-      rows: of control runs in float32.
+      rows: of control runs of all methods, in float32.
       notes: see `read_notes`.
       low_precision: rows of digits in bfloat16.
       equal_time: see `read_equal_time`.
@@ -304,7 +304,10 @@ def facts(groups):
     versions = [row["versions"] for row in rows]
     parts = [
         _joined(row["model"] for row in rows),
-        _joined(f"{row['steps']:,}" for row in rows) + " steps",
+        " or ".join(
+            f"{steps:,}" for steps in sorted({row["steps"] for row in rows})
+        )
+        + " steps",
         _joined(_machine(row) for row in rows),
         "TensorFlow " + _joined(known["tensorflow"] for known in versions),
         "Keras " + _joined(known["keras"] for known in versions),

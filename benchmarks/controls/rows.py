@@ -7,7 +7,9 @@ threads, in newer rows; null for a stopped run that went on), and all that it
 came from (`settings`, those of a fixed teacher, `teacher_settings`, `revision`,
 `versions`, `machine`, `date`).
 Of `labels` the networks learn `labels_learned`: those whose class is known and
-that no split holds out.
+that no split holds out. Students of several networks say of how many,
+`teachers` (1 in older rows), and by which seed their labels were drawn,
+`labels_seed`, as `settings` only know that a file chose them.
 """
 
 import dataclasses

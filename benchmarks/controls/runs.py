@@ -98,10 +98,15 @@ def with_pool_as_test(images, config):
         num_feedback=0,
     )
     chosen = data.load_data(plain).labeled_indices
-    everything = data.load_data(dataclasses.replace(plain, num_labeled=0))
+    # A file of labeled images would be all that there is.
+    everything = data.load_data(
+        dataclasses.replace(plain, num_labeled=0, label_subset="balanced")
+    )
     known = everything.labeled_labels < images.spec.num_classes
     unseen = ~np.isin(everything.labeled_indices, chosen)
     pool = np.flatnonzero(known & unseen)
+    if not pool.size:
+        raise ValueError("There is no unlabeled image to choose settings by.")
     # The same whatever the seed, but for those that it labels.
     rank = np.random.RandomState(POOL_SEED).permutation(known.size)
     pool = pool[np.argsort(rank[pool])][:POOL_IMAGES]

@@ -6,20 +6,21 @@
 The second stage of Reduced Meta Pseudo Labels, without feedback, in rounds:
 networks say what all images are, and fresh students learn what they say on
 average, softly and on strong views, beside the labels. The first networks learn
-labels alone, from strong views, or by UDA (--begin). Those of one round differ
-by their seeds, not by their labels. With --feedback the last round is Reduced
-Meta Pseudo Labels: a small teacher hears how its student does, and the student
-is finetuned; `off`, where it hears nothing, is the control. Runs stay in
---folder, where the same command goes on; a JSON line a round goes to --json, by
-default of benchmarks/results. With --select images of the unlabeled pool are
-classified, whose labels nobody saw, under a seed that no comparison uses: to
-choose settings by.
+labels alone, from strong views, or by UDA (--begin). The networks of a round
+share their labels, and differ in seed. With --feedback the last round is
+Reduced Meta Pseudo Labels: a small teacher hears how its student does, and the
+student is finetuned; `off`, where it hears nothing, is the control. Runs stay
+in --folder, where the same command goes on; a JSON line a network goes to
+--json, by default of benchmarks/results. With --select images of the unlabeled
+pool are classified, whose labels nobody saw, under a seed that no comparison
+uses: to choose settings by.
 """
 
 import argparse
 import dataclasses
 import os
 import pathlib
+import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -37,6 +38,7 @@ from meta_pseudo_labels.run.config.flags import config_from_flagfile
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.folder import LABELED
 from meta_pseudo_labels.utils.checkpoint_files import FOLDER
+from meta_pseudo_labels.utils.settings import ConfigError
 
 ROWS = RESULTS / "cifar10_fast_students.jsonl"
 DOCUMENT = ROOT / "docs" / "tutorials" / "cifar.md"
@@ -60,6 +62,32 @@ class Round:
     flagfile: str
     changes: dict = dataclasses.field(default_factory=dict)
     networks: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What was asked for.
+
+    Attributes:
+      begin: of ROUNDS.
+      students: how many rounds follow the first.
+      feedback: the estimator of the last round; None for pseudo labels.
+      seed: which draws the labels.
+      select: whether images of the pool are classified.
+      folder: of all rounds, a whole path.
+      json: of the rows, a whole path.
+      data_dir, precision: see `Config`.
+    """
+
+    begin: str
+    students: int
+    feedback: str | None
+    seed: int
+    select: bool
+    folder: pathlib.Path
+    json: pathlib.Path
+    data_dir: str | None
+    precision: str
 
 
 # By how the first networks learn.
@@ -125,26 +153,43 @@ def main(arguments=None):
         DOCUMENT.write_text(with_part(text, "students", table()), "utf-8")
         return
     most, fewest = len(ROUNDS[parsed.begin]) - 1, int(bool(parsed.feedback))
-    if parsed.students is None:
-        parsed.students = most
-    if not fewest <= parsed.students <= most:
-        parser.error(f"--students={parsed.students}: give {fewest} to {most}.")
-    parsed.seed = SELECTING if parsed.select else parsed.seed
-    place = f"{parsed.begin}/seed-{parsed.seed}"
-    parsed.folder = parsed.folder.absolute() / place
-    parsed.json = parsed.json.absolute()
-    parsed.data_dir = parsed.data_dir and os.path.abspath(parsed.data_dir)
+    students = most if parsed.students is None else parsed.students
+    if not fewest <= students <= most:
+        parser.error(f"--students={students}: give {fewest} to {most}.")
+    if "," in str(parsed.folder.absolute()):
+        parser.error(
+            f"--folder={parsed.folder}: a comma is between teachers; name a "
+            "folder without one."
+        )
+    seed = SELECTING if parsed.select else parsed.seed
+    asked = Asked(
+        begin=parsed.begin,
+        students=students,
+        feedback=parsed.feedback,
+        seed=seed,
+        select=parsed.select,
+        folder=parsed.folder.absolute() / parsed.begin / f"seed-{seed}",
+        json=parsed.json.absolute(),
+        data_dir=parsed.data_dir and os.path.abspath(parsed.data_dir),
+        precision=parsed.precision,
+    )
     os.chdir(ROOT)  # Where flagfiles name one another from.
     if parsed.threads:
         control_runs.use_threads(parsed.threads)
-    train_rounds(parsed)
+    try:
+        train_rounds(asked)
+    except ConfigError as error:
+        sys.exit(f"students: {error}")
 
 
 def train_rounds(asked):
     """Trains what has no row yet; prints a line a network.
 
     Args:
-      asked: what was asked for, with whole paths.
+      asked: `Asked`.
+
+    Raises:
+      ConfigError: see `Experiment.train`.
     """
     teachers, anew = [], False
     for number in range(asked.students + 1):
@@ -154,8 +199,11 @@ def train_rounds(asked):
             # What a new network says is new to those that come after it.
             if anew or not row or not os.path.isdir(settings.output_dir):
                 row = measure(
-                    name, settings, teachers=teachers, select=asked.select
-                )
+                    name,
+                    dataclasses.replace(settings, reset_output_dir=anew),
+                    teachers=teachers,
+                    select=asked.select,
+                ) | {"labels_seed": asked.seed}
                 control_rows.append(row, asked.json)
                 measured = True
             print(
@@ -184,17 +232,18 @@ def _found(name, settings, asked, teachers):
 
 def _teachers(row):
     """How many there were; older rows had one, where they learned from any."""
-    return row.get("teachers", int(bool(row["teacher_settings"])))
+    return row.get("teachers", int(bool(row["settings"]["teacher_labels"])))
 
 
 def _networks(number, asked, teachers):
     """Yields (name, `Config`) of the networks of a round.
 
-    One after another: the further ones need the choice of labels of the first.
+    Of the first round the further ones need the choice of labels that the first
+    one leaves, so it has to be trained before they are asked for.
 
     Args:
       number: of the round.
-      asked: see `train_rounds`.
+      asked: `Asked`.
       teachers: [`Config`] of the round before.
     """
     of_round = ROUNDS[asked.begin][number]
@@ -231,24 +280,30 @@ def table():
     rounds = {}
     for row in control_rows.read(ROWS):
         if control_rows.split_of(row) == control_rows.TEST:
-            name, _, _ = row["run"].partition(", network ")
+            name, _, network = row["run"].partition(", network ")
             begin, number = name.split(", round ")
-            what = row["model"], row["steps"]
-            rounds.setdefault((begin, number, *what), []).append(row)
+            seed = row.get("labels_seed", row["seed"])
+            what = _teachers(row), row["model"], row["steps"]
+            # Of several rows the last counts.
+            rounds.setdefault((begin, number, seed, *what), {})[network] = row
     lines = [
         (
             _BEGUN_WITH[begin],
             number,
-            model,
+            str(seed),
+            f"{teachers} of round {int(number[0]) - 1}" if teachers else "",
+            f"{len(rows)} {model}" if len(rows) > 1 else model,
             f"{steps:,}",
-            ", ".join(f"{100 * _accuracy(row):.1f}" for row in rows),
-            ", ".join(map(_seconds, rows)),
-            ", ".join(sorted({row["date"] for row in rows})),
+            ", ".join(f"{100 * _accuracy(row):.1f}" for row in rows.values()),
+            ", ".join(map(_seconds, rows.values())),
+            ", ".join(sorted({row["date"] for row in rows.values()})),
         )
-        for (begin, number, model, steps), rows in sorted(rounds.items())
+        for (begin, number, seed, teachers, model, steps), rows in sorted(
+            rounds.items()
+        )
     ]
     heading = (
-        *("begun with", "round", "network", "steps"),
+        *("begun with", "round", "seed", "learns from", "network", "steps"),
         *("right, %", "seconds of the processor", "date"),
     )
     return markdown(heading, lines) + "\n"
@@ -278,7 +333,7 @@ def measure(name, settings, *, teachers, select):
     """
     keras.backend.clear_session()
     checkpoints = pathlib.Path(settings.output_dir, FOLDER)
-    went_on = any(checkpoints.glob("*.index"))
+    went_on = not settings.reset_output_dir and any(checkpoints.glob("*.index"))
     start, cpu_start = time.monotonic(), time.process_time()
     build = control_runs.PoolExperiment if select else Experiment
     experiment = build(settings)

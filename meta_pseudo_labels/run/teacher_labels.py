@@ -99,6 +99,23 @@ def load_teacher_labels(config, images, *, fresh=False):
     return found
 
 
+def check_teacher_labels(config, images):
+    """Refuses other labels than those that a finished run learned.
+
+    Labels that are gone say nothing.
+
+    Args:
+      config, images: see `load_teacher_labels`.
+
+    Raises:
+      ConfigError: where what is there differs.
+    """
+    if config.teacher_labels:
+        paths = several_paths("teacher_labels", config.teacher_labels)
+        if all(map(os.path.exists, paths)):
+            load_teacher_labels(config, images)
+
+
 def _distributions_of(path, config, images):
     """The `ClassDistributions` of one file, or of the folder of one run."""
     if is_inside(path, config.output_dir):

@@ -157,6 +157,21 @@ def test_a_student_of_several_goes_on_with_them_only(teacher, sure, tmp_path):
     assert going_on(f"{sure},{teacher.output_dir}", **longer)
 
 
+def test_a_finished_student_is_not_taken_for_one_of_other_teachers(
+    teacher, sure, moved, tmp_path
+):
+    def train(path):
+        config = student(tmp_path / "run", path, num_train_steps=1)
+        return Experiment(config).train()
+
+    assert train(moved)
+    with pytest.raises(ConfigError, match="says other things than when"):
+        train(f"{moved},{sure}")
+    assert not train(moved)  # It was trained already.
+    shutil.rmtree(moved)  # Whatever became of its teacher.
+    assert not train(moved)
+
+
 def test_each_of_several_teachers_is_checked(teacher, sure, moved, tmp_path):
     def load(*paths):
         config = student(tmp_path / "run", ",".join(map(str, paths)))

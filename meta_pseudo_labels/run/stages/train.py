@@ -53,6 +53,7 @@ from meta_pseudo_labels.run.stopping import (
     watch_signals,
 )
 from meta_pseudo_labels.run.teacher_labels import (
+    check_teacher_labels,
     load_teacher_labels,
     save_teacher_labels,
 )
@@ -172,6 +173,7 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
     start = restore_start(learner, config, checkpoints, fresh=fresh)
     _check_same_start(learner.distribute_strategy, start)
     if start >= config.num_train_steps:
+        check_teacher_labels(config, images)
         if writes and checkpoints.paths() and not folder.is_done():
             # A kill came right after the last checkpoint.
             folder.mark_done(config.num_train_steps)

@@ -35,6 +35,20 @@ def test_a_row_names_no_folder_of_this_machine():
     assert "here" not in json.dumps(control_rows.recorded_settings(settings))
 
 
+def test_a_file_that_chose_labels_counts_wherever_it_lies(tmp_path):
+    recipes = [
+        control_rows.recipe({"method": "uda", "label_subset": subset})
+        for subset in ("/here/labeled.json", "/there/labeled.json", "balanced")
+    ]
+    assert recipes[0] == recipes[1] != recipes[2]
+    (tmp_path / "labeled.json").touch()
+    config = Config(method="uda", label_subset=str(tmp_path / "labeled.json"))
+    recorded = control_rows.recorded_settings(config)
+    assert recorded["label_subset"] == "given"
+    wanted = control_rows.recipe(dataclasses.asdict(config))
+    assert control_rows.recipe(recorded) == wanted
+
+
 @pytest.mark.parametrize("method, told_apart", [("mpl", 1), ("uda", 0)])
 def test_rows_of_reduced_and_of_full_mpl_are_told_apart(method, told_apart):
     full = dict(method=method, teacher_labels=None)

@@ -17,6 +17,7 @@ from benchmarks.controls import run as controls
 from benchmarks.controls import runs as control_runs
 from benchmarks.controls import suites as control_suites
 from meta_pseudo_labels import Config
+from meta_pseudo_labels.data import save_labeled_indices
 from meta_pseudo_labels.run import data
 from tests.benchmarks.controls.made_up import row
 from tests.scripts import ROOT, run_script
@@ -282,6 +283,20 @@ def test_pool_images_are_none_that_a_network_saw_the_label_of(changes):
     assert set(labels) == set(range(classes))
     # Nothing else changed.
     np.testing.assert_array_equal(pool.labeled_labels, images.labeled_labels)
+
+
+def test_a_pool_is_the_same_where_a_file_chose_the_labels(tmp_path):
+    config = Config(dataset="digits", num_labeled=40, seed=7)
+    images = data.load_data(config)
+    path = tmp_path / "labeled.json"
+    save_labeled_indices(images, path)
+    chosen = dataclasses.replace(config, seed=8, label_subset=str(path))
+    pools = [
+        control_runs.with_pool_as_test(data.load_data(one), one)
+        for one in (config, chosen)
+    ]
+    np.testing.assert_array_equal(pools[0].test_images, pools[1].test_images)
+    assert len(pools[0].test_images) > 500
 
 
 def test_pools_of_two_seeds_differ_by_the_labeled_images_only(monkeypatch):

@@ -23,7 +23,6 @@ def test_rounds_have_valid_settings(monkeypatch, request, of_round):
     flagfile = of_round.flagfile
     teacher = {"teacher_labels": "x"} if "student" in flagfile else {}
     settings = config_from_flagfile(flagfile, **of_round.changes | teacher)
-    assert of_round.networks >= 1
     assert settings.num_warmup_steps < settings.num_train_steps / 3
     assert settings.crop_padding == 2
 
@@ -55,34 +54,44 @@ def test_each_learns_from_the_one_before_and_is_trained_once(
     assert labels == [False, True, True]
 
 
-def test_students_learn_what_networks_of_the_same_labels_say_on_average(
-    tmp_path, monkeypatch
-):
+def in_pairs(monkeypatch):
+    """Rounds of two networks each, and of one at the end."""
     learns = {"method": "pseudo_labels", "mpl_pseudo_labels": "soft"}
+    few = {"finetune_steps": 2}
     flagfile = "flags/digits_supervised.flags"
     rounds = [
         Round(flagfile, SHORT, networks=2),
         Round(flagfile, SHORT | learns, networks=2),
-        Round(flagfile, SHORT | learns),
+        Round(flagfile, SHORT | learns | few),
     ]
     monkeypatch.setitem(students.ROUNDS, "augmented", rounds)
     monkeypatch.setattr(students, "LABELS", 40)
+
+
+@pytest.mark.parametrize(
+    ("asked", "seed"), [([], 0), (["--select"], 100), (["--seed=3"], 3)]
+)
+def test_students_learn_what_networks_of_the_same_labels_say_on_average(
+    tmp_path, monkeypatch, asked, seed
+):
+    in_pairs(monkeypatch)
     for _ in range(2):  # The second time there is nothing left to do.
         monkeypatch.chdir(tmp_path)
-        students.main(["--folder=runs", "--json=rows.jsonl"])
+        students.main(["--folder=runs", "--json=rows.jsonl", *asked])
     rows = control_rows.read(tmp_path / "rows.jsonl")
     assert [(row["run"], row["seed"], row.get("teachers")) for row in rows] == [
-        ("augmented, round 0", 0, None),
-        ("augmented, round 0, network 2", 1_000, None),
-        ("augmented, round 1", 0, 2),
-        ("augmented, round 1, network 2", 1_000, 2),
-        ("augmented, round 2", 0, 2),
+        ("augmented, round 0", seed, None),
+        ("augmented, round 0, network 2", seed + 1_000, None),
+        ("augmented, round 1", seed, 2),
+        ("augmented, round 1, network 2", seed + 1_000, 2),
+        ("augmented, round 2", seed, 2),
     ]
+    assert {row["labels_seed"] for row in rows} == {seed}
     assert [row["settings"]["label_subset"] for row in rows] == [
         *("balanced", "given") * 2,
         "balanced",
     ]
-    folder = tmp_path / "runs/augmented/seed-0"
+    folder = tmp_path / f"runs/augmented/seed-{seed}"
     choices = [
         json.loads((folder / f"round-{place}/labeled.json").read_text())
         for place in ("0", "0-network-2", "1", "1-network-2", "2")
@@ -95,6 +104,49 @@ def test_students_learn_what_networks_of_the_same_labels_say_on_average(
     assert learned == too
     first, second = learned["source"]["mean_of"]
     assert first["weights"] != second["weights"]
+
+
+def test_reduced_mpl_learns_from_several_too(tmp_path, monkeypatch):
+    in_pairs(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    students.main(
+        ["--students=1", "--feedback=exact"]
+        + ["--folder=runs", "--json=rows.jsonl"]
+    )
+    rows = control_rows.read(tmp_path / "rows.jsonl")
+    assert [(row["run"], row.get("teachers")) for row in rows] == [
+        ("augmented, round 0", None),
+        ("augmented, round 0, network 2", None),
+        ("augmented, round 1, exact", 2),
+    ]
+
+
+def test_students_of_fewer_teachers_are_trained_anew(tmp_path, monkeypatch):
+    """Where they were stopped before that, they are refused."""
+    in_pairs(monkeypatch)
+    pairs = students.ROUNDS["augmented"]
+    single = [dataclasses.replace(one, networks=1) for one in pairs]
+
+    def main(rounds, *asked):
+        monkeypatch.setitem(students.ROUNDS, "augmented", rounds)
+        monkeypatch.chdir(tmp_path)
+        students.main(["--folder=runs", "--json=rows.jsonl", *asked])
+        return control_rows.read(tmp_path / "rows.jsonl")
+
+    rows = main(single)
+    assert [row.get("teachers") for row in rows] == [None, 1, 1]
+    rows = main(pairs)
+    assert [row.get("teachers") for row in rows[3:]] == [None, 2, 2, 2]
+    learned = json.loads(
+        (
+            tmp_path / "runs/augmented/seed-0/round-1/teacher_labels.json"
+        ).read_text()
+    )
+    assert len(learned["source"]["mean_of"]) == 2
+    # As if it had been stopped once the first round was there.
+    (tmp_path / "rows.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    with pytest.raises(SystemExit, match="students: .*says other things than"):
+        main(single)
 
 
 @pytest.mark.parametrize("feedback", ["off", "exact"])
@@ -187,22 +239,43 @@ def test_a_run_that_went_on_has_no_time(tmp_path, monkeypatch):
 
 def test_the_table_has_what_a_student_is_used_as(tmp_path, monkeypatch):
     row = dict(model="mlp", steps=20, split="test", date="2026-11-30", seed=0)
+    row |= dict(settings={"teacher_labels": "given"}, accuracy_finetuned=None)
+    reduced = dict(accuracy_finetuned=0.625, teachers=2)
+    several = dict(teachers=2, seed=1_000, labels_seed=0)
     rows = [
-        dict(run="uda, round 1, exact", accuracy=0.5, accuracy_finetuned=0.625),
-        dict(run="augmented, round 1", accuracy=0.75, accuracy_finetuned=None),
-        dict(run="augmented, round 1", accuracy=0.25, accuracy_finetuned=None),
+        (None, dict(run="uda, round 1, exact", accuracy=0.5, **reduced)),
+        (10, dict(run="augmented, round 1", accuracy=0.125)),
+        (20, dict(run="augmented, round 1", accuracy=0.75)),
+        (1_234, dict(run="augmented, round 1", accuracy=0.25, teachers=2)),
+        (30, dict(run="augmented, round 1, network 2", accuracy=1, **several)),
+        (40, dict(run="augmented, round 1", accuracy=0.5, seed=1)),
     ]
     monkeypatch.setattr(students, "ROWS", tmp_path / "rows.jsonl")
-    for seconds, changes in zip((None, 10, 1_234), rows, strict=True):
+    for seconds, changes in rows:
         control_rows.append(
             row | changes | {"train_cpu_seconds": seconds}, students.ROWS
         )
     lines = students.table().splitlines()[2:]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    assert [cell[1:2] + cell[4:6] for cell in cells] == [
-        ["1", "75.0, 25.0", "10, 1,234"],
-        ["1, exact", "62.5", "unknown"],
+    assert [cell[1:5] + cell[6:8] for cell in cells] == [
+        ["1", "0", "1 of round 0", "mlp", "75.0", "20"],
+        ["1", "0", "2 of round 0", "2 mlp", "25.0, 100.0", "1,234, 30"],
+        ["1", "1", "1 of round 0", "mlp", "50.0", "40"],
+        ["1, exact", "0", "2 of round 0", "mlp", "62.5", "unknown"],
     ]
+
+
+def test_old_rows_of_students_had_one_teacher():
+    for row in control_rows.read(students.ROWS):
+        if "teachers" not in row:
+            first = row["run"].endswith("round 0") or "round 0," in row["run"]
+            assert students._teachers(row) == 1 - first, row["run"]
+
+
+def test_a_folder_with_a_comma_is_refused(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        students.main([f"--folder={tmp_path}/a,b"])
+    assert "name a folder without one" in capsys.readouterr().err
 
 
 def test_the_tutorial_has_the_table_of_the_rows():
