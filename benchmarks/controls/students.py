@@ -94,7 +94,7 @@ class Asked:
 ROUNDS = {
     "augmented": (
         Round("flags/cifar10_fast_augmented.flags", networks=3),
-        Round(_STUDENT, networks=3),
+        Round(_STUDENT),
         Round(_STUDENT, _WIDE | {"num_train_steps": 1_000}),
     ),
     "uda": (
