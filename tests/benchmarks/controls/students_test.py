@@ -69,7 +69,7 @@ def in_pairs(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("asked", "seed"), [([], 0), (["--select"], 100), (["--seed=3"], 3)]
+    ("asked", "seed"), [(["--select"], 100), (["--seed=3"], 3)]
 )
 def test_students_learn_what_networks_of_the_same_labels_say_on_average(
     tmp_path, monkeypatch, asked, seed
