@@ -6,7 +6,6 @@ fingerprint: with other images, or in another order, it does not load.
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import os
 import zipfile
@@ -85,12 +84,12 @@ def mean_distributions(several):
     """
     if not several:
         raise ValueError("A mean needs at least one teacher; got none.")
-    several = sorted(several, key=lambda one: one.digest)
-    for one, other in itertools.pairwise(several):
-        if one.digest == other.digest:
-            raise ValueError(
-                "Two teachers say the same of every image; name each once."
-            )
+    by_digest = {one.digest: one for one in several}
+    if len(by_digest) < len(several):
+        raise ValueError(
+            "Two teachers say the same of every image; name each once."
+        )
+    several = [by_digest[digest] for digest in sorted(by_digest)]
     means = {}
     for part in _PARTS:
         rows = [getattr(one, part) for one in several]

@@ -178,12 +178,14 @@ def check_address(name, value):
 
     Raises:
       ConfigError: where the setting names files, and this is another flag, or
-        the address of some that it cannot name.
+        the address of some that it cannot name; or one of several is empty.
     """
     if name in _SEVERAL and "," in str(value):
-        for part in str(value).split(","):
-            check_address(name, part.strip())
-        return
+        paths = several_paths(name, value)
+        if paths != [value]:
+            for path in paths:
+                check_address(name, path)
+            return
     names_files = name in _READ_BY_TENSORFLOW + _ON_A_FILE_SYSTEM
     if names_files and str(value).startswith("-"):
         raise ConfigError(

@@ -31,7 +31,6 @@ from meta_pseudo_labels.utils.settings import (
     ConfigError,
     check,
     module_names,
-    several_paths,
     user_error,
     value_type,
 )
@@ -188,8 +187,6 @@ class Config(*_GROUPS):
             raise ConfigError(f"--dataset={self.dataset}: {error}") from error
         if self.dataset in DATASETS:
             self.check_classes(DATASETS[self.dataset].num_classes)
-        if self.teacher_labels:  # Refuses an empty path.
-            several_paths("teacher_labels", self.teacher_labels)
         subset = self.label_subset
         if subset not in LABEL_SUBSETS and not os.path.isfile(subset):
             raise ConfigError(

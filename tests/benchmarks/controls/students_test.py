@@ -13,6 +13,7 @@ from meta_pseudo_labels.run.config.flags import config_from_flagfile
 
 ROUNDS = ["uda, round 0", "uda, round 1", "uda, round 2"]
 SHORT = {"model_type": "mlp", "num_train_steps": 2}
+LEARNS = {"method": "pseudo_labels", "mpl_pseudo_labels": "soft"}
 
 
 @pytest.mark.parametrize(
@@ -31,8 +32,7 @@ def test_each_learns_from_the_one_before_and_is_trained_once(
     tmp_path, monkeypatch, capsys
 ):
     rounds = [Round("flags/digits_uda.flags", SHORT)]
-    learns = {"method": "pseudo_labels", "mpl_pseudo_labels": "soft"}
-    rounds += [Round("flags/digits_uda.flags", SHORT | learns)] * 2
+    rounds += [Round("flags/digits_uda.flags", SHORT | LEARNS)] * 2
     monkeypatch.setitem(students.ROUNDS, "uda", rounds)
     monkeypatch.setattr(students, "LABELS", 40)
     for _ in range(2):
@@ -56,13 +56,12 @@ def test_each_learns_from_the_one_before_and_is_trained_once(
 
 def in_pairs(monkeypatch):
     """Rounds of two networks each, and of one at the end."""
-    learns = {"method": "pseudo_labels", "mpl_pseudo_labels": "soft"}
     few = {"finetune_steps": 2}
     flagfile = "flags/digits_supervised.flags"
     rounds = [
         Round(flagfile, SHORT, networks=2),
-        Round(flagfile, SHORT | learns, networks=2),
-        Round(flagfile, SHORT | learns | few),
+        Round(flagfile, SHORT | LEARNS, networks=2),
+        Round(flagfile, SHORT | LEARNS | few),
     ]
     monkeypatch.setitem(students.ROUNDS, "augmented", rounds)
     monkeypatch.setattr(students, "LABELS", 40)
@@ -152,9 +151,8 @@ def test_students_of_fewer_teachers_are_trained_anew(tmp_path, monkeypatch):
 @pytest.mark.parametrize("feedback", ["off", "exact"])
 def test_the_last_may_be_of_reduced_mpl(tmp_path, monkeypatch, feedback):
     rounds = [Round("flags/digits_uda.flags", SHORT)]
-    learns = {"method": "pseudo_labels", "mpl_pseudo_labels": "soft"}
     few = {"finetune_steps": 2}
-    rounds += [Round("flags/digits_uda.flags", SHORT | learns | few)] * 2
+    rounds += [Round("flags/digits_uda.flags", SHORT | LEARNS | few)] * 2
     monkeypatch.setitem(students.ROUNDS, "augmented", rounds)
     monkeypatch.setattr(students, "LABELS", 40)
     monkeypatch.chdir(tmp_path)
@@ -203,13 +201,12 @@ def test_a_number_of_students_that_cannot_be_is_refused(capsys, asked):
 
 
 def test_a_changed_first_network_has_new_students(tmp_path, monkeypatch):
-    learns = {"method": "pseudo_labels", "mpl_pseudo_labels": "soft"}
     monkeypatch.setattr(students, "LABELS", 40)
     for folder, steps in (("a", 2), ("b", 3)):
         first = SHORT | {"num_train_steps": steps}
         rounds = [
             Round("flags/digits_uda.flags", changes)
-            for changes in (first, SHORT | learns)
+            for changes in (first, SHORT | LEARNS)
         ]
         monkeypatch.setitem(students.ROUNDS, "uda", rounds)
         monkeypatch.chdir(tmp_path)
