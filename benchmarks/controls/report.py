@@ -2,8 +2,9 @@
 
     python -m benchmarks.controls.report
 
-Reads the rows of `suites.SUITES` in benchmarks/results and the words around the
-tables in docs/results_notes.md. Nothing in docs/results.md is written by hand.
+Reads the rows of `suites.SUITES` and of frozen features in benchmarks/results,
+and the words around the tables in docs/results_notes.md. Nothing in
+docs/results.md is written by hand.
 """
 
 import argparse
@@ -21,6 +22,8 @@ from benchmarks.controls import tables as control_tables
 from benchmarks.controls.rows import split_of
 from benchmarks.controls.suites import CONDITIONS, SUITES
 from benchmarks.controls.tables import CONTROL, SUPERVISED, UDA
+from benchmarks.frozen_features import tables as frozen_tables
+from benchmarks.frozen_features import trainer as frozen_trainer
 from meta_pseudo_labels.evaluation.statistics import paired_difference
 
 DOCS = ROOT / "docs"
@@ -30,6 +33,7 @@ EQUAL_TIME = {
     "pretrained": "A pretrained network, at equal time",
     "fast": "CIFAR-10 with a fast network, at equal time",
 }
+FROZEN = "Frozen features of a pretrained network"
 _COLUMNS = (CONTROL, UDA, SUPERVISED)
 SOFT = " †"
 SOFT_REMARK = (
@@ -44,7 +48,13 @@ def main():
     arguments = parser.parse_args()
     rows = read_rows()
     (arguments.docs / "results.md").write_text(
-        report(rows, read_notes(), read_low_precision(), read_equal_time()),
+        report(
+            rows,
+            read_notes(),
+            read_low_precision(),
+            read_equal_time(),
+            read_frozen_features(),
+        ),
         encoding="utf-8",
     )
     if arguments.docs.resolve() == DOCS:
@@ -92,6 +102,11 @@ def read_equal_time():
     }
 
 
+def read_frozen_features():
+    """The rows of small networks on frozen features."""
+    return frozen_trainer.read_rows(RESULTS / "frozen_features.jsonl")
+
+
 def read_notes(path=DOCS / "results_notes.md"):
     """{heading: text} of the words around the tables."""
     parts = re.split(
@@ -103,7 +118,7 @@ def read_notes(path=DOCS / "results_notes.md"):
     }
 
 
-def report(rows, notes, low_precision=(), equal_time=None):
+def report(rows, notes, low_precision=(), equal_time=None, frozen=()):
     """The text of docs/results.md.
 
     Args:
@@ -111,6 +126,7 @@ def report(rows, notes, low_precision=(), equal_time=None):
       notes: see `read_notes`.
       low_precision: rows of digits in bfloat16.
       equal_time: see `read_equal_time`.
+      frozen: see `read_frozen_features`.
     """
     parts = [
         "# Results",
@@ -140,6 +156,9 @@ def report(rows, notes, low_precision=(), equal_time=None):
             parts += [f"## {EQUAL_TIME[suite]}", notes[EQUAL_TIME[suite]]]
             for (labels, split), groups in tables.items():
                 parts += table_section(labels, split, groups, suite)
+    if frozen:
+        parts += [f"## {FROZEN}", notes[FROZEN]]
+        parts += frozen_tables.sections(frozen)
     if low_precision:
         parts += ["## In bfloat16", notes["In bfloat16"]]
         parts += precision_table(rows, low_precision)

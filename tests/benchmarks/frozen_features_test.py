@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks.frozen_features import run, trainer
+from benchmarks.frozen_features import run, tables, trainer
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +93,65 @@ def test_settings_are_the_best_on_validation_whatever_the_feedback():
         assert run.chosen(rows, method, 10).learning_rate == rate
     with pytest.raises(SystemExit, match="No search for 'uda' with 40"):
         run.chosen(rows, "uda", 40)
+
+
+def test_tables_pair_each_method_with_its_controls():
+    def row(method, seed, accuracy, steps=1_000):
+        settings = dataclasses.asdict(run.Settings(num_steps=steps))
+        machine = dict(
+            cpu="a processor", cores=2, tensorflow="2", keras="3", date="today"
+        )
+        return dict(
+            method=method,
+            labels=40,
+            seed=seed,
+            settings=settings,
+            accuracy=accuracy,
+            seconds=seed + steps / 1_000,
+            revision="abc",
+            machine=machine,
+        )
+
+    rows = [
+        row("exact, consistency", 1, 0.0)
+        | {"accuracy_finetuned": 61.0, "accuracy_teacher": 58.0},
+        row("look ahead 4, consistency", 1, 64.0),
+        row("off, consistency", 1, 60.5),
+        row("off, labels alone", 1, 50.0),
+        row("supervised", 1, 40.0),
+        row("supervised", 0, 44.0),
+        row("uda", 2, 0.0),
+        row("supervised", 1, 41.0, steps=9_000),
+    ]
+    heading, accuracies, differences, facts = tables.sections(rows)
+    assert heading == "### 40 labels, frozen features"
+    assert accuracies.splitlines()[2:] == [
+        "| supervised | 2 | 42.00 ± 2.83 |  | 1.5 |",
+        "| supervised, 9,000 steps | 1 | 41.00 |  | 10.0 |",
+        "| uda | 1 | 0.00 |  | 3.0 |",
+        "| mpl off, labels alone | 1 | 50.00 |  | 2.0 |",
+        "| mpl off, consistency | 1 | 60.50 |  | 2.0 |",
+        "| mpl exact, consistency | 1 | 61.00 | 58.00 | 2.0 |",
+        "| mpl look ahead 4, consistency | 1 | 64.00 |  | 2.0 |",
+    ]
+    # UDA has no seed with any other in common.
+    assert [line.split(" | ") for line in differences.splitlines()] == [
+        ["| points over", "`off`", "exact, consistency", "uda"]
+        + ["supervised", "supervised, 9,000 steps |"],
+        ["| ---"] + ["---"] * 4 + ["--- |"],
+        ["| mpl off, labels alone", "", "", "", "+10.00", "+9.00 |"],
+        ["| mpl off, consistency", "", "", "", "+20.50", "+19.50 |"],
+        ["| mpl exact, consistency", "+0.50", "", "", "+21.00", "+20.00 |"],
+        ["| mpl look ahead 4, consistency", "+3.50", "+3.00", ""]
+        + ["+24.00", "+23.00 |"],
+    ]
+    assert facts == (
+        "a processor, 2 cores; TensorFlow 2; Keras 3; today; code at abc."
+    )
+
+
+def test_tables_refuse_two_rows_of_one_seed():
+    settings = dataclasses.asdict(run.Settings())
+    row = dict(method="uda", labels=10, seed=0, settings=settings, accuracy=1.0)
+    with pytest.raises(ValueError, match="Seed 0 .*uda.* is there twice"):
+        tables.by_method([row, row])

@@ -46,6 +46,7 @@ def test_the_document_is_what_the_script_writes():
         report.read_notes(),
         report.read_low_precision(),
         report.read_equal_time(),
+        report.read_frozen_features(),
     )
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == text, (
         "Run python -m benchmarks.controls.report"

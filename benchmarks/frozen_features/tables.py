@@ -1,0 +1,163 @@
+"""What rows of frozen features say in docs/results.md: tables in Markdown."""
+
+import collections
+import re
+import statistics
+
+from benchmarks.controls import tables as control_tables
+from benchmarks.frozen_features.run import METHODS, Settings, result
+from benchmarks.frozen_features.trainer import AHEAD
+from meta_pseudo_labels.evaluation.statistics import (
+    discoveries,
+    estimate,
+    paired_difference,
+)
+
+STEPS = Settings.num_steps  # Which the settings were chosen for.
+OFF = "`off`"  # With or without consistency as the method.
+ONE_STEP = "exact, consistency"
+
+
+def sections(rows):
+    """Heading, accuracies, differences and facts for each number of labels."""
+    parts = []
+    for labels in sorted({row["labels"] for row in rows}):
+        own = [row for row in rows if row["labels"] == labels]
+        groups = by_method(own)
+        parts += [
+            f"### {labels:,} labels, frozen features",
+            _accuracies(groups),
+            _differences(groups),
+            _facts(own),
+        ]
+    return parts
+
+
+def by_method(rows):
+    """{(method, steps): {seed: row}} in the order of METHODS, then of steps.
+
+    Args:
+      rows: all of one number of labels.
+
+    Raises:
+      ValueError: for two rows of the same method, steps and seed.
+    """
+    groups = collections.defaultdict(dict)
+    for row in rows:
+        key = row["method"], row["settings"]["num_steps"]
+        if row["seed"] in groups[key]:
+            raise ValueError(f"Seed {row['seed']} of {key} is there twice.")
+        groups[key][row["seed"]] = row
+    return {key: groups[key] for key in sorted(groups, key=_place)}
+
+
+def _place(key):
+    method, steps = key
+    ahead = re.fullmatch(AHEAD, method)
+    known = METHODS.index(method) if method in METHODS else len(METHODS)
+    return known, int(ahead[1]) if ahead else 0, steps
+
+
+def _accuracies(groups):
+    lines = []
+    for key, group in groups.items():
+        own = estimate(_percent(group).values())
+        teachers = [
+            row["accuracy_teacher"]
+            for row in group.values()
+            if "accuracy_teacher" in row
+        ]
+        seconds = statistics.median(row["seconds"] for row in group.values())
+        lines.append(
+            [
+                _name(*key),
+                str(own.count),
+                _spread(own),
+                _spread(estimate(teachers)) if teachers else "",
+                f"{seconds:,.1f}",
+            ]
+        )
+    heading = ("", "n", "accuracy", "teacher", "seconds")
+    return control_tables.markdown(heading, lines)
+
+
+def _differences(groups):
+    """Points over each of the controls, by seed."""
+    controls = {key: _controls(key, groups) for key in groups}
+    # From the last row on: it has most controls, in the order of the columns.
+    names = [name for key in reversed(groups) for name in controls[key]]
+    columns = {name: {} for name in names}
+    for key, others in controls.items():
+        for name, other in others.items():
+            points = paired_difference(
+                _percent(groups[key]), _percent(groups[other])
+            )
+            if points is not None:
+                columns[name][key] = points
+    cells = {name: _in_words(found) for name, found in columns.items()}
+    lines = [
+        [_name(*key), *(found.get(key, "") for found in cells.values())]
+        for key in groups
+        if any(key in found for found in cells.values())
+    ]
+    return control_tables.markdown(("points over", *cells), lines)
+
+
+def _controls(key, groups):
+    """{column: key} of what a method is compared with, of those measured."""
+    method, steps = key
+    name, _, term = method.partition(", ")
+    found = {}
+    if term and name != "off":
+        found[OFF] = f"off, {term}", steps
+    if re.fullmatch(AHEAD, method):
+        found[ONE_STEP] = ONE_STEP, steps
+    for other in ("uda", "supervised"):
+        if method not in ("supervised", other):
+            found |= {_name(*one): one for one in groups if one[0] == other}
+    return {column: other for column, other in found.items() if other in groups}
+
+
+def _in_words(found):
+    """The same dict with intervals as text, bold where hardly chance."""
+    cells = {}
+    clear = discoveries(list(found.values()))
+    for (key, points), sure in zip(found.items(), clear, strict=True):
+        text = control_tables.interval(points)
+        cells[key] = f"**{text}**" if sure else text
+    return cells
+
+
+def _name(method, steps):
+    name = f"mpl {method}" if ", " in method else method
+    return name if steps == STEPS else f"{name}, {steps:,} steps"
+
+
+def _percent(group):
+    return {seed: result(row) for seed, row in group.items()}
+
+
+def _spread(found):
+    text = f"{found.mean:.2f}"
+    if found.deviation is not None:
+        text += f" ± {found.deviation:.2f}"
+    return text
+
+
+def _facts(rows):
+    """What ran, where and when, in one paragraph."""
+    machines = [row["machine"] for row in rows]
+    parts = [
+        _joined(f"{one['cpu']}, {one['cores']} cores" for one in machines),
+        *(
+            f"{name} " + _joined(one[name.lower()] for one in machines)
+            for name in ("TensorFlow", "Keras")
+        ),
+        _joined(one["date"] for one in machines),
+        "code at " + _joined(row["revision"] for row in rows),
+    ]
+    return "; ".join(parts) + "."
+
+
+def _joined(values):
+    return ", ".join(sorted(set(values)))
