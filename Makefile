@@ -1,20 +1,20 @@
-# The whole house from one place: `make` lists what it can do.
+# Everything from one place: `make` lists what it can do.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# TensorFlow greets every process on a machine without a GPU with an error from
-# CUDA. What goes wrong in a program still arrives as a Python exception.
+# On a machine without a GPU, TensorFlow greets every process with an error from
+# CUDA. A program's own errors still arrive as Python exceptions.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 # True in a Python that can run this project and build a virtual environment.
 USABLE := import ensurepip, sys; sys.exit(not (3,10) <= sys.version_info < (3,14))
 
-# Tests run on all cores, a file on one, in the order of their names: xdist's own
-# leaves files of few tests, which are the longest, for the end. A process may
-# take 4 GB.
+# Tests run on all cores, each file on one, in the order of their names: xdist's
+# own order leaves files with few tests, which take longest, for the end. A
+# process may take 4 GB.
 PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile \
   --no-loadscope-reorder
 
@@ -28,7 +28,7 @@ help:  ## List these commands
 	    printf '  make %-10s %s\n' "$$name" "$$text"; \
 	  done
 
-setup: $(READY)  ## Install everything into .venv (the others do it when needed)
+setup: $(READY)  ## Install everything into .venv (other targets do it when needed)
 
 $(READY): pyproject.toml requirements.txt | $(BIN)/pip
 	@echo "Installing into $(VENV); TensorFlow is large, this takes minutes."
@@ -52,7 +52,7 @@ hooks: $(READY)  ## Check format and lint before every git commit
 demo: $(READY)  ## Train on real digits, export, classify, draw: runs/demo
 	@$(BIN)/python examples/digits_demo.py --output_dir=runs/demo
 
-# DATA_DIR is where `tfds build cifar10` put the images, unless in its own place.
+# DATA_DIR is where `tfds build cifar10` put the images, if not the usual folder.
 cifar: $(READY)  ## Train on CIFAR-10 with 4,000 labels, in rounds: runs/cifar
 	@$(BIN)/python -m benchmarks.controls.students --precision=auto \
 	  --folder=runs/cifar --json=runs/cifar/rows.jsonl \
@@ -76,11 +76,11 @@ docs: $(READY)  ## Build the site and check its links: build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@echo "The site is in build/site; open build/site/index.html."
 
-test: $(READY)  ## Run the tests, the long ones apart
+test: $(READY)  ## Run the tests, except the long ones
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not long"
 
-# Long ones room by room, as a process that compiles with XLA keeps what it takes:
-# those of learners need 20 GB.
+# Long ones run room by room, because a process that compiles with XLA keeps its
+# memory: those of learners need 20 GB.
 test-all: test  ## Run all tests
 	@failed=; for room in tests/*/; do \
 	  $(BIN)/python -m pytest $(PARALLEL) -m long $$room; \
@@ -102,12 +102,12 @@ lint: $(READY)  ## Check style, format, layers, scripts and containers
 	@$(BIN)/check-jsonschema --builtin-schema=vendor.compose-spec \
 	  deploy/compose*.yaml
 
-format: $(READY)  ## Mend style and format
+format: $(READY)  ## Fix style and format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-# What images are built with. What is pinned stays while it fits; UPGRADE=--upgrade
-# takes the newest. It needs uv alone, of .venv or of the PATH.
+# What images are built with. Pinned versions stay while they fit;
+# UPGRADE=--upgrade takes the newest. Needs only uv, from .venv or the PATH.
 UV = $(firstword $(wildcard $(BIN)/uv) $(shell command -v uv))
 lock:  ## Pin what pip installs for Python 3.11 and 3.12: deploy/locks
 	@[ -n '$(UV)' ] || { \
@@ -128,9 +128,9 @@ lock:  ## Pin what pip installs for Python 3.11 and 3.12: deploy/locks
 	    --output-file=deploy/locks/$$kind-$$python.txt || exit; \
 	done; done
 
-# The tools run in environments of their own, and so do not become dependencies.
-# Licences are read from what .venv has installed.
-licenses: $(READY)  ## List what images install: SBOM and licences, in dist/
+# The tools run in environments of their own, so they do not become dependencies.
+# Licenses are read from the packages installed in .venv.
+licenses: $(READY)  ## List what images install: SBOM and licenses, in dist/
 	@mkdir -p dist
 	@for lock in cpu-3.11 cpu-3.12 gpu-3.11 gpu-3.12; do \
 	  $(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 \

@@ -2,9 +2,9 @@
 
     python main.py --flagfile=flags/digits_mpl.flags --output_dir=runs/mpl
 
-Run it again with --task_mode=finetune, eval or export. The same command again
-goes on with a run that was cut off. See `meta_pseudo_labels.run.cli`, whose
-command `mpl` an installed package has.
+Run it again with --task_mode=finetune, eval or export. Repeating a command
+continues a run that was interrupted. See `meta_pseudo_labels.run.cli`, which an
+installed package runs as the command `mpl`.
 """
 
 import sys

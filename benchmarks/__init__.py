@@ -1,1 +1,1 @@
-"""What was measured, one folder per question: see README.md beside this."""
+"""Measurements, one folder per question; see README.md in this folder."""

@@ -1,11 +1,11 @@
-"""Classifies images with an exported SavedModel, by TensorFlow alone.
+"""Classifies images with an exported SavedModel, using TensorFlow alone.
 
     python examples/classify_with_saved_model.py \
         --saved_model=runs/demo/saved_model --images=runs/demo/test_images.npz
 
---saved_model is one version, or the folder of all, of which the newest counts.
-The .npz file holds `images` [N, H, W, 3] uint8 and, where known, `labels` [N]
-integers. Neither Keras nor the package that trained the model is imported.
+--saved_model is one version, or the folder of all versions, whose newest is
+used. The .npz file holds `images` [N, H, W, 3] uint8 and, if known, `labels`
+[N] integers. Neither Keras nor the package that trained the model is imported.
 """
 
 import argparse
@@ -20,23 +20,23 @@ NOT_NEEDED = ("keras", "tf_keras", "meta_pseudo_labels")
 
 
 def import_tensorflow_alone():
-    """Returns TensorFlow, imported where Keras cannot be.
+    """Returns TensorFlow, imported while Keras cannot be.
 
-    `import tensorflow` also imports Keras wherever that is installed, and does
-    without it where it is not. A None in sys.modules is Python's way to say
-    that a module must not be imported.
+    `import tensorflow` also imports Keras if that is installed, and works
+    without it otherwise. A None in sys.modules is Python's way to say that a
+    module must not be imported.
     """
     for name in NOT_NEEDED:
         sys.modules[name] = None
     import tensorflow as tf
 
-    # It would warn that nothing can be learned from what is loaded.
+    # It would warn that the loaded model cannot be trained.
     logging.getLogger("absl").setLevel(logging.ERROR)
     return tf
 
 
 def imported_but_not_needed():
-    """Names of the modules in this process that it should do without."""
+    """Names of the unneeded modules that this process has imported."""
     return [
         name
         for name, module in sys.modules.items()
@@ -102,7 +102,7 @@ def parse_arguments():
         "--saved_model", required=True, help="folder of the SavedModel"
     )
     parser.add_argument(
-        "--images", required=True, help=".npz file: images and maybe labels"
+        "--images", required=True, help=".npz file: images, optionally labels"
     )
     parser.add_argument(
         "--json", help="file to write the accuracy and every prediction to"

@@ -1,10 +1,10 @@
-"""The whole way on real images, in a few minutes on two cores.
+"""The whole workflow on real images, in a few minutes on two cores.
 
     python examples/digits_demo.py --output_dir=runs/demo
 
 Trains supervised, UDA and MPL on scikit-learn's handwritten digits with 40
-labels, finetunes the MPL student, exports it, classifies the test images with
-the SavedModel in a process of its own, and leaves in output_dir: results.json,
+labels, finetunes the MPL student, exports it, and classifies the test images
+with the SavedModel in a process of its own. Writes to output_dir: results.json,
 curves.png, predictions.png, views.png and a folder per run.
 """
 
@@ -32,20 +32,20 @@ from meta_pseudo_labels.utils.signals import EXIT_INTERRUPTED
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 METHODS = ("supervised", "uda", "mpl")
-MARKER = ".digits_demo"  # Says that a folder is ours to replace.
+MARKER = ".digits_demo"  # Marks a folder that we may replace.
 
 
 def main():
     arguments = _parse_arguments()
     logging.set_verbosity(logging.WARNING)
-    os.chdir(ROOT)  # Where flagfiles name one another from.
+    os.chdir(ROOT)  # Flagfiles name each other relative to it.
     try:
         with signals_interrupt():
             _demonstrate(arguments)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
     except Interrupted:
-        print("A signal ended the demo; it begins anew each time.")
+        print("A signal stopped the demo; it starts over each time.")
         sys.exit(EXIT_INTERRUPTED)
 
 
@@ -71,7 +71,7 @@ def _parse_arguments():
     parser.add_argument(
         "--num_train_steps",
         type=int,
-        help="fewer than the flagfiles say, for a quick look",
+        help="fewer than in the flagfiles, for a quick look",
     )
     arguments = parser.parse_args()
     arguments.output_dir = arguments.output_dir.resolve()
@@ -90,7 +90,7 @@ def _config(method, arguments):
 
 
 def _fresh_folder(folder):
-    """An empty folder, in place of an earlier demo's but of nothing else."""
+    """An empty folder; replaces that of an earlier demo but nothing else."""
     if (folder / MARKER).exists():
         delete(*[folder / name for name in METHODS])
     elif folder.exists() and any(folder.iterdir()):
@@ -146,9 +146,9 @@ def _shorten(config, steps):
 
 
 def _serve(experiment, folder):
-    """What the SavedModel says of the test images, in a new process.
+    """The SavedModel's predictions for the test images, in a new process.
 
-    That process has neither Keras nor this package (the script sees to it).
+    That process has neither Keras nor this package (the script ensures that).
     """
     images = folder / "test_images.npz"
     answers = folder / "predictions.json"

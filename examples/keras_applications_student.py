@@ -4,8 +4,8 @@
     python examples/keras_applications_student.py --weights=imagenet  # online
 
 Learns scikit-learn's digits, scaled up to 32 pixels, from a few labels. With
---weights=imagenet Keras downloads what both networks have learned elsewhere,
-which is what such networks are for; without, they begin anew.
+--weights=imagenet, Keras downloads pretrained weights for both networks, which
+is what such networks are for; without it, they start from scratch.
 """
 
 import argparse
@@ -33,22 +33,22 @@ from meta_pseudo_labels import (
 def network(application, spec, *, weights=None, batch_norm_decay=0.9):
     """A network of keras.applications on the images of our pipelines.
 
-    Three things to heed:
-      * What it expects. Ours are normalised, `data.normalize`; those networks
-        want levels 0 to 255, which some rescale in a layer of their own and
-        some by the function preprocess_input beside them. So the first layer
-        here makes levels again, and all that follows is Keras's.
+    Three things to watch:
+      * The inputs. Our images are normalized (`data.normalize`); those networks
+        expect levels 0 to 255, which some rescale in a layer of their own and
+        some with the function preprocess_input next to them. So the first
+        layer here restores the levels, and everything after it is Keras's.
       * Batch norm. Keras's averages have decays of up to 0.999, for runs of
-        100,000 steps. In a short one they would still be near their start, and
-        the network good in training and useless in inference.
-      * The output. include_top=False, and a head that returns logits: the
-        top of Keras's ends with softmax, and has its dropout.
+        100,000 steps. In a short run they would still be near their start: the
+        network would be good in training and useless in inference.
+      * The output. include_top=False, and a head that returns logits: Keras's
+        own top ends with a softmax, and has dropout.
 
     Args:
       application: a class in keras.applications, by name.
       spec: `data.DatasetSpec` of the images.
-      weights: None, "imagenet", or a file that Keras takes.
-      batch_norm_decay: of the moving averages of batch norm.
+      weights: None, "imagenet", or a file that Keras accepts.
+      batch_norm_decay: decay of batch norm's moving averages.
 
     Returns:
       keras.Model from [batch, size, size, 3] to logits [batch, classes].
@@ -81,7 +81,7 @@ def networks(arguments, spec):
             network(name, spec, weights=arguments.weights) for name in names
         ]
     except Exception as error:
-        # Keras raises Exception itself where a download fails.
+        # Keras raises Exception itself if a download fails.
         if arguments.weights is None:
             raise
         sys.exit(f"Error: no weights {arguments.weights!r}: {error}")

@@ -3,9 +3,8 @@
     pip install 'keras-cv>=0.9,<0.10'
     python examples/keras_cv_backbone.py
 
-KerasCV's presets come over the network; its backbones are also built from
-numbers. Learns scikit-learn's digits, scaled up to 32 pixels, from a few
-labels.
+KerasCV downloads its presets; its backbones can also be built from numbers.
+Learns scikit-learn's digits, scaled up to 32 pixels, from a few labels.
 """
 
 import argparse
@@ -33,11 +32,11 @@ from meta_pseudo_labels import (
 
 
 def network(filters, spec, blocks=2):
-    """KerasCV's ResNetV2, and a head that returns logits.
+    """KerasCV's ResNetV2 with a head that returns logits.
 
     Args:
-      filters: of the bottlenecks of each stack, first to last.
-      blocks: of each stack; in a stack of one KerasCV names two layers alike.
+      filters: bottleneck filters of each stack, first to last.
+      blocks: per stack; with one, KerasCV gives two layers the same name.
       spec: `data.DatasetSpec` of the images.
     """
     size = spec.image_size
@@ -45,12 +44,12 @@ def network(filters, spec, blocks=2):
         stackwise_filters=filters,
         stackwise_blocks=[blocks] * len(filters),
         stackwise_strides=[1] + [2] * (len(filters) - 1),
-        include_rescaling=False,  # Our images are normalised already.
+        include_rescaling=False,  # Our images are already normalized.
         input_shape=(size, size, 3),
     )
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.9  # Of 0.99 the averages come late: 300 steps.
+            layer.momentum = 0.9  # With 0.99 the averages need 300 steps.
     features = keras.layers.GlobalAveragePooling2D()(backbone.output)
     logits = keras.layers.Dense(spec.num_classes)(features)
     return keras.Model(backbone.input, logits)

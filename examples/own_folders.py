@@ -6,7 +6,7 @@
 
 labeled_dir and eval_dir hold one folder per class, unlabeled_dir any images.
 Trains Meta Pseudo Labels, finetunes the student, exports it, and prints its
-accuracy beside that of the same network trained on the labels alone.
+accuracy next to that of the same network trained on the labels alone.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from meta_pseudo_labels import (
 
 
 def network(width, spec):
-    """Your model: any that takes normalised images and returns logits."""
+    """Your model: any that maps normalized images to logits."""
     layers = [keras.Input((spec.image_size, spec.image_size, 3))]
     for filters in (width, 2 * width, 4 * width):
         layers += [
@@ -86,7 +86,7 @@ def main(arguments):
 
 
 def batches(images, arguments, unlabeled_ratio):
-    """Endless batches of 16 labeled images, and as many times more."""
+    """Endless batches: 16 labeled, 16 * unlabeled_ratio unlabeled images."""
     return data.training_dataset(
         images,
         batch_size=16,

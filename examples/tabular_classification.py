@@ -2,9 +2,9 @@
 
     python examples/tabular_classification.py
 
-The table is scikit-learn's breast cancer set: 569 patients, 30 measurements of
-cells in a digitised picture each. A third of them is the test; of the others a
-few keep their label.
+The table is scikit-learn's breast cancer set: 569 patients, each with 30
+measurements of cells in a digitized picture. A third of them is the test set;
+of the others, a few keep their label.
 """
 
 import argparse
@@ -34,18 +34,18 @@ FEATURES, CLASSES = 30, 2
 
 
 def problem(labels_per_class, seed):
-    """Standardised measurements and labels, a dict of arrays.
+    """Standardized measurements and labels, a dict of arrays.
 
-    labeled: [N, 30] float32, labels: [N] int64, as many of each class;
-    unlabeled: [M, 30], the training patients that keep no label;
+    labeled: [N, 30] float32, labels: [N] int64, the same number per class;
+    unlabeled: [M, 30], the training patients without a label;
     test: [T, 30], test_labels: [T].
     """
     rows, labels = load_breast_cancer(return_X_y=True)
-    # The same test for every seed.
+    # The same test set for every seed.
     train, test, train_labels, test_labels = train_test_split(
         rows, labels, test_size=1 / 3, stratify=labels, random_state=0
     )
-    scaler = StandardScaler().fit(train)  # Which needs no label.
+    scaler = StandardScaler().fit(train)  # This needs no labels.
     train, test = (np.float32(scaler.transform(x)) for x in (train, test))
     random = np.random.default_rng(seed)
     chosen = np.concatenate(
@@ -73,15 +73,15 @@ def weak_view(rows, seed):
 
 
 def strong_view(rows, seed):
-    """Four measurements of ten are those of other patients in the batch.
+    """Four measurements in ten come from other patients in the batch.
 
-    So each still is a value that its column has (Bahri et al. 2022, SCARF).
+    So each is still a value of its own column (Bahri et al. 2022, SCARF).
     """
     seeds = tf.unstack(tf.random.split(seed, 2))
     draws, ranks = (
         tf.random.stateless_uniform(tf.shape(rows), own) for own in seeds
     )
-    order = tf.argsort(ranks, axis=0)  # Another one in each column.
+    order = tf.argsort(ranks, axis=0)  # A different one in each column.
     others = tf.gather(
         tf.transpose(rows), tf.transpose(order), axis=1, batch_dims=1
     )
@@ -89,7 +89,7 @@ def strong_view(rows, seed):
 
 
 def network(width):
-    """A perceptron with two hidden layers, from `models`; logits."""
+    """A perceptron with two hidden layers, from `models`; returns logits."""
     return models.mlp(
         input_shape=(FEATURES,),
         num_classes=CLASSES,

@@ -1,11 +1,11 @@
-"""Text: Meta Pseudo Labels without images. Which library is this said of?
+"""Text: Meta Pseudo Labels without images. Which library is this about?
 
     python examples/text_classification.py
 
-The texts are the docstrings of NumPy, SciPy, scikit-learn and Keras, as they
-are installed: real English that is at hand without a network. The names of the
-libraries are taken out. The test is a quarter of the files, so that no file is
-on both sides; of the other texts a few keep their label.
+The texts are the docstrings of the installed NumPy, SciPy, scikit-learn and
+Keras: real English, available offline. The names of the libraries are removed.
+A quarter of the files is the test set, so that no file is on both sides; of the
+other texts, a few keep their label.
 """
 
 import argparse
@@ -34,13 +34,13 @@ from meta_pseudo_labels import (
 
 LIBRARIES = ("numpy", "scipy", "sklearn", "keras")
 GIVEAWAYS = {*LIBRARIES, "np", "sp", "scikit", "learn", "tf", "tensorflow"}
-WORDS = 64  # Of a text: longer ones are cut, shorter ones padded.
+WORDS = 64  # Per text: longer texts are cut, shorter ones padded.
 VOCABULARY = 4_000
-PADDING, UNKNOWN = 0, 1  # Their numbers, by Keras's TextVectorization.
+PADDING, UNKNOWN = 0, 1  # Their numbers in Keras's TextVectorization.
 
 
 def docstrings(library):
-    """Pairs of a file and a docstring in it."""
+    """Yields pairs of a file and a docstring in it."""
     origin = importlib.util.find_spec(library).origin
     folder = pathlib.Path(origin).parent
     for path in sorted(folder.rglob("*.py")):
@@ -55,7 +55,7 @@ def docstrings(library):
 
 
 def read_texts(library):
-    """Texts to learn from and texts to test by, two sorted lists."""
+    """Texts to learn from and texts to test on, two sorted lists."""
     parts = set(), set()
     for file, text in docstrings(library):
         words = re.findall(r"[a-z]+", text.lower())
@@ -70,9 +70,9 @@ def read_texts(library):
 def problem(labels_per_class, seed):
     """Token numbers and labels, a dict of arrays.
 
-    labeled: [N, WORDS] int64, labels: [N] int64, unlabeled: [M, WORDS] int64,
-    those that keep no label; test: [T, WORDS] int64, test_labels: [T] int64.
-    As many of each class.
+    labeled: [N, WORDS] int64, labels: [N] int64; unlabeled: [M, WORDS] int64,
+    the texts without a label; test: [T, WORDS] int64, test_labels: [T] int64.
+    The same number from each class.
     """
     texts = [read_texts(library) for library in LIBRARIES]
     random = np.random.default_rng(seed)
@@ -97,7 +97,7 @@ def problem(labels_per_class, seed):
 
 
 def strong_view(tokens, seed):
-    """Three words of ten are masked, and one of ten is any other word."""
+    """Masks three words in ten; replaces one in ten with a random word."""
     draws = tf.random.stateless_uniform(tf.shape(tokens), seed)
     others = tf.random.stateless_uniform(
         tf.shape(tokens), seed + 1, UNKNOWN, VOCABULARY, tokens.dtype
@@ -108,7 +108,7 @@ def strong_view(tokens, seed):
 
 
 def network(width):
-    """Words to vectors, one convolution over them, the largest of each."""
+    """Embeds the words, then one convolution and its maximum over positions."""
     return keras.Sequential(
         [
             keras.Input((WORDS,), dtype="int64"),

@@ -12,7 +12,7 @@ import sys
 from meta_pseudo_labels._version import __version__
 from meta_pseudo_labels.utils.lazy import attach
 
-# The public API: where each name comes from, once it is used.
+# The public API: the module that each name is loaded from on first use.
 _NAMES = {
     "AdamW": "optimizers",
     "AlignedUDA": "learners",
@@ -42,5 +42,5 @@ _NAMES = {
 __all__ = ["__version__", *_NAMES]
 __getattr__, __dir__ = attach(__name__, _NAMES)
 
-if "keras" in sys.modules:  # Then it may be about to load files of ours.
+if "keras" in sys.modules:  # Keras may be about to load our files.
     from meta_pseudo_labels import learners as learners  # noqa: E402

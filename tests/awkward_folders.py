@@ -144,7 +144,7 @@ def kinds(random):
     return {
         "JPEG": saved("JPEG"),
         "progressive": saved("JPEG", progressive=True),
-        "grey JPEG": saved("JPEG", "L"),
+        "gray JPEG": saved("JPEG", "L"),
         "CMYK": saved("JPEG", "CMYK"),
         "MPO": frames("MPO"),
         "PNG": saved("PNG"),
@@ -285,8 +285,8 @@ def _spread(made):
             continue
         low, high = min(map(np.min, learned)), max(map(np.max, learned))
         share = (picture.levels.astype(float) - low) / (high - low)
-        grey = np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
-        picture.image = np.repeat(grey[..., np.newaxis], 3, axis=-1)
+        gray = np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
+        picture.image = np.repeat(gray[..., np.newaxis], 3, axis=-1)
 
 
 def link(made, source, target, *, hard):

@@ -1,6 +1,6 @@
 """Small sets of JPEG images in TFRecord files, for tests.
 
-Image i is one grey, SHADE * i, and its class is i; so both tell which it is.
+Image i is one gray, SHADE * i, and its class is i; so both tell which it is.
 """
 
 import numpy as np

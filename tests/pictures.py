@@ -55,7 +55,7 @@ def as_big_endian(jpeg):
 
 
 def deep(levels, kind="PNG"):
-    """A PNG of 16 bits, [H, W] grey or [H, W, 3]; TensorFlow writes colors."""
+    """A PNG of 16 bits, [H, W] gray or [H, W, 3]; TensorFlow writes colors."""
     import tensorflow as tf
 
     levels = np.atleast_3d(np.asarray(levels, np.uint16))

@@ -1,4 +1,4 @@
-"""Folders of small images, each of one level of grey."""
+"""Folders of small images, each of one level of gray."""
 
 import tensorflow as tf
 
@@ -6,7 +6,7 @@ from meta_pseudo_labels import data
 
 
 def write(path, shade, *, size=(8, 8)):
-    """A PNG of one level of grey, by which it is known again."""
+    """A PNG of one level of gray, by which it is known again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = tf.fill([*size, 3], tf.cast(shade, tf.uint8))
     path.write_bytes(tf.io.encode_png(image).numpy())

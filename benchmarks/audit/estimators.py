@@ -1,10 +1,10 @@
-"""What other implementations compute as feedback, as estimators of our own.
+"""The feedback of other implementations, as estimators of this package.
 
     --plugin=benchmarks.audit.estimators --mpl_feedback=usb
 
-Each keeps the scalar, its sign and its moving average, the labels that the
-cross-entropy compares with, and what is differentiated; docs/audit.md says
-where each was read. Google's own is `release`, of the package.
+Each keeps the scalar, its sign and its moving average, the labels in the
+cross-entropy, and what is differentiated; docs/audit.md cites the source of
+each. Google's own is `release`, in the package.
 """
 
 import tensorflow as tf
@@ -26,7 +26,7 @@ def kekmodel(student_step, teacher_logits):
 
 @estimator(labels=("hard", "soft"))
 def kekmodel_detached(student_step, teacher_logits):
-    """An earlier kekmodel/MPL-pytorch, its logits detached: no gradient."""
+    """An earlier kekmodel/MPL-pytorch, with detached logits: no gradient."""
     loss = _argmax_loss(tf.stop_gradient(teacher_logits))
     return _centered(student_step) * loss
 
@@ -44,7 +44,8 @@ def usb(student_step, teacher_logits):
 def modssc(student_step, teacher_logits):
     """ModSSC: (new - old, less its average) times the teacher's entropy.
 
-    As the release's, but nothing holds the targets: they have a gradient too.
+    Like the release's, but the targets are not held fixed: they have a
+    gradient too.
     """
     entropy = mean_cross_entropy(tf.nn.softmax(teacher_logits), teacher_logits)
     return _centered(student_step) * entropy
@@ -57,7 +58,7 @@ def ricoshin(student_step, teacher_logits):
 
 
 def _centered(student_step):
-    """new - old less a moving average that has taken it in, a constant."""
+    """new - old minus a moving average that includes it, a constant."""
     return tf.stop_gradient(student_step.dot_product)
 
 

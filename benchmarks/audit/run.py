@@ -1,15 +1,15 @@
-"""What implementations of Meta Pseudo Labels tell the teacher, against truth.
+"""Compares the feedback of MPL implementations with the true gradient.
 
     python -m benchmarks.audit.run --json benchmarks/results/audit.json
     python -m benchmarks.audit.table
 
-A draw is a new pair of tiny networks (float64, no batch norm), which have begun
-to learn three noisy classes, and a new batch. For each implementation the
-student takes one step on the labels that it would learn there; the gradient of
-the implementation's feedback by the teacher's weights is compared with finite
-differences, by these weights, of the labeled loss after the student's step.
-Where the student learns an argmax, which has no derivative, the differences are
-those of the soft labels in its place.
+A draw is a new pair of tiny networks (float64, no batch norm), partly trained
+on three noisy classes, and a new batch. For each implementation, the student
+takes one step on the labels that it would learn there; the gradient of the
+implementation's feedback with respect to the teacher's weights is compared with
+finite differences, in these weights, of the labeled loss after the student's
+step. If the student learns an argmax, which has no derivative, the differences
+use soft labels in its place.
 """
 
 import os
@@ -45,7 +45,7 @@ LABELED, UNLABELED = 8, 16
 TEACHER_STEPS, STUDENT_STEPS = 60, 15  # On labels, before a draw.
 RATE = 0.3
 EPSILON = 1e-5  # Of a finite difference.
-# USB's configuration for CIFAR-10: what sharpens, and the threshold.
+# USB's configuration for CIFAR-10: sharpening temperature and threshold.
 USB_TEMPERATURE, USB_THRESHOLD = 0.7, 0.6
 
 
@@ -79,8 +79,8 @@ class Implementation:
     Attributes:
       estimator: see `learners.feedback`.
       labels: what the student learns on strong views: a function of the
-        teacher's logits on weak and strong ones, and of a seed.
-      smooth: the same with a derivative.
+        teacher's logits on weak and on strong views, and of a seed.
+      smooth: the same, differentiable.
     """
 
     estimator: Callable
@@ -129,7 +129,7 @@ def parse_arguments():
 
 
 def measure(draws, seed=0):
-    """Gradients of draws: {name: [(feedback's, true one), ...]}, each flat."""
+    """{name: [(gradient of the feedback, true gradient), ...]}, each flat."""
     laboratory = Laboratory(seed)
     measured = {name: [] for name in IMPLEMENTATIONS}
     for _ in range(draws):
@@ -156,7 +156,7 @@ def network(name):
 
 
 class Laboratory:
-    """A student, a teacher and a batch, drawn anew for every measurement.
+    """A student, a teacher and a batch, redrawn for every measurement.
 
     Args:
       seed: of all draws.
@@ -183,7 +183,7 @@ class Laboratory:
         }
 
     def start_afresh(self):
-        """New networks, which have begun to learn, and a new batch."""
+        """New networks, partly trained, and a new batch."""
         means = 1.5 * self._random.normal(size=(CLASSES, INPUTS))
         for model, steps in (
             (self._student, STUDENT_STEPS),
@@ -211,7 +211,10 @@ class Laboratory:
         return tf.constant(means[labels] + noise), tf.constant(labels)
 
     def finite_differences(self, smooth):
-        """Of the new labeled loss by the teacher's weights, [weights]."""
+        """The true gradient of the new labeled loss, [weights].
+
+        By finite differences in the teacher's weights.
+        """
         theta = _flat(self._teacher.weights).numpy()
         steps = EPSILON * np.eye(theta.size)
         thetas = theta + np.concatenate([steps, -steps])
@@ -233,9 +236,9 @@ class Laboratory:
         return tf.map_fn(loss_after, labels, parallel_iterations=1)
 
     def gradient(self, name):
-        """Of an implementation's feedback by the teacher's weights, [weights].
+        """Of a feedback with respect to the teacher's weights, [weights].
 
-        Each has moving averages of its own, from 0 on.
+        Each implementation has its own moving averages, which start at 0.
         """
         averages = [
             baseline.average
@@ -276,7 +279,7 @@ def _learn_labels(model, images, labels, steps):
 
 
 def logits_of(thetas, images):
-    """Those of `network` by many weights at once: [count, images, CLASSES].
+    """Logits of `network` for many weights at once: [count, images, CLASSES].
 
     Args:
       thetas: its weights, flat, [count, weights].

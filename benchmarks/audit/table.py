@@ -12,7 +12,7 @@ from benchmarks.common.machine import RESULTS, ROOT, headline
 
 DOCUMENT = ROOT / "docs" / "audit.md"
 ROWS = RESULTS / "audit.json"
-# A gradient's norm below this share of the true one's is rounding.
+# A gradient whose norm is below this share of the true one's is rounding.
 ZERO = 1e-12
 QUANTILE = 1.96  # Of the normal distribution, for 95 %.
 
@@ -29,11 +29,11 @@ def summary(measured):
 
     Args:
       measured: {name: [(gradient of the feedback, true gradient), ...]}, flat;
-        a draw whose true gradient is 0 counts as none.
+        a draw whose true gradient is 0 does not count.
 
     Returns:
       Dicts for JSON: `largest_ratio` of the norms, `cosine` (mean over draws)
-      and `interval` (95 %), both None where the gradient is zero, and `draws`.
+      and `interval` (95 %), both None if the gradient is zero, and `draws`.
     """
     rows = []
     for name, pairs in measured.items():
@@ -54,7 +54,7 @@ def summary(measured):
 
 
 def sign(row):
-    """Relative to the true gradient: "right", "reversed", "unclear" or ""."""
+    """Compared with the true gradient: "right", "reversed", "unclear", ""."""
     if row["cosine"] is None:
         return ""
     low, high = row["interval"]
@@ -64,7 +64,7 @@ def sign(row):
 
 
 def table(report):
-    """The table in Markdown, and under what it was measured."""
+    """The table in Markdown, and the machine and code that measured it."""
     lines = [
         "| estimator | gradient | sign | cosine | 95 % | draws |",
         "| --- | --- | --- | --- | --- | --- |",

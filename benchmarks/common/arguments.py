@@ -1,4 +1,4 @@
-"""What the command lines of the benchmarks share, and their reports."""
+"""Shared parts of the benchmarks' command lines and reports."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import pathlib
 
 
 def positive(text):
-    """An integer of at least 1; a `type` for argparse."""
+    """Parses an integer of at least 1; a `type` for argparse."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
@@ -14,11 +14,11 @@ def positive(text):
 
 
 def benchmark_parser(doc, numbers=()):
-    """A parser that knows --json, the file to write.
+    """A parser with the flag --json, the file to write.
 
     Args:
-      doc: of the benchmark; its first line becomes the description.
-      numbers: of flags that take integers of at least 1: (name, default, help).
+      doc: docstring of the benchmark; its first line is the description.
+      numbers: (name, default, help) of flags for integers of at least 1.
     """
     parser = argparse.ArgumentParser(
         description=doc.splitlines()[0],
@@ -33,7 +33,7 @@ def benchmark_parser(doc, numbers=()):
 
 
 def parsed(parser):
-    """The settings of the command line; --json is known to be writable."""
+    """The settings of the command line; checks that --json can be written."""
     settings = parser.parse_args()
     if settings.json and not settings.json.absolute().parent.is_dir():
         parser.error(f"--json: no directory {settings.json.parent}")
@@ -41,7 +41,7 @@ def parsed(parser):
 
 
 def recorded(settings, *, without=()):
-    """Settings as they stand in a report: a dict for JSON, without --json."""
+    """Settings as a report has them: a dict for JSON, without --json."""
     return {
         name: str(value) if isinstance(value, pathlib.Path) else value
         for name, value in vars(settings).items()

@@ -1,18 +1,18 @@
-"""Documents with parts that scripts write, between two marks in comments."""
+"""Documents with generated parts, each between two marks in comments."""
 
 import re
 
 
 def with_part(text, name, part):
-    """A text with a new part between <!-- name --> and <!-- end of name -->.
+    """Replaces the part between <!-- name --> and <!-- end of name -->.
 
     Args:
       text: of the document.
-      name: of the part; each of its marks is a line of its own.
-      part: what to put there; ends with a newline.
+      name: of the part; each of its marks is on a line of its own.
+      part: the new content; ends with a newline.
 
     Raises:
-      ValueError: where the document has no such place, or several.
+      ValueError: if the document has no such place, or several.
     """
     name = re.escape(name)
     place = re.compile(

@@ -1,9 +1,9 @@
-"""How much arithmetic a network and a step of Meta Pseudo Labels are.
+"""How much arithmetic a network and a step of Meta Pseudo Labels need.
 
-Only multiplications with kernels count, of convolutions and dense layers, a
-multiply-add as two; the rest is under a hundredth of it. Padding is counted as
-the hardware computes it. Backward passes are counted as two forward passes: one
-for the gradient of the kernels, one for that of the inputs.
+Only multiplications with kernels of convolutions and dense layers count, a
+multiply-add as two; the rest is under a hundredth of them. Padding counts, as
+the hardware computes it. A backward pass counts as two forward passes: one for
+the gradient of the kernels, one for that of the inputs.
 """
 
 import math
@@ -21,7 +21,7 @@ _COUNTED = (
 FORWARD_AND_BACKWARD = 3  # In forward passes.
 
 # Estimators that need the student's gradient on the labeled batch at its new
-# weights; and those that also differentiate through the student's step.
+# weights, and those that also differentiate through the student's step.
 _NEW_GRADIENT = ("reinforce_dot_product", "reinforce_cosine")
 _SECOND_ORDER = ("exact", "reinforce_per_example")
 
@@ -34,14 +34,14 @@ def forward_flops(model):
         which every layer is called once.
 
     Raises:
-      ValueError: for a layer with a kernel that it does not know, or without a
-        fixed output shape.
+      ValueError: for an unknown layer with a kernel, or a layer without a fixed
+        output shape.
     """
     return sum(layer_flops(layer) for layer in flat_layers(model))
 
 
 def flat_layers(model):
-    """The layers of a model and of models in it, models themselves apart."""
+    """The layers of a model and of models nested in it, without the models."""
     return [
         layer
         for layer in compat.layers_of(model)
@@ -50,7 +50,7 @@ def flat_layers(model):
 
 
 def layer_flops(layer):
-    """As `forward_flops`, of one built layer."""
+    """Like `forward_flops`, for one built layer."""
     kernels = [w for w in layer._trainable_variables if len(w.shape) > 1]
     if not kernels:
         return 0
@@ -59,16 +59,16 @@ def layer_flops(layer):
             f"Layer {layer.name!r} is a {type(layer).__name__}, whose work is "
             "not known; add it to benchmarks/common/flops.py."
         )
-    # A kernel's every entry is used once for each position of the output.
+    # Every entry of a kernel is used once per position of the output.
     positions = output_elements(layer) // layer.output.shape[-1]
     return 2 * positions * sum(math.prod(w.shape) for w in kernels)
 
 
 def output_elements(layer):
-    """Numbers that a layer gives for one example.
+    """How many numbers a layer outputs for one example.
 
     Raises:
-      ValueError: where its output shape is unknown.
+      ValueError: if its output shape is unknown.
     """
     shape = layer.output.shape[1:]
     if None in shape:
@@ -84,12 +84,12 @@ def mpl_step_flops(
 ):
     """Floating-point operations of one step of `MetaPseudoLabels`, an int.
 
-    Left out: what is computed only in steps that are logged (a backward pass of
-    the teacher), and what `exact` saves in the first layer.
+    Left out: what is computed only in logged steps (a backward pass of the
+    teacher), and what `exact` saves in the first layer.
 
     Args:
       teacher: operations of its forward pass per example, see `forward_flops`.
-      student: the same of the student.
+      student: the same for the student.
       batch_size: labeled examples, B.
       unlabeled_ratio: unlabeled examples per labeled one, mu.
       feedback: name of the estimator.
@@ -101,7 +101,7 @@ def mpl_step_flops(
         student_forwards += 2 * labeled
     if feedback in _SECOND_ORDER:
         # The derivative of the gradient along a direction in weights: a second
-        # pass over the joint batch that takes two products in each layer, of
-        # direction and inputs, and of weights and the inputs' derivatives.
+        # pass over the joint batch with two products in each layer, of the
+        # direction with inputs, and of weights with the inputs' derivatives.
         student_forwards += 2 * (unlabeled + labeled)
     return teacher * teacher_forwards + student * student_forwards

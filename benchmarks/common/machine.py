@@ -1,4 +1,4 @@
-"""Where and with what a benchmark ran."""
+"""The machine and the software that a benchmark ran with."""
 
 import datetime
 import os
@@ -35,7 +35,7 @@ def cpu_model():
 
 
 def revision():
-    """Of the code that ran, wherever from; None outside a git checkout."""
+    """Revision of the code, from any folder; None outside a git checkout."""
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         capture_output=True,
@@ -46,7 +46,7 @@ def revision():
 
 
 def headline(machine):
-    """The facts that a table begins with."""
+    """The facts at the top of a table."""
     return (
         f"{machine['cpu']}, {machine['cores']} cores, "
         f"TensorFlow {machine['tensorflow']}, Keras {machine['keras']}, "

@@ -3,9 +3,8 @@
     make demo
     python -m benchmarks.diagnosis.run runs/demo/mpl
 
-Keeps what the table is made of in benchmarks/results/diagnosis.json, with the
-code and the machine that measured it; without a run, makes the table from that
-again.
+Keeps the table's data in benchmarks/results/diagnosis.json, with the code and
+the machine that measured it; without a run, makes the table from that file.
 """
 
 import argparse
@@ -48,11 +47,11 @@ def main():
 
 
 def measure(run):
-    """Diagnoses a run; keeps all but the single batches, and its figure."""
+    """Diagnoses a run; keeps the figure, and all data but single batches."""
     machine = machine_facts() | {"revision": revision()}
     command = [sys.executable, "main.py", "--task_mode=diagnose"]
     ended = subprocess.run([*command, f"--output_dir={run}"], cwd=ROOT)
-    if ended.returncode:  # It has said why.
+    if ended.returncode:  # The command has said why.
         sys.exit(ended.returncode)
     found = json.loads((run / "diagnosis.json").read_text(encoding="utf-8"))
     del found["batches"]
@@ -62,7 +61,7 @@ def measure(run):
 
 
 def table(found):
-    """Markdown: a line per estimator, those of single draws, facts."""
+    """Markdown: lines for estimators and for single draws; then facts."""
     settings, estimators = found["settings"], found["estimators"]
     heading = [
         *("estimator", "norm ratio", "cosine, one draw"),
@@ -87,7 +86,7 @@ def table(found):
 
 
 def _label(name, estimators):
-    """Names of code as code, what comes after their comma in words."""
+    """A name in code marks, with anything after its comma as words."""
     code, comma, words = name.partition(", ")
     return f"`{code}`{comma}{words}" if code in estimators else f"a {name}"
 
@@ -107,7 +106,7 @@ def _of_estimator(numbers):
 
 
 def _of_step(step):
-    """In 0.001 nats, those measured with one standard error."""
+    """In 0.001 nats; measured values have their standard error."""
     if step is None:
         return ["", "", ""]
     predicted, measured, error, held_out, held_out_error = (

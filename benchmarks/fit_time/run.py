@@ -2,16 +2,16 @@
 
     python -m benchmarks.fit_time.run --json fit_time.json
 
-Seconds a step of Meta Pseudo Labels, with feedback "release", on one constant
+Seconds per step of Meta Pseudo Labels, with feedback "release", on one constant
 batch:
 
     bare loop       the compiled train step, called on batch after batch
     fit             `fit` without callbacks
-    fit, callbacks  with those of a training run: logs, and the stop at a step
+    fit, callbacks  `fit` with a training run's: logs, and the stop at a step
 
 first for a network large enough to matter, then for a tiny one, for which a
 call from Python costs as much as the step itself: there `steps_per_execution`
-tells how many steps such a call takes.
+sets how many steps each call runs.
 
 Variants take turns in rounds, in random order. Ratios are to the bare loop of
 the same round; medians over rounds are reported (see step_time/run.py).
@@ -78,7 +78,7 @@ def parse_arguments():
             ("image_size", 32, "height and width in pixels"),
             ("rounds", 9, "timed rounds"),
             ("steps", 5, "of the large network in each measurement"),
-            ("tiny_steps", 500, "of the tiny one, a multiple of 100"),
+            ("tiny_steps", 500, "same for the tiny one, a multiple of 100"),
         ),
     )
     parser.add_argument("--model", default="wrn-28-2", help="the large one")
@@ -93,7 +93,7 @@ def parse_arguments():
 
 
 def build_variants(settings, *, steps, executions, folder):
-    """Functions of nothing that take `steps` steps each, by name."""
+    """Functions without arguments that take `steps` steps each, by name."""
     batches = tf.data.Dataset.from_tensors(random_batch(settings)).repeat()
     variants = {BARE: bare_loop(settings, batches, steps=steps)}
     for count in executions:
@@ -126,7 +126,7 @@ def bare_loop(settings, batches, *, steps):
 
 
 def run_callbacks(folder):
-    """Those of `Experiment.train`, but for what happens once an epoch."""
+    """The callbacks of `Experiment.train`, except those run once an epoch."""
     return [
         StopAtStep(2**62),
         MetricsLogger(folder, every=10, batch_images=1),
@@ -144,7 +144,7 @@ def fit(learner, batches, *, steps, callbacks):
 
 
 def summarize(seconds, *, steps):
-    """Medians of seconds a step and of ratios to the bare loop."""
+    """Medians of seconds per step and of ratios to the bare loop."""
     return {
         "seconds_a_step": {
             name: float(np.median(times)) / steps

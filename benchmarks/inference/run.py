@@ -1,15 +1,15 @@
-"""Images a second that are evaluated and predicted, over a bare `predict`.
+"""Images evaluated and predicted per second, relative to a bare `predict`.
 
     python -m benchmarks.inference.run
 
-Four ways take turns, on the same pictures, in one process: `model.predict` of
-Keras, on arrays that are normalised already; evaluation, which normalises them
-and computes all its figures; inference of pictures in memory; and inference of
-JPEG files of four times the size, which are decoded and shrunk, each block
-while the one before is predicted. Rows of CSV and Parquet are not written.
+Four ways take turns, on the same pictures, in one process: Keras's
+`model.predict` on normalized arrays; evaluation, which normalizes them and
+computes all its figures; inference on pictures in memory; and inference on JPEG
+files of four times the size, which are decoded and shrunk, each block while the
+previous one is predicted. Rows of CSV and Parquet are not written.
 
-A ratio is taken within a round. That of processor time says what a way has to
-do beside the network; that of images a second, how long one waits for it.
+Ratios are computed within a round. The ratio of processor time shows the work
+that a way adds to the network's; that of images per second, how long one waits.
 """
 
 import pathlib
@@ -49,9 +49,9 @@ def main():
         __doc__,
         (
             ("images", 2_048, "files"),
-            ("batch_size", 256, "images of a pass"),
-            ("block", 512, "images that are read at a time"),
-            ("rounds", 7, "in which each way has one turn"),
+            ("batch_size", 256, "images per pass"),
+            ("block", 512, "images read at a time"),
+            ("rounds", 7, "turns of each way"),
         ),
     )
     parser.add_argument("--model", default="wrn-28-2")
@@ -88,7 +88,7 @@ def write_pictures(folder, count):
 def measure(ways, rounds):
     """Seconds and processor seconds, {way: [rounds]} each.
 
-    A turn of each comes before, which is not timed.
+    First, each way takes one turn that is not timed.
     """
     seconds, cpu_seconds = ({name: [] for name in ways} for _ in range(2))
     for number in range(rounds + 1):
@@ -102,9 +102,9 @@ def measure(ways, rounds):
 
 
 def build_ways(settings, folder):
-    """{way: a function of nothing that takes one turn and returns logits}.
+    """{way: a function without arguments: takes one turn, returns logits}.
 
-    Evaluation returns its figures, which are all that it has.
+    Evaluation returns its figures, because it does not return logits.
     """
     keras.utils.set_random_seed(0)
     size = SPEC.image_size
@@ -120,7 +120,7 @@ def build_ways(settings, folder):
     blocks = [numbers[i : i + settings.block] for i in starts]
     pictures, _ = files.read(numbers)
     batches = dataset(pictures, settings)
-    normalised = np.concatenate([images for images, _ in batches])
+    normalized = np.concatenate([images for images, _ in batches])
 
     def infer(source):
         return np.concatenate(
@@ -133,7 +133,7 @@ def build_ways(settings, folder):
     arrays = ArrayImages(pictures, "test")
     return {
         BARE: lambda: model.predict(
-            normalised, batch_size=settings.batch_size, verbose=0
+            normalized, batch_size=settings.batch_size, verbose=0
         ),
         WAYS[0]: lambda: evaluate_networks({"model": model}, batches)["model"],
         WAYS[1]: lambda: infer(arrays),
@@ -142,7 +142,7 @@ def build_ways(settings, folder):
 
 
 def dataset(pictures, settings):
-    """Batches as evaluation has them, [n, size, size, 3] float32."""
+    """Batches as in evaluation, [n, size, size, 3] float32."""
     return evaluation_dataset(
         pictures,
         np.zeros([len(pictures)], np.int32),
@@ -152,12 +152,12 @@ def dataset(pictures, settings):
 
 
 def summary(seconds, cpu_seconds, *, images):
-    """Medians of images a second, and of the ratios to `BARE`.
+    """Medians of images per second, and of the ratios to `BARE`.
 
     Args:
       seconds: {way: seconds of each round}.
-      cpu_seconds: the same, of all threads together.
-      images: of a turn.
+      cpu_seconds: the same, for all threads together.
+      images: number of images per turn.
     """
     speeds = {name: images / np.array(own) for name, own in seconds.items()}
     ratios = {name: speeds[name] / speeds[BARE] for name in WAYS}

@@ -1,4 +1,4 @@
-"""What the input costs a training run: seconds of waiting, and memory."""
+"""The cost of the input to a training run: seconds of waiting, and memory."""
 
 import json
 import pathlib
@@ -18,7 +18,7 @@ from meta_pseudo_labels.learners.build import build_learner
 
 
 def waiting_for_input(settings):
-    """Seconds of a training step, and of waiting for its batch before."""
+    """Seconds of a training step, and of the wait for its batch."""
     config = Config(
         method="mpl",
         model_type=settings.model,
@@ -43,7 +43,7 @@ def waiting_for_input(settings):
         "share": sum(waits) / sum(totals),
         "seconds": float(np.median(waits)),
         "step_seconds": float(np.median(totals)),
-        # Of a batch where the pipeline has the machine to itself.
+        # For a batch when the pipeline has the machine to itself.
         "seconds_alone": 1 / images_per_second(batches, 1, settings.seconds),
     }
 
@@ -64,9 +64,9 @@ def memory_of_own_process(settings):
 
 
 def peak_memory(settings):
-    """Gibibytes of this process, at its most in 50 batches.
+    """Peak memory of this process over 50 batches, in GiB.
 
-    The difference, pipeline_gib, holds the images too: 0.17 GiB of arrays.
+    The difference, pipeline_gib, includes the images: 0.17 GiB of arrays.
     """
     before = peak_gibibytes()
     batches = training_batches(settings, batch_size=settings.batch_size)
@@ -84,7 +84,7 @@ def peak_gibibytes():
     """The largest resident set of this process so far."""
     status = pathlib.Path("/proc/self/status")
     if status.exists():
-        # On Linux getrusage counts the parent too, as it was at the fork.
+        # On Linux, getrusage includes the parent's size at the fork.
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 2**20

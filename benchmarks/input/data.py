@@ -6,7 +6,7 @@ from meta_pseudo_labels import data
 
 SPEC = data.DATASETS["cifar10"]
 LABELED, TEST = 4_000, 10_000
-MAGNITUDE = 16  # RandAugment's, as in flags/cifar10_4000_mpl.flags.
+MAGNITUDE = 16  # Of RandAugment, as in flags/cifar10_4000_mpl.flags.
 
 
 def training_batches(settings, *, batch_size):
@@ -23,7 +23,7 @@ def training_batches(settings, *, batch_size):
 
 
 def random_data(train_images):
-    """Random images in memory, laid out as CIFAR-10 with 4,000 labels."""
+    """Random images in memory, laid out like CIFAR-10 with 4,000 labels."""
     images = random_images(train_images)
     labels = np.arange(len(images), dtype=np.int32) % SPEC.num_classes
     labeled = np.arange(min(LABELED, len(images)))

@@ -1,7 +1,7 @@
-"""The ImageNet path, and the least that any such path must do.
+"""The ImageNet path, and the minimum that any such path must do.
 
 `imagenet` is what training reads as labeled images: records in keyed order,
-Inception crops, flips, normalised. `bare_decode_and_crop` reads the same
+Inception crops, flips, normalized. `bare_decode_and_crop` reads the same
 records one after another, decodes a random window of each and resizes it:
 plain tf.data, whose order cannot be resumed.
 """
@@ -17,11 +17,11 @@ from meta_pseudo_labels import data
 
 OURS, BARE = "imagenet", "bare_decode_and_crop"
 BATCH_SIZE, RECORDS = 32, 128
-HEIGHT, WIDTH, SIZE = 375, 500, 224  # ImageNet's usual ones, pixels.
+HEIGHT, WIDTH, SIZE = 375, 500, 224  # Pixels, usual for ImageNet.
 
 
 def imagenet_variants(images_per_second):
-    """The two variants by name, see variants.py; on made-up pictures."""
+    """The two variants by name (see variants.py), on made-up pictures."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="mpl-records-"))
     for split in ("train", "ten_percent", "validation"):
         write_records(folder / f"{split}-00000-of-00001")
@@ -35,7 +35,7 @@ def imagenet_variants(images_per_second):
 
 
 def write_records(path):
-    """Smooth random pictures as JPEGs in the release's records."""
+    """Writes smooth random pictures as JPEGs in the release's records."""
     generator = np.random.default_rng(0)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for number in range(RECORDS):

@@ -7,21 +7,22 @@ Images per second, on random images, of
     strong_view       RandAugment, cutout, flip and crop: a whole strong view
     rand_augment      the first of these alone, which is all that peers do
     training_batches  what training reads: labeled and unlabeled images,
-                      normalised; an unlabeled one counts once for two views
+                      normalized; an unlabeled image counts once for two views
     keras_cv, keras   their RandAugment layers, on batches
     torchvision       its RandAugment in a DataLoader, a worker per core;
                       left out unless torch and torchvision are installed
     imagenet          labeled images of ImageNet's size, from JPEG records
-    bare_decode_and_crop   the least that such a path must do
+    bare_decode_and_crop   the minimum that such a path must do
 
-all in tf.data's parallel map, but the last. Ratios are strong_view's speed over
-a peer's, although a peer's layer is only the first part of such a view. As in
-step_time/run.py a round times every variant once, in random order, ratios are
-taken within rounds, and medians over rounds are reported: noise of the machine
-is shared.
+all in tf.data's parallel map, except the last. Ratios are strong_view's speed
+over a peer's, although a peer's layer is only the first part of such a view. As
+in step_time/run.py, a round times every variant once, in random order; ratios
+are computed within rounds, and medians over rounds are reported, so that noise
+of the machine is shared.
 
-Then, how long a step of Meta Pseudo Labels waits for its batch, as a share of
-the step; and the peak memory of a process that reads a set of CIFAR-10's size.
+Also measured: how long a step of Meta Pseudo Labels waits for its batch, as a
+share of the step; and the peak memory of a process that reads a data set of
+CIFAR-10's size.
 """
 
 import json
@@ -55,8 +56,8 @@ def main():
         print(json.dumps(peak_memory(settings)))
         return
     keras.utils.set_random_seed(0)
-    machine = machine_facts()  # Its load average is that of others so far.
-    # The lean process first: it shall not compete with the others.
+    machine = machine_facts()  # So far, its load comes from other programs.
+    # The small process first: it should not compete with the others.
     memory = memory_of_own_process(settings)
     variants, notes = build_variants(settings)
     rates = rates_in_rounds(
@@ -87,7 +88,7 @@ def parse_arguments():
     )
     parser.add_argument("--model", default="wrn-28-2", help="both networks")
     parser.add_argument(
-        "--seconds", type=float, default=1.0, help="of a variant in a round"
+        "--seconds", type=float, default=1.0, help="per variant and round"
     )
     parser.add_argument(
         "--part", choices=("all", "memory"), default="all", help="what to run"

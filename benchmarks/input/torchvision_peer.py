@@ -1,8 +1,9 @@
 """torchvision's RandAugment in a process of its own, for run.py.
 
-Alone, as two frameworks in one process share threads, and as a DataLoader
-forks its workers, which TensorFlow's threads would not survive. Each line of
-standard input, a number of seconds, is answered with a line: images per second.
+A separate process, because two frameworks in one process share threads, and
+because a DataLoader forks its workers, which TensorFlow's threads would not
+survive. Each line of standard input, a number of seconds, is answered with a
+line: images per second.
 """
 
 import sys
@@ -34,7 +35,7 @@ def main():
 
 
 class RandomImages:
-    """An endless set of the same few images, each augmented by itself."""
+    """An endless set of the same few images, each augmented separately."""
 
     def __init__(self, images, augment):
         self.images, self.augment = images, augment
@@ -47,7 +48,7 @@ class RandomImages:
 
 
 def images_per_second(batches, seconds):
-    """As in run.py: what waits in the queues does not count."""
+    """As in variants.py: what is already queued does not count."""
     take(batches, seconds / 4)
     return take(batches, seconds)
 

@@ -1,7 +1,7 @@
-"""What run.py times: our operations, and those of its peers.
+"""What run.py times: our operations and those of peers.
 
-A variant is a function of seconds that reads batches for so long and returns
-images per second.
+A variant is a function that reads batches for a given number of seconds and
+returns images per second.
 """
 
 import functools
@@ -32,7 +32,7 @@ TORCHVISION = pathlib.Path(__file__).with_name("torchvision_peer.py")
 
 
 def build_variants(settings):
-    """Functions of seconds to images per second, by name, and notes."""
+    """Functions from seconds to images per second, by name; and notes."""
     batch = random_images(settings.batch_size)
     strong = views.strong_view(SPEC, magnitude=MAGNITUDE)
     rand_augment = views.rand_augment(
@@ -94,7 +94,7 @@ def rate_of_training_batches(settings):
 
 
 def torchvision_rate(settings):
-    """The speed of torchvision's layer; raises ImportError without it."""
+    """The speed of torchvision's layer; raises ImportError if it is missing."""
     arguments = (settings.batch_size, SPEC.image_size, os.cpu_count())
     peer = subprocess.Popen(
         [sys.executable, str(TORCHVISION), *map(str, arguments)],
@@ -114,7 +114,7 @@ def torchvision_rate(settings):
 
 
 def images_per_second(batches, images_each, seconds):
-    """Reads an iterator for `seconds`, after emptying what it had ready."""
+    """Reads an iterator for `seconds`, after using up what it had ready."""
 
     def take(seconds):
         count, start = 0, time.perf_counter()

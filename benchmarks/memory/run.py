@@ -1,16 +1,16 @@
-"""Peak memory of a training step: what remat and slices save, and cost.
+"""Peak memory of a training step: what remat and slices save and cost.
 
     python -m benchmarks.memory.run
 
 Each cell of the table is a process of its own, which traces a step of Meta
-Pseudo Labels, notes its size, and takes steps; the cell is how much larger it
-was at its peak. So networks and interpreter are not in it. All that a step
-holds at once is, and what TensorFlow takes once to optimize the graph, which
-grows with the slices. The last step computes the costly logs. Linux only.
+Pseudo Labels, records its own size, and takes steps; the cell is the growth to
+its peak. So it excludes networks and interpreter, but includes all that a step
+holds at once, and what TensorFlow needs once to optimize the graph, which grows
+with the slices. The last step computes the costly logs. Linux only.
 
-Times are taken in another process, in rounds of one step of every variant; a
-ratio is taken within each round, so that other programs slow down both alike,
-and the median over the rounds is reported.
+Times are measured in another process, in rounds of one step of every variant; a
+ratio is computed within each round, so that other programs slow down both
+alike, and the median over the rounds is reported.
 """
 
 import argparse
@@ -89,11 +89,11 @@ def parse_arguments():
         type=size,
         nargs="+",
         default=[(8, 7), (16, 3), (16, 7), (32, 7)],
-        help="labeled images x unlabeled ones for each, such as 16x7; the "
+        help="labeled images x unlabeled images for each, such as 16x7; the "
         "first is timed",
     )
     add("--steps", type=positive, default=2)
-    add("--rounds", type=int, default=5, help="of times; 0 takes none")
+    add("--rounds", type=int, default=5, help="timed rounds; 0 for none")
     add("--threads", type=positive, default=os.cpu_count())
     add("--json", type=pathlib.Path, default=RESULTS / "memory.json")
     add("--variant", choices=tuple(VARIANTS), help=argparse.SUPPRESS)
@@ -101,13 +101,13 @@ def parse_arguments():
 
 
 def size(text):
-    """(labeled images, unlabeled ones for each) of 16x7."""
+    """Parses 16x7 into (labeled images, unlabeled images for each)."""
     labeled, _, ratio = text.partition("x")
     return positive(labeled), positive(ratio)
 
 
 def measure_in_own_process(settings, cell):
-    """The GiB that a step takes, and the seconds that tracing it took."""
+    """The GiB that a step needs, and the seconds that tracing it took."""
     shared = {name: getattr(settings, name) for name in _SHARED}
     result = subprocess.run(
         [
@@ -142,7 +142,7 @@ def measure(settings):
 
 
 def traced_step(settings, variant):
-    """A learner, and its step on a constant batch, not taken yet."""
+    """A learner, and its traced step on a constant batch, not yet run."""
     keras.utils.set_random_seed(0)
     batch_size, ratio = settings.sizes[0]
     sizes = argparse.Namespace(
@@ -164,7 +164,7 @@ def resident_gibibytes():
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 2**20
-    raise RuntimeError("/proc/self/status does not tell the size.")
+    raise RuntimeError("/proc/self/status does not show the size.")
 
 
 def time_ratios(settings):
@@ -179,7 +179,7 @@ def time_ratios(settings):
         for variant, step in steps.items():
             start = time.perf_counter()
             tf.nest.flatten(step())[0].numpy()
-            if number:  # The first is the graph's optimization, too.
+            if number:  # The first includes the graph's optimization.
                 seconds[variant].append(time.perf_counter() - start)
     plain = np.array(seconds[PLAIN])
     return {
@@ -189,7 +189,7 @@ def time_ratios(settings):
 
 
 def print_table(report):
-    """Markdown, a row for each size of the batch."""
+    """Prints Markdown, a row per batch size."""
     settings = report["settings"]
     print(f"\n{headline(report['machine'])}")
     print(f"{settings['model']}, {settings['image_size']} px, ", end="")

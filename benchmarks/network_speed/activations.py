@@ -1,9 +1,9 @@
-"""How long our GELU takes, next to that of Keras: forward and backward.
+"""How long our GELU takes, compared with Keras's: forward and backward.
 
     python -m benchmarks.network_speed.activations --bfloat16
 
-The images are those behind the first layer of a speednet. Both take turns in
-every round, and a rectifier with them, which is the least that one can take.
+The images have the shape that the first layer of a speednet outputs. The two
+take turns in every round, together with a rectifier, which shows the minimum.
 """
 
 import keras
@@ -31,8 +31,8 @@ def main():
     parser = benchmark_parser(
         __doc__,
         (
-            ("batch_size", 128, "images of a pass"),
-            ("rounds", 9, "in which each activation has one turn"),
+            ("batch_size", 128, "images per pass"),
+            ("rounds", 9, "turns of each activation"),
         ),
     )
     settings = parsed_speed(parser)
@@ -53,7 +53,7 @@ def main():
 
 
 def measure(settings):
-    """{activation: [rounds] seconds of a pass}."""
+    """{activation: [rounds] seconds per pass}."""
     shape = [2, settings.batch_size, 31, 31, 24]
     images = tf.random.stateless_normal(shape, [0, 1])
     x, upstream = tf.unstack(
@@ -67,7 +67,7 @@ def measure(settings):
 
 
 def a_pass(activation, x, upstream):
-    """A function of nothing: the pullback through an activation, to its end."""
+    """A function without arguments: runs the pullback through an activation."""
 
     @tf.function
     def pullback():

@@ -1,10 +1,10 @@
-"""How many images a second networks learn from, as a ratio to one another.
+"""How many images a second networks learn from, relative to each other.
 
     python -m benchmarks.network_speed.run speednet-64 speednet-32 wrn-28-2
 
 Forward and backward passes of one batch, without an optimizer. Networks take
 turns in every round, so that a busy machine slows all of them alike: what
-counts are the ratios to the last network, and their quartiles over rounds.
+counts is the ratios to the last network, and their quartiles over rounds.
 """
 
 import time
@@ -28,16 +28,16 @@ def main():
     parser = benchmark_parser(
         __doc__,
         (
-            ("batch_size", 128, "images of a pass"),
+            ("batch_size", 128, "images per pass"),
             ("image_size", 32, "height and width in pixels"),
-            ("rounds", 7, "in which each network has one turn"),
+            ("rounds", 7, "turns of each network"),
         ),
     )
     parser.add_argument(
         "networks",
         nargs="*",
         default=["speednet-64", "speednet-32", "wrn-28-2"],
-        help="names of networks; the last is what ratios are to",
+        help="names of networks; ratios are to the last",
     )
     settings = parsed_speed(parser)
     seconds = measure(settings)
@@ -51,8 +51,8 @@ def main():
 
 
 def parsed_speed(parser):
-    """The settings of a command that measures speed; uses its threads."""
-    parser.add_argument("--bfloat16", action="store_true", help="of images")
+    """The settings of a command that measures speed; sets the threads."""
+    parser.add_argument("--bfloat16", action="store_true", help="for images")
     parser.add_argument("--threads", type=positive, help="default: all")
     settings = parsed(parser)
     if settings.threads:
@@ -61,15 +61,15 @@ def parsed_speed(parser):
 
 
 def measure(settings):
-    """{network: [rounds] seconds of a pass}."""
+    """{network: [rounds] seconds per pass}."""
     keras.utils.set_random_seed(0)
     passes = {name: a_pass(name, settings) for name in settings.networks}
     return take_turns(passes, rounds=settings.rounds)
 
 
 def take_turns(passes, *, rounds):
-    """{name: [rounds] seconds of a pass} of {name: function of nothing}."""
-    for run in passes.values():  # Traces.
+    """{name: [rounds] seconds} from {name: function without arguments}."""
+    for run in passes.values():  # Trace.
         run()
     seconds = {name: [] for name in passes}
     for _ in range(rounds):
@@ -81,7 +81,7 @@ def take_turns(passes, *, rounds):
 
 
 def a_pass(name, settings):
-    """A function of nothing: gradients of a batch's loss, to their end."""
+    """A function without arguments: computes gradients of a batch's loss."""
     shape = (settings.image_size, settings.image_size, 3)
     model = models.build(
         name,
@@ -109,11 +109,11 @@ def summary(seconds, *, batch_size):
 
     Args:
       seconds: see `measure`.
-      batch_size: images of a pass.
+      batch_size: images per pass.
 
     Returns:
-      Dicts by network: "images_per_second"; "ratio", of these to the last
-      network's in the same round; "ratio_quartiles".
+      Dicts by network: "images_per_second"; "ratio", relative to the last
+      network in the same round; "ratio_quartiles".
     """
     *_, last = seconds
     ratios = {name: seconds[last] / times for name, times in seconds.items()}

@@ -45,7 +45,7 @@ def table():
 
 
 def ratio_cell(ratio, quartiles=None):
-    """0.85 (0.76 to 0.94), the quartiles in brackets where they are known."""
+    """0.85 (0.76 to 0.94), with quartiles in parentheses if known."""
     if quartiles is None:
         return f"{ratio:.2f}"
     low, high = quartiles

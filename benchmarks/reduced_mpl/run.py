@@ -6,15 +6,15 @@ All variants train the same student on the same number of images:
 
     full           its teacher is a network that sees all images
     reduced        its teacher is a small perceptron on the class distributions
-                   that such a network left
+                   that such a network predicted
     pseudo_labels  it has these distributions, and no teacher that learns
 
-Each measurement is a process of its own, because memory that a process once
-had is not given back. The processes come in rounds, one of every variant in
-turn, and ratios are taken within a round: when the machine slows down for a
-while, it slows all of them. Peak memory is the most that the process ever held
-(resident), less what it held before the networks were built; one more step,
-which is not timed, computes the costly logs.
+Each measurement is a process of its own, because a process does not give back
+memory. The processes run in rounds, one of every variant in turn, and ratios
+are computed within a round: when the machine slows down for a while, it slows
+all of them. Peak memory is the most that the process ever held (resident),
+minus what it held before the networks were built; one more step, which is not
+timed, computes the costly logs.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main():
             "machine": rounds[0][VARIANTS[0]]["machine"],
             "rounds": rounds,
         }
-        # After each, as a round may take minutes.
+        # After each round, because a round may take minutes.
         write_report(report, settings.json)
     print_table(report)
 
@@ -60,9 +60,9 @@ def parse_arguments():
             ("batch_size", 8, "labeled images, B"),
             ("unlabeled_ratio", 7, "unlabeled images per labeled one, mu"),
             ("image_size", 32, "height and width in pixels"),
-            ("steps", 3, "timed steps of a process"),
-            ("warmup", 1, "steps before these, not counted"),
-            ("rounds", 5, "processes of each variant"),
+            ("steps", 3, "timed steps per process"),
+            ("warmup", 1, "untimed steps before these"),
+            ("rounds", 5, "processes per variant"),
         ),
     )
     parser.add_argument("--student", default="wrn-28-2", help="the student")
@@ -70,7 +70,7 @@ def parse_arguments():
         "--teacher", default="wrn-28-4", help="the teacher of `full`"
     )
     parser.add_argument(
-        "--reduced_teacher", default="mlp-5-128", help="that of `reduced`"
+        "--reduced_teacher", default="mlp-5-128", help="teacher of `reduced`"
     )
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     return parsed(parser)
@@ -82,13 +82,13 @@ def measure_apart(variant):
     command += [*sys.argv[1:], f"--variant={variant}"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{done.stderr}\nThe process of {variant!r} failed, as above.")
+        sys.exit(f"{done.stderr}\nThe process {variant!r} failed; see above.")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(settings):
-    """Seconds of a step, the peak of memory and the number of weights."""
-    # Here, because the process that only starts others needs no TensorFlow.
+    """Seconds per step, peak memory and the number of weights."""
+    # Imported here: the process that only starts others needs no TensorFlow.
     import keras
     import tensorflow as tf
 
@@ -118,7 +118,7 @@ def measure(settings):
 
 
 def memory(name):
-    """Resident bytes of this process: now (VmRSS) or at most (VmHWM)."""
+    """Resident bytes of this process: current (VmRSS) or peak (VmHWM)."""
     with open("/proc/self/status") as file:
         for line in file:
             if line.startswith(f"{name}:"):
@@ -127,7 +127,7 @@ def memory(name):
 
 
 def random_batch(settings):
-    """One constant batch, as all variants take it."""
+    """One constant batch, in the form that all variants take."""
     import tensorflow as tf
 
     labeled = settings.batch_size
@@ -153,7 +153,7 @@ def random_batch(settings):
 
 
 def build_learner(settings):
-    """The compiled learner of a variant, feedback exact where it has one."""
+    """The compiled learner of a variant; any feedback is exact."""
     from meta_pseudo_labels import learners, models
     from meta_pseudo_labels.optimizers import Momentum
 
@@ -185,9 +185,9 @@ def build_learner(settings):
 
 
 def summarize(rounds):
-    """Medians over the rounds, of the figures and of their ratios to `full`.
+    """Medians over the rounds of the figures and of their ratios to `full`.
 
-    Of the ratios also the least and the greatest.
+    Also the smallest and the largest of the ratios.
     """
 
     def of_rounds(summary, figure, divided_by=None):

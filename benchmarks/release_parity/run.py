@@ -1,8 +1,8 @@
-"""How closely the release's recorded runs are repeated, step by step.
+"""How closely the release's recorded runs are reproduced, step by step.
 
     python -m benchmarks.release_parity.run ../shared/reference
 
-Replays every trace of a folder three times: in float64, in float32 with each
+Replays every trace in a folder three times: in float64, in float32 with each
 step starting from the float64 run, and in float32 left to itself (see
 `meta_pseudo_labels.replay`). Prints, for each step, the largest error of all
 logged scalars, relative to max(1, |recorded|).
@@ -45,12 +45,12 @@ def main():
 
 def parse_arguments():
     parser = benchmark_parser(__doc__)
-    parser.add_argument("folder", type=pathlib.Path, help="of the traces")
+    parser.add_argument("folder", type=pathlib.Path, help="folder of traces")
     return parsed(parser)
 
 
 def read_trace(path):
-    """The arrays of a trace; None for a file that is something else."""
+    """The arrays of a trace; None if the file is not a trace."""
     with np.load(path, allow_pickle=False) as file:
         if "hparams_json" not in file.files:
             return None

@@ -5,13 +5,13 @@
         --only "wrong labels, CIFAR-10, 4,000 labels"
     python -m benchmarks.review.run --table
 
-The first trains what is not in benchmarks/results/review.jsonl yet, a row each;
-all write the table of docs/review.md.
+The first two train what is not yet in benchmarks/results/review.jsonl, adding a
+row each; all write the table of docs/review.md.
 
-Wrong labels: 10 % of the labels are made wrong; how many of those are among
-the 15 % that the review doubts most. To label: a run is trained, 20 more
-images get their true labels, those that the review chooses or 20 at random,
-and with each a run is trained from scratch; how many test images are right.
+Wrong labels: 10 % of the labels are made wrong; the figure is how many of them
+are among the 15 % that the review doubts most. To label: a run is trained, then
+20 more images get their true labels, chosen by the review or at random, and a
+run is trained from scratch on each choice; the figure is its test accuracy.
 """
 
 import argparse
@@ -47,10 +47,10 @@ from meta_pseudo_labels.run.review_tables import doubted, pools, wanted
 
 ROWS, DOCUMENT = RESULTS / "review.jsonl", ROOT / "docs" / "review.md"
 FLAGS = ROOT / "flags" / "digits_uda.flags"
-# Short runs of a small network, which a busy machine does by the dozen.
+# Short runs of a small network: a busy machine can do dozens of them.
 SHORT = dict(model_type="mlp", lr=0.3, num_train_steps=400)
-# CIFAR-10 at its own size, as long as a fast network takes for minutes.
-# Views are shifted as when the first rows were made.
+# CIFAR-10 at its own size, with a fast network that takes minutes. Views are
+# shifted as they were when the first rows were made.
 CIFAR = dict(num_train_steps=1_000, eval_batch_size=500, crop_padding=None)
 CIFAR_FLAGS = ROOT / "flags" / "cifar10_fast_uda.flags"
 NOISE, TOP, MORE = 0.1, 0.15, 20
@@ -63,11 +63,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument(
-        "--only", choices=MEASURES, nargs="+", help="default: all of digits"
+        "--only", choices=MEASURES, nargs="+", help="default: all on digits"
     )
     parser.add_argument("--data_dir", help="where TFDS prepared CIFAR-10")
     parser.add_argument(
-        "--table", action="store_true", help="of the rows that there are"
+        "--table", action="store_true", help="only from the existing rows"
     )
     parsed = parser.parse_args()
     chosen = parsed.only or [name for name in MEASURES if name != WRONG_CIFAR]
@@ -88,7 +88,7 @@ def main():
 
 
 def rows():
-    """All that was measured, a list of dicts."""
+    """All measurements, a list of dicts."""
     if not ROWS.exists():
         return []
     return [json.loads(x) for x in ROWS.read_text("utf-8").splitlines()]
@@ -98,8 +98,8 @@ def wrong_labels(seed, **settings):
     """Recall of the planted wrong labels among the most doubted.
 
     Args:
-      seed: of the choice of labels, of the wrong ones, and of the run.
-      **settings: those of the run that are others than for digits.
+      seed: for the choice of labels, for the wrong ones, and for the run.
+      **settings: settings of the run that differ from those for digits.
     """
     experiment, pool, _ = _reviewed(seed, label_noise=NOISE, **settings)
     chosen = experiment.data.chosen
@@ -109,19 +109,19 @@ def wrong_labels(seed, **settings):
 
 
 def recall(wrong, order, share):
-    """Share of the wrong labels among the first ones.
+    """Share of the wrong labels that are among the first ones.
 
     Args:
       wrong: [N] bool.
       order: [N] places, the most doubted first.
-      share: of the N that are looked at, rounded up.
+      share: share of the N that is looked at, rounded up.
     """
     looked_at = order[: math.ceil(share * len(order))]
     return float(wrong[looked_at].sum() / wrong.sum())
 
 
 def to_label(seed):
-    """Accuracies before, and after labeling what is chosen or drawn."""
+    """Accuracies before and after labeling the chosen or random images."""
     before, labeled, pool = _reviewed(seed)
     everything = load_data(dataclasses.replace(before.config, num_labeled=0))
     numbers = everything.labeled_indices
@@ -149,7 +149,7 @@ def to_label(seed):
 
 
 def _reviewed(seed, **settings):
-    """A trained `Experiment`, and the `Pool`s of its images."""
+    """A trained `Experiment` and the `Pool`s of its images."""
     experiment = _trained(seed, **settings)
     learner = experiment.trained_learner()
     return experiment, *pools(learner, experiment.config, experiment.data)
@@ -183,7 +183,7 @@ def _folder():
 
 
 def table(found):
-    """Markdown: a line for each question, and what it was measured on."""
+    """Markdown: a line per question, and the machine it was measured on."""
     after = [r for r in found if r["what"] == NEXT]
     by = {
         name: {r["seed"]: r[name] for r in after}
@@ -218,7 +218,7 @@ def table(found):
 
 def _line(title, found):
     interval = "–"
-    if found.margin is not None and found.count >= 5:  # Else it says nothing.
+    if found.margin is not None and found.count >= 5:  # Fewer say nothing.
         low, high = found.mean - found.margin, found.mean + found.margin
         interval = f"{low:.3f} to {high:.3f}"
     return [title, f"{found.mean:.3f}", interval, f"{found.count}"]

@@ -3,8 +3,8 @@
     python -m benchmarks.rooms.run
 
 Lines of code are those that hold a token: no comments, docstrings, blanks. An
-import from a room above, or a circle, is marked and ends it with status 1;
-`make lint` holds the same as a contract.
+import from a room above, or a cycle, is reported and ends it with status 1;
+`make lint` enforces the same as a contract.
 """
 
 import ast
@@ -19,7 +19,7 @@ import tokenize
 import grimp
 
 PACKAGE = "meta_pseudo_labels"
-# From the top down; rooms of one row do not know of one another.
+# From the top down; rooms in the same row do not know each other.
 LAYERS = (
     ("run",),
     ("evaluation",),
@@ -45,7 +45,7 @@ _NO_CODE = {
 
 
 def code_lines(text):
-    """Lines of a module that hold code, an integer."""
+    """Number of lines of a module that hold code."""
     lines = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in _NO_CODE:
@@ -86,7 +86,7 @@ def rooms():
 
 
 def upward(found):
-    """Imports that no room may have, (room, imported room) each."""
+    """Forbidden imports, pairs of (room, imported room)."""
     return [
         (room, other)
         for room, (_, _, imported) in found.items()
@@ -96,7 +96,7 @@ def upward(found):
 
 
 def loaded_by(module):
-    """How many modules of the package an import loads, in a fresh Python."""
+    """How many modules of the package an import loads, in a new process."""
     code = (
         f"import sys, {PACKAGE}.{module}; "
         f"print(sum(m.startswith('{PACKAGE}') for m in sys.modules))"
@@ -123,7 +123,7 @@ def main():
     files, lines = (
         sum(numbers[k] for numbers in found.values()) for k in (0, 1)
     )
-    print(f"{'all':12s} {files:5d} {lines:6,d}  with the files beside them")
+    print(f"{'all':12s} {files:5d} {lines:6,d}  including files outside rooms")
     for module in ("learners", "run.config"):
         print(f"import {PACKAGE}.{module}: {loaded_by(module)} modules")
     wrong = upward(found)

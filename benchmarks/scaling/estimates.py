@@ -3,10 +3,10 @@
     python -m benchmarks.scaling.estimates --dollars_per_chip_hour=1.20
     python -m benchmarks.scaling.estimates --write    # into tpu/README.md
 
-The work of a step is counted from the networks themselves. From there to days
-and dollars it takes two numbers that nobody here measured: which share of its
-peak a chip reaches (assumed by network in model.py), and what an hour of a chip
-costs (an input; look it up). tpu/check.py measures the first on a TPU.
+The work of a step is counted from the networks themselves. To get days and
+dollars, it takes two numbers that nobody here measured: the share of its peak
+that a chip reaches (assumed per network in model.py), and the price of a chip
+hour (an input; look it up). tpu/check.py measures the first on a TPU.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def parse_arguments():
         "--utilization",
         type=positive,
         help="share of the peak that is reached, for both runs (default: "
-        "assumed by network)",
+        "assumed per network)",
     )
     parser.add_argument(
         "--write", action="store_true", help=f"into {README.name}, not here"
@@ -74,7 +74,7 @@ def positive(text):
 
 
 def run_report(run, *, utilization, price):
-    """The table of a run, and the figures that it comes from; Markdown."""
+    """The table of a run, and the figures it is based on; Markdown."""
     config, step = read_run(run.flagfile)
     steps = config.num_train_steps
     text = (
@@ -95,7 +95,7 @@ def run_report(run, *, utilization, price):
 
 
 def row(name, step, steps, *, utilization, price):
-    """The line of a slice, on which a run takes so many steps."""
+    """The line of a slice, for a run with this number of steps."""
     tpu = SLICES[name]
     seconds = step.operations / (tpu.chips * tpu.peak * utilization)
     hours = seconds * steps / 3600

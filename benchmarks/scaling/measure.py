@@ -1,10 +1,10 @@
-"""What of model.py can be checked without a TPU: its counts, and its form.
+"""Checks the parts of model.py that need no TPU: its counts and its form.
 
 Two workers on one core of this processor, each with half of the batch, should
-take as long as two devices with a half each that do not talk, and as long as
-the all-reduces that the model counts: a constant for each one, and time in
-proportion to the bytes. Both are measured apart, for chains of small and of
-large all-reduces.
+take as long as two devices with a half each that do not communicate, plus the
+all-reduces that the model counts: a constant for each, and a time proportional
+to the bytes. The two are measured separately, on chains of small and of large
+all-reduces.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import tensorflow as tf
 from benchmarks.common.machine import machine_facts
 from benchmarks.step_time.variants import build_learner, random_batch
 
-CHAIN = 50  # All-reduces of a timed function, each waiting for the last one.
+CHAIN = 50  # All-reduces of a timed function; each waits for the one before.
 SMALL, LARGE = 2 * 64, 1 << 18  # Numbers in an all-reduce.
 SIZES = {"batch_size": 4, "unlabeled_ratio": 7, "image_size": 32}
 MARK = "counted_all_reduce"
@@ -36,14 +36,14 @@ def measure(*, model, rounds):
     """Times all-reduces, and steps without and with them, on two workers.
 
     Args:
-      model: the larger network; an mlp is the tiny one.
-      rounds: of which medians are taken.
+      model: the larger network; the tiny one is an mlp.
+      rounds: number of rounds, over which medians are taken.
 
     Returns:
       A dict for JSON.
 
     Raises:
-      RuntimeError: where a worker fails.
+      RuntimeError: if a worker fails.
     """
     addresses = [f"localhost:{port}" for port in _free_ports(2)]
     workers = [
@@ -68,7 +68,7 @@ def measure(*, model, rounds):
     ]
     said = [worker.communicate()[0] for worker in workers]
     if any(worker.returncode for worker in workers):
-        raise RuntimeError("A worker failed; what it said is above.")
+        raise RuntimeError("A worker failed; its output is above.")
     return json.loads(said[0].splitlines()[-1])
 
 
@@ -81,7 +81,7 @@ def _free_ports(count):
 
 
 def work(*, model, rounds):
-    """What each of the workers does; see `measure`."""
+    """What each worker does; see `measure`."""
     if hasattr(os, "sched_setaffinity"):  # Not on macOS.
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -119,7 +119,7 @@ def _settings(model):
 
 
 def all_reduce_costs(strategy, *, rounds):
-    """Seconds of an all-reduce, and more for each byte of it."""
+    """Seconds per all-reduce, and seconds more per byte of it."""
     small, large = (
         _median(_chain(strategy, size), rounds) / CHAIN
         for size in (SMALL, LARGE)
@@ -143,12 +143,12 @@ def _chain(strategy, size):
 
 
 def time_steps(settings, strategy, *, rounds):
-    """Seconds of a step of half a batch, alone and with the other worker's.
+    """Seconds of a step on half a batch, alone and with the other worker's.
 
     The other worker takes its steps on the same core at the same time.
 
     Returns:
-      Both, and the bytes of each all-reduce of the latter.
+      Both times, and the bytes of each all-reduce of the latter.
     """
     half = random_batch(settings)
     learner = build_learner(settings, feedback="exact")
@@ -159,7 +159,7 @@ def time_steps(settings, strategy, *, rounds):
         spread = build_learner(settings, feedback="exact")
     together = step_function(spread, strategy)
     counted = live_all_reduces(together, half)
-    # In turn: other work on the machine meets both, and so does the worker's.
+    # In turn: other work on the machine, and the other worker, slow both.
     times = [
         (_timed(alone), _timed(lambda: together(half)))
         for _ in range(rounds + 1)
@@ -168,7 +168,7 @@ def time_steps(settings, strategy, *, rounds):
 
 
 def step_function(learner, strategy):
-    """A train step that is not one to log; all replicas get the same batch."""
+    """A train step that is not logged; all replicas get the same batch."""
     return tf.function(
         lambda batch: strategy.run(
             lambda: learner.train_step(batch, costly=False)
@@ -180,12 +180,12 @@ def step_function(learner, strategy):
 def live_all_reduces(function, *arguments):
     """Bytes of each all-reduce that a function runs, on each replica.
 
-    Tensors that are reduced by one call count as one. What is traced and then
-    not needed for outputs or variables does not count.
+    Tensors reduced by one call count as one. Operations that are traced but not
+    needed for outputs or variables do not count.
 
     Args:
       function: a `tf.function` with one strategy's `run`, not traced yet.
-      *arguments: of it.
+      *arguments: its arguments.
     """
     with _marked_all_reduces():
         graph = function.get_concrete_function(*arguments).graph
@@ -201,7 +201,7 @@ def live_all_reduces(function, *arguments):
 
 @contextlib.contextmanager
 def _marked_all_reduces():
-    """Names what comes out of all-reduces of the first replica."""
+    """Names the outputs of all-reduces in the first replica."""
     base = tf.distribute.ReplicaContext.__mro__[1]
     original, calls = base.all_reduce, iter(range(10**9))
     lock = threading.Lock()

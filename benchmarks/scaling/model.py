@@ -1,8 +1,8 @@
-"""How long a step takes on TPUs: what is assumed, then the arithmetic.
+"""How long a step takes on TPUs: the assumptions, then the arithmetic.
 
 A step takes the time of its multiplications, of all-reduces of gradients and of
-batch norm's moments, and of what every core does alike. The global batch stays
-what it is. Nobody here measured the assumed numbers.
+batch norm's moments, and of the work that every core repeats. The global batch
+is fixed. Nobody here measured the assumed numbers.
 """
 
 import dataclasses
@@ -17,12 +17,12 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """A Cloud TPU by its accelerator type.
+    """A Cloud TPU, by accelerator type.
 
     Attributes:
-      chips: how many it has.
+      chips: number of chips.
       peak: bfloat16 operations a second of one chip.
-      memory: of one chip, bytes.
+      memory: bytes of one chip.
     """
 
     chips: int
@@ -54,7 +54,7 @@ class Run:
       title: of its table.
       flagfile: its settings.
       utilization: assumed share of the peak; nobody here measured it.
-      why: what speaks for this assumption.
+      why: the reason for this assumption.
       slices: names in `SLICES`.
     """
 
@@ -86,19 +86,19 @@ RUNS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Machine:
-    """TPU v3, of chips with two cores each in a torus of two dimensions.
+    """TPU v3: chips with two cores each, in a two-dimensional torus.
 
     Attributes:
       peak: bfloat16 operations a second of a core.
       utilization: assumed share of the peak, the same for any batch.
       bandwidth: bytes a second that a chip sends in an all-reduce. Google's
         page on v3 gives 340 TB/s for 1,024 chips; assumed: half of that.
-      launch: seconds to begin an all-reduce; assumed.
+      launch: seconds to start an all-reduce; assumed.
       hop: seconds from a chip to the next, software included; assumed.
       memory_bandwidth: bytes a second of a core; 900 GB/s a chip, same page.
       accesses: reads and writes of a pair of weights, teacher's and student's,
         by clipping, optimizers and average; assumed, perfectly fused.
-      fixed: seconds a step of everything else; assumed.
+      fixed: seconds per step for everything else; assumed.
     """
 
     peak: float = SLICES["v3-8"].peak / 2
@@ -113,7 +113,7 @@ class Machine:
     def all_reduce(self, size, *, cores):
         """Seconds to sum `size` bytes over cores: rings along both dimensions.
 
-        The two cores of a chip share its memory; that costs a launch.
+        The two cores of a chip share its memory, so they only cost a launch.
         """
         if cores == 1:
             return 0.0
@@ -125,9 +125,9 @@ class Machine:
 
 
 def ring_steps(chips):
-    """Steps from chip to chip of an all-reduce on a torus, as square as can be.
+    """Chip-to-chip steps of an all-reduce on a torus that is nearly square.
 
-    Around a ring of n chips sums take n - 1 steps, and their way back as many.
+    In a ring of n chips, sums take n - 1 steps, and the way back as many.
 
     Args:
       chips: a power of 2.
@@ -136,11 +136,12 @@ def ring_steps(chips):
     return 2 * (width - 1) + 2 * (chips // width - 1)
 
 
-# Passes of a step through batch norm, each with an all-reduce a layer: see
+# Passes of a step through batch norm, each with one all-reduce per layer: see
 # docs/scaling.md. The teacher goes forward and backward, the student forward,
 # backward and, with its new weights, forward.
 _PASSES = 5
-# The gradient at the new weights; the derivative of the student's gradient.
+# For the gradient at the new weights, and the derivative of the student's
+# gradient.
 _MORE_PASSES = {
     "reinforce_dot_product": 1,
     "reinforce_cosine": 1,
@@ -151,18 +152,18 @@ _MORE_PASSES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
-    """What a step asks for; teacher and student are alike.
+    """The work of a step; teacher and student have the same network.
 
     Attributes:
       batch_size, unlabeled_ratio: B and mu.
       feedback: name of the estimator.
-      forwards: how many forward passes a labeled image it is worth.
-      layers: (operations an image, width in pixels, whether neighbors' pixels
+      forwards: the step's work, in forward passes per labeled image.
+      layers: (operations per image, width in pixels, whether neighbors' pixels
         are needed) of each layer with a kernel, of one network.
       channels: of each batch norm, of one network.
       parameters: of one network.
       group_batch_size: images in a group of batch norm; see `BatchNorm`.
-      activations: bytes that are kept for backward passes, at least.
+      activations: bytes kept for backward passes, at least.
     """
 
     batch_size: int
@@ -177,7 +178,7 @@ class Step:
 
     @property
     def batch_images(self):
-        """Labeled and unlabeled ones, of which the latter have two views."""
+        """Labeled and unlabeled images; the latter have two views each."""
         return self.batch_size * (1 + self.unlabeled_ratio)
 
     @property
@@ -200,7 +201,7 @@ class Step:
         return 2 + (self.feedback in _MORE_PASSES)
 
     def images(self):
-        """Labeled images times the rows they bring, of (teacher, student)."""
+        """Rows of a batch, as (teacher's, student's)."""
         ratio = self.unlabeled_ratio
         return (
             self.batch_size * (1 + 2 * ratio),
@@ -210,7 +211,7 @@ class Step:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Times:
-    """Seconds of a step on so many cores, by what takes them."""
+    """Seconds of a step on a number of cores, by what they are spent on."""
 
     cores: int
     cores_per_replica: int
@@ -230,16 +231,16 @@ class Times:
 
 
 def simulate(step, machine, *, cores):
-    """`Times` of a step; a replica has one core while there are images enough.
+    """`Times` of a step; a replica has one core as long as images suffice.
 
     Raises:
-      ValueError: for more cores than can be made use of.
+      ValueError: for more cores than can be used.
     """
     each = max(1, cores // step.batch_size)
     if each > MAX_CORES_PER_REPLICA:
         raise ValueError(
             f"A batch of {step.batch_size} on {cores} cores needs {each} cores "
-            f"a replica; {MAX_CORES_PER_REPLICA} are the most."
+            f"a replica; {MAX_CORES_PER_REPLICA} is the maximum."
         )
     replicas = cores // each
     rows = step.forwards * step.batch_size / replicas
@@ -263,12 +264,12 @@ def simulate(step, machine, *, cores):
 
 
 def speedup(width, cores):
-    """Of a layer whose columns are dealt to cores, of which some get none."""
+    """Speedup of a layer with its columns split over cores, some idle."""
     return width / math.ceil(width / cores)
 
 
 def batch_norm_seconds(step, machine, *, cores, replicas):
-    """Of all all-reduces of moments, and of what flows back through them."""
+    """Seconds of all-reduces of moments and of the gradients through them."""
     teacher, student = step.images()
     more = step.passes - _PASSES
     passes = [(teacher, 2, True), (student, 2 + (more == 2), True)]

@@ -5,9 +5,9 @@
     python -m benchmarks.scaling.run --measure --json scaling.json
 
 A small model of Meta Pseudo Labels with the release's two runs: arithmetic,
-all-reduces of gradients and of batch norm's moments, and what every core does
-alike. The global batch stays what it is. All constants are in model.py; what
-can be checked without a TPU, in measure.py.
+all-reduces of gradients and of batch norm's moments, and the work that every
+core repeats. The global batch is fixed. All constants are in model.py; what can
+be checked without a TPU is in measure.py.
 """
 
 import argparse
@@ -32,7 +32,7 @@ CORES = (1, *(2**power for power in range(3, 12)))
 
 
 def report():
-    """What docs/scaling.md shows; Markdown. The last run is of ResNet-50."""
+    """The Markdown for docs/scaling.md. The last run is of ResNet-50."""
     parts = []
     for run in RUNS:
         _, step = read_run(run.flagfile)

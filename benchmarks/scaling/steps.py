@@ -1,4 +1,4 @@
-"""What the steps of runs ask for, counted from their networks."""
+"""The work in the steps of runs, counted from their networks."""
 
 import functools
 import math
@@ -16,7 +16,7 @@ from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.models.batch_norm import BatchNorm
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 
-BYTES = 2  # Of a number in bfloat16.
+BYTES = 2  # Per number in bfloat16.
 
 
 @functools.cache
@@ -28,7 +28,7 @@ def read_run(flagfile):
 
 
 def step_of(config, model):
-    """The `Step` of a run whose teacher and student are both such a model."""
+    """The `Step` of a run whose teacher and student both have this model."""
     batch_size, ratio = config.train_batch_size, config.uda_data
     forwards = mpl_step_flops(
         teacher=1,
@@ -38,7 +38,7 @@ def step_of(config, model):
         feedback=config.mpl_feedback,
     )
     # The teacher's labeled, weak and strong images wait for their backward pass
-    # while the student takes its step on strong and labeled ones.
+    # while the student takes its step on strong and labeled images.
     images = batch_size * (1 + 2 * ratio) + batch_size * (ratio + 1)
     layers = flat_layers(model)
     return Step(
@@ -68,8 +68,8 @@ def _work(layer):
 def activation_bytes(model):
     """Bytes per example of all outputs of convolutions and dense layers.
 
-    What XLA keeps for the backward pass is at least these, in bfloat16;
-    batch norm and activations can be computed again from them.
+    XLA keeps at least these for the backward pass, in bfloat16; batch norm and
+    activations can be recomputed from them.
     """
     return BYTES * sum(
         output_elements(layer)

@@ -17,7 +17,7 @@ PUBLISHED_BATCH = 32768
 
 
 def run_report(run, step, machine, cores):
-    """The table of a run, where its knee is, and what moves it."""
+    """The table of a run, its knee, and what shifts the knee."""
     times = [simulate(step, machine, cores=count) for count in cores]
     knees = {
         factor: knee(
@@ -54,7 +54,7 @@ def run_report(run, step, machine, cores):
 
 
 def published_report(step, machine):
-    """The model beside what was measured on 1,024 chips of v3 (1811.06992)."""
+    """Compares the model with a measurement on 1,024 v3 chips (1811.06992)."""
     seconds = supervised_seconds(
         step, machine, images=PUBLISHED_BATCH, cores=2048
     )
@@ -71,7 +71,7 @@ def published_report(step, machine):
 
 
 def supervised_seconds(step, machine, *, images, cores):
-    """Of a step forward and backward on labeled images, of one network."""
+    """Seconds of one network's forward and backward pass on labeled images."""
     weights = FLOAT32 * step.parameters
     work = 3 * images / cores * step.forward
     moments = sum(
@@ -94,15 +94,15 @@ def _slower(machine, factor):
 
 
 def efficiency(times, one):
-    """Share of a core's time that goes into what one core would do alone."""
+    """Share of a core's time spent on what one core alone would do."""
     return one.step / (times.cores * times.step)
 
 
 def knee(times):
-    """The most cores at which the efficiency is at least a half, all fewer too.
+    """The most cores up to which the efficiency is at least a half throughout.
 
     Args:
-      times: of 1 core and on, in order.
+      times: for 1 core and more, in order.
     """
     best = 0
     for each in times:
@@ -135,7 +135,7 @@ def _row(times, step, one):
 
 
 def milliseconds(seconds):
-    """With three digits or so."""
+    """Milliseconds as text, with about three digits."""
     value = 1e3 * seconds
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 

@@ -3,14 +3,14 @@
     python -m benchmarks.serving.run --json benchmarks/results/serving.json
 
 A network with fresh weights is exported and served by a process of its own on
-this machine, which shares its cores with the clients. Each client asks again
-as soon as it has its answer. For every number of clients, and for decoded
-images (lists of numbers in JSON) and JPEG files (base64):
+this machine, which shares the cores with the clients. Each client sends its
+next request as soon as it has its answer. For every number of clients, and for
+decoded images (lists of numbers in JSON) and JPEG files (base64):
 
     p50, p99    milliseconds from a request to its answer
-    images/s    answers in all per second
+    images/s    answers per second in total
 
-An answer other than 200 is counted apart and belongs to no time.
+Answers other than 200 are counted separately and enter no time.
 """
 
 import asyncio
@@ -68,8 +68,8 @@ def parse_arguments():
         __doc__,
         (
             ("image_size", 32, "height and width in pixels"),
-            ("seconds", 10, "of each measurement"),
-            ("workers", 2, "requests that the server works on at a time"),
+            ("seconds", 10, "per measurement"),
+            ("workers", 2, "requests that the server handles at a time"),
         ),
     )
     parser.add_argument("--model", default="wrn-28-2", help="the network")
@@ -97,7 +97,7 @@ def export(settings, folder):
 
 
 def start(settings, folder):
-    """The server's process and the address to ask for predictions."""
+    """The server's process, and the address for predictions."""
     process = subprocess.Popen(
         [
             sys.executable,
@@ -152,7 +152,7 @@ def bodies(size):
 
 
 async def ask(address, body, *, clients, seconds):
-    """What so many clients see in that time."""
+    """What this number of clients measures in that time."""
     latencies, refused = [], []
     headers = {"Content-Type": "application/json"}
     start = time.perf_counter()

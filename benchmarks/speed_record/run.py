@@ -5,11 +5,11 @@
     python -m benchmarks.speed_record.run --data_dir=data/tfds
 
 Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv 2404.00498),
-written from the paper: 9.9 epochs with its settings, where our `speednet`
-differs in momentum, averages and rates. Only the numbers are others, bfloat16
-for float16. It says what to compare our accuracies with: a copy of CIFAR-10
-that went through JPEG is not CIFAR-10. A JSON line goes to --json, by default
-of benchmarks/results.
+written from the paper: 9.9 epochs with its settings, while our `speednet`
+differs in momentum, averages and rates. The only change is bfloat16 instead of
+float16. The result is the reference for our accuracies: a copy of CIFAR-10 that
+went through JPEG is not CIFAR-10. Appends a JSON line to --json, by default in
+benchmarks/results.
 """
 
 import argparse
@@ -35,18 +35,18 @@ from meta_pseudo_labels.run.data import load_data
 
 ROWS = RESULTS / "speed_record.jsonl"
 _MEAN, _DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-_SHIFT = 2  # Pixels by which training images are shifted at most.
+_SHIFT = 2  # The maximum shift of training images, in pixels.
 _SMOOTHING = 0.2
 _LOGIT_FACTOR = 1 / 9
 _PATCH, _PATCH_IMAGES = 2, 5_000
-_LEARNED_BIAS_EPOCHS = 3  # In which the bias of the whitening layer learns.
+_LEARNED_BIAS_EPOCHS = 3  # In these the whitening layer's bias is trained.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The paper's; see `optimizer_of` for what rates and decay are of."""
+    """The paper's; `optimizer_of` shows what rates and decay apply to."""
 
-    width: int = 64  # Of the first stage; 4 times as much of the others.
+    width: int = 64  # Of the first stage; the others are 4 times as wide.
     epochs: float = 9.9
     batch_size: int = 1024
     lr: float = 11.5
@@ -59,7 +59,7 @@ class Settings:
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
-    parser.add_argument("--threads", type=int, help="by default all cores")
+    parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--json", default=ROWS, type=pathlib.Path)
     for field in dataclasses.fields(Settings):
         parser.add_argument(
@@ -72,7 +72,7 @@ def main(arguments=None):
     threads = parsed.pop("threads") or os.cpu_count()
     settings = Settings(**parsed)
     torch.set_num_threads(threads)
-    os.chdir(ROOT)  # Where flagfiles name one another from.
+    os.chdir(ROOT)  # Flagfiles name each other relative to it.
     images = load_data(
         config_from_flagfile(
             "flags/cifar10_fast_supervised.flags", data_dir=data_dir
@@ -96,7 +96,7 @@ def main(arguments=None):
 
 
 def measure(settings, images):
-    """Trains on all labels in bfloat16; the row's accuracies and times.
+    """Trains on all labels in bfloat16; returns the accuracies and times.
 
     Args:
       settings: `Settings`.
@@ -135,7 +135,7 @@ def train(network, images, labels, settings):
     steps_per_epoch = len(images) // settings.batch_size
     if not steps_per_epoch:
         raise ValueError(
-            f"{len(images)} images are less than a batch of "
+            f"{len(images)} images are fewer than a batch of "
             f"{settings.batch_size}."
         )
     total = int(np.ceil(steps_per_epoch * settings.epochs))
@@ -181,7 +181,7 @@ def mirror(images, chosen):
 
 
 def shift(images, *, generator):
-    """Each image shifted by up to two pixels; edges are reflected."""
+    """Shifts each image by up to two pixels; edges are reflected."""
     size, moves = images.shape[-1], 2 * _SHIFT + 1
     padded = F.pad(images, (_SHIFT,) * 4, mode="reflect")
     shifted = torch.empty_like(images)
@@ -196,12 +196,12 @@ def shift(images, *, generator):
 
 
 def rate_at(step, total):
-    """Of the largest rate: from 0.2 to 1 in 23 % of steps, then to 0.07."""
+    """Share of the peak rate: 0.2 to 1 in 23 % of the steps, then to 0.07."""
     return float(np.interp(step, [0, int(0.23 * total), total], [0.2, 1, 0.07]))
 
 
 def optimizer_of(network, settings):
-    """SGD; what batch norm adds learns at many times the rate.
+    """SGD; batch norm's biases learn at many times the rate.
 
     Args:
       network: a `SpeedNet`.
@@ -209,7 +209,7 @@ def optimizer_of(network, settings):
     """
     momentum = settings.momentum
     scale = 1024 * (1 + 1 / (1 - momentum))
-    rate = settings.lr / scale  # Of a loss that is summed over the batch.
+    rate = settings.lr / scale  # For a loss summed over the batch.
     decay = settings.weight_decay * settings.batch_size / scale
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     shifts = [norm.bias for norm in norms]
@@ -232,7 +232,7 @@ def optimizer_of(network, settings):
 
 
 class LookAhead:
-    """Averages of the weights, to which the network returns now and then."""
+    """Averages of the weights, to which the network returns periodically."""
 
     def __init__(self, network):
         state = network.state_dict()
@@ -241,9 +241,9 @@ class LookAhead:
 
     @torch.no_grad()
     def meet(self, decay):
-        """Moves the averages by `1 - decay` to the weights, these to them.
+        """Moves the averages toward the weights, and sets the weights to them.
 
-        Of a decay of 1 the weights become the averages.
+        They move by `1 - decay`: with a decay of 1 they stay as they are.
         """
         for name, slow in self._slow.items():
             slow.lerp_(self._fast[name], 1 - decay)
@@ -268,7 +268,7 @@ class SpeedNet(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images, epsilon=5e-4):
-        """Makes patches of [N, 3, H, W] images uncorrelated; adds negatives."""
+        """Decorrelates patches of [N, 3, H, W] images; adds negated filters."""
         patches = F.unfold(images, _PATCH).transpose(1, 2)
         patches = patches.reshape(-1, patches.shape[-1])
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
@@ -278,8 +278,8 @@ class SpeedNet(nn.Module):
 
     def forward(self, images):
         """[N, 3, H, W] float32 to logits [N, classes] float32."""
-        # What whitening makes of a patch's finest differences is lost in
-        # bfloat16, which has 8 bits where the paper's float16 has 11.
+        # The finest differences in a patch, once whitened, are lost in
+        # bfloat16, which has 8 bits; the paper's float16 has 11.
         with torch.autocast("cpu", enabled=False):
             x = F.gelu(self.whitening(images))
         with torch.autocast("cpu", torch.bfloat16):
@@ -296,7 +296,7 @@ class _Stage(nn.Module):
         )
         for layer in (self.conv_1, self.conv_2):
             nn.init.dirac_(layer.weight[: layer.in_channels])
-        # PyTorch's momentum is what is new, the paper's what stays.
+        # PyTorch's momentum is the new share, the paper's the old one.
         self.norm_1, self.norm_2 = (
             nn.BatchNorm2d(filters, eps=1e-12, momentum=0.4) for _ in range(2)
         )
@@ -310,13 +310,13 @@ class _Stage(nn.Module):
 
 @torch.no_grad()
 def accuracy(network, images, labels, *, views):
-    """Of images, or of six views each: shifted and mirrored ones.
+    """Accuracy on images, or on six views of each: shifted and mirrored.
 
     Args:
       network: a `SpeedNet`, which is left in inference mode.
       images: [N, 3, H, W] float32.
       labels: [N] int.
-      views: whether logits are averaged over views, as the paper's are.
+      views: whether logits are averaged over views, as in the paper.
     """
     network.eval()
     right = 0

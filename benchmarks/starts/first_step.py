@@ -1,8 +1,8 @@
 """One training run up to its second step, with the time of each part.
 
-run.py starts it as a process of its own. It is `mpl train` but for the order
-of imports: TensorFlow and Keras come first, to be timed apart. The rest is
-told by a callback (`--callback`), which ends the process.
+run.py starts it as a process of its own. It is `mpl train` except for the
+order of imports: TensorFlow and Keras come first, to be timed separately. The
+rest is recorded by a callback (`--callback`), which ends the process.
 """
 
 import json
@@ -22,8 +22,8 @@ TOTAL = "to the first step"
 PARTS = (IMPORTS, PACKAGE, BUILDING, TRACING, COMPILING, STEP)
 
 
-# Pairs of seconds and processor seconds: when the command came, after both
-# imports, where training begins, and after two steps.
+# Pairs of seconds and processor seconds: when the command was given, after both
+# imports, when training begins, and after each of two steps.
 MARKS = []
 
 
@@ -42,7 +42,7 @@ class Recorder(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         step = self.model.train_step
 
-        def timed(*args, **kwargs):  # Called while it is traced alone.
+        def timed(*args, **kwargs):  # Called only while it is traced.
             start = now()
             result = step(*args, **kwargs)
             self.traces.append(elapsed(start, now()))
@@ -65,12 +65,12 @@ def split(marks, traces):
     """The parts of a start: {part: (seconds, processor seconds)}.
 
     What the first step takes beyond its tracing and beyond the second step
-    counts as compiling: TensorFlow optimizes the graph, makes memory ready, and
-    the first batch is waited for.
+    counts as compiling: TensorFlow optimizes the graph and prepares memory, and
+    the step waits for the first batch.
 
     Args:
-      marks: see `MARKS`, all six.
-      traces: such pairs, what each call of the step took.
+      marks: all six of `MARKS`.
+      traces: such pairs, the time that each call of the step took.
     """
     began, imports, package, built, first, second = marks
     step = elapsed(first, second)
@@ -91,20 +91,20 @@ def now():
 
 
 def elapsed(start, end):
-    """From one pair of seconds and processor seconds to another."""
+    """The difference of two pairs of seconds and processor seconds."""
     return tuple(b - a for a, b in zip(start, end, strict=True))
 
 
 def recorder(config):
-    """The callback of the run; a factory as `--callback` takes it."""
+    """The callback of the run; a factory for `--callback`."""
     del config
     return Recorder(sys.argv[1])
 
 
 def main():
-    """Arguments: the report, when the command came, and flags of `mpl train`.
+    """Arguments: the report, the time of the command, `mpl train`'s flags.
 
-    The module is imported by then, and TensorFlow and Keras with it.
+    By then this module is imported, and with it TensorFlow and Keras.
     """
     _, _, began, *typed = sys.argv
     MARKS.extend([(float(began), 0.0), now()])

@@ -1,12 +1,12 @@
-"""How soon a command answers, and takes its first training step.
+"""How soon a command answers and takes its first training step.
 
     python -m benchmarks.starts.run
 
-Every command is a process of its own; in each round all are run once, after a
-bare import of TensorFlow and Keras, to which ratios are taken within a round.
-The way to the first step of Meta Pseudo Labels, on images of CIFAR-10's size
-that are drawn at random, is split into its parts, see first_step.py. Seconds
-are what one waits; processor seconds hardly change with what else is run.
+Every command is a process of its own. In each round all of them run once, after
+a bare import of TensorFlow and Keras, and ratios are to that import in the same
+round. The time to the first step of Meta Pseudo Labels, on random images of
+CIFAR-10's size, is split into parts; see first_step.py. Seconds are what one
+waits; processor seconds hardly depend on what else is running.
 """
 
 import json
@@ -32,10 +32,10 @@ from meta_pseudo_labels.learners.feedback import ESTIMATORS
 
 BARE = "import tensorflow, keras"
 ALL = "all"  # The one part of a command that is not split.
-# Name: what follows `mpl`, and the status that it ends with.
+# Name: what follows `mpl`, and the exit status.
 COMMANDS = {
     "mpl --help": (("--help",), 0),
-    "mpl train --help": (("train", "--help"), 1),  # As absl ends.
+    "mpl train --help": (("train", "--help"), 1),  # As in absl.
     "an unknown flag": (("train", "--methd=mpl"), 1),
     "a value out of range": (("train", "--train_batch_size=-1"), 1),
 }
@@ -62,7 +62,7 @@ def parse_arguments():
     parser = benchmark_parser(
         __doc__,
         (
-            ("rounds", 5, "in which every command has one turn"),
+            ("rounds", 5, "turns of every command"),
             ("batch_size", 8, "labeled images, B"),
             ("unlabeled_ratio", 7, "unlabeled images per labeled one, mu"),
         ),
@@ -80,7 +80,7 @@ def parse_arguments():
 
 
 def write_images(folder):
-    """Files of CIFAR-10 with few images, random levels."""
+    """Writes CIFAR-10 files with a few images of random levels."""
     draws = np.random.default_rng(0)
     for name, count in (("train.bin", 400), ("test_batch.bin", 100)):
         records = draws.integers(0, 256, [count, 1 + 3 * 32**2], np.uint8)
@@ -91,7 +91,7 @@ def write_images(folder):
 def one_round(settings, folder):
     """Yields a name and {part: [seconds, processor seconds]} of each command.
 
-    With `traces` of a first step, how often its Python ran.
+    For a first step, also `traces`: how often its Python code ran.
     """
     yield BARE, {ALL: run_process(["-c", BARE])}
     for name, (words, status) in COMMANDS.items():
@@ -128,10 +128,10 @@ def first_step(settings, folder, model, estimator):
 
 
 def run_process(arguments, status=0):
-    """[seconds, processor seconds] of Python, and of all that it starts.
+    """[seconds, processor seconds] of Python and of all that it starts.
 
     Raises:
-      RuntimeError: where it does not end with that status.
+      RuntimeError: if it does not end with that status.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.monotonic()
@@ -183,7 +183,7 @@ def summary(rounds):
 
 
 def spread(values):
-    """Of a part in all rounds; a count, as of traces, is the same in all."""
+    """A part over all rounds; a count, as of traces, is the same in all."""
     if isinstance(values[0], int):
         return values[0]
     seconds, cpu_seconds = quartiles(values).T.round(3).tolist()
@@ -191,17 +191,17 @@ def spread(values):
 
 
 def quartiles(values):
-    """[3, ...] the lower one, the median and the upper one of [rounds, ...]."""
+    """[3, ...]: lower quartile, median and upper quartile of [rounds, ...]."""
     return np.quantile(values, [0.25, 0.5, 0.75], axis=0)
 
 
 def print_report(report):
-    """Medians of seconds and processor seconds."""
+    """Prints medians of seconds and processor seconds."""
     print(headline(report["machine"]))
     for name, parts in report["parts"].items():
         whole = parts.get(ALL) or parts[TOTAL]
         ratio = report["ratio"].get(name, 1.0)
-        print(f"{name}: {words(whole)}, {ratio:.2f} of the bare import")
+        print(f"{name}: {words(whole)}, {ratio:.2f} times the bare import")
         for part in PARTS if TOTAL in parts else ():
             print(f"  {part}: {words(parts[part])}")
         if "traces" in parts:
@@ -210,7 +210,7 @@ def print_report(report):
 
 def words(times):
     seconds, cpu_seconds = times["seconds"][1], times["cpu_seconds"][1]
-    return f"{seconds:.2f} s ({cpu_seconds:.2f} s of the processor)"
+    return f"{seconds:.2f} s ({cpu_seconds:.2f} s of processor time)"
 
 
 if __name__ == "__main__":

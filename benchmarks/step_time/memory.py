@@ -1,8 +1,8 @@
 """The memory of a step, measured by run.py in processes of their own.
 
-A peak is of a whole process: the interpreter and TensorFlow are in it, two
-networks with their optimizers and averages, a batch, and all that the step
-holds at once. `imports` tells how much of it was there before all of this.
+A peak is that of a whole process: it includes the interpreter and TensorFlow,
+two networks with their optimizers and averages, a batch, and all that the step
+holds at once. `imports` is the part that was there after the imports.
 """
 
 import json
@@ -23,7 +23,7 @@ _SHARED = ("model", "batch_size", "unlabeled_ratio", "image_size", "threads")
 
 
 def memory_of_own_processes(settings):
-    """{feedback: peak in GiB}, and what the imports take of it."""
+    """{feedback: peak in GiB}, and the share of the imports."""
     peaks = {}
     for feedback in FEEDBACKS:
         result = subprocess.run(
@@ -41,7 +41,7 @@ def memory_of_own_processes(settings):
 
 
 def peak_of_steps(settings):
-    """Runs steps of `settings.part`; the peak of this process in GiB."""
+    """Runs steps of `settings.part`; returns this process's peak in GiB."""
     imports = peak_gibibytes()
     learner = build_learner(settings, feedback=settings.part)
     step = whole_step(learner, random_batch(settings))

@@ -1,11 +1,11 @@
-"""Which operations a training step spends its time in.
+"""Which operations a training step spends its time on.
 
     python -m benchmarks.step_time.profiling --feedback=exact --folder=profile
 
-Takes a profile of a few steps, as run.py times them, and prints a table
-without TensorBoard: milliseconds a step by kind of operation, of all threads
-together, and how often it runs. The folder keeps the profile, which TensorBoard
-shows (docs/profiling.md).
+Profiles a few steps, as run.py times them, and prints a table without
+TensorBoard: milliseconds a step by kind of operation, over all threads, and how
+often it runs. The profile stays in the folder; TensorBoard can show it
+(docs/profiling.md).
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main():
     settings = parse_arguments()
     keras.utils.set_random_seed(0)
     run = step_to_profile(settings)
-    for _ in range(2):  # Traces, and fills caches.
+    for _ in range(2):  # Trace, and fill caches.
         run()
     start = time.perf_counter()
     with tf.profiler.experimental.Profile(str(settings.folder)):
@@ -56,7 +56,7 @@ def parse_arguments():
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--folder", type=pathlib.Path, required=True, help="of the profile"
+        "--folder", type=pathlib.Path, required=True, help="for the profile"
     )
     parser.add_argument(
         "--feedback",
@@ -79,7 +79,7 @@ def parse_arguments():
 
 
 def step_to_profile(settings):
-    """A function of nothing that takes one step and waits for its end."""
+    """A function without arguments that takes one step and waits for it."""
     batch = random_batch(settings)
     if settings.feedback == BARE:
         parts = bare_parts(settings, batch)
@@ -96,7 +96,7 @@ def step_to_profile(settings):
 
 
 def newest_profile(folder):
-    """The protocol buffer of the last profile in a folder."""
+    """The protocol buffer of the newest profile in a folder."""
     space = xplane_pb2.XSpace()
     path = max(
         folder.glob("plugins/profile/*/*.xplane.pb"),
@@ -107,7 +107,7 @@ def newest_profile(folder):
 
 
 def print_operations(space, *, steps, rows):
-    """The operations that took longest; those of functions are left out."""
+    """Prints the operations that took longest; leaves out functions."""
     picoseconds, counts = collections.Counter(), collections.Counter()
     for plane in space.planes:
         for line in plane.lines:

@@ -1,4 +1,4 @@
-"""What run.py makes of its times: ratios, bars, a table."""
+"""Turns the times of run.py into ratios, bars and a table."""
 
 import numpy as np
 
@@ -15,15 +15,15 @@ from benchmarks.step_time.variants import (
 )
 
 # Ratios not to exceed: of a step to its bare parts; and of the step of
-# "release" to the same in PyTorch.
+# "release" to the same step in PyTorch.
 BARS = {"release": 1.05, "off": 1.05, "reinforce": 1.10, "exact": 1.28}
 TORCH_BAR = 0.9
-WAITING_BAR = 1.03  # Of a step while the student waits to UDA's.
-BFLOAT16_BAR = 0.55  # Of a step in bfloat16 to the same in float32.
+WAITING_BAR = 1.03  # For a step while the student waits, to UDA's.
+BFLOAT16_BAR = 0.55  # For a step in bfloat16, to the same in float32.
 
 
 def summarize(rounds, *, flops, memory):
-    """Medians over rounds of times, of ratios and of work per second.
+    """Medians over rounds of times, ratios and work per second.
 
     Args:
       rounds: {"seconds" and "cpu_seconds": {variant: [rounds] array}}.
@@ -102,7 +102,7 @@ def print_table(report):
 
 
 def print_ratios(report, kind, title, *, bar=None):
-    """A line for each of some ratios, such as `to_uda`, of a report."""
+    """Prints a line for each ratio of a kind in a report, such as `to_uda`."""
     for name, ratio in report[kind].items():
         low, high = report[f"{kind}_quartiles"][name]
         print(

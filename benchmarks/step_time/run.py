@@ -9,30 +9,31 @@ and whole steps for every feedback: with losses, optimizers, weight decay,
 clipping, averages and the feedback itself. A ratio of 1 would mean that all of
 this is free.
 
---torch times the step of "release" in plain PyTorch too, after comparing the
+--torch also times the step of "release" in plain PyTorch, after comparing the
 losses of two steps with ours (torch_peer.py).
 
---bfloat16 times our step in mixed_bfloat16 too, and PyTorch's under autocast,
+--bfloat16 also times our step in mixed_bfloat16, and PyTorch's under autocast,
 for processors that have instructions for it (avx512_bf16, amx_bf16).
 
 --teacher times steps of UDA, of Meta Pseudo Labels while its student waits and
-is skipped, and of UDA whose weak views pass apart; the last two over the first.
+is skipped, and of UDA whose weak views pass separately; ratios are those of the
+last two to the first.
 
 Everything runs in rounds; a round times every variant once, in random order. A
-ratio is taken within each round, and the median over the rounds is reported:
-when the machine slows down for a while, as shared machines do, it slows step
-and parts of the same round alike, whereas the medians of step and parts may
-come from different rounds. Processor seconds, of all threads, are reported too:
-other processes hardly add to these.
+ratio is computed within each round, and the median over the rounds is reported:
+when the machine slows down for a while, as shared machines do, it slows the
+step and the parts of the same round alike, whereas the medians of step and
+parts may come from different rounds. Processor seconds, over all threads, are
+reported too: other processes hardly add to them.
 
-A product of two large matrices is timed in the same rounds. It tells what the
-processor can do: work per second is reported as a share of that.
+A product of two large matrices is timed in the same rounds. It shows what the
+processor can do: work per second is reported as a share of it.
 
 --memory starts a process for every step, which reports its peak.
 
 The logs that cost a backward pass are computed in one step out of fifty or
-fewer, as in training, so that medians of times do not show them; peaks of
-memory do.
+fewer, as in training, so that medians of times do not show them; memory peaks
+do.
 """
 
 import argparse
@@ -81,7 +82,7 @@ def main():
     if settings.part:
         print(json.dumps(peak_of_steps(settings)))
         return
-    machine = machine_facts()  # Its load average is that of others so far.
+    machine = machine_facts()  # So far, its load comes from other programs.
     # First, while this process is small.
     memory = memory_of_own_processes(settings) if settings.memory else {}
     with contextlib.ExitStack() as stack:
@@ -105,24 +106,24 @@ def parse_arguments():
             ("unlabeled_ratio", 7, "unlabeled images per labeled one, mu"),
             ("image_size", 32, "height and width in pixels"),
             ("rounds", 15, "timed rounds"),
-            ("warmup", 2, "rounds before these, not counted"),
-            ("threads", os.cpu_count(), "of TensorFlow, and of PyTorch"),
+            ("warmup", 2, "untimed rounds before these"),
+            ("threads", os.cpu_count(), "of TensorFlow and of PyTorch"),
         ),
     )
     parser.add_argument("--model", default="wrn-28-2", help="both networks")
     parser.add_argument(
-        "--torch", action="store_true", help="whether PyTorch takes part"
+        "--torch", action="store_true", help="whether to time PyTorch too"
     )
     parser.add_argument(
-        "--torch_path", type=pathlib.Path, help="folder of an extra PyTorch"
+        "--torch_path", type=pathlib.Path, help="folder with another PyTorch"
     )
     parser.add_argument(
         "--teacher",
         action="store_true",
-        help="whether steps of a teacher alone are timed, UDA's and others",
+        help="whether to time steps of a teacher alone, UDA's and others",
     )
     parser.add_argument(
-        "--bfloat16", action="store_true", help="whether to time it as well"
+        "--bfloat16", action="store_true", help="whether to time it too"
     )
     parser.add_argument(
         "--memory", action="store_true", help="whether to measure peaks"
@@ -132,7 +133,7 @@ def parse_arguments():
 
 
 def build_variants(settings, stack):
-    """Functions of nothing to times, by name, and what else took part.
+    """Functions without arguments that return times, by name; and facts.
 
     Args:
       settings: of the command line.
@@ -168,7 +169,7 @@ def build_variants(settings, stack):
             learner=learners[f"release{IN_BFLOAT16}"],
             batch=batch,
             stack=stack,
-            tolerance=0.05,  # Both round, otherwise than each other.
+            tolerance=0.05,  # Both round, but differently.
         )
         peers |= more
     ours = {MATMUL: matmul()} | bare_parts(settings, batch)

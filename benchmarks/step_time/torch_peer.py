@@ -1,8 +1,8 @@
 """The same step in PyTorch, as a variant of run.py.
 
-PyTorch runs in a process of its own (torch_step.py), with as many threads. The
-two take turns: while one computes the other waits for a line, so that neither
-takes the other's cores.
+PyTorch runs in a process of its own (torch_step.py), with the same number of
+threads. The two take turns: while one computes, the other waits for a line, so
+neither takes the other's cores.
 
 A comparison of times means nothing unless both do the same work: `check_losses`
 compares two steps from the same weights on the same batch.
@@ -32,23 +32,23 @@ _NAMES = {
     "kernel": "weight",
     "bias": "bias",
 }
-# By rank. TensorFlow's kernels have their channels last, PyTorch's first.
+# By rank. TensorFlow's kernels have channels last, PyTorch's first.
 _TRANSPOSED = {4: (3, 2, 0, 1), 2: (1, 0)}
 
 
 def torch_steps(variants, settings, *, learner, batch, stack, tolerance=1e-3):
-    """{name: function of nothing to times}, and PyTorch's version.
+    """{name: function without arguments to times}, and PyTorch's version.
 
     Args:
-      variants: {name: what torch_step.py does otherwise}.
+      variants: {name: changed settings of torch_step.py}.
       settings: of the command line.
       learner: ours with the feedback "release"; it takes two steps here.
-      batch: as `MetaPseudoLabels.train_step` takes it.
+      batch: the argument of `MetaPseudoLabels.train_step`.
       stack: a `contextlib.ExitStack`, which ends the processes.
       tolerance: see `check_losses`.
 
     Raises:
-      ValueError: where the losses are not ours.
+      ValueError: if the losses differ from ours.
     """
     steps = {}
     for name, changes in variants.items():
@@ -68,13 +68,13 @@ def torch_steps(variants, settings, *, learner, batch, stack, tolerance=1e-3):
 
 
 def check_losses(ours, peers, *, steps=2, tolerance=1e-3):
-    """Raises ValueError where a peer's losses are further off than that.
+    """Raises ValueError if a peer's losses differ by more than the tolerance.
 
     Args:
-      ours: a function of nothing that takes a step and returns its logs.
+      ours: a function without arguments: takes a step, returns its logs.
       peers: `TorchStep`s from the same weights, on the same batch.
       steps: how many steps to compare.
-      tolerance: relative to the loss, or to 1 where that is smaller.
+      tolerance: relative to the loss, or to 1 if the loss is smaller.
     """
     for step in range(steps):
         logs = ours()
@@ -94,17 +94,17 @@ class TorchStep:
     Args:
       model: name of both networks, "wrn-<depth>-<width>".
       learner: `MetaPseudoLabels`.
-      batch: as its `train_step` takes it.
+      batch: the argument of its `train_step`.
       threads: of PyTorch.
       channels_last: whether images and kernels are kept in that format, in
         which PyTorch's convolutions may be faster.
-      bfloat16: whether its networks run under autocast to that type.
-      compiled: whether by `torch.compile`, which takes a C++ compiler.
+      bfloat16: whether its networks run under autocast to bfloat16.
+      compiled: whether to use `torch.compile`, which needs a C++ compiler.
       path: folder of a PyTorch that is not installed, or None.
 
     Raises:
-      ImportError: where PyTorch cannot be imported.
-      ValueError: for another network.
+      ImportError: if PyTorch cannot be imported.
+      ValueError: for any other network.
     """
 
     def __init__(
@@ -146,13 +146,13 @@ class TorchStep:
             raise ImportError(
                 "PyTorch did not start; its message is above. Install it with "
                 "pip install torch --index-url "
-                "https://download.pytorch.org/whl/cpu, or name the folder "
-                "where it is with --torch_path."
+                "https://download.pytorch.org/whl/cpu, or give its folder "
+                "with --torch_path."
             )
         self.version = json.loads(answer)["version"]
 
     def __call__(self):
-        """Takes a step; returns what torch_step.py answers."""
+        """Takes a step; returns the answer of torch_step.py."""
         print("step", file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
@@ -167,11 +167,11 @@ class TorchStep:
 
 
 def network_sizes(model):
-    """Arguments of torch_step.py's network by its name."""
+    """Arguments of torch_step.py's network, given its name."""
     sizes = re.fullmatch(r"wrn-(\d+)-(\d+)", model)
     if sizes is None:
         raise ValueError(
-            "The step in PyTorch knows wide ResNets, wrn-<depth>-<width>; got "
+            "The step in PyTorch needs wide ResNets, wrn-<depth>-<width>; got "
             f"{model!r}."
         )
     depth, width = map(int, sizes.groups())
@@ -205,7 +205,7 @@ def weight_arrays(model, *, role):
 
 
 def with_path(path):
-    """An environment with `path` among PYTHONPATH; None for the present one."""
+    """An environment with `path` in PYTHONPATH; None for the current one."""
     if path is None:
         return None
     known = os.environ.get("PYTHONPATH")

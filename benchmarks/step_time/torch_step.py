@@ -1,16 +1,16 @@
 """The published step of Meta Pseudo Labels in plain PyTorch, for run.py.
 
-Written as a user of PyTorch would: eager mode, with the modules, losses and
-optimizers of the library. It does the work of our step with feedback "release":
-the same network (arXiv 1605.07146 with the release's details), passes, losses,
+Written the way a PyTorch user would: eager mode, with the library's modules,
+losses and optimizers. It does the work of our step with feedback "release": the
+same network (arXiv 1605.07146 with the release's details), passes, losses,
 weight decay, clipping, Nesterov momentum and averages.
 
     python benchmarks/step_time/torch_step.py '{"inputs": "inputs.npz", ...}'
 
-A process of its own, as two frameworks in one process share threads. Each line
-of standard input is answered by one step, and a line of JSON: its times, its
-losses and the peak memory of the process. torch_peer.py says what the
-settings are, and writes the inputs.
+A process of its own, because two frameworks in one process share threads. Each
+line of standard input is answered by one step and a line of JSON: its times,
+its losses and the peak memory of the process. torch_peer.py documents the
+settings and writes the inputs.
 """
 
 import copy
@@ -44,7 +44,7 @@ def main():
 
 
 def peak_gibibytes():
-    """The largest resident set of this process so far; None unless on Linux."""
+    """The largest resident set of this process so far; None except on Linux."""
     status = pathlib.Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():
@@ -54,7 +54,7 @@ def peak_gibibytes():
 
 
 class Conv2d(nn.Conv2d):
-    """Without bias, padded as TensorFlow's SAME for square images."""
+    """Without bias, padded like TensorFlow's SAME for square images."""
 
     def __init__(self, inputs, filters, kernel_size, stride):
         padding = kernel_size // 2 if stride == 1 else 0
@@ -122,7 +122,7 @@ class Head(nn.Module):
 
 
 def wide_resnet(*, depth, filters, num_classes):
-    """Layers under the names that ours have, so that weights can be copied."""
+    """Layers with the same names as ours, so that weights can be copied."""
     layers, inputs = {"stem": Stem(3, filters)}, filters
     blocks = (depth - 4) // 6
     for block in range(3 * blocks):
@@ -143,8 +143,8 @@ class Learner:
 
     Args:
       settings: a dict of numbers; see torch_peer.py.
-      inputs: arrays by name: the batch's under "batch/<key>", the weights of
-        both networks under "<role>/<name in the state of the network>".
+      inputs: arrays by name: the batch under "batch/<key>", the weights of both
+        networks under "<role>/<name in the state of the network>".
     """
 
     def __init__(self, settings, inputs):
@@ -236,14 +236,14 @@ class Learner:
         }
 
     def logits(self, role, images):
-        """What a network says, float32; under autocast where that is asked."""
+        """A network's logits, float32; under autocast if settings say so."""
         with torch.autocast(
             "cpu", torch.bfloat16, enabled=self.settings["bfloat16"]
         ):
             return self.calls[role](images).float()
 
     def consistency(self, weak, strong):
-        """What confident weak views ask of the strong ones, scalar."""
+        """The consistency loss of strong with confident weak views, scalar."""
         targets = (weak.detach() / self.settings["uda_temperature"]).softmax(-1)
         confident = targets.amax(-1) >= self.settings["uda_threshold"]
         losses = F.cross_entropy(strong, targets, reduction="none")
@@ -263,7 +263,7 @@ class Learner:
 
     @torch.no_grad()
     def average(self):
-        """The moving average of the student, batch norm's moments included."""
+        """Updates the student's moving average, with batch norm's moments."""
         ramp = (self.step + 1) / (self.step + 10)
         rate = 1 - min(self.settings["ema_decay"], ramp)
         averages = self.averages.state_dict()
@@ -273,13 +273,13 @@ class Learner:
 
     @torch.no_grad()
     def averages_norm(self):
-        """Of the averages of all trainable weights, to compare with ours."""
+        """The norm of all averaged trainable weights, to compare with ours."""
         squares = [w.square().sum() for w in self.averages.parameters()]
         return torch.stack(squares).sum().sqrt().item()
 
 
 class unchanged_moments:
-    """Batch norm's moving averages stand still within, in training mode."""
+    """A context in which batch norm's moving averages do not change."""
 
     def __init__(self, network):
         self.norms = [

@@ -1,4 +1,4 @@
-"""What run.py times in TensorFlow, and how much work it is."""
+"""What run.py times in TensorFlow, and how much work that is."""
 
 import functools
 
@@ -19,7 +19,7 @@ PARTS = (
 NUM_CLASSES = 10
 # Steps of a teacher alone; the others are compared with the first.
 TEACHER = ("UDA", "waiting", "UDA, weak views apart")
-# Variants of the step in PyTorch: what torch_step.py does otherwise.
+# Variants of the step in PyTorch: changed settings of torch_step.py.
 TORCH = {
     "PyTorch": {},
     "PyTorch, channels last": {"channels_last": True},
@@ -28,7 +28,7 @@ TORCH = {
         "compiled": True,
     },
 }
-# What --bfloat16 adds: ours under mixed_bfloat16, theirs under autocast.
+# Added by --bfloat16: ours under mixed_bfloat16, theirs under autocast.
 IN_BFLOAT16 = ", bfloat16"
 BFLOAT16 = tuple(f"{name}{IN_BFLOAT16}" for name in ("release", "exact", "off"))
 TORCH_BFLOAT16 = {
@@ -38,7 +38,7 @@ TORCH_BFLOAT16 = {
 MATMUL = "matmul"
 MATMUL_SIZE = 2048  # Rows and columns of both matrices.
 
-# What the release trains CIFAR-10 with; torch_step.py takes it too.
+# The release's settings for CIFAR-10; torch_step.py uses them too.
 RECIPE = {
     "learning_rate": 0.05,
     "momentum": 0.9,
@@ -53,12 +53,12 @@ RECIPE = {
     "baseline_decay": 0.99,
 }
 
-# As `fit` compiles a train step.
+# Compiles a train step as `fit` does.
 compiled = functools.partial(tf.function, autograph=False)
 
 
 def random_batch(settings):
-    """One constant batch, as `MetaPseudoLabels.train_step` takes it."""
+    """One constant batch for `MetaPseudoLabels.train_step`."""
     size, unlabeled = (
         settings.batch_size,
         settings.batch_size * settings.unlabeled_ratio,
@@ -90,7 +90,7 @@ def build_model(settings, *, name, dtype="float32"):
 
 
 def bare_parts(settings, batch):
-    """{name: compiled function} of the passes that no step can do without."""
+    """{name: compiled function} of the passes that every step needs."""
     teacher = build_model(settings, name="teacher")
     student = build_model(settings, name="student")
     views = tf.concat([batch["labeled"], batch["weak"], batch["strong"]], 0)
@@ -104,7 +104,7 @@ def bare_parts(settings, batch):
 
 
 def forward_and_backward(model, images):
-    """Compiled gradients of a cross-entropy, the plainest one there is."""
+    """Compiled gradients of the plainest possible cross-entropy."""
     labels = tf.zeros([len(images)], tf.int32)
 
     @compiled
@@ -143,7 +143,7 @@ def build_learner(
 
 
 def teacher_steps(settings, batch):
-    """{name of `TEACHER`: compiled step}; no network has an average."""
+    """{name in `TEACHER`: compiled step}; no network has an average."""
     learners = [
         UDA(
             build_model(settings, name="student"),
@@ -183,12 +183,12 @@ def _compiled(learner, *, networks, **compile_arguments):
 
 
 def whole_step(learner, batch):
-    """Compiled training step."""
+    """The compiled training step."""
     return compiled(lambda: learner.train_step(batch))
 
 
 def matmul():
-    """Compiled product of two large matrices: what the processor can do."""
+    """The compiled product of two large matrices: the processor's limit."""
     left, right = (tf.random.normal([MATMUL_SIZE] * 2) for _ in range(2))
     return compiled(lambda: tf.matmul(left, right))
 

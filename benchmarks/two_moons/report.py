@@ -1,4 +1,4 @@
-"""What run.py makes of its rows: a table, a figure and a JSON file."""
+"""Turns the rows of run.py into a table, a figure and a JSON file."""
 
 import collections
 import json
@@ -13,7 +13,7 @@ from benchmarks.common.machine import revision
 from meta_pseudo_labels.learners.feedback import resolve
 from meta_pseudo_labels.utils import figures
 
-# What is shown of the plane, and in how many dots a side.
+# The part of the plane that is shown, and the number of dots per side.
 LOW, HIGH, DOTS = np.array([-2.0, -1.3]), np.array([2.0, 1.3]), 120
 COLUMNS = 6  # Panels side by side.
 FIGURE, ROWS = "two_moons.png", "two_moons.jsonl"
@@ -39,12 +39,12 @@ def _progress(rows):
 
 
 def write(groups, folder, moons, *, search):
-    """Prints the table; writes the rows and, but for a search, the figure.
+    """Prints the table; writes the rows and, except for a search, the figure.
 
     Args:
       groups: yields lists of rows of `two_moons.measure`; each is written when
-        it comes, to a file that ends with .part until it has them all.
-      folder: where to; made if it is missing.
+        it arrives, to a file that ends with .part until it has them all.
+      folder: the destination; created if it is missing.
       moons: the data of seed 0, see `two_moons.moons`.
       search: whether these are the rows of a search.
     """
@@ -77,7 +77,7 @@ def table(rows):
 
     "over off" is the paired gain over MPL without feedback and its standard
     error (see `_difference`), "ratio" the median of
-    `learner.feedback_grad_ratio`, as it was last measured.
+    `learner.feedback_grad_ratio` as last measured.
     """
     groups = collections.defaultdict(list)
     for row in rows:
@@ -102,10 +102,10 @@ def table(rows):
 
 
 def draw(rows, moons, path):
-    """Decision regions, a panel a row, those of one kind of teacher together.
+    """Decision regions, a panel per row, grouped by kind of teacher.
 
     Args:
-      rows: of seed 0, with "regions".
+      rows: those of seed 0, with "regions".
       moons: the data of seed 0, see `two_moons.moons`.
       path: PNG file to write.
     """
@@ -158,7 +158,7 @@ def _key(row):
 
 
 def _name(row):
-    """A method, with its labels and its feedback's weight if not the usual."""
+    """A method, with its labels and a feedback weight other than 1."""
     settings = row["settings"]
     weight, labels = settings["feedback_weight"], settings["pseudo_labels"]
     heavy = "" if weight == 1 else f" x{weight:g}"
@@ -174,7 +174,7 @@ def _learns(settings):
 
 
 def _changes(settings, plain):
-    """What differs from the first row's settings, as text."""
+    """The differences from the first row's settings, as text."""
     return ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in settings.items()
@@ -203,9 +203,9 @@ def _ratio(rows):
 def _difference(group, rows):
     """Mean gain over MPL without feedback, seed by seed, and its error.
 
-    The rows of `off` under the same settings are looked for with any feedback
-    weight, which is nothing to it, and with the same kind of pseudo labels.
-    Where it was not run with these, with its own, soft ones, and a dagger.
+    The control is the rows of `off` with the same settings and the same kind of
+    pseudo labels; the feedback weight, which `off` ignores, may differ. Without
+    such rows, it is those with soft labels, its own kind, marked by a dagger.
     """
     first = group[0]
     if first["method"] == "off" or "accuracy_teacher" not in first:
@@ -225,11 +225,11 @@ def _difference(group, rows):
 
 
 def _condition(row, kind):
-    """What a row and its control have in common, with labels of a kind."""
+    """What a row and its control share, given a kind of labels."""
     settings = row["settings"] | {"feedback_weight": None}
     return settings | {"pseudo_labels": kind}, row["seed"]
 
 
 def _kind(row):
-    """The kind of the pseudo labels of a row of MPL."""
+    """The kind of pseudo labels in a row of MPL."""
     return resolve(row["method"], row["settings"].get("pseudo_labels"))[1]

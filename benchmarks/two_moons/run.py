@@ -1,13 +1,13 @@
 """Meta Pseudo Labels without images: two half moons, six labeled points.
 
     python -m benchmarks.two_moons.run            # the table: 10 seeds
-    python -m benchmarks.two_moons.run --search   # the settings that were tried
+    python -m benchmarks.two_moons.run --search   # settings that were tried
 
-The data, the networks and their first weights are those of the paper (Pham et
+The data, the networks and their initial weights are those of the paper (Pham et
 al. 2021, TwoMoon). Every method learns from the six labels alone, and once more
-with a consistency term beside them. Prints a table of accuracies and leaves in
+with a consistency term added. Prints a table of accuracies and writes to
 --output_dir: two_moons.png (decision regions of seed 0) and two_moons.jsonl, or
-two_moons_search.jsonl. docs/two_moons.md says what came out.
+two_moons_search.jsonl. docs/two_moons.md reports the results.
 """
 
 import argparse
@@ -49,8 +49,8 @@ FIRST_SEARCH_SEED = 100  # No setting was chosen on the seeds of the table.
 def moons(seed):
     """Two interleaved half circles: a dict of training and test arrays.
 
-    points, test_points: [2000, 2] float32; test_labels: [2000]; labeled: [6, 2]
-    of the points, three of each moon, and their labels: [6] int32.
+    points, test_points: [2000, 2] float32; test_labels: [2000]; labeled:
+    [6, 2], three of the points of each moon, and their labels: [6] int32.
     """
     points, classes = make_moons(POINTS, noise=NOISE, random_state=seed)
     test, test_labels = make_moons(
@@ -88,7 +88,7 @@ def network(name):
 
 
 def learner_of(method, settings):
-    """A compiled learner: two controls, or MPL with the estimator named."""
+    """A compiled learner: one of two controls, or MPL with an estimator."""
     student, uda = network("student"), None
     if settings.consistency:
         uda = UDASettings(
@@ -118,11 +118,11 @@ def learner_of(method, settings):
 def trainer(method, settings):
     """A learner and a function that trains it, traced once for all seeds.
 
-    It takes the arrays of `moons`, for pseudo labels also a teacher's
-    "distributions", [2000, 2], and a seed.
+    The function takes a seed and the arrays of `moons`; for pseudo labels, also
+    a teacher's "distributions", [2000, 2].
     """
     learner = learner_of(method, settings)
-    # Keys the sampled pseudo labels. A variable, so that it can change.
+    # Keys the sampled pseudo labels. It is a variable so that it can change.
     learner.seed = tf.Variable(0, dtype="int64")
 
     def batch(arrays, step):
@@ -158,7 +158,7 @@ def trainer(method, settings):
 
 
 def start_afresh(learner, seed):
-    """Weights from U(-0.1, 0.1), the same for every method; counts at 0."""
+    """Draws weights from U(-0.1, 0.1), alike for every method; counts are 0."""
     random = np.random.default_rng(seed)
     for variable in learner.variables:
         variable.assign(tf.zeros_like(variable))
@@ -170,7 +170,7 @@ def start_afresh(learner, seed):
 
 
 def measure(method, settings, seeds):
-    """Trains a method for each seed: a list of rows for table and figure."""
+    """Trains a method for each seed; returns rows for table and figure."""
     learner, train = trainer(method, settings)
     if method == "pseudo labels":
         labeler, train_labeler = trainer("supervised", settings)
@@ -197,7 +197,7 @@ def measure(method, settings, seeds):
 
 
 def accuracy(model, arrays):
-    """Share of the test points that a model puts in their moon."""
+    """Share of the test points that a model assigns to their moon."""
     found = np.argmax(model(arrays["test_points"]), axis=-1)
     return float(np.mean(found == arrays["test_labels"]))
 
@@ -205,7 +205,7 @@ def accuracy(model, arrays):
 def measure_all(tasks, *, jobs):
     """Yields the rows of each task (method, settings, seeds) when it is done.
 
-    In `jobs` processes, and in the order of the tasks.
+    Uses `jobs` processes, and keeps the order of the tasks.
     """
     with concurrent.futures.ProcessPoolExecutor(
         jobs,
@@ -217,10 +217,10 @@ def measure_all(tasks, *, jobs):
 
 
 def use_one_thread():
-    """So small are the networks that more threads only wait for another."""
+    """The networks are so small that more threads only wait for each other."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    # One trace per method is meant; TensorFlow warns of so many.
+    # One trace per method is intended; TensorFlow warns of their number.
     tf.get_logger().setLevel("ERROR")
 
 
@@ -236,7 +236,7 @@ def main():
         for name in ("num_steps", "learning_rate")
         if getattr(arguments, name)
     }
-    # What differs in one of these alone is one setting then.
+    # Settings that differ only in one of these then become the same.
     tasks = dict.fromkeys(
         (method, dataclasses.replace(settings, **changes), seeds)
         for method, settings in tasks

@@ -1,4 +1,4 @@
-"""What run.py trains: methods, settings, and which with which."""
+"""What run.py trains: methods, settings, and their combinations."""
 
 import dataclasses
 
@@ -8,21 +8,21 @@ CONTROLS = ("supervised", "pseudo labels")
 METHODS = (*CONTROLS, "off", "release")
 METHODS += tuple(name for name in ESTIMATORS if name not in METHODS)
 # Their feedback is a mean over the unlabeled points, as in the paper, and so
-# that much smaller than the gradient, which is a sum.
+# smaller by their number than the gradient, which is a sum.
 MEANS = ("reinforce", "reinforce_dot_product")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the paper leaves open, and where we leave it.
+    """What the paper leaves open, and our choices.
 
     Attributes:
       num_steps: of each network. Not published.
       learning_rate: of SGD. The paper's is 0.1, which takes ten times longer.
-      batch_size: unlabeled points in a step.
-      consistency: weight of the UDA term beside the labels; 0 is none.
-      view_noise: standard deviation of what a strong view adds to a point.
-      feedback_weight: of the student's feedback to its teacher.
+      batch_size: unlabeled points per step.
+      consistency: weight of the added UDA term; 0 for none.
+      view_noise: standard deviation of the noise that a strong view adds.
+      feedback_weight: weight of the student's feedback to its teacher.
       label_temperature: of the teacher's pseudo labels; below 1 sharpens.
       pseudo_labels: "soft", "hard", "sampled"; None for the estimator's own.
     """
@@ -42,8 +42,8 @@ WITH_CONSISTENCY = Settings(consistency=4.0, view_noise=0.3)
 
 _LONG = ("supervised", "off", "exact")
 
-# What was tried: what differs from the settings without and with a consistency
-# term, and the methods for which that is another setting.
+# What was tried: changes to the settings without and with a consistency term,
+# and the methods that each change affects.
 _BOTH = (
     ({}, ("off", "exact", "reinforce")),
     ({"feedback_weight": 10.0}, ("exact", "reinforce")),
@@ -73,8 +73,8 @@ def table_tasks(methods):
 
 
 def _more(method, base):
-    """What a method is also trained with: changes of the settings."""
-    if method == "off":  # The control of those that draw their labels.
+    """Further changes of the settings that a method is trained with."""
+    if method == "off":  # The control for methods that draw their labels.
         return [{"pseudo_labels": "sampled"}]
     if method in MEANS:
         return [{"feedback_weight": float(base.batch_size)}]
@@ -82,7 +82,7 @@ def _more(method, base):
 
 
 def search_tasks(methods=METHODS):
-    """Pairs (method, settings) of the search, of those methods it is about."""
+    """Pairs (method, settings) of the search, for the methods it tries."""
     return [
         (method, dataclasses.replace(base, **changes))
         for base, trials in (

@@ -2,7 +2,7 @@
 
 from meta_pseudo_labels.utils.lazy import attach
 
-# The room's public names: where each comes from, once it is used.
+# The public names, and the modules that they are imported from at first use.
 _NAMES = {
     "DATASETS": "spec",
     "LABEL_SUBSETS": "labels",

@@ -1,10 +1,10 @@
-"""Tables of images in CSV, and the labels that a user wrote into one.
+"""CSV tables of images, and the labels that a user wrote into one.
 
     image,label
     photos/labeled/cat/1.jpg,dog
     photos/unlabeled/7.jpg,cat
 
-Other columns are passed over, and so are rows without a label: the tables of
+Other columns, and rows without a label, are ignored: so the tables of
 `mpl review` can be filled in and given back.
 """
 
@@ -26,11 +26,11 @@ from meta_pseudo_labels.utils.files import FORMULA, replaces
 def write_table(path, columns, rows):
     """Writes a CSV file, whole or not at all.
 
-    A text that a spreadsheet would compute gets an apostrophe before it.
+    Text that a spreadsheet would take for a formula gets a leading apostrophe.
 
     Args:
-      path: of the file.
-      columns: their names.
+      path: the file to write.
+      columns: names of the columns.
       rows: sequences of texts and numbers, one for each column.
     """
     with (
@@ -52,15 +52,14 @@ def read_answers(path):
     """The rows of a CSV file that have a label.
 
     Args:
-      path: of a file with the columns "image" and "label", as spreadsheets
-        save it: with commas or semicolons, with or without a mark at its
-        beginning.
+      path: a file with the columns "image" and "label", as spreadsheets save
+        it: with commas or semicolons, with or without a byte-order mark.
 
     Returns:
       A list of (line number, image, label), texts as they are in the file.
 
     Raises:
-      ValueError: where it cannot be read, or lacks one of the columns.
+      ValueError: if it cannot be read, or lacks one of the columns.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -85,26 +84,27 @@ def read_answers(path):
 
 
 def answer(data, path):
-    """Gives images the labels that a CSV file says.
+    """Gives images the labels from a CSV file.
 
-    Labeled images change their class. Unlabeled ones become labeled, and stay
-    among the unlabeled ones too. Images with the same pixels get one label.
+    Labeled images change their class. Unlabeled ones become labeled, and also
+    stay among the unlabeled ones. Images with the same pixels get one label.
 
     Args:
-      data: `ImageData` whose images have the names of files.
-      path: of the file, see `read_answers`.
+      data: `ImageData` whose images have file names.
+      path: the file, see `read_answers`.
 
     Returns:
-      `ImageData`, whose `chosen` says which labels are of the file.
+      `ImageData`, whose `chosen` tells which labels come from the file.
 
     Raises:
-      ValueError: where the file names no image to learn from, an unknown
-        class or one image with two labels, or leaves a class without any.
+      ValueError: if the file names something other than an image to train on,
+        an unknown class or one image with two labels, or leaves a class
+        without labeled images.
     """
     if not isinstance(data, ImageData) or not data.names:
         raise ValueError(
-            f"Images of {data.spec.name!r} have no names of files that "
-            f"{path} could mean; labels in a CSV file are for folders."
+            f"Images of {data.spec.name!r} have no file names that {path} "
+            "could refer to; labels in a CSV file are for folders."
         )
     digests, others = (
         [digest_of(image) for image in images]
@@ -118,7 +118,7 @@ def answer(data, path):
         wanted.pop(key, None)
     added, classes = [], []
     for place, key in enumerate(others):
-        label = wanted.pop(key, None)  # Of copies the first.
+        label = wanted.pop(key, None)  # Only the first of several copies.
         if label is not None:
             added.append(place)
             classes.append(label)
@@ -143,12 +143,12 @@ def answer(data, path):
 
 
 def _wanted(data, learned, path):
-    """The label that a file wants for each picture, by its digest.
+    """The label that a file gives each picture, by the picture's digest.
 
     Args:
       data: `ImageData`.
-      learned: digests of the images to learn from, a set.
-      path: of the file.
+      learned: set of the digests of the images to train on.
+      path: the file.
     """
     names = {
         os.path.abspath(name): key
@@ -162,20 +162,21 @@ def _wanted(data, learned, path):
         key = _look_up(names, image, os.path.abspath)
         if key not in learned:
             raise ValueError(
-                f"{where}: {image!r} is none of the images to learn from; "
+                f"{where}: {image!r} is not one of the images to learn from; "
                 "write it as `mpl review` does, such as "
                 f"{names_of_image(data, 'labeled', 0)!r}."
             )
         label = _look_up(classes, text, composed)
         if label is None:
             raise ValueError(
-                f"{where}: {text!r} is no class; choose one of "
+                f"{where}: {text!r} is not a class; choose one of "
                 f"{listed(data.spec.names)}."
             )
         if wanted.setdefault(key, label) != label:
             raise ValueError(
-                f"{where}: {image!r} has another label in a line before; give "
-                "each picture one, copies with equal pixels the same."
+                f"{where}: {image!r} has another label on an earlier line; "
+                "give each picture one label, the same to copies with equal "
+                "pixels."
             )
     if not wanted:
         raise ValueError(
@@ -185,7 +186,7 @@ def _wanted(data, learned, path):
 
 
 def _look_up(known, text, form):
-    """What a cell stands for, with or without its apostrophe, or None."""
+    """What a cell refers to, with or without its apostrophe, or None."""
     found = known.get(form(text))
     if found is None and text.startswith("'"):
         found = known.get(form(text[1:]))
@@ -193,7 +194,7 @@ def _look_up(known, text, form):
 
 
 def _check_classes(data, labels, path):
-    """Refuses answers that take a class its last label."""
+    """Refuses answers that take away a class's last label."""
     size = data.spec.num_classes
     before = np.bincount(data.labeled_labels, minlength=size) > 0
     lost = np.flatnonzero(before & (np.bincount(labels, minlength=size) == 0))

@@ -1,7 +1,7 @@
 """A teacher's class probabilities for all images, kept in a file.
 
-A fixed teacher labels every image once. The file is tied to the images by a
-fingerprint: with other images, or in another order, it does not load.
+A fixed teacher labels every image once. A fingerprint ties the file to the
+images: it does not load for other images, or for another order of them.
 """
 
 import dataclasses
@@ -20,14 +20,14 @@ from meta_pseudo_labels.utils.files import parse_json, replaces
 
 FILE_NAME = "class_distributions.npz"
 _PARTS = ("labeled", "unlabeled")
-_FACTS = (  # What a file is recognised by.
+_FACTS = (  # What identifies the data of a file.
     "dataset",
     "num_classes",
     "num_labeled",
     "num_unlabeled",
     "fingerprint",
 )
-# What reading raises where a file is cut off, or is something else.
+# What reading raises if a file is cut off, or is something else.
 _DAMAGE = (
     AttributeError,
     EOFError,
@@ -41,7 +41,7 @@ _DAMAGE = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClassDistributions:
-    """What a classifier says of the images that are learned from.
+    """What a classifier predicts for the images to train on.
 
     Attributes:
       labeled: [N, classes] float32, rows sum to 1, for `labeled_images`.
@@ -49,7 +49,7 @@ class ClassDistributions:
       source: where they come from, a dict for JSON.
 
     Raises:
-      ValueError: where a row is no distribution.
+      ValueError: if a row is not a distribution.
     """
 
     labeled: np.ndarray
@@ -70,24 +70,24 @@ class ClassDistributions:
 
 
 def mean_distributions(several):
-    """What several classifiers say of the same images on average.
+    """The mean of what several classifiers predict for the same images.
 
     Args:
       several: list of `ClassDistributions`; their order does not matter.
 
     Returns:
-      `ClassDistributions`; its source names those of all, as "mean_of".
+      `ClassDistributions`; its source lists all their sources as "mean_of".
 
     Raises:
-      ValueError: where there is none, they are of other numbers of images or
-        classes, or two are the same: that would be a weight.
+      ValueError: if there is none, their numbers of images or classes differ,
+        or two are the same: that one would count double.
     """
     if not several:
         raise ValueError("A mean needs at least one teacher; got none.")
     by_digest = {one.digest: one for one in several}
     if len(by_digest) < len(several):
         raise ValueError(
-            "Two teachers say the same of every image; name each once."
+            "Two teachers predict the same for every image; name each once."
         )
     several = [by_digest[digest] for digest in sorted(by_digest)]
     means = {}
@@ -96,8 +96,8 @@ def mean_distributions(several):
         shapes = sorted({one.shape for one in rows})
         if len(shapes) != 1:
             raise ValueError(
-                "There must be class distributions of the same images and "
-                f"classes; got the shapes {shapes} of {part} ones."
+                "Class distributions must be of the same images and classes; "
+                f"got the shapes {shapes} for the {part} ones."
             )
         total = np.zeros(shapes[0])
         for one in rows:
@@ -108,15 +108,15 @@ def mean_distributions(several):
 
 
 def save_class_distributions(distributions, path, *, data):
-    """Writes distributions and which images they are of, whole or not at all.
+    """Writes distributions and what identifies their images, atomically.
 
     Args:
       distributions: `ClassDistributions`.
-      path: of the file, NumPy's .npz; its folder must exist.
+      path: the file to write, NumPy's .npz; its folder must exist.
       data: `ImageData` or `ShardedData`, the images.
 
     Raises:
-      ValueError: where there is not one distribution for each image.
+      ValueError: unless there is one distribution for each image.
     """
     check_fits(distributions, data)
     facts = _facts(data) | {"source": distributions.source}
@@ -133,15 +133,15 @@ def load_class_distributions(path, *, data):
     """Reads what `save_class_distributions` wrote for the same images.
 
     Args:
-      path: of the file, or of the folder of a run that holds it.
+      path: the file, or the folder of the run that holds it.
       data: `ImageData` or `ShardedData`.
 
     Returns:
       `ClassDistributions`.
 
     Raises:
-      ValueError: where there is no such file, it is damaged, or it was made
-        for other images or labels.
+      ValueError: if there is no such file, it is damaged, or it was made for
+        other images or labels.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
@@ -170,10 +170,10 @@ def load_class_distributions(path, *, data):
             f"{path} was made for other data: {_describe(saved)}; this run has "
             f"{_describe(now)}. Its teacher must be trained on the same "
             "images, labels and classes, in the same order: use its --seed, "
-            "by which --label_noise, --num_feedback and --num_validation draw "
-            "too; without these three, repeat its choice with --label_subset="
-            "<its folder>/labeled.json. Or make the file again with "
-            "`mpl cache_labels`."
+            "with which --label_noise, --num_feedback and --num_validation "
+            "draw too; without these three, repeat its choice with "
+            "--label_subset=<its folder>/labeled.json. Or make the file again "
+            "with `mpl cache_labels`."
         )
     check_fits(found, data)
     return found
@@ -192,10 +192,10 @@ def check_fits(distributions, data):
 
 
 def fingerprint(data):
-    """A hash of the images and labels that are learned from, in their order.
+    """A hash of the images and labels to train on, in their order.
 
-    Of files, it is one of their names and of where each record begins in
-    them: reading all of ImageNet would take as long as an epoch.
+    For records in files, it covers the names of the files and the place of each
+    record: reading all of ImageNet would take as long as an epoch.
 
     Args:
       data: `ImageData` or `ShardedData`.
@@ -213,22 +213,22 @@ def fingerprint(data):
             _hash_array(hashed, images.offsets)
         else:
             _hash_array(hashed, images)
-    if hasattr(data, "labeled_labels"):  # Else they stand in the records.
+    if hasattr(data, "labeled_labels"):  # Otherwise the records hold them.
         _hash_array(hashed, np.asarray(data.labeled_labels, np.int32))
     return hashed.hexdigest()
 
 
 def ordered_images(images, spec, *, batch_size):
-    """All images once, in order, not augmented; also those that are damaged.
+    """All images once, in order, not augmented, including damaged ones.
 
     Args:
       images: [N, H, W, 3] uint8, or `Records`.
-      spec: `DatasetSpec` of them.
+      spec: `DatasetSpec` of the images.
       batch_size: images per batch; the last batch may be smaller.
 
     Returns:
-      tf.data.Dataset of ([b, H, W, 3] float32, normalised; [b] bool, whether
-      there is such an image: false for a damaged record, which is blank).
+      tf.data.Dataset of ([b, H, W, 3] float32, normalized; [b] bool, whether
+      the image is valid: false for a damaged record, which is blank).
     """
     if isinstance(images, Records):
         examples = ordered.ordered_examples(images, spec, labeled=False).map(
@@ -246,7 +246,7 @@ def ordered_images(images, spec, *, batch_size):
 
 
 def _facts(data):
-    """What the file says of its images, a dict for JSON."""
+    """What the file says about its images, a dict for JSON."""
     values = (
         data.spec.name,
         data.spec.num_classes,
@@ -273,11 +273,11 @@ def _check_rows(rows, *, name):
             f"{list(rows.shape)}."
         )
     sums = rows.sum(axis=-1, dtype=np.float64)
-    # Sums are NaN where an entry is.
+    # A sum is NaN if an entry is.
     if not (np.abs(sums - 1) < 1e-3).all() or rows.min(initial=0) < 0:
         raise ValueError(
-            f"A row of {name} is no distribution: entries must be at least 0 "
-            "and sum to 1."
+            f"A row of {name} is not a distribution: entries must be at least "
+            "0 and sum to 1."
         )
 
 

@@ -1,9 +1,9 @@
-"""One picture in two places: among those to learn from and those to judge by.
+"""Pictures that occur twice: among those to train and those to evaluate on.
 
-A copy of a test image that is learned from makes accuracy look better than it
-is; a copy under another class makes it look worse. Copies are told by equal
-pixels, as networks get them. Labeled images may be among the unlabeled ones:
-that is no leak.
+Training on a copy of a test image makes accuracy look better than it is; a copy
+with another class makes it look worse. Copies are found by equal pixels, as
+networks get them. Labeled images may be among the unlabeled ones: that is not
+a leak.
 """
 
 import collections
@@ -15,29 +15,29 @@ from absl import logging
 from meta_pseudo_labels.data.image_data import HELD_OUT
 
 LEARNED = ("labeled", "unlabeled")
-_NAMED = 3  # Copies that a line names.
-_SIDE = 8  # Pixels that are compared first, of each side.
+_NAMED = 3  # Copies named in a line.
+_SIDE = 8  # Pixels per side that are compared first.
 
 
 def warn_of_copies(data, *, among=("test",)):
-    """Logs a line for each pair of parts, and of classes, that share pictures.
+    """Logs which parts share pictures, and which pictures have two classes.
 
     Args:
       data: `ImageData`.
-      among: the parts of which pairs with others are looked at; classes are
-        where the test is among them, that is once.
+      among: parts; pairs with at least one of them are checked. Classes are
+        checked only if "test" is one of them, that is, once.
     """
     for line in lines(copies(data, among=among)):
         logging.warning("%s.", line)
 
 
 def warn_of_learned(images, data, *, where):
-    """Logs how many other images than a data set's own are learned from.
+    """Logs how many images from outside a data set are also trained on.
 
     Args:
       images: [N, S, S, 3] uint8, S as in the data.
       data: `ImageData`.
-      where: what they are called.
+      where: what to call the images.
     """
     learned = {part: getattr(data, f"{part}_images") for part in LEARNED}
     found = [
@@ -47,7 +47,7 @@ def warn_of_learned(images, data, *, where):
     ]
     if found:
         logging.warning(
-            "%d of %s are learned from, by equal pixels.", len(found), where
+            "%d of %s are also trained on: equal pixels.", len(found), where
         )
 
 
@@ -57,7 +57,7 @@ def warn_of_two_classes(images, labels, *, where):
     Args:
       images: [N, S, S, 3] uint8.
       labels: [N] ints.
-      where: what they are called.
+      where: what to call the images.
     """
     groups = [group for _, group in equal_images({where: images})]
     twice = [g for g in groups if len({labels[place] for _, place in g}) > 1]
@@ -96,13 +96,13 @@ def copies(data, *, among=("test", *HELD_OUT)):
         if {part, other} & {*among} and {part, other} != {*LEARNED}
     ]
     wrong = data.chosen is not None and "wrong" in data.chosen.changes
-    if "test" in among and not wrong:  # Else it is on purpose.
+    if "test" in among and not wrong:  # Otherwise it is on purpose.
         found.append(_two_classes(groups, data))
     return [entry for entry in found if entry["count"]]
 
 
 def lines(found, how="by equal pixels"):
-    """What `copies` returned, as text: a line for each entry."""
+    """The result of `copies` as text, one line per entry."""
     return [
         f"{entry['count']:,} {entry['what']}, {how}: "
         + "; ".join(map(" = ".join, entry["examples"]))
@@ -111,7 +111,7 @@ def lines(found, how="by equal pixels"):
 
 
 def images_by_part(data):
-    """The parts of a data set that have images, a dict in a fixed order."""
+    """A dict of the parts of a data set that have images, in a fixed order."""
     parts = {
         part: getattr(data, f"{part}_images", None)
         for part in ("labeled", "unlabeled", *HELD_OUT, "test")
@@ -124,10 +124,10 @@ def images_by_part(data):
 
 
 def names_by_digest(parts):
-    """What images are called; those with the same pixels have several names.
+    """The names of images; images with the same pixels share a list of names.
 
     Args:
-      parts: list of images [N, S, S, 3] uint8 and N names.
+      parts: list of pairs: images [N, S, S, 3] uint8 and their N names.
 
     Returns:
       A dict from the digest of an image to a list of names.
@@ -140,7 +140,7 @@ def names_by_digest(parts):
 
 
 def names_of_image(data, part, place):
-    """The file of an image, or all with its pixels; else its place."""
+    """The file of an image, or all files with its pixels; else its place."""
     image = getattr(data, f"{part}_images")[place]
     names = (data.names or {}).get(digest_of(image))
     return " = ".join(names) if names else f"{part} image {place}"
@@ -153,12 +153,12 @@ def equal_images(parts):
       parts: a dict of images [N, S, S, 3] uint8, S the same in all.
 
     Returns:
-      A list of digests and the members of each group, two or more pairs of a
-      part and a place in it, in the order of the parts.
+      A list of pairs: a digest, and the members of its group, two or more pairs
+      of a part and a place in it, in the order of the parts.
     """
     alike = collections.defaultdict(list)
     for part, images in parts.items():
-        step = max(1, images.shape[1] // _SIDE)  # Few pixels tell most apart.
+        step = max(1, images.shape[1] // _SIDE)  # A few pixels tell most apart.
         for place, sample in enumerate(images[:, ::step, ::step]):
             alike[sample.tobytes()].append((part, place))
     equal = collections.defaultdict(list)
@@ -206,7 +206,7 @@ def _found(what, groups, data):
 
 
 def _names(digest, members, data):
-    """The files that a picture is in, or else its places in the arrays."""
+    """The files that hold a picture, or else its places in the arrays."""
     return list((data.names or {}).get(digest, ())) or [
         f"{part} image {place}" for part, place in members
     ]

@@ -1,4 +1,4 @@
-"""A data set in memory, as the pipelines want it: uint8 RGB arrays."""
+"""A data set in memory, as the pipelines need it: uint8 RGB arrays."""
 
 import dataclasses
 import itertools
@@ -23,21 +23,21 @@ class ImageData:
       unlabeled_images: [M, H, W, 3] uint8, M >= 0.
       test_images: [T, H, W, 3] uint8, T >= 0.
       test_labels: [T] int32.
-      labeled_indices: [N] int64, where the labeled images stand in the
+      labeled_indices: [N] int64, the places of the labeled images in the
         original order of their source: enough to make the same choice again.
-        Digits count as scikit-learn does, TFDS sets by the number in the `id`
-        of their split `train`, arrays of your own from 0.
+        Digits are numbered as in scikit-learn, TFDS sets by the number in the
+        `id` of their split `train`, arrays of your own from 0.
       skipped: names of files that could not be read, within their folders.
-      passed_over: likewise, those that are hidden or that systems leave.
-      names: what images are called, see `duplicates.names_by_digest`; None
-        where they have no names.
-      label_subset, seed: what `data.load` chose the labeled images by; None
-        where they came chosen.
+      passed_over: likewise, files that are hidden or left by systems.
+      names: names of the images, see `duplicates.names_by_digest`; None if
+        they have no names.
+      label_subset, seed: how `data.load` chose the labeled images; None if
+        they came already chosen.
       feedback_images, feedback_labels: [F, H, W, 3] uint8 and [F] int32, on
-        which the student is judged in place of the labeled images, and from
-        which no network learns; None where nothing was held out for it.
-      validation_images, validation_labels: likewise, to choose networks by.
-      chosen: the labels before `variants` changed them; None where it did not.
+        which the student is judged instead of on the labeled images, and on
+        which no network is trained; None if none were held out.
+      validation_images, validation_labels: likewise, for choosing networks.
+      chosen: the labels before `variants` changed them; None if unchanged.
 
     Raises:
       ValueError: if an array has another type, shape or range.
@@ -111,25 +111,25 @@ def from_arrays(
       labels: [N] integers, 0 to num_classes - 1.
       unlabeled_images: [M, S, S, 3] uint8.
       test_images, test_labels: [T, S, S, 3] uint8 and [T] integers, or none.
-      flip, background, mean, std, class_names: see `DatasetSpec`. False for
-        flip where a mirrored image is another class, as with text.
+      flip, background, mean, std, class_names: see `DatasetSpec`. Use
+        flip=False if mirroring changes the class of an image, as with text.
       num_classes: largest label + 1 unless given.
 
     Returns:
-      `ImageData`. Test images that are learned from too are logged, and images
-      with two classes.
+      `ImageData`. Test images that are also trained on, and images with two
+      classes, are logged.
 
     Raises:
       ValueError: if an array has another type, shape or range.
     """
-    from meta_pseudo_labels.data.duplicates import warn_of_copies  # A circle.
+    from meta_pseudo_labels.data.duplicates import warn_of_copies  # A cycle.
 
     labeled_images, labels = np.asarray(labeled_images), np.asarray(labels)
     _check_given(unlabeled_images, test_images, test_labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(
             f"labels have type {labels.dtype} and shape {list(labels.shape)}; "
-            "pass one class number per image, integers (of one-hot rows "
+            "pass one class number per image, integers (for one-hot rows, "
             "labels.argmax(axis=-1))."
         )
     if labeled_images.ndim != 4 or len(labeled_images) != len(labels):
@@ -177,23 +177,23 @@ def keep_labels(
     label_subset,
     skipped=(),
 ):
-    """A semi-supervised problem out of a data set that is all labeled.
+    """Makes a semi-supervised problem out of a fully labeled data set.
 
     Args:
       spec: its facts; image_size is taken from `images`.
-      images: [N, S, S, 3] uint8, the training images; where there are more of
-        them than labels, the later ones have none.
+      images: [N, S, S, 3] uint8, the training images; if there are more of
+        them than labels, the last ones have none.
       labels: [L] int32, L <= N.
       test_images, test_labels: [T, S, S, 3] uint8 and [T] int32.
       num_labeled, seed, label_subset: see `labeled_positions`.
       skipped: see `ImageData`.
 
     Returns:
-      `ImageData`. All training images are unlabeled images too, the labeled
-      ones among them, as in the release (quirk 31).
+      `ImageData`. All training images are unlabeled images too, including the
+      labeled ones, as in the release (quirk 31).
 
     Raises:
-      ValueError: if so many labels cannot be had, or one is out of range.
+      ValueError: if num_labeled is not possible, or a label is out of range.
     """
     spec = dataclasses.replace(spec, image_size=images.shape[1])
     check_labels(labels, spec, count=len(labels), name="labels")
@@ -208,7 +208,7 @@ def keep_labels(
     everything = len(chosen) == len(images)
     return ImageData(
         spec=spec,
-        # Not a second copy where all images are labeled.
+        # No second copy if all images are labeled.
         labeled_images=images if everything else images[chosen],
         labeled_labels=labels[chosen],
         unlabeled_images=images,
@@ -231,24 +231,24 @@ def _check_given(unlabeled_images, test_images, test_labels):
         if none or (images is not None and np.ndim(images) != 4):
             got = "None" if none else f"of shape {list(np.shape(images))}"
             raise ValueError(
-                f"{name} is {got}; pass [N, size, size, 3], where there are "
-                "none labeled_images[:0]."
+                f"{name} is {got}; pass [N, size, size, 3], or "
+                "labeled_images[:0] if there are none."
             )
 
 
 def _count_classes(labels):
-    """Largest label + 1; raises ValueError where a class has no label."""
+    """Largest label + 1; raises ValueError if a class has no label."""
     present = set(np.unique(labels).tolist())
     num_classes = max(present, default=0) + 1
-    # Not a list of all of them: a label may be any number.
+    # Not a list of all absent ones: a label may be any number.
     absent = (label for label in range(num_classes) if label not in present)
     missing = list(itertools.islice(absent, 3))
     if missing:
         raise ValueError(
             f"No image is labeled {', '.join(map(str, missing))}"
             f"{' and more' if len(missing) == 3 else ''}, but one is labeled "
-            f"{num_classes - 1}; labels count from 0. Pass num_classes where "
-            "classes without a label are meant."
+            f"{num_classes - 1}; labels count from 0. Pass num_classes if "
+            "classes without a label are intended."
         )
     return num_classes
 
@@ -258,7 +258,7 @@ def check_images(images, spec, *, name):
     if images.dtype != np.uint8:
         raise ValueError(
             f"{name} has type {images.dtype}; pass uint8 values 0 to 255, "
-            "they are normalised after the augmentations."
+            "they are normalized after the augmentations."
         )
     want = (spec.image_size, spec.image_size, 3)
     if images.shape[1:] != want:

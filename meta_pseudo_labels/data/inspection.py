@@ -1,4 +1,4 @@
-"""Look before you train: what a data set holds, and what its views look like.
+"""A look before training: what a data set holds, how its views look.
 
 summary = inspect(data)
 print(as_text(summary))
@@ -24,17 +24,17 @@ from meta_pseudo_labels.data.pixel_statistics import channel_statistics
 from meta_pseudo_labels.data.streams import keyed
 from meta_pseudo_labels.utils import figures
 
-UNEVEN = 3  # Times the labels of another class, of which a line warns.
+UNEVEN = 3  # A line warns of a class with this many times another's labels.
 BAR_LENGTH = 20  # Characters of the largest class's bar.
 CLASSES_IN_TEXT, NAMES_IN_TEXT = 30, 5
 MAX_COLUMNS = 20
 
 
-SAMPLE = 256  # Records of each part that are looked at, where all are too many.
+SAMPLE = 256  # Records of each part that are examined if all are too many.
 
 
 def find_look_alikes(data):
-    """Pairs of images that look alike, see `look_alikes.look_alikes`.
+    """Pairs of images that look alike; see `look_alikes.look_alikes`.
 
     Args:
       data: see `inspect`.
@@ -43,33 +43,33 @@ def find_look_alikes(data):
 
 
 def inspect(data, pairs=None):
-    """The facts of a data set, ready for json.
+    """The facts about a data set, ready for JSON.
 
     Args:
-      data: `ImageData`, or `ShardedData`, of whose parts the first `SAMPLE`
-        records are looked at.
-      pairs: what `find_look_alikes` found; None looks for them here.
+      data: `ImageData`, or `ShardedData`: then only the first `SAMPLE` records
+        of each part are examined.
+      pairs: what `find_look_alikes` found; None searches for them here.
 
     Returns:
       A dict:
         name: of the data set.
         image_shape: [height, width, 3].
-        counts: images by part, "labeled", "unlabeled" and "test", and
-          "feedback" and "validation" where these were held out.
-        wrong_labels: labeled images, those held out among them, that were
-          given another class on purpose.
-        classes: a dict per class with "label", "name" (empty where classes
-          have none) and how many images of each part but the unlabeled ones.
+        counts: number of images by part: "labeled", "unlabeled" and "test",
+          and "feedback" and "validation" if these were held out.
+        wrong_labels: number of labeled images, held-out ones included, that
+          were given another class on purpose.
+        classes: a dict per class with "label", "name" (empty if the classes
+          have none) and the number of its images in each part but "unlabeled".
         mean, std: of each channel over the labeled and the unlabeled images,
           0..1 units; an image in both counts twice.
         normalized_with: the "mean" and "std" that training uses.
         skipped: names of the files or records that could not be read.
-        passed_over: of those that are hidden or that systems leave.
+        passed_over: names of hidden files and those that systems leave.
         copies: images with equal pixels in two parts or with two classes, see
           `duplicates.copies`.
         look_alikes: likewise, images that look alike.
-        sample: how many images of each part all but the counts are of; None
-          for all of them.
+        sample: how many images of each part were examined for everything but
+          the counts; None for all.
     """
     counts = {
         part: len(getattr(data, f"{part}_images"))
@@ -116,14 +116,14 @@ def inspect(data, pairs=None):
 
 
 def _looked_at(data):
-    """The images of a data set that are looked at, as `ImageData`."""
+    """The images of a data set that are examined, as `ImageData`."""
     if isinstance(data, ShardedData):
         return samples.sample(data, count=SAMPLE)
     return data
 
 
 def as_text(summary):
-    """What `inspect` returned, for a terminal: some lines of text."""
+    """The result of `inspect` as lines of text for a terminal."""
     height, width, _ = summary["image_shape"]
     counts = ", ".join(f"{n:,} {part}" for part, n in summary["counts"].items())
     return "\n".join(
@@ -149,15 +149,15 @@ def _passed_over_lines(names):
     if not names:
         return []
     return [
-        f"{len(names):,} that are hidden or that systems leave passed over: "
-        + _first(names)
+        f"{len(names):,} files or folders passed over, hidden or left by "
+        "systems: " + _first(names)
     ]
 
 
 def _sample_lines(sample):
     if sample is None:
         return []
-    return [f"the rest is of the first {sample:,} images of each part"]
+    return [f"the rest is about the first {sample:,} images of each part"]
 
 
 def _noise_lines(wrong):
@@ -167,7 +167,7 @@ def _noise_lines(wrong):
 
 
 def skip_summary(data):
-    """A line on what could not be read so far; None where all could."""
+    """A line on what could not be read so far; None if all could."""
     names = list(data.skipped)
     counter = getattr(data, "skip_counter", None)
     if counter is not None and int(counter) > 0:
@@ -177,7 +177,7 @@ def skip_summary(data):
 
 
 def _class_lines(classes):
-    """A histogram of the classes, or its extremes where they are many."""
+    """A histogram of the classes, the first ones of many, and its extremes."""
     largest = max(row["labeled"] for row in classes)
     rows = [
         row | {"": "#" * round(BAR_LENGTH * row["labeled"] / largest)}
@@ -199,13 +199,13 @@ def _class_lines(classes):
         lines.append(
             f"a class has up to {largest / least:.3g} times the labels of "
             "another: --label_sampling=balanced shows all equally often, "
-            "--class_weight=balanced has all count alike"
+            "--class_weight=balanced makes all count equally"
         )
     return "\n".join(lines)
 
 
 def _statistics_lines(summary):
-    """Mean and deviation as measured, beside those that training uses."""
+    """The measured mean and deviation, beside those that training uses."""
     used = summary["normalized_with"]
     rows = [
         {"channel": channel}
@@ -231,7 +231,7 @@ def _skipped_line(skipped):
 
 
 def _first(names):
-    """Some names, and how many more there are."""
+    """The first names, and how many more there are."""
     text = ", ".join(names[:NAMES_IN_TEXT])
     more = len(names) - NAMES_IN_TEXT
     return f"{text} and {more:,} more" if more > 0 else text
@@ -241,14 +241,14 @@ def draw_views(data, path, *, seed, columns=12, **view_settings):
     """Draws labeled images of all classes, above their weak and strong views.
 
     Args:
-      data: `ImageData`, or `ShardedData`, of which the first are drawn: views
-        of their centre crops, not of the random crops that training makes.
+      data: `ImageData`, or `ShardedData`: then its first images are drawn, as
+        views of center crops, not of the random crops that training makes.
       path: PNG file to write.
-      seed: int; the same one draws the same sheet.
-      columns: how many images at most, 1 to 20. Classes take turns, in their
-        order, until there are so many.
-      **view_settings: see `ViewSettings`. Strong views of labeled images, where
-        these have some, are drawn below.
+      seed: int; the same seed draws the same sheet.
+      columns: number of images at most, 1 to 20. Classes take turns, in their
+        order, until there are enough.
+      **view_settings: see `ViewSettings`. If labeled images get strong views,
+        these are drawn below.
 
     Raises:
       ValueError: if a number is out of range.
@@ -262,7 +262,7 @@ def draw_views(data, path, *, seed, columns=12, **view_settings):
     if sharded := isinstance(data, ShardedData):
         module, data = photo_views, samples.sample(data, count=columns)
     spec = data.spec
-    # A sheet shows no epochs, so images are mirrored at random.
+    # A sheet has no epochs, so images are mirrored at random.
     weak_view = module.weak(
         spec, dataclasses.replace(settings, alternate_flips=False)
     )
@@ -272,7 +272,7 @@ def draw_views(data, path, *, seed, columns=12, **view_settings):
     images = tf.constant(data.labeled_images[places])
     weak = weak_view(images, keyed.key(seed, keyed.LABELED, keyed.WEAK, 0))
     strong_key = keyed.key(seed, keyed.LABELED, keyed.STRONG, 0)
-    # As in training: ImageNet's is one of the crop, not of its weak view.
+    # As in training: ImageNet's is made from the crop, not from its weak view.
     strong = strong_view(images if sharded else weak, strong_key)
     shown = {"weak": weak, "strong": strong}
     if settings.augment_labeled:
@@ -316,7 +316,7 @@ def draw_look_alikes(data, path, pairs=None):
 
 
 def _by_class(labels, count):
-    """Places of `count` images or fewer, the classes in turn, sorted."""
+    """Places of at most `count` images, the classes taking turns, sorted."""
     labels = np.asarray(labels)
     turn = turns(labels)
     chosen = np.lexsort((labels, turn))[:count]

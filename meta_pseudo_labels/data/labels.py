@@ -1,4 +1,4 @@
-"""Which images keep their labels, and the file that tells it."""
+"""Which images keep their labels, and the file that records them."""
 
 import dataclasses
 import json
@@ -16,10 +16,10 @@ class LabelChoice:
     """The images that kept their label, before variants.py changed the problem.
 
     Attributes:
-      indices: [N] int64, `labeled_indices` as the images were loaded.
-      labels: [N] int, their true classes, of all classes that there were.
+      indices: [N] int64, `labeled_indices` when the images were loaded.
+      labels: [N] int, their true classes, among all original classes.
       changes: a dict from what was done ("wrong", "validation", "feedback") to
-        the [n] int64 indices of the images that it was done to.
+        the [n] int64 indices of the images concerned.
     """
 
     indices: np.ndarray
@@ -41,16 +41,17 @@ def labeled_positions(
 
     Args:
       labels: [N] int, in [0, num_classes), in the order of the source.
-      num_labeled: how many in all, or None for all N; for those of a file,
-        None or their number.
+      num_labeled: how many in all, or None for all N; with a file, None or the
+        number of images that it names.
       num_classes: number of classes.
-      seed: int in [0, 2**32), draws the balanced ones.
-      label_subset: "balanced", as many of each class, drawn by the seed;
-        "first", the first `num_labeled` as they come: the release's choice
-        (`cifar10_4000` takes the first 4,000 records of train.bin); or the
-        path of a file by `save_labeled_indices`, to choose the same again.
-      source: name of the data set, which a file must have too.
-      numbers: [N] int, what a file calls these images; None for 0 to N - 1.
+      seed: int in [0, 2**32), draws the balanced images.
+      label_subset: "balanced", the same number from each class, drawn by the
+        seed; "first", the first `num_labeled` as they come: the release's
+        choice (`cifar10_4000` uses the first 4,000 records of train.bin); or
+        the path of a file from `save_labeled_indices`, to repeat its choice.
+      source: name of the data set, which must match that in a file.
+      numbers: [N] int, the numbers of these images in a file; None for 0 to
+        N - 1.
 
     Returns:
       [num_labeled] int64, increasing positions in `labels`.
@@ -81,25 +82,25 @@ def first_indices(labels, *, num_labeled):
     if not 1 <= num_labeled <= len(labels):
         raise ValueError(
             f"num_labeled is {num_labeled}; give 1 to {len(labels)}, the "
-            "number of labels that there are."
+            "number of labels available."
         )
     return np.arange(num_labeled, dtype=np.int64)
 
 
 def balanced_indices(labels, *, num_labeled, num_classes, seed):
-    """Draws the same number of examples of every class.
+    """Draws the same number of examples from every class.
 
     Args:
       labels: [N] int, in [0, num_classes).
       num_labeled: how many in all: a multiple of num_classes, or N for all.
       num_classes: number of classes.
-      seed: int in [0, 2**32); the same one draws the same examples.
+      seed: int in [0, 2**32); the same seed draws the same examples.
 
     Returns:
       [num_labeled] int64, increasing positions in `labels`.
 
     Raises:
-      ValueError: if there is no such number of examples.
+      ValueError: if that number of examples cannot be drawn.
     """
     if num_labeled == len(labels):
         return np.arange(len(labels), dtype=np.int64)
@@ -116,8 +117,8 @@ def balanced_indices(labels, *, num_labeled, num_classes, seed):
             f"the rarest class has {rarest}; give at most "
             f"{rarest * num_classes}, or {len(labels)} for all labels."
         )
-    # RandomState's streams are frozen for ever; those of newer generators
-    # may change with NumPy's version.
+    # RandomState's streams are frozen forever; those of newer generators may
+    # change with NumPy's version.
     order = np.random.RandomState(seed).permutation(len(labels))
     chosen = [
         order[labels[order] == label][:per_class]
@@ -129,14 +130,14 @@ def balanced_indices(labels, *, num_labeled, num_classes, seed):
 def save_labeled_indices(data, path):
     """Writes which images keep their labels, to choose the same ones again.
 
-    The file is JSON: the name of the data set, what the images were chosen by
-    (label_subset and seed), their `labeled_indices`, and their labels, by
-    which other images are noticed. It is replaced whole or not at all. Give
-    its path as label_subset to choose from it.
+    The file is JSON: the name of the data set, how the images were chosen
+    (label_subset and seed), their `labeled_indices`, and their labels, which
+    reveal whether other images are used. It is replaced whole or not at all.
+    Pass its path as label_subset to repeat the choice.
 
     Args:
       data: `ImageData`.
-      path: of the file; its folder must exist.
+      path: the file to write; its folder must exist.
     """
     write_whole(path, json.dumps(labeled_choice(data)) + "\n")
 
@@ -144,9 +145,9 @@ def save_labeled_indices(data, path):
 def labeled_choice(data):
     """What `save_labeled_indices` writes, a dict for JSON.
 
-    The images as they were chosen, whatever became of them after that; which
-    ones got a wrong label or were held out stands beside. Without the labels
-    for `ShardedData`, which leaves them in its files.
+    The images are given as they were chosen, whatever became of them later,
+    along with those that got a wrong label or were held out. For `ShardedData`
+    there are no labels, as these stay in its files.
     """
     chosen = getattr(data, "chosen", None)
     labels = getattr(data, "labeled_labels", None)
@@ -167,7 +168,7 @@ def labeled_choice(data):
 
 
 def turns(labels):
-    """How many images of its class stand before each image: [N] int64."""
+    """How many images of its class precede each image: [N] int64."""
     labels = np.asarray(labels)
     turn = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
@@ -194,7 +195,7 @@ def _positions_of_file(path, *, labels, num_labeled, source, numbers):
     unknown = [index for index in indices if index not in places]
     if unknown:
         raise ValueError(
-            f"{path} names image {unknown[0]}, which is none of the "
+            f"{path} names image {unknown[0]}, which is not one of the "
             f"{len(labels)} training images; they are numbered "
             f"{numbers.min()} to {numbers.max()}. Was it written for other "
             "data?"
@@ -204,19 +205,19 @@ def _positions_of_file(path, *, labels, num_labeled, source, numbers):
     if saved is not None and saved != labels[positions].tolist():
         raise ValueError(
             f"{path} has other labels for its images than this data set; it "
-            "was written for other data, or files came or went since."
+            "was written for other data, or files were added or removed since."
         )
     return np.sort(positions)
 
 
 def _read_file(path):
-    """The content of a file by `save_labeled_indices`.
+    """The content of a file from `save_labeled_indices`.
 
     Raises:
-      ValueError: where there is none, or it names no images.
+      ValueError: if there is no such file, or it names no images.
     """
     try:
-        content = read_json(os.fspath(path))  # A number would be a stream.
+        content = read_json(os.fspath(path))  # Refuses ints: file descriptors.
         indices = content["indices"]
         whole = indices and all(type(index) is int for index in indices)
         if not whole or "source" not in content:
@@ -224,7 +225,7 @@ def _read_file(path):
     except OSError as error:
         raise ValueError(
             f"label_subset is {os.fspath(path)!r}; choose one of "
-            f"{', '.join(LABEL_SUBSETS)}, or give the path of a file by "
+            f"{', '.join(LABEL_SUBSETS)}, or give the path of a file from "
             f"save_labeled_indices. As a file: {error.strerror}."
         ) from error
     except (ValueError, KeyError, TypeError) as error:

@@ -1,8 +1,8 @@
 """Images that look alike: shrunk, compressed again, a little brighter.
 
-Equal pixels are for `duplicates`. Here each image is brought to 8 x 9 levels of
-grey, and what is brighter than its neighbour makes 64 bits, a "difference
-hash". Of a picture and its copy few of them differ.
+`duplicates` finds equal pixels. Here each image is reduced to 8 x 9 levels of
+gray; whether each is brighter than its neighbor gives 64 bits, a "difference
+hash". Between a picture and its copy, few of these bits differ.
 """
 
 import numpy as np
@@ -16,12 +16,12 @@ from meta_pseudo_labels.data.duplicates import (
 )
 
 SHOWN = 12  # Pairs on a sheet.
-MOST_PAIRS = 10_000  # Films have many; so many are enough to see it.
-_MOST_BITS, _MOST_LEVELS = 4, 8  # By which two that look alike may differ.
+MOST_PAIRS = 10_000  # Enough to notice it; frames of films have many more.
+_MOST_BITS, _MOST_LEVELS = 4, 8  # Largest differences of two that look alike.
 _LEAST_CONTRAST = 6  # Levels; flat images all look alike.
 _MOST_ALIKE = 4_000  # Images that are compared with each other at a time.
 _CHUNK = 1_000
-_LUMA = (0.299, 0.587, 0.114)  # What grey copies of pictures have.
+_LUMA = (0.299, 0.587, 0.114)  # The weights used for gray copies of pictures.
 
 
 def look_alikes(data):
@@ -32,8 +32,8 @@ def look_alikes(data):
 
     Returns:
       A list of pairs of (part, place in it), at most `MOST_PAIRS`, the most
-      alike first. Labeled and unlabeled images are one part, and equal pixels
-      no pair.
+      alike first. Labeled and unlabeled images count as one part; images with
+      equal pixels are not a pair.
     """
     parts = images_by_part(data)
     owners = [
@@ -41,9 +41,9 @@ def look_alikes(data):
         for part, images in parts.items()
         for place in range(len(images))
     ]
-    greys = np.concatenate([small_greys(images) for images in parts.values()])
+    grays = np.concatenate([small_grays(images) for images in parts.values()])
     found = []
-    for one, other, bits in _pairs(greys, *_groups_and_labels(parts, data)):
+    for one, other, bits in _pairs(grays, *_groups_and_labels(parts, data)):
         pair = owners[one], owners[other]
         if not _equal(*pair, parts):
             found.append((bits, one, other, pair))
@@ -53,7 +53,7 @@ def look_alikes(data):
 
 
 def facts(pairs, data):
-    """What `look_alikes` returned, ready for json: see `duplicates.copies`."""
+    """The result of `look_alikes`, ready for JSON: see `duplicates.copies`."""
     kinds = {}
     for pair in pairs:
         (one, _), (other, _) = pair
@@ -74,8 +74,8 @@ def facts(pairs, data):
     ]
 
 
-def small_greys(images):
-    """Images as 8 x 9 levels of grey, without their brightness.
+def small_grays(images):
+    """Images as 8 x 9 levels of gray, without their brightness.
 
     Args:
       images: [N, S, S, 3] uint8.
@@ -83,26 +83,26 @@ def small_greys(images):
     Returns:
       [N, 8, 9] float32.
     """
-    greys = np.empty([len(images), 8, 9], np.float32)
+    grays = np.empty([len(images), 8, 9], np.float32)
     with tf.device("CPU:0"):
         for start in range(0, len(images), _CHUNK):
             part = slice(start, start + _CHUNK)
             small = tf.image.resize(images[part], [8, 9], "area")
-            greys[part] = tf.linalg.matvec(small, _LUMA)
-    return greys - greys.mean(axis=(1, 2), keepdims=True)
+            grays[part] = tf.linalg.matvec(small, _LUMA)
+    return grays - grays.mean(axis=(1, 2), keepdims=True)
 
 
-def difference_bits(greys):
-    """Whether each level is above that to its left: [N, 64] bool."""
-    return (np.diff(greys, axis=2) > 0).reshape(len(greys), 64)
+def difference_bits(grays):
+    """Whether each level is above the one to its left: [N, 64] bool."""
+    return (np.diff(grays, axis=2) > 0).reshape(len(grays), 64)
 
 
 def _groups_and_labels(parts, data):
-    """What must not look alike: the part of each image and its class.
+    """What images that look alike must share: their part and their class.
 
     Returns:
-      [N] ints that are equal for those that are learned from, and [N] ints
-      that are -1 where the class is not known or was made wrong.
+      [N] ints, the parts, the same for all images to train on; and [N] ints,
+      the classes, -1 if not known or if labels were made wrong.
     """
     wrong = data.chosen is not None and "wrong" in data.chosen.changes
     groups, labels = [], []
@@ -115,15 +115,15 @@ def _groups_and_labels(parts, data):
     return np.array(groups), np.array(labels)
 
 
-def _pairs(greys, groups, labels):
-    """Pairs of places whose images look alike, and by how many bits not.
+def _pairs(grays, groups, labels):
+    """Pairs of places whose images look alike, and how many bits differ.
 
-    Of bits in one group more than may differ, some group is equal in both:
-    only images that share one are compared.
+    The bits are split into one group more than bits may differ, so at least
+    one group is equal in both: only images that share a group are compared.
     """
-    bits = difference_bits(greys)
+    bits = difference_bits(grays)
     codes = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
-    rich = np.flatnonzero(np.abs(greys).max(axis=(1, 2)) >= _LEAST_CONTRAST)
+    rich = np.flatnonzero(np.abs(grays).max(axis=(1, 2)) >= _LEAST_CONTRAST)
     seen = set()
     for some in np.array_split(np.arange(64), _MOST_BITS + 1):
         keys = bits[:, some] @ (1 << np.arange(len(some)))
@@ -135,23 +135,24 @@ def _pairs(greys, groups, labels):
             )
             more = codes[one[wanted]] ^ codes[other[wanted]]
             for _ in range(_MOST_BITS):
-                more &= more - np.uint64(1)  # Without its last bit.
+                more &= more - np.uint64(1)  # Clears the lowest set bit.
             for at in np.flatnonzero(wanted)[more == 0]:
                 pair = tuple(sorted((int(one[at]), int(other[at]))))
-                gap = np.abs(greys[one[at]] - greys[other[at]]).mean()
+                gap = np.abs(grays[one[at]] - grays[other[at]]).mean()
                 if pair not in seen and gap <= _MOST_LEVELS:
                     seen.add(pair)
                     yield *pair, int((bits[one[at]] != bits[other[at]]).sum())
 
 
 def _sharing(order, keys):
-    """All pairs of places with the same key, those at one distance at a time.
+    """All pairs of places with the same key, one distance at a time.
 
-    Many groups are small: one by one they would take most of the time.
+    Many groups are small: going through them one by one would take most of the
+    time.
 
     Args:
       order: [N] places, sorted by their keys.
-      keys: [N] of them; of each the first `_MOST_ALIKE` places count.
+      keys: [N] keys; only the first `_MOST_ALIKE` places of each are used.
 
     Yields:
       Two arrays of places.

@@ -1,11 +1,11 @@
-"""Mean and standard deviation of images, exactly and in little memory."""
+"""Mean and standard deviation of images, exact and with little memory."""
 
 import numpy as np
 from absl import logging
 
 _DARK = 64  # Levels that images of an ordinary set exceed.
-_BLACK = 16  # Levels below which nobody sees anything, as of masks.
-_CHUNK_PIXELS = 2**20  # np.bincount makes 8 bytes of each pixel's one.
+_BLACK = 16  # Levels below which nothing can be seen, as in masks.
+_CHUNK_PIXELS = 2**20  # np.bincount turns each pixel's byte into 8.
 
 
 def channel_statistics(*parts):
@@ -15,14 +15,14 @@ def channel_statistics(*parts):
     of the images nor their number costs accuracy.
 
     Args:
-      *parts: arrays [N, H, W, 3] uint8; N may be 0, but not of all.
+      *parts: arrays [N, H, W, 3] uint8; N may be 0, but not for all of them.
 
     Returns:
-      Two tuples of three floats, 0..1 units. A channel of one level has the
-      deviation 1/255, not 0, so that it can be divided by.
+      Two tuples of three floats, 0..1 units. A channel with only one level gets
+      the deviation 1/255, not 0, so that it can be divided by.
 
     Raises:
-      ValueError: where there is no pixel.
+      ValueError: if there are no pixels.
     """
     counts = np.sum([_level_counts(part) for part in parts], axis=0)
     total = counts[0].sum()
@@ -39,11 +39,11 @@ def channel_statistics(*parts):
 
 
 def warn_of_dark(*parts, where):
-    """Logs a line where all images, or some of them, use few of the levels.
+    """Logs a line if all images, or some of them, use few of the levels.
 
     Args:
       *parts: arrays [N, H, W, 3] uint8.
-      where: what they are called.
+      where: what to call the images.
     """
     parts = [images for images in parts if images.size]
     lowest = min(int(images.min()) for images in parts)
@@ -51,7 +51,7 @@ def warn_of_dark(*parts, where):
     if highest < _DARK or highest - lowest < _DARK:
         logging.warning(
             "%s: all images together have levels from %d to %d of 0 to 255, "
-            "and are taken as they are; spread them where that is no night.",
+            "and are used as they are; rescale them unless that is intended.",
             where,
             lowest,
             highest,

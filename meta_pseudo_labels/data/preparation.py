@@ -1,8 +1,8 @@
 """From any picture to what evaluation shows a model, as a graph.
 
-For models that are exported: what the sources do to their test images in
-Python or while they read, done by TensorFlow alone. A source says what that
-is, see `sources.Source`.
+For exported models: TensorFlow alone does what the sources do to their test
+images in Python or while reading. Each source defines what that is, see
+`sources.Source`.
 """
 
 import tensorflow as tf
@@ -17,8 +17,8 @@ _PNG_START = 24  # Bytes up to the end of width and height.
 def prepare_images(images, spec):
     """Brings decoded pictures to the model's size, as evaluation does.
 
-    Pictures of the model's own size are taken for prepared ones and stay as
-    they are, those of ImageNet too.
+    Pictures that already have the model's size count as prepared and stay as
+    they are, even those of ImageNet.
 
     Args:
       images: [batch, height, width, 3] uint8, any height and width.
@@ -28,7 +28,7 @@ def prepare_images(images, spec):
       [batch, image_size, image_size, 3] uint8.
 
     Raises:
-      tf.errors.InvalidArgumentError: for pictures without a pixel.
+      tf.errors.InvalidArgumentError: if the pictures have no pixels.
     """
     some = tf.reduce_min(tf.shape(images)[1:3]) > 0
     images = _where(some, images, "images have no pixels")
@@ -41,9 +41,9 @@ def prepare_encoded(encoded, spec, *, max_pixels=MAX_PIXELS):
     """Decodes a picture and brings it to the model's size, as evaluation does.
 
     Args:
-      encoded: [] string, a JPEG or PNG file. As in `decoding.decode_image`
-        grey becomes RGB, alpha is dropped, 16 bits become 8, and pictures
-        are turned as their Exif data says.
+      encoded: [] string, a JPEG or PNG file. As in `decoding.decode_image`,
+        gray becomes RGB, alpha is dropped, 16 bits become 8, and pictures
+        are rotated according to their Exif data.
       spec: `DatasetSpec` of the model.
       max_pixels: larger pictures are refused before they are decoded.
 
@@ -51,9 +51,9 @@ def prepare_encoded(encoded, spec, *, max_pixels=MAX_PIXELS):
       [image_size, image_size, 3] uint8.
 
     Raises:
-      tf.errors.InvalidArgumentError: where it is no such picture, a broken
-        one, too large, or has other levels of 16 bits than what was learned
-        from, see `levels.to_8_bits`.
+      tf.errors.InvalidArgumentError: if it is not such a picture, broken or
+        too large, or its 16-bit levels differ from those of the training
+        images, see `levels.to_8_bits`.
     """
     encoded, is_jpeg = _checked(encoded, max_pixels=max_pixels)
     prepared = source_of(spec).prepare_file(
@@ -64,22 +64,22 @@ def prepare_encoded(encoded, spec, *, max_pixels=MAX_PIXELS):
 
 
 def pixels_from_floats(images):
-    """Rounds pictures of floats in 0..255 to uint8.
+    """Rounds float pictures in 0..255 to uint8.
 
     Args:
       images: [..., height, width, 3] float32.
 
     Raises:
-      tf.errors.InvalidArgumentError: for a value that is not finite or out of
-        0..255, as those of images that were normalised already; and for a
-        picture that was divided by 255, which would be black.
+      tf.errors.InvalidArgumentError: if a value is not finite or outside
+        0..255, as in images that are already normalized; or if a picture was
+        divided by 255, which would make it black.
     """
     images = _where(
         tf.reduce_all((images >= 0) & (images <= 255)),  # False for NaN.
         images,
-        "images must hold levels from 0 to 255, not normalised ones",
+        "images must hold levels from 0 to 255, not normalized ones",
     )
-    # A picture of zeros is black; it is no sign of another range.
+    # A picture of zeros is black; it is not a sign of another range.
     rank = images.shape.rank
     of_picture = list(range(max(0, rank - 3), rank))
     brightest = tf.reduce_max(images, axis=of_picture)
@@ -87,25 +87,25 @@ def pixels_from_floats(images):
         tf.reduce_all((brightest > 1) | (brightest == 0)),
         images,
         "images must hold levels from 0 to 255; one has none above 1, as if "
-        "it was divided by 255: multiply it, or send whole levels as uint8",
+        "divided by 255: multiply it by 255, or send whole levels as uint8",
     )
     return tf.cast(tf.round(images), tf.uint8)
 
 
 def description(spec):
-    """What `prepare_encoded` does to a picture; for people."""
+    """What `prepare_encoded` does to a picture, for people to read."""
     return source_of(spec).describe(spec)
 
 
 def _where(condition, value, refusal):
-    """The value, once a condition was seen to hold."""
+    """The value, after checking that a condition holds."""
     held = tf.Assert(condition, [refusal])
     with tf.control_dependencies([held] if held is not None else []):
         return tf.identity(value)
 
 
 def _checked(encoded, *, max_pixels):
-    """The file, once its header is known to be good; and if it is a JPEG."""
+    """The file, after a check of its header; and whether it is a JPEG."""
     is_jpeg = tf.io.is_jpeg(encoded)
     is_png = tf.strings.substr(encoded, 0, len(_PNG)) == _PNG
     is_png &= tf.strings.length(encoded) >= _PNG_START

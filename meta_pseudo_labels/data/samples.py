@@ -1,4 +1,4 @@
-"""The first images of records in files, as a small set in memory."""
+"""The first images of a data set of records, as a small set in memory."""
 
 import numpy as np
 import tensorflow as tf
@@ -12,17 +12,17 @@ from meta_pseudo_labels.data.streams.record_checks import (
 
 
 def sample(data, *, count):
-    """The first images of each part, centre crops as in evaluation.
+    """The first images of each part, center crops as in evaluation.
 
     Args:
       data: `ShardedData`.
-      count: how many of each part at most.
+      count: how many images of each part, at most.
 
     Returns:
       `ImageData`; its `skipped` names the records that cannot be used.
 
     Raises:
-      ValueError: where none of the first labeled records can be used.
+      ValueError: if none of the first labeled records can be used.
     """
     labeled, labels = _first(data.labeled_images, data.spec, count)
     unlabeled, _ = _first(

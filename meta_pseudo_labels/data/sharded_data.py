@@ -1,6 +1,6 @@
-"""A data set in files that are too large for memory, as the pipelines want it.
+"""A data set in files that are too large for memory, as the pipelines need it.
 
-What `ImageData` is for arrays; the pipelines take either.
+What `ImageData` is for arrays; the pipelines accept either.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ class ShardedData:
     Attributes:
       spec: the facts; image_size is what images are cropped and resized to.
       labeled_images, unlabeled_images, test_images: `Records`; the last two
-        may be empty. Their labels stand in the records.
-      skip_counter: [] int64 variable, which counts damaged records whenever
-        they are met in training; None for no count.
+        may be empty. The records hold the labels.
+      skip_counter: [] int64 variable that counts damaged records each time
+        training meets one; None for no count.
       skipped, label_subset, seed: see `ImageData`; none is skipped beforehand.
 
     Raises:
@@ -50,4 +50,4 @@ class ShardedData:
 
     @property
     def test_labels(self):
-        """None: they stand in the records."""
+        """None: the records hold them."""

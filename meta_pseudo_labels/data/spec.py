@@ -3,16 +3,15 @@
 import dataclasses
 import unicodedata
 
-# The release's grey, where an operation leaves no pixel and nobody asks for
-# another level.
+# The release's gray: the default level where an operation leaves no pixel.
 FILL = 128
-# How pictures that are not square become so.
+# How pictures that are not square are made square.
 FITS = "crop", "pad", "squash"
 SMALL_SIZE = 64  # Pixels; Tiny ImageNet's, the largest that the release names.
 
-# Mean and standard deviation of each channel, 0..1 units, as the release has
-# them: `CIFAR_MEAN`, `IMAGENET_MEAN` and so on in data_utils.py, where both
-# are multiplied by 255 for images in 0..255. CIFAR-100 has CIFAR-10's.
+# Mean and standard deviation of each channel, 0..1 units, as in the release:
+# `CIFAR_MEAN`, `IMAGENET_MEAN` and so on in data_utils.py, where both are
+# multiplied by 255 for images in 0..255. CIFAR-100 uses CIFAR-10's.
 CIFAR = dict(
     mean=(0.491400, 0.482158, 0.4465309), std=(0.247032, 0.243485, 0.26159)
 )
@@ -32,14 +31,14 @@ class DatasetSpec:
       flip: whether a mirrored image is still an example of its class; False
         for digits and text.
       class_names: one per label, or empty if they have no names.
-      background: level that views put where an operation leaves no pixel,
-        0..255. Photographs have the release's grey; digits stand on black.
+      background: level with which views fill places where an operation leaves
+        no pixel, 0..255. Photographs use the release's gray, digits black.
       small_images: whether models that halve ImageNet's resolution early keep
-        that of these images (quirk 25). Resizing does not change it, as in
-        the release; None is decided by size, at most `SMALL_SIZE` pixels.
-      deep_levels: the levels that become 0 and 255, of pictures of 16 bits;
-        None where no such picture was learned from, see `levels.to_8_bits`.
-      image_fit: how pictures that are not square become so, see
+        the full resolution of these images (quirk 25). Resizing does not
+        change it, as in the release; None means True up to `SMALL_SIZE` pixels.
+      deep_levels: for 16-bit pictures, the levels that become 0 and 255; None
+        if none was trained on, see `levels.to_8_bits`.
+      image_fit: how pictures that are not square are made square, see
         `resizing.square_image`.
     """
 
@@ -82,21 +81,21 @@ class DatasetSpec:
 
     @property
     def names(self):
-        """What to call the classes: their names, or else their numbers."""
+        """The names of the classes, or else their numbers."""
         return self.class_names or tuple(map(str, range(self.num_classes)))
 
 
 def composed(name):
-    """A class's name in the one form of Unicode that names are compared in.
+    """A class name in the one Unicode form in which names are compared.
 
-    Macs decompose names of files: there "é" is two characters, which look
-    like the one that is typed elsewhere.
+    Macs decompose file names: there "é" is two characters, which look like the
+    single one that is typed elsewhere.
     """
     return unicodedata.normalize("NFC", str(name))
 
 
 def same_names(names, others):
-    """Whether two lists of classes' names are the same, as `composed`."""
+    """Whether two lists of class names are the same once `composed`."""
     return list(map(composed, names)) == list(map(composed, others))
 
 
@@ -126,7 +125,7 @@ DATASETS = {
             ),
             small_images=True,
         ),
-        DatasetSpec(  # The prepared set holds its class names.
+        DatasetSpec(  # Its class names are in the prepared set.
             name="cifar100",
             num_classes=100,
             image_size=32,
@@ -134,7 +133,7 @@ DATASETS = {
             flip=True,
             small_images=True,
         ),
-        DatasetSpec(  # Not in the release; the usual figures for `train`.
+        DatasetSpec(  # Not in the release; the usual statistics of `train`.
             name="svhn_cropped",
             num_classes=10,
             image_size=32,

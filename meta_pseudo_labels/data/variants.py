@@ -1,17 +1,17 @@
-"""Variants of a semi-supervised problem: harder ones, and parts held out.
+"""Variants of a semi-supervised problem: harder ones, and held-out parts.
 
     images = vary(images, seed=0, label_noise=0.2, num_feedback=10)
 
-Each function takes `ImageData` and returns another; what it draws is keyed by
-the seed alone. `vary` applies them in this order:
+Each function takes `ImageData` and returns another; its draws depend on the
+seed alone. `vary` applies them in this order:
 
-1. `keep_classes`: images of the other classes become unlabeled ones;
+1. `keep_classes`: images of the other classes become unlabeled;
 2. `spoil_labels`: some labels become wrong;
-3. `hold_out`: labeled images for validation leave the training;
+3. `hold_out`: labeled images for validation leave the training set;
 4. `hold_out`: labeled images for the feedback leave it too.
 
-So held-out labels have the noise of all others, as those of somebody who does
-not know which of his labels are wrong. The test labels stay as they are.
+So held-out labels are as noisy as all others, as for someone who does not know
+which labels are wrong. The test labels stay as they are.
 """
 
 import dataclasses
@@ -35,17 +35,17 @@ def vary(
     num_validation=0,
     num_feedback=0,
 ):
-    """Applies the variants that are asked for, in the order above.
+    """Applies the requested variants, in the order above.
 
     Args:
-      data: `ImageData`; or `ShardedData`, of which there are no variants.
+      data: `ImageData`; or `ShardedData`, which has no variants.
       seed: int in [0, 2**32), for all draws.
       known_classes: see `keep_classes`; None for all.
       label_noise: see `spoil_labels`; 0 for none.
       num_validation, num_feedback: see `hold_out`; 0 for none.
 
     Returns:
-      `ImageData`; `data` itself where nothing is asked for.
+      `ImageData`; `data` itself if no variant is requested.
 
     Raises:
       ValueError: for a number that the images do not allow.
@@ -62,18 +62,18 @@ def vary(
 
 
 def keep_classes(data, count):
-    """Makes the first classes the task, the others foreign to it.
+    """Keeps the first classes as the task; the others become foreign to it.
 
     Args:
       data: `ImageData`.
-      count: how many classes are known, 2 to num_classes.
+      count: number of known classes, 2 to num_classes.
 
     Returns:
-      `ImageData` of `count` classes. Test images of other classes are gone;
-      their training images, labeled ones too, are among the unlabeled ones.
+      `ImageData` of `count` classes. The test images of the other classes are
+      gone; their training images, labeled ones too, are now unlabeled.
 
     Raises:
-      ValueError: if there are not so many classes, or no label is left.
+      ValueError: if there are fewer classes, or no label is left.
     """
     _require_memory(data)
     spec = data.spec
@@ -85,7 +85,7 @@ def keep_classes(data, count):
     known, tested = data.labeled_labels < count, data.test_labels < count
     if not known.any():
         raise ValueError(
-            f"known_classes is {count}, but no labeled image is of the first "
+            f"known_classes is {count}, but no labeled image is in the first "
             f"{count} classes; keep more classes or label other images."
         )
     foreign = data.labeled_images[~known]
@@ -97,7 +97,7 @@ def keep_classes(data, count):
         labeled_images=data.labeled_images[known],
         labeled_labels=data.labeled_labels[known],
         labeled_indices=data.labeled_indices[known],
-        # Sources differ in whether labeled images are unlabeled ones too.
+        # In some sources labeled images are also among the unlabeled ones.
         unlabeled_images=np.concatenate(
             [data.unlabeled_images, _without(foreign, data.unlabeled_images)]
         ),
@@ -108,7 +108,7 @@ def keep_classes(data, count):
 
 
 def spoil_labels(data, share, *, seed):
-    """Gives some labeled images a wrong class, any of the others alike.
+    """Gives some labeled images a wrong class, drawn uniformly from the others.
 
     Args:
       data: `ImageData`.
@@ -117,11 +117,11 @@ def spoil_labels(data, share, *, seed):
       seed: int in [0, 2**32).
 
     Returns:
-      `ImageData` with other labeled_labels.
+      `ImageData` with changed labeled_labels.
 
     Raises:
-      ValueError: if the share is out of range or not one image, or there is
-        no other class.
+      ValueError: if the share is out of range or less than one image, or there
+        is no other class.
     """
     _require_memory(data)
     total, num_classes = len(data.labeled_labels), data.spec.num_classes
@@ -140,7 +140,7 @@ def spoil_labels(data, share, *, seed):
         raise ValueError("label_noise needs a second class; there is only one.")
     random = np.random.RandomState([seed, _DRAWS["noise"]])
     wrong = np.sort(random.permutation(total)[:count])
-    # Of all images, so that a class does not depend on the share.
+    # Drawn for all images, so that a class does not depend on the share.
     shift = random.randint(1, num_classes, size=total)
     labels = data.labeled_labels.copy()
     labels[wrong] = (labels[wrong] + shift[wrong]) % num_classes
@@ -152,30 +152,30 @@ def spoil_labels(data, share, *, seed):
 
 
 def hold_out(data, count, *, seed, part="feedback"):
-    """Sets labeled images apart, for no network to learn from.
+    """Sets labeled images apart, so that no network is trained on them.
 
-    As many of each class as can be, where one of each class stays labeled;
-    what cannot be divided goes to classes that the seed draws.
+    They are balanced over the classes as far as possible, and every class keeps
+    at least one labeled image. The seed draws the classes that give one more.
 
     Args:
       data: `ImageData`.
-      count: how many labeled images, at least 1.
+      count: number of labeled images to hold out, at least 1.
       seed: int in [0, 2**32).
       part: "feedback" or "validation", see `ImageData`.
 
     Returns:
       `ImageData` with the fields of `part`. Its labeled images are the rest;
-      its unlabeled images are without those held out, where these were among
-      them, told by their pixels. Copies that stay labeled are logged.
+      images with the pixels of held-out ones are removed from the unlabeled
+      images. Copies that stay labeled are logged.
 
     Raises:
-      ValueError: if there are not so many, or some were held out already.
+      ValueError: if there are too few, or some were held out already.
     """
     _require_memory(data)
     if part not in HELD_OUT:
         raise ValueError(f"part is {part!r}; choose one of {HELD_OUT}.")
     if getattr(data, f"{part}_images") is not None:
-        raise ValueError(f"The data has {part} images already; hold out once.")
+        raise ValueError(f"The data already has {part} images; hold out once.")
     labels = data.labeled_labels
     spare = len(labels) - len(np.unique(labels))
     if not 1 <= count <= spare:
@@ -201,13 +201,13 @@ def hold_out(data, count, *, seed, part="feedback"):
 
 
 def _draw_balanced(labels, count, *, random):
-    """Increasing positions of `count` images; one of each class is left."""
+    """Increasing positions of `count` images; each class keeps one."""
     order = random.permutation(len(labels))
     turn = np.empty(len(labels), np.int64)
     turn[order] = turns(labels[order])
     sizes = np.bincount(labels)
     spare = np.flatnonzero(turn < sizes[labels] - 1)
-    rank = random.permutation(len(sizes))  # Who gives first in the last turn.
+    rank = random.permutation(len(sizes))  # Classes that give first at the end.
     by_turn = np.lexsort((rank[labels[spare]], turn[spare]))
     return np.sort(spare[by_turn[:count]])
 
@@ -221,7 +221,7 @@ def _chosen(data, **changes):
 
 
 def _without(images, others):
-    """The images that have not the pixels of one of the others."""
+    """The images that do not have the same pixels as one of the others."""
     unwanted = {digest_of(image) for image in others}
     kept = np.array(
         [digest_of(image) not in unwanted for image in images], bool
@@ -234,5 +234,5 @@ def _require_memory(data):
         raise ValueError(
             "known_classes, label_noise, num_validation and num_feedback are "
             f"for images in memory, but {data.spec.name!r} stays in its files; "
-            "leave them out, or take another data set."
+            "leave them out, or use another data set."
         )

@@ -1,8 +1,8 @@
 """What replicas share under a `tf.distribute` strategy: means, state, draws.
 
 Replica r of R sees rows r * n / R to (r + 1) * n / R of every part of the
-global batch. What is written with these functions comes out the same for any R;
-outside a strategy they cost nothing.
+global batch. Code written with these functions gives the same results for any
+R; outside a strategy they cost nothing.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ _local = threading.local()
 
 
 def count():
-    """Replicas in sync; 1 outside the step of a strategy."""
+    """The number of replicas in sync; 1 outside a strategy's step."""
     context = tf.distribute.get_replica_context()
     return 1 if context is None else context.num_replicas_in_sync
 
 
 def number():
-    """That of the replica traced here, from 0; 0 where all are one program."""
+    """Index of the replica traced here, from 0; 0 if all are one program."""
     context = tf.distribute.get_replica_context()
     if context is None or not merges():
         return 0
@@ -38,8 +38,8 @@ def number():
 def mean(values):
     """The means over all replicas, with a gradient.
 
-    A loss is the mean over a replica's images. As all have as many, the mean
-    over replicas is that over the global batch.
+    A loss is the mean over a replica's images. As all have the same number,
+    the mean over replicas is the mean over the global batch.
 
     Args:
       values: a tensor, or a list or dict of them.
@@ -65,7 +65,7 @@ def all_rows(rows):
     if count() == 1:
         return rows
     context = tf.distribute.get_replica_context()
-    # A sum, which every strategy has; each replica adds its own rows to it.
+    # A sum, which every strategy supports; each replica adds its own rows.
     place = tf.one_hot(
         context.replica_id_in_sync_group, count(), dtype=rows.dtype
     )
@@ -84,8 +84,8 @@ def global_sum(values):
       values: [batch, ...] of this replica.
 
     Returns:
-      A scalar whose mean over replicas, the only thing that counts of a loss,
-      is the sum over the global batch.
+      A scalar whose mean over replicas, all that matters of a loss, is the sum
+      over the global batch.
     """
     return count() * tf.reduce_sum(values)
 
@@ -93,8 +93,8 @@ def global_sum(values):
 def merges():
     """Whether replicas must meet outside all branches and loops of a step.
 
-    They do where each is traced in a thread of its own; on TPUs all are one
-    program. Asked within the scope of a strategy or a step of it.
+    They must if each is traced in a thread of its own; on TPUs all are one
+    program. Call this within the scope of a strategy or one of its steps.
     """
     # TensorFlow's own answer is yes for these two.
     one_program = (tf.distribute.OneDeviceStrategy, tf.distribute.TPUStrategy)
@@ -115,7 +115,7 @@ def merge(function, *arguments):
 
 
 class SeedGenerator(keras.random.SeedGenerator):
-    """Keras's, but of one state under a strategy of several replicas."""
+    """Keras's, but with one state under a strategy of several replicas."""
 
     def __init__(self, seed=None, **kwargs):
         super().__init__(seed, **kwargs)
@@ -131,21 +131,21 @@ class SeedGenerator(keras.random.SeedGenerator):
 
 
 def joint_batch(*sizes, number=0, slices=1):
-    """Says that a network's batch is made of parts of the global batch.
+    """Declares that a network's batch is made of parts of the global batch.
 
     Args:
-      *sizes: rows of each part in this batch, in their order.
-      number: of the slice that this batch is, from 0.
-      slices: into which this replica's batch was cut; 1 is all of it.
+      *sizes: rows of each part in this batch, in order.
+      number: index of the slice that this batch is, from 0.
+      slices: how many this replica's batch was cut into; 1 is all of it.
 
     Returns:
-      A context manager, for the calls that this holds for.
+      A context manager for the calls that this applies to.
     """
     return _told((sizes, number, slices))
 
 
 def present_layout():
-    """A function that gives a context manager: what `joint_batch` says now."""
+    """A function that returns a context manager: the present `joint_batch`."""
     return functools.partial(_told, getattr(_local, "layout", None))
 
 
@@ -162,20 +162,20 @@ def _told(layout):
 def uniform(seed, *, rows, width):
     """Random numbers that belong to rows of the global batch.
 
-    One replica draws for its rows what one device would draw for them.
+    A replica draws for its rows what a single device would draw for them.
 
     Args:
-      seed: two integers, of the draw; the same on all replicas.
-      rows: of this replica's batch, whose parts `joint_batch` tells.
+      seed: two integers for the draw; the same on all replicas.
+      rows: number of rows of this replica's batch; see `joint_batch` for parts.
       width: numbers for each row.
 
     Returns:
       [rows, width] float32, in [0, 1).
     """
-    # Not StatelessRandomGetKeyCounter, whose answer depends on the device.
+    # Not StatelessRandomGetKeyCounter, whose result depends on the device.
     seed = tf.cast(seed, tf.int64)
     key, stream = tf.unstack(tf.bitcast(seed, tf.uint64))
-    # Words for each row, rounded up so that a row begins where words are made.
+    # Words for each row, rounded up so that each row begins a block of words.
     blocks = -(-width // _WORDS)
     parts = [
         tf.raw_ops.StatelessRandomUniformFullIntV2(
@@ -188,7 +188,7 @@ def uniform(seed, *, rows, width):
         for first, size in _parts(rows)
     ]
     words = tf.concat(parts, axis=0)[:, :width]
-    # The 24 high bits are as many as float32 can tell apart.
+    # The 24 high bits, as many as float32 can represent.
     return tf.cast(tf.bitwise.right_shift(words, 8), tf.float32) * 2.0**-24
 
 

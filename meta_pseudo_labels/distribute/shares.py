@@ -1,9 +1,9 @@
-"""The training batches split over replicas, and over the workers they are on.
+"""Training batches split over replicas, and over the workers they run on.
 
-Replica r of R sees rows r * B/R to (r + 1) * B/R - 1 of the very batch of B
+Replica r of R sees rows r * B/R to (r + 1) * B/R - 1 of the same batch of B
 that one device would see, with the same pixels: views are drawn for the place
-in the whole batch. Only the rows that are asked for are read and augmented; of
-the others only the random numbers are drawn, a few for each image.
+in the whole batch. Only the requested rows are read and augmented; for the
+others only the random numbers are drawn, a few for each image.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ class Share:
     """Which replicas' parts of the batches a data set holds.
 
     Attributes:
-      replicas: of all workers together, R >= 1.
+      replicas: number of replicas of all workers together, R >= 1.
       first: the first replica that is wanted, from 0.
-      count: how many are wanted, this one and the next ones, >= 1.
+      count: how many are wanted, from the first one on, >= 1.
 
     Raises:
       ValueError: if there are no such replicas.
@@ -39,8 +39,8 @@ class Share:
     def check(self, batch_size):
         """Raises ValueError if the replicas cannot have equal parts.
 
-        The labeled batch is checked. The feedback batch is as large and the
-        unlabeled one a multiple of it, so they can be split where it can.
+        The labeled batch is checked. The feedback batch has the same size and
+        the unlabeled one a multiple of it, so they can be split if it can.
         """
         rest = batch_size % self.replicas
         if not rest:
@@ -58,7 +58,7 @@ class Share:
         return start_step * self.count
 
     def turn(self, number):
-        """What element `number`, [] int64, of the data set holds: `Turn`."""
+        """The `Turn` that element `number`, [] int64, of the data set holds."""
         replica = None if self.replicas == 1 else self.first
         if self.count > 1:
             replica = self.first + number % self.count
@@ -76,7 +76,7 @@ class Turn:
 
     Attributes:
       step: [] int64.
-      replica: int or [] int64; None where there is but one.
+      replica: int or [] int64; None if there is only one.
       replicas: int, R.
     """
 
@@ -85,7 +85,7 @@ class Turn:
     replicas: int = 1
 
     def rows(self, batch_size):
-        """Its `Rows` of a batch of so many, all together; None for all."""
+        """Its `Rows` of a batch of `batch_size` in total; None for all."""
         if self.replica is None:
             return None
         count = batch_size // self.replicas
@@ -93,7 +93,7 @@ class Turn:
         return Rows(begin=begin, count=count, total=batch_size)
 
     def size(self, batch_size):
-        """How many rows of such a batch it has: int."""
+        """The number of rows that it has of such a batch: int."""
         return batch_size // self.replicas
 
 
@@ -132,7 +132,7 @@ def distribute(strategy, make, options=None):
 
     Returns:
       tf.distribute.DistributedDataset: element `k` holds for replica r its
-      part of step start_step + k. `fit` takes it.
+      part of step start_step + k. `fit` accepts it.
 
     Raises:
       ValueError: if the replicas are not spread evenly over the workers, or
@@ -141,7 +141,7 @@ def distribute(strategy, make, options=None):
 
     def make_part(context):
         dataset = make(share_of(context))
-        # Where the end may come, several workers ask each other in each step
+        # If the data may end, several workers ask each other in each step
         # whether all have a batch left.
         return dataset.apply(
             tf.data.experimental.assert_cardinality(

@@ -16,24 +16,24 @@ from meta_pseudo_labels.utils.settings import ConfigError
 def build_strategy(config):
     """The strategy that the settings ask for; see --distribution.
 
-    To be called before TensorFlow has run anything: workers and parts of the
-    processor cannot be made later.
+    Call this before TensorFlow runs anything: workers and parts of the
+    processor cannot be created later.
 
     Args:
-      config: `Config`; its `MachineSettings` count.
+      config: `Config`; only its `MachineSettings` matter.
 
     Returns:
       A `tf.distribute.Strategy`. On one device without a GPU it is
       TensorFlow's default, which moves no batch.
 
     Raises:
-      ConfigError: where there are no such devices, or they cannot be reached.
+      ConfigError: if there are no such devices, or they cannot be reached.
     """
     kind = _kind(config)
     if config.use_xla_sharding and kind != "tpu":
         raise ConfigError(
             "--use_xla_sharding splits images over the cores of a TPU, and "
-            "here is none; leave it out."
+            "there is none here; leave it out."
         )
     if kind == "tpu":
         return tpu_strategy(config)
@@ -49,7 +49,7 @@ def build_strategy(config):
 def describe(strategy):
     """What a strategy trains on, in words.
 
-    A run that finds no GPU takes the processor: for hours, or for months.
+    A run that finds no GPU uses the CPU: for hours, or for months.
     """
     count = strategy.num_replicas_in_sync
     if isinstance(strategy, tf.distribute.TPUStrategy):
@@ -65,14 +65,14 @@ def describe(strategy):
 
 
 def worker_of(strategy):
-    """Number of this process among a strategy's workers; 0 where it is alone.
+    """Number of this process among a strategy's workers; 0 if it is alone.
 
     Worker 0 writes the run's files.
     """
     if not is_multi_worker(strategy):
         return 0
     resolver = strategy.cluster_resolver
-    # A chief of its own, in TF_CONFIG, comes before the workers.
+    # A separate chief, in TF_CONFIG, comes before the workers.
     if resolver.task_type == "chief":
         return 0
     has_chief = "chief" in resolver.cluster_spec().jobs
@@ -80,15 +80,15 @@ def worker_of(strategy):
 
 
 def is_multi_worker(strategy):
-    """Whether several processes train together, each with a Python of its own.
+    """Whether several processes train together, each with its own Python.
 
-    Not so on a TPU pod, which one process drives.
+    That is not so on a TPU pod, which one process drives.
     """
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def has_tpu(config):
-    """Whether the settings ask for a TPU that there is."""
+    """Whether the settings name a TPU, or allow one and it is there."""
     if config.distribution == "tpu" or config.master:
         return True
     return config.use_tpu and bool(tf.config.list_physical_devices("TPU"))
@@ -112,8 +112,8 @@ def _mirrored(config):
         _split_processor(count)
         return tf.distribute.MirroredStrategy(
             [f"CPU:{index}" for index in range(count)],
-            # TensorFlow's collective operations may block one another where
-            # there are fewer cores than replicas.
+            # TensorFlow's collective operations may block one another if there
+            # are fewer cores than replicas.
             cross_device_ops=tf.distribute.ReductionToOneDevice(),
         )
     if count > len(gpus):
@@ -126,7 +126,7 @@ def _mirrored(config):
 
 
 def _split_processor(count):
-    """Makes logical devices of the processor."""
+    """Splits the processor into logical devices."""
     processor = tf.config.list_physical_devices("CPU")[0]
     parts = tf.config.get_logical_device_configuration(processor) or ()
     if len(parts) >= count:
@@ -143,7 +143,7 @@ def _split_processor(count):
 
 
 def _cluster(config):
-    """Who trains, by TF_CONFIG or the settings: {job: addresses}."""
+    """The processes that train, by TF_CONFIG or settings: {job: addresses}."""
     text = os.environ.get("TF_CONFIG", "")
     if config.addresses:
         return {"worker": config.addresses}
@@ -156,16 +156,18 @@ def _cluster(config):
             if not isinstance(addresses, list) or not all(
                 isinstance(address, str) for address in addresses
             ):
-                raise ValueError("a job is no list of addresses")
+                raise ValueError("a job is not a list of addresses")
         index = task.get("index", 0)
         if type(index) is not int or not 0 <= index < 2**31:
-            raise ValueError("the index of the task is no number from 0")
+            raise ValueError(
+                "the index of the task is not a whole number of 0 or more"
+            )
         if not isinstance(task.get("type", "worker"), str):
-            raise ValueError("the type of the task is no text")
+            raise ValueError("the type of the task is not text")
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"TF_CONFIG={text[:200]!r} cannot be read as JSON with a cluster: "
-            f"{error!r}. Mend it, or give --worker_addresses and "
+            f"{error!r}. Correct it, or give --worker_addresses and "
             "--worker_index."
         ) from error
     strangers = {*cluster, task.get("type", "worker")} - {"chief", "worker"}
@@ -198,7 +200,7 @@ def _multi_worker(config):
     if others := len(everyone) - 1:
         print(
             f"Waiting for {others} worker{'s' if others > 1 else ''}: all of "
-            f"{', '.join(everyone)} have to be there.",
+            f"{', '.join(everyone)} must be running.",
             flush=True,
         )
     try:
@@ -212,10 +214,10 @@ def _multi_worker(config):
 
 @contextlib.contextmanager
 def _termination_kept():
-    """Gives SIGTERM back the effect that it had.
+    """Restores the effect that SIGTERM had before.
 
-    With the strategy TensorFlow begins to catch it, and does nothing more: a
-    worker that waits for others could not be ended by it.
+    With the strategy, TensorFlow begins to catch it and does nothing more: it
+    could not end a worker that waits for others.
     """
     before = signal.getsignal(signal.SIGTERM)
     try:

@@ -1,4 +1,4 @@
-"""The replicas of a TPU: how many, and of which cores."""
+"""The replicas of a TPU: how many, and with which cores."""
 
 import math
 
@@ -11,7 +11,7 @@ def tpu_strategy(config):
     """The strategy over the TPU that the settings name.
 
     Raises:
-      ConfigError: where it cannot be reached, or not be divided into replicas.
+      ConfigError: if it cannot be reached, or cannot be divided into replicas.
     """
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
@@ -23,8 +23,8 @@ def tpu_strategy(config):
         reason = str(error).splitlines()[0][:200]
         raise ConfigError(
             f"No TPU can be reached as --master={config.master or 'local'}: "
-            f"{reason} See tpu/README.md; without a TPU leave --use_tpu, "
-            "--master and --distribution=tpu out."
+            f"{reason} See tpu/README.md; without a TPU leave out "
+            "--use_tpu, --master and --distribution=tpu."
         ) from error
     cores = config.num_cores_per_replica
     total = topology.num_tasks * topology.num_tpus_per_task
@@ -44,20 +44,20 @@ def tpu_strategy(config):
 
 
 def replica_shape(cores, mesh_shape):
-    """Which neighbouring cores of a TPU make one replica.
+    """Which neighboring cores of a TPU make one replica.
 
     Those of one chip first, then chips in a block that is as square as the
-    mesh lets it be.
+    mesh allows.
 
     Args:
-      cores: of a replica, a power of 2.
+      cores: number of cores of a replica, a power of 2.
       mesh_shape: cores of the TPU, [x, y, z, core]; a chip has one or two.
 
     Returns:
-      A list of as many numbers, whose product is `cores`.
+      A list of the same length, whose product is `cores`.
 
     Raises:
-      ConfigError: where the mesh is not made of such blocks.
+      ConfigError: if the mesh cannot be divided into such blocks.
     """
     mesh = [int(side) for side in mesh_shape]
     shape = [1] * (len(mesh) - 1) + [math.gcd(cores, mesh[-1])]
@@ -66,8 +66,8 @@ def replica_shape(cores, mesh_shape):
         if not axes:
             raise ConfigError(
                 f"--num_cores_per_replica={cores}: the TPU's "
-                f"{' x '.join(map(str, mesh))} cores are not made of such "
-                "blocks; give fewer."
+                f"{' x '.join(map(str, mesh))} cores cannot be divided into "
+                "such blocks; give fewer."
             )
         shape[min(axes, key=lambda i: (shape[i], -i))] *= 2
     return shape

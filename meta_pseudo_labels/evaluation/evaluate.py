@@ -25,8 +25,8 @@ def evaluate(model, dataset, *, class_names=()):
         print(evaluation.top_1, evaluation.ece, evaluation.confusion)
 
     Args:
-      model: a Keras model that returns logits; a learner answers with the
-        average of its student.
+      model: a Keras model that returns logits; a learner answers with its
+        averaged student.
       dataset: finite `tf.data.Dataset` of batches (images, integer labels
         [batch]).
       class_names: [classes] strings; by default the classes' numbers.
@@ -35,8 +35,8 @@ def evaluate(model, dataset, *, class_names=()):
       `metrics.Evaluation`.
 
     Raises:
-      ValueError: where the data set is empty, the model does not return
-        logits, or the labels or the names do not fit them.
+      ValueError: if the data set is empty, the model does not return logits,
+        or the labels or the names do not fit them.
     """
     networks = {"model": model}
     return evaluate_networks(networks, dataset, class_names=class_names)[
@@ -48,11 +48,10 @@ def evaluate_networks(networks, dataset, *, class_names=(), count=None):
     """Evaluates several classifiers, reading the data once.
 
     Args:
-      networks: a dict from names to models; None for one that is not there,
-        which is left out.
+      networks: a dict from names to models; a model that is None is left out.
       dataset: see `evaluate`.
       class_names: see `evaluate`.
-      count: called with the number of images of every batch that is done.
+      count: called with the number of images of every finished batch.
 
     Returns:
       A dict from names to `metrics.Evaluation`.
@@ -66,7 +65,7 @@ def evaluate_networks(networks, dataset, *, class_names=(), count=None):
         count,
     )
     return {
-        # Given up one by one: there may be a thousand classes.
+        # Released one by one: there may be a thousand classes.
         name: evaluate_probabilities(
             _probabilities(logits.pop(name), name),
             labels,
@@ -78,10 +77,10 @@ def evaluate_networks(networks, dataset, *, class_names=(), count=None):
 
 
 def _timed_logits(networks, dataset, count):
-    """Logits by network, the labels, and each network's images a second.
+    """Logits by network, the labels, and each network's images per second.
 
-    The time is that of the networks alone, after a first image that is not
-    counted: TensorFlow optimizes the graphs for it.
+    Only the networks are timed, after a first image that is not counted:
+    TensorFlow optimizes the graphs at that one.
     """
     forward = {
         name: _inference(model, dataset.element_spec[0])
@@ -92,7 +91,7 @@ def _timed_logits(networks, dataset, count):
     for images, some_labels in dataset:
         for name in networks:
             if not labels:
-                if isinstance(networks[name], keras.Model):  # Or an export.
+                if isinstance(networks[name], keras.Model):  # Not an export.
                     warn_of_levels(images, networks[name])
                 forward[name](_first(images, forward[name]))
             start = time.perf_counter()
@@ -111,7 +110,7 @@ def _timed_logits(networks, dataset, count):
 
 
 def _speeds(seconds, sizes):
-    """Images a second, of batches whose size came before where there are such.
+    """Images per second, of batches whose size came before if there are any.
 
     XLA compiles for every size.
     """
@@ -125,7 +124,7 @@ def _speeds(seconds, sizes):
 
 
 def _first(images, graph):
-    """The first image of a batch; all where the graph takes no fewer."""
+    """The first image of a batch; all if the graph does not accept fewer."""
     *_, spec = tf.nest.flatten(graph.structured_input_signature[0])
     if spec.shape[0] is not None:
         return images
@@ -138,8 +137,8 @@ def _probabilities(logits, name):
     broken = ~np.isfinite(probabilities).all(axis=-1)
     if broken.any():
         logging.warning(
-            "%s: the logits of %d of %d images are not finite; these count as "
-            "images on which it says nothing.",
+            "%s: the logits of %d of %d images are not finite; for these, all "
+            "classes count as equally probable.",
             name,
             broken.sum(),
             len(broken),
@@ -152,8 +151,8 @@ def predict_logits(model, dataset, *, count=None):
     """A model's inference logits for every image, and the images' labels.
 
     Args:
-      model: a Keras model that returns logits; a learner answers with the
-        average of its student.
+      model: a Keras model that returns logits; a learner answers with its
+        averaged student.
       dataset: finite `tf.data.Dataset` of batches (images, integer labels
         [batch]).
       count: see `evaluate_networks`.
@@ -162,7 +161,7 @@ def predict_logits(model, dataset, *, count=None):
       Logits [images, classes] and labels [images], as NumPy arrays.
 
     Raises:
-      ValueError: where the data set is empty.
+      ValueError: if the data set is empty.
     """
     forward = _inference(model, dataset.element_spec[0])
     batches = []
@@ -177,20 +176,20 @@ def predict_logits(model, dataset, *, count=None):
 
 
 def _inference(model, spec):
-    """The model's inference as a graph; the same one for every evaluation.
+    """The model's inference as a graph, the same one for every evaluation.
 
-    Kept on the model, and so hidden from Keras and its files: a graph for each
-    evaluation would fill the memory of a long run.
+    It is kept on the model in a way that hides it from Keras and its files: a
+    graph for each evaluation would fill the memory of a long run.
     """
     graphs = vars(model).setdefault("_inference_graphs", {})
     key = tuple(tf.nest.flatten(spec))
     if key not in graphs:
-        # Traced here: TensorFlow counts calls that trace, and warns as though
+        # Traced here: TensorFlow counts calls that trace, and would warn as if
         # the graphs of many models were one that is traced again and again.
         graph = tf.function(
             lambda images: model(images, training=False), autograph=False
         ).get_concrete_function(spec)
-        name = getattr(model, "name", type(model).__name__)  # Or an export.
+        name = getattr(model, "name", type(model).__name__)  # Exports lack it.
         check_logits(graph.structured_outputs, owner=f"The model {name!r}")
         graphs[key] = graph
     return graphs[key]
@@ -208,11 +207,10 @@ def accuracy(model, dataset):
 
 
 def accuracies(networks, dataset):
-    """The accuracy of each network, in the order they are given.
+    """The accuracy of each network, in the order given.
 
     Args:
-      networks: a dict from names to models; None for one that is not there,
-        which is left out.
+      networks: a dict from names to models; a model that is None is left out.
       dataset: see `predict_logits`.
     """
     return {
@@ -223,10 +221,10 @@ def accuracies(networks, dataset):
 
 
 def class_distributions(model, data, *, batch_size, source=None, count=None):
-    """What a model says of all images that are learned from.
+    """A model's predictions for all training images.
 
-    Of the images themselves, not of augmented views, in inference mode. A
-    record that is damaged gets the uniform distribution; no batch shows it.
+    They are for the images themselves, not augmented views, in inference mode.
+    A damaged record gets the uniform distribution; no batch shows it.
 
     Args:
       model: see `predict_logits`.

@@ -5,16 +5,16 @@ import numpy as np
 from meta_pseudo_labels.utils import figures
 
 PANEL_INCHES = 3.6
-# With more classes the numbers would not fit into their cells, then the names
-# not beside them.
+# With more classes, first the numbers no longer fit into their cells, then the
+# names no longer fit beside them.
 CLASSES_WITH_NUMBERS, CLASSES_WITH_NAMES = 12, 30
 
 
 def confusion_sheet(evaluations, path):
     """Draws the networks' confusion matrices side by side.
 
-    A row is a class, coloured by the share of its images that are taken for
-    each class; the numbers are images. Rows without images stay white.
+    A row is a class, colored by the share of its images that are taken for
+    each class; the numbers count images. Rows without images stay white.
 
     Args:
       evaluations: a dict from networks to `metrics.Evaluation`, of the same
@@ -39,9 +39,9 @@ def confusion_sheet(evaluations, path):
 def reliability_sheet(evaluations, path):
     """Draws the networks' reliability diagrams side by side.
 
-    Above, the accuracy of each bin of confidence, which for a calibrated
-    network lies on the diagonal, and its gap to the mean confidence there.
-    Below, how many images are in each bin.
+    The upper panel shows the accuracy in each confidence bin, which lies on the
+    diagonal for a calibrated network, and its gap to the mean confidence there;
+    the lower one shows how many images are in each bin.
 
     Args:
       evaluations: see `confusion_sheet`.

@@ -1,6 +1,6 @@
-"""What a classifier's probabilities are worth: accuracy, classes, calibration.
+"""How good a classifier's probabilities are: accuracy, classes, calibration.
 
-By scikit-learn wherever it has the number.
+Uses scikit-learn wherever it has the metric.
 """
 
 import dataclasses
@@ -10,22 +10,22 @@ import numpy as np
 from sklearn import metrics
 
 CALIBRATION_BINS = 15
-MISTAKES = 12  # The most confident ones, of each network.
+MISTAKES = 12  # The most confident ones, for each network.
 TOP = 5
 MACRO = ("precision", "recall", "f1")
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """How often a network is right where it is so sure (Guo et al. 2017).
+    """How often a network is right at a given confidence (Guo et al. 2017).
 
     Confidence is the probability of the predicted class. The bins are of equal
-    width, from 0 to 1; a confidence on an edge is of the bin below it.
+    width, from 0 to 1; a confidence on an edge is in the bin below it.
 
     Attributes:
-      images: [bins] int64, in each bin.
-      confidence: [bins] float64, their mean; NaN where there is no image.
-      accuracy: [bins] float64, the share of right ones; NaN likewise.
+      images: [bins] int64, the number in each bin.
+      confidence: [bins] float64, the mean; NaN for a bin without images.
+      accuracy: [bins] float64, the share of right predictions; NaN likewise.
     """
 
     images: np.ndarray
@@ -52,7 +52,7 @@ class Mistake:
       image: its place among the images.
       label: its class, an integer.
       predicted: the class that it was taken for.
-      confidence: the probability of that one.
+      confidence: the probability of the predicted class.
     """
 
     image: int
@@ -67,25 +67,25 @@ class Evaluation:
 
     Attributes:
       images: how many there were.
-      top_1: share of images whose most probable class is theirs, in [0, 1]; of
-        equally probable classes the first counts.
+      top_1: share of images whose most probable class is the true one, in
+        [0, 1]; among equally probable classes the first counts.
       top_5: share of images whose class is among the five most probable ones;
-        None where there are no more than five classes.
-      nll: negative log-likelihood of the right class, the mean in nats; a
-        probability below 2e-16 counts as that.
-      precision: [classes] float64, share of the images of which the network
-        says the class that are of it; NaN for a class that it never says.
-      recall: [classes] float64, share of the class's images of which the
-        network says it; NaN for a class without images.
-      f1: [classes] float64, their harmonic mean; NaN for a class that is
-        neither there nor said.
-      macro: precision, recall and F1, the means over the classes that have
-        images, by name; a precision that is undefined is 0 there.
+        None if there are no more than five classes.
+      nll: mean negative log-likelihood of the true class, in nats; a
+        probability below 2e-16 counts as 2e-16.
+      precision: [classes] float64, share of the images predicted as the class
+        that belong to it; NaN for a class that is never predicted.
+      recall: [classes] float64, share of the class's images that are predicted
+        as it; NaN for a class without images.
+      f1: [classes] float64, their harmonic mean; NaN for a class that has no
+        images and is never predicted.
+      macro: means of precision, recall and F1 over the classes that have
+        images, by name; an undefined precision counts as 0.
       confusion: [classes, classes] int64, images by class and predicted class.
       calibration: `Calibration`.
       class_names: [classes] strings.
       images_per_second: of the network alone, without reading images; None
-        where it was not timed.
+        if it was not timed.
       mistakes: `Mistake`s, the most confident first, `MISTAKES` at most.
     """
 
@@ -110,7 +110,7 @@ class Evaluation:
 
     @property
     def chance(self):
-        """The top_1 of whoever always says the largest class, in (0, 1]."""
+        """The top_1 of always predicting the largest class, in (0, 1]."""
         return float(self.support.max() / self.images)
 
     @property
@@ -119,7 +119,7 @@ class Evaluation:
         return self.calibration.ece
 
     def to_dict(self):
-        """All of it as a dict for JSON; null is what is not defined."""
+        """All of it as a dict for JSON; what is undefined is null."""
         scalars = ("images", "top_1", "chance", "top_5", "nll", "ece")
         return {
             **{name: getattr(self, name) for name in scalars},
@@ -168,12 +168,12 @@ def evaluate_probabilities(
       `Evaluation`.
 
     Raises:
-      ValueError: where shapes, labels or names do not fit each other, there is
-        no image, or rows are no distributions.
+      ValueError: if shapes, labels or names do not fit each other, there is no
+        image, or rows are not distributions.
     """
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     _check(probabilities, labels, class_names)
-    # scikit-learn wants sums of 1 to the last bits of float64.
+    # scikit-learn requires sums of 1 to the last bits of float64.
     probabilities = probabilities.astype(np.float64)
     probabilities /= probabilities.sum(axis=-1, keepdims=True)
     count = probabilities.shape[1]
@@ -193,7 +193,7 @@ def evaluate_probabilities(
         images=len(labels),
         top_1=float(metrics.accuracy_score(labels, predictions)),
         top_5=_top_5(probabilities, labels),
-        # scikit-learn takes no problem of a single class, which is no problem.
+        # scikit-learn rejects problems of a single class, where nll is 0.
         nll=float(metrics.log_loss(labels, probabilities, labels=classes))
         if count > 1
         else 0.0,
@@ -251,11 +251,11 @@ def calibrate(confidences, right, *, bins=CALIBRATION_BINS):
 
 
 def _top_5(probabilities, labels):
-    """Of equally probable classes the first count, as in top-1."""
+    """Among equally probable classes the first count, as in top-1."""
     count = probabilities.shape[1]
     if count <= TOP:
         return None
-    # scikit-learn takes the last ones: so they are given in turned order.
+    # scikit-learn takes the last ones, so the classes are passed in reverse.
     return float(
         metrics.top_k_accuracy_score(
             count - 1 - labels,
@@ -277,13 +277,12 @@ def _check(probabilities, labels, class_names):
         raise ValueError("There are no images to evaluate on; give some.")
     if labels.dtype.kind not in "iu":
         raise ValueError(
-            f"labels have type {labels.dtype}; pass class numbers, integers."
+            f"labels have type {labels.dtype}; pass class numbers as integers."
         )
     if not 0 <= labels.min() <= labels.max() < count:
         raise ValueError(
-            f"labels reach from {labels.min()} to {labels.max()}, but the "
-            f"network tells {count} classes apart; labels of 0 to {count - 1} "
-            "can be evaluated."
+            f"labels range from {labels.min()} to {labels.max()}, but the "
+            f"network has {count} classes; pass labels from 0 to {count - 1}."
         )
     if len(class_names) not in (0, count):
         raise ValueError(
@@ -291,8 +290,8 @@ def _check(probabilities, labels, class_names):
             "name all of them or none."
         )
     sums = probabilities.sum(axis=-1, dtype=np.float64)
-    # Also where one is NaN. A network that computes in bfloat16 still gives
-    # float32 logits, so rows are exact to about 1e-6.
+    # Catches NaN too. A network that computes in bfloat16 still gives float32
+    # logits, so rows are exact to about 1e-6.
     if not np.all((np.abs(sums - 1) < 1e-4) & (probabilities >= 0).all(-1)):
         raise ValueError(
             "probabilities have rows that are not distributions over classes; "

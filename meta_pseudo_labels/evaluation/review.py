@@ -7,23 +7,23 @@ from sklearn.metrics import pairwise_distances_argmin_min
 
 from meta_pseudo_labels.data.class_distributions import ordered_images
 
-_PENALTY = 0.1  # Of the regression, times the mean square of the features.
+_PENALTY = 0.1  # Of the regression, relative to the features' mean square.
 _TINY = 1e-12
 
 
 def look(network, images, spec, *, batch_size):
-    """What a network says of images, and what its last layer gets to see.
+    """A network's predictions for images, and the input of its last layer.
 
     Args:
       network: a functional Keras model that returns logits.
       images: [N, H, W, 3] uint8.
-      spec: `DatasetSpec` of them.
+      spec: `DatasetSpec` of the images.
       batch_size: images at a time.
 
     Returns:
       Probabilities [N, classes] and features [N, d], float64, the latter of
-      length 1. Of a network that does not end in a layer of flat features,
-      the logits are the features.
+      length 1. If the last layer's input is not flat features, the logits are
+      the features.
     """
     before = network.layers[-1].input
     if len(getattr(before, "shape", ())) != 2:
@@ -44,9 +44,9 @@ def look(network, images, spec, *, batch_size):
 
 
 def leave_one_out(features, labels, num_classes):
-    """What a ridge regression on all other images says of each.
+    """What a ridge regression on all other images predicts for each.
 
-    Exact, by its hat matrix: nothing is fitted twice.
+    Exact, from its hat matrix: nothing is fitted twice.
 
     Args:
       features: [N, features] float.
@@ -61,7 +61,7 @@ def leave_one_out(features, labels, num_classes):
     y = np.eye(num_classes)[labels]
     penalty = np.full(x.shape[1], _PENALTY * np.square(x[:, :-1]).sum())
     penalty /= max(len(labels), 1)
-    penalty[-1] = _TINY  # The mean is free.
+    penalty[-1] = _TINY  # The mean is not penalized.
     inverse = np.linalg.inv(x.T @ x + np.diag(penalty + _TINY))
     leverage = np.einsum("nd,de,ne->n", x, inverse, x, optimize=True)
     fitted = x @ (inverse @ (x.T @ y))
@@ -70,7 +70,7 @@ def leave_one_out(features, labels, num_classes):
 
 
 def doubts(probabilities, others, labels):
-    """How much networks and neighbours doubt each label.
+    """How much networks and neighbors doubt each label.
 
     Args:
       probabilities: [N, classes], of the networks.
@@ -79,8 +79,8 @@ def doubts(probabilities, others, labels):
 
     Returns:
       doubts, [N] in 0..1; suggested, [N] ints, the likeliest of the other
-      classes; likely, [N, classes], how likely all classes are: the mean of
-      the networks' probabilities and the neighbours' votes.
+      classes; likely, [N, classes], how likely each class is: the mean of
+      the networks' probabilities and the neighbors' votes.
     """
     places = np.arange(len(labels))
     votes = np.clip(others, 0, None) + _TINY
@@ -91,10 +91,10 @@ def doubts(probabilities, others, labels):
 
 
 def uncertainty(student, teacher=None):
-    """How little networks know of an image, in nats.
+    """How uncertain networks are about an image, in nats.
 
-    The entropy of their mean, which is their mean entropy and what they
-    disagree by (Jensen and Shannon's divergence).
+    The entropy of their mean, which is their mean entropy plus their
+    disagreement (the Jensen-Shannon divergence).
 
     Args:
       student, teacher: [N, classes] probabilities; None for no teacher.
@@ -114,8 +114,8 @@ def _entropy(rows):
 def next_to_label(scores, features, labeled, count):
     """Images that are uncertain and unlike those that have a label.
 
-    One after another: that with the largest score times its distance to the
-    nearest image that is labeled or was taken before.
+    They are chosen one by one: always the image with the largest score times
+    distance to the nearest image that is labeled or already chosen.
 
     Args:
       scores: [N] >= 0, see `uncertainty`.
@@ -124,7 +124,7 @@ def next_to_label(scores, features, labeled, count):
       count: how many at most.
 
     Returns:
-      Their places in the order of the choice, an int array.
+      Their places in the order chosen, an int array.
     """
     scores, chosen = np.array(scores, np.float64), []
     far = np.full(len(features), np.inf)

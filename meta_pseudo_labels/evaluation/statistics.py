@@ -7,8 +7,8 @@ import statistics
 from scipy import stats
 
 CONFIDENCE = 0.95
-FEW = 5  # With fewer values no difference is called one.
-_FEWEST = 3  # Fewer have no interval: that of two is 12.7 standard errors.
+FEW = 5  # With fewer values no difference is claimed.
+_FEWEST = 3  # Fewer get no interval: that of two is 12.7 standard errors.
 _ROUNDING = 1e-9  # Accuracies that differ by less are equal.
 
 
@@ -17,14 +17,14 @@ class Estimate:
     """A mean and how far it can be trusted.
 
     Attributes:
-      count: of values.
+      count: number of values.
       mean: of the values, in their unit.
       deviation: standard deviation of the values (divisor count - 1), None
         for a single one.
       margin: half the width of the mean's confidence interval, Student's t;
-        None for fewer than three values, and for equal ones, which do not tell
-        how far others would be.
-      p_value: how likely a mean as far from zero is by chance, Student's t,
+        None for fewer than three values, and for equal ones, which do not show
+        how far others would spread.
+      p_value: how likely a mean this far from zero is by chance, Student's t,
         two-sided; None for a single value, and for equal ones.
     """
 
@@ -60,16 +60,16 @@ def estimate(values, *, confidence=CONFIDENCE):
 
 
 def paired_difference(values, others, *, confidence=CONFIDENCE):
-    """What one run has over another, over the seeds that both have.
+    """How much one run is above another, over the seeds that both have.
 
-    A seed fixes the labels and the first weights of both, so that some of
-    what differs between seeds cancels out.
+    A seed fixes the labels and the initial weights of both, so that some of
+    the variation between seeds cancels out.
 
     Args:
       values, others: dicts from a seed to a value.
 
     Returns:
-      An `Estimate` of value - other; None where no seed is common.
+      An `Estimate` of value - other; None if there is no common seed.
     """
     common = sorted(values.keys() & others.keys())
     if not common:
@@ -81,15 +81,15 @@ def paired_difference(values, others, *, confidence=CONFIDENCE):
 
 
 def discoveries(estimates, *, rate=1 - CONFIDENCE):
-    """Which means are not zero, though many are looked at.
+    """Which means are not zero, allowing for multiple comparisons.
 
-    Benjamini and Hochberg's: of those that are named, at most a share of `rate`
-    is expected to be there by chance, unless they depend on one another
-    negatively. Those of fewer than `FEW` values, or of equal ones, are never
-    named, nor counted.
+    The procedure of Benjamini and Hochberg: of the means named, at most a share
+    of `rate` is expected to be there by chance, unless they depend on one
+    another negatively. Means of fewer than `FEW` values, or of equal ones, are
+    never named, nor counted.
 
     Args:
-      estimates: `Estimate`s that are looked at together.
+      estimates: `Estimate`s that are tested together.
 
     Returns:
       A list of booleans, one for each.

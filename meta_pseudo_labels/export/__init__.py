@@ -1,1 +1,1 @@
-"""What a student leaves as: SavedModel, LiteRT, its card, the small server."""
+"""Exports of a student: SavedModel, LiteRT, its card, and a small server."""

@@ -1,4 +1,4 @@
-"""How far a network that was converted agrees with what it was made from."""
+"""How closely a converted network agrees with the one it was made from."""
 
 import numpy as np
 
@@ -10,20 +10,20 @@ COMPARED = 1_000  # Test images at most; some formats take them one by one.
 
 
 def agreement(model, data, build, *, extra):
-    """How far a converted network agrees with a model on test images.
+    """How closely a converted network agrees with a model on test images.
 
     Args:
-      model: float32 Keras model from normalised images to logits.
-      data: `ImageData` or `ShardedData`, whose test images are shown.
-      build: gives a function from images [N, image_size, image_size, 3] uint8
+      model: float32 Keras model from normalized images to logits.
+      data: `ImageData` or `ShardedData`, whose test images are used.
+      build: returns a function from images [N, image_size, image_size, 3] uint8
         to the converted network's probabilities [N, num_classes]; it raises
-        ImportError where the package that runs it is missing.
-      extra: of this project, which brings that package.
+        ImportError if the package that runs the network is missing.
+      extra: the extra of this project that installs that package.
 
     Returns:
       A dict for JSON: `images`, how many were compared; `same_class`, the share
       of them with the same class; `largest_difference` of any probability.
-      Where it could not be measured `images` is None, and `why_not` says why.
+      If it could not be measured, `images` is None, and `why_not` says why.
     """
     images = _test_images(data)
     if not len(images):

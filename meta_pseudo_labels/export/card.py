@@ -1,7 +1,7 @@
 """The card of an exported model: where it comes from, and how good it is.
 
 In assets.extra of a version: model_card.json for programs, model_card.md for
-people, labels.txt with a class name a line.
+people, labels.txt with one class name per line.
 """
 
 import dataclasses
@@ -21,16 +21,15 @@ CARD, PAGE, LABELS = "model_card.json", "model_card.md", "labels.txt"
 
 
 def build_card(model, config, data, *, network, step, metrics):
-    """What is known of a model of a run, a dict for JSON.
+    """What is known about a model of a run, a dict for JSON.
 
     Args:
       model: the network that is exported.
       config: `Config` of the run.
       data: `ImageData` or `ShardedData` that it learned from.
-      network: what the tables of evaluation call it, such as "finetuned".
+      network: its name in the tables of evaluation, such as "finetuned".
       step: of training.
-      metrics: its accuracies, those of eval.json; None where it was not
-        evaluated.
+      metrics: its accuracies from eval.json; None if it was not evaluated.
     """
     spec = data.spec
     return {
@@ -115,7 +114,7 @@ def page(card):
 
 
 def summary_lines(version):
-    """What to tell on a terminal of the version in a folder, a list."""
+    """Lines for a terminal about the version in a folder, a list."""
     with open(os.path.join(version, "assets.extra", CARD)) as file:
         card = json.load(file)
     lines = []
@@ -130,13 +129,13 @@ def summary_lines(version):
 
 
 def _converted(card):
-    """Of the files of other formats: the format, and what is said of it."""
+    """Files of other formats: the format, and its part of the card."""
     formats = {"LiteRT": card.get("litert"), "ONNX": card.get("onnx")}
     return [(name, found) for name, found in formats.items() if found]
 
 
 def versions():
-    """Of what runs, a dict of strings by name."""
+    """Versions of the software that runs, a dict of strings by name."""
     return {
         "meta_pseudo_labels": __version__,
         "tensorflow": tf.__version__,
@@ -146,7 +145,7 @@ def versions():
 
 
 def revision():
-    """Of the code that runs, as git describes it; None outside a checkout."""
+    """The code's revision, as git describes it; None outside a checkout."""
     folder = os.path.dirname(os.path.abspath(__file__))
     # An installed copy may lie in a repository that is not this one.
     if _git(folder, "ls-files", "--error-unmatch", __file__) is None:
@@ -155,7 +154,7 @@ def revision():
 
 
 def _git(folder, *arguments):
-    """What git prints; None where it fails or is not there."""
+    """What git prints; None if it fails or is not installed."""
     try:
         process = subprocess.run(
             ["git", "-C", folder, *arguments], capture_output=True, text=True

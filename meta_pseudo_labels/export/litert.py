@@ -1,8 +1,7 @@
-"""A classifier for LiteRT, once TensorFlow Lite: phones, small computers.
+"""A classifier for LiteRT, formerly TensorFlow Lite: phones, small computers.
 
-TensorFlow has the converter; what runs the result is the package
-ai-edge-litert (the extra `litert`), since TensorFlow's own interpreter is to be
-removed.
+TensorFlow has the converter; the package ai-edge-litert (the extra `litert`)
+runs the result, because TensorFlow's own interpreter is to be removed.
 """
 
 import os
@@ -17,19 +16,19 @@ FILE = "model.tflite"
 
 
 def write_litert(model, folder, data):
-    """Writes model.tflite, and says how far it agrees with the model.
+    """Writes model.tflite, and measures how closely it agrees with the model.
 
-    Its signature takes `images` [1, image_size, image_size, 3] uint8, which
-    are brought to that size before, and gives `probabilities` [1, num_classes]
-    float32 and `classes` [1] int64.
+    Its signature takes `images` [1, image_size, image_size, 3] uint8, already
+    brought to that size, and returns `probabilities` [1, num_classes] float32
+    and `classes` [1] int64.
 
     Args:
-      model: float32 Keras model from normalised images to logits.
+      model: float32 Keras model from normalized images to logits.
       folder: where the file goes.
       data: `ImageData` or `ShardedData`, whose test images are compared.
 
     Returns:
-      A dict for JSON: `file`, and what `agreement` found.
+      A dict for JSON: `file`, and the result of `agreement`.
     """
     content = converted(model, data.spec)
     with open(os.path.join(folder, FILE), "wb") as file:
@@ -45,7 +44,7 @@ def converted(model, spec):
 
     def classify(images):
         outputs = predictions(model, images, spec)
-        del outputs["labels"]  # It knows no strings.
+        del outputs["labels"]  # LiteRT has no strings.
         return outputs
 
     module = tf.Module()
@@ -64,7 +63,7 @@ def converted(model, spec):
 
 
 def _runner(content):
-    """A function that shows the file's network images of one size."""
+    """A function that runs the file's network on images of one size."""
     from ai_edge_litert.interpreter import Interpreter
 
     run = Interpreter(model_content=content).get_signature_runner()

@@ -1,6 +1,6 @@
 """An exported SavedModel as a network that can be evaluated beside others.
 
-It is run as a server would run it, by its signature `serving_default` alone.
+It is run as a server would run it, only by its signature `serving_default`.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ _OUTPUTS = {"classes", "labels", "probabilities"}
 class ExportedModel:
     """A SavedModel of `export_saved_model`.
 
-    Called with images [batch, height, width, 3] uint8 it gives log
-    probabilities [batch, classes], whose softmax are its probabilities.
+    Called with images [batch, height, width, 3] uint8, it returns log
+    probabilities [batch, classes], whose softmax is its probabilities.
 
     Args:
-      path: folder of a SavedModel; or one of versions (1, 2, ...), of which
-        the newest is taken.
+      path: folder of a SavedModel, or of versions of one (1, 2, ...); then the
+        newest is used.
 
     Raises:
-      ValueError: where there is none, or one with another signature.
+      ValueError: if there is none, or it has another signature.
     """
 
     def __init__(self, path):
@@ -45,21 +45,21 @@ class ExportedModel:
             signature.structured_outputs
         ):
             raise ValueError(
-                f"{self.path} has no signature {_SIGNATURE} that gives "
-                f"{', '.join(sorted(_OUTPUTS))}; take one that "
+                f"{self.path} has no signature {_SIGNATURE} that returns "
+                f"{', '.join(sorted(_OUTPUTS))}; use a model that "
                 "`mpl export` wrote."
             )
         self.signature = signature
-        # Its variables live as long as it does.
+        # Keeps its variables alive.
         self._loaded = loaded
 
     def __call__(self, images, training=False):
         if training:
-            raise ValueError("A SavedModel is not trained; say training=False.")
+            raise ValueError("A SavedModel is not trained; use training=False.")
         return tf.math.log(self.signature(images=images)["probabilities"])
 
     def check_fits(self, images, class_names):
-        """Raises ValueError where it is not for such images and classes.
+        """Raises ValueError if it is not for such images and classes.
 
         Args:
           images: [batch, height, width, 3] uint8.
@@ -68,26 +68,25 @@ class ExportedModel:
         taken = self.signature.structured_input_signature[1].get("images")
         if taken is None or not taken.is_compatible_with(images):
             raise ValueError(
-                f"{self.path} takes {taken} and not images of type "
+                f"{self.path} takes {taken}, not images of type "
                 f"{images.dtype.name} and shape {list(images.shape)}."
             )
         answers = self.signature(images=images)
         width = answers["probabilities"].shape[-1]
         if width != len(class_names):
             raise ValueError(
-                f"{self.path} tells {width} classes apart, the run "
-                f"{len(class_names)}."
+                f"{self.path} has {width} classes, the run {len(class_names)}."
             )
         for label, name in self._labels(answers).items():
             if not same_names([name], [class_names[label]]):
                 raise ValueError(
                     f"{self.path} calls {name!r} what the run calls "
-                    f"{class_names[label]!r}: it is of other classes, or has "
-                    "them in another order."
+                    f"{class_names[label]!r}: it has other classes, or the "
+                    "same in another order."
                 )
 
     def _labels(self, answers):
-        """Names by class, of all of them; in older exports of those seen."""
+        """Names of all classes, by class; in older exports of those seen."""
         if hasattr(self._loaded, "class_names"):
             names = self._loaded.class_names().numpy()
             return {label: name.decode() for label, name in enumerate(names)}
@@ -97,7 +96,7 @@ class ExportedModel:
 
 @contextlib.contextmanager
 def _only_errors():
-    """Keeps out warnings that it has no gradients, for which nobody asks."""
+    """Silences warnings that it has no gradients, which nobody needs."""
     before = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:

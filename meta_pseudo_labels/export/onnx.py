@@ -1,8 +1,8 @@
 """A classifier as an ONNX file, for onnxruntime and whatever else reads it.
 
 The extra `onnx` brings what converts (tf2onnx, which Keras's own exporter calls
-too) and what runs the result. Not by Keras's: that file would take normalised
-images, and leave it to the reader how they are normalised.
+too) and what runs the result. Keras's exporter is not used: its file would take
+normalized images, and leave the normalization to the reader.
 """
 
 import importlib.util
@@ -15,11 +15,11 @@ from meta_pseudo_labels.export.saved_model import predictions
 from meta_pseudo_labels.utils.settings import ConfigError
 
 FILE = "model.onnx"
-_OPSET = 17  # Of 2022: readers of old know it too.
+_OPSET = 17  # From 2022: old readers know it too.
 
 
 def check_installed():
-    """Raises ConfigError where what converts is missing."""
+    """Raises ConfigError if the converter is missing."""
     if importlib.util.find_spec("tf2onnx") is None:
         raise ConfigError(
             "--export_onnx needs tf2onnx, which is not installed: pip install "
@@ -28,25 +28,25 @@ def check_installed():
 
 
 def write_onnx(model, folder, data):
-    """Writes model.onnx, and says how far it agrees with the model.
+    """Writes model.onnx, and measures how closely it agrees with the model.
 
-    It takes `images` [batch, image_size, image_size, 3] uint8, which are
-    brought to that size before, and gives `probabilities` [batch, num_classes]
-    float32 and `classes` [batch] int64.
+    It takes `images` [batch, image_size, image_size, 3] uint8, already brought
+    to that size, and returns `probabilities` [batch, num_classes] float32 and
+    `classes` [batch] int64.
 
     Args:
-      model: float32 Keras model from normalised images to logits.
+      model: float32 Keras model from normalized images to logits.
       folder: where the file goes.
       data: `ImageData` or `ShardedData`, whose test images are compared.
 
     Returns:
-      A dict for JSON: `file`, and what `agreement` found.
+      A dict for JSON: `file`, and the result of `agreement`.
     """
     import tf2onnx
 
     def classify(images):
         outputs = predictions(model, images, data.spec)
-        del outputs["labels"]  # Strings, which readers seldom know.
+        del outputs["labels"]  # Strings, which few readers know.
         return outputs
 
     shape = [None, data.spec.image_size, data.spec.image_size, 3]
@@ -64,7 +64,7 @@ def write_onnx(model, folder, data):
 
 
 def _runner(path):
-    """A function that shows the file's network images of one size."""
+    """A function that runs the file's network on images of one size."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(

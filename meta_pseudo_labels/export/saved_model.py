@@ -1,8 +1,8 @@
-"""A trained classifier as a TensorFlow SavedModel that stands on its own.
+"""A trained classifier as a self-contained TensorFlow SavedModel.
 
-Versions 1, 2, ... stand side by side in one folder, as TensorFlow Serving has
-them. A version takes pictures as they come, of any size, decoded or in files,
-and needs nothing but TensorFlow (or TensorFlow Serving) to run:
+Versions 1, 2, ... are side by side in one folder, as TensorFlow Serving wants
+them. A version takes pictures of any size, decoded or as files, and needs only
+TensorFlow (or TensorFlow Serving) to run:
 
     model = tf.saved_model.load("models/pets/1")
     model.signatures["serving_default"](images=images)["labels"]
@@ -26,56 +26,56 @@ from meta_pseudo_labels.export.warmup import write_warmup_requests
 from meta_pseudo_labels.models import check_logits
 from meta_pseudo_labels.utils.files import sync
 
-EXTRAS = "assets.extra"  # What TensorFlow Serving leaves alone, or warms up by.
+EXTRAS = "assets.extra"  # TensorFlow Serving ignores it, or warms up with it.
 _DECODED_AT_A_TIME = 4  # Of a batch of files; each may have 192 MB of pixels.
 
 
 def export_saved_model(model, path, *, spec, add=None):
     """Writes `model` with all its preprocessing as the next version in `path`.
 
-    Three signatures, each with a batch of pictures of any one height and
-    width:
+    There are three signatures, each for a batch of pictures of any one height
+    and width:
       serving_default: `images` [batch, height, width, 3] uint8, 0 to 255.
-      serving_float: the same as float32; rounded to whole levels. Levels out
-        of 0 to 255 are refused.
+      serving_float: the same as float32, rounded to whole levels. Levels
+        outside 0 to 255 are refused.
       serving_bytes: `encoded` [batch] string, JPEG or PNG files, each of a
         size of its own.
-    Pictures are decoded, resized and normalised as evaluation does it, see
-    `data.preparation`; those of decoded pictures that have the model's size
-    are taken as they are. All give
+    Pictures are decoded, resized and normalized as in evaluation; see
+    `data.preparation`. Decoded pictures that have the model's size are taken as
+    they are. All signatures return
       classes: [batch] int64, the index of the most probable class,
       labels: [batch] string, its name,
       probabilities: [batch, num_classes] float32, rows sum to 1.
     Every output has one row per image, so that a server can answer image by
-    image. `tf.saved_model.load(version).class_names()` gives all names,
+    image. `tf.saved_model.load(version).class_names()` returns all names,
     [num_classes] string, in the order of the columns of `probabilities`.
 
-    The version appears whole or not at all: it is written under another name
-    and renamed at the end. Its folder assets.extra holds requests by which
+    The version appears complete or not at all: it is written under another name
+    and renamed at the end. Its folder assets.extra holds requests with which
     TensorFlow Serving warms up.
 
     Args:
-      model: keras.Model from normalised float images to logits
+      model: keras.Model from normalized float images to logits
         [batch, num_classes]. It is run with training=False.
-      path: local folder of the versions, made where it is missing.
+      path: local folder of the versions, created if missing.
       spec: data.DatasetSpec of the images. Classes without names are called
         by their numbers.
-      add: None, or a function that adds files to the folder whose path it is
-        given, the new version's assets.extra.
+      add: None, or a function that gets the path of the new version's
+        assets.extra and adds files to it.
 
     Returns:
       The folder of the new version, a string.
 
     Raises:
-      ValueError: `path` is not local, or holds something else than versions;
-        or the model does not return logits, or others than spec.num_classes,
-        or has several inputs.
+      ValueError: if `path` is not local, or holds something other than
+        versions; or if the model does not return logits, or not
+        spec.num_classes of them, or has several inputs.
     """
     path = _local_folder(path)
     inputs = getattr(model, "inputs", None) or [None]
     if len(inputs) != 1:
         raise ValueError(
-            f"A SavedModel takes pictures alone, one input; the model "
+            f"A SavedModel takes one input, pictures; the model "
             f"{model.name!r} takes {len(inputs)}. Use learner.export, or "
             "keras.Model.export, for it."
         )
@@ -86,14 +86,14 @@ def export_saved_model(model, path, *, spec, add=None):
         with tempfile.TemporaryDirectory(
             prefix=".export-", dir=path
         ) as scratch:
-            # A folder of TensorFlow's own making inside: tempfile's is closed
-            # to other users, a server among them.
+            # In a folder that TensorFlow itself makes: tempfile's is closed to
+            # other users, such as a server.
             complete = os.path.join(scratch, "saved_model")
             tf.saved_model.save(
                 classifier,
                 complete,
                 signatures=signatures,
-                # Nobody learns from it; TensorFlow would warn of each.
+                # Nobody trains it; TensorFlow would warn about each gradient.
                 options=tf.saved_model.SaveOptions(
                     experimental_custom_gradients=False
                 ),
@@ -106,7 +106,7 @@ def export_saved_model(model, path, *, spec, add=None):
             _sync_all(complete)
             return _publish(complete, path)
     finally:
-        with contextlib.suppress(OSError):  # Where there are versions.
+        with contextlib.suppress(OSError):  # It holds versions.
             path.rmdir()
 
 
@@ -120,7 +120,7 @@ def newest_version(path):
       The folder of the highest version, or `path` itself; a string.
 
     Raises:
-      ValueError: where there is neither.
+      ValueError: if there is neither.
     """
     if os.path.exists(os.path.join(path, "saved_model.pb")):
         return str(path)
@@ -140,7 +140,7 @@ def _versions(path):
 
 
 def _sync_all(folder):
-    """Has a folder survive the loss of the machine before it gets its name."""
+    """Makes a folder survive a machine failure, before it gets its name."""
     for parent, _, names in os.walk(folder):
         for name in (*names, "."):
             sync(os.path.join(parent, name))
@@ -219,7 +219,7 @@ class _Classifier(tf.Module):
 def _in_order(variables, model):
     """Variables in the order of the model's, not of their addresses.
 
-    So that two exports of one run are the same.
+    This makes two exports of one run the same.
     """
     places = {id(v.value): place for place, v in enumerate(model.variables)}
     last = len(places)
@@ -252,7 +252,7 @@ def predictions(model, images, spec):
     """A signature's outputs for prepared images [batch, size, size, 3] uint8.
 
     Raises:
-      ValueError: where the model's logits do not fit spec.num_classes.
+      ValueError: if the model's logits do not fit spec.num_classes.
     """
     inputs = normalize(images, mean=spec.mean, std=spec.std)
     logits = model(inputs, training=False)

@@ -1,10 +1,10 @@
-"""Requests by which TensorFlow Serving warms a model up before it serves.
+"""Requests with which TensorFlow Serving warms a model up before it serves.
 
-It plays the file assets.extra/tf_serving_warmup_requests of a version, so that
-the first client does not wait while TensorFlow plans the graph. The file holds
-TFRecords of the protocol buffer `PredictionLog`. The package that has it,
-tensorflow-serving-api, is tied to one version of TensorFlow; we need six of its
-fields, each of which is written like a string of bytes.
+It replays the file assets.extra/tf_serving_warmup_requests of a version, so
+that the first client does not wait while TensorFlow plans the graph. The file
+holds TFRecords of the protocol buffer `PredictionLog`. The package that defines
+it, tensorflow-serving-api, is tied to one version of TensorFlow; we need only
+six of its fields, each of which is written like a string of bytes.
 """
 
 import os
@@ -19,7 +19,7 @@ def write_warmup_requests(folder, spec):
 
     Args:
       folder: the version's assets.extra.
-      spec: `DatasetSpec`; the requests show one black image of its size.
+      spec: `DatasetSpec`; the requests hold one black image of its size.
     """
     image = tf.zeros([spec.image_size, spec.image_size, 3], tf.uint8)
     requests = {
@@ -33,7 +33,7 @@ def write_warmup_requests(folder, spec):
 
 
 def prediction_log(signature, inputs):
-    """The bytes of a PredictionLog that asks one signature.
+    """The bytes of a PredictionLog with a request to one signature.
 
     Field numbers are those of prediction_log.proto, predict.proto and
     model.proto in github.com/tensorflow/serving, tensorflow_serving/apis.

@@ -1,4 +1,4 @@
-"""The learners: one `keras.Model` per method, all with the same life."""
+"""The learners: one `keras.Model` per method, all with the same life cycle."""
 
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.method import LEARNERS
@@ -8,7 +8,7 @@ from meta_pseudo_labels.learners.reduced import ReducedMPL
 from meta_pseudo_labels.learners.supervised import Supervised
 from meta_pseudo_labels.learners.uda import UDA, AlignedUDA, UDASettings
 
-LEARNERS.discover()  # So that Keras knows all of them.
+LEARNERS.discover()  # So that Keras knows them all.
 
 __all__ = [
     "LEARNERS",

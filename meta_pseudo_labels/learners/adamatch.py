@@ -1,4 +1,4 @@
-"""AdaMatch (Berthelot et al. 2022): labels and unlabeled images made alike."""
+"""AdaMatch (Berthelot et al. 2022): aligned class distributions."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ from meta_pseudo_labels.utils.settings import setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdaMatchSettings:
-    """Of the threshold, the alignment and the passes of adamatch."""
+    """Threshold, alignment and passes of adamatch."""
 
     absent: ClassVar = "is not AdaMatch."
 
@@ -40,31 +40,31 @@ class AdaMatchSettings:
     adamatch_decay: float = setting(
         0.999,
         "Decay of the two average class distributions that AdaMatch aligns; 0 "
-        "takes those of the batch.",
+        "uses those of the batch.",
         low=0,
         high=1,
     )
     adamatch_soft: bool = setting(
         True,
-        "Let strong views learn the aligned distributions, as the paper says; "
-        "else their most likely class, as its authors' program does.",
+        "Train strong views on the aligned distributions, as in the paper; "
+        "otherwise on their most likely class, as in its authors' program.",
     )
     adamatch_interpolate: bool = setting(
         True,
-        "Mix the labeled logits, at random, with those of a second pass over "
-        "labeled images alone. The teacher in mpl never does.",
+        "Mix the labeled logits at random with those of a second pass over "
+        "the labeled images alone. The teacher in mpl never does this.",
     )
 
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class AdaMatchTerm(StatefulTerm):
-    """Aligned distributions, relative threshold (arXiv 2106.04732).
+    """Aligned distributions and a relative threshold (arXiv 2106.04732).
 
     Args: see `AdaMatch`.
 
     Attributes:
-      labeled: average of the probabilities of labeled images, [classes].
-      unlabeled: average of those of weak views, [classes].
+      labeled: average probabilities of labeled images, [classes].
+      unlabeled: average probabilities of weak views, [classes].
     """
 
     name = "adamatch"
@@ -149,28 +149,29 @@ class AdaMatchTerm(StatefulTerm):
 @register("adamatch")
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class AdaMatch(TermLearner):
-    """Labels, and weak views whose distributions are aligned with theirs.
+    """Learns labels, and weak views aligned with the labeled images.
 
-    The loss is the cross-entropy of the labels plus, ramped up, that of what
-    weak views say of strong ones (arXiv 2106.04732, section 3, for one domain).
-    What they say is multiplied by the ratio of the expected probabilities of
-    labeled to those of unlabeled images, and counts from `threshold` times the
-    mean confidence on labeled images on. Labeled logits are mixed, each by a
-    random share, with those of labeled images that pass alone, by which no
-    moving average moves; that costs a pass of them.
+    The loss is the cross-entropy of the labels plus, ramped up, that of the
+    weak views' labels on strong views (arXiv 2106.04732, section 3, for one
+    domain). The weak views' probabilities are multiplied by the ratio of the
+    expected probabilities of labeled images to those of unlabeled ones, and
+    count if the largest is at least `threshold` times the mean confidence on
+    labeled images. Labeled logits are mixed, each by a random share, with those
+    of a pass over the labeled images alone, which updates no moving averages
+    and costs an extra pass over these images.
 
     The paper's labeled images have strong views too; here, as in fixmatch,
     they have weak ones.
 
     Args:
-      student: see `Learner`; it must say how many classes it has.
+      student: see `Learner`; its number of classes must be known.
       interpolate: whether to mix labeled logits.
       weight: of the unlabeled loss, at least 0.
       threshold: in [0, 1]; tau in the paper.
-      decay: of the averages that stand for expectations, in [0, 1]; both begin
-        at one over the number of classes. 0 takes the batch's means.
-      soft: whether strong views learn distributions, else most likely classes.
-      num_train_steps: length of the run; the unlabeled loss has its whole
+      decay: of the averages used as expectations, in [0, 1]; both start at one
+        over the number of classes. 0 uses the batch's means.
+      soft: whether strong views learn distributions, not most likely classes.
+      num_train_steps: length of the run; the unlabeled loss has its full
         weight from the middle on. None leaves the ramp out.
       **kwargs: see `Learner`.
 
@@ -200,7 +201,7 @@ class AdaMatch(TermLearner):
         return {**super().get_config(), "interpolate": self.interpolate}
 
     def view_logits(self, batch):
-        """`ViewLogits` of what the student sees, labeled ones mixed."""
+        """`ViewLogits` of the student's inputs, the labeled ones mixed."""
         if not self.interpolate:
             return super().view_logits(batch)
         (alone,) = forward_together(

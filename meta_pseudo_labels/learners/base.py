@@ -13,7 +13,7 @@ from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.checks import (
     check_jit_compile,
     check_model,
-    check_normalised,
+    check_normalized,
     check_range,
     check_replicas,
     check_weights,
@@ -40,7 +40,7 @@ from meta_pseudo_labels.optimizers import learning_rate_of, parts_of
 from meta_pseudo_labels.utils import compat
 from meta_pseudo_labels.utils.registry import nearest
 
-# What `data.training_dataset` makes for some method or other.
+# Keys that `data.training_dataset` makes for one method or another.
 _KEYS = (
     *("labeled", "labels", "weak", "strong", "feedback", "feedback_labels"),
     *("labeled_distributions", "unlabeled_distributions"),
@@ -48,34 +48,33 @@ _KEYS = (
 
 
 class Learner(Method, Trainer):
-    """Trains a student; what calls it sees is the student's average.
+    """Trains a student; callers see the student's moving average.
 
     `call`, `predict` and `evaluate` use the moving average of the student's
-    weights where `ema_decay` is above 0, else the student itself.
+    weights if `ema_decay` is above 0, otherwise the student itself.
 
     Subclasses implement `train_step(batch)`, name the `batch_keys` that it
-    needs, and say what else others ask of a `Method`. An update whose gradients
-    are not finite is skipped: no weight moves then, nor what is averaged. A
-    batch is a dict:
+    needs, and define the rest of `Method`. An update whose gradients are not
+    finite is skipped: neither weights nor averages move. A batch is a dict:
       labeled: [batch, ...] inputs of the student, weakly augmented;
       labels: [batch] integers, or [batch, classes] probabilities;
       weak, strong: [unlabeled, ...] two views of the same unlabeled inputs.
-    It may have weights of the labeled losses, as in `keras.Model.fit`:
-      sample_weight: [batch], of labels.
+    It may hold weights for the labeled losses, as in `keras.Model.fit`:
+      sample_weight: [batch], one per label.
 
     Args:
       student: a built Keras model whose output is logits, [batch, classes].
-        Its own regularizers and losses count.
+        Its own regularizers and losses are included.
       label_smoothing: of the labeled losses, in [0, 1].
       ema_decay: decay of the student's moving average, in [0, 1]; 0 is off.
       ema_start: first step that averages; before it the average is a copy.
       log_every: steps between two logged steps; see `logs_are_due`.
-      seed: seeds the pseudo labels that a step draws, together with the step.
+      seed: together with the step, seeds the pseudo labels that a step draws.
 
     Raises:
       ValueError: for a student that is not built or does not return logits,
-        for settings out of range, or models that were built outside of the
-        scope of the present strategy.
+        for settings out of range, or for models that were built outside the
+        scope of the current strategy.
     """
 
     batch_slices = 1  # Until `compile` says otherwise.
@@ -92,8 +91,8 @@ class Learner(Method, Trainer):
         name=None,
     ):
         check_model(student, role="student")
-        # Not the global policy: under a mixed one Keras would round what a
-        # learner keeps to 16 bits wherever `call` reads it.
+        # Not the global policy: under a mixed one Keras would round the
+        # learner's variables to 16 bits wherever `call` reads them.
         super().__init__(
             log_every=log_every, name=name, dtype=float_type(student)
         )
@@ -125,41 +124,42 @@ class Learner(Method, Trainer):
         layer_lr_decay=1.0,
         **kwargs,
     ):
-        """Sets the optimizer and what happens to gradients on their way there.
+        """Sets the optimizer, and how gradients are processed on their way.
 
         Args:
           optimizer: of the student; a Keras optimizer or its name.
           weight_decay: adds `weight_decay * w` to the gradient of every weight
-            but those of normalization layers, before clipping (quirk 17).
+            except those of normalization layers, before clipping (quirk 17).
           grad_bound: clips the gradient of a whole model to this norm (quirk
             18); None does not clip.
           loss: what `evaluate` reports; by default the cross-entropy of integer
             labels. The student's own regularizers and losses are added to it,
             as in Keras. Training does not use it.
-          jit_compile: whether XLA compiles the step. Off by default: on the CPU
-            it is slower. Not with several replicas, but for TPUs' own.
-          width_splits: cores of a TPU's replica over which images are split by
+          jit_compile: whether XLA compiles the step. Off by default: it is
+            slower on the CPU. Not for several replicas, except those of TPUs.
+          width_splits: cores of a TPU replica over which images are split by
             width.
-          batch_slices: into which every replica's batch is cut, to fit it
-            into memory; see `learners.slices`.
-          auto_scale_loss: whether a network with layers that compute in float16
-            gets its optimizer wrapped in a `LossScaleOptimizer`, as by Keras.
-          backbone_lr_factor: times an optimizer's rate is that of all weights
-            but those of a network's head, see `models.backbone_weights`; at
+          batch_slices: number of slices into which every replica's batch is
+            cut, to fit it into memory; see `learners.slices`.
+          auto_scale_loss: whether the optimizer of a network with layers that
+            compute in float16 gets a `LossScaleOptimizer` around it, as in
+            Keras.
+          backbone_lr_factor: multiplies an optimizer's rate for all weights
+            except those of a network's head, see `models.backbone_weights`; at
             least 0.
-          freeze_backbone_steps: first updates of a network that leave them
-            where they are; -1 for all. Batch norm's moving averages go on: of
-            layers with trainable = False they stand still too.
-          layer_lr_decay: times the rate of a layer is that of the one below
-            it, from the head's on, see `models.backbone_depths`; in (0, 1].
+          freeze_backbone_steps: first updates of a network that leave these
+            weights unchanged; -1 for all. Batch norm's moving averages still
+            move, except in layers with trainable = False.
+          layer_lr_decay: ratio of a layer's rate to that of the layer above
+            it, from the head down, see `models.backbone_depths`; in (0, 1].
           **kwargs: those of `keras.Model.compile`, e.g. metrics=["accuracy"].
 
-        With several replicas it sets `synchronized` of the networks' Keras
+        With several replicas this sets `synchronized` on the networks' Keras
         `BatchNormalization` layers, so that they normalize the global batch.
 
         Raises:
           ValueError: for a number out of range, for jit_compile with several
-            replicas, and for an optimizer that cannot work with them.
+            replicas, and for an optimizer that does not support them.
         """
         if weight_decay < 0:
             raise ValueError(
@@ -186,14 +186,14 @@ class Learner(Method, Trainer):
             loss=loss
             or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             jit_compile=jit_compile,
-            auto_scale_loss=False,  # It looks at the learner's policy.
+            auto_scale_loss=False,  # Keras looks at the learner's policy.
             **kwargs,
         )
         self.build_optimizer(self.optimizer, self.student)
         self.optimizer.finalize_variable_values = self._finalize
 
     def ready_optimizer(self, optimizer, model):
-        """The optimizer of a model, wrapped where its loss needs a scale."""
+        """The optimizer of a model, wrapped if its loss needs a scale."""
         with self.distribute_strategy.scope():
             optimizer = keras.optimizers.get(optimizer)
             if self.auto_scale_loss:
@@ -201,19 +201,19 @@ class Learner(Method, Trainer):
         return optimizer
 
     def build_optimizer(self, optimizer, model):
-        """Makes an optimizer's variables, and has it take reduced gradients.
+        """Makes an optimizer's variables, and has it accept reduced gradients.
 
-        Not while the first step is traced, which fails under a strategy
+        Making them while the first step is traced fails under a strategy
         (keras-team/keras issue 23085).
 
         Raises:
-          ValueError: for a model of which nothing can be trained any more.
+          ValueError: for a model that has nothing left to train.
         """
         check_weights(model, role="network")
         try:
             with self.distribute_strategy.scope():
                 optimizer.build(model.trainable_variables)
-        except RuntimeError as error:  # Slots of the one, weights of the other.
+        except RuntimeError as error:  # Slots of one scope, weights of another.
             raise ValueError(
                 f"{type(optimizer).__name__} was made outside of the scope of "
                 "the learner's strategy; make it within strategy.scope()."
@@ -232,15 +232,15 @@ class Learner(Method, Trainer):
         )
 
     def backbone_weights(self, model):
-        """What `backbone_lr_factor` and `freeze_backbone_steps` are for."""
+        """Weights for `backbone_lr_factor` and `freeze_backbone_steps`."""
         return models.backbone_weights(model)
 
     def optimized(self):
-        """(optimizer, its network) of each network that trains."""
+        """(optimizer, network) for each network that trains."""
         return [(self.optimizer, self.student)]
 
     def _finalize(self, _=None):
-        """At the end of `fit`, where Keras calls it for one optimizer alone."""
+        """Runs as `fit` ends, when Keras calls it for one optimizer only."""
         for optimizer, model in self.optimized():
             type(optimizer).finalize_variable_values(
                 optimizer, model.trainable_variables
@@ -250,10 +250,10 @@ class Learner(Method, Trainer):
         """The student's logits, [batch, classes].
 
         Raises:
-          ValueError: for uint8 images, unless the student brings them to a
-            range itself.
+          ValueError: for uint8 images, unless the student rescales them
+            itself.
         """
-        check_normalised(inputs, self.student)
+        check_normalized(inputs, self.student)
         if training or self.student_ema is None:
             logits, losses = self.student(inputs, training=training), None
         else:
@@ -262,16 +262,16 @@ class Learner(Method, Trainer):
         return tf.cast(logits, self.float_type)
 
     def predict(self, x, *args, **kwargs):
-        """As `keras.Model.predict`, after a look at the range of images."""
+        """As `keras.Model.predict`, after a check of the images' range."""
         warn_of_levels(x, self.student)
         return super().predict(x, *args, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):
-        """As `keras.Model.evaluate`, after a look at images and labels.
+        """As `keras.Model.evaluate`, after a check of images and labels.
 
         Raises:
-          ValueError: for labels that are no class numbers, where the loss
-            takes these.
+          ValueError: for labels that are not class numbers, if the loss
+            expects these.
         """
         if not kwargs.get("_use_cached_eval_dataset"):  # Not within `fit`.
             warn_of_levels(x, self.student)
@@ -279,25 +279,25 @@ class Learner(Method, Trainer):
             return super().evaluate(x, *args, **kwargs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
-        """As `keras.Model.compute_loss`, of `evaluate`; it looks at labels."""
+        """As `keras.Model.compute_loss`, for `evaluate`; checks the labels."""
         if type(self.loss) is keras.losses.SparseCategoricalCrossentropy:
             y = class_numbers(y, y_pred)
         return super().compute_loss(x, y, y_pred, *args, **kwargs)
 
     @property
     def losses(self):
-        """What `evaluate` adds to its loss: the student's own, as called last.
+        """Losses that `evaluate` adds: the student's own, from its last call.
 
-        Keras's would be those of all networks that a learner has.
+        Keras's would be those of all networks of the learner.
         """
         losses = vars(self).get("_average_losses")
         return self.student.losses if losses is None else losses
 
     @property
     def metrics(self):
-        """Those of `compile` and of the student's layers.
+        """The metrics of `compile` and of the student's layers.
 
-        Not the latter where the average is evaluated, which they do not see.
+        Without the latter if the average is evaluated, which they do not see.
         """
         shown = [] if self.student_ema else [self.student]
         hidden = {
@@ -311,7 +311,7 @@ class Learner(Method, Trainer):
     def export(self, filepath, *args, **kwargs):
         """As `keras.Model.export`, of the student with its averaged weights.
 
-        Its signature is the student's. Training can go on.
+        The signature is the student's. Training can continue.
         """
         average = self.student_ema
         lent = average.lent_to(self.student) if average else nullcontext()
@@ -321,8 +321,8 @@ class Learner(Method, Trainer):
     def finished_student(self):
         """The student with its averaged weights, to finetune or to export.
 
-        Overwrites the student's weights with their averages, where there are
-        any, so it ends the training of this learner.
+        Overwrites the student's weights with their averages, if there are
+        any, so this ends the training of this learner.
         """
         if self.student_ema is not None:
             self.student_ema.copy_to(self.student)
@@ -360,18 +360,18 @@ class Learner(Method, Trainer):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def fit(self, x=None, *args, class_weight=None, **kwargs):
-        """As `Trainer.fit`; where XLA compiles, the data checks its labels.
+        """As `Trainer.fit`; under XLA, labels are checked in the data pipeline.
 
         Args:
           x: see `Trainer.fit`.
           class_weight: weights of the labeled losses by class; see
-            `losses.with_class_weights`. Batches may have weights of their
-            own, see `Learner`.
+            `losses.with_class_weights`. Batches may hold weights of their
+            own instead, see `Learner`.
 
         Raises:
           ValueError: see `passes.label_probabilities`; or for a network that
-            is to be adapted to images first, see `models.adapt`, or that has
-            no weights to train any more.
+            must first be adapted to images, see `models.adapt`, or that has
+            no weights left to train.
         """
         self.check_compiled()
         for _, network in self.optimized():
@@ -410,11 +410,11 @@ class Learner(Method, Trainer):
         for key in keys - known:
             _tell_of_unread(type(self).__name__, key, nearest(key, known))
         for key in keys & {"labeled", "weak", "strong", "feedback"}:
-            check_normalised(batch[key], self.student, key=key)
+            check_normalized(batch[key], self.student, key=key)
         if "feedback" in keys and "feedback_labels" not in keys:
             raise ValueError(
                 "The batch has images to judge the student on under the key "
-                "feedback, and no labels of theirs; add feedback_labels."
+                "feedback, but no labels for them; add feedback_labels."
             )
 
     def labeled_loss(self, labels, logits, batch=()):
@@ -423,7 +423,7 @@ class Learner(Method, Trainer):
         Args:
           labels: probabilities, [batch, classes].
           logits: [batch, classes].
-          batch: that they are of, where they are weighted as it says.
+          batch: the one they belong to; its weights, if any, are used.
         """
         targets = smooth_labels(labels, self.label_smoothing)
         weights = weights_of(batch, "sample_weight", logits)
@@ -433,7 +433,7 @@ class Learner(Method, Trainer):
         """The update, count and average of a step that has no teacher.
 
         Args:
-          tape: that recorded the loss.
+          tape: the one that recorded the loss.
           loss: of the student, scalar.
           logs: scalars; "loss/total" becomes the loss with weight decay.
           decay_log: name of the log of the squared weights.
@@ -470,15 +470,15 @@ class Learner(Method, Trainer):
     def update(self, model, optimizer, gradients, *, condition=True):
         """Averages gradients over replicas, decays, clips and applies them.
 
-        Where their norm is not finite, nothing moves.
+        If their norm is not finite, nothing moves.
 
         Args:
-          model: whose trainable weights move.
+          model: the one whose trainable weights move.
           optimizer: its optimizer.
-          gradients: one per trainable weight, of this replica and of the loss
-            as it is, whatever the optimizer scales it by.
-          condition: scalar boolean, the same on all replicas; where it is
-            false nothing moves either.
+          gradients: one per trainable weight, of this replica and of the
+            unscaled loss, whatever the optimizer scales it by.
+          condition: scalar boolean, the same on all replicas; if it is false,
+            nothing moves either.
 
         Returns:
           The learning rate of the update; the norm of the gradients after
@@ -497,7 +497,7 @@ class Learner(Method, Trainer):
         return learning_rate, norm, applied
 
     def prepare_gradients(self, gradients, model):
-        """See `updates.decay_and_clip`, with what `compile` was given."""
+        """`updates.decay_and_clip` with the settings given to `compile`."""
         return updates.decay_and_clip(
             gradients,
             model,
@@ -506,7 +506,7 @@ class Learner(Method, Trainer):
         )
 
     def average_student(self, moved):
-        """Moves the student's average, where there is one and it moved."""
+        """Moves the student's average, if it has one and the student moved."""
         if self.student_ema is not None:
             self.student_ema.update(
                 self.student, step=self.step.value, moved=moved
@@ -515,6 +515,6 @@ class Learner(Method, Trainer):
 
 @functools.cache
 def _tell_of_unread(learner, key, hint):
-    """Logs a key that nobody reads, once; where it is a slip of the pen."""
+    """Logs a key that nobody reads, once, if it looks like a typo."""
     if hint:
         logging.warning("%s does not read the key %r%s", learner, key, hint)

@@ -17,10 +17,10 @@ from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 
 def sees(settings, role, model_type):
-    """What pixels a network sees: "network" or "dataset", see `preprocessing`.
+    """Which pixels a network sees: "network" or "dataset"; see `preprocessing`.
 
     Args:
-      settings: of a run by name; those of old have fewer.
+      settings: of a run, by name; old runs have fewer.
       role: "student" or "teacher".
       model_type: its name.
     """
@@ -31,18 +31,18 @@ def sees(settings, role, model_type):
 
 
 def build_model(config, spec, *, role, dtype=None):
-    """The network of a role, with fresh weights.
+    """The network for a role, with fresh weights.
 
     Args:
       config: `Config`.
       spec: `DatasetSpec` of the images it is for.
       role: "student" or "teacher".
       dtype: dtype or policy of its layers; by default mixed_bfloat16 or
-        float32, as the settings say.
+        float32, depending on the settings.
 
     Raises:
-      ConfigError: where a plug-in's family does not return the logits of the
-        data set's classes.
+      ConfigError: if a plug-in's family does not return one logit per class
+        of the data set.
     """
     if dtype is None:
         dtype = "mixed_bfloat16" if config.use_bfloat16 else "float32"
@@ -75,7 +75,7 @@ def build_model(config, spec, *, role, dtype=None):
 
 
 def _reduced_teacher(config, spec, *, dtype=None):
-    """The teacher of Reduced MPL, small enough to be float32 in any policy."""
+    """The teacher of Reduced MPL, small enough for float32 in any policy."""
     return models.reduced_teacher(
         num_classes=spec.num_classes,
         hidden_sizes=models.mlp_hidden_sizes(
@@ -92,8 +92,7 @@ class Networks:
 
     Args:
       config, spec, dtype: see `build_model`.
-      unlabeled: how many unlabeled images there are; None where that is not
-        known.
+      unlabeled: number of unlabeled images; None if it is not known.
     """
 
     def __init__(self, config, spec, *, dtype=None, unlabeled=None):
@@ -106,15 +105,15 @@ class Networks:
 
     @property
     def unlabeled(self):
-        """How many unlabeled images there are.
+        """The number of unlabeled images.
 
         Raises:
-          ConfigError: where that is not known.
+          ConfigError: if it is not known.
         """
         if self._unlabeled is None:
             raise ConfigError(
-                "The learner keeps something for each unlabeled image; say "
-                "how many there are: unlabeled."
+                "The learner keeps a value for each unlabeled image; give "
+                "their number as unlabeled."
             )
         return self._unlabeled
 
@@ -142,11 +141,11 @@ def build_learner(config, spec, *, dtype=None, unlabeled=None):
       config: `Config`, or the groups of `learner_settings`.
       spec: `DatasetSpec` of the images it is for.
       dtype: see `build_model`; "float64" for comparisons.
-      unlabeled: how many unlabeled images there are, for methods that keep
-        something for each.
+      unlabeled: number of unlabeled images, for methods that keep a value for
+        each.
 
     Raises:
-      ConfigError: for a method that needs a number which is not given.
+      ConfigError: if the method needs a number that is not given.
     """
     keras.utils.set_random_seed(config.seed)
     learner = LEARNERS[config.method].from_settings(
@@ -173,7 +172,7 @@ def build_learner(config, spec, *, dtype=None, unlabeled=None):
     user_error(
         learner.compile,
         *[optimizer(rate) for rate in build_schedules(config, rate_type)],
-        # AdamW's own shrinks the weights by it.
+        # AdamW itself shrinks the weights by it.
         weight_decay=0.0
         if config.optim_type == "adamw"
         else config.weight_decay,

@@ -1,19 +1,19 @@
-"""Callbacks that know the step of a run, across `fit`s."""
+"""Callbacks that know the step of a run, across calls of `fit`."""
 
 import keras
 
 
 def position(model):
-    """Batches that a model has taken, those that were skipped among them."""
+    """Batches that a model has taken, including those that were skipped."""
     counter = getattr(model, "position", model.optimizer.iterations)
     return int(counter.numpy())
 
 
 class AtStep(keras.callbacks.Callback):
-    """A callback that knows the step of the run, across `fit`s.
+    """A callback that knows the step of the run, across calls of `fit`.
 
-    The step is the student's optimizer's: it is restored with a checkpoint and
-    stands still where an update was skipped.
+    The step is that of the student's optimizer: it is restored with a
+    checkpoint, and stands still when an update is skipped.
     """
 
     @property
@@ -22,12 +22,12 @@ class AtStep(keras.callbacks.Callback):
 
     @property
     def position(self):
-        """Batches taken, those whose update was skipped among them."""
+        """Batches taken, including those whose update was skipped."""
         return position(self.model)
 
 
 class StopAtStep(AtStep):
-    """Ends training at a step, also in the middle of an epoch."""
+    """Ends training at a step, even in the middle of an epoch."""
 
     def __init__(self, step):
         super().__init__()

@@ -12,9 +12,9 @@ from meta_pseudo_labels.utils import compat
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _ARGUMENTS = ["student_step", "teacher_logits"]
-_PACKAGE = "meta_pseudo_labels."  # Its own estimators need no looking at.
+_PACKAGE = "meta_pseudo_labels."  # Our own estimators need no check.
 _LOOKED_AT = 64  # Images of an array.
-_NORMALISED = 30  # Deviations, beyond what normalised images have.
+_NORMALIZED = 30  # Deviations; more than normalized images have.
 
 
 def check_model(model, *, role):
@@ -22,7 +22,7 @@ def check_model(model, *, role):
 
     Raises:
       ValueError: for one that is not built, has no weights to train, was built
-        outside of the present strategy, or does not return logits.
+        outside the current strategy, or does not return logits.
     """
     if not isinstance(model, keras.Model):
         raise ValueError(
@@ -47,8 +47,8 @@ def check_weights(model, *, role):
     if model.built and model.weights:
         raise ValueError(
             f"The {role} {model.name!r} has no weights to train: all "
-            f"{len(model.weights)} are frozen. Set trainable = True of the "
-            "model, or of the layers that are to learn."
+            f"{len(model.weights)} are frozen. Set trainable = True on the "
+            "model, or on the layers that should learn."
         )
     raise ValueError(
         f"The {role} {model.name!r} has no weights to train yet. Start it "
@@ -57,16 +57,16 @@ def check_weights(model, *, role):
     )
 
 
-def check_normalised(inputs, model, *, key=None):
-    """Refuses uint8 images, which a batch has before they are normalised.
+def check_normalized(inputs, model, *, key=None):
+    """Refuses uint8 images, which have not been normalized yet.
 
-    Not where the model takes uint8, or begins by bringing levels to a range.
+    They are allowed if the model accepts uint8, or begins by rescaling levels.
 
     Args:
       inputs: of the model, a nest of tensors.
-      model: whose inputs they are.
-      key: of a batch that they stand under, where images alone are meant: text
-        may be of bytes. None for what is predicted.
+      model: the one they are for.
+      key: their key in a batch; then only images are checked, as text may be
+        bytes. None for inputs to predict on.
 
     Raises:
       ValueError: see above.
@@ -78,18 +78,18 @@ def check_normalised(inputs, model, *, key=None):
     if levels and not _brings_to_a_range(model):
         raise ValueError(
             f"Got uint8 images{f' under the key {key}' if key else ''}, but "
-            "learners see normalised ones: pass them through data.normalize, "
+            "learners need normalized ones: pass them through data.normalize, "
             "or use data.training_dataset and data.evaluation_dataset."
         )
 
 
 def warn_of_levels(x, model):
-    """Logs a line where images to predict look as if nobody normalised them.
+    """Logs a line if images to predict on do not look normalized.
 
     Args:
-      x: what `predict` or `evaluate` was given: the first 64 images of arrays
-        are looked at, of a tf.data.Dataset or a PyDataset the first batch.
-      model: that is to see them.
+      x: input of `predict` or `evaluate`: of arrays the first 64 images are
+        checked, of a tf.data.Dataset or a PyDataset the first batch.
+      model: the one that will see them.
     """
     if _brings_to_a_range(model):
         return
@@ -104,21 +104,21 @@ def warn_of_levels(x, model):
         low, high = images.min(), images.max()
         if np.issubdtype(images.dtype, np.integer) or not (
             low >= 0
-            and (high <= 1 and high > low or high > _NORMALISED)
+            and (high <= 1 and high > low or high > _NORMALIZED)
             or not np.isfinite(low + high)
         ):
             continue
         logging.warning(
             "The images have values from %.4g to %.4g, as if they were not "
-            "normalised: networks see (levels / 255 - mean) / std, see "
-            "data.normalize. All is well if they learned from such ones.",
+            "normalized: networks expect (levels / 255 - mean) / std, see "
+            "data.normalize. This is fine if they were trained on such images.",
             low,
             high,
         )
 
 
 def _brings_to_a_range(model):
-    """Whether a model takes levels as they are in files."""
+    """Whether a model accepts levels as they are in files."""
     scales = keras.layers.Rescaling, keras.layers.Normalization
     inputs = getattr(model, "inputs", None) or ()
     return any(
@@ -133,18 +133,18 @@ def check_range(name, value, *, low, high):
 
 
 def check_jit_compile(jit_compile, strategy):
-    """Refuses XLA under a strategy that it fails or hangs with."""
+    """Refuses XLA under a strategy with which it fails or hangs."""
     replicas = strategy.num_replicas_in_sync
     is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     if jit_compile and replicas > 1 and not is_tpu:
         raise ValueError(
-            f"jit_compile={jit_compile!r} works on one device; here are "
+            f"jit_compile={jit_compile!r} works on one device; there are "
             f"{replicas} replicas. Leave it out."
         )
 
 
 def check_replicas(optimizer, strategy):
-    """Refuses what an optimizer cannot do where replicas must meet for it."""
+    """Refuses optimizer options that would need several replicas to meet."""
     replicas = strategy.num_replicas_in_sync
     if replicas == 1 or isinstance(strategy, tf.distribute.TPUStrategy):
         return
@@ -153,7 +153,7 @@ def check_replicas(optimizer, strategy):
         if value and (name.startswith("g") or optimizer.use_ema):
             raise ValueError(
                 f"{name}={value} of {type(optimizer).__name__} works on one "
-                f"device; here are {replicas} replicas. Leave it out."
+                f"device; there are {replicas} replicas. Leave it out."
             )
 
 
@@ -179,19 +179,19 @@ def check_pair(student, teacher):
 
 
 def check_same_classes(*, student, teacher):
-    """Refuses unequal numbers of logits, where both are known."""
+    """Refuses unequal numbers of logits, if both are known."""
     if None not in (student, teacher) and student != teacher:
         raise ValueError(
-            "The student and the teacher must return as many logits; got "
-            f"{student} and {teacher}."
+            "The student and the teacher must return the same number of "
+            f"logits; got {student} and {teacher}."
         )
 
 
 def check_estimator(function):
-    """Refuses what cannot be called with a student's step and logits.
+    """Refuses anything that cannot be called with a student's step and logits.
 
     Raises:
-      ConfigError: where it is no function, or one of other arguments.
+      ConfigError: if it is not a function, or one with other arguments.
     """
     wanted = "a function of (student_step, teacher_logits)"
     if not callable(function) or inspect.isclass(function):
@@ -200,7 +200,7 @@ def check_estimator(function):
         )
     try:
         signature = inspect.signature(function)
-    except ValueError:  # Of some that are written in C nothing is known.
+    except ValueError:  # Some functions written in C have no signature.
         return
     try:
         signature.bind(None, None)
@@ -210,25 +210,25 @@ def check_estimator(function):
     if not fits:
         raise ConfigError(
             f"An estimator is {wanted}, in this order; "
-            f"{_name_of(function)} is one of {signature}."
+            f"{_name_of(function)} has the arguments {signature}."
         )
 
 
 def checked_loss(function, student_step, teacher_logits, tape, *, learner):
-    """The loss of an estimator; what one of the user's returns is validated.
+    """The loss of an estimator; a user's own estimator is validated.
 
     Args:
       function: an estimator, see `learners.feedback`.
       student_step: `StudentStep`.
       teacher_logits: on the strong views, [unlabeled, classes].
       tape: a persistent one that records the logits.
-      learner: that keeps which estimators were warned of, so that each is once.
+      learner: keeps track of the estimators warned of, to warn of each once.
 
     Returns:
       A scalar.
 
     Raises:
-      ConfigError: where one of the user's returns something else.
+      ConfigError: if a user's own estimator returns anything else.
     """
     loss = function(student_step, teacher_logits)
     scope = getattr(function, "__globals__", {})  # Wrappers have their own.
@@ -240,8 +240,8 @@ def checked_loss(function, student_step, teacher_logits, tape, *, learner):
         raise ConfigError(f"{wrong}{type(loss).__name__}.")
     if tf.TensorShape(shape).rank not in (0, None):
         raise ConfigError(
-            f"{wrong}shape {shape}. Take tf.reduce_mean of what is one number "
-            "for each image."
+            f"{wrong}shape {shape}. If it is one number for each image, take "
+            "tf.reduce_mean."
         )
     loss = tf.ensure_shape(tf.cast(loss, teacher_logits.dtype), [])
     with tape.stop_recording():
@@ -251,7 +251,7 @@ def checked_loss(function, student_step, teacher_logits, tape, *, learner):
     if not heard and function not in warned:
         warned.append(function)
         logging.warning(
-            "What feedback %r returns has no gradient with respect to the "
+            "The loss of feedback %r has no gradient with respect to the "
             "teacher's logits, so the teacher learns nothing from it.",
             _name_of(function),
         )

@@ -44,7 +44,7 @@ class WeightAverages(keras.layers.Layer):
       start: see `ema_rate`.
 
     Raises:
-      ValueError: where decay is outside [0, 1].
+      ValueError: if decay is outside [0, 1].
     """
 
     def __init__(self, model, *, decay, start=0, name="student_ema"):
@@ -66,22 +66,22 @@ class WeightAverages(keras.layers.Layer):
             for variable in _float_variables(model)
         ]
         # Attributes too: TensorFlow's checkpoints do not look into the lists
-        # of a Keras layer, and would leave the averages out without a word.
+        # of a Keras layer, and would silently leave the averages out.
         for index, average in enumerate(self.averages):
             setattr(self, f"average_{index}", average)
         self.built = True
         self.reset(model)
 
     def reset(self, model):
-        """Starts again at the model's present weights."""
+        """Starts again at the model's current weights."""
         for average, variable in self._pairs(model):
             average.assign(variable)
 
     def reset_as_release(self):
         """Starts at the release's constants instead of the weights (quirk 16).
 
-        One where the name has "beta" or "variance", zero elsewhere, even for
-        batch norm's gamma. The ramp forgets them within some twenty steps.
+        One if the name has "beta" or "variance", otherwise zero, even for
+        batch norm's gamma. The ramp forgets them within about twenty steps.
         """
         for average in self.averages:
             ones = any(word in average.name for word in ("beta", "variance"))
@@ -93,8 +93,8 @@ class WeightAverages(keras.layers.Layer):
         Args:
           model: see `WeightAverages`.
           step: see `ema_rate`.
-          moved: scalar boolean; where it is false the averages stand still, as
-            their model did.
+          moved: scalar boolean; if it is false, the averages stand still, as
+            the model did.
         """
 
         def rate(dtype):
@@ -107,7 +107,7 @@ class WeightAverages(keras.layers.Layer):
             dtype: rate(dtype)
             for dtype in {average.dtype for average in self.averages}
         }
-        # On each replica by itself: all have the same weights.
+        # On each replica by itself, as all have the same weights.
         replicas.merge(self._move, model, rates)
 
     def _move(self, strategy, model, rates):
@@ -143,7 +143,7 @@ class WeightAverages(keras.layers.Layer):
 
     @contextlib.contextmanager
     def lent_to(self, model):
-        """Has the model's weights be the averages, for a while."""
+        """Sets the model's weights to the averages, within the context."""
         before = [tf.identity(v.value) for v in _float_variables(model)]
         self.copy_to(model)
         try:
@@ -159,11 +159,11 @@ class WeightAverages(keras.layers.Layer):
 
 
 def _approach(average, value, rate):
-    """One move; none at rate 0, where the value need not be finite."""
+    """One move; none at rate 0, when the value need not be finite."""
     move = rate * (average - tf.cast(value, average.dtype))
     average.assign_sub(tf.where(rate > 0, move, tf.zeros_like(move)))
 
 
 def _float_variables(model):
-    """All variables but the integer ones, which are states of random seeds."""
+    """All variables except the integer ones, the states of random seeds."""
     return [v for v in model.variables if "float" in v.dtype]

@@ -1,14 +1,14 @@
 """The student's feedback to the teacher: one small function per estimator.
 
 An estimator says how the teacher should change the pseudo labels it gave, now
-that the student has learned from them. All have one signature
+that the student has learned from them. All have the same signature
 
     @estimator(labels=("soft",))
     def mine(student_step, teacher_logits): ...
 
 and return a scalar loss whose gradient with respect to the teacher is the
-feedback. Under a strategy it is the mean over the replicas that counts, so a
-sum over images is a `replicas.global_sum`.
+feedback. Under a strategy the mean over the replicas counts, so a sum over
+images must be a `replicas.global_sum`.
 """
 
 import functools
@@ -28,7 +28,7 @@ from meta_pseudo_labels.utils.registry import Registry
 from meta_pseudo_labels.utils.settings import ConfigError
 
 PSEUDO_LABELS = ("soft", "hard", "sampled")
-_DRAWN = ("sampled", "hard")  # Draws, or an argmax that is taken for one.
+_DRAWN = ("sampled", "hard")  # Draws, or an argmax that is treated as one.
 
 ESTIMATORS = Registry("feedback", package="meta_pseudo_labels.learners")
 
@@ -39,19 +39,19 @@ def estimator(
     """A decorator that registers an estimator by the name of its function.
 
     Args:
-      labels: kinds of pseudo labels with which it makes sense; the first is
-        its default.
+      labels: kinds of pseudo labels that it works with; the first is its
+        default.
       differentiates: whether it asks how the student's new weights depend on
-        its gradient, which is known for some optimizers alone
+        its gradient, which is known only for some optimizers
         (optimizers/pullback.py).
-      mean: whether its loss is a mean over the unlabeled images, as the
-        paper's, rather than a sum. A diagnosis then multiplies by their number
-        before it compares the noise with that of others.
+      mean: whether its loss is a mean over the unlabeled images, as in the
+        paper, rather than a sum. A diagnosis then multiplies by their number
+        before it compares the noise with that of other estimators.
 
     Raises:
-      ConfigError: for other kinds, for a mean that is no bool, and where what
-        is decorated is no function of (student_step, teacher_logits) with a
-        name.
+      ConfigError: for other kinds, for a mean that is not a bool, and if the
+        decorated object is not a function of (student_step, teacher_logits)
+        with a name.
     """
     if bare is not None:
         raise ConfigError(
@@ -93,11 +93,12 @@ _DERIVATIVES = {"label_gradient", "first_order_change"}
 def differentiates(function):
     """Whether an estimator needs the derivative of the student's update.
 
-    By its own word, or by the names in its code and in that of the functions
-    which it uses; so that an optimizer without one is refused before any step.
+    By its own `differentiates`, or by the names in its code and in that of the
+    functions it uses, so that an optimizer without this derivative is refused
+    before any step.
 
     Args:
-      function: an estimator, or whatever can be called as one.
+      function: an estimator, or anything that can be called like one.
     """
     todo, seen = [function], set()
     while todo:
@@ -110,9 +111,9 @@ def differentiates(function):
         if isinstance(function, functools.partial):
             todo.append(function.func)
             continue
-        function = inspect.unwrap(function)  # Of a tf.function too.
+        function = inspect.unwrap(function)  # A tf.function too.
         if not hasattr(function, "__code__") and callable(function):
-            # An object that is called.
+            # A callable object.
             function = inspect.unwrap(type(function).__call__)
         code = getattr(function, "__code__", None)
         if code is None:
@@ -125,13 +126,13 @@ def differentiates(function):
 
 
 def _names_in(code):
-    """What a function's code, and code within it, calls by name."""
+    """The names that a function's code, and code within it, uses."""
     inner = [c for c in code.co_consts if hasattr(c, "co_names")]
     return set(code.co_names).union(*map(_names_in, inner))
 
 
 def _functions_used(function, names):
-    """Functions that another has by these names, or in its closure."""
+    """Functions that a function has by these names, or in its closure."""
     cells = getattr(function, "__closure__", None) or ()
     found = [cell.cell_contents for cell in cells]
     scope = getattr(function, "__globals__", {})
@@ -155,7 +156,7 @@ def exact(student_step, teacher_logits):
     """The gradient of the new labeled loss, through the student's update.
 
     With soft labels everything is differentiable: nothing is drawn, and what
-    batch norm adds to new - old has no part in it (docs/feedback.md).
+    batch norm adds to new - old plays no part (docs/feedback.md).
     """
     gradient = tf.stop_gradient(student_step.label_gradient())
     return replicas.global_sum(gradient * tf.nn.softmax(teacher_logits))
@@ -178,9 +179,9 @@ def reinforce_dot_product(student_step, teacher_logits):
     """REINFORCE with h from both gradients (paper, algorithm 1).
 
     h is the product of the student's gradient on the pseudo labels and its
-    gradient on the labels at the new weights, which is old - new to first order
-    and free of what batch norm adds to that difference. Where the gradient is
-    clipped, or an optimizer decays weights itself, it leaves that out.
+    gradient on the labels at the new weights. To first order this is old - new,
+    without what batch norm adds to that difference. It ignores clipping of the
+    gradient, and weight decay by the optimizer itself.
     """
     change = student_step.center(student_step.first_order_change())
     return _reinforced(student_step, teacher_logits, change)
@@ -190,7 +191,7 @@ def reinforce_dot_product(student_step, teacher_logits):
 def reinforce_cosine(student_step, teacher_logits):
     """REINFORCE with h the cosine of both gradients (paper).
 
-    In [-1, 1] whatever the learning rate and the size of the gradients.
+    h is in [-1, 1] whatever the learning rate and the size of the gradients.
     """
     step, new = (_flatten(part) for part in student_step.gradients())
     norms = tf.norm(step) * tf.norm(new)
@@ -203,13 +204,13 @@ def reinforce_cosine(student_step, teacher_logits):
 def reinforce_per_example(student_step, teacher_logits):
     """REINFORCE with an h_i for each unlabeled image, from its label alone.
 
-    h_i is how much of the first-order gain is owed to the label of image i;
-    summed up they are the gain of `reinforce_dot_product`, but for what owes
-    nothing to the labels, as label smoothing's part. The cross-entropies
+    h_i is the part of the first-order gain that is due to the label of image i.
+    The sum of all h_i is the gain of `reinforce_dot_product`, except for what
+    is not due to the labels, such as label smoothing's part. Cross-entropies
     are summed too, so this is the unbiased gradient (to first order), with far
-    less variance than one h for all. Where the update normalises its gradient
-    (clipping, LARS, RMSProp, Adam) a label also moves the other images' parts,
-    and both hold but for a share that falls with the number of images.
+    less variance than one h for all. If the update normalizes its gradient
+    (clipping, LARS, RMSProp, Adam), a label also moves the other images' parts,
+    and both hold up to a share that falls with the number of images.
     """
     changes = tf.reduce_sum(
         student_step.pseudo_labels * student_step.label_gradient(), axis=-1
@@ -254,7 +255,7 @@ def _reinforced(student_step, teacher_logits, change):
 def _has_rate(student_step, dtype):
     """1, or 0 while the student waits at rate 0.
 
-    Its labels have done nothing then, and h would be batch norm's noise alone.
+    Its labels have had no effect then, and h would be batch norm's noise alone.
     """
     return tf.cast(student_step.learning_rate > 0, dtype)
 
@@ -274,8 +275,8 @@ def resolve(feedback, pseudo_labels=None):
       The estimator and the kind of pseudo labels.
 
     Raises:
-      ValueError: for an unknown name, what is no estimator, or pseudo labels
-        that it cannot use.
+      ValueError: for an unknown name, something that is not an estimator, or
+        pseudo labels that it cannot use.
     """
     named = isinstance(feedback, str) or feedback is None
     function = ESTIMATORS[feedback] if named else feedback
@@ -307,7 +308,7 @@ def draw_labels(logits, *, kind, seed):
     if kind == "hard":
         indices = tf.argmax(logits, axis=-1)
     else:
-        # Gumbel's trick, with draws that do not depend on the replicas.
+        # The Gumbel trick, with draws that do not depend on the replicas.
         rows = logits.shape[0] or tf.shape(logits)[0]
         draws = replicas.uniform(seed, rows=rows, width=logits.shape[-1])
         draws = tf.cast(tf.maximum(draws, _TINY), logits.dtype)
@@ -318,18 +319,18 @@ def draw_labels(logits, *, kind, seed):
 class Baseline(keras.layers.Layer):
     """The moving average of the change in labeled loss (quirk 8).
 
-    It takes in no change that is not finite, nor one of a student that did not
+    It ignores a change that is not finite, and one of a student that did not
     move: `counts`, below, is a scalar boolean.
 
     Args:
       decay: of the average, in (0, 1]; the release's is 0.99. 1 keeps the first
-        value for ever.
+        value forever.
       start: its first value. The release draws it from U(-1.73, 1.73).
       dtype: float type of the average.
       name: of the layer.
 
     Raises:
-      ValueError: where decay is outside (0, 1].
+      ValueError: if decay is outside (0, 1].
     """
 
     def __init__(self, *, decay=0.99, start=0.0, dtype="float32", name=None):
@@ -337,7 +338,7 @@ class Baseline(keras.layers.Layer):
         if decay == 0:
             raise ValueError(
                 "baseline_decay must be above 0; got 0, with which the average "
-                "is the change itself and nothing is left of it."
+                "is the change itself, and subtracting it leaves 0."
             )
         super().__init__(name=name, dtype=dtype)
         self.decay = decay
@@ -355,7 +356,7 @@ class Baseline(keras.layers.Layer):
     def center(self, change, *, counts=True):
         """Moves the average towards `change`, then subtracts it (quirk 8).
 
-        What is left is `decay` times the change less the earlier average.
+        The result is `decay` times (the change less the earlier average).
         """
         self._move(change, counts)
         return change - self.average
@@ -363,11 +364,11 @@ class Baseline(keras.layers.Layer):
     def subtract(self, change, *, counts=True):
         """Subtracts the average of earlier changes, then moves it.
 
-        So the average knows nothing of these labels, and leaves the
-        expectation of the feedback as it is.
+        So the average does not depend on these labels, and leaves the
+        expectation of the feedback unchanged.
 
         Args:
-          change: scalar or [unlabeled]; the average is that of its mean.
+          change: scalar or [unlabeled]; its mean is what is averaged.
           counts: see `Baseline`.
         """
         centered = change - tf.convert_to_tensor(self.average)

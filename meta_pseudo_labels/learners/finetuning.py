@@ -41,43 +41,43 @@ def finetune(
 ):
     """Trains the student on labels: the last stage of the paper (section 3).
 
-    Plain SGD unless asked for another, at a fixed rate, and whatever weights
-    the last step leaves: no selection. With `patience` it ends early, with the
-    weights of the best evaluation.
+    Plain SGD by default, at a fixed rate, and the weights of the last step:
+    no selection. With `patience` it ends early, with the weights of the best
+    evaluation.
 
     Args:
       student: a Keras model that returns logits, [batch, classes]; changed.
-      dataset: batches of (inputs, integer labels [batch]), without end; a third
-        part are weights, [batch].
+      dataset: endless batches of (inputs, integer labels [batch]), or with
+        weights, [batch], as a third part.
       learning_rate: the paper's is 1e-5, which is for SGD.
       steps: the paper's are 1,000 for CIFAR-10 and SVHN, 2,000 for ImageNet
-        with a tenth of its labels; at most so many with `patience`.
+        with a tenth of its labels; with `patience`, the maximum.
       optimizer: one of `FINETUNING_OPTIMIZERS`; see `build_optimizer`.
-      weight_decay: by which "adamw" shrinks weights, but those of
-        normalization layers; the others have none.
-      backbone_lr_factor: times the learning rate is that of all weights but
+      weight_decay: by which "adamw" shrinks weights, except those of
+        normalization layers; the other optimizers have none.
+      backbone_lr_factor: multiplies the learning rate of all weights except
         those of the head, see `models.backbone_weights`; at least 0.
-      freeze_backbone_steps: first steps that leave these where they are; -1
-        for all.
-      layer_lr_decay: times the rate of a layer is that of the one below it,
-        from the head's on, see `models.backbone_depths`; in (0, 1].
-      batch_norm: "update", training mode, so that moving averages go over to
+      freeze_backbone_steps: first steps that leave these weights unchanged;
+        -1 for all.
+      layer_lr_decay: ratio of a layer's rate to that of the layer above it,
+        from the head down, see `models.backbone_depths`; in (0, 1].
+      batch_norm: "update", training mode, so that moving averages adapt to
         the labeled images; or "frozen", inference mode, see `batch_norm_mode`.
-      validation_data: batches as those of `dataset`, but with an end, to
+      validation_data: batches like those of `dataset`, but finitely many, to
         evaluate on; or None.
       eval_every: steps between two evaluations.
-      patience: evaluations in a row without a gain in accuracy, after which
-        it ends; 0 takes all steps and keeps the last weights.
+      patience: evaluations in a row without a gain in accuracy after which
+        training ends; 0 runs all steps and keeps the last weights.
       callbacks, class_weight: for `fit`.
 
     Returns:
-      The `keras.callbacks.History`. An epoch is `eval_every` steps where there
-      is `validation_data`, else all of them.
+      The `keras.callbacks.History`. An epoch is `eval_every` steps with
+      `validation_data`, otherwise all steps.
 
     Raises:
       ValueError: for a number or a name out of range, patience without
         `validation_data`, a student that does not return logits, or has a
-        layer without a derivative, or labels that are no classes of its.
+        layer without a derivative, or labels outside its classes.
     """
     _check(steps, eval_every, patience, validation_data)
     every = steps if validation_data is None else min(eval_every, steps)
@@ -109,7 +109,7 @@ def finetune(
 
 
 def _with_checked_labels(data, student):
-    """Batches as they were; their labels are looked at as they are read."""
+    """The same batches; their labels are checked as they are read."""
     classes = getattr(student, "output_shape", (None,))[-1]
     if not isinstance(data, tf.data.Dataset) or classes is None:
         return data
@@ -161,7 +161,7 @@ def compile_for_finetuning(
     freeze_backbone_steps=0,
     layer_lr_decay=1.0,
 ):
-    """Compiles with an optimizer whose variables are there before any step.
+    """Compiles with an optimizer whose variables exist before any step.
 
     Args:
       student, learning_rate, optimizer, weight_decay, backbone_lr_factor,
@@ -169,8 +169,8 @@ def compile_for_finetuning(
 
     Raises:
       ValueError: for a student that does not return logits, has no weights to
-        train, or no backbone where that has a rate of its own; for another
-        optimizer.
+        train, or has no backbone although one is to have its own rate; for
+        another optimizer.
     """
     check_model(student, role="student")
     if optimizer not in FINETUNING_OPTIMIZERS:
@@ -198,16 +198,16 @@ def compile_for_finetuning(
 
 @contextlib.contextmanager
 def batch_norm_mode(model, mode):
-    """Has the batch norm of a model, however deep, train in a mode.
+    """Sets the mode in which a model's batch norm, at any depth, trains.
 
-    Compile within it, and again after it to go on with other training.
+    Compile within the context, and again after it for other training.
 
     Args:
       model: a Keras model, whose batch norm is Keras's or ours.
-      mode: "update" leaves the layers as they are. "frozen" has them normalize
-        by their moving averages, and change nothing: neither these nor scale
-        (gamma) and shift (beta), as Keras means by a layer that is not
-        trainable. Dropout still drops.
+      mode: "update" leaves the layers as they are. "frozen" makes them
+        normalize by their moving averages and changes nothing: neither these
+        nor scale (gamma) and shift (beta), as in Keras layers that are not
+        trainable. Dropout stays active.
 
     Raises:
       ValueError: for another mode.
@@ -226,10 +226,10 @@ def batch_norm_mode(model, mode):
 
 
 def freeze_batch_norm(model):
-    """Has all batch norm of a model stand still, see `batch_norm_mode`.
+    """Freezes all batch norm of a model, see `batch_norm_mode`.
 
     Returns:
-      The layers that did not before.
+      The layers that were not frozen before.
     """
     layers = [
         layer

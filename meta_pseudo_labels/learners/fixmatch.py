@@ -21,7 +21,7 @@ from meta_pseudo_labels.utils.settings import setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FixMatchSettings:
-    """What a confident weak view asks of a strong one, in fixmatch."""
+    """Pseudo labels of confident weak views for strong ones, in fixmatch."""
 
     absent: ClassVar = "is not FixMatch."
 
@@ -30,7 +30,8 @@ class FixMatchSettings:
     )
     fixmatch_threshold: float = setting(
         0.95,
-        "Confidence from which a weak view labels its strong one in FixMatch.",
+        "Minimum confidence at which a weak view labels its strong view in "
+        "FixMatch.",
         low=0,
         high=1,
     )
@@ -70,8 +71,8 @@ class FixMatch(TermLearner):
 
     The loss is the cross-entropy of the labels plus `weight` times that of the
     pseudo labels on the strong views (arXiv 2001.07685, equations 3 and 4). A
-    weak view labels its strong one where its largest probability is at least
-    `threshold`; the mean is over all unlabeled images, labeled so or not.
+    weak view labels its strong view if its largest probability is at least
+    `threshold`; the mean is over all unlabeled images, labeled this way or not.
 
     Args:
       student: see `Learner`.

@@ -22,7 +22,7 @@ from meta_pseudo_labels.utils.settings import setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlexMatchSettings:
-    """Of the thresholds of flexmatch."""
+    """Weight and threshold of flexmatch."""
 
     absent: ClassVar = "is not FlexMatch."
 
@@ -31,7 +31,7 @@ class FlexMatchSettings:
     )
     flexmatch_threshold: float = setting(
         0.95,
-        "FlexMatch's threshold of the class that is learned best.",
+        "FlexMatch's threshold for the class that is learned best.",
         low=0,
         high=1,
     )
@@ -45,7 +45,7 @@ class FlexMatchTerm(StatefulTerm):
 
     Attributes:
       chosen: the class that the weak view of each unlabeled image was last sure
-        of, [unlabeled]; -1 where it never was.
+        of, [unlabeled]; -1 if it never was.
     """
 
     name = "flexmatch"
@@ -91,8 +91,8 @@ class FlexMatchTerm(StatefulTerm):
         return TermValue(self.weight * loss, loss, logs, (move,))
 
     def thresholds(self, dtype):
-        """Those of each class, [classes], by what was chosen before."""
-        # Images that no class was sure of come first, then those of each.
+        """One per class, [classes], from what was chosen before."""
+        # Images without a chosen class come first, then those of each class.
         counts = tf.math.unsorted_segment_sum(
             tf.ones([self.unlabeled], dtype), self.chosen + 1, self.classes + 1
         )
@@ -100,10 +100,10 @@ class FlexMatchTerm(StatefulTerm):
         return self.threshold * effects / (2.0 - effects)
 
     def _moved(self, probabilities, indices):
-        """What is chosen now: by this batch, or else as before."""
+        """What is chosen now: by this batch, otherwise as before."""
         sure = tf.reduce_max(probabilities, axis=-1) >= self.threshold
         classes = replicas.all_rows(tf.argmax(probabilities, axis=-1))
-        # Of an image that comes twice in a batch the last row counts.
+        # For an image that occurs twice in a batch, the last row counts.
         sure = replicas.all_rows(tf.cast(sure, tf.int64)) > 0
         rows = tf.range(tf.size(classes, tf.int64))
         last = tf.math.unsorted_segment_max(
@@ -119,25 +119,25 @@ class FlexMatchTerm(StatefulTerm):
 @register("flexmatch")
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class FlexMatch(TermLearner):
-    """Labels, and classes of weak views that are sure enough for their class.
+    """Learns labels, and classes of weak views above their class's threshold.
 
     The loss is the cross-entropy of the labels plus `weight` times that of the
     weak views' classes on strong views (arXiv 2110.08263, equations 5 to 12).
-    Of all unlabeled images those are counted whose weak view, when it was seen
-    last with a probability of at least `threshold`, was of a class. The count
-    over that of the class with most, or over those that were never so sure
-    where these are more (the warm-up), is the class's learning effect b; its
-    views are sure enough at `threshold` b / (2 - b).
+    For each class, the unlabeled images are counted whose weak view was of this
+    class when it last had a probability of at least `threshold`. This count
+    over that of the largest class, or over the number of images that were never
+    so sure if that is larger (the warm-up), is the class's learning effect b.
+    The class's threshold is `threshold` b / (2 - b).
 
     Args:
-      student: see `Learner`; it must say how many classes it has.
-      unlabeled: how many unlabeled images there are.
+      student: see `Learner`; its number of classes must be known.
+      unlabeled: number of unlabeled images.
       weight: of the unlabeled loss, at least 0; lambda in the paper.
       threshold: in [0, 1]; tau in the paper.
       **kwargs: see `Learner`.
 
     The batch also needs "unlabeled_indices", [unlabeled in the batch] integers
-    from 0, which of the images "weak" and "strong" are of; see
+    from 0: the numbers of the images in "weak" and "strong"; see
     `data.training_dataset`.
 
     Raises:

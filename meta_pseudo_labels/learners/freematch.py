@@ -22,7 +22,7 @@ from meta_pseudo_labels.utils.settings import setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FreeMatchSettings:
-    """Of the thresholds and the fairness of freematch."""
+    """Thresholds and fairness of freematch."""
 
     absent: ClassVar = "is not FreeMatch."
 
@@ -30,11 +30,11 @@ class FreeMatchSettings:
         1.0, "Weight of FreeMatch's unlabeled loss.", low=0
     )
     freematch_fairness: float = setting(
-        0.01, "Weight of FreeMatch's fairness over classes.", low=0
+        0.01, "Weight of FreeMatch's class fairness loss.", low=0
     )
     freematch_decay: float = setting(
         0.999,
-        "Decay of the averages that FreeMatch's thresholds are made of.",
+        "Decay of the averages that FreeMatch's thresholds are based on.",
         low=0,
         high=1,
     )
@@ -50,7 +50,7 @@ class FreeMatchTerm(StatefulTerm):
       confidence: average of the largest probability of weak views, scalar;
         the global threshold.
       shares: average of their probabilities, [classes].
-      histogram: average of the share of each most likely class, [classes].
+      histogram: average share of images with each most likely class, [classes].
     """
 
     name = "freematch"
@@ -106,17 +106,17 @@ class FreeMatchTerm(StatefulTerm):
 @register("freematch")
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class FreeMatch(TermLearner):
-    """Labels, and classes of weak views that are surer than most so far.
+    """Learns labels, and classes of weak views surer than average so far.
 
     The loss is the cross-entropy of the labels, plus `weight` times that of
-    the weak views' classes on strong views, plus `fairness` times what keeps
-    all classes in use (arXiv 2205.07246, equations 5 to 12). A view is sure
-    enough at the average confidence of weak views so far, for rarer classes at
-    less, in proportion to their average probability. All averages begin at one
-    over the number of classes, and move before they are used.
+    the weak views' classes on strong views, plus `fairness` times a loss that
+    keeps all classes in use (arXiv 2205.07246, equations 5 to 12). The
+    threshold is the average confidence of weak views so far, and less for rarer
+    classes, in proportion to their average probability. All averages start at
+    one over the number of classes, and are updated before they are used.
 
     Args:
-      student: see `Learner`; it must say how many classes it has.
+      student: see `Learner`; its number of classes must be known.
       weight: of the unlabeled loss, at least 0; w_u in the paper.
       fairness: of the fairness loss, at least 0; w_f in the paper, 0.001 to
         0.05 there.
@@ -133,12 +133,12 @@ class FreeMatch(TermLearner):
 
 
 def class_shares(probabilities, mask=None):
-    """Share of images of which each class is the most likely one, [classes].
+    """Share of images for which each class is the most likely one, [classes].
 
     Args:
       probabilities: or logits, [batch, classes].
-      mask: [batch] of 0 and 1, which images are counted; by default all. Their
-        number is divided by that of all.
+      mask: [batch], 1 for images that are counted, otherwise 0; by default
+        all. The counts are divided by the number of all images.
     """
     chosen = tf.one_hot(
         tf.argmax(probabilities, axis=-1),
@@ -151,16 +151,16 @@ def class_shares(probabilities, mask=None):
 
 
 def fairness_loss(strong_logits, mask, *, shares, histogram):
-    """How alike the classes' chances are on strong views and so far, scalar.
+    """How alike class probabilities are on strong views and so far, scalar.
 
-    It is minus a cross-entropy, of at most 0: of the average probabilities of
-    weak views, and of the mean ones of strong views that count, both divided by
+    Minus a cross-entropy, so at most 0, of the average probabilities of weak
+    views and the mean probabilities of strong views that count, both divided by
     how often each class is the most likely one. A class that no strong view
-    chooses has no such quotient, and is left out; where none counts it is 0.
+    chooses has no such quotient, and is left out; if no view counts, this is 0.
 
     Args:
       strong_logits: of this replica, [batch, classes].
-      mask: [batch] of 0 and 1, which images count.
+      mask: [batch], 1 for images that count, otherwise 0.
       shares, histogram: averages of weak views, [classes].
     """
     strong = tf.nn.softmax(strong_logits)

@@ -34,7 +34,7 @@ def soft_cross_entropy(*, targets, logits):
 
     Args:
       targets: probabilities, [batch, classes]; rows sum to 1.
-      logits: unnormalised scores, [batch, classes].
+      logits: unnormalized scores, [batch, classes].
     """
     return -tf.reduce_sum(targets * tf.nn.log_softmax(logits), axis=-1)
 
@@ -44,14 +44,14 @@ def mean_cross_entropy(targets, logits, weights=None):
 
     Args:
       targets, logits: see `soft_cross_entropy`.
-      weights: of each example, [batch]; as in Keras the sum is divided by the
+      weights: one per example, [batch]; as in Keras, the sum is divided by the
         number of examples, not by the sum of weights.
     """
     losses = soft_cross_entropy(targets=targets, logits=logits)
     return tf.reduce_mean(losses if weights is None else losses * weights)
 
 
-# Which labels the weights of a batch are of, by their key.
+# From the key of weights in a batch to the key of their labels.
 WEIGHT_KEYS = {
     "sample_weight": "labels",
     "feedback_sample_weight": "feedback_labels",
@@ -59,7 +59,7 @@ WEIGHT_KEYS = {
 
 
 def weights_of(batch, key, logits):
-    """Weights of a batch's labeled examples, [batch]; None where it has none.
+    """Weights of a batch's labeled examples, [batch]; None if it has none.
 
     Args:
       batch: a dict.
@@ -82,11 +82,11 @@ def weights_of(batch, key, logits):
 
 
 def balanced_weights(labels, classes):
-    """What has each class count for as much in a mean over labeled examples.
+    """Weights that make classes count equally in a mean over labeled examples.
 
     Args:
       labels: class numbers, [n].
-      classes: how many there are.
+      classes: number of classes.
 
     Returns:
       A dict for `class_weight`: n / (classes that occur * examples of the
@@ -98,18 +98,18 @@ def balanced_weights(labels, classes):
 
 
 def with_class_weights(dataset, class_weight, classes):
-    """Adds to batches what `class_weight` of `fit` says, as sample weights.
+    """Adds the `class_weight` of `fit` to batches, as sample weights.
 
     Args:
       dataset: `tf.data.Dataset` of dicts.
-      class_weight: from class numbers to weights, at least 0; that of a class
-        which is left out is 1. Labels that are probabilities weigh as their
-        most likely class.
-      classes: how many there are.
+      class_weight: from class numbers to weights, at least 0; a class that is
+        left out has weight 1. Labels that are probabilities have the weight of
+        their most likely class.
+      classes: number of classes.
 
     Raises:
-      ValueError: for another data set or other weights, and for batches that
-        have sample weights already.
+      ValueError: for any other data set or weights, and for batches that have
+        sample weights already.
     """
     spec = getattr(dataset, "element_spec", None)
     if not isinstance(dataset, tf.data.Dataset) or not isinstance(spec, dict):
@@ -119,7 +119,8 @@ def with_class_weights(dataset, class_weight, classes):
         )
     if not spec.keys().isdisjoint(WEIGHT_KEYS):
         raise ValueError(
-            "The batches have sample weights; give these or class_weight."
+            "The batches have sample weights already; give these or "
+            "class_weight."
         )
     for number, weight in dict(class_weight).items():
         if number not in range(classes) or not 0 <= weight < float("inf"):
@@ -141,7 +142,7 @@ def with_class_weights(dataset, class_weight, classes):
 
 
 def _class_numbers(labels, classes):
-    """[batch]; what is out of range, which is refused later, within it."""
+    """[batch]; numbers out of range, which are refused later, are clipped."""
     if labels.dtype.is_floating:
         return tf.argmax(labels, axis=-1)
     numbers = tf.cast(tf.reshape(labels, [-1]), tf.int64)
@@ -174,17 +175,17 @@ def consistency_loss(*, weak_logits, strong_logits, temperature, threshold):
 
 
 def align(probabilities, *, wanted, found):
-    """Distributions as they would be were classes otherwise frequent.
+    """Adjusts distributions to other class frequencies.
 
     Distribution alignment (Berthelot et al. 2020, arXiv 1911.09785).
 
     Args:
       probabilities: [batch, classes]; rows sum to 1.
-      wanted, found: how frequent classes are to be, and are, [classes].
+      wanted, found: the desired and the present class frequencies, [classes].
 
     Returns:
-      [batch, classes], each in proportion to `probabilities * wanted / found`;
-      as it was where that is 0 for every class.
+      [batch, classes]; rows in proportion to `probabilities * wanted / found`,
+      or unchanged if that is 0 for every class.
     """
     aligned = probabilities * tf.math.divide_no_nan(wanted, found)
     total = tf.reduce_sum(aligned, axis=-1, keepdims=True)
@@ -196,17 +197,17 @@ def align(probabilities, *, wanted, found):
 
 
 def confident_loss(*, probabilities, strong_logits, threshold, soft=False):
-    """Cross-entropy of pseudo labels that are sure of a class, strong views.
+    """Cross-entropy of confident pseudo labels against strong views.
 
     No gradient flows into the labels.
 
     Args:
-      probabilities: what weak views say of the images, [batch, classes].
+      probabilities: those of weak views, [batch, classes].
       strong_logits: logits of the strong views, [batch, classes].
       threshold: an image counts when its largest probability is at least this,
-        in [0, 1]; a scalar, or [classes] for one of each most likely class.
-      soft: whether the labels are the probabilities; else the most likely
-        class.
+        in [0, 1]; a scalar, or [classes] for one per most likely class.
+      soft: whether the labels are the probabilities; otherwise they are the
+        most likely classes.
 
     Returns:
       The losses, [batch] nats, zero where masked, and the mask, [batch] of 0

@@ -1,8 +1,8 @@
-"""The registry of methods, and what each says of itself.
+"""The registry of methods, and how each describes itself.
 
 Its settings, its passes, what it reads.
 
-Everything that others ask about a method they ask here, so that a new one is
+All that other code asks about a method is asked here, so that a new method is
 one file: command line, checks, warnings, data and devices derive from it.
 """
 
@@ -11,20 +11,20 @@ from typing import NamedTuple
 from meta_pseudo_labels.utils.registry import Registry
 from meta_pseudo_labels.utils.settings import ConfigError
 
-# By the names that --method takes.
+# By the names that --method accepts.
 LEARNERS = Registry(
     "method",
     package="meta_pseudo_labels.learners",
-    without=("build", "callbacks", "finetuning"),  # Loaded where they are used.
+    without=("build", "callbacks", "finetuning"),  # Loaded when used.
 )
 register = LEARNERS.register
 
 
 class Rate(NamedTuple):
-    """The learning rate of one optimizer, as settings have it.
+    """The learning rate of one optimizer, as in the settings.
 
     Attributes:
-      peak: per 256 labeled images.
+      peak: highest rate, per 256 labeled images.
       wait_steps: steps at rate 0, before anything else.
       warmup_steps: steps from 0 to the peak.
     """
@@ -38,14 +38,14 @@ class Method:
     """The part of a `Learner` class that describes the method.
 
     Attributes:
-      settings: dataclasses whose fields the method reads, beside those of
-        every method; they become fields of `Config`, and flags. One may have
-        `absent`, the rest of "--method=... " for methods that do not read it,
-        and `unread`, `Unread` rules.
+      settings: dataclasses whose fields the method reads, besides those that
+        all methods read; they become fields of `Config`, and flags. One may
+        have `absent`, the rest of "--method=... " for methods that do not read
+        it, and `unread`, `Unread` rules.
       unread: `Unread` rules for other settings that the method does not read.
       batch_keys: what a batch must hold, see `Learner`.
-      has_feedback: whether a teacher learns from how its student does, so that
-        `diagnose` can look at that.
+      has_feedback: whether a teacher learns from how its student does, which
+        `diagnose` can then examine.
     """
 
     settings = ()
@@ -58,7 +58,7 @@ class Method:
         """The learner that settings ask for, with fresh networks.
 
         Args:
-          settings: a `Config`, or all that it takes of one.
+          settings: a `Config`, or the part of one that is needed.
           networks: `build.Networks`, which builds them.
           **common: arguments of every learner.
         """
@@ -90,7 +90,7 @@ class Method:
 
     @classmethod
     def teacher_type(cls, settings):
-        """The kind of the teacher that sees images; None without one."""
+        """Model type of a teacher that sees images; None without one."""
         return None
 
     @classmethod
@@ -102,7 +102,7 @@ class Method:
     def passes(cls, settings):
         """Images of each training pass, as multiples of the labeled batch.
 
-        Batch norm forms its groups of replicas by them.
+        Batch norm uses them to form its groups of replicas.
         """
         views = sum(key in cls.batch_keys for key in ("weak", "strong"))
         return {1 + views * settings.uda_data}

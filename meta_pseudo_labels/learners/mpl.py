@@ -50,7 +50,7 @@ from meta_pseudo_labels.utils.settings import ConfigError
 
 
 class TeacherLoss(NamedTuple):
-    """What a teacher learns beside the feedback in one step.
+    """What a teacher learns besides the feedback in one step.
 
     Attributes:
       loss: scalar, nats.
@@ -75,37 +75,36 @@ class MetaPseudoLabels(MPLMethod, Learner):
       teacher: a built Keras model with as many logits as the student; any
         architecture. It is thrown away after training.
       feedback: a name in `learners.feedback.ESTIMATORS`, "off" for the control,
-        or a function of their signature (which `load_model` cannot restore).
+        or a function with their signature (which `load_model` cannot restore).
       feedback_weight: multiplies the feedback's part of the teacher's loss.
       pseudo_labels: "soft", "hard", "sampled", or None for the estimator's own.
-      label_temperature: divides the teacher's logits where they become pseudo
+      label_temperature: divides the teacher's logits when they become pseudo
         labels; below 1 sharpens.
-      label_view: "strong" or "weak", the views of which the teacher says the
-        labels that the student learns on strong ones.
+      label_view: "strong" or "weak", the views from which the teacher makes the
+        labels that the student learns on strong views.
       student_labeled_weight: of the labeled images' loss in the student's, at
-        least 0; 0 is the paper, whose student never learns from labels.
-      student_wait_steps: first steps of which the student's part is skipped:
-        nothing of it moves but the count that its rate depends on, and the
-        teacher's step costs as much as one of UDA. Logs of the student are nan.
-      uda: `UDASettings` of the teacher's consistency term, or the `Term` of
-        another kind, such as `AlignedUDA()` or `FreeMatchTerm()`; None for a
-        teacher that learns from labels and feedback alone, and needs no weak
-        views.
+        least 0; 0 as in the paper, whose student never learns from labels.
+      student_wait_steps: first steps that skip the student's part: only the
+        count that its learning rate depends on moves, and the teacher's step
+        costs as much as one of UDA. Logs of the student are nan.
+      uda: `UDASettings` of the teacher's consistency term, or another kind of
+        `Term`, such as `AlignedUDA()` or `FreeMatchTerm()`; None for a teacher
+        that learns from labels and feedback alone, and needs no weak views.
       weak_pass: how the teacher's weak views pass, see `passes.forward_views`;
-        "apart" leaves the feedback no way through weak labels.
+        with "apart" no feedback can go back through weak labels.
       baseline_decay: of the moving average of the feedback, in (0, 1]; 1 keeps
-        its first value for ever.
+        its first value forever.
       baseline_start: the average's first value, a change (new - old) in what
         the estimator measures: nats; minus a cosine.
       update_teacher_moments: whether the teacher's batch norm keeps moving
-        averages. The release never does, so that its teacher is meaningless in
-        inference mode (quirk 12). Where it does not, losses that the teacher
-        adds when it is called do not count.
+        averages. In the release it never does, so that its teacher is
+        meaningless in inference mode (quirk 12). Without them, losses that the
+        teacher adds when it is called do not count.
       **kwargs: see `Learner`.
 
-    A batch may hold more than `Learner` says: `feedback`, [.., ...] inputs,
-    `feedback_labels`, and `feedback_sample_weight`. The student is judged on
-    these then, and no network learns these labels: the held-out split of the
+    Besides what `Learner` lists, a batch may hold `feedback`, [.., ...] inputs,
+    `feedback_labels`, and `feedback_sample_weight`. The student is then judged
+    on these, and no network learns these labels: the held-out split of the
     paper's first version.
 
     Raises:
@@ -168,8 +167,8 @@ class MetaPseudoLabels(MPLMethod, Learner):
             start=baseline_start,
             dtype=self.float_type,
         )
-        # The first is logged and `reinforce`'s; the other estimators measure
-        # changes of another size.
+        # The first is logged, and used by `reinforce`; the other estimators
+        # measure changes of another size.
         self.baseline = baseline(name="feedback_baseline")
         self.estimator_baseline = baseline(name="estimator_baseline")
         self.feedback_grad_ratio = self.add_weight(
@@ -196,7 +195,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
             replicas_here = self.distribute_strategy.num_replicas_in_sync
             if self.run_eagerly and replicas_here > 1:
                 logging.warning(
-                    "With run_eagerly and several replicas nobody looks for "
+                    "With run_eagerly and several replicas nothing checks for "
                     "layers without a second derivative, whose part of "
                     "feedback=%r is lost; train a step without run_eagerly.",
                     name,
@@ -211,13 +210,13 @@ class MetaPseudoLabels(MPLMethod, Learner):
         self.build_optimizer(self.teacher_optimizer, self.teacher)
         with self.distribute_strategy.scope():
             rates = updates.Rates(self.optimizer, self.teacher_optimizer)
-        # Not an attribute that Keras tracks: nothing of it is saved.
+        # Not an attribute that Keras tracks, so it is not saved.
         object.__setattr__(self, "_rates", rates)
 
     def fit(self, *args, **kwargs):
-        """As `Learner.fit`; what sets the student's rate moves the teacher's.
+        """As `Learner.fit`; setting the student's rate moves the teacher's too.
 
-        The teacher's stays in proportion, unless it is set too:
+        The teacher's stays in proportion, unless it is set as well:
         `teacher_optimizer.learning_rate`.
         """
         self.check_compiled()
@@ -244,7 +243,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
         return {
             **super().get_config(),
             "teacher": serialize(self.teacher),
-            # One of one's own may be an object, or a partial function.
+            # A user's own may be an object, or a partial function.
             "feedback": getattr(self.feedback, "__name__", str(self.feedback)),
             "feedback_weight": self.feedback_weight,
             "pseudo_labels": self.label_kind,
@@ -269,8 +268,8 @@ class MetaPseudoLabels(MPLMethod, Learner):
         Args:
           batch: see `Learner`; of this replica.
           costly: whether to compute the costly log, see `measure_feedback`;
-            by default where it is due.
-          waits: whether the student's part is skipped; None is where
+            by default when it is due.
+          waits: whether the student's part is skipped; None asks
             `student_waits`, unless replicas must meet, which cannot decide
             within a step.
         """
@@ -356,11 +355,11 @@ class MetaPseudoLabels(MPLMethod, Learner):
         }
 
     def student_waits(self):
-        """Whether the coming step skips the student, scalar boolean tensor."""
+        """Whether the next step skips the student, scalar boolean tensor."""
         return self.step.value < self.student_wait_steps
 
     def teacher_logits(self, batch):
-        """`ViewLogits` of one training-mode pass over all that it looks at."""
+        """`ViewLogits` of one training-mode pass over the teacher's inputs."""
         settings = dict(
             update_moments=self.update_teacher_moments,
             slices=self.batch_slices,
@@ -376,9 +375,9 @@ class MetaPseudoLabels(MPLMethod, Learner):
         return ViewLogits(labeled=labeled, weak=None, strong=strong)
 
     def teacher_loss(self, batch, logits):
-        """What the teacher learns beside the feedback.
+        """What the teacher learns besides the feedback.
 
-        A method that changes it overrides this; see docs/extending.md.
+        Methods that change it override this; see docs/extending.md.
 
         Args:
           batch: see `Learner`; of this replica.
@@ -388,7 +387,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
           `TeacherLoss`.
 
         Raises:
-          ConfigError: by the step, where an override returns anything else.
+          ConfigError: by the step, if an override returns anything else.
         """
         labels = label_probabilities(batch["labels"], logits.labeled)
         cross_entropy = self.labeled_loss(labels, logits.labeled, batch)
@@ -404,10 +403,10 @@ class MetaPseudoLabels(MPLMethod, Learner):
         learned = self.teacher_loss(batch, logits)
         if not isinstance(learned, TeacherLoss):
             raise ConfigError(
-                f"{type(self).__name__}.teacher_loss must return a TeacherLoss "
-                f"of learners, got {type(learned).__name__}: change what "
-                "super().teacher_loss(batch, logits) gives with _replace, see "
-                "docs/extending.md."
+                f"{type(self).__name__}.teacher_loss must return a "
+                f"learners.TeacherLoss, got {type(learned).__name__}: change "
+                "the result of super().teacher_loss(batch, logits) with "
+                "_replace, see docs/extending.md."
             )
         return learned
 
@@ -417,9 +416,9 @@ class MetaPseudoLabels(MPLMethod, Learner):
         return draw_labels(logits, kind=self.label_kind, seed=seed)
 
     def check_scale(self, student_step, feedback):
-        """Whether a feedback came through the student's loss scale whole.
+        """Whether the feedback stayed finite under the student's loss scale.
 
-        Where it did not, that scale is lowered, not the teacher's.
+        If it did not, that scale is lowered, not the teacher's.
 
         Args:
           student_step: `StudentStep`.
@@ -445,22 +444,23 @@ class MetaPseudoLabels(MPLMethod, Learner):
     def measure_feedback(
         self, tape, feedback, gradients, costly=None, *, counts=True
     ):
-        """Norm of the feedback's gradient over that of the teacher's whole one.
+        """Norm of the feedback's gradient over that of the whole gradient.
 
-        Both before weight decay and clipping. Costs one backward pass of the
-        teacher, so it is computed where `logs_are_due`, and kept between.
+        Both are the teacher's, before weight decay and clipping. Costs one
+        backward pass of the teacher, so it is computed when `logs_are_due`, and
+        kept in between.
 
         Args:
           tape: that recorded the feedback.
           feedback: its part of the loss, scalar.
           gradients: of the teacher's whole loss.
-          costly: whether to compute it now; None is where it is due, which
+          costly: whether to compute it now; None means when it is due, which
             replicas that must meet for it cannot decide within a step.
-          counts: scalar boolean; where it is false the ratio is left alone.
+          counts: scalar boolean; if it is false, the ratio is left alone.
 
         Returns:
-          A scalar, at least 0; NaN before it was computed first, and the one
-          before where it is not finite.
+          A scalar, at least 0; NaN before it is first computed, and the
+          previous one if it is not finite.
         """
 
         def measure():

@@ -1,4 +1,4 @@
-"""What Meta Pseudo Labels says of itself to runs: settings, rates, passes."""
+"""How Meta Pseudo Labels describes itself to runs: settings, rates, passes."""
 
 import dataclasses
 from typing import ClassVar
@@ -27,7 +27,7 @@ from meta_pseudo_labels.utils.settings import ConfigError, Unread, setting
 
 LABEL_VIEWS = ("strong", "weak")
 NO_TERM = ("supervised", "rand_augment")
-# Of other methods; their settings and what they are.
+# Terms of other methods, and their settings.
 TERMS = {
     FixMatchTerm: FixMatchSettings,
     FlexMatchTerm: FlexMatchSettings,
@@ -43,7 +43,7 @@ CONSISTENCY = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MPLSettings:
-    """Meta Pseudo Labels; of its labels also those of a fixed teacher."""
+    """Meta Pseudo Labels; its label settings also apply to a fixed teacher."""
 
     absent: ClassVar = "has no student that learns a teacher's labels."
 
@@ -58,33 +58,33 @@ class MPLSettings:
     )
     mpl_pseudo_labels: str | None = setting(
         None,
-        "Kind of pseudo labels; by default what the estimator works with.",
+        "Kind of pseudo labels; by default the estimator's own.",
         choices=(None, *PSEUDO_LABELS),
     )
     mpl_label_temp: float = setting(
         1.0,
-        "Temperature of the teacher's logits where they become pseudo labels; "
+        "Temperature of the teacher's logits when they become pseudo labels; "
         "below 1 sharpens.",
         low=1e-6,
     )
     mpl_label_view: str = setting(
         "strong",
-        "Which views the teacher labels: strong, as the release; or weak, of "
-        "which it is surer.",
+        "Which views the teacher labels: strong, as in the release; or weak, "
+        "on which it is more confident.",
         choices=LABEL_VIEWS,
     )
     mpl_student_labeled_weight: float = setting(
         0.0,
-        "Weight of the labeled images' loss in the student's; at 0, as in the "
-        "paper, it never learns from labels before it is finetuned.",
+        "Weight of the labeled images' loss in the student's loss; at 0, as in "
+        "the paper, it never learns from labels before it is finetuned.",
         low=0,
     )
     mpl_teacher_loss: str = setting(
         "uda",
-        "What the teacher learns from beside the feedback: uda, labels and "
+        "What the teacher learns from besides the feedback: uda, labels and "
         "consistency; supervised, labels alone; rand_augment, strong views of "
-        "the labeled images (on which the student is judged then too); or "
-        "labels and the consistency term of that method.",
+        "the labeled images (on which the student is then judged too); or "
+        "another method, labels and its consistency term.",
         choices=TEACHER_LOSSES,
     )
     mpl_baseline_decay: float = setting(
@@ -101,7 +101,7 @@ class MPLSettings:
     mpl_update_teacher_moments: bool = setting(
         True,
         "Keep moving averages of the teacher's batch norm. The release does "
-        "not, so its teacher is of no use in inference mode.",
+        "not, so its teacher is useless in inference mode.",
     )
     mpl_student_lr: float = setting(
         0.1, "Peak learning rate of the student, per 256 labeled images.", low=0
@@ -112,8 +112,8 @@ class MPLSettings:
     mpl_skip_wait: bool = setting(
         False,
         "Skip the student's part of a step while it waits, so that the step "
-        "costs as much as one of uda. The release computes it, and the "
-        "student's batch norm and the feedback's baselines move meanwhile.",
+        "costs as much as one of uda. The release computes it, and meanwhile "
+        "the student's batch norm and the feedback's baselines move.",
     )
     mpl_student_lr_warmup_steps: int = setting(
         5_000, "Warm-up of the student after its wait, in steps.", low=0
@@ -127,7 +127,7 @@ class MPLSettings:
 
 
 def term_type(settings):
-    """The kind of the teacher's consistency term; None where it is not ours.
+    """The type of the teacher's consistency term; None if it is not in `TERMS`.
 
     Args:
       settings: a `Config`.
@@ -139,7 +139,7 @@ def term_type(settings):
 
 
 def _not_that_method(term, group):
-    """The rule that another term than this is asked for."""
+    """The rule for runs that ask for another term than this."""
     return Unread(
         tuple(field.name for field in dataclasses.fields(group)),
         "--method={method} " + group.absent,
@@ -163,8 +163,8 @@ UNREAD = (
     ),
     Unread(
         ("mpl_baseline_",),
-        "--mpl_feedback={mpl_feedback} steers by no baseline; the average "
-        "that is logged has one.",
+        "--mpl_feedback={mpl_feedback} uses no baseline; only the logged "
+        "average has one.",
         when=lambda settings: settings["mpl_feedback"] in ("exact", "off"),
     ),
     Unread(
@@ -191,7 +191,7 @@ UNREAD = (
     *(_not_that_method(*pair) for pair in TERMS.items()),
     Unread(
         ("adamatch_interpolate",),
-        "the teacher's labeled images do not pass alone.",
+        "the teacher's labeled images have no pass of their own.",
     ),
 )
 
@@ -235,7 +235,7 @@ class MPLMethod(Method):
         uda = settings.uda() if settings.mpl_teacher_loss == "uda" else None
         if term := term_type(settings):
             uda = term(**term.arguments(settings, networks))
-        if uda is not None:  # Else no weak view passes.
+        if uda is not None:  # Otherwise no weak view passes.
             common["weak_pass"] = settings.uda_weak_pass
         return cls(student, networks.teacher(), uda=uda, **common)
 
@@ -245,15 +245,15 @@ class MPLMethod(Method):
         if settings.teacher_labels and settings.method != "mpl":
             raise ConfigError(
                 f"--teacher_labels: Reduced MPL is a part of --method=mpl; "
-                f"--method={settings.method}, which changes MPL, would not be "
-                "heard. Leave one of them out."
+                f"--method={settings.method}, which changes MPL, would be "
+                "ignored. Leave one of them out."
             )
         if settings.mpl_label_view == "weak" and (
             settings.teacher_labels or settings.mpl_teacher_loss in NO_TERM
         ):
             raise ConfigError(
                 "--mpl_label_view=weak: this teacher does not see weak views; "
-                "leave it out, or have --mpl_teacher_loss=uda and no "
+                "leave it out, or use --mpl_teacher_loss=uda without "
                 "--teacher_labels."
             )
         if (settings.mpl_label_view, settings.uda_weak_pass) == (
@@ -269,7 +269,7 @@ class MPLMethod(Method):
             raise ConfigError(
                 f"--teacher_model_type={small}: with --teacher_labels the "
                 "teacher is a small perceptron on top of these; give one such "
-                f"as {models.REDUCED_TEACHER}, or none."
+                f"as {models.REDUCED_TEACHER}, or leave it out."
             )
 
     @classmethod
@@ -319,7 +319,7 @@ def check_label_view(view, term, weak_pass):
         )
     if view == "weak" and term is None:
         raise ValueError(
-            'label_view is "weak", and this teacher has no consistency term '
+            'label_view is "weak", but this teacher has no consistency term '
             "and sees no weak views; give uda, or leave label_view out."
         )
     if (view, weak_pass) == ("weak", "apart"):

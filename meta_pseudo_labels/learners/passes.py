@@ -12,7 +12,7 @@ from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.slices import forward_in_slices
 from meta_pseudo_labels.models.stateless import LossScope, call_with
 
-LABEL_ERROR = "Labels: "  # So begins what an assertion says of them.
+LABEL_ERROR = "Labels: "  # How assertions about them begin.
 WEAK_PASSES = ("joint", "apart")
 
 
@@ -25,7 +25,7 @@ def forward_together(model, *views, update_moments=True, slices=1, dtype=None):
       model: see `forward`.
       *views: batches of inputs, which may be nested.
       update_moments: see `forward`.
-      slices: of how many joint batches; see `forward_in_slices`.
+      slices: number of joint batches; see `forward_in_slices`.
       dtype: float type of the logits; by default `float_type`.
 
     Returns:
@@ -46,7 +46,7 @@ def forward_together(model, *views, update_moments=True, slices=1, dtype=None):
 
 
 class ViewLogits(NamedTuple):
-    """Logits of the views, each [.., classes]; weak None where unused."""
+    """Logits of the views, each [.., classes]; weak is None if unused."""
 
     labeled: tf.Tensor
     weak: tf.Tensor | None
@@ -80,7 +80,7 @@ def view_passes(settings, *, apart):
 
 
 def check_weak_pass(weak_pass):
-    """Raises ValueError for what `forward_views` does not know."""
+    """Raises ValueError for a name that `forward_views` does not know."""
     if weak_pass not in WEAK_PASSES:
         raise ValueError(
             f"weak_pass is {weak_pass!r}; choose one of "
@@ -101,7 +101,7 @@ def forward(model, inputs, *, update_moments=True, slices=1):
       inputs: of the model.
       update_moments: whether batch norm's moving averages move. The states of
         random seeds always do, so that dropout stays random.
-      slices: into which the batch is cut; see `forward_in_slices`.
+      slices: number of slices of the batch; see `forward_in_slices`.
     """
     if slices > 1:
         (logits,) = forward_together(
@@ -129,7 +129,7 @@ def forward(model, inputs, *, update_moments=True, slices=1):
 
 
 def _keep_losses(model, losses):
-    """Keeps what a pass of this replica added, hidden from Keras."""
+    """Keeps the losses of a pass of this replica, hidden from Keras."""
     vars(model).setdefault("_kept_losses", {})[replicas.number()] = losses
 
 
@@ -142,7 +142,7 @@ def own_losses(model, dtype=None):
 
 
 def float_type(model):
-    """Type of a model's losses: float64 where a weight is, else float32."""
+    """Type of a model's losses: float64 if a weight is, otherwise float32."""
     types = {variable.dtype for variable in model.trainable_variables}
     return "float64" if "float64" in types else "float32"
 
@@ -150,8 +150,8 @@ def float_type(model):
 def label_probabilities(labels, logits):
     """Labels as probabilities of the type of the logits, [batch, classes].
 
-    Where a label makes no sense, an assertion fails; XLA leaves assertions out,
-    and the row is NaN there, so that no step is taken on it.
+    If a label is invalid, an assertion fails; XLA leaves assertions out, so
+    there the row is NaN, and no step is taken on it.
 
     Args:
       labels: class numbers, [batch] or [batch, 1] integers, or probabilities,
@@ -181,7 +181,7 @@ def label_probabilities(labels, logits):
     if rows.is_fully_defined() and wanted.is_fully_defined():
         return targets
     counts = tf.stack([tf.shape(labels)[0], tf.shape(logits)[0]])
-    return _where_sound(  # One row would do for all of them.
+    return _where_sound(  # A single row would broadcast to all.
         tf.equal(counts[:1], counts[1]),
         targets,
         "There must be a label for each input; the numbers of both:",
@@ -195,7 +195,7 @@ def _is_number(labels):
 
 def _sound_one_hot(numbers, classes, dtype):
     """[batch, classes] of a float type, from [batch] int64."""
-    # One-hot would take others for no class at all, and the loss for 0.
+    # For others, one-hot would give no class at all, and the loss 0.
     return _where_sound(
         (numbers >= 0) & (numbers < classes),
         tf.one_hot(numbers, classes, dtype=dtype),
@@ -206,15 +206,15 @@ def _sound_one_hot(numbers, classes, dtype):
 
 
 def _sound_probabilities(targets):
-    """Those of [batch, classes] that are distributions."""
+    """The rows of [batch, classes] that are distributions."""
     least, sums = tf.reduce_min(targets, -1), tf.reduce_sum(targets, -1)
     limits = [tf.reduce_min(least), tf.reduce_min(sums), tf.reduce_max(sums)]
     return _where_sound(
-        # With room for what was rounded to 16 bits.
+        # With room for rounding to 16 bits.
         tf.maximum(tf.abs(sums - 1.0), -least) <= 0.02,
         targets,
-        "Labels that are probabilities must not be negative, and sum to 1; the "
-        "least, and the least and the greatest sum:",
+        "Labels that are probabilities must not be negative, and must sum to "
+        "1; the least, and the least and the greatest sum:",
         tf.stack(limits),
     )
 
@@ -225,7 +225,7 @@ def _where_sound(sound, targets, why, got):
     Args:
       sound: booleans, [batch] or [1].
       targets: [batch, classes].
-      why, got: what the assertion says.
+      why, got: text and numbers of the assertion.
     """
     if tf.executing_eagerly():
         if not tf.reduce_all(sound):
@@ -242,7 +242,7 @@ def _where_sound(sound, targets, why, got):
 
 @contextlib.contextmanager
 def label_errors():
-    """Has a failed assertion of `label_probabilities` be a ValueError."""
+    """Turns a failed assertion of `label_probabilities` into a ValueError."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -257,10 +257,10 @@ def label_errors():
 
 @contextlib.contextmanager
 def derivative_errors(model):
-    """Has TensorFlow's lack of a gradient be a ValueError that names a layer.
+    """Turns TensorFlow's lack of a gradient into a ValueError naming a layer.
 
     Args:
-      model: whose gradient is asked for within.
+      model: the one whose gradient is computed within.
     """
     try:
         yield
@@ -268,18 +268,18 @@ def derivative_errors(model):
         from meta_pseudo_labels.models import second_derivative
 
         mended = second_derivative.underived(error, model)
-        if mended is error:  # Of another kind: of a user's data, say.
+        if mended is error:  # Another error: of a user's data, say.
             raise
         raise mended from None
 
 
 def class_numbers(labels, logits):
-    """Labels as they came, once it is seen that they are class numbers.
+    """The same labels, after a check that they are class numbers.
 
-    For the losses of Keras, which make an error of others, or nan.
+    For the losses of Keras, which raise an error or return nan for others.
 
     Args:
-      labels: [batch] or [batch, 1]; floats if they are whole.
+      labels: [batch] or [batch, 1]; may be floats if they are whole.
       logits: [batch, classes].
 
     Raises:
@@ -304,13 +304,13 @@ _INPUTS = {"labels": "labeled", "feedback_labels": "feedback"}
 
 
 def with_checked_labels(batch, classes):
-    """A batch as it was, where its labels make sense; for a `tf.data` map.
+    """The same batch, after a check of its labels; for a `tf.data` map.
 
-    The step cannot tell where XLA compiles it; see `label_probabilities`.
+    A step compiled by XLA cannot check them; see `label_probabilities`.
 
     Raises:
       ValueError: see `label_probabilities`.
-      tf.errors.InvalidArgumentError: by the data set, for what is no label.
+      tf.errors.InvalidArgumentError: by the data set, for an invalid label.
     """
     checked = {}
     for key in sorted(_INPUTS.keys() & batch):
@@ -325,18 +325,18 @@ def with_checked_labels(batch, classes):
 def gradients_of(tape, loss, model, *, scale=None):
     """Dense gradients for every trainable weight, zero where unused.
 
-    All of the model's `float_type`, so that they can be added up; an optimizer
-    rounds them to the type of each weight.
+    All have the model's `float_type`, so that they can be added up; an
+    optimizer rounds them to the type of each weight.
 
     Args:
-      tape: that recorded the loss.
+      tape: the one that recorded the loss.
       loss: scalar.
-      model: whose weights they are of.
-      scale: what the loss is multiplied by on its way through 16-bit floats,
-        and the gradients are divided by; see `updates.loss_scale`.
+      model: the one whose weights they belong to.
+      scale: factor of the loss on its way through 16-bit floats, by which the
+        gradients are then divided; see `updates.loss_scale`.
 
     Raises:
-      ValueError: where an operation on the way has no derivative.
+      ValueError: if an operation on the way has no derivative.
     """
     scaled = None if scale is None else tf.cast(scale, loss.dtype)
     with derivative_errors(model):

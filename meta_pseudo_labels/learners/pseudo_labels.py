@@ -27,20 +27,20 @@ _TINY = np.finfo(np.float32).tiny  # Has a logarithm; 0 has none.
 @register("pseudo_labels")
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class PseudoLabels(Learner):
-    """The student learns labels, and what a trained teacher says of the rest.
+    """The student learns labels, and a trained teacher's labels of the rest.
 
     The teacher is well trained and never changes (Pham et al. 2021, section 2,
     equation 1); all that is left of it is its class distribution for every
     unlabeled image. The loss is the cross-entropy of the pseudo labels on
     strong views plus that of the labels on labeled images, both means and both
     with weight 1: pseudo labels are "combined with labeled images" (section 1).
-    The most likely class is the label, as in Lee (2013), unless said otherwise.
+    By default the most likely class is the label, as in Lee (2013).
 
     Args:
       student: see `Learner`.
       pseudo_labels: "hard", "soft" or "sampled" (anew in each step).
       label_temperature: divides the logarithms of the distributions before
-        labels are made of them; below 1 sharpens.
+        labels are made from them; below 1 sharpens.
       **kwargs: see `Learner`.
 
     The batch needs "labeled", "labels", "strong" and
@@ -62,14 +62,14 @@ class PseudoLabels(Learner):
         ),
         Unread(
             ("mpl_label_temp",),
-            "the pseudo labels are hard ones, the same at every temperature.",
+            "the pseudo labels are hard, the same at every temperature.",
             when=lambda settings: (
                 settings["mpl_pseudo_labels"] in (None, "hard")
             ),
         ),
         Unread(
             ("teacher_model_type", "teacher_weights"),
-            "of the fixed teacher only its labels are read.",
+            "only the labels of the fixed teacher are read.",
         ),
     )
 

@@ -13,9 +13,9 @@ class ReducedMPL(MetaPseudoLabels):
     A large teacher is trained first, its class distributions of all images are
     kept, and it is thrown away. The teacher here takes such a distribution and
     adjusts it to what its student needs (Pham et al. 2021, Reduced Meta Pseudo
-    Labels). It learns from the labels, by the large teacher's distributions of
-    the labeled images, and from the student's feedback. There is no consistency
-    term: a distribution has no views.
+    Labels). It learns from the labels, with the large teacher's distributions
+    of the labeled images as inputs, and from the student's feedback. There is
+    no consistency term: a distribution has no views.
 
     Args:
       student: see `Learner`.
@@ -23,12 +23,12 @@ class ReducedMPL(MetaPseudoLabels):
         to logits, [batch, classes]; see `models.reduced_teacher`.
       **kwargs: see `MetaPseudoLabels`; not `uda` or `weak_pass`.
 
-    Beside "labeled", "labels" and "strong" the batch needs
+    Besides "labeled", "labels" and "strong" the batch needs
     "labeled_distributions", [batch, classes], and "unlabeled_distributions",
     [unlabeled, classes], of the same images; see `data.training_dataset`.
 
     Raises:
-      ValueError: as `MetaPseudoLabels`, and for a teacher of other inputs.
+      ValueError: as `MetaPseudoLabels`, and for a teacher with other inputs.
     """
 
     def __init__(self, student, teacher, **kwargs):
@@ -40,8 +40,8 @@ class ReducedMPL(MetaPseudoLabels):
         if takes is not None and takes != gives:
             raise ValueError(
                 "A reduced teacher maps class distributions, [batch, classes], "
-                f"to as many logits; {teacher.name!r} maps {takes} to {gives}. "
-                "See models.reduced_teacher."
+                f"to the same number of logits; {teacher.name!r} maps {takes} "
+                f"to {gives}. See models.reduced_teacher."
             )
         self.batch_keys = (
             "labeled",
@@ -57,7 +57,7 @@ class ReducedMPL(MetaPseudoLabels):
         return config
 
     def backbone_weights(self, model):
-        """None of the small teacher, which begins with nothing learned."""
+        """None for the small teacher, which starts untrained."""
         return [] if model is self.teacher else super().backbone_weights(model)
 
     def teacher_logits(self, batch):

@@ -1,7 +1,7 @@
 """The settings of a learner, whatever its method.
 
 Each group is a frozen dataclass, whose fields become those of `Config`, and
-flags. What one method alone reads stands in its own file.
+flags. What only one method reads is in its own file.
 """
 
 import dataclasses
@@ -19,11 +19,11 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodSettings:
-    """What is learned, and by which draws."""
+    """What is learned, and from which random draws."""
 
     method: str = setting(
         "mpl",
-        "The learner; the others are controls. pseudo_labels learns from a "
+        "The learner; all but mpl are controls. pseudo_labels learns from a "
         "fixed teacher, that of --teacher_labels.",
         choices=LEARNERS,
     )
@@ -34,7 +34,7 @@ class MethodSettings:
         high=2**32 - 1,
     )
     train_batch_size: int = setting(
-        128, "Labeled images a step.", low=1, high=1_000_000
+        128, "Labeled images per step.", low=1, high=1_000_000
     )
     uda_data: int = setting(
         4,
@@ -44,9 +44,9 @@ class MethodSettings:
     )
     uda_data_growth_steps: int = setting(
         0,
-        "Begin with one unlabeled image per labeled one, and double them after "
-        "every so many steps, up to --uda_data; 0 has all from the first step "
-        "on. A multiple of --save_every.",
+        "Steps between doublings of the unlabeled images per labeled one, from "
+        "1 up to --uda_data; 0 uses all from the first step on. A multiple of "
+        "--save_every.",
         low=0,
     )
     log_every: int = setting(10, "Steps between two logged steps.", low=1)
@@ -54,30 +54,30 @@ class MethodSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """By which networks."""
+    """The networks that learn."""
 
     model_type: str = setting(
         "wrn-28-2",
         "The student, such as wrn-28-2 or resnet-50. keras_hub is the network "
         "of the preset in --student_weights, keras_hub:<folder> that of "
-        "another one.",
+        "another preset.",
     )
     student_weights: str | None = setting(
         None,
-        "Weights that the student begins with: a .weights.h5 or .keras file, "
-        "imagenet (or its file, .h5) for a network of keras.applications, a "
-        "folder of a preset of KerasHub for --model_type=keras_hub, or "
-        "another run, for its finetuned student, else that of its best or "
-        "latest checkpoint. The last layer may be of other classes. A run that "
-        "has checkpoints goes on from these.",
+        "Weights that the student starts from: a .weights.h5 or .keras file, "
+        "imagenet (or its .h5 file) for a network of keras.applications, the "
+        "folder of a KerasHub preset for --model_type=keras_hub, or another "
+        "run, for its finetuned student, otherwise that of its best or latest "
+        "checkpoint. The last layer may be for other classes. A run that has "
+        "checkpoints continues from these.",
     )
     preprocessing: str | None = setting(
         None,
         "What networks of keras.applications, of KerasHub and lite "
         "EfficientNets see: "
-        "network, pixels as they were trained on; or dataset, normalised by "
-        "the data set as all others. By default network where it begins with "
-        "weights, else dataset.",
+        "network, pixels as in their own training; or dataset, normalized by "
+        "the data set as for all others. By default network for one that "
+        "starts from weights, otherwise dataset.",
         choices=("dataset", "network"),
     )
     dense_dropout_rate: float = setting(
@@ -99,7 +99,7 @@ class NetworkSettings:
     batch_norm_batch_size: int | None = setting(
         None,
         "Images in a group of devices that share batch norm's statistics. "
-        "Counts for more than 8 devices; fewer share them all.",
+        "Applies to more than 8 devices; otherwise all share them.",
         low=1,
     )
     use_bfloat16: bool = setting(
@@ -108,49 +108,49 @@ class NetworkSettings:
     )
     precision: str | None = setting(
         None,
-        "What to compute in: float32, bfloat16, which is another word for "
-        "--use_bfloat16, or auto. auto takes bfloat16 on TPUs, and on a "
-        "processor with instructions for it where a short measurement says "
-        "that it pays; a run keeps what it began with. By default as "
-        "--use_bfloat16 says.",
+        "What to compute in: float32; bfloat16, the same as --use_bfloat16; or "
+        "auto. auto uses bfloat16 on TPUs, and on a processor with "
+        "instructions for it if a short measurement shows that it pays; a run "
+        "keeps what it began with. By default --use_bfloat16 decides.",
         choices=(None, *PRECISIONS),
         free=True,  # use_bfloat16 is what must not change.
     )
     remat: bool = setting(
         False,
         "Keep only the inputs of a network's blocks for the gradient, and "
-        "compute the blocks once more for it: wide ResNets, ResNets, "
+        "compute the blocks again for it: wide ResNets, ResNets, "
         "EfficientNets.",
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherSettings:
-    """Of the methods that have a teacher."""
+    """The teacher, in methods that have one."""
 
     absent: ClassVar = "trains no teacher."
 
     teacher_model_type: str | None = setting(
         None,
-        "The teacher; by default as the student. With --teacher_labels a "
-        "perceptron, by default mlp-5-128: five layers of 128 units.",
+        "The teacher; by default the same as the student. With "
+        "--teacher_labels a perceptron, by default mlp-5-128: five layers of "
+        "128 units.",
     )
     teacher_weights: str | None = setting(
         None, "As --student_weights, for the teacher."
     )
     teacher_labels: str | None = setting(
         None,
-        "Class distributions of a fixed teacher, by `mpl cache_labels`: "
-        "the file, or the folder of the run that trained it; of several, with "
-        "commas between, their mean. For "
-        "--method=pseudo_labels, and for mpl, whose teacher then is a small "
+        "Class distributions of a fixed teacher, from `mpl cache_labels`: "
+        "the file, or the folder of the run that trained it; several, "
+        "separated by commas, are averaged. For "
+        "--method=pseudo_labels, and for mpl, whose teacher is then a small "
         "one on top of them (Reduced MPL), without a consistency term.",
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizationSettings:
-    """How the networks move."""
+    """How the networks are updated."""
 
     unread: ClassVar = (
         Unread(
@@ -184,7 +184,7 @@ class OptimizationSettings:
     optim_type: str = setting(
         "momentum",
         "The optimizer: sgd; momentum of 0.9, Nesterov's; rmsprop; lars; "
-        "adam; or adamw, which means another --weight_decay.",
+        "adam; or adamw, with another kind of --weight_decay.",
         choices=OPTIMIZERS,
     )
     rmsprop_rho: float = setting(
@@ -212,36 +212,36 @@ class OptimizationSettings:
     )
     weight_decay: float = setting(
         1e-4,
-        "Added to gradients, times the weight. Of adamw: what every step "
-        "takes from a weight, times the weight and the learning rate, apart "
-        "from the gradients. Neither in batch norm.",
+        "Added to gradients, times the weight. For adamw: subtracted from a "
+        "weight in every step, times the weight and the learning rate, apart "
+        "from the gradients. Neither applies to batch norm.",
         low=0,
     )
     freeze_backbone_steps: int = setting(
         0,
-        "First steps in which of student and teacher the head alone moves, "
-        "the last layer with weights, which makes the logits; -1 for all "
-        "steps. Batch norm's moving averages go on, see --freeze_batch_norm.",
+        "First steps in which only the head of student and teacher moves, the "
+        "last layer with weights, which makes the logits; -1 for all steps. "
+        "Batch norm's moving averages still move, see --freeze_batch_norm.",
         low=-1,
     )
     backbone_lr_factor: float = setting(
         1.0,
-        "Learning rate of all but the head, of student and teacher, times the "
-        "rate of the head.",
+        "Learning rate of all but the head, in student and teacher, as a "
+        "multiple of the head's.",
         low=0,
     )
     layer_lr_decay: float = setting(
         1.0,
-        "Learning rate of a layer, of student and teacher, times the rate of "
-        "the one above it, from the head on down; a layer is a block that "
-        "everything passes, see docs/finetuning.md.",
+        "Learning rate of a layer, in student and teacher, as a multiple of "
+        "that of the layer above it, from the head down; a layer is a block "
+        "that everything passes through, see docs/finetuning.md.",
         low=0.01,
         high=1,
     )
     freeze_batch_norm: bool = setting(
         False,
-        "Have batch norm normalize by its moving averages in all of training, "
-        "as it comes with pretrained weights; neither these nor scale and "
+        "Make batch norm normalize by its moving averages in all of training, "
+        "as they come with pretrained weights; neither these nor scale and "
         "shift change.",
     )
     grad_bound: float = setting(
@@ -249,9 +249,9 @@ class OptimizationSettings:
     )
     class_weight: str | None = setting(
         None,
-        "Weights of labeled losses by class, also in finetuning: balanced has "
-        "every class count for as much as another, however many labels it "
-        "has; by default every image counts alike.",
+        "Weights of labeled losses by class, also in finetuning: balanced "
+        "makes all classes count equally, however many labels they have; by "
+        "default all images count equally.",
         choices=(None, "balanced"),
     )
     label_smoothing: float = setting(
@@ -270,7 +270,7 @@ class OptimizationSettings:
         "exponential", "How learning rates fall.", choices=DECAYS
     )
     lr_decay_rate: float = setting(
-        0.97, "Factor of a drop of the exponential decay.", low=1e-12, high=1
+        0.97, "Factor per drop of the exponential decay.", low=1e-12, high=1
     )
     num_decay_steps: int = setting(
         750, "Steps between drops of the exponential decay.", low=1
@@ -286,26 +286,26 @@ class OptimizationSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepSettings:
-    """How a step is computed, which changes little of what comes out."""
+    """How a step is computed, which hardly changes its results."""
 
     batch_slices: int = setting(
         1,
-        "Cut every batch into so many slices, labeled and unlabeled images "
-        "alike, and compute them one after the other. Each is normalized by "
-        "itself in batch norm. Divides --train_batch_size.",
+        "Number of slices into which every batch, labeled and unlabeled images "
+        "alike, is cut; they are computed one after the other. Batch norm "
+        "normalizes each by itself. Must divide --train_batch_size.",
         low=1,
     )
     jit_compile: bool = setting(
         False,
-        "Compile the step with XLA, on one device; TPUs always do. On a "
-        "processor it is slower.",
+        "Compile the step with XLA, on one device; TPUs always do. It is "
+        "slower on a processor.",
         free=True,
     )
     steps_per_execution: int = setting(
         1,
         "Steps between two returns to Python, for networks so small, or "
-        "devices so fast, that this counts. Divides --log_every, --save_every "
-        "and --num_train_steps.",
+        "devices so fast, that this matters. Must divide --log_every, "
+        "--save_every and --num_train_steps.",
         low=1,
         free=True,
     )
@@ -320,7 +320,7 @@ class StepSettings:
     )
 
 
-# Of every method, beside its own.
+# For every method, besides its own.
 COMMON = (MethodSettings, NetworkSettings, OptimizationSettings, StepSettings)
 
 
@@ -331,7 +331,7 @@ def method_groups():
 
 
 def learner_settings(**given):
-    """All that a learner is built from, where there is no `Config`.
+    """All that a learner is built from, without a `Config`.
 
     Args:
       **given: settings that differ from their defaults; they are not checked.
@@ -343,7 +343,7 @@ def learner_settings(**given):
 
 
 def unread_rules(method):
-    """`Unread` rules for a method's runs; of several the first one counts."""
+    """`Unread` rules for a method's runs; the first that applies counts."""
     learner = LEARNERS[method]
     absent = [
         Unread(
@@ -358,5 +358,5 @@ def unread_rules(method):
 
 
 def rules_of(groups):
-    """The rules that groups of settings have themselves, a list."""
+    """The rules that groups of settings have of their own, a list."""
     return [rule for group in groups for rule in vars(group).get("unread", ())]

@@ -14,24 +14,24 @@ def forward_in_slices(model, views, *, slices, update_moments=True):
     joint batch, and is computed after slice k - 1. No activations are kept: the
     gradient computes each slice again, one after the other too.
 
-    All is as for the whole batch but batch norm: each slice is normalized by
+    All is as for the whole batch except batch norm: each slice is normalized by
     its own moments, and moving averages move once, by the mean of the slices'
     moments. Our dropout and stochastic depth draw for each image what they draw
-    for it in the whole batch; layers of Keras that draw, the same for every
+    for it in the whole batch; random layers of Keras draw the same for every
     slice.
 
     Args:
       model: returns logits, [batch, classes].
       views: list of batches of inputs, which may be nested; of fixed size.
-      slices: how many, K.
+      slices: number of slices, K.
       update_moments: see `passes.forward`.
 
     Returns:
       The logits of each view, a list of [.., classes] of the model's type.
 
     Raises:
-      ValueError: where the rows of a view do not divide by the slices, and as
-        `call_again`.
+      ValueError: if the number of slices does not divide a view's rows, and as
+        for `call_again`.
     """
     from meta_pseudo_labels.models.recompute import call_again
 

@@ -30,21 +30,21 @@ from meta_pseudo_labels.optimizers import (
 )
 
 
-# Without ==, each has a hash, which a tf.function wants of what it is given.
+# Without ==, each has a hash, which a tf.function needs for its arguments.
 @dataclasses.dataclass(frozen=True, eq=False)
 class StudentStep:
     """What the student's step leaves for an estimator to use.
 
-    A change below is one of the labeled loss, new - old: negative where the
-    pseudo labels made the student better. "Labeled" are the images on which the
-    student is judged, those of a held-out split where the batch has one.
-    Losses, gradients and changes are those of the global batch.
+    A change below is one of the labeled loss, new - old: negative if the pseudo
+    labels made the student better. "Labeled" refers to the images on which the
+    student is judged, those of a held-out split if the batch has one. Losses,
+    gradients and changes are those of the global batch.
 
     Attributes:
       pseudo_labels: what the student trained on, [unlabeled, classes]; of
         this replica.
       learning_rate: of the student's update, scalar.
-      moved: whether the student moved, scalar boolean; it does not where the
+      moved: whether the student moved, scalar boolean; it does not if the
         gradient is not finite, nor while gradients are accumulated.
       labeled_loss_old: cross-entropy on the labeled batch before the update,
         scalar, nats, no label smoothing.
@@ -52,17 +52,17 @@ class StudentStep:
       dot_product: new - old less its moving average, scalar, nats. The release
         logs it under this name.
       label_gradient: computes d(new labeled loss) / d(pseudo labels),
-        [unlabeled, classes], through the student's whole update; of this
+        [unlabeled, classes], through the student's whole update; for this
         replica's labels.
       gradients: computes the student's gradient on the pseudo labels (and on
-        labels, where it learns these too), before weight decay and clipping,
+        labels, if it learns these too), before weight decay and clipping,
         and d(new labeled loss) / d(student); two lists of tensors, one per
         trainable weight.
       first_order_change: computes the change as the product of these two
-        gradients by the rates of the update, for SGD minus the learning rate;
+        gradients and the rates of the update, for SGD minus the learning rate;
         see `update_rates`. Clipping is left out. Scalar, nats.
       center: subtracts from a change, scalar or [unlabeled], the moving average
-        of the means of earlier ones; call it once a step.
+        of the means of earlier changes; call it once per step.
       taken: whether the optimizer took the student's gradient, scalar boolean.
       scale: of the loss, which may be too large for the feedback; or None.
     """
@@ -83,7 +83,7 @@ class StudentStep:
     def heard(self):
         """Whether its labels moved the student, so that they have a feedback.
 
-        Else the change of its loss would be noise, of batch norm above all.
+        Otherwise the change of its loss would be noise, mostly of batch norm.
         """
         return self.moved & (self.learning_rate > 0)
 
@@ -150,7 +150,7 @@ def take_student_step(learner, batch, *, pseudo_labels):
 
 
 def logs_of_waiting(learner):
-    """The logs of `take_student_step` where no step is taken."""
+    """The logs of `take_student_step` when no step is taken."""
     unknown = tf.constant(math.nan, learner.float_type)
     return {
         "cross_entropy/student_on_u": unknown,
@@ -171,7 +171,7 @@ class _Learned(NamedTuple):
       cross_entropy: on the pseudo labels, of this replica, scalar.
       judged_logits: of the images on which the student is judged.
       gradients: one per trainable weight, means over replicas.
-      prepared: these, decayed and clipped: what is to be applied.
+      prepared: the same, decayed and clipped, to be applied.
       norm: of the gradients before clipping, scalar.
       scale: of the loss, see `updates.loss_scale`.
     """
@@ -189,15 +189,15 @@ class _Learned(NamedTuple):
 def _learn(learner, batch, judged, pseudo_labels):
     """`_Learned` of one joint pass over strong views and judged images.
 
-    Over the labeled images too where the student learns from labels, unless it
-    is judged on these.
+    Over the labeled images too if the student learns from labels, unless it is
+    judged on these.
     """
     learns_labels = learner.student_labeled_weight > 0
     inputs = [batch["strong"], judged]
     if learns_labels and "feedback" in batch:
         inputs.append(batch["labeled"])
     student, scale = learner.student, updates.loss_scale(learner.optimizer)
-    # Derivatives with respect to the labels alone: of the weights' replicas
+    # Derivatives with respect to the labels only: for the weights, replicas
     # would compute, and reduce, what nobody asks for.
     with tf.GradientTape(watch_accessed_variables=False) as label_tape:
         label_tape.watch(pseudo_labels)
@@ -234,7 +234,7 @@ def _learn(learner, batch, judged, pseudo_labels):
 
 
 class _Derivative(NamedTuple):
-    """Of an update: functions, see `update_pullback` and `update_rates`."""
+    """Functions of an update, see `update_pullback` and `update_rates`."""
 
     pullback: Callable
     rates: Callable
@@ -249,7 +249,7 @@ def _apply(learner, learned):
 
 
 def _judge(learner, judged, labels, weights):
-    """The judged loss by the weights as they are, scalar, after its tape."""
+    """The tape, and the judged loss with the current weights, scalar."""
     with tf.GradientTape() as tape:
         logits = forward(
             learner.student,
@@ -262,10 +262,10 @@ def _judge(learner, judged, labels, weights):
 
 
 class _Slopes:
-    """The derivatives of a student's step, each computed where it is asked for.
+    """The derivatives of a student's step, each computed when it is asked for.
 
     Args:
-      student: that took the step.
+      student: the one that took the step.
       learned: `_Learned`.
       new_loss: the tape and the labeled loss after the step, of this replica.
       derivative: of its update, a `_Derivative`.
@@ -278,8 +278,8 @@ class _Slopes:
         self._learned = learned
         self._new_loss = new_loss
         self._derivative = derivative
-        # Tapes give their gradient once. Not by cached_property: its lock is
-        # that of the class, and replicas, traced in threads, meet within.
+        # Tapes give their gradient once. Not cached_property: its lock is
+        # shared by the class, and replicas, traced in threads, meet within.
         self._new_gradients = functools.cache(self._compute_new_gradients)
         self.label_gradient = functools.cache(self._compute_label_gradient)
         self.gradients = functools.cache(self._compute_gradients)
@@ -291,7 +291,7 @@ class _Slopes:
 
     def _compute_label_gradient(self):
         # The mean over replicas is on the tape, and its transpose takes that of
-        # the new gradients. What comes out is for the sum of all replicas' new
+        # the new gradients. The result is for the sum of all replicas' new
         # losses, where one replica has each.
         upstream = self._derivative.pullback(self._new_gradients())
         factor = self._upstream_factor(upstream)
@@ -307,8 +307,8 @@ class _Slopes:
     def _upstream_factor(self, upstream):
         """Brings what passes back through 16-bit floats to a norm of 16.
 
-        The loss scale is a part of it, as the prepared gradients are divided
-        by that. None without a loss scale.
+        It includes the loss scale, as the prepared gradients are divided by
+        that. None without a loss scale.
         """
         scale = self._learned.scale
         if scale is None:

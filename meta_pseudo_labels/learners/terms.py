@@ -1,4 +1,4 @@
-"""What a method asks of unlabeled images beside the labels: one term."""
+"""The loss term of a method on unlabeled images, besides that of labels."""
 
 import dataclasses
 from typing import NamedTuple
@@ -32,10 +32,10 @@ class TermValue(NamedTuple):
 
 
 class Term:
-    """What a network asks of two views of unlabeled images.
+    """A loss term on two views of unlabeled images.
 
-    All that some methods have beside the labels, and what the teacher in mpl
-    has beside labels and feedback.
+    It is all that some methods have besides the labels, and what the teacher in
+    mpl has besides labels and feedback.
 
     Attributes:
       name: that of the method.
@@ -49,7 +49,7 @@ class Term:
 
     @classmethod
     def arguments(cls, settings, networks):
-        """What it is made with, a dict, see `Method.from_settings`."""
+        """Arguments to make it with, a dict, see `Method.from_settings`."""
         return {f: getattr(settings, f"{cls.name}_{f}") for f in cls.fields}
 
     def get_config(self):
@@ -84,13 +84,13 @@ class StatefulTerm(Term, keras.layers.Layer):
         """See `Term`.
 
         Raises:
-          ValueError: for a second network, or one that does not say how many
-            classes it has.
+          ValueError: for a second network, or one whose number of classes is
+            not known.
         """
         classes = getattr(network, "output_shape", (None,))[-1]
         if classes is None:
             raise ValueError(
-                f"{type(self).__name__} keeps a number for each class, and "
+                f"{type(self).__name__} keeps a number for each class, but "
                 f"{network.name!r} does not say how many there are; use a "
                 "functional or a Sequential model."
             )
@@ -122,7 +122,7 @@ class StatefulTerm(Term, keras.layers.Layer):
 
     @staticmethod
     def averages(state, means, decay):
-        """What variables of the state become as they average further means.
+        """The next values of state variables that average further means.
 
         Returns:
           The new values in order, and the pairs that `TermValue.moves` takes.
@@ -135,11 +135,11 @@ class StatefulTerm(Term, keras.layers.Layer):
 
 
 class TermLearner(Learner):
-    """Labels, and one term of unlabeled images.
+    """Learns labels, and one term on unlabeled images.
 
     Args:
       student: see `Learner`.
-      term: `Term`; by default one of `term_type`, of numbers among `kwargs`.
+      term: `Term`; by default a `term_type`, with numbers from `kwargs`.
       **kwargs: those of the term, and of `Learner`.
 
     Attributes:
@@ -147,7 +147,7 @@ class TermLearner(Learner):
       decay_log: see `Learner.take_step`.
 
     Raises:
-      ValueError: as `Learner`, and for a number of the term's out of range.
+      ValueError: as `Learner`, and for a number of the term out of range.
     """
 
     term_type = Term
@@ -196,13 +196,13 @@ def in_place_of_uda(group):
     """The rule that a method reads a group of settings, and not those of uda.
 
     Args:
-      group: of settings, whose names begin with that of the method.
+      group: of settings, whose names begin with the method's.
     """
     flags = [f"--{field.name}" for field in dataclasses.fields(group)]
     method = flags[0].split("_")[0].removeprefix("--")
     return Unread(
         ("uda_",),
-        f"--method={method} has {', '.join(flags[:-1])} and {flags[-1]} in "
-        "its place.",
+        f"--method={method} has {', '.join(flags[:-1])} and {flags[-1]} "
+        "instead.",
         but=("uda_data", "uda_data_growth_steps"),
     )

@@ -1,4 +1,4 @@
-"""`fit` under every strategy: what it is fed with, calls, and counts."""
+"""`fit` under every strategy: its input, what it calls, what it counts."""
 
 import functools
 import math
@@ -10,7 +10,7 @@ from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.optimizers import parts_of
 from meta_pseudo_labels.utils import compat
 
-# A third more time in each of these is less than a hundredth in all.
+# A third more time in each of these is less than a hundredth overall.
 _COSTLY_APART = 50
 
 
@@ -18,9 +18,9 @@ class Trainer(keras.Model):
     """A Keras model whose `fit` gives each replica its rows of every batch.
 
     Attributes:
-      position: batches taken so far, of the run's input.
-      step: those of them by which the student moved.
-      skipped_steps: those of which a network's update was skipped.
+      position: batches of the run's input taken so far.
+      step: how many of them moved the student.
+      skipped_steps: how many of them skipped a network's update.
       log_every: steps between two logged steps; see `logs_are_due`.
     """
 
@@ -45,9 +45,9 @@ class Trainer(keras.Model):
         )
 
     def set_step(self, step):
-        """Counts on from a step, in the learner and its optimizers.
+        """Continues counting from a step, in the learner and its optimizers.
 
-        As if no step before it had been skipped; how many were is kept.
+        As if no step before it had been skipped; `skipped_steps` is kept.
         """
         self.step.assign(step)
         self.position.assign(step)
@@ -63,7 +63,7 @@ class Trainer(keras.Model):
             replicas.
 
         Returns:
-          The log of the steps that were skipped so far, scalar float32.
+          The log of the steps skipped so far, scalar float32.
         """
         skipped = tf.logical_not(student_moved & teacher_moved)
         self.step.assign_add(tf.cast(student_moved, tf.int64))
@@ -75,7 +75,7 @@ class Trainer(keras.Model):
     def costly_log_every(self):
         """Steps between two that compute the costly logs.
 
-        Of the steps that are logged, those at least 50 steps apart; where every
+        Of the steps that are logged, those at least 50 steps apart; if every
         step is logged, every step.
         """
         if self.log_every == 1:
@@ -83,7 +83,7 @@ class Trainer(keras.Model):
         return self.log_every * math.ceil(_COSTLY_APART / self.log_every)
 
     def logs_are_due(self):
-        """Whether the coming step, counted from 1, computes the costly logs.
+        """Whether the next step, counted from 1, computes the costly logs.
 
         Returns:
           Scalar boolean tensor.
@@ -94,13 +94,13 @@ class Trainer(keras.Model):
         """As `keras.Model.fit`, on a data set of batches as they come.
 
         Under a strategy each replica gets its rows of every global batch;
-        a `tf.distribute.DistributedDataset` is taken as it is.
+        a `tf.distribute.DistributedDataset` is used as it is.
         """
         strategy = self.distribute_strategy
         several = strategy.num_replicas_in_sync > 1
         if several and isinstance(x, tf.data.Dataset):
             batches = int(x.cardinality())
-            if batches > 0:  # Which cannot be told once they are split.
+            if batches > 0:  # Not known any more once they are split.
                 # One iterator serves all epochs then, so it must not end.
                 if kwargs.get("steps_per_epoch") is None:
                     kwargs["steps_per_epoch"] = batches
@@ -116,17 +116,17 @@ class Trainer(keras.Model):
     def get_metrics_result(self):
         """The metrics of `evaluate`; none before it has run.
 
-        Keras asks after every epoch of training too, where they are not built
-        yet: what training logs is what `train_step` returns.
+        Keras asks after every epoch of training too, when they are not built
+        yet: training logs what `train_step` returns.
         """
         if compat.unbuilt_metrics(self):
             return {}
         return super().get_metrics_result()
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Does nothing: the models are built, and a batch here is no input.
+        """Does nothing: the models are built, and a batch is not an input here.
 
-        A private hook of Keras's; tests/utils/compat_test.py sees that it is
+        A private hook of Keras; tests/utils/compat_test.py checks that it is
         still called.
         """
 
@@ -134,7 +134,7 @@ class Trainer(keras.Model):
 def build_train_function(learner):
     """A function from an iterator to the logs of the last step it took.
 
-    Keras's own fails where several workers return scalars (keras-team/keras
+    Keras's own fails if several workers return scalars (keras-team/keras
     issue 20585). Here the logs are those of the first replica: learners reduce
     them, so all are equal.
 
@@ -180,7 +180,8 @@ def _step_on_all_replicas(learner):
     def step(batch, **choices):
         if learner.width_splits > 1:
             batch = _split_by_width(strategy, batch, learner.width_splits)
-        # Else what needs no part of it, as counters, moves at the data's end.
+        # Otherwise what needs no part of it, such as counters, would still move
+        # when the data ends.
         with tf.control_dependencies(
             [tf.identity(x) for x in tf.nest.flatten(batch)]
         ):
@@ -192,7 +193,7 @@ def _step_on_all_replicas(learner):
             lambda log: strategy.experimental_local_results(log)[0], logs
         )
 
-    # Replicas cannot meet within a branch of a step; so there are several.
+    # Replicas cannot meet within a branch of a step, so each branch is a step.
     def run_whole(batch):
         if not learner.costly_logs:
             return run(batch)
@@ -215,7 +216,7 @@ def _step_on_all_replicas(learner):
 
 
 def _then(logs, result):
-    """The result, once the logs are there."""
+    """The result, once the logs are computed."""
     with tf.control_dependencies(tf.nest.flatten(logs)):
         return tf.identity(result)
 
@@ -223,9 +224,9 @@ def _then(logs, result):
 def split_batches(strategy, dataset):
     """Gives each replica of a strategy its rows of every batch.
 
-    Each worker makes whole batches and takes its rows, of nested batches whose
-    parts may have different numbers of rows. `data.training_dataset` can make
-    a replica's rows alone.
+    Each worker makes whole batches and takes its rows. Batches may be nested,
+    and their parts may have different numbers of rows. `data.training_dataset`
+    can make the rows of one replica only.
 
     Args:
       strategy: of several replicas.
@@ -235,8 +236,8 @@ def split_batches(strategy, dataset):
       `tf.distribute.DistributedDataset`.
 
     Raises:
-      ValueError: where the rows do not divide by the replicas, or the data set
-        of several workers ends.
+      ValueError: if the number of replicas does not divide the rows, or the
+        data set of several workers ends.
     """
     total = strategy.num_replicas_in_sync
     for spec in tf.nest.flatten(dataset.element_spec):
@@ -257,7 +258,7 @@ def split_batches(strategy, dataset):
             "steps_per_epoch of fit."
         )
 
-    # Late: what has one replica does without.
+    # Late: with one replica it is not needed.
     from meta_pseudo_labels.distribute.shares import share_of
 
     def make_part(context):
@@ -273,8 +274,8 @@ def split_batches(strategy, dataset):
             return tf.data.Dataset.from_tensor_slices(parts)
 
         parts = dataset.flat_map(rows_of_replicas)
-        if endless:  # Which cannot be told from the parts any more.
-            # Where the end may come, TensorFlow has several workers expect
+        if endless:  # Not known from the parts any more.
+            # If the end may come, TensorFlow makes several workers expect
             # that rows are missing, so that no step knows their number.
             parts = parts.apply(
                 tf.data.experimental.assert_cardinality(
@@ -289,7 +290,7 @@ def split_batches(strategy, dataset):
 def _split_by_width(strategy, batch, splits):
     """Spreads images, [.., height, width, channels], over cores of a replica.
 
-    Of the release's use_xla_sharding; only TPUs have replicas of several cores.
+    The release's use_xla_sharding; only TPUs have replicas of several cores.
     """
 
     def split(x):

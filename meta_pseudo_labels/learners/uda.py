@@ -29,7 +29,7 @@ from meta_pseudo_labels.utils.settings import Unread, setting
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 @dataclasses.dataclass(frozen=True)
 class UDASettings(Term):
-    """The consistency term: what a confident weak view asks of a strong one.
+    """The consistency term: confident weak views as targets of strong views.
 
     Attributes:
       weight: of the term once its ramp is over; 0 turns it off.
@@ -66,19 +66,19 @@ class UDASettings(Term):
 class AlignedUDA(StatefulTerm):
     """The consistency term with distribution alignment (arXiv 1911.09785).
 
-    What a weak view says is multiplied by how frequent each class is among
-    labels over how frequent it is among what weak views say, and made a
-    distribution again, before it is sharpened. Both are averages over the run
-    that begin at one over the number of classes, and move before they are
-    used.
+    The probabilities of a weak view are multiplied by the frequency of each
+    class among labels over its frequency among the weak views' probabilities,
+    and normalized to sum to 1, before they are sharpened. Both are averages
+    over the run that start at one over the number of classes, and are updated
+    before they are used.
 
     Args:
-      decay: of the averages, in [0, 1]; 0 takes those of the batch.
+      decay: of the averages, in [0, 1]; 0 uses those of the batch.
       **numbers: see `UDASettings`.
 
     Attributes:
       settings: `UDASettings`.
-      labels: average of the labels, [classes]; not of smoothed ones.
+      labels: average of the labels, before smoothing, [classes].
       guesses: average of the probabilities of weak views, [classes].
     """
 
@@ -133,32 +133,32 @@ class ConsistencySettings:
         0.75, "Temperature that sharpens weak views.", low=1e-6
     )
     uda_threshold: float = setting(
-        0.6, "Confidence from which a weak view counts.", low=0, high=1
+        0.6, "Minimum confidence at which a weak view counts.", low=0, high=1
     )
 
     uda_distribution_alignment: bool = setting(
         False,
-        "Multiply what weak views say by how frequent each class is among "
-        "labels over how frequent it is among what they say, over the run, and "
-        "make it a distribution again, before it is sharpened.",
+        "Multiply the probabilities of weak views by the frequency of each "
+        "class among labels over its frequency among these probabilities, both "
+        "averaged over the run, and normalize them, before they are sharpened.",
     )
     uda_alignment_decay: float = setting(
         0.999,
         "Decay of the two average class distributions of "
-        "--uda_distribution_alignment; 0 takes those of the batch.",
+        "--uda_distribution_alignment; 0 uses those of the batch.",
         low=0,
         high=1,
     )
     uda_weak_pass: str = setting(
         "joint",
-        "How weak views pass: joint, in one batch with labeled and strong "
-        "ones, as in the release; or apart, which leaves out their backward "
-        "pass, and gives them batch statistics of their own.",
+        "How weak views pass through the network: joint, in one batch with "
+        "labeled and strong ones, as in the release; or apart, which leaves "
+        "out their backward pass and gives them batch statistics of their own.",
         choices=WEAK_PASSES,
     )
 
     def uda(self):
-        """`UDASettings` of these, or `AlignedUDA`."""
+        """`UDASettings` with these values, or `AlignedUDA`."""
         numbers = dict(
             weight=self.uda_weight,
             ramp_steps=self.uda_steps,
@@ -210,7 +210,7 @@ def consistency_term(settings, logits, labels, *, step):
 @register("uda")
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class UDA(TermLearner):
-    """Supervised plus consistency on unlabeled images, the second control.
+    """Supervised loss plus consistency on unlabeled images, the second control.
 
     The student learns from the labels and from itself (release `UDA.step_fn`).
 

@@ -28,8 +28,8 @@ def decay_and_clip(gradients, model, *, weight_decay, grad_bound):
 
     Args:
       gradients: one per trainable weight, the means over all replicas.
-      model: whose gradients they are.
-      weight_decay: adds `weight_decay * w`, not in normalization layers.
+      model: the one they belong to.
+      weight_decay: adds `weight_decay * w`, except in normalization layers.
       grad_bound: of the norm; None does not clip.
 
     Returns:
@@ -41,8 +41,8 @@ def decay_and_clip(gradients, model, *, weight_decay, grad_bound):
             g + weight_decay * tf.cast(w, g.dtype) if id(w) in decayed else g
             for g, w in zip(gradients, model.trainable_variables, strict=True)
         ]
-    # As tf.linalg.global_norm, but with a derivative where all are 0: feedback
-    # through the update takes it.
+    # As tf.linalg.global_norm, but with a derivative if all are 0, which
+    # feedback through the update needs.
     halves = tf.stack([tf.nn.l2_loss(g) for g in gradients])
     squared = 2.0 * tf.reduce_sum(halves)
     is_zero = tf.equal(squared, 0)
@@ -57,7 +57,7 @@ def decay_and_clip(gradients, model, *, weight_decay, grad_bound):
 
 
 def half_squared_norm(model):
-    """Half the sum of the squared weights under decay, scalar."""
+    """Half the sum of the squared weights subject to decay, scalar."""
     decayed = _decayed_ids(model)
     weights = [w for w in model.trainable_variables if id(w) in decayed]
     wide = (
@@ -75,20 +75,20 @@ def set_pace(
     freeze_steps,
     backbone=None,
 ):
-    """Has the backbone of a model move otherwise than its head.
+    """Has the backbone of a model move at another pace than its head.
 
     Args:
-      optimizer: built; it may wrap others, whose own the weights are then.
-      model: of which the optimizer has the trainable weights.
+      optimizer: built; it may wrap others, which then own the weights.
+      model: the one whose trainable weights the optimizer has.
       lr_factor, freeze_steps: see `pace`.
-      layer_decay: times the rate of a layer is that of the one below it, see
+      layer_decay: ratio of a layer's rate to that of the layer above it, see
         `models.backbone_depths`; in (0, 1].
-      backbone: a function of the model that gives the weights of its backbone;
-        by default `models.backbone_weights`.
+      backbone: a function from the model to the weights of its backbone; by
+        default `models.backbone_weights`.
 
     Raises:
       ValueError: for a number out of range, a model that has no backbone apart
-        from its head, or an optimizer that knows one rate alone.
+        from its head, or an optimizer that knows only one rate.
     """
     check_range("backbone_lr_factor", lr_factor, low=0, high=1e9)
     check_range("freeze_backbone_steps", freeze_steps, low=-1, high=2**31)
@@ -114,12 +114,12 @@ def set_pace(
 
 
 def spare_normalization(optimizer, model):
-    """Has an `AdamW` decay what weight decay applies to, see above.
+    """Has an `AdamW` decay only what weight decay applies to, see above.
 
     Args:
       optimizer: built with the model's trainable weights; one of another kind
         is left alone.
-      model: that it moves.
+      model: the one that it moves.
     """
     if isinstance(optimizer, AdamW):
         decayed = _decayed_ids(model)
@@ -140,10 +140,10 @@ def _decayed_ids(model):
 
 
 def scaled_for(model, optimizer):
-    """The optimizer, in a `LossScaleOptimizer` where Keras puts it into one.
+    """The optimizer, in a `LossScaleOptimizer` when Keras would wrap it.
 
     Keras asks the policy of the model that it trains, here a learner's; what
-    decides is whether gradients pass through float16.
+    matters is whether gradients pass through float16.
     """
     half = any(x.compute_dtype == "float16" for x in compat.layers_of(model))
     if not half or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -154,14 +154,14 @@ def scaled_for(model, optimizer):
 
 
 def loss_scale(optimizer):
-    """What an optimizer wants the loss multiplied by, scalar; None for 1."""
+    """Factor that an optimizer wants for the loss, scalar; None for 1."""
     one = tf.ones([])
     scaled = optimizer.scale_loss(one)
     return None if scaled is one else scaled
 
 
 def lower_scale(optimizer, used, condition):
-    """Halves the scale that was used, where a scalar boolean is true."""
+    """Halves the scale that was used, if a scalar boolean is true."""
     for part in parts_of(optimizer):
         if isinstance(part, keras.optimizers.LossScaleOptimizer):
             scale, counter = part.dynamic_scale, part.step_counter
@@ -181,7 +181,7 @@ def like(optimizer):
 
 
 def check_apart(one, two):
-    """Refuses optimizers that are one, or wrap the same."""
+    """Refuses optimizers that are one object, or wrap the same one."""
     parts = {id(part) for part in parts_of(one)}
     if any(id(part) in parts for part in parts_of(two)):
         raise ValueError(
@@ -194,12 +194,12 @@ class Rates:
     """The learning rates of two networks, which stay in proportion.
 
     A callback of Keras sets the rate of the one optimizer that it knows. The
-    other's follows; where that is set too, both are left, and the proportion
-    is the new one.
+    other's follows; if that is set too, both are kept, and their proportion is
+    the new one.
 
     Args:
-      leader, follower: built optimizers; those whose rate nobody can set, as
-        it is a schedule, have none to keep.
+      leader, follower: built optimizers; if the rate of one is a schedule,
+        which nobody can set, there is no proportion to keep.
     """
 
     def __init__(self, leader, follower):
@@ -239,8 +239,8 @@ class Applied(NamedTuple):
 
     Attributes:
       taken: whether the optimizer took the gradients.
-      moved: whether the weights moved by them; they need not, where gradients
-        are accumulated first.
+      moved: whether the weights moved by them; they need not if gradients are
+        accumulated first.
     """
 
     taken: tf.Tensor
@@ -248,7 +248,7 @@ class Applied(NamedTuple):
 
 
 def move(moves, taken):
-    """Gives variables their next values, where a step is taken.
+    """Gives variables their next values, if a step is taken.
 
     Args:
       moves: pairs of a variable and a value.
@@ -259,16 +259,16 @@ def move(moves, taken):
 
 
 def apply_gradients(optimizer, gradients, variables, *, norm, condition=True):
-    """Applies gradients that all replicas share, where they are finite.
+    """Applies gradients that all replicas share, if they are finite.
 
     Args:
       optimizer: after `compat.take_reduced`; one that scales the loss gets the
         gradients of the scaled loss, as from Keras's `fit`.
-      gradients: one per variable, of the loss as it is.
+      gradients: one per variable, of the unscaled loss.
       variables: trainable.
       norm: of the gradients; it tells whether they are finite.
-      condition: scalar, the same on all replicas; where it is false nothing
-        moves either.
+      condition: scalar, the same on all replicas; if it is false, nothing moves
+        either.
 
     Returns:
       `Applied`.
@@ -279,7 +279,7 @@ def apply_gradients(optimizer, gradients, variables, *, norm, condition=True):
         finite &= tf.math.is_finite(norm * tf.cast(scale, norm.dtype))
         gradients = [g * tf.cast(scale, g.dtype) for g in gradients]
     taken = called = finite & condition
-    if _lowers_scale(optimizer):  # By gradients that are not finite.
+    if _lowers_scale(optimizer):  # On gradients that are not finite.
         called = condition
         gradients = [
             tf.where(finite, g, tf.constant(float("nan"), g.dtype))
@@ -287,7 +287,7 @@ def apply_gradients(optimizer, gradients, variables, *, norm, condition=True):
         ]
     before = _values_before(optimizer, variables)
 
-    # Keras's accumulators are of the weights' types, and add no others.
+    # Keras's accumulators have the weights' types, and add no others.
     gradients = [
         tf.cast(g, v.dtype) for g, v in zip(gradients, variables, strict=True)
     ]
@@ -311,7 +311,7 @@ def apply_gradients(optimizer, gradients, variables, *, norm, condition=True):
 
 
 def count_call(optimizer):
-    """Counts a call that was not made, so that the rate goes on."""
+    """Counts a call that was not made, so that the rate's schedule goes on."""
     for part in parts_of(optimizer):
         compat.count_of(part).assign_add(1)
 
@@ -324,7 +324,7 @@ def _lowers_scale(optimizer):
 
 
 def _values_before(optimizer, variables):
-    """The weights, to see whether they move; None where they always do."""
+    """The weights, to see whether they move; None if they always do."""
     known = ("keras.", __name__.partition(".")[0] + ".")
     wide = all(v.dtype in ("float32", "float64") for v in variables)
     if wide and all(  # Small moves of 16-bit weights are rounded away.

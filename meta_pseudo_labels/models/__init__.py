@@ -1,12 +1,12 @@
-"""Networks: builders from numbers, and families of names.
+"""Networks: builders that take numbers, and families of names.
 
     student = models.build("wrn-28-2", input_shape=(32, 32, 3), num_classes=10)
 
-Every model is a functional `keras.Model` that gives logits, not probabilities.
-A family is one file in `families`; `FAMILIES` holds them.
+Every model is a functional `keras.Model` that returns logits, not
+probabilities. A family is one file in `families`; `FAMILIES` holds them all.
 """
 
-# At once, as files name these layers: Keras finds them once they are defined.
+# Not lazily: files name these layers, and Keras must find them defined.
 from meta_pseudo_labels.models.batch_norm import BatchNorm, NormSettings
 from meta_pseudo_labels.models.dropout import StochasticDepth
 from meta_pseudo_labels.models.reduced_teacher import (

@@ -1,6 +1,6 @@
-"""Activations that take less time on a processor than those of Keras.
+"""Activations that take less time on a CPU than those of Keras.
 
-python -m benchmarks.network_speed.activations --bfloat16 says how much less.
+python -m benchmarks.network_speed.activations --bfloat16 measures how much.
 """
 
 import keras
@@ -10,19 +10,19 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 def gelu(x):
-    """The Gaussian error linear unit, x times the probability of less than x.
+    """The Gaussian error linear unit, x times the normal probability below x.
 
-    As `keras.activations.gelu`, not its approximation, with a derivative that
-    is written out. TensorFlow's own goes back operation by operation, in the
-    type of x, which takes longer, and twice as long in bfloat16.
+    Like `keras.activations.gelu`, not its approximation, but with an explicit
+    derivative. TensorFlow's own goes back operation by operation, in the type
+    of x, which takes longer, and twice as long in bfloat16.
 
     Args:
-      x: floats of any shape. 16 bits are computed with in float32, and rounded
+      x: floats of any shape. 16-bit ones are computed in float32 and rounded
         once.
 
     Returns:
-      A tensor like x, good to 1e-6 and in float64 to 1e-15, as its derivative
-      is; differentiable twice and more.
+      A tensor like x, accurate to 1e-6, in float64 to 1e-15, and so is its
+      derivative; differentiable twice and more.
 
     Raises:
       ValueError: for integers.
@@ -42,9 +42,9 @@ def gelu(x):
 
         values = tf.cast(x, precise)
         if precise == tf.float32:
-            # Converters know this one by its form, LiteRT's has no erf.
+            # Converters recognize this form; LiteRT's has no erf.
             return tf.cast(tf.nn.gelu(values), x.dtype), pullback
-        # There TensorFlow's is good to seven digits only.
+        # In float64 TensorFlow's is accurate to only seven digits.
         return values * _share_below(values), pullback
 
     return fast(x)
@@ -54,5 +54,5 @@ def _share_below(values):
     """The standard normal distribution's share below each value."""
     if values.dtype == tf.float64:
         return 0.5 * tf.math.erfc(values * -np.sqrt(0.5))
-    # Not right in the last digits of what is next to 0, but faster.
+    # Wrong in the last digits of results close to 0, but faster.
     return 0.5 + 0.5 * tf.math.erf(values * np.sqrt(0.5))

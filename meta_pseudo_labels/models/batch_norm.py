@@ -1,8 +1,8 @@
 """Batch normalization with the release's arithmetic (quirk 22).
 
 Why not `keras.layers.BatchNormalization`: its variance is the mean squared
-distance from a mean that it holds fixed, so in float32 it rounds otherwise
-than the release (its traces drift away within six steps). It also has neither
+distance from a mean that it holds fixed, so in float32 it rounds differently
+from the release (its traces drift away within six steps). It also has neither
 the release's groups of replicas nor a choice of its moving averages over them.
 `tests/models/batch_norm_test.py` shows the differences.
 """
@@ -19,12 +19,12 @@ from meta_pseudo_labels.models import channels
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NormSettings:
-    """The settings that all batch norm of a network shares; see `BatchNorm`.
+    """Settings that all batch norm layers of a network share; see `BatchNorm`.
 
     Attributes:
       decay: of the moving averages, in [0, 1]; near 1 is slow.
       epsilon: added to the variance, inside the square root.
-      batch_size: images that share their statistics, over more than 8
+      batch_size: number of images that share statistics, with more than 8
         replicas; None is the release's default.
     """
 
@@ -33,7 +33,7 @@ class NormSettings:
     batch_size: int | None = None
 
     def layer(self, **kwargs):
-        """A new `BatchNorm`; arguments are its others."""
+        """A new `BatchNorm`; `kwargs` are its other arguments."""
         return BatchNorm(
             momentum=self.decay,
             epsilon=self.epsilon,
@@ -50,29 +50,29 @@ class BatchNorm(keras.layers.Layer):
     """Normalizes the last axis by the moments of the batch.
 
     The variance is E[x^2] - E[x]^2, biased, also in its moving average;
-    epsilon is inside the square root. All is computed in float32, or float64
-    under that policy, and cast back (release `modeling_utils.sync_batch_norm`).
-    Images in bfloat16 stay so between the kernels of `channels`, which compute
-    in float32: what the gradient of an image is the sum of is rounded, then
-    added.
+    epsilon is inside the square root. Everything is computed in float32, or in
+    float64 under that policy, and cast back (release
+    `modeling_utils.sync_batch_norm`). Images in bfloat16 stay in that type
+    between the kernels of `channels`, which compute in float32: the terms of an
+    image's gradient are rounded before they are added.
 
     Under a `tf.distribute` strategy the moments are those of the global batch
-    for up to 8 replicas, beyond that of groups of replicas: see
-    `replicas_per_group`. Moving averages are the mean over all replicas; those
-    of a channel stand still where its moments are not finite.
+    for up to 8 replicas, and of groups of replicas beyond that: see
+    `replicas_per_group`. Moving averages are the mean over all replicas; a
+    channel's do not move if its moments are not finite.
 
-    Like Keras's layer, one that is not trainable runs in inference mode.
+    As with Keras's layer, one that is not trainable runs in inference mode.
 
     Args:
       momentum: decay of the moving averages, in [0, 1].
       epsilon: added to the variance, at least 0.
-      group_batch_size: images in a group of replicas, where these are more
-        than 8; None is the release's default.
+      group_batch_size: images in a group of replicas if there are more than 8
+        replicas; None is the release's default.
       scale: whether there is a factor for each channel, gamma.
-      beta_factor: what is added is so many times beta. By plain or momentum SGD
-        it then learns at beta_factor ** 2 times the rate, whatever looks at
-        the update; by what divides gradients by their size, as RMSProp, at
-        beta_factor times.
+      beta_factor: this factor times beta is added. With plain or momentum SGD
+        the added number then learns at beta_factor ** 2 times the rate, also
+        for whatever looks at the update; with optimizers that divide gradients
+        by their size, such as RMSProp, at beta_factor times.
       **kwargs: those of `keras.layers.Layer`.
 
     Raises:
@@ -129,7 +129,7 @@ class BatchNorm(keras.layers.Layer):
 
     @property
     def _float_type(self):
-        """float64 where the layer computes in it, else float32."""
+        """float64 if the layer computes in it, otherwise float32."""
         return "float64" if self.compute_dtype == "float64" else "float32"
 
     def call(self, inputs, training=False):
@@ -167,7 +167,7 @@ class BatchNorm(keras.layers.Layer):
     def _move_averages(self, x, mean, variance):
         if self._members(x) < replicas.count():  # Each group has its own.
             mean, variance = replicas.mean([mean, variance])
-        # One bad batch would stay in the averages for ever.
+        # One bad batch would stay in the averages forever.
         finite = tf.math.is_finite(mean) & tf.math.is_finite(variance)
         rate = tf.constant(1.0 - self.momentum, self._float_type)
         for moving, moment in (
@@ -202,18 +202,18 @@ class BatchNorm(keras.layers.Layer):
 def replicas_per_group(num_replicas, *, batch_size, group_batch_size=None):
     """How many replicas share their moments (release `sync_batch_norm`).
 
-    All of up to 8. Beyond that as many as make up `group_batch_size` images,
-    or without it the larger of 8 and num_replicas // 8; between 2 and all, and
-    rounded down to a power of 2.
+    Up to 8 replicas: all. Beyond that: as many as have `group_batch_size`
+    images together, or without it the larger of 8 and num_replicas // 8;
+    between 2 and all, and rounded down to a power of 2.
 
     Args:
-      num_replicas: replicas in all.
-      batch_size: images of one replica in the batch at hand, of which a joint
-        batch of labeled and unlabeled images has many more than the labeled.
+      num_replicas: total number of replicas.
+      batch_size: images of one replica in the present batch; a joint batch of
+        labeled and unlabeled images has many more than a labeled one.
       group_batch_size: the release's batch_norm_batch_size, or None.
 
     Raises:
-      ValueError: where the replicas do not divide into such groups.
+      ValueError: if the replicas do not divide into such groups.
     """
     if num_replicas <= 8:
         return num_replicas
@@ -232,13 +232,13 @@ def replicas_per_group(num_replicas, *, batch_size, group_batch_size=None):
 
 
 def _group_mean(values, *, members):
-    """The mean of a tensor over the replicas of this one's group."""
+    """The mean of a tensor over the replicas in this replica's group."""
     total = replicas.count()
     context = tf.distribute.get_replica_context()
     if members == total:
         return context.all_reduce(tf.distribute.ReduceOp.SUM, values / total)
-    # Strategies reduce over all replicas only: each adds its group's share,
-    # and everyone takes its own group's.
+    # Strategies reduce only over all replicas: each replica adds its share to
+    # its group's entry, and takes that entry.
     group = tf.cast(context.replica_id_in_sync_group, tf.int32) // members
     shape = [total // members] + [1] * values.shape.rank
     own = tf.reshape(tf.one_hot(group, shape[0], dtype=values.dtype), shape)

@@ -1,28 +1,28 @@
 """Sums and products with a number per channel, in few passes over the images.
 
-On a processor TensorFlow takes two passes for `x * scale + shift`, each with a
-slow broadcast, and many for its gradients. Its kernels of batch norm in
-inference mode do it in one. They are used here for that arithmetic only: what
-is normalized by what remains the business of `BatchNorm`. Images in bfloat16
-stay so: the kernels compute in float32 within, and nothing is cast before or
-after. Other types, and other shapes than images, take plain operations.
+On a CPU TensorFlow needs two passes for `x * scale + shift`, each with a slow
+broadcast, and many for its gradients. Its batch norm kernels in inference mode
+need one. They are used here only for that arithmetic: `BatchNorm` decides what
+is normalized by what. Images in bfloat16 stay in that type: the kernels compute
+in float32 inside, and nothing is cast before or after. Other types, and shapes
+other than images, use plain operations.
 """
 
 import tensorflow as tf
 
-# The kernels multiply by 1 / sqrt(variance + epsilon), which these make 1, to
-# the bit. An epsilon of 0 would not do: some take less than 1e-5 for 1e-5.
+# The kernels multiply by 1 / sqrt(variance + epsilon), which these values
+# make exactly 1. An epsilon of 0 would not do: some raise it to at least 1e-5.
 _EPSILON = 2.0**-10
 _VARIANCE = 1.0 - _EPSILON
 
 
 def scale_and_shift(x, *, scale, shift):
-    """`x * scale + shift`, as x is; differentiable twice and more.
+    """`x * scale + shift`, like x; differentiable twice and more.
 
     Args:
       x: [..., channels].
       scale: [channels], of the type of x; float32 for images in bfloat16.
-      shift: [channels], as `scale`.
+      shift: [channels], like `scale`.
     """
     if not has_kernels(x):
         return x * scale + shift
@@ -72,16 +72,16 @@ def mean_and_mean_square(x):
         if x.dtype == tf.bfloat16:
             squares, sums = _sums(x, x)
             return (sums / count, squares / count), gradient
-        # In float32 the sums above would be nearer to the truth, and a step
-        # faster by a twentieth; but runs begun before would not go on to the
-        # bit, nor the release's be repeated to the last digit.
+        # In float32 the sums above would be more accurate, and a step faster
+        # by a twentieth; but earlier runs would not continue bit for bit, nor
+        # would the release's be reproduced to the last digit.
         return _means(x), gradient
 
     return fused(x)
 
 
 def has_kernels(x):
-    """Whether the functions here take x as it is, without casts."""
+    """Whether the functions here accept x as it is, without casts."""
     return x.dtype in (tf.float32, tf.bfloat16) and x.shape.rank == 4
 
 
@@ -112,21 +112,21 @@ def _pullback(upstream, x, scale):
 
 
 def _sum_of_products(x, y):
-    """Of each channel, [channels] float32."""
+    """Sums of x * y per channel, [channels] float32."""
     if x.dtype == tf.bfloat16:
         return _sums(x, y)[0]
     return tf.reduce_sum(x * y, [0, 1, 2])
 
 
 def _sums(x, y):
-    """Per channel the sums of x * y and of x, float32."""
+    """The sums of x * y and of x per channel, float32."""
     return _products(x, y, tf.ones([y.shape[-1]]))[1:]
 
 
 def _products(upstream, x, scale):
-    """upstream * scale, and per channel the sums of upstream * x and upstream.
+    """upstream * scale; sums of upstream * x and of upstream per channel.
 
-    Without a gradient of its own.
+    This has no gradient of its own.
     """
     zeros = tf.zeros_like(scale)
     results = tf.raw_ops.FusedBatchNormGradV3(

@@ -56,7 +56,7 @@ def classification_head(
       dropout_rate: share of the features set to 0 in training, in [0, 1).
         With 0 there is no dropout layer.
       kernel_initializer: default: the release's (quirk 24).
-      use_bias: whether a number is added to each logit.
+      use_bias: whether each logit has a bias.
       dtype: dtype or policy of the network; None is the global policy.
 
     Returns:
@@ -83,17 +83,17 @@ def classification_head(
 
 
 def backbone_weights(model):
-    """The trainable weights of a classifier but those of its head.
+    """The trainable weights of a classifier, except those of its head.
 
-    The head are the last layers with weights on the way to the logits: a Dense
-    layer as a rule, also within a model that is the last layer of another.
+    The head is the last layers with weights on the way to the logits: usually
+    a Dense layer, also inside a model that is the last layer of another.
 
     Args:
       model: a built Keras model that returns logits, [batch, classes].
 
     Raises:
-      ValueError: where it cannot be told which layer makes the logits, or
-        there is nothing before it.
+      ValueError: if it cannot be told which layer makes the logits, or there
+        is nothing before it.
     """
     heads = _heads(model)
     in_head = {id(w) for layer in heads for w in layer.weights}
@@ -108,15 +108,15 @@ def backbone_weights(model):
             + (
                 "all its weights are in the layer that makes the logits."
                 if makes_logits
-                else "no layer can be told that makes the logits. End it with "
-                "a Dense layer."
+                else "it cannot be told which layer makes the logits. End it "
+                "with a Dense layer."
             )
         )
     return found
 
 
 def _heads(model):
-    """The last layers with weights; of a graph, or by their order."""
+    """The last layers with weights, by the graph or else by their order."""
     outputs = getattr(model, "outputs", None)
     if outputs:
         return [x for output in outputs for x in _makers(output)]
@@ -128,7 +128,7 @@ def _heads(model):
 
 
 def _makers(tensor):
-    """The layers with weights that a symbolic tensor comes from at once."""
+    """The nearest layers with weights that a symbolic tensor comes from."""
     layer, index = compat.producer(tensor)
     if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):
         return _makers(layer.outputs[index])

@@ -8,23 +8,23 @@ from meta_pseudo_labels.models.dense import backbone_weights
 
 
 def backbone_depths(model):
-    """How many layers below the head each weight of a backbone is, from 1.
+    """How many layers below the head each backbone weight is, from 1.
 
-    A layer is what lies between two places that everything passes: a residual
-    block or one of Inception's, where branches meet again; elsewhere a single
-    layer with a kernel. What has no kernel, such as batch norm, belongs to the
-    layer below it, and at the very beginning to that above it. So a wide
-    ResNet and a ResNet have their stem and their blocks; of blocks without a
-    shortcut, some of EfficientNets and MobileNets, each convolution counts. A
-    model that is a layer of another one counts by its own layers, and so does
-    a subclassed one, in the order in which it has them.
+    A layer here is whatever lies between two places that all data passes: a
+    residual block or one of Inception's, where branches meet again; elsewhere
+    a single layer with a kernel. Layers without a kernel, such as batch norm,
+    belong to the layer below, and at the very beginning to the one above. So
+    the layers of a wide ResNet and a ResNet are their stem and their blocks;
+    in blocks without a shortcut, such as some of EfficientNets and MobileNets,
+    each convolution counts. A model that is a layer of another one counts by
+    its own layers, and so does a subclassed one, in the order of its layers.
 
     Args:
       model: a built Keras model that returns logits, [batch, classes].
 
     Returns:
       A list of integers, one for each of `models.backbone_weights`. Weights
-      that are in no layer, such as a position's, are as deep as the deepest.
+      in no layer, such as position embeddings, are as deep as the deepest.
 
     Raises:
       ValueError: as `models.backbone_weights`.
@@ -54,7 +54,7 @@ def _has_kernel(weights):
 
 
 def _parts(model):
-    """Keras's layers with weights, a list for each part that all passes."""
+    """Keras's layers with weights, a list per part that all data passes."""
     parts = [[layer] for layer in model.layers]
     is_graph = bool(getattr(model, "outputs", None))
     if is_graph and not isinstance(model, keras.Sequential):
@@ -73,7 +73,7 @@ def _parts(model):
 
 
 def _cut(model):
-    """The operations of a graph, cut where one tensor alone is still needed."""
+    """The operations of a graph, cut where only one tensor is still needed."""
     steps = [
         (x, [] if isinstance(x, keras.layers.InputLayer) else _flat(x.input))
         for x in model.operations

@@ -1,4 +1,4 @@
-"""What is dropped at random in training, whatever the number of replicas."""
+"""Random dropping in training, the same for any number of replicas."""
 
 import keras
 import tensorflow as tf
@@ -9,10 +9,10 @@ from meta_pseudo_labels.distribute import replicas
 class _Dropping(keras.layers.Layer):
     """Sets what it drops to 0 in training, and scales up what it keeps.
 
-    In inference the input is returned as it is.
+    In inference the input is returned unchanged.
     """
 
-    setting = ""  # What messages call the rate.
+    setting = ""  # The rate's name in messages.
 
     def __init__(self, rate, *, seed=None, **kwargs):
         super().__init__(**kwargs)
@@ -44,8 +44,8 @@ class _Dropping(keras.layers.Layer):
 class Dropout(_Dropping):
     """Sets features to 0 in training, and scales up those that it keeps.
 
-    As `keras.layers.Dropout`, whose replicas would all draw the same mask. Here
-    an image has the same mask whichever replica has it, and under XLA too.
+    Like `keras.layers.Dropout`, but there all replicas would draw the same
+    mask. Here an image has the same mask on any replica, and under XLA too.
 
     Args:
       rate: share of the features that is dropped, in [0, 1).
@@ -67,9 +67,9 @@ class StochasticDepth(_Dropping):
     """Drops whole examples in training, and scales up those that it keeps.
 
     Each example of a batch is set to 0 with probability `rate`, and divided
-    by 1 - rate otherwise, so that its expectation stays what it was (Huang et
-    al., arXiv 1603.09382; release `stochastic_depth`). The release draws in
-    the network's own type, here it is float32, see `keep`.
+    by 1 - rate otherwise, so that its expectation stays the same (Huang et al.,
+    arXiv 1603.09382; release `stochastic_depth`). The release draws in the
+    network's own type, this layer in float32, see `keep`.
 
     Args:
       rate: probability that an example is dropped, in [0, 1).
@@ -87,7 +87,7 @@ class StochasticDepth(_Dropping):
 
 
 def check_rate(name, rate):
-    """Returns a rate of dropping; ValueError outside [0, 1)."""
+    """Returns a drop rate; raises ValueError outside [0, 1)."""
     if not 0 <= rate < 1:
         raise ValueError(f"{name} must be in [0, 1), got {rate}.")
     return rate
@@ -96,14 +96,15 @@ def check_rate(name, rate):
 def keep(inputs, rate, seed_generator, shape):
     """1 where something is kept and 0 where it is dropped.
 
-    The numbers are drawn in float32 under every policy: in bfloat16 the steps
-    of 1/256 would bend the rate.
+    The numbers are drawn in float32 under every policy: in bfloat16 steps of
+    1/256 would distort the rate.
 
     Args:
       inputs: [batch, ...] of a layer.
       rate: probability that something is dropped.
       seed_generator: `replicas.SeedGenerator` of the layer.
-      shape: static, of the draws for one example; broadcast to the inputs.
+      shape: static shape of the draws for one example; broadcast to the
+        inputs.
 
     Returns:
       [batch, *shape], of the type of the inputs.

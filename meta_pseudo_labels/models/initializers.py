@@ -1,7 +1,7 @@
 """Random initial weights: the release's (quirk 24), and copies of others.
 
 Each function makes a new initializer: in Keras 3 one unseeded instance draws
-the same numbers every time that it is called.
+the same numbers every time it is called.
 """
 
 import keras
@@ -11,8 +11,8 @@ import numpy as np
 def conv_kernel():
     """Normal, not truncated, variance 2 / (height * width * last dimension).
 
-    The last dimension of a convolution's kernel is its number of filters; of
-    a depthwise one it is the multiplier, 1.
+    The last dimension of a convolution's kernel is its number of filters; for
+    a depthwise one, it is the multiplier, 1.
     """
     return keras.initializers.VarianceScaling(
         scale=2.0, mode="fan_out", distribution="untruncated_normal"
@@ -29,13 +29,13 @@ def dense_kernel():
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class Dirac(keras.initializers.Initializer):
-    """Of a convolution: its first filters pass its input's channels on.
+    """For convolutions: the first filters pass the input's channels on.
 
-    With more filters than input channels the others are random, uniform
-    between plus and minus 1 / sqrt(height * width * input channels).
+    If there are more filters than input channels, the others are random,
+    uniform between plus and minus 1 / sqrt(height * width * input channels).
 
     Args:
-      seed: of the random ones; by default a new one for each initializer.
+      seed: of the random filters; by default a new one for each initializer.
     """
 
     def __init__(self, seed=None):
@@ -49,7 +49,7 @@ class Dirac(keras.initializers.Initializer):
         passed = np.zeros(shape)
         same = np.arange(min(channels, filters))
         passed[height // 2, width // 2, same, same] = 1.0
-        # Channel f of the input, and nothing else, is what filter f gives.
+        # Filter f returns channel f of the input, and nothing else.
         others = np.arange(filters) >= channels
         random = self._random(shape, dtype)
         return random * keras.ops.cast(others, random.dtype) + keras.ops.cast(
@@ -61,5 +61,5 @@ class Dirac(keras.initializers.Initializer):
 
 
 def fresh(initializer):
-    """A new copy of an initializer, or of that of a Keras name."""
+    """A new copy of an initializer, which may be given by its Keras name."""
     return keras.initializers.get(initializer).clone()

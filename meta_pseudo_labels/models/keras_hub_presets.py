@@ -1,4 +1,4 @@
-"""Presets of KerasHub on disk: what their files say, and KerasHub itself."""
+"""KerasHub presets on disk: what their files say, and KerasHub itself."""
 
 import importlib.util
 import json
@@ -8,42 +8,42 @@ from meta_pseudo_labels.models.families import PRESET_CONFIG
 from meta_pseudo_labels.utils.checkpoint_files import first_line
 
 NAME = "keras_hub"
-# As the backbones call the shape of an image in their settings.
+# What backbones call the shape of an image in their settings.
 SHAPES = ("image_shape", "input_shape")
 _CONVERTER = "image_converter.json"
 _INSTALL = "pip install 'meta-pseudo-labels[hub]', or keras-hub"
 _DOWNLOAD = (
-    "nothing is downloaded here. Where there is a network, say keras_hub."
-    "models.ImageClassifier.from_preset(NAME).save_to_preset(FOLDER), and give "
-    "that folder."
+    "nothing is downloaded here. On a machine with internet access, call "
+    "keras_hub.models.ImageClassifier.from_preset(NAME).save_to_preset(FOLDER),"
+    " and give that folder."
 )
 
 
 def check_preset(folder):
-    """Refuses what is no preset of a network for images, by its config.json.
+    """Refuses a folder that is not a preset for images, by its config.json.
 
     Args:
-      folder: its path.
+      folder: the path.
 
     Returns:
       The settings of its backbone, a dict.
 
     Raises:
-      ValueError: see above; also where KerasHub is not installed.
+      ValueError: see above; also if KerasHub is not installed.
     """
     if "://" in folder:
         raise ValueError(f"{folder}: {_DOWNLOAD}")
     if not os.path.isdir(folder) and os.sep not in folder:
         raise ValueError(
-            f"There is no folder {folder}. Should it be the name of a preset "
-            f"of KerasHub: {_DOWNLOAD}"
+            f"There is no folder {folder}. If it is the name of a preset of "
+            f"KerasHub: {_DOWNLOAD}"
         )
     if not os.path.isdir(folder):
         raise ValueError(
-            f"There is no folder {folder}, of a preset of KerasHub, which says "
-            "what the network is for as long as its run is used. Put it there, "
-            "or name it: --model_type=keras_hub:<folder>, for a run of before "
-            "with --allow_hparam_change."
+            f"There is no folder {folder}. It held a preset of KerasHub, which "
+            "defines the network for as long as its run is used. Put it there, "
+            "or name it: --model_type=keras_hub:<folder>, for an earlier run "
+            "together with --allow_hparam_change."
         )
     described = _described(folder)
     name = described["registered_name"].partition(">")[2]
@@ -63,7 +63,7 @@ def check_preset(folder):
     if shape[-1] not in (3, None):
         raise ValueError(
             f"{folder} takes images of shape {tuple(shape)}; ours have 3 "
-            "channels, the last axis. Give another preset."
+            "channels, as the last axis. Give another preset."
         )
     if importlib.util.find_spec(NAME) is None:
         raise ValueError(
@@ -74,10 +74,10 @@ def check_preset(folder):
 
 
 def hub():
-    """KerasHub; imported late, as hardly anybody needs it.
+    """KerasHub; imported late, as hardly anyone needs it.
 
     Raises:
-      ValueError: where it, or what it needs, cannot be imported.
+      ValueError: if it, or what it needs, cannot be imported.
     """
     try:
         import keras_hub
@@ -89,16 +89,16 @@ def hub():
 
 
 def _described(folder):
-    """What config.json says, as far as it is one of KerasHub's.
+    """The contents of config.json, if it is one of KerasHub's.
 
     Raises:
-      ValueError: where there is none, or it is another one.
+      ValueError: if there is none, or it is not KerasHub's.
     """
     path = os.path.join(folder, PRESET_CONFIG)
     if not os.path.isfile(path):
         raise ValueError(
-            f"{folder} is no preset of KerasHub: it has no {PRESET_CONFIG}. "
-            "Give a folder that save_to_preset wrote; where the weights are a "
+            f"{folder} is not a preset of KerasHub: it has no {PRESET_CONFIG}. "
+            "Give a folder that save_to_preset wrote; if the weights are a "
             f"run's, name the preset with --model_type={NAME}:<folder>."
         )
     try:
@@ -109,7 +109,7 @@ def _described(folder):
             raise ValueError(f"it names {name!r}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is not of a preset of KerasHub's own networks "
+            f"{path} is not from a preset of KerasHub's own networks "
             f"({type(error).__name__}: {first_line(error)}). Give a folder "
             "that save_to_preset wrote."
         ) from error
@@ -117,7 +117,7 @@ def _described(folder):
 
 
 def image_shape(settings):
-    """The shape of the images of a backbone, by its settings; or None."""
+    """The image shape in the settings of a backbone, or None."""
     shapes = [settings.get(key) for key in SHAPES]
     return next((s for s in shapes if isinstance(s, list) and s), None)
 
@@ -126,29 +126,31 @@ def image_converter(preset):
     """The preset's `keras_hub.layers.ImageConverter`.
 
     Raises:
-      ValueError: where it has none, or not one that is known.
+      ValueError: if it has none, or one that is unknown.
     """
     check_converter(preset)
     kind = hub().layers.ImageConverter
     try:
         found = kind.from_preset(os.path.abspath(preset))
-    except Exception as error:  # What a file of others makes Keras raise.
+    except Exception as error:  # Whatever a foreign file makes Keras raise.
         raise ValueError(
             f"{preset}/{_CONVERTER} cannot be read: {first_line(error)}"
         ) from error
     if not isinstance(found, kind):
         raise ValueError(
-            f"{preset}/{_CONVERTER} describes a {type(found).__name__}, no "
-            "ImageConverter of KerasHub. Save that there (save_to_preset)."
+            f"{preset}/{_CONVERTER} describes a {type(found).__name__}, "
+            "not an ImageConverter of KerasHub. Save one there "
+            "(save_to_preset)."
         )
     return found
 
 
 def check_converter(preset):
-    """Refuses a preset that does not say what pixels it was trained on."""
+    """Refuses a preset that does not tell what pixels it was trained on."""
     if not os.path.isfile(os.path.join(preset, _CONVERTER)):
         raise ValueError(
-            f"{preset} has no {_CONVERTER}, so nothing says what pixels it was "
-            "trained on. Save its keras_hub.layers.ImageConverter there too "
-            "(save_to_preset), or say --preprocessing=dataset (pixels=None)."
+            f"{preset} has no {_CONVERTER}, so nothing tells what pixels it "
+            "was trained on. Save its keras_hub.layers.ImageConverter there "
+            "too (save_to_preset), or use --preprocessing=dataset "
+            "(pixels=None)."
         )

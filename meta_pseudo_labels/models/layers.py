@@ -1,7 +1,7 @@
-"""The layers that our networks share, named and started as in the release.
+"""The layers that our networks share, named and initialized as in the release.
 
-Layers are named by the release's scopes, with a dot for the slash that Keras
-does not allow: `block_1.conv_3x3_1.batch_norm`. `release_variable_name` gives
+Layer names are the release's scopes, with dots instead of slashes, which Keras
+does not allow: `block_1.conv_3x3_1.batch_norm`. `release_variable_name` returns
 the release's name of a variable.
 """
 
@@ -17,12 +17,12 @@ from meta_pseudo_labels.models.dense import classification_head
 
 
 def release_variable_name(layer_name, variable_name):
-    """The release's name, less its outer scopes, of a layer's variable.
+    """The release's name, without outer scopes, of a layer's variable.
 
     >>> release_variable_name("stem.conv2d", "kernel")
     'stem/conv2d/kernel'
     """
-    # Keras has one name for all kernels, the release one of its own for these.
+    # Keras has one name for all kernels; the release has another for these.
     if layer_name.endswith(".dw_conv_2d") and variable_name == "kernel":
         variable_name = "depthwise_kernel"
     return f"{layer_name.replace('.', '/')}/{variable_name}"
@@ -37,7 +37,7 @@ class LayerFactory:
 
     Attributes:
       policy: dtype policy of all layers.
-      norm: settings of all batch norm.
+      norm: settings of all batch norm layers.
     """
 
     policy: keras.DTypePolicy
@@ -58,7 +58,7 @@ class LayerFactory:
         use_bias=False,
         layer="conv2d",
     ):
-        """Convolution, zero-padded as TensorFlow's SAME.
+        """Convolution, zero-padded like TensorFlow's SAME.
 
         `layer` is the name after the dot.
         """
@@ -75,7 +75,7 @@ class LayerFactory:
         )
 
     def depthwise_conv(self, x, *, scope, kernel_size, strides):
-        """One filter for each channel, without bias, padded as `conv`."""
+        """One filter for each channel, without bias, padded like `conv`."""
         return self.apply(
             keras.layers.DepthwiseConv2D,
             x,
@@ -107,7 +107,7 @@ class LayerFactory:
 
         Args:
           images: symbolic input.
-          x: what the last block makes of it; its mean over the image counts.
+          x: the output of the last block, to be averaged over the image.
 
         Raises:
           ValueError: see `classification_head`.
@@ -126,7 +126,7 @@ class LayerFactory:
 
 @contextlib.contextmanager
 def global_policy(policy):
-    """Builds by a policy what takes none: Keras's own networks follow this."""
+    """Sets the global dtype policy for a while: Keras's networks follow it."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -154,18 +154,18 @@ def image_input(input_shape, *, policy):
 
 
 def of_levels(images, pixels, *, scale, offset, blue_first=False):
-    """scale * levels + offset, of images that were normalized.
+    """scale * levels + offset, computed from normalized images.
 
-    Not by Keras's `Rescaling`, of which a learner would think that it takes
+    Keras's `Rescaling` is not used: a learner would conclude that it takes
     levels of 0 to 255.
 
     Args:
       images: [batch, height, width, 3] symbolic.
-      pixels: (mean, std) of each channel by which they were normalized, of
+      pixels: (mean, std) of each channel that they were normalized with, for
         levels divided by 255.
-      scale, offset: numbers, or one for each channel.
-      blue_first: whether these channels, and those of the result, stand in the
-        order blue, green, red.
+      scale, offset: a number, or one for each channel.
+      blue_first: whether the channels of `scale`, `offset` and the result are
+        in the order blue, green, red.
     """
     mean, std = (255 * np.array(each) for each in pixels)
     if blue_first:

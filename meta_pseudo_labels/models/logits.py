@@ -1,7 +1,7 @@
 """What a classifier must return: logits of classes, [batch, classes].
 
-A network is looked at once, where it comes in, and refused in words there:
-with another output it would train on something else, and say nothing.
+A network is checked once, on entry, and refused there with an explanation:
+with another output it would silently train on something else.
 """
 
 import math
@@ -17,8 +17,8 @@ from meta_pseudo_labels.utils import compat
 def check_classifier(model, *, role):
     """Refuses a built model that is known not to return logits.
 
-    A functional model tells by its graph. Of a subclassed one its inference
-    mode is traced on inputs of the shape that built it; where that fails,
+    A functional model is checked by its graph. A subclassed one is traced in
+    inference mode, on inputs of the shape that built it; if that fails,
     nothing is known before it is called (see `check_logits`).
 
     Args:
@@ -46,18 +46,18 @@ def check_classifier(model, *, role):
 
 
 def check_logits(outputs, *, owner, rows=None):
-    """Refuses what a model returned, unless it can be logits.
+    """Refuses what a model returned unless it can be logits.
 
     Args:
-      outputs: of a call: symbolic, in a graph, or eager. In a graph, what can
-        only lie in [0, 1] is refused too: probabilities.
+      outputs: of a call: symbolic, in a graph, or eager. In a graph, values
+        that can only lie in [0, 1], probabilities, are refused too.
       owner: the first words of the message.
-      rows: of the inputs; None if unknown.
+      rows: number of rows of the inputs; None if unknown.
 
     Raises:
-      ValueError: for several outputs, another shape than [batch, classes] with
-        two classes or more, another type than float, other rows than the
-        inputs', or probabilities. What is not known is let through.
+      ValueError: for several outputs, a shape other than [batch, classes] with
+        two classes or more, a type other than float, a number of rows other
+        than the inputs', or probabilities. Anything unknown is accepted.
     """
     must = owner + _MUST
     if not hasattr(outputs, "dtype"):
@@ -99,7 +99,7 @@ _MUST = " must return logits, one tensor [batch, classes]"
 def _words_of_probabilities(outputs, owner):
     source = _range(outputs, {}).source or outputs.name
     return (
-        f"{owner}{_MUST}; its output is probabilities, which {source!r} makes. "
+        f"{owner}{_MUST}; its output is probabilities, from {source!r}. "
         "Leave that out (activation=None), as softmax is part of the loss."
     )
 
@@ -110,9 +110,9 @@ def _words(shape):
 
 
 def _is_linear(tensor):
-    """Whether a symbolic output is a dense layer's, without activation.
+    """Whether a symbolic output comes from a dense layer without activation.
 
-    That is most networks, and tracing them takes as long as building them.
+    That holds for most networks, and tracing one takes as long as building it.
     """
     layer, index = compat.producer(tensor)
     if isinstance(layer, keras.Model):
@@ -122,9 +122,9 @@ def _is_linear(tensor):
 
 
 def _traced(model, inputs):
-    """The outputs of a model in a graph of its inference, and its function.
+    """A model's outputs in a graph of its inference mode, and its function.
 
-    None twice where they are unknown, as where its inputs are.
+    Both are None if they are unknown, for example because the inputs are.
     """
     if inputs is None:
         return None, None
@@ -132,7 +132,7 @@ def _traced(model, inputs):
 
     def call(inputs):
         eagerly = tf.config.functions_run_eagerly()
-        tf.config.run_functions_eagerly(True)  # All of it in one graph.
+        tf.config.run_functions_eagerly(True)  # Everything in one graph.
         try:
             outputs.append(model(inputs, training=False))
         finally:
@@ -143,17 +143,17 @@ def _traced(model, inputs):
     try:
         function = call.get_concrete_function(inputs)
     except (TypeError, ValueError, AttributeError, tf.errors.OpError):
-        return None, None  # Its inputs are others than it seems.
+        return None, None  # Its inputs are not what they seem.
     return outputs[0], function
 
 
 def _gives_distributions(function, specs):
-    """Whether noise comes out as rows that are not negative and sum to 1.
+    """Whether rows of outputs for noise are not negative and sum to 1.
 
-    To be asked where the graph leaves it open.
+    Used if the graph leaves that open.
 
     Args:
-      function: a traced one, of tensors like `specs`.
+      function: a traced function of tensors like `specs`.
       specs: a nest of `tf.TensorSpec`.
     """
     random = np.random.default_rng(0)
@@ -188,7 +188,7 @@ def _input_specs(model):
 
 
 class _Range(NamedTuple):
-    """Where all values of a tensor lie, and the operation that sees to it."""
+    """Where all values of a tensor lie, and the operation that ensures it."""
 
     low: float
     high: float
@@ -196,7 +196,7 @@ class _Range(NamedTuple):
 
 
 _ANY = _Range(-math.inf, math.inf)
-# Where the results of operations lie, whatever they are given.
+# Where the results of operations lie, whatever their inputs.
 _RANGES = {
     "Softmax": (0.0, 1.0),
     "Sigmoid": (0.0, 1.0),
@@ -214,7 +214,7 @@ _PASSING = set(
     "SelectV2 Slice Split SplitV Squeeze StopGradient StridedSlice Tile "
     "Transpose Unpack".split()
 )
-# Of what is not negative these make nothing negative.
+# From inputs that are not negative, these make outputs that are not either.
 _SUMS = {"BatchMatMulV2", "Einsum", "MatMul", "Prod", "Sum"}
 _ARITHMETIC = {
     "Add": lambda a, b: (a.low + b.low, a.high + b.high),
@@ -232,7 +232,7 @@ def _range(tensor, known):
 
     Args:
       tensor: symbolic.
-      known: a dict that keeps what was found.
+      known: a dict that caches the results.
     """
     if tensor.ref() not in known:
         known[tensor.ref()] = _find_range(tensor, known)
@@ -274,7 +274,7 @@ def _hull(parts):
 
 
 def _is_sum_of(values, total):
-    """Whether what divides values is their sum, so that shares are left."""
+    """Whether `total` is the sum of `values`, so that quotients are shares."""
     operation = total.op
     while operation.type in ("Identity", "Reshape", "ExpandDims"):
         operation = operation.inputs[0].op

@@ -1,4 +1,4 @@
-"""Networks by their names: what the families make of them."""
+"""Networks by name, as their families build them."""
 
 import difflib
 import inspect
@@ -24,29 +24,29 @@ def build(
 ):
     """Builds a network by name.
 
-    A setting that a network does not have is passed over, as in the release.
+    A setting that a network does not have is ignored, as in the release.
 
     Args:
       model_type: "wrn-<depth>-<k>" such as "wrn-28-2", a name in WIDE_RESNETS,
         RESNETS or EFFICIENTNETS, "mlp" (two hidden layers of 128 units),
         "mlp-<layers>-<width>" (the last of the layers gives the logits), a
-        network of `keras.applications` by its class, such as "MobileNetV2",
+        network of `keras.applications` by class name, such as "MobileNetV2",
         "keras_hub:<folder of a preset>", or a name of a family that a plug-in
         registered.
       input_shape: shape of one example, (height, width, channels) for images.
       num_classes: number of logits, 2 or more.
       dropout_rate: before the last layer, in [0, 1).
-      batch_norm_decay: of the moving averages. This and the next two: not for
-        "mlp...", which have no batch norm, nor for `keras.applications`.
+      batch_norm_decay: of the moving averages. This and the next two apply
+        neither to "mlp...", without batch norm, nor to `keras.applications`.
       batch_norm_epsilon: added to the variance.
-      batch_norm_batch_size: images that share their statistics, over more
+      batch_norm_batch_size: number of images that share statistics, with more
         than 8 replicas; see `BatchNorm`.
       stochastic_depth_drop_rate: for EFFICIENTNETS; see `efficientnet`.
       small_images: for EFFICIENTNETS; see `efficientnet`.
-      pixels: (mean, std) of each channel, 0..1 units, by which images are
-        normalised: a network of `keras.applications` or of KerasHub, or a lite
-        EfficientNet, then begins by making of them what its pretrained weights
-        expect. None: as they are.
+      pixels: (mean, std) of each channel, in 0..1 units, that images are
+        normalized with: a network of `keras.applications` or KerasHub, or a
+        lite EfficientNet, then first converts them to what its pretrained
+        weights expect. None: no conversion.
       name: of the model; default: `model_type`.
       dtype: dtype or policy of the layers; None is the global policy.
 
@@ -75,7 +75,7 @@ def build(
     family, sizes = _find(model_type)
     if pixels is not None and not family.has_preprocessing:
         raise ValueError(
-            f"{model_type} takes images as they are normalised here; leave "
+            f"{model_type} takes images as they are normalized here; leave "
             "pixels out."
         )
     has = inspect.signature(family.builder).parameters
@@ -90,7 +90,7 @@ def check_model_type(model_type):
 
 
 def fewest_weights(model_type, *, input_shape, num_classes):
-    """How many weights `build` makes at the least, without building it."""
+    """A lower bound on the number of weights, without building a network."""
     family, sizes = _find(model_type)
     return family.weights(
         sizes, input_shape=input_shape, num_classes=num_classes
@@ -98,38 +98,38 @@ def fewest_weights(model_type, *, input_shape, num_classes):
 
 
 def has_blocks(model_type):
-    """Whether `rematerialized` takes what `build` makes of a name."""
+    """Whether `rematerialized` accepts the network of a name."""
     return _find(model_type)[0].has_blocks
 
 
 def has_preprocessing(model_type):
-    """Whether `build` takes `pixels` for a name."""
+    """Whether `build` accepts `pixels` for a name."""
     return _find(model_type)[0].has_preprocessing
 
 
 def check_pixels(model_type):
-    """Refuses a name that `build` would not take `pixels` for, unbuilt.
+    """Refuses a name that `build` accepts no `pixels` for, without building.
 
     Raises:
-      ValueError: where it is not known what pixels its weights expect.
+      ValueError: if it is not known what pixels its weights expect.
     """
     family, sizes = _find(model_type)
     family.check_pixels(sizes)
 
 
 def preset_of(model_type):
-    """The folder of a preset that a name names; None where it names none."""
+    """The preset folder that a name contains; None if it contains none."""
     family, sizes = _find(model_type)
     return sizes["preset"] if family.named_by_weights else None
 
 
 def named_by_weights(model_type, weights):
-    """A network's name, completed by the weights that it begins with.
+    """A network's name, completed by the weights that it starts from.
 
     >>> named_by_weights("keras_hub", "presets/resnet")
     'keras_hub:presets/resnet'
 
-    All others are whole names.
+    All other names are complete.
 
     Args:
       model_type: see `build`; may be None.
@@ -142,27 +142,27 @@ def named_by_weights(model_type, weights):
 
 
 def check_pretrained(model_type, weights):
-    """Refuses weights that `pretrained_network` would, by their name alone.
+    """Refuses what `pretrained_network` would, by the weights' name alone.
 
     Args:
       model_type, weights: see `pretrained_network`.
 
     Raises:
-      ValueError: for weights of other networks, or that are not there.
+      ValueError: for weights of other networks, or that do not exist.
     """
     _find(model_type)[0].check_pretrained(weights)
 
 
 def pretrained_network(model_type, weights, *, input_shape):
-    """The network whose weights others trained, for `load_weights`.
+    """A network with pretrained weights, for `load_weights`.
 
     Args:
       model_type, input_shape: see `build`.
-      weights: "imagenet", which Keras downloads, or a file as it does; of
-        KerasHub the folder of a preset.
+      weights: "imagenet", which Keras downloads, or such a file; for
+        KerasHub, the folder of a preset.
 
     Raises:
-      ValueError: for a family that has none, or where they cannot be had.
+      ValueError: for a family without any, or if they cannot be obtained.
     """
     family = _find(model_type)[0]
     try:
@@ -178,7 +178,7 @@ def release_scope(model_type):
     >>> release_scope("wrn-28-large")
     'wrn-28-135'
 
-    All others are called by their own names.
+    All others use their own names.
     """
     for family in FAMILIES.values():
         if model_type in family.release_scopes:
@@ -187,7 +187,7 @@ def release_scope(model_type):
 
 
 def _find(model_type):
-    """The family of a name, and the sizes that the name gives there."""
+    """The family of a name, and the sizes that the name means there."""
     for family in FAMILIES.values():
         sizes = family.sizes(model_type)
         if sizes is not None:
@@ -196,8 +196,8 @@ def _find(model_type):
 
 
 def _what_is_known(model_type):
-    """What to tell of an unknown name: the nearest ones, and the families."""
-    # From Z to A, which ends with those of Keras.
+    """The message for an unknown name: the nearest ones, and the families."""
+    # From Z to A, so that those of Keras come last.
     families = [FAMILIES[name] for name in sorted(FAMILIES, reverse=True)]
     names = {
         name.lower(): name for family in families for name in family.examples

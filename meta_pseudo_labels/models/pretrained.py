@@ -1,9 +1,9 @@
-"""Weights that were learned elsewhere, and what of them a network takes.
+"""Loads weights that were trained elsewhere, as far as they fit a network.
 
     report = models.load_weights(student, "mobilenet.keras")
     print(report)
 
-Files are read as arrays: no layer of theirs is made, nothing is unpickled.
+Files are read as arrays: none of their layers is built, nothing is unpickled.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from typing import Any
 
-import h5py  # Keras's own, by which it writes weights.
+import h5py  # A dependency of Keras, which writes weights with it.
 import keras
 
 from meta_pseudo_labels.utils.checkpoint_files import (
@@ -31,17 +31,17 @@ _SHOWN = 6
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightsReport:
-    """What became of weights that a network was to begin with.
+    """Which of its initial weights a network found in a source.
 
     Attributes:
-      source: file, or name of the model, that they are of.
-      sha256: of the file; of the weights where there is none.
-      matched: names of the network's variables that got theirs.
-      head: of the last layer's that did not, as for other classes.
-      missing: of all others that did not. They kept their values.
-      left_over: what the source has beside.
-      mismatched: (name, shape in the source, shape here), of variables that
-        are in `head` or `missing` too.
+      source: the file, or the name of the model, that the weights come from.
+      sha256: of the file, or of the weights if there is no file.
+      matched: names of the network's variables that were loaded.
+      head: names of the last layer's that were not, as with other classes.
+      missing: names of all others that were not. They kept their values.
+      left_over: names of the source's variables that have no counterpart.
+      mismatched: (name, shape in the source, shape here) of variables that
+        are also in `head` or `missing`.
     """
 
     source: str = ""
@@ -71,15 +71,16 @@ class WeightsReport:
 
 
 def load_weights(model, source):
-    """Gives a network the weights that fit it, of a file or another network.
+    """Gives a network the weights that fit, from a file or another network.
 
-    Variables are found by the names of their layers or by their places,
-    whichever fits more of them, and taken where shapes are equal. The last
-    layer may be of other classes: then it is new, and begins at 0 where it is
-    a `Dense`, so that all classes are as likely. States of random seeds stay.
+    Variables are matched by the names of their layers or by their places,
+    whichever fits more of them, and loaded if their shapes are equal. The last
+    layer may have other classes: then it is new and, if it is a `Dense`,
+    starts at 0, so that all classes are equally likely. States of random seeds
+    are kept.
 
     Args:
-      model: a built `keras.Model`, of one or several replicas.
+      model: a built `keras.Model`, on one or several replicas.
       source: path of a `.weights.h5` or `.keras` file; or a `keras.Model`.
 
     Returns:
@@ -87,7 +88,8 @@ def load_weights(model, source):
 
     Raises:
       ValueError: for a file that cannot be read, or one that fits less than
-        half of the variables before the last layer. Nothing is changed then.
+        half of the variables before the last layer. The model then keeps its
+        weights.
     """
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
@@ -117,12 +119,12 @@ def load_weights(model, source):
 
 
 def load_arrays(model, arrays, *, source, sha256):
-    """As `load_weights`, from the arrays of a network of the same kind.
+    """Like `load_weights`, from the arrays of a network of the same kind.
 
     Args:
       model: see `load_weights`.
       arrays: (name, array) of each float variable of a network, in Keras's
-        order; the name is what `plain_name` makes of the variable's path.
+        order; the name is the `plain_name` of the variable's path.
       source, sha256: see `WeightsReport`.
     """
     floats = [v for v in model.variables if "float" in v.dtype]
@@ -142,41 +144,41 @@ def load_arrays(model, arrays, *, source, sha256):
 
 
 def plain_name(path):
-    """A variable's path without what differs from process to process."""
+    """A variable's path without the parts that differ between processes."""
     return re.sub(r"_\d+", "", path).replace("/", ".")
 
 
 def check_weights_file(path):
-    """Refuses a path that is no file of weights, by its name alone.
+    """Refuses a path that is not a weights file, by its name alone.
 
     Raises:
-      ValueError: where it is missing, or of another kind.
+      ValueError: if it is missing, or of another kind.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise ValueError(f"There is no file {path}.")
     if not path.endswith(ENDINGS):
         raise ValueError(
-            f"{path} is no {' or '.join(ENDINGS)} file: write one with "
+            f"{path} is not a {' or '.join(ENDINGS)} file: write one with "
             "keras.Model.save_weights or keras.Model.save."
         )
 
 
 def _check_fits(report, model):
-    """Raises ValueError where most of a network would stay fresh."""
+    """Raises ValueError if most of a network would keep its fresh weights."""
     before_head = report.total - len(report.head)
     if report.matched and 2 * len(report.missing) <= before_head:
         return
     shapes = "".join(f" {_shapes(*m)}." for m in report.mismatched[:1])
     raise ValueError(
-        f"{report.source} is of another network than {model.name!r}: "
+        f"{report.source} is for another network than {model.name!r}: "
         f"{len(report.matched)} of {report.total} variables fit.{shapes} Give "
         "a file of the same network."
     )
 
 
 def _unpacked(path, scratch):
-    """The HDF5 file of weights: the path itself, or out of an archive."""
+    """The HDF5 weights file: the path itself, or unpacked from an archive."""
     if not path.endswith(".keras"):
         return path
     out = os.path.join(scratch, "theirs.h5")
@@ -191,13 +193,13 @@ def _unpacked(path, scratch):
 
 def _unreadable(path, error):
     return ValueError(
-        f"{path} cannot be read as weights of Keras: {first_line(error)}"
+        f"{path} cannot be read as Keras weights: {first_line(error)}"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """A variable: what finds it, what it is called, what has its shape."""
+    """A variable: its key for matching, its name, and its values."""
 
     key: Any
     name: str
@@ -205,7 +207,7 @@ class _Found:
 
 
 def _variables(file):
-    """(place, name, values) of the float variables in a file of weights."""
+    """(place, name, values) of the float variables in a weights file."""
     found = []
 
     def visit(place, item):
@@ -219,12 +221,12 @@ def _variables(file):
 
 
 def _match(ours, theirs, *, head):
-    """The better of two ways to find variables: by name, or by place."""
+    """The better of two ways to match variables: by name, or by place."""
     best = None
     for key in (1, 0):
         sides = [[_Found(v[key], *v[1:]) for v in vs] for vs in (ours, theirs)]
         if len({found.key for found in sides[0]}) < len(ours):
-            continue  # Layers within layers may share names; no places.
+            continue  # Nested layers may share names, but not places.
         compared = _compared(*sides, head=head)
         if best is None or len(compared[1]) > len(best[1]):
             best = compared
@@ -241,11 +243,11 @@ def _last_layer(model):
 
 
 def _level_head(model, report):
-    """Lets a head of other classes begin at 0, as BiT's (arXiv 1912.11370).
+    """Starts a head of other classes at 0, as BiT does (arXiv 1912.11370).
 
-    Features that were learned are large: of those of an EfficientNet the
-    release's initial head makes logits of +-8, whose cross-entropy of 11
-    hundreds of steps only unlearn.
+    Pretrained features are large: from those of an EfficientNet, the release's
+    initial head makes logits of +-8, with a cross-entropy of 11 that takes
+    hundreds of steps to unlearn.
     """
     head = _last_layer(model)
     if report.head and isinstance(head, keras.layers.Dense):
@@ -254,7 +256,7 @@ def _level_head(model, report):
 
 
 def _compared(ours, theirs, *, head):
-    """A report without source, and the pairs (ours, theirs) that fit.
+    """A report without its source, and the pairs (ours, theirs) that fit.
 
     Args:
       ours, theirs: lists of `_Found`.

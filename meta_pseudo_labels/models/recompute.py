@@ -1,10 +1,10 @@
-"""Memory traded for time: what a gradient needs is computed again for it.
+"""Saves memory at the cost of time: gradients recompute what they need.
 
 A tape keeps what lies between a function's inputs and its outputs until it
-computes the gradient. Here only the inputs stay, and the gradient computes the
-rest once more (Chen et al., arXiv 1604.06174). Why not `tf.recompute_grad`, or
-`keras.remat` on top of it: it refuses a gradient of a gradient, which the
-`exact` feedback takes, and moves batch norm's moving averages twice.
+computes the gradient. Here only the inputs are kept, and the gradient computes
+the rest again (Chen et al., arXiv 1604.06174). Why not `tf.recompute_grad`, or
+`keras.remat` on top of it: it refuses a gradient of a gradient, which `exact`
+feedback needs, and moves batch norm's moving averages twice.
 """
 
 import tensorflow as tf
@@ -21,10 +21,10 @@ def call_again(model, slices, layouts=None):
     layers, moving averages. The model's variables do not move.
 
     Args:
-      model: a built Keras model, without losses of its own calls.
+      model: a built Keras model that adds no losses when called.
       slices: list of inputs of the model.
-      layouts: for each slice a function that gives a context manager, see
-        `replicas.joint_batch`; None is what holds now.
+      layouts: for each slice a function that returns a context manager, see
+        `replicas.joint_batch`; None keeps the present layout.
 
     Returns:
       The outputs, a list with one element for each slice, and the new states
@@ -54,7 +54,7 @@ def call_again(model, slices, layouts=None):
                 training=True,
             )
         _check_losses(model, losses)
-        # A recomputation begins at the same states, and ends at the same.
+        # A recomputation begins and ends with the same states.
         new_states.setdefault(number, changed)
         return [], [outputs]
 
@@ -73,21 +73,21 @@ def _check_losses(model, losses):
     if len(losses) > len(regularized):
         raise ValueError(
             f"{model.name!r} adds losses of its own when it is called, which "
-            "are lost where activations are computed again. Take them out of "
-            "the model, or use neither remat nor batch_slices."
+            "are lost when activations are recomputed. Remove them from the "
+            "model, or use neither remat nor batch_slices."
         )
 
 
 def _map_and_sum(function, shared, slices, after=()):
-    """Applies a function to slices in turn, and can be differentiated so.
+    """Applies a function to slices in turn, and so does its gradient.
 
-    Its gradient has the same form, with the gradients of what is shared as
+    The gradient has the same form, with the gradients of shared tensors as
     sums; so derivatives of every order keep nothing but their inputs.
 
     Args:
-      function: from the slice's number, a list of shared tensors and the list
-        of the slice's to a list of tensors to sum over slices, and a list of
-        the slice's own. All of float type, without side effects.
+      function: takes the slice's number, a list of shared tensors and a list
+        of the slice's tensors; returns a list of tensors to sum over slices,
+        and a list of the slice's own, all of float type. No side effects.
       shared: list of tensors.
       slices: list of lists of tensors; those not of float type have no
         gradient.
@@ -136,16 +136,16 @@ def _map_and_sum(function, shared, slices, after=()):
 
 
 def _pullback(function, number_shared, number_own):
-    """The function that computes the gradient of another, of the same form.
+    """A function of the same form that computes the gradient of another.
 
-    Gradients with respect to all float inputs; the inputs are those of the
-    other, followed by the gradients of its sums and of its outputs.
+    It returns gradients with respect to all float inputs; its inputs are those
+    of the other, followed by the gradients of its sums and of its outputs.
     """
 
     def pull(number, shared, own):
         inputs = [*shared[:number_shared], *own[:number_own]]
         upstream = [*shared[number_shared:], *own[number_own:]]
-        # Copies, so that a tensor that is there twice counts as two.
+        # Copies, so that a tensor that occurs twice counts as two.
         inputs = [tf.identity(x) for x in inputs]
         watched = [x for x in inputs if _is_float(x)]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -184,7 +184,7 @@ def _wait(tensors, others):
     """The same tensors, but only once the others have been computed.
 
     XLA drops control dependencies, and TensorFlow would compute equal things
-    once and keep them. So a zero is added that nothing can know beforehand
+    once and keep them. So a zero is added that no compiler can know in advance
     (as in `tf.recompute_grad`).
     """
     if tf.executing_eagerly() or not others:
@@ -201,7 +201,7 @@ def _is_float(tensor):
 
 
 def _rows(values, count):
-    """The values in so many lists of one length, which may be 0."""
+    """The values in `count` lists of equal length, which may be 0."""
     values = list(values)
     width = len(values) // count
     return [values[i * width : (i + 1) * width] for i in range(count)]

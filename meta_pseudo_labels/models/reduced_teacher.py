@@ -6,16 +6,16 @@ import keras
 
 from meta_pseudo_labels.models.dense import classification_head, hidden_layers
 
-# Five layers (Reduced MPL); the name of the teacher where none is given.
+# Five layers (Reduced MPL); the teacher's name if none is given.
 REDUCED_TEACHER = "mlp-5-128"
 
-# Least probability that is told from 0.
+# Least probability that differs from 0.
 _FLOOR = 1e-8
 
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class LogProbabilities(keras.layers.Layer):
-    """Logarithms of probabilities, of `floor` where they are less."""
+    """Logarithms of probabilities; of `floor` for those below it."""
 
     def __init__(self, floor=_FLOOR, **kwargs):
         super().__init__(**kwargs)
@@ -38,14 +38,14 @@ def reduced_teacher(
 ):
     """Builds a multi-layer perceptron that adjusts class distributions.
 
-    Its logits are the logarithms of the distribution plus what the perceptron
-    adds to them. The last layer starts at zero, so that at first the answer is
-    the large teacher's own: most of what a reduced teacher does is close to
-    the identity (Pham et al. 2021, Reduced Meta Pseudo Labels). Weight decay
-    then draws it back to that teacher.
+    Its logits are the logarithms of the distribution plus the perceptron's
+    output. The last layer starts at zero, so that at first the answer is the
+    large teacher's own: most of what a reduced teacher does is close to the
+    identity (Pham et al. 2021, Reduced Meta Pseudo Labels). Weight decay then
+    pulls it back towards that teacher.
 
-    The perceptron sees logarithms as well, scaled to 0 (floor) to 1 (certain):
-    probabilities themselves hardly differ where a teacher is sure.
+    The perceptron also sees logarithms, scaled from 0 (floor) to 1 (certain):
+    probabilities themselves hardly differ when a teacher is sure.
 
     Args:
       num_classes: entries of a distribution, 2 or more.

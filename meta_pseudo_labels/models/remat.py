@@ -1,10 +1,10 @@
-"""Networks whose blocks are computed again for the gradient (`--remat`)."""
+"""Networks whose blocks are recomputed for the gradient (`--remat`)."""
 
 import re
 
 import keras
 
-# How our networks call the layers of their blocks.
+# How our networks name the layers of their blocks.
 _BLOCK = re.compile(r"(block_\d+)\.")
 
 
@@ -13,8 +13,8 @@ class Rematerialized(keras.Model):
     """A functional model that keeps only its blocks' inputs in training.
 
     Made by `rematerialized`. Outputs, gradients and states are those of the
-    model without it: batch norm's moving averages move once, and the
-    recomputation draws what was drawn before.
+    original model: batch norm's moving averages move once, and the
+    recomputation repeats the random draws.
     """
 
     def call(self, inputs, training=False, mask=None):
@@ -23,7 +23,7 @@ class Rematerialized(keras.Model):
         from meta_pseudo_labels.models.recompute import call_again
 
         if not hasattr(self, "_segments"):
-            # Not an attribute that Keras tracks: the layers are in the model.
+            # Not an attribute that Keras tracks: the model has the layers.
             object.__setattr__(self, "_segments", _segments(self))
         x = inputs
         for is_block, segment in self._segments:
@@ -41,11 +41,11 @@ class Rematerialized(keras.Model):
 def rematerialized(model):
     """The same network, layers and weights, with less memory in training.
 
-    Of each block only the input is kept for the gradient, and the block is
-    computed once more then: one more forward pass.
+    Only the input of each block is kept for the gradient, which computes the
+    block again: one more forward pass.
 
     Args:
-      model: from `build`, of a family that has blocks: wide ResNets, ResNets,
+      model: from `build`, of a family with blocks: wide ResNets, ResNets,
         EfficientNets.
 
     Returns:
@@ -56,15 +56,15 @@ def rematerialized(model):
     """
     if not _block_ends(model):
         raise ValueError(
-            f"{model.name!r} has no blocks to compute again; use remat with a "
+            f"{model.name!r} has no blocks to recompute; use remat with a "
             "wide ResNet, a ResNet or an EfficientNet, or cut the batch into "
-            "slices (batch_slices), which any network can."
+            "slices (batch_slices), which works with any network."
         )
     return Rematerialized(model.input, model.output, name=model.name)
 
 
 def _block_ends(model):
-    """The last layer of each block by the block's name, in their order."""
+    """The last layer of each block by the block's name, in order."""
     ends = {}
     for layer in model.layers:
         block = _BLOCK.match(layer.name)
@@ -74,9 +74,9 @@ def _block_ends(model):
 
 
 def _segments(model):
-    """(whether it is a block, model of a part): all parts, in their order.
+    """(whether it is a block, model of the part) for all parts, in order.
 
-    A stem, blocks, and a head; they share the layers of the model.
+    The parts are a stem, blocks, and a head; they share the model's layers.
     """
     ends = list(_block_ends(model).values())
     stem = min(

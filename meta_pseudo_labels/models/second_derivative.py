@@ -1,8 +1,9 @@
-"""Derivatives that TensorFlow lacks: given, or the layer is named.
+"""Derivatives that TensorFlow lacks: defined here, or refused by layer name.
 
-Feedback through the student's update differentiates its gradient once more, by
-the pseudo labels. TensorFlow takes an operation whose derivative it was told
-not to have for a constant, without a word, and what lies behind it drops out.
+Feedback through the student's update differentiates its gradient again, with
+respect to the pseudo labels. TensorFlow silently treats an operation that is
+registered as not differentiable as a constant, and everything behind it drops
+out.
 """
 
 import re
@@ -12,15 +13,15 @@ import tensorflow as tf
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.utils import compat
 
-# Of these the derivative is 0, wherever there is one.
+# Their derivative is 0 wherever it exists.
 _CONSTANT = {
     *("StopGradient", "ZerosLike", "OnesLike"),
     *("Ceil", "Floor", "Rint", "Round", "Sign"),
 }
-# What replicas exchange has a derivative, which strategies give it.
+# Exchanges between replicas have a derivative, defined by the strategies.
 _EXCHANGES = ("Collective", "Nccl")
-# Derivatives that fail when asked for, or are those of another function: of
-# turned images the gradient is taken to be that of images turned back.
+# Operations whose derivatives fail when asked for, or belong to another
+# function: for turned images, TensorFlow takes the gradient turned back.
 _WRONG = {
     "QuantizeAndDequantizeV4Grad",
     *("ImageProjectiveTransformV2", "ImageProjectiveTransformV3"),
@@ -28,12 +29,12 @@ _WRONG = {
 
 
 def check(learner, learn, learned):
-    """Refuses a student whose gradient cannot be differentiated by the labels.
+    """Refuses a student whose gradient has no derivative w.r.t. the labels.
 
     Args:
-      learner: whose student learned.
-      learn: function from pseudo labels to what is like `learned`.
-      learned: `pseudo_labels`, and the gradients, `prepared`, for these.
+      learner: the learner of the student.
+      learn: function from pseudo labels to something like `learned`.
+      learned: has `pseudo_labels` and, as `prepared`, the gradients for them.
 
     Raises:
       ValueError: see `check_path`.
@@ -58,10 +59,10 @@ def check_path(gradients, labels, model):
       gradients: tensors of the graph that is being traced, computed from the
         labels through the model's gradient.
       labels: a tensor of the same graph.
-      model: whose layers' names the message can use.
+      model: the model whose layers the message can name.
 
     Raises:
-      ValueError: for an operation between them without a derivative.
+      ValueError: for an operation without a derivative between the two.
     """
     wanted, todo = set(), [gradient.op for gradient in gradients]
     while todo:
@@ -71,12 +72,12 @@ def check_path(gradients, labels, model):
             todo += [x.op for x in operation.inputs if _is_smooth(x)]
     operations = [
         op for op in labels.graph.get_operations() if op in wanted
-    ]  # In the order in which they were made: what comes first is used later.
+    ]  # In the order of creation: outputs come before their uses.
     _walk(operations, {id(labels)}, model)
 
 
 def _walk(operations, reached, model, scopes=()):
-    """Adds to the ids of reached tensors what operations make of them."""
+    """Adds to `reached` the ids of outputs that depend on reached tensors."""
     for operation in operations:
         named = (*scopes, *operation.name.split("/"))
         which = [
@@ -95,7 +96,7 @@ def _walk(operations, reached, model, scopes=()):
                 for index in which
                 if index >= offset
             }
-            if "While" in operation.type:  # Around which anything may come.
+            if "While" in operation.type:  # Later rounds may reach any input.
                 inner = {id(x) for x in graph.inputs}
             _walk(graph.get_operations(), inner, model, named)
         reached.update(map(id, outputs))
@@ -112,21 +113,21 @@ def _check(operation, model, scopes):
     raise ValueError(
         f"{where} of the student {model.name!r} has no second derivative "
         f"(TensorFlow's {operation.type}), which exact, reinforce_per_example "
-        "and estimators that use them need. Take another layer, or "
+        "and estimators that use them need. Use another layer, or "
         'feedback="reinforce", "reinforce_cosine" or "reinforce_dot_product".'
     )
 
 
 def underived(error, model):
-    """What to say of an operation without even a first derivative.
+    """The error to raise for an operation without even a first derivative.
 
     Args:
       error: the LookupError of a tape that met it.
-      model: whose gradient was asked for.
+      model: the model whose gradient was asked for.
 
     Returns:
-      A ValueError that names the layer, where there is a graph to find it in;
-      an error of something else as it is.
+      A ValueError that names the layer if there is a graph to find it in; any
+      other error as it is.
     """
     found = re.search(r"(?:no entry for: |op type: )(\w+)", str(error))
     if not found:
@@ -137,18 +138,18 @@ def underived(error, model):
         for operation, scopes in _all_within(_graph_of(model))
         if operation.type == kind
     ]
-    # Others may come before what learns, where no derivative is asked for.
+    # Others may lie before all that is trained, where no derivative is needed.
     where = ([None, *filter(None, layers)])[-1] or "An operation"
     return ValueError(
         f"{where} of {model.name!r} has no derivative (TensorFlow's {kind}), "
         "so no weights below it can learn, whatever the method or the "
-        "feedback, reinforce too. Take another layer (for area resizing: "
-        "bilinear), or put it before the first one with weights."
+        "feedback, even with reinforce. Use another layer (instead of area "
+        "resizing: bilinear), or put it before the first one with weights."
     )
 
 
 def _layer_of(scopes, model):
-    """Words for the innermost layer that the scopes of an operation name."""
+    """The innermost layer in the scopes of an operation, in words."""
     names = {layer.name for layer in compat.layers_of(model)} - {model.name}
     tried = [t for s in scopes for t in (re.sub(r"_\d+$", "", s), s)]
     layers = [scope for scope in tried if scope in names]
@@ -156,7 +157,7 @@ def _layer_of(scopes, model):
 
 
 def _graph_of(model):
-    """The graph that is being traced; where there is none, one of the model."""
+    """The graph that is being traced; without one, a graph of the model."""
     if not tf.executing_eagerly():
         return tf.compat.v1.get_default_graph()
     inputs = [
@@ -172,7 +173,7 @@ def _graph_of(model):
 
 
 def _all_within(graph, scopes=()):
-    """Operations of a graph and its functions, each with its scopes' names."""
+    """Operations of a graph and its functions, each with its scope names."""
     for operation in graph.get_operations() if graph else []:
         named = (*scopes, *operation.name.split("/"))
         yield operation, named
@@ -181,7 +182,7 @@ def _all_within(graph, scopes=()):
 
 
 def _is_smooth(tensor):
-    """Whether it can have a derivative, as numbers or as a list of them."""
+    """Whether it can have a derivative: numbers, or lists of them."""
     dtype = tensor.dtype
     return dtype.is_floating or dtype.is_complex or dtype == tf.variant
 
@@ -191,7 +192,7 @@ def _spatial(tensor):
 
 
 def _resized(resize):
-    """The derivative of a gradient of resizing, which is linear: to resize."""
+    """The derivative of resizing's gradient, which is linear: resizing."""
 
     def derivative(operation, upstream):
         gradient = operation.inputs[0]
@@ -251,10 +252,10 @@ DERIVATIVES = {
 
 
 def _bilinear(operation, upstream):
-    """The gradient of ResizeBilinear, as TensorFlow's, with a derivative.
+    """The gradient of ResizeBilinear, like TensorFlow's, with a derivative.
 
-    A tape does not keep what the derivative above asks for, since it believes
-    that there is none.
+    A tape does not keep what the derivative above needs, since it assumes that
+    there is none.
     """
     images, size = operation.inputs[0], _spatial(upstream)
     settings = {

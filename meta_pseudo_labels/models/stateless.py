@@ -1,13 +1,13 @@
-"""Models called so that a call leaves nothing behind that it should not."""
+"""Calls of models that leave no unwanted side effects behind."""
 
 import keras
 
 
 class LossScope(keras.StatelessScope):
-    """Collects what layers add to the loss; variables move as ever.
+    """Collects what layers add to the loss; variables change as usual.
 
     Keras keeps these losses on the layers, where replicas that are traced side
-    by side would find one another's.
+    by side would find each other's.
 
     Attributes:
       losses: a list of tensors.
@@ -17,7 +17,7 @@ class LossScope(keras.StatelessScope):
         super().__init__(collect_losses=True, initialize_variables=False)
 
     def get_current_value(self, variable):
-        return None  # It has its own.
+        return None  # The variable's own value.
 
     def add_update(self, update):
         variable, value = update
@@ -29,12 +29,12 @@ class LossScope(keras.StatelessScope):
 
 
 def call_with(model, values, inputs, *, training):
-    """Outputs of a model whose variables have other values for one call.
+    """Calls a model once with other values for its variables.
 
-    Why not `model.stateless_call`: it runs `model.call`, and so leaves out what
-    `model(...)` does around it. A subclassed model then does not hand
-    `training` on to its layers, which take it for False, and one whose `call`
-    has no such argument fails.
+    Why not `model.stateless_call`: it runs `model.call`, and so skips what
+    `model(...)` does around it. A subclassed model then does not pass
+    `training` on to its layers, which assume False, and one whose `call` has
+    no such argument fails.
 
     Args:
       model: a built Keras model.

@@ -1,11 +1,11 @@
 """Layers that learn from images before training: whitening.
 
     model = models.build("speednet-64", input_shape=(32, 32, 3), num_classes=10)
-    models.adapt(model, images)  # Normalised training images.
+    models.adapt(model, images)  # Normalized training images.
 
-A run adapts its networks by itself, once, before its first step; what was
-learned is a weight, and saved as one. Not only these layers take part: any one
-with `adapt(images)`, of what its network is given, and `is_adapted()`.
+A run adapts its networks itself, once, before its first step; the result is a
+weight, and saved as one. Any layer can take part that has `adapt(images)`,
+called with its network's inputs, and `is_adapted()`.
 """
 
 import keras
@@ -14,23 +14,23 @@ import tensorflow as tf
 
 from meta_pseudo_labels.utils import compat
 
-_AT_ONCE = 256  # Images, whose patches fit into memory.
+_AT_ONCE = 256  # Images, so that their patches fit into memory.
 
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class Whitening(keras.layers.Layer):
-    """Whitens the square patches of images: a convolution, without padding.
+    """Whitens the square patches of images: a convolution without padding.
 
     Its filters are the principal axes of the patches, divided by the root of
-    (variance along the axis + epsilon), and then their negatives: patches that
-    are independent and of variance 1. They come from `adapt` and are not
-    trained; until then they are the patch's pixels as they are. The number
-    that is added to each, at first 0, is trained.
+    (variance along the axis + epsilon), followed by their negatives: outputs
+    are independent and have variance 1. Filters come from `adapt` and are not
+    trained; before that they return a patch's pixels unchanged. The bias of
+    each, at first 0, is trained.
 
     Args:
       size: of a patch, in pixels.
-      epsilon: added to variances, at least 0: a patch's finest differences,
-        mostly noise, count less.
+      epsilon: added to variances, at least 0, so that a patch's finest
+        differences, mostly noise, count less.
       **kwargs: those of `keras.layers.Layer`.
 
     Raises:
@@ -48,7 +48,7 @@ class Whitening(keras.layers.Layer):
         self.epsilon = epsilon
 
     def build(self, input_shape):
-        values = self.size**2 * input_shape[-1]  # Of a patch.
+        values = self.size**2 * input_shape[-1]  # Per patch.
         self.kernel = self.add_weight(
             name="kernel",
             shape=(self.size, self.size, input_shape[-1], 2 * values),
@@ -65,13 +65,14 @@ class Whitening(keras.layers.Layer):
         return tf.nn.bias_add(x, self.bias)
 
     def adapt(self, images):
-        """Takes the filters from images; the same ones from the same images.
+        """Computes the filters from images; equal images give equal filters.
 
         Args:
-          images: [N, H, W, C] floats, N of 1 or more; normalised.
+          images: [N, H, W, C] floats, N of 1 or more; normalized.
 
         Raises:
-          ValueError: for images of another shape, or that are not finite.
+          ValueError: for images of another shape, or with values that are not
+            finite.
         """
         images, channels = np.asarray(images), self.kernel.shape[2]
         least = (1, self.size, self.size)
@@ -84,7 +85,7 @@ class Whitening(keras.layers.Layer):
             n < m for n, m in zip(images.shape, least, strict=False)
         ):
             raise ValueError(
-                f"{self.name!r} adapts to normalised images, floats of at "
+                f"{self.name!r} adapts to normalized images, floats of at "
                 f"least {self.size}x{self.size} pixels; got {images.dtype} of "
                 f"shape {list(images.shape)}. See data.normalize."
             )
@@ -98,7 +99,7 @@ class Whitening(keras.layers.Layer):
         )
 
     def is_adapted(self):
-        """Whether the filters are others than those it begins with."""
+        """Whether the filters differ from those it begins with."""
         kernel = keras.ops.convert_to_numpy(self.kernel)
         return not np.array_equal(kernel, _pixels(kernel.shape))
 
@@ -117,32 +118,32 @@ class Whitening(keras.layers.Layer):
 
 
 def adapt(model, images):
-    """Adapts what a network has to be adapted to images before training.
+    """Adapts a network's layers to images before training, if they need it.
 
     Args:
-      model: a built `keras.Model`; before a learner is made of it.
-      images: [N, height, width, channels] floats, normalised training images;
-        some thousand will do. From the same ones comes the same network.
+      model: a built `keras.Model`, before a learner is made from it.
+      images: [N, height, width, channels] floats, normalized training images;
+        a few thousand will do. The same images give the same network.
 
     Raises:
-      ValueError: for images that its layers cannot take.
+      ValueError: for images that its layers do not accept.
     """
     for layer in _adapting(model):
         layer.adapt(images)
 
 
 def is_adapted(model):
-    """Whether nothing of a network has to be adapted any more."""
+    """Whether no part of a network still has to be adapted."""
     return all(layer.is_adapted() for layer in _adapting(model))
 
 
 def check_adapted(model):
-    """Raises ValueError for a network that was not adapted to images."""
+    """Raises ValueError for a network that has not been adapted to images."""
     if not is_adapted(model):
         raise ValueError(
             f"{model.name!r} must be adapted to images before it is trained: "
-            "call models.adapt(model, images) with normalised training images, "
-            "some thousand, before you make the learner."
+            "call models.adapt(model, images) with a few thousand normalized "
+            "training images before you make the learner."
         )
 
 
@@ -155,13 +156,13 @@ def _adapting(model):
 
 
 def _pixels(shape, dtype="float32"):
-    """Filters that give a patch's values, and their negatives."""
+    """Filters that return a patch's values, and their negatives."""
     ones = np.eye(shape[-1] // 2)
     return np.concatenate([ones, -ones], axis=1).reshape(shape).astype(dtype)
 
 
 def _covariance(images, size):
-    """Of the patches, all images together: [values, values] float64."""
+    """The covariance of all images' patches: [values, values] float64."""
     count, sums, products = 0, 0.0, 0.0
     for begin in range(0, len(images), _AT_ONCE):
         part = images[begin : begin + _AT_ONCE].astype(np.float64)
@@ -182,10 +183,10 @@ def _covariance(images, size):
 
 
 def _filters(covariance, epsilon):
-    """[values, 2 * values] float64; a column is a filter."""
+    """[values, 2 * values] float64; each column is a filter."""
     variances, axes = np.linalg.eigh(covariance)
-    # An axis has two directions; here its greatest part points upwards.
+    # An axis has two directions; here its largest entry is positive.
     axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))])
-    # Rounding can leave an axis without variance a negative one.
+    # Rounding can give an axis without variance a negative one.
     filters = axes / np.sqrt(np.maximum(variances, 0.0) + epsilon)
     return np.concatenate([filters, -filters], axis=1)

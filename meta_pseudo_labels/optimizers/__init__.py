@@ -1,4 +1,4 @@
-"""The release's optimizers, Adam, and what the feedback must know of them."""
+"""The release's optimizers, Adam, and what feedback must know about them."""
 
 import keras
 
@@ -60,8 +60,8 @@ def build_optimizer(
       optim_type: one of `OPTIMIZERS`, in any case: "sgd" is plain gradient
         descent, "momentum" has Nesterov momentum 0.9; "adam" is Keras's own.
       learning_rate: a float or a `LearningRateSchedule`.
-      weight_decay: what "lars" adds inside, besides the learner's own, and by
-        which "adamw" shrinks weights, instead of it; the others have none.
+      weight_decay: "lars" adds it inside, on top of the learner's own; "adamw"
+        shrinks weights by it, instead of the learner's; others have none.
       rmsprop_rho: decay of the mean squared gradient of "rmsprop".
       rmsprop_momentum: decay of the momentum of "rmsprop".
       rmsprop_epsilon: what "rmsprop" adds inside the root.

@@ -11,20 +11,21 @@ from meta_pseudo_labels.utils.compat import adam_moments, index_of
 class AdamW(keras.optimizers.Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
-    `w -= lr * weight_decay * w`, then Adam's step: to the last bit what
-    `keras.optimizers.AdamW` does. The decay is a part of the update of each
-    variable here, so that it heeds the rate which that gets, and leaves out
-    those given to `spare`.
+    `w -= lr * weight_decay * w`, then Adam's step: the same as
+    `keras.optimizers.AdamW` to the last bit. Here the decay is part of each
+    variable's update, so that it follows the rate of that variable, and leaves
+    out those given to `spare`.
 
     Args:
       learning_rate: a float or a `LearningRateSchedule`.
-      weight_decay: of a step, times its rate, at least 0. Leave a learner's own
-        `weight_decay` at 0 then: that one goes through Adam's moments.
+      weight_decay: of a step, times its rate, at least 0. If it is used, leave
+        the learner's own `weight_decay` at 0: that one goes through Adam's
+        moments.
       beta_1, beta_2, epsilon, amsgrad: see `keras.optimizers.Adam`.
       **kwargs: those of `keras.optimizers.Optimizer`.
 
     Raises:
-      ValueError: where weight_decay is negative.
+      ValueError: if weight_decay is negative.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class AdamW(keras.optimizers.Adam):
         self._spared = frozenset()
 
     def spare(self, variables):
-        """Leaves some of the variables it was built with out of the decay."""
+        """Excludes some of the variables it was built with from the decay."""
         self._spared = frozenset(index_of(self, v) for v in variables)
 
     def update_step(self, gradient, variable, learning_rate):
@@ -62,7 +63,7 @@ class AdamW(keras.optimizers.Adam):
         super().update_step(gradient, variable, learning_rate)
 
     def derivative(self, gradient, variable, learning_rate):
-        """See `adam_derivative`; the decay does not see the gradient."""
+        """See `adam_derivative`; the decay does not depend on the gradient."""
         return adam_derivative(self, gradient, variable, learning_rate)
 
     def get_config(self):
@@ -70,7 +71,7 @@ class AdamW(keras.optimizers.Adam):
 
 
 def adam_derivative(optimizer, gradient, variable, learning_rate):
-    """See `Momentum.derivative`; of `keras.optimizers.Adam` and its kinds.
+    """See `Momentum.derivative`; for `keras.optimizers.Adam` and its kinds.
 
     With a the rate after bias correction, m and v the moments after the step
     and s = sqrt(v), the step is a * m / (s + epsilon), and its slope
@@ -78,10 +79,10 @@ def adam_derivative(optimizer, gradient, variable, learning_rate):
         a / (s + epsilon) * (1 - beta_1 - m / (s + epsilon) * ds/dg)
 
     where ds/dg = (1 - beta_2) * g / s, or 0 where AMSGrad keeps an earlier v.
-    A rate holds s fixed.
+    The rate holds s fixed.
     """
 
-    def number(value):  # As Keras casts, which for Python's floats rounds.
+    def number(value):  # Casts as Keras does, which rounds Python floats.
         return ops.cast(value, variable.dtype)
 
     gradient = tf.cast(gradient, variable.dtype)

@@ -1,4 +1,4 @@
-"""Layer-wise adaptive rate scaling as the release writes it."""
+"""Layer-wise adaptive rate scaling as the release implements it."""
 
 import keras
 import tensorflow as tf
@@ -11,7 +11,7 @@ SKIP_LIST = ("batch_norm", "batchnorm", "gamma", "beta", "bias")
 
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class LARS(Momentum):
-    """LARS (You et al. 2017, arXiv 1708.03888) as the release writes it.
+    """LARS (You et al. 2017, arXiv 1708.03888) as the release implements it.
 
     For each variable, with |.| the Euclidean norm over all its entries,
 
@@ -20,19 +20,19 @@ class LARS(Momentum):
         slot = momentum * slot + step
         w -= step + momentum * slot    (Nesterov; else w -= slot)
 
-    The rate goes into the slot, unlike in `Momentum`: weights glide on when it
-    falls to 0. The ratio is 1 where |w| or |g| is 0. Variables whose path has a
-    word of `skip_list` take ratio 1 and no weight decay. Release
+    The rate goes into the slot, unlike in `Momentum`: weights keep moving when
+    it falls to 0. The ratio is 1 if |w| or |g| is 0. Variables whose path has a
+    word of `skip_list` get ratio 1 and no weight decay. Release
     `common_utils.get_optimizer`.
 
     Args:
       learning_rate: a float or a `LearningRateSchedule`.
       momentum: decay of the slot, in [0, 1).
-      weight_decay: times w, is added to the gradient, at least 0. It comes on
-        top of a learner's own `weight_decay`, as in the release.
+      weight_decay: this times w is added to the gradient; at least 0. It comes
+        on top of a learner's own `weight_decay`, as in the release.
       eeta: the trust coefficient, above 0.
-      epsilon: keeps the ratio's divisor from 0, at least 0.
-      skip_list: words; matched as they are, anywhere in `variable.path`.
+      epsilon: keeps the ratio's divisor away from 0, at least 0.
+      skip_list: words, matched literally anywhere in `variable.path`.
       nesterov: whether to look ahead, as the release does.
       **kwargs: those of `keras.optimizers.Optimizer`.
 
@@ -109,7 +109,7 @@ class LARS(Momentum):
         """See `Momentum.derivative`; the rate holds the trust ratio fixed.
 
         The ratio falls as |g| grows: by ratio**2 / (eeta * |w|) per unit, along
-        g / |g|. Where |w| or |g| is 0 the ratio is taken as the constant 1.
+        g / |g|. If |w| or |g| is 0, the ratio is taken as the constant 1.
         """
         ahead = self.momentum if self.nesterov else 0.0
         slope = tf.cast(learning_rate, variable.dtype)

@@ -22,7 +22,7 @@ class Momentum(keras.optimizers.Optimizer):
       **kwargs: those of `keras.optimizers.Optimizer`.
 
     Raises:
-      ValueError: where momentum is outside [0, 1).
+      ValueError: if momentum is outside [0, 1).
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Momentum(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         """One variable's update, by the fused kernel of TensorFlow 1."""
-        # Casts, which round to float32 on their way to float64: so does
+        # These casts round to float32 on the way to float64. So does
         # TensorFlow 1, and with it the release's float64 runs.
         self.move(
             variable,
@@ -61,7 +61,7 @@ class Momentum(keras.optimizers.Optimizer):
         )
 
     def move(self, variable, gradient, *, rate, momentum):
-        """Moves a variable and its slot; all are of the variable's type."""
+        """Moves a variable and its slot; all have the variable's type."""
         tf.raw_ops.ResourceApplyMomentum(
             var=variable.handle,
             accum=self.slots[index_of(self, variable)].handle,
@@ -75,12 +75,12 @@ class Momentum(keras.optimizers.Optimizer):
         """How one step depends on its gradient.
 
         A step moves the weight by -lr per unit of its gradient, and with
-        Nesterov by lr * momentum more, whatever the slot holds. That of
-        `keras.optimizers.SGD` does so too.
+        Nesterov by lr * momentum more, whatever the slot holds. So does a step
+        of `keras.optimizers.SGD`.
 
         Returns:
-          What one entry of `update_rates` is, and the function from one entry
-          to another that `update_pullback` consists of.
+          The variable's entry of `update_rates`, and the function that
+          `update_pullback` applies to its entry.
         """
         slope = tf.cast(learning_rate, variable.dtype)
         if self.nesterov:
@@ -101,7 +101,7 @@ def check_momentum(momentum):
 
 
 def new_slots(optimizer, variables, *, name, initializer="zeros"):
-    """A variable of the optimizer's for each variable, of the same shape."""
+    """An optimizer variable for each variable, of the same shape."""
     return [
         optimizer.add_variable_from_reference(
             v, name=name, initializer=initializer

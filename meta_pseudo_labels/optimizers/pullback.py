@@ -1,8 +1,7 @@
-"""What the learners must know of an optimizer: the derivative of its update.
+"""What learners must know about an optimizer: the derivative of its update.
 
-And what it is made of, where it wraps others. An optimizer that can be
-differentiated has a method `derivative`, as `Momentum` has; a user's own may
-have one too.
+Also its parts, if it wraps others. An optimizer that can be differentiated has
+a method `derivative`, as `Momentum` does; a user's own may have one too.
 """
 
 import functools
@@ -15,14 +14,14 @@ from meta_pseudo_labels.optimizers.momentum import Momentum
 from meta_pseudo_labels.optimizers.schedules import paced_rate
 from meta_pseudo_labels.utils.compat import unscaled, variables_of
 
-_UPDATES = ("update_step", "apply", "apply_gradients")  # Move the weights.
+_UPDATES = ("update_step", "apply", "apply_gradients")  # They move the weights.
 _WHO = "Feedback through the student's update"
 
 
 def parts_of(optimizer):
-    """A built optimizer, and all that it wraps, however deep, each once."""
+    """A built optimizer and all that it wraps, at any depth, each once."""
     parts = [optimizer]
-    for part in parts:  # Which grows.
+    for part in parts:  # The list grows.
         for value in vars(part).values():
             if isinstance(value, dict):
                 value = list(value.values())
@@ -34,7 +33,7 @@ def parts_of(optimizer):
 
 
 def learning_rate_of(optimizer):
-    """The present learning rate, scalar; the largest of several."""
+    """The present learning rate, a scalar; the largest of several."""
     parts = parts_of(optimizer)
     rates = [
         tf.convert_to_tensor(part.learning_rate)
@@ -48,13 +47,13 @@ def check_differentiable(optimizer, asked_by=_WHO):
     """Refuses an optimizer that `update_pullback` cannot differentiate.
 
     Args:
-      optimizer: a built Keras optimizer; of a `LossScaleOptimizer`, here and
-        below, what it wraps.
+      optimizer: a built Keras optimizer; for a `LossScaleOptimizer`, here and
+        below, the one it wraps.
       asked_by: what needs the derivative, for the message.
 
     Raises:
-      ValueError: for one of a kind that is not known, or one that does more to
-        gradients or weights than its kind's update.
+      ValueError: for one of an unknown kind, or one that does more to gradients
+        or weights than its kind's update.
     """
     problem = _problem(optimizer)
     if problem:
@@ -69,15 +68,15 @@ def update_pullback(optimizer, gradients, variables):
 
     Args:
       optimizer: a built Keras optimizer.
-      gradients: what will be applied, of the loss as it is, a tensor per
-        variable.
+      gradients: those that will be applied, of the unscaled loss, one tensor
+        per variable.
       variables: the optimizer's trainable variables.
 
     Returns:
       A function from a list of tensors, the derivatives of some scalar with
       respect to the new weights, to a list of its derivatives with respect to
-      the gradients, of the same shapes. It raises ValueError where
-      `check_differentiable` does, so that who never calls it may use any
+      the gradients, of the same shapes. It raises ValueError if
+      `check_differentiable` does, so that code that never calls it may use any
       optimizer.
     """
     if _problem(optimizer):
@@ -98,19 +97,19 @@ def update_pullback(optimizer, gradients, variables):
 def update_rates(optimizer, gradients, variables):
     """How far one update moves each weight per unit of its gradient.
 
-    Not the derivative: what an update divides by is held as it is with these
-    gradients, the trust ratio of LARS, the mean square of RMSProp and Adam.
-    So rate * gradient is the part of the step that the gradient makes; the
-    weight decay of LARS and AdamW is left out. For Momentum and SGD both are
-    one.
+    Not the derivative: what an update divides by is held fixed at its value for
+    these gradients, the trust ratio of LARS, the mean square of RMSProp and
+    Adam. So rate * gradient is the part of the step that the gradient makes;
+    the weight decay of LARS and AdamW is left out. For Momentum and SGD both
+    are the same.
 
     Args:
       optimizer, gradients, variables: see `update_pullback`.
 
     Returns:
-      A function of nothing to a list of tensors, each a scalar or of its
-      variable's shape, negative. It raises ValueError as that of
-      `update_pullback` does.
+      A function without arguments that returns a list of tensors, each a scalar
+      or of its variable's shape, negative. It raises ValueError like that of
+      `update_pullback`.
     """
     if _problem(optimizer):
         return lambda: check_differentiable(optimizer)
@@ -136,12 +135,12 @@ def _derivatives(optimizer, gradients, variables):
 
 
 def _derivative_of(optimizer):
-    """What an optimizer says of its update; None where it says nothing.
+    """An optimizer's own derivative of its update; None if there is none.
 
-    What a class says does not hold for one made of it that updates otherwise.
+    A class's derivative does not hold for a subclass that updates differently.
     """
     for kind in type(optimizer).__mro__:
-        if kind is keras.optimizers.SGD:  # As Momentum's.
+        if kind is keras.optimizers.SGD:  # Like Momentum's.
             return functools.partial(Momentum.derivative, optimizer)
         if kind is keras.optimizers.Adam:
             return functools.partial(adam_derivative, optimizer)
@@ -157,7 +156,7 @@ def _problem(optimizer):
     optimizer = unscaled(optimizer)
     if _derivative_of(optimizer) is None:
         return (
-            "knows Momentum, RMSProp, LARS, and SGD, Adam and AdamW of "
+            "supports Momentum, RMSProp, LARS, and SGD, Adam and AdamW of "
             f"keras.optimizers; got {type(optimizer).__name__}. Use one of "
             'these for the student, or feedback="reinforce".'
         )
@@ -176,14 +175,14 @@ def _problem(optimizer):
     if optimizer.use_ema and optimizer.ema_overwrite_frequency:
         return (
             "needs the weights that the update made, but the "
-            "optimizer replaces them by averages. Leave its "
-            "ema_overwrite_frequency out; ema_decay averages beside it."
+            "optimizer replaces them with averages. Leave out its "
+            "ema_overwrite_frequency; ema_decay keeps averages apart."
         )
     constrained = [v.path for v in variables_of(optimizer) if v.constraint]
     if constrained:
         return (
             "cannot see constraints on weights; got one on "
-            f"{constrained[0]}. Build the student without, or use "
+            f"{constrained[0]}. Build the student without any, or use "
             'feedback="reinforce".'
         )
     return None

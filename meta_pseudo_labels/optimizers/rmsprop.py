@@ -14,9 +14,9 @@ class RMSProp(keras.optimizers.Optimizer):
     `rms = rho * rms + (1 - rho) * g**2`, then
     `slot = momentum * slot + lr * g / sqrt(rms + epsilon)` and `w -= slot`.
     The mean square starts at one; that of `keras.optimizers.RMSprop` starts at
-    zero, and its first steps are as much as 1 / sqrt(1 - rho) times as long.
+    zero, and its first steps are up to 1 / sqrt(1 - rho) times as long.
     Unlike in `Momentum` the slot holds the rate of the steps that filled it,
-    so weights glide on when the rate falls to 0.
+    so weights keep moving when the rate falls to 0.
 
     Args:
       learning_rate: a float or a `LearningRateSchedule`.

@@ -1,6 +1,6 @@
 """Learning-rate schedules of the release: wait, warm up, decay.
 
-And rates of some weights that differ from those of the others.
+Also rates for some weights that differ from those of the others.
 """
 
 import functools
@@ -96,7 +96,7 @@ class WaitWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
         The operations are the release's, in its order, so that float32 rates
         are equal to the last bit; within a `tf.function` they may be off by
-        1e-7 of the peak, as TensorFlow there multiplies by reciprocals. Steps
+        1e-7 of the peak, as TensorFlow multiplies by reciprocals there. Steps
         are subtracted as integers, since float32 cannot count past 2**24.
         """
         step = tf.cast(step, tf.int64) - self.wait_steps
@@ -115,8 +115,8 @@ class WaitWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         if self.decay == "exponential":
             drops = tf.floor(self._float(step) / self._float(self.decay_steps))
             return peak * tf.pow(self._float(self.decay_rate), drops)
-        # A run that ends before its warm-up does never comes here; what it
-        # would get is the end of the cosine.
+        # A run that ends before its warm-up does never gets here; it would
+        # get the end of the cosine.
         remaining = self._float(
             max(1, self.num_train_steps - self.warmup_steps - self.wait_steps)
         )
@@ -143,24 +143,24 @@ class WaitWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def pace(optimizer, variables, *, lr_factor=1.0, freeze_steps=0):
-    """Has an optimizer move some variables at a share of its learning rate.
+    """Makes an optimizer move some variables at a share of its learning rate.
 
-    The update is scaled, not the gradient, which Adam would divide out again:
-    optimizers get another rate for these variables, and all that are built by
-    name are linear in it. Their moments go on while they are frozen, so that
-    Adam's correction of its first steps holds afterwards.
+    The update is scaled, not the gradient, as Adam would divide such a factor
+    out again: optimizers get another rate for these variables, and all that
+    are built by name are linear in it. Their moments still move while they are
+    frozen, so that Adam's correction of its first steps holds afterwards.
 
     Args:
       optimizer: a built Keras optimizer that wraps no other.
-      variables: those among its own that are to go at another rate.
-      lr_factor: times the learning rate is theirs, at least 0; or a list,
+      variables: those of its variables that get another rate.
+      lr_factor: multiplies the learning rate for them, at least 0; or a list,
         one for each of them.
-      freeze_steps: first updates of the optimizer that leave them exactly where
-        they are; -1 for all.
+      freeze_steps: number of first updates that leave them exactly as they
+        are; -1 for all.
 
     Raises:
-      ValueError: for an optimizer of Keras's with weight decay, which would
-        move them by the full rate.
+      ValueError: for a Keras optimizer with weight decay, which would move
+        them at the full rate.
     """
     if not isinstance(lr_factor, list):
         lr_factor = [lr_factor] * len(variables)
@@ -170,8 +170,8 @@ def pace(optimizer, variables, *, lr_factor=1.0, freeze_steps=0):
         return
     if optimizer.weight_decay:
         raise ValueError(
-            f"The weight_decay of {type(optimizer).__name__} knows one "
-            "learning rate alone, but the backbone has another or is frozen. "
+            f"The weight_decay of {type(optimizer).__name__} knows only "
+            "one learning rate, but the backbone has another or is frozen. "
             "Give weight_decay to compile(), or use "
             "meta_pseudo_labels.AdamW."
         )
@@ -181,7 +181,7 @@ def pace(optimizer, variables, *, lr_factor=1.0, freeze_steps=0):
     }
 
     def share_of_rate(variable, dtype):
-        """Scalar, in the optimizer's present step; None for all of it."""
+        """A scalar, at the optimizer's present step; None for the full rate."""
         factor = factors.get(index_of(optimizer, variable))
         if factor is None:
             return None
@@ -209,5 +209,5 @@ def _paced_step(optimizer, gradient, variable, learning_rate):
         return
     before = tf.identity(variable)
     update_step(gradient, variable, learning_rate * share)
-    # Slots may hold rates of earlier steps, and go on at rate 0.
+    # Slots may hold rates of earlier steps, and still move at rate 0.
     variable.assign(tf.where(share > 0, variable, before))

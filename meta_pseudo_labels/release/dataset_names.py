@@ -1,7 +1,7 @@
-"""The release's data set names, each a data set, its labels and a method.
+"""The release's data set names: each stands for data, labels and a method.
 
-The release reads the method out of the name too (`main.train_tpu`), and takes
-as labeled images the first records of its files (`data_utils.py`).
+The release also reads the method from the name (`main.train_tpu`), and uses the
+first records of its files as the labeled images (`data_utils.py`).
 """
 
 from meta_pseudo_labels.utils.settings import ConfigError
@@ -20,20 +20,20 @@ RELEASE_DATASETS = {
         ("imagenet_heldout", "imagenet2012", "supervised", 0),
         ("imagenet_noisy_student", "imagenet2012", "supervised", 0),
         ("imagenet_uda", "imagenet2012", "uda", 0),
-        # The tenth of ImageNet that has labels is a set of files of its own.
+        # The tenth of ImageNet that has labels is a separate set of files.
         ("imagenet_10_percent", "imagenet2012_subset", "supervised", 0),
         ("imagenet_10_percent_uda", "imagenet2012_subset", "uda", 0),
         ("imagenet_10_percent_mpl", "imagenet2012_subset", "mpl", 0),
     )
 }
-# Its labels were to be another network's probabilities, and such labels the
-# release does not smooth (`training_utils.Supervised`).
+# Its labels were to be another network's probabilities, which the release does
+# not smooth (`training_utils.Supervised`).
 RELEASE_DATASETS["imagenet_noisy_student"]["label_smoothing"] = 0.0
 
 DATASET_NAME_HELP = (
-    "A data set, its labels and a method by the release's name for all three. "
+    "The release's name for a data set, its labels and a method. "
     "It sets --dataset, --method and --num_labeled, which must agree with it "
-    "where they are given too, and --label_subset=first unless that is given. "
+    "if they are given too, and --label_subset=first unless that is given. "
     "The release has no training images for cifar100, cifar100_10k, "
     "imagenet_heldout, imagenet_noisy_student and imagenet_uda: here these "
     "mean what their names say, but imagenet_heldout is tested on the "
@@ -48,7 +48,7 @@ def split_dataset_name(name, given):
 
     Args:
       name: a key of `RELEASE_DATASETS`, in any case, as in the release.
-      given: settings that the user gave beside it, a dict by name.
+      given: settings that the user gave as well, a dict by name.
 
     Returns:
       A dict of `Config` fields.
@@ -60,7 +60,7 @@ def split_dataset_name(name, given):
     if settings is None:
         raise ConfigError(
             f"--dataset_name={name} is unknown; use one of: "
-            f"{', '.join(RELEASE_DATASETS)}. Other data sets are named by "
+            f"{', '.join(RELEASE_DATASETS)}. For other data sets use "
             "--dataset."
         )
     for field, value in settings.items():

@@ -1,4 +1,4 @@
-"""Flags of the release that steer nothing, here as there.
+"""Flags of the release that have no effect, neither there nor here.
 
 Its old scripts set them, so they are accepted; a warning says that they have
 no effect. Types and defaults are the release's (`flag_utils.py`).
@@ -15,9 +15,9 @@ class IdleFlag:
       name: as on the command line.
       value_type: bool, int, float or str.
       default: the release's; None for no value.
-      help: what it seems to be for, where no other flag tells.
+      help: what it seems to be for, if no other flag tells.
       instead: the flag that does this job, if there is one.
-      undefined: whether the release reads or prints it, but has no such flag.
+      undefined: whether the release reads or prints it without defining it.
       why: why it has no effect.
     """
 
@@ -41,7 +41,7 @@ class IdleFlag:
         return f"{self.help}{instead} {mark}"
 
     def warning(self, flag):
-        """What to tell who set it, or None; `flag` is its absl flag."""
+        """What to tell the user who set it, or None; `flag` is absl's."""
         as_if_unset = self.undefined and flag.value == self.default
         if not flag.present or as_if_unset:
             return None
@@ -50,40 +50,56 @@ class IdleFlag:
 
 
 def _flag(name, default, help, **more):
-    """A flag whose default says its type; a type stands for no value."""
+    """A flag whose default gives its type; a type means no default value."""
     if isinstance(default, type):
         return IdleFlag(name, default, None, help, **more)
     return IdleFlag(name, type(default), default, help, **more)
 
 
-# Whose job another flag does.
+# Flags whose job another flag does.
 _RENAMED = {
     "teacher_lr": (0.1, "mpl_teacher_lr", "The teacher's learning rate."),
-    "teacher_base_lr": (1e-3, "mpl_teacher_lr", "The same, before scaling."),
-    "teacher_grad_bound": (20.0, "grad_bound", "Of the teacher's gradient."),
-    "teacher_weight_decay": (1e-4, "weight_decay", "Of the teacher."),
+    "teacher_base_lr": (
+        1e-3,
+        "mpl_teacher_lr",
+        "The teacher's learning rate before scaling.",
+    ),
+    "teacher_grad_bound": (
+        20.0,
+        "grad_bound",
+        "Bound on the teacher's gradient.",
+    ),
+    "teacher_weight_decay": (
+        1e-4,
+        "weight_decay",
+        "Weight decay of the teacher.",
+    ),
     "teacher_grad_dot_moving_average_decay": (
         0.99,
         "mpl_baseline_decay",
-        "Of the average of the gradients' dot product.",
+        "Decay of the average of the gradients' dot product.",
     ),
-    "uda_warmup_steps": (2000, "uda_steps", "Until the UDA loss counts."),
+    "uda_warmup_steps": (2000, "uda_steps", "Steps until the UDA loss counts."),
     "mpl_temp": (0.75, "uda_temp", "Temperature of the teacher's labels."),
-    "mpl_threshold": (0.6, "uda_threshold", "From which a label counts."),
+    "mpl_threshold": (
+        0.6,
+        "uda_threshold",
+        "Confidence from which a label counts.",
+    ),
     "mpl_student_wait_steps": (
         2500,
         "mpl_student_lr_wait_steps",
-        "Until the student learns.",
+        "Steps until the student learns.",
     ),
     "mpl_teacher_checkpoint": (
         str,
         "load_checkpoint",
-        "That the teacher begins from.",
+        "Checkpoint that the teacher starts from.",
     ),
     "mpl_student_checkpoint": (
         str,
         "load_checkpoint",
-        "That the student begins from.",
+        "Checkpoint that the student starts from.",
     ),
 }
 
@@ -102,7 +118,7 @@ _NOTHING_DOES_IT = {
         0.9,
         "Weight of one-hot labels beside the teacher's.",
     ),
-    "teacher_num_samples": (10, "Pseudo labels that are drawn for an image."),
+    "teacher_num_samples": (10, "Pseudo labels that are drawn per image."),
     "mpl_dot_product_bound": (0.1, "Bound on the feedback, which has none."),
 }
 

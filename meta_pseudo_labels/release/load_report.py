@@ -1,4 +1,4 @@
-"""What came of loading the release's variables."""
+"""The result of loading the release's variables."""
 
 import dataclasses
 
@@ -9,12 +9,12 @@ _SHOWN = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """Release names, sorted by what became of them. Its text is a summary.
+    """Release names, grouped by what became of them. Its text is a summary.
 
     Attributes:
       matched: set from the source.
       missing: ours, but not in the source; they kept their values.
-      left_over: in the source, but of no use here.
+      left_over: in the source, but not used here.
       mismatched: (name, shape in the source, our shape); not set.
     """
 
@@ -24,16 +24,16 @@ class LoadReport:
     mismatched: tuple[tuple[str, tuple, tuple], ...]
 
     def check(self, source_name, *, required, skip_mismatched):
-        """Raises CheckpointError where the source is not to be used.
+        """Raises CheckpointError if the source must not be used.
 
         Args:
           source_name: for the message.
           required: names that the source must have.
-          skip_mismatched: whether other shapes are left out.
+          skip_mismatched: whether variables of other shapes are left out.
         """
         if self.mismatched and not skip_mismatched:
             raise CheckpointError(
-                f"{source_name} is of another network: "
+                f"{source_name} is from another network: "
                 f"{_listed(_disagreement(*m) for m in self.mismatched)}. Give "
                 "the model_type and the number of classes that it was trained "
                 "with."
@@ -50,7 +50,7 @@ class LoadReport:
     def __str__(self):
         lines = [f"{len(self.matched)} variables read."]
         for title, names in (
-            ("Not there, kept as they were", self.missing),
+            ("Not in the source, kept as they were", self.missing),
             ("Left over", self.left_over),
             (
                 "Other shapes, kept as they were",

@@ -26,28 +26,28 @@ from meta_pseudo_labels.release.variables import (
     release_variables,
 )
 
-# What turns our defaults into the release: quirks 10 and 12.
+# What turns our defaults into the release's: quirks 10 and 12.
 AS_RELEASED = dict(mpl_feedback="release", mpl_update_teacher_moments=False)
 
-# Data-set names that have one of these words have small images (quirk 25).
+# Data sets whose name has one of these words have small images (quirk 25).
 _SMALL_IMAGES = ("cifar", "tinyimages", "svhn")
 
 
 def replay(path, dtype="float32", *, free_running=False):
     """Runs a trace through our learners, step by step.
 
-    Training in float32 is chaotic: where rounding moves one unit across the
-    kink of its leaky ReLU, two runs part within a few steps, and how a sum is
+    Training in float32 is chaotic: if rounding moves one unit across the kink
+    of its leaky ReLU, two runs diverge within a few steps, and how a sum is
     rounded depends on the processor and its number of threads. So a float32
-    replay computes every step with the float32 learner, but starts
-    each from where the float64 replay stands, rounded to float32: all that is
+    replay computes every step with the float32 learner, but starts each step
+    from the state of the float64 replay, rounded to float32: everything that is
     compared is computed in float32, and nothing that the comparison is not
-    about is amplified. `free_running` leaves that out.
+    about is amplified. `free_running` turns this off.
 
     Args:
       path: of the trace.
       dtype: "float32" or "float64".
-      free_running: whether a float32 replay goes on from its own steps.
+      free_running: whether a float32 replay continues from its own steps.
 
     Returns:
       A dict of arrays under the names of the trace: `log/<name>` [steps],
@@ -55,8 +55,9 @@ def replay(path, dtype="float32", *, free_running=False):
       `eval/final_*` [images, classes], logits of `eval/images`.
 
     Raises:
-      ValueError: for a file that is no trace, or one that cannot be repeated:
-        of an unknown method, or with dropout, whose draws it does not hold.
+      ValueError: for a file that is not a trace, or a trace that cannot be
+        repeated: one of an unknown method, or with dropout, whose draws it does
+        not hold.
     """
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be float32 or float64; got {dtype!r}.")
@@ -111,7 +112,7 @@ class _Run:
         return logs | {"global_step": count}
 
     def copy_state(self, other):
-        """Takes over the state of the same run in another dtype."""
+        """Copies the state of the same run in another dtype."""
         mine, others = self._release_variables(), other._release_variables()
         for name, variable in mine.items():
             variable.assign(others[name].numpy().astype(variable.dtype))
@@ -196,7 +197,7 @@ class _Run:
         if lacking or report.left_over:
             raise ValueError(
                 f"of its initial variables {lacking[:3]} are missing and "
-                f"{list(report.left_over[:3])} of no use."
+                f"{list(report.left_over[:3])} are not used."
             )
         if self.learner.student_ema is not None:
             self.learner.student_ema.reset_as_release()
@@ -221,6 +222,6 @@ def _settings(hparams):
 
 
 def _model_type(hparams):
-    """Our name of a trace's network; "wrn-28-1 (k=1)" is one of theirs."""
+    """Our name for a trace's network; "wrn-28-1 (k=1)" is one of theirs."""
     name = hparams["model_type"].split()[0]
     return "wrn-28-large" if name == "wrn-28-135" else name

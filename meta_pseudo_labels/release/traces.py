@@ -9,7 +9,7 @@ from meta_pseudo_labels.utils.files import parse_json
 
 METHODS = ("supervised", "uda", "mpl")
 
-# By our name of a part of the batch.
+# By our name for a part of the batch.
 INPUTS = {
     "labeled": "input/l_images",
     "labels": "input/l_labels",
@@ -26,7 +26,7 @@ def read_trace(path):
       Its arrays and its hparams, two dicts.
 
     Raises:
-      ValueError: for a file that is no trace, or one that cannot be repeated.
+      ValueError: for a file that is not a trace, or cannot be repeated.
     """
     path = os.fspath(path)
     try:
@@ -36,9 +36,9 @@ def read_trace(path):
         lacking = [name for name in _NEEDED if name not in hparams]
         method = hparams.get("method")
     except KeyError as error:
-        raise ValueError(f"{path} is no trace of the release: {error}") from (
-            error
-        )
+        raise ValueError(
+            f"{path} is not a trace of the release: {error}"
+        ) from error
     except (
         AttributeError,
         OSError,
@@ -46,12 +46,12 @@ def read_trace(path):
         ValueError,
         zipfile.BadZipFile,
     ) as error:
-        raise ValueError(f"{path} is no trace: {error}") from error
+        raise ValueError(f"{path} is not a trace: {error}") from error
     if lacking:
         raise ValueError(f"{path}: its hparams_json lacks {lacking}.")
     if method not in METHODS:
         raise ValueError(
-            f"{path} is a trace of {method!r}; known are {METHODS}."
+            f"{path} is a trace of {method!r}; known methods are {METHODS}."
         )
     _check_inputs(path, arrays, method)
     for name in ("dense_dropout_rate", "stochastic_depth_drop_rate"):
@@ -64,14 +64,14 @@ def read_trace(path):
 
 
 def _check_inputs(path, arrays, method):
-    """Raises ValueError where the batches of a method are not all there."""
+    """Raises ValueError if a method's batches are not all there."""
     wanted = list(INPUTS.values())[: 2 if method == "supervised" else 4]
     steps = {len(arrays[name]) for name in wanted if name in arrays}
     missing = [name for name in wanted if name not in arrays]
     if missing or len(steps) != 1 or steps == {0}:
         raise ValueError(
-            f"{path} needs {wanted} of as many steps, 1 or more; missing: "
-            f"{missing}, steps: {sorted(steps)}."
+            f"{path} needs {wanted} of equally many steps, at least 1; "
+            f"missing: {missing}, steps: {sorted(steps)}."
         )
     labels = arrays[INPUTS["labels"]]
     if labels.ndim != 3 or labels.dtype.kind != "f":

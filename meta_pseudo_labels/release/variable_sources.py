@@ -30,10 +30,10 @@ class Source:
 
 
 def open_source(source):
-    """A `Source` of a dict, or of the path of a TF1 checkpoint.
+    """A `Source` for a dict, or for the path of a TF1 checkpoint.
 
     Raises:
-      CheckpointError: where there is no checkpoint, or it cannot be read.
+      CheckpointError: if there is no checkpoint, or it cannot be read.
     """
     if isinstance(source, str | os.PathLike):
         return _open_checkpoint(os.fspath(source))
@@ -74,5 +74,5 @@ def _read(reader, name, prefix):
 
 
 def _plain(name):
-    """Less what TF1 puts in: ":0", and "/part_0" of partitioned variables."""
+    """Without what TF1 adds: ":0", and "/part_0" of partitioned variables."""
     return re.sub(r"/part_\d+", "", re.sub(r":\d+$", "", name))

@@ -24,8 +24,8 @@ OVERWRITTEN = "cross_entropy_old"
 def release_variables(learner, *, scope, teacher_scope=None):
     """Every variable of a learner that the release has too.
 
-    The states of random seeds are ours alone. Without `ema_decay` there are no
-    averages, where the release has copies of the student.
+    Only ours has states of random seeds. Without `ema_decay` there are no
+    averages, while the release has copies of the student.
 
     Args:
       learner: a compiled `Learner`.
@@ -64,7 +64,7 @@ def network_variables(model, prefix):
 
 
 def _slots(network, named, optimizer):
-    """An optimizer's slots by release name; those of Keras's have none."""
+    """An optimizer's slots by release name; none for Keras's optimizers."""
     names = {id(variable): name for name, variable in named.items()}
     return {
         f"{names[id(variable)]}/{slot_name}": slot
@@ -85,9 +85,9 @@ def load_release_variables(
 ):
     """Sets variables of ours to those of the release.
 
-    The student's weights and moments must be there. What else the source lacks
-    keeps its value, but for the student's averages: without them they start at
-    the weights that were read.
+    The student's weights and moments must be there. Anything else that the
+    source lacks keeps its value, except the student's averages: if missing,
+    they start at the weights that were read.
 
     Args:
       target: a compiled `Learner`, or a network alone, `keras.Model`.
@@ -105,8 +105,8 @@ def load_release_variables(
       shapes disagree.
 
     Raises:
-      CheckpointError: where the source cannot be read, lacks a variable of the
-        network, or shapes disagree. Then nothing was changed.
+      CheckpointError: if the source cannot be read, lacks a variable of the
+        network, or shapes disagree. Then nothing has been changed.
     """
     source = open_source(source)
     if isinstance(target, keras.Model) and not hasattr(target, "student"):
@@ -167,7 +167,7 @@ def _compare(ours, source):
 
 
 def _settle(learner, report, restart_global_step):
-    """What follows from the variables that were read."""
+    """Sets what follows from the variables that were read."""
     averages_read = any(name.startswith("ema/") for name in report.matched)
     if learner.student_ema is not None and not averages_read:
         learner.student_ema.reset(learner.student)
@@ -181,10 +181,10 @@ def save_release_checkpoint(
 
     Args:
       learner: a compiled `Learner`.
-      path: of the checkpoint, without ending, such as "folder/ckpt-1000".
-        Folders are made; a checkpoint of that name is replaced.
+      path: of the checkpoint, without extension, such as "folder/ckpt-1000".
+        Folders are created; a checkpoint of that name is replaced.
       model_type, teacher_model_type: names of the networks, see
-        `models.build`; the teacher's by default as the student's.
+        `models.build`; the teacher's is by default the student's.
 
     Returns:
       The names that were written.

@@ -1,6 +1,6 @@
-"""What `fit` does beside the steps: evaluate, save. See also `metrics_log`
+"""What `fit` does besides the steps: evaluate, save. See also `metrics_log`
 for what it logs, `progress` for what it shows, `stopping` for when it ends.
-Callbacks of others come from `named_callbacks`.
+`named_callbacks` makes the callbacks of users.
 """
 
 import keras
@@ -12,14 +12,14 @@ from meta_pseudo_labels.utils.settings import ConfigError
 
 
 def named_callbacks(config):
-    """What the factories of `config.callbacks` make, a tuple of callbacks.
+    """The callbacks that the factories of `config.callbacks` make, a tuple.
 
     Args:
       config: the `Config` of the run, which each factory is called with.
 
     Raises:
-      ConfigError: for a module or factory that is not there or fails, and for
-        one that makes something other than Keras callbacks.
+      ConfigError: for a module or factory that is missing or fails, and for one
+        that makes something other than Keras callbacks.
     """
     names = filter(None, config.callbacks.split(","))
     return tuple(callback for name in names for callback in _made(name, config))
@@ -39,8 +39,8 @@ def _made(name, config):
         raise ConfigError(f"{flag}: the module has no such function.")
     if getattr(factory, "__module__", "").partition(".")[0] == "keras":
         raise ConfigError(
-            f"{flag} takes no Config; name a function of yours that takes one, "
-            "and returns it."
+            f"{flag} takes no Config; name a function of your own that takes "
+            "one and returns the callback."
         )
     try:
         made = factory(config)
@@ -58,9 +58,9 @@ def _made(name, config):
 
 
 class LogAccuracy(keras.callbacks.Callback):
-    """Logs the accuracy where `fit` cannot: on one of several workers alone.
+    """Logs the accuracy where `fit` cannot: on only one of several workers.
 
-    The others wait for it with the next step. Goes before `MetricsLogger`.
+    The others wait for it in the next step. Comes before `MetricsLogger`.
 
     Args:
       dataset: see `evaluation.predict_logits`.
@@ -77,13 +77,13 @@ class LogAccuracy(keras.callbacks.Callback):
 class SaveCheckpoint(AtStep):
     """Saves a checkpoint at the end of every epoch of `fit`, in the background.
 
-    Not while updates are skipped: a network that has begun to diverge is kept
-    out of the checkpoints.
+    It saves none while updates are skipped: a network that has begun to diverge
+    is kept out of the checkpoints.
 
     Args:
       checkpoints: `Checkpoints` of the model.
-      bad_steps: `StopAfterBadSteps`, which comes before; or None.
-      best_by: the log by which the best checkpoint is chosen; None for none.
+      bad_steps: `StopAfterBadSteps`, which comes before it; or None.
+      best_by: name of the log that chooses the best checkpoint; or None.
 
     Raises (in fit):
       CheckpointError: soon after one could not be written.
@@ -103,7 +103,7 @@ class SaveCheckpoint(AtStep):
             self.checkpoints.save(self.step, accuracy=logs.get(self.best_by))
 
     def save_now(self):
-        """Saves within an epoch, and waits until that is on disk."""
+        """Saves within an epoch, and waits until the checkpoint is on disk."""
         if not self._in_bad_steps():
             self.checkpoints.save(self.step)
         self.wait()

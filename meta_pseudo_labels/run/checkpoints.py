@@ -1,10 +1,10 @@
 """Checkpoints of a run: everything that the next step depends on.
 
-They are TensorFlow's, of copies of all variables: while one is written, in
-the background, training goes on. CheckpointOptions(enable_async=True) would do
-that too, but tells of a write that failed only as the process ends; `sync` does
-not. The files on disk say which there are, not the file `checkpoint`, which a
-crash can leave behind them.
+They are TensorFlow's, of copies of all variables: training goes on while one is
+written in the background. CheckpointOptions(enable_async=True) would do that
+too, but reports a failed write only when the process ends; `sync` does not.
+Which checkpoints there are is read from the files on disk, not from the file
+`checkpoint`, which may be out of date after a crash.
 """
 
 import concurrent.futures
@@ -31,12 +31,12 @@ from meta_pseudo_labels.utils.files import is_out_of_room, sync, write_whole
 
 
 class Checkpoints:
-    """The checkpoints of a run, newest last, and the best one apart.
+    """The checkpoints of a run, newest last, and separately the best one.
 
     Args:
       state: the variables to save, a dict by name; see `learner_state`.
-      output_dir: folder of the run; checkpoints go to folders within.
-      max_to_keep: older ones are deleted.
+      output_dir: folder of the run; checkpoints go to folders in it.
+      max_to_keep: how many to keep; older ones are deleted.
     """
 
     def __init__(self, state, output_dir, *, max_to_keep=3):
@@ -49,7 +49,7 @@ class Checkpoints:
                 name: tf.Variable(tf.zeros(v.shape, v.dtype), trainable=False)
                 for name, v in state.items()
             }
-            # What the best checkpoint reached; below 0 before there is one.
+            # Of the best checkpoint; below 0 before there is one.
             self._best_accuracy = tf.Variable(-1.0, dtype=tf.float64)
         self._checkpoint = tf.train.Checkpoint(
             state=self._copies, best_accuracy=self._best_accuracy
@@ -61,14 +61,14 @@ class Checkpoints:
     def save(self, step, *, accuracy=None):
         """Saves the variables as they are now, in the background.
 
-        Waits where the last one is still being written: one at a time.
+        Waits if the last one is still being written: one at a time.
 
         Args:
           step: of the checkpoint.
-          accuracy: by which the best one is chosen; None where it is not.
+          accuracy: by which the best one is chosen; None for no choice.
 
         Raises:
-          CheckpointError: where an earlier one could not be written.
+          CheckpointError: if an earlier one could not be written.
         """
         self.wait()
         is_best = accuracy is not None and accuracy > self.best_accuracy
@@ -79,49 +79,49 @@ class Checkpoints:
         self._writing = self._writer.submit(self._write, step, is_best)
 
     def wait(self):
-        """Waits until all that was to be saved is on disk.
+        """Waits until everything to be saved is on disk.
 
         Raises:
-          CheckpointError: where it could not be written.
+          CheckpointError: if it could not be written.
         """
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
     def close(self):
-        """Ends the writing in the background, once what was begun is done."""
+        """Ends the background writing, after finishing what was begun."""
         self._writer.shutdown(wait=True)
 
     def check(self):
-        """As `wait`, where waiting is not needed; else nothing."""
+        """Does what `wait` does, but only if there is no need to wait."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
     @property
     def best_accuracy(self):
-        """Of the best checkpoint, in [0, 1]; below 0 where there is none."""
+        """Of the best checkpoint, in [0, 1]; below 0 if there is none."""
         return float(self._best_accuracy.numpy())
 
     def paths(self):
-        """The checkpoints in the folder, without ending, oldest first."""
+        """Paths of the checkpoints, without extension, oldest first."""
         return checkpoint_paths(self.folder)
 
     def restore_latest(self):
         """Restores the newest checkpoint that is not damaged.
 
         Returns:
-          Its step, or None where there is no checkpoint.
+          Its step, or None if there is no checkpoint.
 
         Raises:
-          CheckpointError: where all are damaged, or where any variable is in
-            the checkpoint and not here, or the other way round.
+          CheckpointError: if all are damaged, or if any variable is in the
+            checkpoint but not here, or vice versa.
         """
         paths = self.paths()
         for path in reversed(paths):
             try:
                 self.restore(path)
             except DamagedCheckpoint as error:
-                logging.warning("%s The one before is taken.", error)
+                logging.warning("%s The one before it is used.", error)
             else:
                 return step_of(path)
         if paths:
@@ -139,22 +139,23 @@ class Checkpoints:
           Its step.
 
         Raises:
-          CheckpointError: as `restore_latest`, or where there is none.
+          CheckpointError: as `restore_latest`, or if there is none.
         """
         paths = checkpoint_paths(self.best_folder)
         if not paths:
             raise CheckpointError(
                 f"{self.best_folder} has no checkpoint: the best one is kept "
-                "where --num_validation holds images out to choose it by."
+                "if --num_validation holds out images to choose it by, or "
+                "with --best_on=test."
             )
         self.restore(paths[-1])
         return step_of(paths[-1])
 
     def restore(self, path):
-        """Restores a checkpoint, all of it or, in an error, nothing.
+        """Restores a checkpoint: all of it or, on an error, nothing.
 
         Args:
-          path: without ending.
+          path: without extension.
 
         Raises:
           CheckpointError: as `restore_latest`.
@@ -184,7 +185,7 @@ class Checkpoints:
                     self._manager(self.folder, self._max_to_keep),
                 )
             best, latest = self._managers
-            if is_best:  # First: what the latest says of it must be there.
+            if is_best:  # First: the latest one refers to it.
                 _sync(best.save(checkpoint_number=step))
             _sync(latest.save(checkpoint_number=step))
         except (OSError, tf.errors.OpError) as error:
@@ -193,13 +194,13 @@ class Checkpoints:
             why = "no room" if is_out_of_room(error) else first_line(error)
             raise CheckpointError(
                 f"The checkpoint of step {step} could not be written to "
-                f"{self.folder}: {why}. Earlier checkpoints are intact. Mend "
+                f"{self.folder}: {why}. Earlier checkpoints are intact. Fix "
                 "that, and start the same command again: it goes on from the "
                 "latest one."
             ) from error
 
     def _manager(self, folder, max_to_keep):
-        """TensorFlow's manager, once its file says what there is."""
+        """TensorFlow's manager, after its file is brought up to date."""
         remove_scratch(folder)
         paths = checkpoint_paths(folder)
         if paths:
@@ -221,7 +222,7 @@ class Checkpoints:
 
 
 def _sync(path):
-    """Has a checkpoint survive the loss of the machine."""
+    """Makes a checkpoint survive the loss of the machine."""
     for file in glob.glob(f"{glob.escape(path)}.*"):
         sync(file)
     sync(os.path.dirname(path))

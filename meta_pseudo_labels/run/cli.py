@@ -5,9 +5,9 @@
     mpl compare runs/mpl runs/uda
     mpl serve --saved_model=runs/mpl/saved_model
 
-Exit status: 0, done; 1, a setting, file or run cannot be used, and a line says
-why; 75, a signal or the loss of another worker ended training, its state is
-saved, and the same command goes on.
+Exit status: 0, done; 1, a setting, file or run cannot be used, and a message
+says why; 75, a signal or the loss of another worker ended training, its state
+is saved, and the same command goes on.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main():
 
 
 def run(program, typed, *, task_mode=None):
-    """Runs the task that flags name, or `task_mode`; see `command.start`."""
+    """Runs `task_mode`, or the one in the flags; see `command.start`."""
     with json_lines.ends_in_json():
         _run(program, typed, task_mode)
 
@@ -88,14 +88,14 @@ def serve(arguments):
 
 
 def compare(arguments):
-    """Writes a page that compares the runs that are named."""
+    """Writes a page that compares the named runs."""
     parser = argparse.ArgumentParser(
         prog="mpl compare",
-        description="Several runs on one page; those that differ in the seed "
-        "alone are put together.",
+        description="Several runs on one page; those that differ only in the "
+        "seed are grouped.",
     )
     parser.error = lambda message: sys.exit(f"Error: {message}.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="their folders")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder")
     parser.add_argument("--output", default="compare.html", help="the page")
     parsed = parser.parse_args(arguments)
     with quiet_start():
@@ -112,7 +112,7 @@ def compare(arguments):
 
 
 def usage():
-    """What to do with the command, for a terminal."""
+    """How to use the command, as text for a terminal."""
     lines = _words(task_modes())
     width = max(map(len, lines))
     commands = "".join(
@@ -130,7 +130,7 @@ def usage():
 def task_modes():
     """The help of each task mode of the package, a dict by name.
 
-    Read in the files of the stages: to import them takes TensorFlow's seconds.
+    Read from the files of the stages: importing them would load TensorFlow.
     """
     folder = pathlib.Path(__file__).parent / "stages"
     return dict(
@@ -141,7 +141,7 @@ def task_modes():
 
 
 def _words(modes):
-    """What a first word may be, and what it does, from the task modes'."""
+    """Possible first words and what they do, from the task modes' help."""
     words = dict(modes)
     words |= {word: words.pop(mode) for word, mode in _OTHER_WORDS.items()}
     return words | {"compare": _COMPARE, "serve": _SERVE}
@@ -151,7 +151,7 @@ def _task_mode(word, arguments):
     """The task mode that the first word means.
 
     Raises:
-      ConfigError: with the nearest words, where it means none.
+      ConfigError: with the nearest words, if there is none.
     """
     mode, known = _OTHER_WORDS.get(word, word), task_modes()
     if any(a.lstrip("-").startswith("task_mode") for a in arguments):
@@ -159,7 +159,7 @@ def _task_mode(word, arguments):
             f"mpl {word} names the task mode already; leave out --task_mode."
         )
     plugins = [] if mode in known else _plugins(arguments)
-    if plugins:  # One of them may bring it.
+    if plugins:  # One of them may register it.
         from meta_pseudo_labels.run.stages import STAGES
 
         load_plugins(",".join(plugins))
@@ -177,7 +177,7 @@ def _plugins(arguments):
     """The plug-ins of a command line and of the run that it names."""
     given = _values("plugin", arguments)
     folder = os.path.expanduser((_values("output_dir", arguments) or [""])[-1])
-    if os.path.isdir(folder):  # Else spare TensorFlow's seconds.
+    if os.path.isdir(folder):  # Otherwise TensorFlow need not load.
         with quiet_start():
             from meta_pseudo_labels.run.folder import RunFolder
         given.insert(0, RunFolder(folder).settings().get("plugins"))
@@ -185,7 +185,7 @@ def _plugins(arguments):
 
 
 def _values(name, arguments):
-    """What a flag is set to on a command line, in either way to write it."""
+    """The values of a flag on a command line, written in either way."""
     values = []
     for index, argument in enumerate(arguments):
         flag, is_said, value = argument.partition("=")

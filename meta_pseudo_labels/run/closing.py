@@ -18,8 +18,7 @@ def following(config, *, is_finetuned=True):
 
     Args:
       config: has `task_mode`, and the `method` of the run.
-      is_finetuned: False where the student was looked at as it came out of
-        training.
+      is_finetuned: False if the student was evaluated as training left it.
     """
     stage = STAGES[config.task_mode]
     if stage.trains and not _finetunes(config.method):
@@ -32,14 +31,14 @@ def following(config, *, is_finetuned=True):
 def _finetunes(method):
     """Whether students of a method are usually finetuned.
 
-    One that learned from true labels needs no finetuning on them. Of a method
-    that is not here, a plug-in's, nobody knows.
+    A student that learned from true labels needs no finetuning on them. A
+    method that is not here, a plug-in's, may need it.
     """
     return method not in LEARNERS or LEARNERS[method].has_feedback
 
 
 def closing_summary(experiment):
-    """The files of a stage, a line each, the next command, skipped images.
+    """The files of a stage, one per line, the next command, skipped images.
 
     Args:
       experiment: `Experiment` whose task mode has ended.
@@ -68,7 +67,7 @@ def closing_summary(experiment):
 
 
 def _evaluated(folder):
-    """Names of the networks that the last evaluation is of; () without one."""
+    """Names of the networks in the last evaluation; () without one."""
     try:
         return tuple(read_json(os.path.join(folder, EVAL))["networks"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -76,7 +75,7 @@ def _evaluated(folder):
 
 
 def _content(path):
-    """What a folder has: its checkpoints, or how to look at its events."""
+    """What a folder holds: its checkpoints, or how to view its events."""
     if os.path.basename(path) == "events":
         logdir = shlex.quote(path)
         return f"the same for TensorBoard: tensorboard --logdir={logdir}"

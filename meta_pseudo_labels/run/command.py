@@ -37,7 +37,7 @@ from meta_pseudo_labels.utils.signals import EXIT_INTERRUPTED
 
 FLAGS = flags.FLAGS
 
-# What `main` has words for, also where it was raised below a plug-in's code.
+# What `main` explains, even if it was raised below a plug-in's code.
 _TOLD = (
     CheckpointError,
     ConfigError,
@@ -50,7 +50,7 @@ _TOLD = (
 
 
 def run(config):
-    """Runs the task that the settings name, and says what it left."""
+    """Runs the task that the settings name, and prints what it wrote."""
     experiment = Experiment(config)
     try:
         with input_errors(experiment):
@@ -76,7 +76,7 @@ def run_command(arguments, *, typed):
     if FLAGS.task_mode in STAGES:
         STAGES[FLAGS.task_mode].wait(at_home(FLAGS.output_dir))
     config = config_from_flags()
-    if config.log_format == "json":  # After training the run's counts too.
+    if config.log_format == "json":  # After training, the run's counts too.
         json_lines.begin()
     for line in flag_warnings(config, arguments=typed):
         print(f"Warning: {line}", file=sys.stderr)
@@ -84,18 +84,18 @@ def run_command(arguments, *, typed):
 
 
 def main(arguments, *, typed=()):
-    """Runs a command, and ends with a line where it cannot be done.
+    """Runs a command, and ends with a message if it cannot be done.
 
     Args:
       arguments: what absl leaves of the command line: the program, and words
-        that are no flags.
-      typed: the command line as it was typed, without what recipes say.
+        that are not flags.
+      typed: the command line as it was typed, without the flags of recipes.
 
     Raises:
-      SystemExit: with a line for what the user can mend; with 75 where the
-        same command goes on.
+      SystemExit: with a message on what the user can fix; with 75 if the same
+        command goes on.
     """
-    if logging.get_verbosity() < logging.DEBUG:  # Else --verbosity=1 asks.
+    if logging.get_verbosity() < logging.DEBUG:  # Otherwise --verbosity=1 asks.
         logging.set_verbosity(logging.WARNING)
         logging.get_absl_handler().setFormatter(PlainLines())
     try:
@@ -104,12 +104,12 @@ def main(arguments, *, typed=()):
     except (CheckpointError, ConfigError, Diverged) as error:
         sys.exit(f"Error: {error}")
     except OSError as error:
-        if error.filename is None:  # Nothing that a name would help with.
+        if error.filename is None:  # There is no file to name.
             raise
         sys.exit(f"Error: {error.filename}: {error.strerror}.")
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         sys.exit(
-            f"Error: there is too little memory: {first_line(error)}. Give a "
+            f"Error: there is too little memory: {first_line(error)}. Use a "
             "smaller batch, image or network."
         )
     except tf.errors.PermissionDeniedError as error:
@@ -118,8 +118,9 @@ def main(arguments, *, typed=()):
         if "gs://" not in str(error):
             raise
         sys.exit(
-            f"Error: {' '.join(str(error).split())}. Is the bucket there, and "
-            "may you read it? Else mount it (gcsfuse), and give its path."
+            f"Error: {' '.join(str(error).split())}. Does the bucket exist, "
+            "and may you read it? If not, mount it (gcsfuse), and give its "
+            "path."
         )
     except Interrupted as error:
         print(error, file=sys.stderr)
@@ -133,7 +134,7 @@ def start(program, arguments, *, typed, task_mode=None):
       program: its name, for messages.
       arguments: the flags.
       typed: see `main`.
-      task_mode: wins over the flags, where it is not None.
+      task_mode: wins over the flags if it is not None.
     """
     try:
         define_flags(arguments=arguments)
@@ -143,7 +144,7 @@ def start(program, arguments, *, typed, task_mode=None):
         end_with_help(task_mode, table())
 
     def started(rest):
-        # Not before: flagfiles may name a task mode too, as the release's do.
+        # Not earlier: flagfiles may name a task mode too, as the release's do.
         if task_mode is not None:
             FLAGS.task_mode = task_mode
         main(rest, typed=typed)

@@ -20,12 +20,12 @@ def load_data(config, given=None):
 
     Args:
       config: `Config`.
-      given: such images, to take in place of those that the settings name.
-        What makes another problem of them (`data.vary`), and labels_csv, are
-        for these too.
+      given: such images, to use instead of those that the settings name. The
+        settings of `data.vary`, which make another problem of them, and
+        labels_csv apply to these too.
 
     Raises:
-      ConfigError: where they cannot be had as the settings say.
+      ConfigError: if they cannot be loaded as the settings ask.
     """
     images = _load(config) if given is None else given
     config.check_classes(images.spec.num_classes)
@@ -47,11 +47,11 @@ def load_data(config, given=None):
 
 
 def check_answers(config, *, given):
-    """Refuses, before images are read, answers that cannot be taken.
+    """Refuses answers that cannot be used, before images are read.
 
     Args:
       config: `Config`.
-      given: whether the images do not come from the settings.
+      given: whether the images are given, not named by the settings.
 
     Raises:
       ConfigError: for a file that cannot be read, or images without names.
@@ -70,11 +70,11 @@ def check_answers(config, *, given):
 
 def _load(config):
     """The images that the settings name."""
-    chosen = config.label_subset not in data.LABEL_SUBSETS  # By a file.
+    chosen = config.label_subset not in data.LABEL_SUBSETS  # A file chooses.
     return user_error(
         data.load,
         config.dataset,
-        # 0 is all; a file says itself how many.
+        # 0 is all; a file sets the number.
         num_labeled=None if chosen else config.num_labeled or None,
         label_subset=config.label_subset,
         seed=config.seed,
@@ -83,7 +83,7 @@ def _load(config):
         data_dir=config.data_dir,
         labeled_dir=config.labeled_dir,
         unlabeled_dir=config.unlabeled_dir,
-        # With eval_dataset it is no part of the run.
+        # With eval_dataset, it is not part of the run.
         eval_dir=None if config.eval_dataset else config.eval_dir,
         flip=config.flip,
         strict=config.strict_data,
@@ -93,7 +93,7 @@ def _load(config):
 def training_batches(
     config, images, *, start_step, distributions=None, share=None
 ):
-    """The endless training batches from a step on, as large as its own is.
+    """The endless training batches from a step on, of that step's size.
 
     Args:
       config: `Config`.
@@ -127,7 +127,7 @@ def training_batches(
 
 
 def images_per_batch(config, step):
-    """Labeled and unlabeled images of a batch, each once whatever its views."""
+    """Number of images in a batch, each counted once whatever its views."""
     return config.train_batch_size * (1 + unlabeled_ratio(config, step))
 
 
@@ -138,7 +138,7 @@ def unlabeled_ratio(config, step):
 
 
 def unlabeled_ratios(config):
-    """Those of all batches of a run, by the step that they begin at."""
+    """The ratios of a run's batches, by the step at which they begin."""
     whole, growth = config.uda_data, config.uda_data_growth_steps
     if not LEARNERS[config.method].reads_unlabeled():
         return {0: 0}
@@ -148,7 +148,7 @@ def unlabeled_ratios(config):
 
 
 def class_weights(config, images):
-    """Weights of labeled losses by class, as the settings say, or None."""
+    """Class weights of labeled losses, as the settings ask, or None."""
     if config.class_weight is None:
         return None
     return balanced_weights(images.labeled_labels, images.spec.num_classes)
@@ -158,12 +158,12 @@ def adaptation_images(images, count=5_000):
     """Images that networks are adapted to, see `models.adapt`.
 
     Args:
-      images: `data.ImageData`, or `data.ShardedData`, of which the first ones
-        of each part are read.
+      images: `data.ImageData`, or `data.ShardedData`, whose first images of
+        each part are read.
       count: how many, spread evenly over labeled and unlabeled ones.
 
     Returns:
-      [n, height, width, 3] float32, normalised; the same ones every time.
+      [n, height, width, 3] float32, normalized; the same ones every time.
     """
     if isinstance(images, data.ShardedData):
         from meta_pseudo_labels.data.samples import sample
@@ -208,19 +208,19 @@ def evaluation_batches(config, images):
 
 
 def require_test_images(images):
-    """Raises ConfigError where there are no test images."""
+    """Raises ConfigError if there are no test images."""
     if not len(images.test_images):
         raise ConfigError(
-            f"{images.spec.name!r} has no test images; give some, of folders "
-            "with --eval_dir."
+            f"{images.spec.name!r} has no test images; give some, for "
+            "folders with --eval_dir."
         )
 
 
 def draw_views(config, images, path):
-    """Draws the views that the settings make, see `inspection.draw_views`.
+    """Draws the views that the settings give, see `inspection.draw_views`.
 
     Raises:
-      ConfigError: for settings that make none.
+      ConfigError: for settings that give none.
     """
     user_error(
         inspection.draw_views,
@@ -233,10 +233,10 @@ def draw_views(config, images, path):
 
 @contextlib.contextmanager
 def input_errors(experiment):
-    """Makes a line of text of what an input pipeline raises on purpose.
+    """Turns what an input pipeline raises on purpose into a line of text.
 
     Raises:
-      ConfigError: where records cannot be used; any other error as it is.
+      ConfigError: if records cannot be used; any other error as it is.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a run trains on: the strategy of its settings, and what fits it."""
+"""What a run trains on: the strategy of its settings, and its checks."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ def check_replicas(config, strategy):
     """Refuses settings that a strategy's replicas cannot run with.
 
     Raises:
-      ConfigError: where they cannot share a batch, or compile the step.
+      ConfigError: if they cannot share a batch, or compile the step.
     """
     replicas = strategy.num_replicas_in_sync
     is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
@@ -45,8 +45,8 @@ def check_replicas(config, strategy):
         )
     if config.jit_compile and replicas > 1 and not is_tpu:
         raise ConfigError(
-            f"--jit_compile works on one device; here are {replicas}. Leave it "
-            "out, or say --distribution=one_device."
+            f"--jit_compile works on one device; there are {replicas}. Leave "
+            "it out, or use --distribution=one_device."
         )
     types = (config.model_type, config.teacher_model_type or config.model_type)
     if any(map(models.has_blocks, types)):
@@ -60,7 +60,7 @@ def check_replicas(config, strategy):
 
 
 def _all_passes(config):
-    """What `passes` says of a method, of all batches that a run has."""
+    """What `passes` of a method gives for all batches of a run."""
     ratios = unlabeled_ratios(config).values()
     passes = LEARNERS[config.method].passes
     return set().union(

@@ -1,4 +1,4 @@
-"""An early end that goes on counting where a run was cut off."""
+"""Early stopping that goes on counting where a run was interrupted."""
 
 import keras
 
@@ -7,7 +7,7 @@ from meta_pseudo_labels.utils.checkpoint_files import checkpoint_paths, step_of
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):
-    """Keras's, on val_accuracy, but the checkpoints say where it was.
+    """Keras's, on val_accuracy, but it goes on from the checkpoints.
 
     Keras's own begins anew with every `fit`. This one needs no state: the
     best checkpoint has the accuracy and the step.
@@ -15,8 +15,8 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
     Args:
       checkpoints: `Checkpoints`, one after every epoch, the best by
         val_accuracy.
-      patience: epochs in a row without a gain that are too many.
-      every: steps of an epoch.
+      patience: epochs in a row without a gain after which it stops.
+      every: steps per epoch.
     """
 
     def __init__(self, checkpoints, *, patience, every):
@@ -40,10 +40,10 @@ def epochs_since_best(checkpoints, step, *, every):
     Args:
       checkpoints: `Checkpoints`, with nothing left to write.
       step: of the run.
-      every: steps of an epoch.
+      every: steps per epoch.
     """
     paths = checkpoint_paths(checkpoints.best_folder)
     if not paths or checkpoints.best_accuracy < 0:
         return 0
-    # Ahead of the step where a kill came after the best, before the latest.
+    # The best is ahead of the step if a kill came before the latest.
     return max(0, (step - step_of(paths[-1])) // every)

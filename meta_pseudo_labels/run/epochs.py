@@ -9,18 +9,18 @@ from meta_pseudo_labels.learners.callbacks import position
 def fit_epochs(model, batches, *, every, callbacks, ends=(), **kwargs):
     """Fits epochs of `every` batches until a callback stops it.
 
-    Where it begins within an epoch, the first one is the rest of that.
+    If it begins within an epoch, the first one is the rest of that epoch.
 
     Args:
-      model: a compiled Keras model; a `Learner` says itself where it is.
-      batches: called with the number of the next batch, from 0; gives an
+      model: a compiled Keras model; a `Learner` knows its own position.
+      batches: called with the number of the next batch, from 0; returns an
         endless data set.
-      every: batches of an epoch.
-      ends: epochs, in order, after which batches change, so that they are
-        asked for anew.
-      callbacks: for `fit`. Those with a `close` are closed however it ends,
-        where Keras calls `on_train_end` only if nothing went wrong.
-      **kwargs: of `fit`.
+      every: batches per epoch.
+      ends: epochs, in order, after which batches change, so that `batches` is
+        called again.
+      callbacks: for `fit`. Those with a `close` are closed however it ends;
+        Keras calls `on_train_end` only if nothing went wrong.
+      **kwargs: for `fit`.
     """
 
     def fit(initial_epoch, epochs, steps):

@@ -10,30 +10,31 @@ Each stage leaves its result in output_dir and can be started from there alone:
 
     hparams.json      every setting
     machine.json      what the last start of its training ran on
-    plugins.json      which source its plug-ins had, as hashes, if it has any
+    plugins.json      hashes of the source of its plug-ins, if it has any
     labeled.json      which images keep their labels
-    weights.json      which weights it began with, where these were given
-    metrics.jsonl     the logged steps and evaluations, one JSON object a line
+    weights.json      which weights it began with, if any were given
+    metrics.jsonl     the logged steps and evaluations, a JSON object per line
     events/           the same for TensorBoard
     checkpoints/      the learner, every `save_every` steps
-    best/             that which was best on the images that are held out
-    callbacks/        what callbacks of others keep, such as ids of their runs
+    best/             the one that was best on the held-out images
+    callbacks/        what callbacks of users keep, such as ids of their runs
     done              says that training ended at its last step
     finetune/         the finetuned student, and the logs of its finetuning
-    eval.json         accuracies on the test images, and on those held out
-    eval_report.json  all about them; eval_confusion.png, eval_reliability.png
+    eval.json         accuracies on the test images, and on held-out ones
+    eval_report.json  details on them; eval_confusion.png, eval_reliability.png
     eval_mistakes.json  the most confident mistakes of each, with the pictures
-    eval_sources/     the same of other images
+    eval_sources/     the same for other images
     evals/, acc       accuracies of every checkpoint; the latest and the best
     inference/        predictions of images, in CSV and Parquet
     saved_model/      the exported student, versions 1, 2, ...
-    diagnosis.json    what the feedback is worth; diagnosis.png beside it
+    diagnosis.json    what the feedback is worth; diagnosis.png next to it
     review/           labels to doubt, and images to label next
     report.html       how the run went, on one page
-    data.json         what `inspect` found in the data; views.png beside it,
+    data.json         what `inspect` found in the data; next to it views.png,
                       and look_alikes.png, images that may be copies
-    class_distributions.npz  what the student says of all images, for a run
-                      with `teacher_labels`, where teacher_labels.json names it
+    class_distributions.npz  the student's predictions for all images, for a
+                      run with `teacher_labels`; its teacher_labels.json names
+                      their source
 """
 
 import functools
@@ -84,18 +85,18 @@ class Experiment:
 
     Args:
       config: the `Config` of the run.
-      data: `data.ImageData` or `data.ShardedData` to take in place of what
+      data: `data.ImageData` or `data.ShardedData` to use instead of what
         config.dataset names. Later stages need the same again.
       callbacks: Keras callbacks for training and finetuning, after those of
         the run, in every worker; those of config.callbacks come after them,
-        in the first one alone. Of a run that goes on within an epoch
-        `on_train_begin` comes twice, and wherever the unlabeled batch grows
-        `on_train_end` and `on_train_begin` come; those with a `close` are
-        closed however it ends.
+        in the first worker only. In a run that resumes within an epoch,
+        `on_train_begin` is called twice; whenever the unlabeled batch grows,
+        `on_train_end` and `on_train_begin` are called. Those with a `close`
+        are closed however it ends.
 
     Raises:
-      ConfigError: where output_dir is missing, or holds a run with other
-        settings; before training, where config.callbacks cannot be made.
+      ConfigError: if output_dir is missing, or holds a run with other settings;
+        before training, if config.callbacks cannot be made.
     """
 
     def __init__(self, config, data=None, callbacks=()):
@@ -113,18 +114,18 @@ class Experiment:
         if data is None:
             check_memory(config, trains=self._stage.trains)
         if self._stage.trains or not self._stage.needs_run:
-            check_weights(config)  # Of a run to come, by `inspect` too.
+            check_weights(config)  # Of a run to come, also in `inspect`.
         if self._stage.trains:
             check_answers(config, given=data is not None)
-            _ = self._named_callbacks  # What is wrong with them is known now.
-        self._changed = None  # Settings of the run, in a line.
+            _ = self._named_callbacks  # Fails now if they cannot be made.
+        self._changed = None  # Changed settings, in a line.
         if resets(config):
             self.folder.check_reset()
             return
         if not self._stage.needs_run:
             self.folder.check_begin()
         self.folder.check_kinds(self._stage.files)
-        # Not for a look at data to come.
+        # Not to inspect the data of a run to come.
         if self._stage.needs_run or not config.reset_output_dir:
             self._changed = self.folder.check_same_training(config)
 
@@ -137,18 +138,18 @@ class Experiment:
         elif self._changed and (self._stage.needs_run or self._stage.trains):
             learns = self._stage.trains
             check_choice_of_labels(self.config, images, learns=learns)
-        if self._changed:  # Now that the data lets it.
+        if self._changed:  # Only now that the data is accepted.
             logging.warning("%s", self._changed)
         return images
 
     @functools.cached_property
     def test_dataset(self):
-        """All test images once; None where there are none."""
+        """All test images once; None if there are none."""
         return evaluation_batches(self.config, self.data)
 
     @functools.cached_property
     def validation_dataset(self):
-        """Images of num_validation, as `test_dataset`; None where it is 0."""
+        """Images of num_validation, as `test_dataset`; None if it is 0."""
         if not self.config.num_validation:
             return None
         return data.validation_dataset(
@@ -157,7 +158,7 @@ class Experiment:
 
     @property
     def _choosing_dataset(self):
-        """Images to evaluate on while training, and to choose the best by."""
+        """Images to evaluate on during training, and to choose the best by."""
         if self.config.best_on == "test":
             return self.test_dataset
         return self.validation_dataset or self.test_dataset
@@ -170,8 +171,8 @@ class Experiment:
     def learner(self):
         """The compiled learner, with fresh weights until it is restored.
 
-        Built in the scope of the strategy to train with. The other stages run
-        on one device.
+        For training it is built in the scope of the strategy. The other stages
+        run on one device.
         """
         check_memory(
             self.config,
@@ -181,7 +182,7 @@ class Experiment:
         )
         if not self._stage.trains:
             return self._built_learner(self.data)
-        # Before the data: once TensorFlow has run it takes no other devices.
+        # Before the data: once TensorFlow has run, its devices are fixed.
         strategy = training_strategy(self.config)
         images = self.data
         with strategy.scope():
@@ -241,13 +242,13 @@ class Experiment:
         )
 
     def evaluate(self):
-        """Accuracies of all networks that there are; writes what `judge` does.
+        """Accuracies of all networks of the run; writes what `judge` does.
 
         Returns:
-          A dict by network, that of eval.json: `student` (its moving average,
-          where there is one), `student_raw`, `teacher`, `finetuned`, and
-          `saved_model` where the settings name one. With num_validation its
-          `validation` is such a dict too, of the images that are held out.
+          The dict of eval.json, by network: `student` (its moving average, if
+          there is one), `student_raw`, `teacher`, `finetuned`, and
+          `saved_model` if the settings name one. With num_validation, its
+          `validation` is such a dict too, for the held-out images.
         """
         return self.judge().accuracies
 
@@ -261,7 +262,7 @@ class Experiment:
         """Evaluates every checkpoint once, see `stages.follow`.
 
         Args:
-          forever: whether to wait for those to come, until training is done.
+          forever: whether to wait for more of them, until training is done.
         """
         self.folder.require(must_exist=True)
         check_choice_of_labels(self.config, self.data, learns=False)
@@ -292,7 +293,7 @@ class Experiment:
         return os.path.exists(path)
 
     def export(self):
-        """Writes the student, finetuned where it was, as a SavedModel.
+        """Writes the student, finetuned if it was, as a SavedModel.
 
         Returns:
           The folder of the new version, saved_model/1 at first.
@@ -308,7 +309,7 @@ class Experiment:
         )
 
     def cache_labels(self):
-        """Writes what a network says of all images to learn from.
+        """Writes a network's class distributions for all images to learn from.
 
         Returns:
           The path of the file.
@@ -325,21 +326,21 @@ class Experiment:
         """The learner as a checkpoint has it, by default `from_checkpoint`.
 
         Raises:
-          CheckpointError: where there is none.
-          ConfigError: where the data is not that of the run.
+          CheckpointError: if there is none.
+          ConfigError: if the data is not that of the run.
         """
         self.folder.require(must_exist=True)
-        if not self._stage.looks_only:  # Else `data` is checked already.
+        if not self._stage.looks_only:  # Otherwise `data` is checked.
             check_choice_of_labels(self.config, self.data, learns=False)
         wanted = wanted or self.config.from_checkpoint
         restore_learner(self.learner, wanted, self.output_dir)
         return self.learner
 
     def finetuned_student(self, learner):
-        """The student finetuned from a learner's step; None where none was."""
+        """The student finetuned from a learner's step; None if none was."""
         return finetuned_student(learner, self.config, self.data.spec)
 
     def _final_student(self):
-        """The student of the latest checkpoint, finetuned where it was."""
+        """The student of the latest checkpoint, finetuned if it was."""
         learner = self.trained_learner()
         return self.finetuned_student(learner) or learner.finished_student()

@@ -1,12 +1,12 @@
-"""Help and refusals of a command line without TensorFlow's seconds.
+"""Help and errors of a command line, before TensorFlow is loaded.
 
     python -m meta_pseudo_labels.run.flag_table
 
 writes flag_table.json, all flags of the package and which of them belong to
-each task mode, from the settings and the stages. What the
-table refuses, `Config` or absl would refuse in the same words; what it lets
-pass they check as ever. It is not asked where there may be other flags: with
-plug-ins, or once a setting or a registered name is there that it lacks.
+each task mode, from the settings and the stages. What the table refuses,
+`Config` or absl would refuse in the same words; what it accepts they still
+check. It is not used if there may be other flags: with plug-ins, or if it
+lacks a setting or a registered name.
 """
 
 import copy
@@ -33,7 +33,7 @@ _DEFINE = {
     "multi string": flags.DEFINE_multi_string,
 }
 _HELP = ("help", "helpshort", "?")
-# That name flags which TensorFlow defines, or whose use list them too.
+# Arguments with flags that TensorFlow defines, or that list these too.
 _LATE = re.compile(r"--?(helpfull|helpxml|test_|tt_|xml_|\w+_oom_|op_|delta_)")
 _NAME = re.compile(
     r'^    (\w+): [\w |]+ = setting\(|register\(\s*"([^"]+)"', re.MULTILINE
@@ -41,17 +41,17 @@ _NAME = re.compile(
 
 
 def refuse(program, arguments, *, task_mode=None):
-    """Ends the command where it asks for help, or cannot be.
+    """Ends the command if it asks for help, or cannot run.
 
     Args:
       program: its name, for messages.
       arguments: flags, those of recipes among them.
-      task_mode: the one that the command is of, or None.
+      task_mode: that of the command, or None.
 
     Raises:
       ConfigError: for a value out of its range, or a folder that no run can be
         in.
-      SystemExit: after what is wrong was said, or all flags were listed.
+      SystemExit: after a message on what is wrong, or a list of all flags.
     """
     if any(map(_LATE.match, arguments)) or _may_have_plugins(arguments):
         return
@@ -77,7 +77,7 @@ def refuse(program, arguments, *, task_mode=None):
         app.run(
             lambda _: None, argv=[program, *arguments], flags_parser=parse_flags
         )
-    if len(rest) > 1:  # Words that are no flags are told of first.
+    if len(rest) > 1:  # Words that are not flags are reported first.
         return
     _check_flags(table["flags"], values)
     mode = task_mode or values["task_mode"].value or "train"
@@ -107,7 +107,7 @@ def end_with_help(task_mode, table):
     """Prints the help of a command, and ends as absl does after its own.
 
     Args:
-      task_mode: the one that the command is of.
+      task_mode: that of the command.
       table: a dict as `table` makes it.
 
     Raises:
@@ -124,7 +124,7 @@ def command_help(task_mode, table):
     """What a command does, its own flags, then all others.
 
     Args:
-      task_mode: the one that the command is of.
+      task_mode: that of the command.
       table: a dict as `table` makes it.
     """
     stage, rows = table["stages"][task_mode], dict(table["flags"])
@@ -145,13 +145,13 @@ def command_help(task_mode, table):
 
 
 def parse_flags(arguments):
-    """What `app.run` parses with: what is wrong is a line, as all errors are.
+    """The parser for `app.run`: its errors are one line, as all errors are.
 
     Args:
       arguments: the command line, the program first.
 
     Returns:
-      What of it is no flag.
+      The arguments that are not flags.
 
     Raises:
       SystemExit: for an unknown flag, or a value of another type.
@@ -166,14 +166,14 @@ def parse_flags(arguments):
 
 
 def early_flags(arguments):
-    """Where plug-ins may be named, before all flags are known.
+    """The flags that may name plug-ins, before all flags are known.
 
     Args:
       arguments: the command line, whose flagfiles are read.
 
     Returns:
-      Values of --plugin, --output_dir and --reset_output_dir; None where
-      something about them is wrong, which whoever parses all flags says.
+      Values of --plugin, --output_dir and --reset_output_dir; None if something
+      about them is wrong, which the parser of all flags reports.
     """
     early = flags.FlagValues()
     flags.DEFINE_multi_string("plugin", [], "", flag_values=early)
@@ -189,7 +189,7 @@ def early_flags(arguments):
 def at_home(value):
     """A value whose paths may begin with ~, which shells leave in --flag=~/x.
 
-    Several paths have commas between them. No other setting begins so.
+    Commas separate several paths. No other setting begins with ~.
     """
     if not isinstance(value, str):
         return value
@@ -201,7 +201,7 @@ def at_home(value):
 
 
 def names():
-    """Names of all settings, and all that is registered; sorted."""
+    """Names of all settings and of all that is registered, sorted."""
     texts = [path.read_text("utf-8") for path in _PACKAGE.rglob("*.py")]
     found = _NAME.findall("".join(texts))
     return sorted({name for pair in found for name in pair if name})
@@ -236,9 +236,9 @@ def table():
 
 
 def _stages(rows):
-    """Of each task mode its help, and the flags that are its own.
+    """The help of each task mode, and the flags that are its own.
 
-    Training's are all that no task mode after it has.
+    Training's are all those that no later task mode has.
     """
     from meta_pseudo_labels.run.config.core import config_class
     from meta_pseudo_labels.run.stages import STAGES, Stage
@@ -268,7 +268,7 @@ def _stages(rows):
             "help": stage.help,
             "flags": of_training if stage.trains else own[name],
             "needs_run": stage.needs_run,
-            # Its run, and the disk for it, may still be to come.
+            # Its run, and the disk for it, may not be there yet.
             "waits": stage.wait is not Stage.wait,
         }
         for name, stage in STAGES.items()
@@ -286,7 +286,7 @@ def _may_have_plugins(arguments):
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError, AttributeError, RecursionError):
-        return True  # Whoever reads it says what is wrong with it.
+        return True  # Its reader says what is wrong with it.
 
 
 def _flags_of(flag_values):
@@ -319,7 +319,7 @@ def _field(name, row):
 
 
 def main():
-    """Writes flag_table.json, a flag a line."""
+    """Writes flag_table.json, one flag per line."""
     made = table()
     rows = (
         f"{json.dumps(name)}: {json.dumps(row)}"

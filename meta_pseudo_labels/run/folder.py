@@ -1,6 +1,6 @@
 """The folder of a run: its files, its settings, its state, its reset.
 
-Which files there are the stages say, see `run_files`.
+The stages say which files there are, see `run_files`.
 """
 
 import dataclasses
@@ -72,7 +72,7 @@ class RunFolder:
         return self._path
 
     def path(self, *names):
-        """The path of something within."""
+        """The path of something in it."""
         return os.path.join(self._path, *names)
 
     def require(self, *, must_exist=False):
@@ -85,10 +85,10 @@ class RunFolder:
         return self._path
 
     def check_kinds(self, files):
-        """Refuses folders where files are to be, and the other way round.
+        """Refuses folders in the place of files, and vice versa.
 
         Args:
-          files: `RunFile`s that are to be written.
+          files: the `RunFile`s to be written.
 
         Raises:
           ConfigError: for one of them, or a folder that may not be changed.
@@ -98,31 +98,31 @@ class RunFolder:
             if not os.path.exists(path):
                 continue
             if name in _FOLDERS and not os.path.isdir(path):
-                why = "is no folder, where one is to be"
+                why = "is not a folder, but must be one"
             elif name in _FOLDERS and not os.access(path, os.W_OK | os.X_OK):
                 why = "is a folder that you may not write to"
             elif "." in name and not os.path.isfile(path):
-                why = "is no file, where one is to be written"
+                why = "is not a file, but must be one"
             if why:
                 raise ConfigError(
                     f"{path} {why}. Move it away, or name another --output_dir."
                 )
 
     def settings(self):
-        """The settings of the run, a dict; empty where there is none.
+        """The settings of the run, a dict; empty if there is none.
 
         Raises:
-          ConfigError: where its hparams.json cannot be read.
+          ConfigError: if its hparams.json cannot be read.
         """
         if not self._path or not os.path.exists(self.path(HPARAMS)):
             return {}
         return read_object(self.path(HPARAMS), "the settings of a run")
 
     def save_settings(self, config):
-        """Writes all settings to hparams.json, as those of a run to go on with.
+        """Writes all settings to hparams.json, as those of a run to resume.
 
         reset_output_dir and allow_hparam_change are about the folder as it
-        was; a later stage that took them from the file would not check what
+        was; a later stage that read them from the file would not check what
         it finds.
         """
         settings = dataclasses.replace(
@@ -131,23 +131,23 @@ class RunFolder:
         write_whole(self.path(HPARAMS), settings.to_json())
 
     def plugins_from(self, start, plugins, *, begins):
-        """What plugins.json is to say once training goes on.
+        """What plugins.json must hold once training goes on.
 
-        What was noted at `start` or later is forgotten: it left no checkpoint,
-        as a plug-in that failed in its first step and was mended.
+        What was noted at `start` or later is dropped: it left no checkpoint,
+        such as a plug-in that failed in its first step and was fixed.
 
         Args:
           start: the step that training goes on from.
           plugins: see `module_names`; they are imported.
-          begins: whether the run goes on from nothing of its own.
+          begins: whether the run has nothing of its own to go on from.
 
         Returns:
           A dict by name, of dicts from the step at which a source came into
-          use to its hash, or `NOT_KNOWN`; and the names of those whose source
-          is another than it was, a list.
+          use to its hash, or `NOT_KNOWN`; and a list of the names whose source
+          has changed.
 
         Raises:
-          ConfigError: where plugins.json or hparams.json cannot be read.
+          ConfigError: if plugins.json or hparams.json cannot be read.
         """
         noted, earlier = {}, []
         if not begins:
@@ -174,11 +174,11 @@ class RunFolder:
         path = self.path(PLUGINS)
         if not os.path.exists(path):
             return {}
-        found = read_object(path, "what plug-ins were").items()
+        found = read_object(path, "the plug-ins of a run").items()
         return {name: one for name, one in found if isinstance(one, dict)}
 
     def save_plugins(self, found):
-        """Writes plugins.json, where there is or was something to say.
+        """Writes plugins.json if there is or was something to say.
 
         Args:
           found: see `plugins_from`.
@@ -204,10 +204,10 @@ class RunFolder:
         write_whole(self.path(MACHINE), json.dumps(found, indent=2) + "\n")
 
     def check_same_training(self, config):
-        """Refuses to go on with a run under settings other than its own.
+        """Refuses to resume a run with settings other than its own.
 
         Returns:
-          A line that tells them, where allow_hparam_change takes them; or None.
+          A line that lists them, if allow_hparam_change accepts them; or None.
 
         Raises:
           ConfigError: with each setting that differs from the saved ones.
@@ -216,7 +216,7 @@ class RunFolder:
         differences = []
         for field in dataclasses.fields(config):
             now = getattr(config, field.name)
-            # What a run of old did not know it had by default.
+            # An old run had the default of settings that it did not know.
             before = saved.get(field.name, field.default) if saved else now
             if before != now and not _may_change(field.name, before, now):
                 differences.append(f"{field.name} was {before}, is now {now}")
@@ -226,21 +226,21 @@ class RunFolder:
         text += f"{'; '.join(differences)}."
         if not config.allow_hparam_change:
             raise ConfigError(
-                f"{text} Use these (is the --recipe or --flagfile there?) or "
-                "another --output_dir; --allow_hparam_change goes on with what "
-                "is given."
+                f"{text} Use the run's own (is the --recipe or --flagfile "
+                "missing?) or another --output_dir; --allow_hparam_change goes "
+                "on with the new ones."
             )
-        return f"{text} It goes on with what is given."
+        return f"{text} It goes on with the new ones."
 
     def finetuned_path(self, step, source="latest"):
-        """Where the student is that was finetuned from a checkpoint.
+        """The path of the student that was finetuned from a checkpoint.
 
         Args:
           step: of the checkpoint.
           source: the checkpoint, see `from_checkpoint`.
         """
         of_another = ""
-        if source not in ("latest", "best"):  # Its step may be that of two.
+        if source not in ("latest", "best"):  # Two may have its step.
             of_another = f"-of-{path_hash(source)}"
         return self.path(FINETUNE, f"from-step-{step}{of_another}.weights.h5")
 
@@ -253,23 +253,23 @@ class RunFolder:
         return os.path.exists(self.path(DONE))
 
     def mark_not_done(self):
-        """Removes the file `done` of a run that goes on.
+        """Removes the file `done` of a run that is resumed.
 
         Raises:
-          ConfigError: where it is a folder, of which we know nothing.
+          ConfigError: if it is a folder, which no run wrote.
         """
         path = self.path(DONE)
         if os.path.isdir(path) and not os.path.islink(path):
             raise ConfigError(
-                f"{path} is no file, where one is to be written. Move it away, "
-                "or name another --output_dir."
+                f"{path} is not a file, but must be one. Move it away, or name "
+                "another --output_dir."
             )
         delete(path)
 
     def reset(self):
         """Deletes what runs write (`run_files`), and nothing else.
 
-        Of a link the link alone. The release deletes the folder with all that
+        Of a link, only the link. The release deletes the folder with all that
         it holds.
 
         Raises:
@@ -279,11 +279,11 @@ class RunFolder:
         delete(*self._run_paths())
 
     def check_reset(self):
-        """Refuses to reset a folder that is not plainly that of a run.
+        """Refuses to reset a folder that is not clearly that of a run.
 
         Raises:
           ConfigError: for a root, a home, a repository, or a folder that holds
-            files, but no run of ours; and where not all could be deleted, see
+            files, but no run of ours; and if not all could be deleted, see
             `check_deletable`.
         """
         if not os.path.isdir(self) or not set(os.listdir(self)) - {LOCK}:
@@ -300,10 +300,10 @@ class RunFolder:
         check_deletable(*self._run_paths())
 
     def check_unanswered(self):
-        """Refuses to lose what somebody wrote into a table of a review.
+        """Refuses to delete what somebody wrote into a table of a review.
 
         Raises:
-          ConfigError: where there is such a table, or one cannot be read.
+          ConfigError: if there is such a table, or one cannot be read.
         """
         from meta_pseudo_labels.data.answers import read_answers
 
@@ -315,19 +315,19 @@ class RunFolder:
                 raise ConfigError(
                     f"{path} holds {len(given)} labels that somebody wrote "
                     "into it; move it elsewhere first. --labels_csv of the "
-                    "next run takes it."
+                    "next run reads it."
                 )
 
     def check_begin(self):
-        """Refuses to begin a run among files of something else.
+        """Refuses to begin a run among other files.
 
         What a folder has before its first run, such as logs, may be there;
-        what runs write after their hparams.json is not ours without it, though
-        it be called so: a later reset would delete it.
+        what runs write after their hparams.json is not ours without it, even
+        under the same name: a later reset would delete it.
 
         Raises:
           ConfigError: for a root, a home, a repository, or a folder that holds
-            other files, where there is no run yet.
+            other files, if there is no run yet.
         """
         if not os.path.isdir(self) or self._has_settings():
             return
@@ -348,12 +348,12 @@ class RunFolder:
             what = f"holds {others[0]}, which no run wrote"
         if what:
             raise ConfigError(
-                f"--output_dir={self} {what}. Name a folder of its own for the "
-                "run, which need not exist."
+                f"--output_dir={self} {what}. Name a folder for the run alone; "
+                "it need not exist."
             )
 
     def _run_paths(self):
-        """Of all that a run may leave, in the order to delete it in."""
+        """Paths of all that a run may leave, in the order of deletion."""
         return [
             self.path(path)
             for name in run_files()
@@ -361,7 +361,7 @@ class RunFolder:
         ]
 
     def _is_run(self):
-        """Whether it is that of a run, or of one killed as it began."""
+        """Whether it is that of a run, or of one killed at its beginning."""
         return self._has_settings() or set(os.listdir(self)) <= _begun()
 
     def _has_choice(self):
@@ -375,13 +375,13 @@ class RunFolder:
     def _has_settings(self):
         """Whether its hparams.json is one of ours.
 
-        The release writes one too, but knows no such setting.
+        The release writes one too, but without this setting.
         """
         return "mpl_feedback" in self.settings()
 
 
 def _begun():
-    """Names of what may be there before hparams.json is."""
+    """Names of what may be there before hparams.json."""
     scratch = (name + SCRATCH for name in run_files())
     return {*run_files(early=True), *scratch, LOCK}
 
@@ -389,11 +389,11 @@ def _begun():
 def run_files(*, early=False):
     """Names of all that stages leave in a run's folder.
 
-    hparams.json, which tells a run from other folders, comes last: a reset
-    that was killed can be repeated.
+    hparams.json, which tells a run from other folders, comes last, so that a
+    killed reset can be repeated.
 
     Args:
-      early: whether only those that may be there before hparams.json is.
+      early: whether to return only what may be there before hparams.json.
     """
     names = [
         file.path.partition("/")[0]

@@ -1,7 +1,7 @@
-"""Standard output of which every line is a JSON object: --log_format=json.
+"""Standard output with a JSON object on every line: --log_format=json.
 
-Whoever prints need not know of it: a line that is no object becomes one.
-Needs no TensorFlow, so that what is refused before that is told as well.
+Code that prints need not know of it: a line that is not an object becomes one.
+It needs no TensorFlow, so that earlier errors are reported as well.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ _FIRST_WORD = re.compile(r"([A-Z][a-z]+): (.*)")
 
 
 class JsonLines(io.TextIOBase):
-    """A stream that makes an object of each line of text, in UTC's time.
+    """A stream that makes an object of each line of text, with the time in UTC.
 
-    "Trained: runs/mpl" is {"event": "trained", "text": "runs/mpl"}; other text
-    is of the event "message". Of several workers each names itself and its
-    host, in the objects of others too.
+    "Trained: runs/mpl" becomes {"event": "trained", "text": "runs/mpl"}; other
+    text has the event "message". Each of several workers adds its number and
+    its host, also to lines that already are objects.
 
     Args:
       stream: where they are written, each at once.
@@ -51,16 +51,16 @@ class JsonLines(io.TextIOBase):
 
 
 def begin():
-    """Has standard output be objects, until `ends_in_json` is over."""
+    """Turns standard output into objects, until `ends_in_json` is over."""
     if not isinstance(sys.stdout, JsonLines):
         sys.stdout = JsonLines(sys.stdout)
 
 
 @contextlib.contextmanager
 def ends_in_json():
-    """Gives standard output back; before that an object tells of the end.
+    """Restores standard output, after a last object that reports the end.
 
-    With the exit status: of the event "exit" for 0 and 75, else "error".
+    It has the exit status; its event is "exit" for 0 and 75, otherwise "error".
     """
     before = sys.stdout
     try:
@@ -81,15 +81,15 @@ def utc_now():
 
 
 def tell_end(status, reason):
-    """An object on the end, where lines are such.
+    """Writes an object on the end, if lines are objects.
 
     Args:
-      status: that the program ends with.
+      status: the exit status of the program.
       reason: an exception, a message or None.
     """
     if not isinstance(sys.stdout, JsonLines):
         return
-    if sys.stdout.rest:  # A line that nobody ended.
+    if sys.stdout.rest:  # A line without its end.
         print()
     row = {
         "event": "exit" if status in (0, EXIT_INTERRUPTED) else "error",
@@ -127,15 +127,15 @@ def _object(line):
 
 
 def _worker():
-    """Which of several workers this is, by TF_CONFIG; {} of one alone."""
+    """Which of several workers this is, by TF_CONFIG; {} for a single one."""
     try:
         found = json.loads(os.environ.get("TF_CONFIG") or "{}")
         cluster, task = found.get("cluster", {}), found.get("task", {})
         if sum(map(len, cluster.values())) < 2:
             return {}
-        # As it writes the run's files, a chief is the first one.
+        # A chief is the first one, as it writes the run's files.
         after = "chief" in cluster and task["type"] != "chief"
         index = task["index"] + after
     except (ValueError, TypeError, AttributeError, KeyError):
-        return {}  # What is wrong with it is told by who needs it.
+        return {}  # The code that needs it reports what is wrong.
     return {"host": socket.gethostname(), "worker": index}

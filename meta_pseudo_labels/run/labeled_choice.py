@@ -1,4 +1,4 @@
-"""Which images a run has learned the labels of: labeled.json."""
+"""The images whose labels a run has learned: labeled.json."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from meta_pseudo_labels.run.folder import LABELED
 from meta_pseudo_labels.utils.files import read_json, write_whole
 from meta_pseudo_labels.utils.settings import ConfigError
 
-# In labeled.json beside the choice; runs of old have none of them.
+# In labeled.json besides the choice; old runs have none of them.
 _FACTS = ("fingerprint", "class_names", "mean", "std", "names")
 
 
@@ -25,13 +25,12 @@ def check_choice_of_labels(config, images, *, learns=True, choice=None):
     Args:
       config: `Config` of the run.
       images: `data.ImageData` or `data.ShardedData`.
-      learns: whether the stage learns from the images. What tests or exports
-        needs the same choice, classes and normalisation, but not the same
-        pixels.
-      choice: what labeled.json is taken to say of it; None for what it says.
+      learns: whether the stage learns from the images. Tests and exports need
+        the same choice, classes and normalization, but not the same pixels.
+      choice: used in place of the choice in labeled.json, if not None.
 
     Raises:
-      ConfigError: where its labeled.json names other images, was written for
+      ConfigError: if its labeled.json names other images, was written for
         images with other pixels, or cannot be read.
     """
     path = os.path.join(config.output_dir, LABELED)
@@ -42,7 +41,7 @@ def check_choice_of_labels(config, images, *, learns=True, choice=None):
     now = data.labeled_choice(images)
     if choice != now:
         difference = _difference(choice, now, facts["names"], _names(images))
-        changed = f"{path} names other labeled images than are found now"
+        changed = f"{path} names other labeled images than those found now"
         changed += f" ({difference})"
     names = list(images.spec.class_names)
     if not same_names(facts["class_names"] or names, names):
@@ -54,7 +53,7 @@ def check_choice_of_labels(config, images, *, learns=True, choice=None):
         used = getattr(images.spec, key)
         if facts[key] and not np.allclose(facts[key], used, rtol=0, atol=1e-5):
             changed = changed or (
-                f"The {key} by which the run in {config.output_dir} normalises "
+                f"The {key} by which the run in {config.output_dir} normalizes "
                 f"images is {_rounded(facts[key])}, but that of the data found "
                 f"now is {_rounded(used)}"
             )
@@ -69,9 +68,9 @@ def check_choice_of_labels(config, images, *, learns=True, choice=None):
 
 
 def as_trained(config, images):
-    """The images found now, normalised as in training, for a look alone.
+    """The images found now, normalized as in training, for inspection only.
 
-    A warning counts labeled images where they are not those of the run.
+    A warning counts the labeled images if they are not those of the run.
 
     Args, Raises: see `check_choice_of_labels`; the choice may differ.
     """
@@ -86,8 +85,8 @@ def as_trained(config, images):
     check_choice_of_labels(config, images, learns=False, choice=now)
     if choice != now:
         logging.warning(
-            "%s names other labeled images than are found now (%s). It looks "
-            "at those of now; which ones were held out may have changed.",
+            "%s names other labeled images than those found now (%s). The "
+            "latter are used; which ones were held out may have changed.",
             path,
             _difference(choice, now, facts["names"], _names(images)),
         )
@@ -95,7 +94,7 @@ def as_trained(config, images):
 
 
 def _names(images):
-    """What the chosen images are called; None where they have no names."""
+    """What the chosen images are called; None if they have no names."""
     if not getattr(images, "names", None):
         return None
     return [
@@ -107,7 +106,7 @@ def _names(images):
 
 
 def _difference(before, now, names, found):
-    """How the choice of now differs, with the first file that does."""
+    """How the present choice differs, with the first file that does."""
     counts = [np.size(choice.get("indices", ())) for choice in (now, before)]
     text = "{:,} for {:,}".format(*counts)
     if names is None or found is None:
@@ -123,16 +122,16 @@ def _difference(before, now, names, found):
 
 
 def _saved_choice(path):
-    """What labeled.json says: the choice, and a dict of `_FACTS`."""
+    """What labeled.json holds: the choice, and a dict of `_FACTS`."""
     try:
         choice = read_json(path)
         facts = {key: choice.pop(key, None) for key in _FACTS}
         for key in ("mean", "std"):
             if np.shape(np.float64(facts[key] or [])) not in ((0,), (1,), (3,)):
-                raise ValueError(f"{key} is no list of three numbers")
+                raise ValueError(f"{key} is not a list of one number or three")
         texts = [*(facts["class_names"] or []), *(facts["names"] or [])]
         if not all(type(name) is str for name in texts):
-            raise ValueError("the names of its classes or files are no text")
+            raise ValueError("the names of its classes or files are not text")
         return choice, facts
     except (
         ArithmeticError,
@@ -150,9 +149,9 @@ def _saved_choice(path):
 def save_choice_of_labels(config, images):
     """Writes labeled.json, from which the choice can be repeated.
 
-    Beside the choice stands what tells changed data: a fingerprint of the
+    Besides the choice, it holds what reveals changed data: a fingerprint of the
     images that are learned from, the names of the classes in the order of their
-    numbers, what images are normalised by, and the files where they have any.
+    numbers, what normalizes images, and their files, if they have any.
     """
     content = data.labeled_choice(images) | {
         "fingerprint": data.fingerprint(images),

@@ -1,7 +1,7 @@
-"""What a run takes in memory at the least, beside what the machine has.
+"""The least memory that a run takes, compared with what the machine has.
 
-An estimate from below, before anything is built: what it refuses could not be,
-what it lets pass may still be too much.
+A lower bound, before anything is built: what it refuses could not run, what it
+accepts may still be too much.
 """
 
 import os
@@ -12,26 +12,26 @@ from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _FLOAT = 4  # Bytes.
-# Of every network in training: weights, gradients, momentum, and the copies
+# For every network in training: weights, gradients, momentum, and the copies
 # that checkpoints are written from.
 _COPIES = 4
-_LIMITS = (  # Of a container, in bytes; "max" is none.
+_LIMITS = (  # Of a container, in bytes; "max" means none.
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 )
 
 
 def check_memory(config, *, image_size=None, num_classes=None, trains=True):
-    """Refuses settings that no memory of this machine is enough for.
+    """Refuses settings that need more memory than this machine has.
 
     Args:
       config: `Config`.
-      image_size, num_classes: of the data, where they are known; else what the
-        settings say of them.
+      image_size, num_classes: of the data, if they are known; otherwise from
+        the settings.
       trains: whether networks are trained, not only evaluated.
 
     Raises:
-      ConfigError: with what it would take.
+      ConfigError: with the memory that they would take.
     """
     known = DATASETS.get(config.dataset)
     image_size = image_size or config.image_size or (known and known.image_size)
@@ -51,20 +51,20 @@ def check_memory(config, *, image_size=None, num_classes=None, trains=True):
         passes = max(LEARNERS[config.method].passes(config))
         images = config.train_batch_size * passes // workers
         if os.environ.get("TF_CONFIG") and not config.addresses:
-            images = 0  # Of workers whom nobody has counted yet.
+            images = 0  # Shared by workers not counted yet.
     pixels = images * image_size**2 * 3
     needed, there = _FLOAT * (weights + pixels), memory_bytes()
     if there is not None and needed > there:
         raise ConfigError(
             f"--model_type={config.model_type} and {images:,} images of "
             f"{image_size} x {image_size} pixels in a step take "
-            f"{needed / 2**30:,.1f} GB at the least; this machine has "
-            f"{there / 2**30:,.1f} GB. Give a smaller network, image or batch."
+            f"at least {needed / 2**30:,.1f} GB; this machine has "
+            f"{there / 2**30:,.1f} GB. Use a smaller network, image or batch."
         )
 
 
 def memory_bytes():
-    """Of this machine, or of the container that it is; None if not known."""
+    """Of this machine, or of its container; None if not known."""
     found = []
     try:
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

@@ -16,27 +16,27 @@ from meta_pseudo_labels.run.json_lines import utc_now
 from meta_pseudo_labels.utils.compat import summary_class
 from meta_pseudo_labels.utils.files import parse_json, write_whole
 
-# What differs from run to run though they do the same.
+# What differs between runs that do the same.
 TIMES = ("time", "seconds", "images_per_second")
 
 
 class MetricsFiles:
-    """The files of a folder that take scalars: metrics.jsonl and events/.
+    """The files of a folder that hold scalars: metrics.jsonl and events/.
 
         with MetricsFiles("runs/digits") as files:
             files.write({"step": 10, "loss/total": 0.5})
 
-    metrics.jsonl has one JSON object a line, with the `time` (UTC). A scalar
-    that is not finite, for which JSON has no word, is missing there;
+    metrics.jsonl has one JSON object per line, with the `time` (UTC). A scalar
+    that is not finite, which JSON cannot express, is missing there;
     TensorBoard shows it. Whatever is written can be read at once.
 
     Args:
-      folder: made where it does not exist.
+      folder: made if it does not exist.
       last_step: later rows and events are dropped, as are torn ones. By default
         none is too late.
 
     Raises (write and close too):
-      OSError, tf.errors.OpError: as they come, where writing fails.
+      OSError, tf.errors.OpError: as they are, if writing fails.
     """
 
     def __init__(self, folder, *, last_step=math.inf):
@@ -61,19 +61,19 @@ class MetricsFiles:
         with open(self.path, "a") as file:
             when = {"time": utc_now(), **times}
             file.write(json.dumps({"step": step, **when, **finite}) + "\n")
-        # All in one: an operation for each takes longer than some steps.
+        # All in one: an operation for each would take longer than some steps.
         summary = summary_class()()
         for name, value in scalars.items():
             summary.MergeFrom(scalar_pb(name, value))
         try:
             with self.events.as_default():  # Flushes at its end.
-                # Not a number of Python's: TensorFlow keeps the tensor of
-                # every one that it has met for good, 0.7 kB each.
+                # Not a Python number: TensorFlow keeps a tensor of every one
+                # that it has met forever, 0.7 kB each.
                 tf.summary.experimental.write_raw_pb(
                     summary.SerializeToString(), step=np.int64(step)
                 )
         except tf.errors.OutOfRangeError as error:
-            # A file beyond the size allowed. `fit` would take TensorFlow's
+            # A file beyond the allowed size. `fit` would take TensorFlow's
             # error for the end of the data.
             code = errno.EFBIG
             raise OSError(code, os.strerror(code), self.folder) from error
@@ -91,24 +91,24 @@ class MetricsFiles:
 class MetricsLogger(AtStep):
     """Writes what is logged, and evaluations, to `MetricsFiles`.
 
-    Evaluations appear under `eval/<name>`, at the step they were made. A run
-    that goes on keeps what was logged up to its step; what a killed run logged
-    after its last checkpoint would come twice.
+    Evaluations appear under `eval/<name>`, at the step when they were made. A
+    resumed run keeps only what was logged up to its step; what a killed run
+    logged after its last checkpoint would otherwise appear twice.
 
-    Rows of metrics.jsonl also say the `seconds` of training so far, evaluations
-    and checkpoints among them, which go on from where the rows before end; and
-    the `images_per_second` of the steps since the row before. A first step,
-    which is compiled, has no rate.
+    Rows of metrics.jsonl also hold the `seconds` of training so far, including
+    evaluations and checkpoints, which continue from the rows before; and the
+    `images_per_second` of the steps since the row before. A first step, which
+    is compiled, has no rate.
 
     Args:
       folder: see `MetricsFiles`.
-      every: steps between two logged steps. Where several are taken at once or
-        some are skipped, it is the first step past each multiple.
-      batch_images: images of a batch, each counted once whatever its views;
-        or a function that tells it of a batch by its number, from 0.
+      every: steps between two logged steps. If several are taken at once or
+        some are skipped, the first step past each multiple is logged.
+      batch_images: images per batch, each counted once whatever its views; or
+        a function from the number of a batch, from 0, to this count.
 
     Raises (in fit):
-      OSError, tf.errors.OpError: as they come, where writing fails.
+      OSError, tf.errors.OpError: as they are, if writing fails.
     """
 
     def __init__(self, folder, *, every, batch_images):
@@ -128,7 +128,7 @@ class MetricsLogger(AtStep):
         self.timed_from = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.timed_from is not None:  # Else the step to come is the first.
+        if self.timed_from is not None:  # Otherwise the next step is the first.
             self._take_time()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -147,7 +147,7 @@ class MetricsLogger(AtStep):
             for name, value in logs.items()
             if name.startswith(prefix)
         }
-        # Where all updates are skipped the step stands still.
+        # If all updates are skipped, the step stands still.
         if evaluated and self.step > self.evaluated:
             self.evaluated = self.step
             self.write(evaluated)
@@ -163,7 +163,7 @@ class MetricsLogger(AtStep):
         )
 
     def close(self):
-        """Closes the files, where they are open."""
+        """Closes the files, if they are open."""
         if self.files is not None:
             files, self.files = self.files, None
             files.close()
@@ -184,7 +184,7 @@ class MetricsLogger(AtStep):
 
 
 def read_rows(path):
-    """The rows of a metrics.jsonl, dicts; none where there is no such file.
+    """The rows of a metrics.jsonl, dicts; none if there is no such file.
 
     Rows that cannot be read are left out: a kill or a full disk tore them.
     """
@@ -198,7 +198,7 @@ def _drop_rows_after(step, path):
     for line in lines:
         row = _parsed(line)
         if row is not None and row["step"] <= step:
-            # Where the last one lacks nothing else it gets its end.
+            # The last one may lack only its end; it gets one.
             kept.append(line.rstrip("\n") + "\n")
     if kept != lines:
         write_whole(path, "".join(kept))
@@ -212,7 +212,7 @@ def _lines(path):
 
 
 def _parsed(line):
-    """The dict in a line; None where it was torn."""
+    """The dict in a line; None if it was torn."""
     try:
         row = parse_json(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Where the folder of a run can be; known without TensorFlow's seconds."""
+"""Where the folder of a run can be; checked before TensorFlow loads."""
 
 import os
 
@@ -50,7 +50,7 @@ def check_place(path, *, must_exist=False):
 
 
 def special_place(path):
-    """What a folder is that is not for one run alone; None for others.
+    """What a folder is, if it is not for one run alone; otherwise None.
 
     Args:
       path: of a folder.

@@ -1,8 +1,8 @@
-"""What `--precision=auto` takes on this machine: bfloat16 or float32.
+"""What `--precision=auto` chooses on this machine: bfloat16 or float32.
 
     python -m meta_pseudo_labels.run.precision
 
-prints how long a convolution and its gradients take in bfloat16, over float32.
+prints the time of a convolution and its gradients, bfloat16 over float32.
 """
 
 import dataclasses
@@ -21,20 +21,20 @@ from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.settings import ConfigError
 
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
-PAYS = 0.9  # Of the time in float32; above it is not worth the rounding.
+PAYS = 0.9  # Of the time in float32; more is not worth the rounding.
 
 
 def settled(config, folder):
-    """The settings, their `use_bfloat16` as `precision` says.
+    """The settings, with `use_bfloat16` set as `precision` says.
 
-    A run goes on in what it began with, on whatever machine.
+    A run keeps the precision that it began with, on whatever machine.
 
     Args:
       config: `Config`.
-      folder: `RunFolder`; what it says of an earlier start counts.
+      folder: `RunFolder`; the settings of an earlier start in it count.
 
     Raises:
-      ConfigError: where several workers would have to decide alike.
+      ConfigError: if several workers would have to decide alike.
     """
     if config.precision != "auto":
         return config
@@ -59,11 +59,11 @@ def _choose(config):
         or os.environ.get("TF_CONFIG")
     ):
         raise ConfigError(
-            "--precision=auto: all workers must compute in the same; say "
+            "--precision=auto: all workers must use the same precision; say "
             "bfloat16 or float32."
         )
     if tf.config.list_physical_devices("GPU"):
-        return False, "it does not judge GPUs; say --precision=bfloat16"
+        return False, "it does not measure GPUs; say --precision=bfloat16"
     if not processor_flags() & set(INSTRUCTIONS):
         return False, f"the processor has none of {', '.join(INSTRUCTIONS)}"
     ratio = measured_ratio()
@@ -73,7 +73,7 @@ def _choose(config):
 
 
 def processor_flags(path="/proc/cpuinfo"):
-    """Names of the processor's instructions, a set; empty where none are told.
+    """Names of the processor's instructions, a set; empty if not known.
 
     Args:
       path: of Linux's description of it.
@@ -87,10 +87,10 @@ def processor_flags(path="/proc/cpuinfo"):
 
 
 def measured_ratio():
-    """Time of bfloat16 over that of float32; None where it cannot be had.
+    """Time of bfloat16 over that of float32; None if it cannot be measured.
 
-    In a process of its own: once TensorFlow has run here, it would take no
-    other devices.
+    In a separate process: once TensorFlow has run here, its devices would be
+    fixed.
     """
     command = [sys.executable, "-m", __name__]
     path = os.pathsep.join(filter(None, sys.path))  # As it is found here.
@@ -116,7 +116,7 @@ def measure(rounds=10):
 
 
 def _convolution(dtype, images=64, size=32):
-    """Compiled gradients of a convolution as wide ResNets have many."""
+    """Compiled gradients of a convolution that is typical of wide ResNets."""
     images = tf.cast(tf.random.normal([images, size, size, 32]), dtype)
     kernel = tf.cast(tf.random.normal([3, 3, 32, 32]), dtype)
 

@@ -43,7 +43,7 @@ def check_weights(config):
       config: `Config` of the run.
 
     Raises:
-      ConfigError: where there are none, or the reset would delete them.
+      ConfigError: if there are none, or the reset would delete them.
     """
     output_dir = config.output_dir
     begun = checkpoint_paths(os.path.join(output_dir, FOLDER))
@@ -63,7 +63,7 @@ def check_weights(config):
 
 
 def load_first_weights(learner, config):
-    """Gives new networks the weights that they are to begin with.
+    """Gives new networks the weights that they begin with.
 
     The student's moving average begins with them too. What was read is logged.
 
@@ -75,7 +75,7 @@ def load_first_weights(learner, config):
       What `save_reports` takes: a dict from role to `WeightsReport`.
 
     Raises:
-      ConfigError: where a file cannot be read, or is of another network.
+      ConfigError: if a file cannot be read, or is of another network.
     """
     reports = {}
     for role, path in _given(config):
@@ -86,7 +86,7 @@ def load_first_weights(learner, config):
         with _named(role, path):
             reports[role] = _load(network, _find(path, model_type), model_type)
         logging.warning(
-            "--%s_weights=%s: %s It sees pixels as --preprocessing=%s says.",
+            "--%s_weights=%s: %s It sees pixels as with --preprocessing=%s.",
             role,
             path,
             reports[role],
@@ -94,9 +94,9 @@ def load_first_weights(learner, config):
         )
         if reports[role].head and config.optim_type == "lars":
             logging.warning(
-                "--optim_type=lars takes its first step of a head that begins "
-                "at 0 at the whole rate, as nothing can be scaled by it; "
-                "another optimizer does not."
+                "--optim_type=lars takes the first step of a head that begins "
+                "at 0 at the full rate, as a norm of 0 cannot scale it; other "
+                "optimizers do not."
             )
     _tell_of_fresh_ones(config)
     if "student" in reports and learner.student_ema is not None:
@@ -105,7 +105,7 @@ def load_first_weights(learner, config):
 
 
 def _tell_of_fresh_ones(config):
-    """Warns of networks of a preset that begin without what it learned."""
+    """Warns of networks of a preset that begin without its weights."""
     teacher = LEARNERS[config.method].teacher_type(config)
     for role, model_type in (
         ("student", config.model_type),
@@ -124,7 +124,7 @@ def _tell_of_fresh_ones(config):
 
 
 def save_reports(output_dir, reports):
-    """Writes what was read, where anything was."""
+    """Writes what was read, if anything was."""
     if reports:
         text = {role: dataclasses.asdict(r) for role, r in reports.items()}
         path = RunFolder(output_dir).path(WEIGHTS)
@@ -132,7 +132,7 @@ def save_reports(output_dir, reports):
 
 
 def _given(config):
-    """(role, path) of each of the roles that has one."""
+    """(role, path) of each role that has a path."""
     paths = [(role, getattr(config, f"{role}_weights")) for role in _ROLES]
     return [(role, path) for role, path in paths if path]
 
@@ -144,7 +144,7 @@ def _model_type(config, role):
 
 @contextlib.contextmanager
 def _named(role, path):
-    """Names the flag in what the library refuses."""
+    """Names the flag in errors of the library."""
     try:
         yield
     except ValueError as error:
@@ -152,7 +152,7 @@ def _named(role, path):
 
 
 def _is_of_keras(path):
-    """Whether a path is what `models.pretrained_network` takes."""
+    """Whether `models.pretrained_network` accepts a path."""
     return (
         path == "imagenet"
         or models.is_preset(path)
@@ -161,10 +161,10 @@ def _is_of_keras(path):
 
 
 def _check_pixels(path, config, role):
-    """Refuses weights that were learned of other pixels, or of unknown ones.
+    """Refuses weights that were learned from other or unknown pixels.
 
     Raises:
-      ValueError: with what to say.
+      ValueError: with the message.
     """
     ours = sees(dataclasses.asdict(config), role, _model_type(config, role))
     if ours == "network":
@@ -176,16 +176,16 @@ def _check_pixels(path, config, role):
     saw = sees(theirs, "student", _model_type(config, role))
     if saw != ours:
         raise ValueError(
-            f"the student of that run saw other pixels; give "
+            f"the student of that run saw pixels in another form; give "
             f"--preprocessing={saw} too."
         )
 
 
 def _find(path, model_type):
-    """The file of weights that a path means, or a checkpoint without ending.
+    """The file of weights that a path means, or a checkpoint's prefix.
 
     Raises:
-      ValueError: where there is none.
+      ValueError: if there is none.
     """
     if _is_of_keras(path):
         models.check_pretrained(model_type, path)
@@ -224,10 +224,10 @@ def _load(network, path, model_type):
 
 
 def _student_of(prefix):
-    """(name, array) of a checkpoint's student, its average where it has one.
+    """(name, array) of a checkpoint's student, or of its moving average.
 
     Raises:
-      ValueError: where it is damaged, or has no student.
+      ValueError: if it is damaged, or has no student.
     """
     check_readable(prefix)
     reader = tf.train.load_checkpoint(prefix)
@@ -241,7 +241,7 @@ def _student_of(prefix):
             found[part[1]].append((int(part[2]), plain, key))
     named = found["average"] or found["student"]
     if not named:
-        raise ValueError(f"{prefix} is no checkpoint of a run of ours.")
+        raise ValueError(f"{prefix} is not a checkpoint of a run of ours.")
     return [(name, reader.get_tensor(key)) for _, name, key in sorted(named)]
 
 

@@ -19,14 +19,14 @@ SCALARS = {
     },
     "finetune": {"loss": "loss"},
 }
-# The time gone by is not shown: after a restart it is not the run's.
+# Elapsed time is not shown: after a restart it is not the run's.
 _FORMAT = (
     "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
     "[{rate_fmt}, {remaining} left{postfix}]"
 )
-# Before there is a rate: the first step takes its time to be traced.
+# Before there is a rate: tracing the first step takes some time.
 _BEGINNING = _FORMAT.replace("{rate_fmt}, {remaining} left", "starting")
-_COLUMNS, _ROWS = 80, 24  # Where a terminal does not say how many it has.
+_COLUMNS, _ROWS = 80, 24  # If a terminal does not report its size.
 _NARROW, _LOW = 30, 3  # Below that a bar shows no number, or is left out.
 
 
@@ -38,9 +38,9 @@ class Progress(AtStep):
 
     Args:
       steps: of the whole stage.
-      names: of the scalars to show, by the name they get in the bar.
+      names: of the scalars to show, a dict from the logged name to the bar's.
       title: of the bar.
-      accuracy: what it calls that.
+      accuracy: label of the accuracy.
     """
 
     def __init__(self, steps, *, names, title, accuracy="accuracy"):
@@ -63,7 +63,7 @@ class Progress(AtStep):
             unit="step",
             bar_format=_BEGINNING,
             **bar_size(),
-            miniters=1,  # Drawn by the clock, not every so many steps.
+            miniters=1,  # Drawn by the clock, not by a number of steps.
             position=0,  # Not below a bar that an error left behind.
             file=sys.stdout,
         )
@@ -92,19 +92,19 @@ class Progress(AtStep):
             self.accuracy = {self.label: f"{logs['val_accuracy']:.4f}"}
 
     def on_train_end(self, logs=None):
-        # The bar of an unfinished run goes: another `fit` may draw it anew.
+        # The bar of an unfinished run is wiped: another `fit` may redraw it.
         self.bar.leave = self.step >= self.steps
         self.close()
 
     def close(self):
-        """Ends the bar, and its line, also where training failed."""
+        """Ends the bar, and its line, also if training failed."""
         if self.bar is not None:
             logging.get_absl_logger().removeFilter(self._make_room)
             bar, self.bar = self.bar, None
             bar.close()
 
     def _make_room(self, record):
-        """Wipes the bar off the line that a message is about to take."""
+        """Wipes the bar off the line that a message is about to use."""
         bar = self.bar  # Another thread may log while this one closes it.
         if bar is not None:
             bar.clear()
@@ -112,14 +112,14 @@ class Progress(AtStep):
 
 
 def progress(steps, config, *, stage="train", judge=None, again=None):
-    """A list with a callback that shows how far a stage is; or nothing.
+    """A list with a callback that shows how far a stage is; or an empty one.
 
-    That is a bar on a terminal, and lines elsewhere, on one that is too narrow
-    for it, or where they are to be JSON.
+    It shows a bar on a terminal, and lines elsewhere, on a terminal that is too
+    narrow for a bar, or if they are to be JSON.
 
     Args:
       steps: of the whole stage.
-      config: `Config`, whose `progress` says whether anybody wants to see it.
+      config: `Config`, whose `progress` says whether to show it.
       stage: one of `SCALARS`.
       judge, again: see `ProgressLines`.
     """
@@ -136,12 +136,12 @@ def progress(steps, config, *, stage="train", judge=None, again=None):
 
 @contextlib.contextmanager
 def counted(stage, total, done, config, *, unit):
-    """A function that takes how many more are done, and shows it.
+    """Yields a function that takes how many more are done, and shows it.
 
     Args:
       stage: its name.
       total: of the whole stage.
-      done: in earlier starts.
+      done: how many in earlier starts.
       config: see `progress`.
       unit: what is counted, in the singular.
     """
@@ -165,7 +165,7 @@ def counted(stage, total, done, config, *, unit):
 
 
 def progress_report(stage, total, config, *, unit):
-    """The `ProgressReport` of a stage, as settings want it."""
+    """The `ProgressReport` of a stage, as the settings ask."""
     return ProgressReport(
         stage,
         total,
@@ -176,7 +176,7 @@ def progress_report(stage, total, config, *, unit):
 
 
 def bar_size():
-    """The size of a terminal for a bar, as arguments of tqdm's."""
+    """The size of a terminal for a bar, as arguments for tqdm."""
     size = _terminal_size()
     if size is None or (size.columns > 0 and size.lines >= _LOW):
         return dict(dynamic_ncols=True)
@@ -192,7 +192,7 @@ def _terminal_size():
 
 
 def _draws_bar(config):
-    """Whether a bar is wanted, and can be read; lines are where it is not."""
+    """Whether to draw a bar that can be read; otherwise there are lines."""
     size = _terminal_size() if on_terminal() else None
     fits = size is None or not 0 < size.columns < _NARROW
     return on_terminal() and config.log_format == "text" and fits

@@ -1,4 +1,4 @@
-"""Lines that say how far a run is, for log files and what collects them."""
+"""Lines that say how far a run is, for log files and log collectors."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ import time
 from meta_pseudo_labels.learners.callbacks import AtStep
 from meta_pseudo_labels.run.json_lines import utc_now
 
-_MEASURED = 10  # Units after the first, from which a rate is worth telling.
+_MEASURED = 10  # Units after the first until a rate is worth reporting.
 
 
 class ProgressReport:
@@ -18,8 +18,8 @@ class ProgressReport:
         report.update(12, {"loss": 0.5})
         report.end(2_000)
 
-    The first update begins the clock: a first step is compiled, which takes
-    longer than many that follow. What lies between updates, such as an
+    The first update starts the clock: a first step is compiled, which takes
+    longer than many that follow. What happens between updates, such as an
     evaluation, counts.
 
     Args:
@@ -52,10 +52,10 @@ class ProgressReport:
         self._say("started", done, {"note": note} if note else {})
 
     def update(self, done, scalars=None):
-        """Says how far it is, where it is time to; scalars: numbers by name.
+        """Says how far it is, if a line is due; scalars: numbers by name.
 
-        Once `_MEASURED` units after the first have told the rate it is time
-        for the first line, whatever the clock says.
+        The first line is due once `_MEASURED` units after the first have shown
+        the rate, whatever the clock says.
         """
         now = time.monotonic()
         if self.first is None:
@@ -104,7 +104,7 @@ class ProgressReport:
             parts.append(kind)
         on = values.get("on")
         for name, value in values.items():
-            if name == "on":  # Stands before the accuracy.
+            if name == "on":  # Comes before the accuracy.
                 continue
             if name == "images" and on:
                 parts.append(f"{value:,} images")
@@ -128,11 +128,11 @@ class ProgressLines(AtStep):
 
     Args:
       report: `ProgressReport`.
-      names: of the scalars to show, by the name they get in a line.
-      judge: (part of the data, its images) that `fit` evaluates on; None where
-        that need not be said.
-      again: what a later `fit` begins with; None for nothing, as the step is
-        compiled already.
+      names: of the scalars to show, a dict from the logged name to the line's.
+      judge: (part of the data, number of its images) that `fit` evaluates on;
+        None if that need not be said.
+      again: the note at the start of a later `fit`; None for none, as the step
+        is compiled already.
     """
 
     def __init__(self, report, *, names, judge=None, again=None):
@@ -163,13 +163,13 @@ class ProgressLines(AtStep):
             self.report.event("evaluated", self.step, evaluated)
 
     def on_train_end(self, logs=None):
-        # Else another `fit` follows, with other batches.
+        # Otherwise another `fit` follows, with other batches.
         if self.model.stop_training or self.step >= self.report.total:
             self.report.end(self.step)
 
 
 def duration(seconds):
-    """Such as "3 h 20 min", "2 min 5 s" or "12 s"."""
+    """A text such as "3 h 20 min", "2 min 5 s" or "12 s"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -178,7 +178,7 @@ def duration(seconds):
 
 
 def _finite(values):
-    """With None for numbers that JSON has no word for."""
+    """The values, with None for numbers that JSON cannot express."""
     return {
         name: value
         if not isinstance(value, float) or abs(value) < float("inf")

@@ -1,11 +1,11 @@
-"""Recipes: flagfiles that travel with the package, by their names."""
+"""Recipes: flagfiles that come with the package, by their names."""
 
 import pathlib
 
 from meta_pseudo_labels.utils.registry import nearest
 from meta_pseudo_labels.utils.settings import ConfigError
 
-# In a checkout a link to flags/, whose files a wheel has here.
+# In a checkout, a link to flags/; a wheel has its files here.
 _FOLDER = pathlib.Path(__file__).resolve().parents[1] / "recipes"
 _ENDING = ".flags"
 
@@ -26,11 +26,11 @@ def expand(arguments):
         flagfile.
 
     Returns:
-      The flags of recipes first, so that what was typed wins, wherever it
-      stands.
+      The flags of recipes first, so that typed flags win, wherever they
+      stand.
 
     Raises:
-      ConfigError: for a recipe that is not there.
+      ConfigError: for a recipe that does not exist.
     """
     typed, found, rest = [], [], list(arguments)
     while rest:
@@ -57,7 +57,7 @@ def _path(recipe):
     known = recipes()
     if recipe not in known:
         raise ConfigError(
-            f"--recipe={recipe} is no recipe{nearest(recipe, known)} and no "
+            f"--recipe={recipe} is not a recipe{nearest(recipe, known)} or a "
             f"file; there are {', '.join(known)}."
         )
     return known[recipe]
@@ -91,7 +91,7 @@ def _included(name, path):
     """The flagfile that another one, at `path`, names.
 
     Recipes name one another by flags/<name>, which a wheel does not have. For
-    the files of others absl's rule, the present folder, goes first.
+    other files, absl's rule, the current folder, comes first.
     """
     named = pathlib.Path(name).expanduser()
     ours = _FOLDER / named.name

@@ -1,8 +1,8 @@
-"""What is saved of a learner, and all ways to get it back.
+"""What is saved of a learner, and all ways to restore it.
 
-A stage begins with the latest or the best checkpoint of its run or with one
-that is named; training may also begin with that of another run, of ours or of
-the release.
+A stage starts from the latest or best checkpoint of its run or from a named
+one; training may also start from that of another run, of ours or of the
+release.
 """
 
 import os
@@ -45,12 +45,12 @@ def variables_by_name(**owners):
     """The variables of Keras objects, each once.
 
     Args:
-      **owners: with `variables`, by the part that they play; or None.
+      **owners: objects with `variables`, by their part; or None.
 
     Returns:
-      A dict from name to variable. Names are those of the part, a number, and
-      Keras's path. Its numbers count what was built in a process, not in a
-      run: they go.
+      A dict from name to variable. Names consist of the part, a number, and
+      Keras's path without its numbers, which count what was built in a
+      process, not in a run.
     """
     named, seen = {}, set()
     for part, owner in owners.items():
@@ -73,7 +73,7 @@ def restore_learner(learner, wanted, output_dir):
       output_dir: folder of the run.
 
     Raises:
-      CheckpointError: where there is none, or as `Checkpoints.restore`.
+      CheckpointError: if there is none, or as `Checkpoints.restore`.
     """
     checkpoints = Checkpoints(learner_state(learner), output_dir)
     if wanted == "best":
@@ -88,23 +88,23 @@ def restore_learner(learner, wanted, output_dir):
 
 
 def restore_start(learner, config, checkpoints, *, fresh):
-    """Restores what training begins with, if anything.
+    """Restores what training starts from, if anything.
 
-    That is the run's latest checkpoint; where it has none, load_checkpoint.
+    That is the run's latest checkpoint; if it has none, load_checkpoint.
 
     Args:
       learner: a compiled `Learner` with its first weights.
       config: `Config` of the run.
       checkpoints: `Checkpoints` of the learner.
-      fresh: whether what output_dir holds is not to be gone on with.
+      fresh: whether to ignore the run that output_dir holds.
 
     Returns:
       The step to go on from.
 
     Raises:
-      CheckpointError: where a checkpoint cannot be read or does not fit.
-      ConfigError: where the given one would be deleted by the reset, or is of
-        a step at which the run is over.
+      CheckpointError: if a checkpoint cannot be read or does not fit.
+      ConfigError: if the reset would delete the given one, or if that is of a
+        step at which the run is over.
     """
     if not fresh and checkpoints.restore_latest() is not None:
         return int(learner.step.numpy())
@@ -114,11 +114,11 @@ def restore_start(learner, config, checkpoints, *, fresh):
     if path:
         _load(learner, config)
     start = int(learner.step.numpy())
-    if start >= config.num_train_steps:  # Of nothing that is in output_dir.
+    if start >= config.num_train_steps:  # Never from output_dir.
         raise ConfigError(
             f"--load_checkpoint={path} is of step {start}, and "
             f"--num_train_steps={config.num_train_steps} ends there: nothing "
-            "would be learned. Give more steps, or begin to count anew with "
+            "would be learned. Give more steps, or count from 0 with "
             "--load_checkpoint_and_restart_global_step."
         )
     return start
@@ -140,13 +140,13 @@ def _load(learner, config):
 
 
 def _warn_of_reset(checkpoints, config):
-    """Names the run that goes; refuses to delete what is to be loaded."""
+    """Names the run to delete; refuses to delete what is to be loaded."""
     folder, path = config.output_dir, config.load_checkpoint
     saved = checkpoints.paths()
     if saved:
         logging.warning(
-            "--reset_output_dir deletes the run in %s, with %s. To go on with "
-            "a run say --noreset_output_dir.",
+            "--reset_output_dir deletes the run in %s, with %s. To resume a "
+            "run, say --noreset_output_dir.",
             folder,
             os.path.basename(saved[-1]),
         )

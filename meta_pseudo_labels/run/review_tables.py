@@ -1,4 +1,4 @@
-"""What a review of a run tells: images, the networks' words, rows of tables."""
+"""What a review of a run holds: images, predictions, rows of tables."""
 
 import dataclasses
 
@@ -15,15 +15,15 @@ _LEARNED = sorted(duplicates.LEARNED)
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Images, and what the networks of a run say of them.
+    """Images, and what the networks of a run predict for them.
 
     Attributes:
       images: [N, H, W, 3] uint8.
-      names: [N] of their files, or else their places.
+      names: [N] of their files, or otherwise their places.
       parts: [N] of the data set.
-      labels: [N] ints; None for images without.
+      labels: [N] ints; None for images without labels.
       student: [N, classes] probabilities.
-      teacher: likewise; None of a run without one.
+      teacher: likewise; None for a run without one.
       features: [N, d], the student's.
       classes: names of the classes.
     """
@@ -48,7 +48,7 @@ def pools(learner, config, images):
     """The images with labels, those held out too, and the others.
 
     Args:
-      learner: as a checkpoint of the run has it.
+      learner: restored from a checkpoint of the run.
       config: `Config` of the run.
       images: its `data.ImageData`.
 
@@ -96,8 +96,8 @@ def _pool(networks, config, images, owners, labels, count):
         seen.append(review.look(network, pixels, spec, batch_size=size))
         if not np.isfinite(seen[-1][0]).all():
             raise ConfigError(
-                f"The {network.name} says no numbers of some images; review "
-                "an earlier checkpoint, with --from_checkpoint."
+                f"The {network.name} predicts no finite numbers for some "
+                "images; review an earlier checkpoint, with --from_checkpoint."
             )
         count(len(pixels))
     return Pool(
@@ -119,13 +119,13 @@ def _image(images, owner):
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of a file, and which images they are of, in order.
+    """Rows of a file, and the images that they are of, in order.
 
     Attributes:
       rows: of the file.
-      pool: `Pool` that they are of.
-      places: [rows] in it.
-      classes: [rows] that the images are suggested to be of, ints.
+      pool: `Pool` of the images.
+      places: [rows] of the images in it.
+      classes: [rows] that are suggested for the images, ints.
       odds: [rows, classes], how likely each class is.
     """
 
@@ -137,7 +137,7 @@ class Table:
 
 
 def doubted(pool):
-    """Labeled images, those whose label is doubted most first: a `Table`."""
+    """Labeled images, the most doubted labels first: a `Table`."""
     others = review.leave_one_out(pool.features, pool.labels, len(pool.classes))
     doubt, suggested, odds = review.doubts(pool.student, others, pool.labels)
     places = np.argsort(-doubt, kind="stable")
@@ -156,7 +156,7 @@ def doubted(pool):
 
 
 def wanted(pool, labeled, count):
-    """Unlabeled images that are worth labeling next, the first one first.
+    """Unlabeled images that are worth labeling next, in this order.
 
     Args:
       pool: `Pool` of them.
@@ -185,7 +185,7 @@ def wanted(pool, labeled, count):
 
 
 def pseudo_labels(pool):
-    """Unlabeled images, those that the networks are surest of first."""
+    """Unlabeled images, the most confident predictions first: a `Table`."""
     mean, student = pool.mean, pool.student.argmax(axis=1)
     guesses, sure = mean.argmax(axis=1), mean.max(axis=1)
     places = np.argsort(-sure, kind="stable")
@@ -203,9 +203,9 @@ def pseudo_labels(pool):
 
 
 def copies(images):
-    """Rows on pictures in two places or classes, and on some that look alike.
+    """Rows on images in two places or classes, and on some that look alike.
 
-    That a labeled image is an unlabeled one too is none.
+    There is none for a labeled image that is also an unlabeled one.
 
     Args:
       images: `data.ImageData`.

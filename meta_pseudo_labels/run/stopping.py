@@ -1,4 +1,4 @@
-"""When training ends early: by a signal, or of bad updates."""
+"""When training ends early: by a signal, or because of bad updates."""
 
 import contextlib
 import signal
@@ -13,14 +13,14 @@ from meta_pseudo_labels.utils.signals import EXIT_INTERRUPTED, ending_at_once
 
 
 class _Signal(BaseException):
-    """As KeyboardInterrupt: whatever runs just then must not catch it."""
+    """Like KeyboardInterrupt: whatever runs at the time must not catch it."""
 
 
 class Interrupted(Exception):
-    """A signal, or a lost worker, ended training; it can be gone on with.
+    """A signal, or a lost worker, ended training, which can be resumed.
 
     Attributes:
-      step: of training at which it did; None where that is not known.
+      step: the step at which training ended; None if that is not known.
     """
 
     def __init__(self, message, *, step=None):
@@ -29,16 +29,16 @@ class Interrupted(Exception):
 
 
 class Diverged(Exception):
-    """Update after update was not finite."""
+    """Too many updates in a row were not finite."""
 
 
 class StopAfterBadSteps(AtStep):
-    """Ends training where one update after another is not finite.
+    """Ends training if one update after another is not finite.
 
     Such updates are skipped by the learner, which counts them.
 
     Args:
-      limit: bad steps in a row that are too many.
+      limit: bad steps in a row at which it ends.
     """
 
     def __init__(self, limit):
@@ -69,7 +69,7 @@ class StopAfterBadSteps(AtStep):
             )
 
     def close(self):
-        """Says at the end, see `fit_epochs`, that nothing was learned."""
+        """Warns at the end, see `fit_epochs`, if nothing was learned."""
         if not 0 < self.in_a_row < self.limit:  # `Diverged` said it.
             return
         if self.in_a_row == self.taken - self.first:
@@ -84,16 +84,16 @@ class StopAfterBadSteps(AtStep):
 
 
 class StopOnSignal(AtStep):
-    """Ends training where a signal asks for it: saves, then raises.
+    """Ends training if a signal asks for it: saves, then raises.
 
-    At the end of an epoch that is once its evaluation and checkpoint, which
-    come first, are done. Until the first step is over there is nothing to
-    save, and a program ends at once.
+    At the end of an epoch, it does so after the evaluation and the checkpoint,
+    which come first. Until the first step is over there is nothing to save,
+    and a program ends at once.
 
     Args:
       signals: see `watch_signals`.
-      every: batches of an epoch.
-      saving: the `SaveCheckpoint` that comes before; None where others save.
+      every: batches per epoch.
+      saving: the `SaveCheckpoint` that comes before; None if others save.
 
     Raises (in fit):
       Interrupted
@@ -150,7 +150,7 @@ def _tell_of_no_step(name):
 
 @contextlib.contextmanager
 def signals_interrupt():
-    """Makes `Interrupted` of SIGTERM and Ctrl-C, where nobody watches them.
+    """Turns SIGTERM and Ctrl-C into `Interrupted` if nobody watches them.
 
     For a program: before and after training, when nothing is lost but time.
     """
@@ -175,7 +175,7 @@ def watch_signals():
     A second one has its usual effect.
 
     Yields:
-      A list of the signals that came.
+      A list of the signals received.
     """
     came = []
 
@@ -189,14 +189,14 @@ def watch_signals():
 
 @contextlib.contextmanager
 def _handling(handler):
-    """Handles SIGTERM and Ctrl-C; yields a function that ends that early."""
+    """Handles SIGTERM and Ctrl-C; yields a function that stops this early."""
     before = {}
 
     def restore():
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    # Python takes signals in the main thread only.
+    # Python handles signals in the main thread only.
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             before[number] = signal.signal(number, handler)

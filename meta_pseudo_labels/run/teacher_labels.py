@@ -1,9 +1,9 @@
-"""The labels of a fixed teacher: from one run's folder into another run.
+"""The labels of a fixed teacher: from one run's folder to another run.
 
 The run that trains the teacher leaves class distributions in its folder
 (`mpl cache_labels`); another one learns from them (`--teacher_labels`), or from
 the mean of those of several runs.
-Three things could go stale, and each is noticed: the images, by the file's
+Three things could go stale, and each is detected: the images, by the file's
 fingerprint of them; the teacher, by a digest of its weights; and the file that
 a run began with, by a digest of its content. A run that has begun goes on with
 that file, whatever became of the teacher.
@@ -36,7 +36,7 @@ from meta_pseudo_labels.utils.settings import (
 
 
 def cache_labels(network, config, images):
-    """Writes what a run's network says of all images, as its teacher labels.
+    """Writes the class distributions of a run's network for all images.
 
     Args:
       network: of the run, see `inference.network_of`.
@@ -71,19 +71,19 @@ def cache_labels(network, config, images):
 
 
 def load_teacher_labels(config, images, *, fresh=False):
-    """The class distributions that a run learns from; None where it has none.
+    """The class distributions that a run learns from; None if it has none.
 
-    Of several files, their mean.
+    For several files, their mean.
 
     Args:
       config: `Config` of the run.
       images: `data.ImageData` or `data.ShardedData`.
-      fresh: whether what output_dir holds is not to be gone on with.
+      fresh: whether to ignore the run that output_dir holds.
 
     Raises:
-      ConfigError: where they cannot be read, are of other images or labels,
-        their teacher has been trained further before the run began, they lie
-        in the folder of the run itself, or the run began with others.
+      ConfigError: if they cannot be read, are of other images or labels, their
+        teacher was trained further before the run began, they are in the
+        folder of the run itself, or the run began with others.
     """
     if not config.teacher_labels:
         return None
@@ -100,15 +100,15 @@ def load_teacher_labels(config, images, *, fresh=False):
 
 
 def check_teacher_labels(config, images):
-    """Refuses other labels than those that a finished run learned.
+    """Refuses labels other than those that a finished run learned.
 
-    Labels that are gone say nothing.
+    Labels that are gone are not checked.
 
     Args:
       config, images: see `load_teacher_labels`.
 
     Raises:
-      ConfigError: where what is there differs.
+      ConfigError: if the labels differ.
     """
     if config.teacher_labels:
         paths = several_paths("teacher_labels", config.teacher_labels)
@@ -120,14 +120,14 @@ def _distributions_of(path, config, images):
     """The `ClassDistributions` of one file, or of the folder of one run."""
     if is_inside(path, config.output_dir):
         raise ConfigError(
-            f"--teacher_labels={path} is in --output_dir: the teacher has a "
+            f"--teacher_labels={path} is in --output_dir: the teacher needs a "
             "folder of its own; name another --output_dir."
         )
     return user_error(data.load_class_distributions, path, data=images)
 
 
 def _check_up_to_date(path, distributions):
-    """Raises ConfigError where the run beside a file has been trained since."""
+    """Raises ConfigError if the run next to a file was trained since."""
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
     then, now = distributions.source.get("weights"), _weights_digest(folder)
     if None not in (then, now) and then != now:
@@ -142,20 +142,20 @@ def _began_with(config, distributions):
     """Whether a run began with these teacher labels; False if it did not begin.
 
     Raises:
-      ConfigError: where it began with others.
+      ConfigError: if it began with others.
     """
     path = RunFolder(config.output_dir).path(TEACHER_LABELS)
     if not os.path.exists(path):
         return False
     began = read_object(
         path,
-        "what the run learns from",
+        "the labels of the run",
         keys=("digest",),
         mend="Restore it, or train in another --output_dir.",
     )
     if began["digest"] != distributions.digest:
         raise ConfigError(
-            f"--teacher_labels={config.teacher_labels} says other things than "
+            f"--teacher_labels={config.teacher_labels} has other labels than "
             f"when the run in {config.output_dir} began. Restore them, or "
             "train in another --output_dir."
         )

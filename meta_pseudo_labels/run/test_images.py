@@ -34,12 +34,12 @@ class Source:
     """Images with labels, to evaluate a run's networks on.
 
     Attributes:
-      name: what they are, for the reader.
+      name: what they are, for people.
       images: [N, H, W, 3] uint8, or `Records`.
-      labels: [N] integers; None for `Records`, which hold theirs.
-      spec: `DatasetSpec` of the run, whose mean and std normalise them.
-      numbers: the run's number of each class, where the labels are others.
-      data: `ImageData` or `ShardedData` that they are of; None of folders.
+      labels: [N] integers; None for `Records`, which hold their own.
+      spec: `DatasetSpec` of the run, whose mean and std normalize them.
+      numbers: the run's number of each class, if the labels have others.
+      data: `ImageData` or `ShardedData` that they are of; None for folders.
       skipped: names of files that could not be read.
     """
 
@@ -53,11 +53,11 @@ class Source:
 
     @property
     def skip_counter(self):
-        """Of damaged records, see `ShardedData`; None without one."""
+        """Counts damaged records, see `ShardedData`; None without one."""
         return getattr(self.data, "skip_counter", None)
 
     def batches(self, batch_size):
-        """All of them once, in order: normalised images, the run's labels.
+        """All of them once, in order: normalized images, the run's labels.
 
         Returns:
           tf.data.Dataset of ([b, H, W, 3] float32, [b] int32).
@@ -65,7 +65,7 @@ class Source:
         return self._batches(batch_size, self.spec)
 
     def pixel_batches(self, batch_size):
-        """The same with images as they are before that, uint8."""
+        """The same, with images before they are normalized, uint8."""
         as_they_are = dataclasses.replace(
             self.spec, mean=(0.0,) * 3, std=(1 / 255,) * 3
         )
@@ -77,7 +77,7 @@ class Source:
         )
 
     def pictures(self, places):
-        """Images to be shown, as data URLs; small ones with their pixels.
+        """Images to be shown, as data URLs; small ones keep their pixels.
 
         Args:
           places: of the images, a list.
@@ -90,7 +90,7 @@ class Source:
         return [_data_url(image) for images, _ in batches for image in images]
 
     def image_name(self, place):
-        """The file of an image where it is known, or its place."""
+        """The file of an image, if it is known, or its place."""
         if isinstance(self.data, ImageData) and self.data.names:
             return names_of_image(self.data, "test", place)
         return f"image {place:,}"
@@ -119,7 +119,7 @@ def evaluation_source(config, images):
       images: the run's `ImageData` or `ShardedData`.
 
     Raises:
-      ConfigError: where there are none, or their classes are not the run's.
+      ConfigError: if there are none, or their classes are not the run's.
     """
     if config.eval_dataset is not None:
         is_folder = config.eval_dataset == FOLDERS
@@ -139,7 +139,7 @@ def evaluation_source(config, images):
 
 
 def validation_source(config, images):
-    """The run's held-out images; None where num_validation is 0."""
+    """The run's validation images; None if num_validation is 0."""
     if not config.num_validation:
         return None
     return Source(
@@ -152,7 +152,7 @@ def validation_source(config, images):
 
 
 def results_folder(config):
-    """Where results go: output_dir, or a folder there for other images."""
+    """Where results go: output_dir, or a folder in it for other images."""
     if config.eval_dataset is None:
         return config.output_dir
     name = config.eval_dataset
@@ -163,7 +163,7 @@ def results_folder(config):
 
 
 def _data_url(image):
-    """An image [H, W, 3] uint8, no larger than is shown."""
+    """An image [H, W, 3] uint8 as a data URL, no larger than shown."""
     if image.shape[0] <= _SHOWN_PIXELS:
         kind, content = "png", tf.io.encode_png(image)
     else:
@@ -175,13 +175,13 @@ def _data_url(image):
 
 
 def _label(folder):
-    """A folder's name, and what tells it from others of that name."""
+    """A folder's name, with a hash of its path to tell it from others."""
     path = os.path.realpath(os.path.expanduser(folder))
     return f"{os.path.basename(path)}-{path_hash(path)}"
 
 
 def _folder(config, spec):
-    """The images of --eval_dir, prepared as those of folders are."""
+    """The images of --eval_dir, prepared like those of folders."""
     images, labels, skipped = user_error(
         folders.load_test,
         os.path.expanduser(config.eval_dir),
@@ -227,9 +227,9 @@ def _other(config, spec):
 
 
 def _numbers_of(name, spec, run_spec):
-    """The run's number of each class of another data set; None: the same.
+    """The run's number of each class of another data set; None if the same.
 
-    By their names, where both have some; else there must be as many.
+    By their names, if both have some; otherwise there must be as many.
     """
     known = run_spec.class_names
     if not spec.class_names or not known:

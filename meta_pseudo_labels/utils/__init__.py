@@ -1,1 +1,1 @@
-"""What knows nothing of the method: settings, registries, files, figures."""
+"""Code independent of the method: settings, registries, files, figures."""

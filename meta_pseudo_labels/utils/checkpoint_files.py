@@ -1,4 +1,4 @@
-"""The files of checkpoints: where they are, whose they are, whole or not."""
+"""Checkpoint files: where they are, whose they are, and whether intact."""
 
 import errno
 import hashlib
@@ -12,17 +12,17 @@ import tensorflow as tf
 from meta_pseudo_labels.utils.deleting import delete
 from meta_pseudo_labels.utils.files import replaces
 
-FOLDER = "checkpoints"  # Of a run, within its own.
+FOLDER = "checkpoints"  # Within the folder of a run.
 BEST_FOLDER = "best"
-NAME = "step"  # Of a checkpoint, before its step.
+NAME = "step"  # The part of a checkpoint's name before its step.
 
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # A tensor that TF1 does not write.
-# Of TensorFlow: a folder of half-written files, a half-written index, and a
+# TensorFlow's: a folder of half-written files, a half-written index, and a
 # half-written list of checkpoints.
 _SCRATCH = re.compile(
     rf"{NAME}-\d+(_temp|.*\.tempstate\d+.*)|checkpoint\.tmp[0-9a-f]{{32}}"
 )
-# TensorFlow's reader makes errors of Python of some of its own.
+# TensorFlow's reader turns some of its own errors into errors of Python.
 _READER_ERRORS = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
 
 
@@ -35,7 +35,7 @@ class DamagedCheckpoint(CheckpointError):
 
 
 def checkpoint_paths(folder):
-    """The checkpoints in a folder, by step, without their endings."""
+    """The checkpoints in a folder, sorted by step, without their suffixes."""
     if not os.path.isdir(folder):
         return []
     found = (
@@ -50,7 +50,7 @@ def step_of(path):
 
 
 def remove_scratch(folder):
-    """Removes what a save that was cut off left behind.
+    """Removes what an interrupted save left behind.
 
     Raises:
       ConfigError: see `deleting.delete`.
@@ -69,14 +69,14 @@ def remove_scratch(folder):
 
 
 def find_checkpoint(path):
-    """The name, without ending, of the checkpoint that a user's path means.
+    """The name, without suffix, of the checkpoint that a user's path means.
 
     Args:
-      path: of a checkpoint, with or without an ending such as ".index"; of a
-        folder, for its latest; or of a run, for that in its checkpoints/.
+      path: of a checkpoint, with or without a suffix such as ".index"; of a
+        folder, for its latest; or of a run, for the latest in its checkpoints/.
 
     Raises:
-      CheckpointError: where there is none.
+      CheckpointError: if there is none.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
@@ -87,32 +87,32 @@ def find_checkpoint(path):
     if prefix is None or not os.path.exists(f"{prefix}.index"):
         where = f"no {prefix}.index" if prefix else "no checkpoint in it"
         raise CheckpointError(
-            f"{path} is no TensorFlow checkpoint: there is {where}. Name one "
-            "such as folder/ckpt-1000, or a folder that has one."
+            f"{path} is not a TensorFlow checkpoint: there is {where}. Name "
+            "one, such as folder/ckpt-1000, or a folder that has one."
         )
     return prefix
 
 
 def _latest(folder):
-    """The latest checkpoint of a folder; None where there is none."""
-    own = checkpoint_paths(folder)  # Of others TensorFlow's list must do.
+    """The latest checkpoint of a folder; None if there is none."""
+    own = checkpoint_paths(folder)  # For others, TensorFlow's list must do.
     return own[-1] if own else tf.train.latest_checkpoint(folder)
 
 
 def is_own_checkpoint(prefix):
-    """Whether a checkpoint is one of ours, not of TF1."""
+    """Whether a checkpoint is one of ours, not from TF1."""
     try:
         names = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
     except _READER_ERRORS:
-        return False  # Whoever loads it says what is wrong with it.
+        return False  # Loading it will tell what is wrong with it.
     return _GRAPH in names
 
 
 def check_readable(prefix):
-    """Reads what a checkpoint of ours says of itself.
+    """Reads the description of itself that our checkpoints hold.
 
     Raises:
-      DamagedCheckpoint: where that cannot be read.
+      DamagedCheckpoint: if that cannot be read.
     """
     try:
         tf.train.load_checkpoint(prefix).get_tensor(_GRAPH)
@@ -131,14 +131,14 @@ def save_weights(model, path):
     """Writes a Keras model's weights, whole or not at all.
 
     Raises:
-      OSError: where there is no room.
+      OSError: if there is no room.
     """
     folder, name = os.path.split(path)
-    # HDF5 does not bear a disk that fills while it writes.
+    # HDF5 does not tolerate a disk that fills up while it writes.
     needed = 2**20 + 2 * sum(8 * math.prod(w.shape) for w in model.weights)
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-    # Keras wants the ending.
+    # Keras requires the suffix.
     with replaces(
         path, scratch=os.path.join(folder, f"part-{name}")
     ) as scratch:
@@ -149,7 +149,7 @@ def load_weights(model, path):
     """Reads a Keras model's weights.
 
     Raises:
-      CheckpointError: where the file is damaged or of another model.
+      CheckpointError: if the file is damaged or of another model.
     """
     try:
         model.load_weights(path)
@@ -161,7 +161,7 @@ def load_weights(model, path):
 
 
 def weights_digest(*models):
-    """A hash of Keras models' weights, whatever file they came from."""
+    """A hash of the weights of Keras models, whatever file they came from."""
     hashed = hashlib.sha256()
     for model in models:
         for weights in model.get_weights():
@@ -170,7 +170,7 @@ def weights_digest(*models):
 
 
 def files_digest(*paths):
-    """A hash of the content of those files that are there."""
+    """A hash of the contents of those files that exist."""
     hashed = hashlib.sha256()
     for path in filter(os.path.exists, paths):
         with open(path, "rb") as file:

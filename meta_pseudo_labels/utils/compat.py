@@ -1,9 +1,9 @@
-"""Every private name of Keras and TensorFlow that is used here, once.
+"""All private names of Keras and TensorFlow that the package uses, once each.
 
-Each has a function of its own that says why no public one will do, and a test
-in `tests/utils/compat_test.py` that fails where a new version renames it or
-means something else by it. Hooks that classes of ours override stay where they
-are, since they must; their tests are there too:
+Each name has a function of its own that says why no public one will do, and a
+test in `tests/utils/compat_test.py` that fails if a new version renames it or
+changes its meaning. Hooks that our classes override must stay where they are;
+their tests are in that file too:
 
 * `Trainer._maybe_symbolic_build` (learners/trainer.py).
 """
@@ -18,24 +18,24 @@ from tensorflow.python.ops import stateful_random_ops
 def layers_of(model):
     """All layers of a Keras model, however deep, and the model itself.
 
-    Why: `model.layers` has those of the first level only, and a subclassed
+    Why: `model.layers` has only those of the first level, and a subclassed
     model's `submodules` are TensorFlow's, in another order.
     """
     return list(model._flatten_layers())
 
 
 def is_plain(model):
-    """Whether a model is Keras's own functional or sequential one.
+    """Whether a model is of Keras's own functional or sequential class.
 
-    So that its graph says all of what a call of it does. Why: the class of
-    functional models has no public name, and classes of users inherit from it.
+    Then its graph tells everything that a call of it does. Why: the class of
+    functional models has no public name, and users' classes inherit from it.
     """
     module = type(model).__module__
     return module.startswith("keras.") and bool(getattr(model, "outputs", None))
 
 
 def producer(tensor):
-    """What made a symbolic tensor of Keras's, and which of its outputs it is.
+    """What made a symbolic Keras tensor, and which of its outputs it is.
 
     Why: layers know their outputs, but not the other way round.
 
@@ -49,7 +49,7 @@ def producer(tensor):
 def unbuilt_metrics(model):
     """Whether metrics were compiled into a model but have not seen a batch.
 
-    Why: `model.metrics` asks them for their list, and fails then.
+    Why: `model.metrics` asks them for their list, which fails in that case.
     """
     metrics = model._compile_metrics
     return metrics is not None and not metrics.built
@@ -59,7 +59,7 @@ def index_of(optimizer, variable):
     """The place of a variable among those that an optimizer was built with.
 
     Why: `update_step` gets TensorFlow's variable, or a replica's part of it,
-    and Keras alone knows whose it is.
+    and only Keras knows to which of its variables it belongs.
     """
     return optimizer._get_variable_index(variable)
 
@@ -73,7 +73,7 @@ def variables_of(optimizer):
 
 
 def adam_moments(optimizer, variable):
-    """Adam's moments of a variable as they are: mean, square, largest square.
+    """Adam's present moments of a variable: mean, square, largest square.
 
     Why: Keras has no public name for any of them. The last is None without
     AMSGrad.
@@ -87,7 +87,7 @@ def adam_moments(optimizer, variable):
 
 
 def unscaled(optimizer):
-    """The optimizer that moves the weights, without what scales its loss."""
+    """The optimizer that updates the weights, without what scales its loss."""
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     return optimizer
@@ -95,16 +95,16 @@ def unscaled(optimizer):
 
 @contextlib.contextmanager
 def at_rate(optimizer, learning_rate):
-    """Has an optimizer use another learning rate for a while.
+    """Makes an optimizer use another learning rate for a while.
 
-    Why: the public `learning_rate` is the present value of a schedule, so
-    that what was there cannot be put back by it.
+    Why: the public `learning_rate` is the present value of a schedule, so it
+    cannot restore the schedule.
 
     Args:
       optimizer: a Keras optimizer.
       learning_rate: a number or a scalar tensor; None for its own.
     """
-    optimizer = unscaled(optimizer)  # Which has the rate.
+    optimizer = unscaled(optimizer)  # This one has the rate.
     before = optimizer._learning_rate
     if learning_rate is not None:
         optimizer._learning_rate = lambda: learning_rate
@@ -117,8 +117,8 @@ def at_rate(optimizer, learning_rate):
 def rate_variable(optimizer):
     """The variable that setting an optimizer's learning rate sets, or None.
 
-    Why: the public `learning_rate` is a value where there is a schedule, and
-    belongs to the wrapped optimizer where the loss is scaled.
+    Why: the public `learning_rate` is a value if there is a schedule, and
+    belongs to the wrapped optimizer if the loss is scaled.
     """
     rate = unscaled(optimizer)._learning_rate
     return rate if isinstance(rate, keras.Variable) else None
@@ -127,20 +127,20 @@ def rate_variable(optimizer):
 def count_of(optimizer):
     """The variable that counts an optimizer's calls.
 
-    Why: the public `iterations` is a quotient where gradients are accumulated,
-    and belongs to the wrapped optimizer where the loss is scaled.
+    Why: the public `iterations` is a quotient if gradients are accumulated, and
+    belongs to the wrapped optimizer if the loss is scaled.
     """
     return optimizer._iterations
 
 
 def copy_of(optimizer):
-    """A fresh optimizer like another; what gives its rate is shared.
+    """A fresh optimizer like another; both share a schedule or rate function.
 
-    Why: a configuration has schedules and functions as Keras can restore them,
-    which it cannot where they are not registered.
+    Why: a configuration holds schedules and functions in a form from which
+    Keras can restore them only if they are registered.
 
     Raises:
-      ValueError: where the configuration does not make such an optimizer.
+      ValueError: if the configuration does not make such an optimizer.
     """
     kind, rate = type(optimizer), optimizer._learning_rate
     try:
@@ -152,7 +152,7 @@ def copy_of(optimizer):
             )
         if isinstance(rate, keras.Variable):
             return kind.from_config(optimizer.get_config())
-        optimizer._learning_rate = 0.5  # Which needs no restoring.
+        optimizer._learning_rate = 0.5  # A number needs no restoring.
         config = optimizer.get_config() | {"learning_rate": rate}
         return kind.from_config(config)
     except (AttributeError, KeyError, NotImplementedError, TypeError) as error:
@@ -162,15 +162,15 @@ def copy_of(optimizer):
 
 
 def take_reduced(optimizer):
-    """Tells a Keras optimizer that its gradients come reduced.
+    """Tells a Keras optimizer that its gradients are already reduced.
 
-    Why: by itself it sums them over replicas when it applies them, which is too
-    late for a bound on their norm, and what was reduced before would count once
-    for each replica. Keras has no public way to say so.
+    Why: by default it sums them over replicas when it applies them, which is
+    too late for a bound on their norm, and gradients that are already reduced
+    would count once for each replica. Keras has no public way to say so.
 
     Raises:
-      RuntimeError: where this Keras has another name for what is replaced, so
-        that it would sum after all.
+      RuntimeError: if this Keras has another name for what is replaced, so that
+        it would sum after all.
     """
     name = "_all_reduce_sum_gradients"
     if not callable(getattr(optimizer, name, None)):
@@ -183,7 +183,7 @@ def take_reduced(optimizer):
 
 
 def present_global_generator():
-    """TensorFlow's global generator, or None where nobody has asked for it.
+    """TensorFlow's global generator, or None if nobody has asked for it.
 
     Why: `tf.random.get_global_generator` makes one, whose variable fixes the
     devices that later code may use, and fails under enable_op_determinism.
@@ -194,8 +194,8 @@ def present_global_generator():
 def replicas_are_threads():
     """Whether each replica of the present strategy is traced by itself.
 
-    Why: such replicas may meet outside branches and loops only, and the
-    strategy's classes tell it by this name alone.
+    Why: such replicas may synchronize only outside branches and loops, and the
+    strategy's classes tell it only by this name.
     """
     return not tf.__internal__.distribute.strategy_supports_no_merge_call()
 
@@ -204,7 +204,7 @@ def event_class():
     """The protocol buffer of TensorBoard's files, `Event`.
 
     Why: TensorFlow, which writes them, keeps its own copies private. Imported
-    late, as most of the package does without TensorBoard.
+    late, as most of the package does not need TensorBoard.
     """
     from tensorboard.compat.proto import event_pb2
 
@@ -212,20 +212,20 @@ def event_class():
 
 
 def summary_class():
-    """The protocol buffer of what one of these events tells, `Summary`."""
+    """The protocol buffer of the content of such an event, `Summary`."""
     from tensorboard.compat.proto import summary_pb2
 
     return summary_pb2.Summary
 
 
 def gradient_function(operation):
-    """What computes the gradient of an operation; None where it is constant.
+    """What computes the gradient of an operation; None if it is constant.
 
-    Why: only TensorFlow's registry knows which operations it silently takes
-    for constants.
+    Why: only TensorFlow's registry knows which operations it silently treats
+    as constants.
 
     Raises:
-      LookupError: where it has no gradient, and says so.
+      LookupError: if it has no gradient and TensorFlow says so.
     """
     return _tensorflow_ops().get_gradient_function(operation)
 
@@ -233,12 +233,13 @@ def gradient_function(operation):
 def give_gradient(operation_type, function, *, instead=False):
     """Registers the gradient of a type of operation that has none.
 
-    Why: `tf.RegisterGradient` does not replace the word that there is none.
+    Why: `tf.RegisterGradient` does not replace an entry that says there is
+    none.
 
     Args:
-      operation_type: a name of TensorFlow's.
+      operation_type: TensorFlow's name of it.
       function: as for `tf.RegisterGradient`.
-      instead: whether it replaces a gradient too.
+      instead: whether to replace an existing gradient too.
     """
     registry = _tensorflow_ops().gradient_registry
     try:
@@ -253,7 +254,7 @@ def give_gradient(operation_type, function, *, instead=False):
 def graphs_within(operation):
     """The graphs of functions that an operation calls.
 
-    Why: a graph finds them by a private name alone.
+    Why: a graph finds them only by a private name.
 
     Returns:
       A list of pairs: the graph, and the number of the operation's inputs that

@@ -1,7 +1,7 @@
-"""Deletes files and folders, after a look at all that would go.
+"""Deletes files and folders, after checking everything that would go.
 
-Nothing goes where a part of it could not: what cannot be deleted as a whole
-stays whole. What is mounted is not ours, whatever the folder it shows in.
+What cannot be deleted as a whole stays whole: if a part cannot go, nothing
+does. What is mounted is not ours, in whatever folder it appears.
 """
 
 import fcntl
@@ -18,10 +18,10 @@ _GET_FLAGS, _FIXED = 0x80086601, 0x10 | 0x20  # What chattr +i and +a set.
 
 
 def delete(*paths):
-    """Deletes files, folders with all they hold, and links, not what they name.
+    """Deletes files, folders with their contents, and links, not their targets.
 
     Args:
-      *paths: that may be absent.
+      *paths: what to delete; paths may be absent.
 
     Raises:
       ConfigError: see `check_deletable`; nothing is deleted then.
@@ -49,8 +49,8 @@ def check_deletable(*paths):
 
     Raises:
       ConfigError: for a mount within, a folder that may not be changed, what
-        chattr protects, even from root, and files of others than you and the
-        owner of the folder they all are in.
+        chattr protects, even from root, and files of anyone but you and the
+        owner of the folder that a path is in.
     """
     mounts = mount_points()
     for path in filter(os.path.lexists, paths):
@@ -69,7 +69,7 @@ def check_deletable(*paths):
 def mount_points():
     """Where file systems, folders or files are mounted, a set of real paths.
 
-    Of Linux alone, where a folder can be mounted on another of the same device.
+    Only on Linux, where a folder can be mounted on another of the same device.
     """
     try:
         with open(_MOUNTS, "rb") as file:
@@ -84,7 +84,7 @@ def mount_points():
 
 
 def _all_within(top, within):
-    """A path and all that it holds, each with its status and its folder's."""
+    """A path and all its contents, each with its status and its folder's."""
     waiting = [(top, within)]
     while waiting:
         path, parent = waiting.pop()
@@ -112,7 +112,7 @@ def _why_not(path, status, parent, mounts, within):
         status.st_uid,
         parent.st_uid,
     ):
-        return "may be deleted by its owner alone"
+        return "may be deleted only by its owner"
     is_folder = stat.S_ISDIR(status.st_mode)
     if is_folder and not _may_change(path):
         return "may not be changed by you"

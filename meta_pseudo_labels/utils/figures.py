@@ -1,7 +1,7 @@
-"""What a run looks like: curves, sheets of images and tables of results.
+"""Figures of a run: curves, sheets of images and tables of results.
 
-The figures are PNG files, drawn on matplotlib's Figure directly: no display,
-no pyplot and no global setting is touched.
+The figures are PNG files, drawn directly on matplotlib's Figure: without a
+display, without pyplot and without changing global settings.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ import unicodedata
 import numpy as np
 
 INK, FADED, GRID, WRONG = "#222222", "#6b6b6b", "#e4e4e4", "#c4271b"
-# Okabe and Ito's colours: told apart by every kind of sight.
+# Okabe and Ito's colors: distinguishable with every kind of color vision.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 DOTS_PER_INCH = 150
 
-# Curves of more points than this are drawn faint, under their moving average;
-# curves of few points show each of them.
+# Curves with more points than the first are drawn faint, under their moving
+# average; curves with at most as many as the second show each point.
 MANY_POINTS, FEW_POINTS = 60, 30
 
 
@@ -30,8 +30,8 @@ class Panel:
 
     Attributes:
       title: written above it.
-      scalars: names in metrics.jsonl. Each method draws the first that it
-        logged, since methods have no single loss in common.
+      scalars: names in metrics.jsonl. For each method, the first that it logged
+        is drawn, since methods have no single loss in common.
       percent: whether values in 0..1 are written as percentages.
     """
 
@@ -40,16 +40,16 @@ class Panel:
     percent: bool = False
 
 
-# What means the same in every method: evaluated alike, without smoothing or
-# masks, on test images, or on those of num_validation where some are held out.
-# Training losses do not: MPL's student never sees the labels, supervised
-# learning and UDA smooth theirs.
+# Scalars that mean the same in every method: evaluated in the same way, without
+# smoothing or masks, on test images, or on those of num_validation if some are
+# held out. Training losses do not: MPL's student never sees the labels,
+# supervised learning and UDA smooth theirs.
 PANELS = (
     Panel("Accuracy on images kept apart", ("eval/accuracy",), percent=True),
     Panel("Cross-entropy on the same images, nats", ("eval/loss",)),
 )
 
-# How the numbers of a results table's column are written.
+# How numbers are written, by column of a results table.
 NUMBER_FORMATS = {
     "test_accuracy": "{:.1%}",
     "seconds": "{:.0f}",
@@ -85,7 +85,7 @@ def curves(histories, path, *, panels=PANELS):
     methods = [method for method in histories if method in lines]
     drawing.legend(
         [lines[method] for method in methods],
-        # One that begins with _ is left out of legends.
+        # The space: matplotlib leaves labels that begin with _ out of legends.
         [f" {shortened(method, 40)}" for method in methods],
         loc="outside upper center",
         ncols=min(len(methods), 6),
@@ -113,10 +113,10 @@ def prediction_sheet(
       path: PNG file to write.
       labels: [N] integers, the true classes.
       predictions: [N] integers, the predicted classes.
-      probabilities: [N, classes]; each caption has the predicted class's.
+      probabilities: [N, classes]; captions show that of the predicted class.
       class_names: [classes] strings, short ones.
       title: above the sheet; by default how many are right.
-      truth: the word before the class of a label that differs.
+      truth: the word before the class of a label, if that differs.
 
     Raises:
       ValueError: the lengths differ or there is no image.
@@ -160,9 +160,9 @@ def view_sheet(path, *, original, weak, strong, labeled=None, titles=None):
     Args:
       path: PNG file to write.
       original, weak, strong: [N, H, W, 3] uint8, N in the tens.
-      labeled: likewise, as images with labels are learned from; None where
+      labeled: likewise, the views used to train on labeled images; None if
         that is the weak view.
-      titles: [N] strings above the images, such as their classes, or none.
+      titles: [N] strings above the images, such as their classes, or None.
 
     Raises:
       ValueError: the lengths differ or there is no image.
@@ -184,7 +184,7 @@ def view_sheet(path, *, original, weak, strong, labeled=None, titles=None):
 
 
 def pair_sheet(path, *, above, below, titles):
-    """Draws images with those that they look like below.
+    """Draws pairs of images that look alike, one above the other.
 
     Args:
       path: PNG file to write.
@@ -207,16 +207,16 @@ def pair_sheet(path, *, above, below, titles):
 
 
 def shortened(title, length=14, *, start=True):
-    """A text of users as it is drawn: one line, no wider than its image.
+    """A user's text as it is drawn: one line, no wider than its image.
 
     Args:
       title: any text.
-      length: characters at most.
-      start: whether the start stays of a text that is too long, or its end.
+      length: largest number of characters.
+      start: whether to keep the start of a text that is too long, or its end.
 
     Returns:
-      A string in which matplotlib finds no formula, and no character that the
-      font lacks: "\ufffd" stands for these.
+      A string in which matplotlib finds no formula, with "\ufffd" instead of
+      characters that the font lacks.
     """
     text = drawn(title)
     if len(text) > length:
@@ -233,7 +233,7 @@ def drawn(text):
 
 
 def class_titles(names):
-    """Names of classes to draw; those that the font lacks by their number."""
+    """Names of classes to draw; names that the font lacks become numbers."""
     return [
         f"class {label}" if "\ufffd" in drawn(name) else name
         for label, name in enumerate(names)
@@ -251,7 +251,7 @@ def _from_matplotlib(module):
     """A module of matplotlib.
 
     Raises:
-      ImportError: where it is not installed, and how to mend that.
+      ImportError: if it is not installed; the message says how to install it.
     """
     try:
         return importlib.import_module(f"matplotlib.{module}")
@@ -271,10 +271,11 @@ def with_error(value, error, *, digits=3):
     """A value with its standard error: "-2743 ± 209", "0.071 ± 0.021".
 
     Args:
-      value: a number, or None, of which nothing is written.
-      error: its standard error, of which two digits are written; None where
-        it is not known.
-      digits: after the point, at most; of a value alone in all.
+      value: a number, or None, which gives an empty string.
+      error: its standard error, written with two digits; None if it is not
+        known.
+      digits: largest number of decimals; without an error, of significant
+        digits.
     """
     if value is None:
         return ""
@@ -288,12 +289,12 @@ def with_error(value, error, *, digits=3):
 def results_table(rows, *, to_the_right=()):
     """Returns dicts as an aligned text table, one line each.
 
-    The columns are the keys in order of appearance; numbers are set to the
-    right, and what a row lacks stays empty.
+    The columns are the keys in order of appearance; numbers are right-aligned,
+    and cells that a row lacks stay empty.
 
     Args:
       rows: dicts.
-      to_the_right: columns of texts that are set to the right too.
+      to_the_right: text columns to right-align too.
     """
     columns = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
     lines = [[column.replace("_", " ") for column in columns]]
@@ -328,7 +329,7 @@ def figure(*, width, height):
       width, height: in inches, of DOTS_PER_INCH dots.
 
     Returns:
-      A `matplotlib.figure.Figure`, laid out anew whenever it is saved.
+      A `matplotlib.figure.Figure`, laid out again whenever it is saved.
 
     Raises:
       ImportError: matplotlib is not installed.
@@ -373,14 +374,14 @@ def _draw_curve(axes, rows, name, color):
 
 
 def _moving_average(values, *, width):
-    """Mean over `width` neighbours; at the ends, over those that exist."""
+    """Mean over `width` neighbors, or at the ends over those that exist."""
     window = np.ones(width)
     total = np.convolve(values, window, mode="same")
     return total / np.convolve(np.ones_like(values), window, mode="same")
 
 
 def _show(axes, image, *, frame):
-    """One image without ticks, in a frame; small ones with their pixels."""
+    """Shows an image in a frame, without ticks; small ones unsmoothed."""
     interpolation = "nearest" if max(image.shape[:2]) <= 64 else "antialiased"
     axes.imshow(image, interpolation=interpolation)
     axes.set_axis_on()
@@ -392,5 +393,5 @@ def _same_lengths(**arrays):
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise ValueError(
-            f"Give one or more images and as many of each; got {lengths}."
+            f"Give one or more images, the same number of each; got {lengths}."
         )

@@ -1,4 +1,4 @@
-"""Files: written whole, kept to one process, or without room to be written."""
+"""Files: written whole, locked to one process, or on a full disk."""
 
 import contextlib
 import errno
@@ -14,11 +14,11 @@ import tensorflow as tf
 from meta_pseudo_labels.utils.settings import ConfigError
 
 SCRATCH = ".part"
-# What a spreadsheet takes for the beginning of a formula, wide signs too: for
-# Python's expressions and for Arrow's, which write numbers of signs otherwise.
+# What a spreadsheet takes for the start of a formula, full-width signs too: for
+# Python's and Arrow's regular expressions, whose code-point escapes differ.
 FORMULA = "^\\s*[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]"
 LOCK = "lock"
-_MOST_BYTES = 500_000_000  # Of a file of JSON, numbers of labeled images.
+_MOST_BYTES = 500_000_000  # Of a JSON file with numbers of labeled images.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -28,14 +28,14 @@ def replaces(path, *, scratch=None):
 
     Args:
       path: of the file.
-      scratch: where it is written; by default beside it.
+      scratch: where it is written first; by default beside it.
 
     Yields:
-      The path to write to, which then takes the place of the file.
+      The path to write to; that file then replaces the old one.
     """
     scratch = scratch or f"{path}{SCRATCH}"
     if os.path.lexists(scratch) and not os.path.isdir(scratch):
-        os.remove(scratch)  # A link leads elsewhere, of a pipe nobody reads.
+        os.remove(scratch)  # It may be a link, or a pipe that nobody reads.
     yield scratch
     sync(scratch)
     os.replace(scratch, path)
@@ -43,29 +43,29 @@ def replaces(path, *, scratch=None):
 
 
 def write_whole(path, text):
-    """Replaces a file by a text, whole or not at all."""
+    """Replaces a file's content by a text, whole or not at all."""
     with replaces(path) as scratch, open(scratch, "w") as file:
         file.write(text)
 
 
 def parse_json(text):
-    """The value in a text of JSON, which may come from anywhere.
+    """The value of a JSON text, which may come from anywhere.
 
     Raises:
-      ValueError: where it is none, or is nested beyond what can be read.
+      ValueError: if it is not JSON, or nested too deeply to be read.
     """
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("it is nested too deeply") from error
 
 
 def read_json(path):
-    """The value in a file of JSON.
+    """The value in a JSON file.
 
     Raises:
-      OSError, ValueError: where there is no such file; none of a pipe, which
-        one would wait for, nor of one that is larger than any of ours.
+      OSError, ValueError: if there is no such file, or it is a pipe, whose
+        reader would wait, or larger than any of our files.
     """
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
@@ -73,7 +73,7 @@ def read_json(path):
             errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path)
         )
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is no file")
+        raise ValueError("it is not a regular file")
     if status.st_size > _MOST_BYTES:
         raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
     with open(path, encoding="utf-8") as file:
@@ -85,12 +85,12 @@ def read_object(path, what, *, keys=(), mend=""):
 
     Args:
       path: of the file.
-      what: it is, for the reader of the error.
-      keys: that it must have.
-      mend: what to do where it cannot be read.
+      what: what it is, for the error message.
+      keys: keys that it must have.
+      mend: what to do if it cannot be read, for the error message.
 
     Raises:
-      ConfigError: where it cannot be read.
+      ConfigError: if it cannot be read.
     """
     try:
         found = read_json(path)
@@ -107,7 +107,7 @@ def read_object(path, what, *, keys=(), mend=""):
 
 
 def sync(path):
-    """Has a file, or what a folder names, survive the loss of the machine."""
+    """Makes a file, or a folder's entries, survive a crash of the machine."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -116,31 +116,31 @@ def sync(path):
 
 
 def is_inside(path, folder):
-    """Whether a path leads into a folder, or to it."""
+    """Whether a path is that of a folder, or leads into it."""
     path, folder = os.path.realpath(path), os.path.realpath(folder)
     return os.path.commonpath([path, folder]) == folder
 
 
 def is_out_of_room(error):
-    """Whether an OSError or TensorFlow's error is that of a full disk."""
+    """Whether an OSError or an error of TensorFlow's means a full disk."""
     if isinstance(error, OSError):
         return error.errno in _NO_ROOM
-    # The same class also stands for a processor without memory.
+    # TensorFlow uses the same class for a device that is out of memory.
     text = str(error)
     return any(os.strerror(number) in text for number in _NO_ROOM)
 
 
 def path_hash(path):
-    """Eight characters that tell a path from others, wherever links lead."""
+    """Eight characters that identify a path, after following links."""
     return f"{zlib.crc32(os.path.realpath(path).encode()):08x}"
 
 
 @contextlib.contextmanager
 def reports_full_disk(folder):
-    """Makes one line of what writing to a folder without room raises.
+    """Turns what writing to a folder on a full disk raises into one line.
 
     Raises:
-      ConfigError: where there is no room; any other error as it is.
+      ConfigError: if there is no room; any other error stays as it is.
     """
     try:
         yield
@@ -155,14 +155,14 @@ def reports_full_disk(folder):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Keeps a folder, made where it is missing, to this process.
+    """Locks a folder, made if it is missing, for this process alone.
 
-    The lock goes with the process, however that ends. Not filelock's, of which
-    the versions before 4 empty the file as they open it: whoever waits could
-    no longer be told who has it.
+    The lock ends with the process, however that ends. It is not filelock's:
+    versions before 4 empty the file when they open it, so that others could no
+    longer be told who holds the lock.
 
     Raises:
-      ConfigError: where another process has it, or it cannot be made.
+      ConfigError: if another process holds it, or the folder cannot be made.
     """
     is_new = not os.path.exists(folder)
     try:
@@ -184,7 +184,7 @@ def locked(folder):
         finally:
             with contextlib.suppress(FileNotFoundError):  # Reset by another.
                 os.remove(path)
-                if is_new and not os.listdir(folder):  # Nothing came of it.
+                if is_new and not os.listdir(folder):  # Nothing was written.
                     os.rmdir(folder)
 
 
@@ -204,7 +204,7 @@ def _own_file(path):
                 ) from error
             except OSError as error:
                 raise _cannot_lock(path, error) from error
-            # Its last owner may have removed the file that was opened.
+            # The last owner may have removed the file that was opened here.
             if os.path.exists(path) and os.path.samestat(
                 os.stat(path), os.fstat(file.fileno())
             ):

@@ -1,22 +1,23 @@
 """Names of a package that are imported when they are first used.
 
-So `import meta_pseudo_labels` takes no time, and the small server, which needs
-neither Keras nor the rest, loads neither.
+So `import meta_pseudo_labels` takes no time, and the small server loads neither
+Keras nor the rest, which it does not need.
 """
 
 import importlib
 
 
 def attach(package, names):
-    """What a package's `__init__` defines to be lazy (PEP 562).
+    """What a package's `__init__` must define to be lazy (PEP 562).
 
         __getattr__, __dir__ = attach(__name__, {"Config": "run.config"})
 
     Args:
       package: its dotted name.
-      names: a dict from each public name to the module that has it, relative
-        to the package (".shares" is beside it); the last part of that name is
-        the module itself, unless the module defines it too.
+      names: a dict from each public name to the module that defines it,
+        relative to the package (".shares" is beside it). A name equal to the
+        last part of its module is the module itself, unless the module defines
+        that name too.
 
     Returns:
       The functions `__getattr__` and `__dir__` of the package.

@@ -1,4 +1,4 @@
-"""Modules of users, imported for what they register or make."""
+"""Users' modules, imported for what they register or make."""
 
 import hashlib
 import importlib
@@ -10,8 +10,8 @@ from absl import logging
 
 from meta_pseudo_labels.utils.settings import ConfigError, module_names
 
-# Of plug-ins, by name: the spec that one was imported by, which is another one
-# after a reload, and the hash of its source as it was then.
+# By name of a plug-in: the spec it was imported with, which changes with a
+# reload, and the hash of its source at that time.
 _IMPORTED = {}
 
 
@@ -22,7 +22,7 @@ def load_plugins(plugins):
       plugins: see `module_names`.
 
     Raises:
-      ConfigError: for a module that is not there or fails on import.
+      ConfigError: if a module does not exist or fails on import.
     """
     for name in filter(None, module_names(plugins).split(",")):
         import_for(f"--plugin={name}", name)
@@ -30,15 +30,15 @@ def load_plugins(plugins):
 
 
 def source_digests(plugins):
-    """Hashes of the source that imported plug-ins had when they were imported.
+    """Hashes of the source of imported plug-ins when they were imported.
 
     Args:
       plugins: see `module_names`.
 
     Returns:
-      A dict by name: SHA-256 of names and content of all .py files of the top
-      package that one is in, or of its one file; None where it has none, as
-      what was made in memory.
+      A dict by name: SHA-256 of the names and contents of all .py files in its
+      top package, or of its one file; None if it has no file, like a module
+      made in memory.
     """
     found = {}
     for name in filter(None, module_names(plugins).split(",")):
@@ -48,7 +48,7 @@ def source_digests(plugins):
 
 
 def _keep_digest(name):
-    """Hashes the source of a module that was imported, or reloaded, since."""
+    """Hashes the source of a module that was newly imported or reloaded."""
     if name not in sys.modules:
         return
     spec = getattr(sys.modules[name], "__spec__", None)
@@ -91,14 +91,14 @@ def _source_files(name):
 
 
 def import_for(flag, name):
-    """Imports a module of the user; the present folder is looked into too.
+    """Imports a user's module; the current folder is searched too.
 
     Args:
-      flag: that names it, for messages.
+      flag: the flag that names it, for messages.
       name: its dotted name.
 
     Raises:
-      ConfigError: where it is not there or fails on import.
+      ConfigError: if it does not exist or fails on import.
     """
     here = os.getcwd()
     if name.endswith(".py") or os.sep in name:
@@ -122,7 +122,7 @@ def import_for(flag, name):
 
 
 def _module_of(file, flag):
-    """How to name a file's module in a flag, and what that needs."""
+    """How to name a file's module in a flag, and what is needed for it."""
     folder, name = os.path.split(os.path.normpath(file.removesuffix(".py")))
     if not name.isidentifier():
         return "rename it so that Python can import it, such as my_methods.py."
@@ -135,7 +135,7 @@ def _module_of(file, flag):
 
 
 def failure_within(plugins, error):
-    """The `ConfigError` for what a plug-in's code raised while it was used.
+    """The `ConfigError` for what a plug-in's code raised in use.
 
     The whole traceback is logged at debug level.
 
@@ -144,8 +144,8 @@ def failure_within(plugins, error):
       error: an exception that was caught.
 
     Returns:
-      One that names the deepest line in a plug-in, or in a module of a package
-      that is one; None where none is in it.
+      An error that names the deepest line in a plug-in, or in a module of a
+      package that is one; None if no such line is in the traceback.
     """
     names = tuple(filter(None, module_names(plugins).split(",")))
     found = None
@@ -162,6 +162,6 @@ def failure_within(plugins, error):
 
 
 def failed(what, error):
-    """The `ConfigError` for what a user's code raised, on one line."""
+    """The one-line `ConfigError` for what a user's code raised."""
     text = " ".join(str(error).split())
     return ConfigError(f"{what}: {type(error).__name__}: {text}")

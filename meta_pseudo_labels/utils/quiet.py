@@ -1,4 +1,4 @@
-"""What a program says of itself, without what TensorFlow says at its start."""
+"""Keeps a program's own output free of TensorFlow's start-up messages."""
 
 import contextlib
 import logging
@@ -7,9 +7,9 @@ import os
 
 @contextlib.contextmanager
 def quiet_start():
-    """Keeps TensorFlow's notes at start-up from drowning our own lines.
+    """Keeps TensorFlow's start-up messages from drowning our own lines.
 
-    It writes some of them past Python and whatever the level of its logs.
+    It writes some of them bypassing Python, whatever its log level.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     stderr = os.dup(2)
@@ -23,7 +23,7 @@ def quiet_start():
 
 
 class PlainLines(logging.Formatter):
-    """`Warning: ...`, as a program's other lines are, in place of absl's."""
+    """`Warning: ...`, like a program's other lines, not absl's format."""
 
     def format(self, record):
         return f"{record.levelname.capitalize()}: {super().format(record)}"

@@ -1,11 +1,11 @@
-"""Things of one kind by name, each registered in the file that defines it.
+"""Objects of one kind by name, each registered in the file that defines it.
 
     LEARNERS = Registry("method", package="meta_pseudo_labels.learners")
 
     @LEARNERS.register("fixmatch")
     class FixMatch(Learner): ...
 
-A file put into the package is found there; nobody keeps a list. A plug-in
+Files in the package are found automatically, without a list. A plug-in
 registers from outside, see `plugins`.
 """
 
@@ -17,9 +17,9 @@ import threading
 
 
 class UnknownName(KeyError, ValueError):
-    """Nobody registered something of this name; the message has near ones."""
+    """Nothing is registered by this name; the message has similar names."""
 
-    def __str__(self):  # Not in quotes, as that of a KeyError is.
+    def __str__(self):  # Not in quotes, unlike that of a KeyError.
         return self.args[0]
 
 
@@ -27,11 +27,11 @@ class Registry(collections.abc.Mapping):
     """A mapping from names to what was registered under them.
 
     Args:
-      kind: what one thing is called in messages, such as "method".
+      kind: what to call one object in messages, such as "method".
       package: dotted name of the package whose modules register; they are
-        imported when the first name is asked for. None where none is.
-      without: names of modules of it that register nothing, and need not be
-        imported for that.
+        imported when the first name is looked up. None if there is none.
+      without: names of its modules that register nothing and need not be
+        imported.
     """
 
     def __init__(self, kind, *, package=None, without=()):
@@ -45,18 +45,18 @@ class Registry(collections.abc.Mapping):
     def register(self, name):
         """A decorator that registers what it decorates, and returns it.
 
-        What is defined again, as a notebook's cell does or a module that is
-        reloaded, takes the place of what it was.
+        If the same object is defined again, by a notebook's cell or a reloaded
+        module, the new definition replaces the old one.
 
         Raises:
-          ValueError: where the name is taken by something else.
+          ValueError: if the name is taken by something else.
         """
 
         def add(thing):
             if not (getattr(thing, "__module__", None) or "").startswith(
                 f"{self._package}."
             ):
-                self.discover()  # Our own names are taken before a plug-in's.
+                self.discover()  # Our own names come before a plug-in's.
             present = self._found.get(name, thing)
             if _place(present) != _place(thing):
                 raise ValueError(
@@ -69,10 +69,10 @@ class Registry(collections.abc.Mapping):
         return add
 
     def __getitem__(self, name):
-        """What was registered.
+        """What was registered under a name.
 
         Raises:
-          UnknownName: with the nearest names.
+          UnknownName: with the most similar names.
         """
         self.discover()
         if name not in self._found:
@@ -96,13 +96,13 @@ class Registry(collections.abc.Mapping):
 
     @property
     def registered(self):
-        """What was registered so far, a dict; imports nothing."""
+        """A dict of what was registered so far; imports nothing."""
         return dict(self._found)
 
     def discover(self):
         """Imports the modules of the package, so that all register."""
         with self._lock:
-            # Once, also where one of the modules asks while it is imported.
+            # Once, even if one of the modules asks while it is imported.
             if self._package is None or self._discovering:
                 return
             self._discovering = True
@@ -116,12 +116,12 @@ class Registry(collections.abc.Mapping):
             finally:
                 self._discovering = False
             self._package = None
-            # In an order that does not depend on who was imported first.
+            # In an order that does not depend on the order of imports.
             self._found = dict(sorted(self._found.items(), key=_module_of))
 
 
 def nearest(name, names):
-    """The end of a message: ", did you mean ...?"; empty where none is near."""
+    """The end of a message, " (did you mean ...?)"; empty if none is near."""
     by_case = {known.lower(): known for known in map(str, names)}
     near = difflib.get_close_matches(str(name).lower(), by_case, n=3)
     if not near:
@@ -134,7 +134,7 @@ def _module_of(item):
 
 
 def _place(thing):
-    """Where a class or function was defined; else what it is."""
+    """Where a class or function was defined; otherwise its repr."""
     module = getattr(thing, "__module__", None)
     name = getattr(thing, "__qualname__", None)
     return f"{module}.{name}" if module and name else repr(thing)

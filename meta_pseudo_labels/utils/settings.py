@@ -1,4 +1,4 @@
-"""One setting: its default, what it means, its range; and who refuses it."""
+"""One setting: its default, meaning and range, and the check of its value."""
 
 import collections.abc
 import dataclasses
@@ -14,19 +14,19 @@ from meta_pseudo_labels.utils.registry import nearest
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be meant; the message says what to change."""
+    """An invalid or pointless setting; the message says what to change."""
 
 
-# Task mode -> command, where that is another word.
+# Task mode -> command, if the words differ.
 WORDS = {"inference": "predict"}
 
 
 def command_for(task_mode, folder):
-    """What to type for a task of a run, as this program was started.
+    """What to type for a task of a run, in the way this program was started.
 
     Args:
       task_mode: such as "eval".
-      folder: of the run; text in `<>` is for the reader to replace.
+      folder: folder of the run; text in `<>` is for the reader to replace.
     """
     folder = folder if folder.startswith("<") else shlex.quote(folder)
     if os.path.basename(sys.argv[0]) == "main.py":
@@ -41,10 +41,10 @@ def command_name(task_mode):
 
 
 def module_names(names):
-    """Dotted names of modules, and of what is in them, with commas between.
+    """Dotted names of modules, and of what is in them, separated by commas.
 
     Args:
-      names: a sequence of names, or such a text; None or empty for none.
+      names: a sequence of names, or such a string; None or empty for none.
     """
     if not names or isinstance(names, str):
         return ",".join((names or "").replace(" ", "").split(","))
@@ -52,7 +52,7 @@ def module_names(names):
 
 
 _SAME = object()
-_MOST = 2**31 - 1  # Of whole numbers that name no bound: those of TensorFlow.
+_MOST = 2**31 - 1  # For integers without an upper bound: TensorFlow's limit.
 
 
 def setting(
@@ -68,14 +68,14 @@ def setting(
     """A dataclass field for one setting.
 
     Args:
-      default: value where nothing is said.
+      default: value if none is given.
       help: what it means and in which unit; whole sentences.
       low: smallest value, or None.
       high: largest value, or None.
-      choices: all values, a tuple or a `Registry`, or a function that gives
-        them; None where any in range will do.
-      flag_default: default that the command line shows, where the release's
-        flag has another one. It counts only where it is given.
+      choices: all values, a tuple or a `Registry`, or a function that returns
+        them; None if any value in range will do.
+      flag_default: default that the command line shows, if the release's flag
+        has a different one. It takes effect only if it is given.
       free: whether it may change between the stages of a run without making
         it another run.
     """
@@ -93,7 +93,7 @@ def setting(
 
 
 def choices_of(field):
-    """All values of a setting, a tuple; None where any in range will do."""
+    """All values of a setting, a tuple; None if any in range will do."""
     choices = field.metadata["choices"]
     if choices is None:
         return None
@@ -104,7 +104,7 @@ def choices_of(field):
 
 
 def value_type(field):
-    """The type of a setting's value, None apart."""
+    """The type of a setting's value, apart from None."""
     if may_be_none(field):
         return next(
             t for t in typing.get_args(field.type) if t is not types.NoneType
@@ -118,7 +118,7 @@ def may_be_none(field):
 
 
 def check(field, value):
-    """Raises ConfigError where one setting's value is out of its range."""
+    """Raises ConfigError if a setting's value is out of its range."""
     check_address(field.name, value)
     name, meta = f"--{field.name}={value}", field.metadata
     choices = choices_of(field)
@@ -150,8 +150,8 @@ def check(field, value):
         raise ConfigError(f"{name:.80} is too large; at most {high}.")
 
 
-# Settings that name files. TensorFlow reads those of the first, in buckets of
-# Google and its own memory too; Python the others, on a file system.
+# Settings that name files. TensorFlow reads the first ones, also from Google's
+# buckets and its own memory; Python reads the others from a file system.
 _READ_BY_TENSORFLOW = ("data_dir", "eval_data_dir", "inference_dir")
 _ON_A_FILE_SYSTEM = (
     *("output_dir", "labeled_dir", "unlabeled_dir", "eval_dir"),
@@ -160,25 +160,25 @@ _ON_A_FILE_SYSTEM = (
     *("from_checkpoint", "load_checkpoint", "saved_model"),
     *("inference_ckpt", "inference_ckpt_ensemble"),
 )
-# Those of them that may name several, with commas between.
+# Those of them that may name several, separated by commas.
 _SEVERAL = ("teacher_labels", "inference_ckpt_ensemble")
-# From where KerasHub downloads presets, which it then keeps elsewhere.
+# Where KerasHub downloads presets from; it then keeps them elsewhere.
 _HUBS = ("kaggle", "hf", "modelscope")
 _MOUNTS = {"gs": "gcsfuse", "s3": "mount-s3"}
 
 
 def check_address(name, value):
-    """Refuses what cannot be a path of the files that a setting names.
+    """Refuses a value that cannot be a path for a setting that names files.
 
-    Such as a bucket's address where those of a file system are meant.
+    For example, a bucket's address for a path on a file system.
 
     Args:
       name: of any setting.
       value: its value.
 
     Raises:
-      ConfigError: where the setting names files, and this is another flag, or
-        the address of some that it cannot name; or one of several is empty.
+      ConfigError: if the setting names files and the value is another flag, or
+        an address that it cannot use; or if one of several paths is empty.
     """
     if name in _SEVERAL and "," in str(value):
         paths = several_paths(name, value)
@@ -189,8 +189,8 @@ def check_address(name, value):
     names_files = name in _READ_BY_TENSORFLOW + _ON_A_FILE_SYSTEM
     if names_files and str(value).startswith("-"):
         raise ConfigError(
-            f"--{name}={value}: this is a flag, no path; was the path left "
-            f"out? Where it is meant, say --{name}=./{value}."
+            f"--{name}={value}: this is a flag, not a path; was the path left "
+            f"out? If it is a path, write --{name}=./{value}."
         )
     found = re.match(r"(\w[\w+.-]*)://", str(value))
     scheme = found[1].lower() if found else "file"
@@ -199,12 +199,12 @@ def check_address(name, value):
         raise ConfigError(
             f"--{name}={value}: runs are written to folders of a file system, "
             f"which locks and moves files. Name one, and copy it to the bucket "
-            f"afterwards. {mount} only where the mount has flock."
+            f"afterwards. {mount} only if the mount supports flock."
         )
     if scheme in _HUBS and name.endswith("_weights"):
         raise ConfigError(
             f"--{name}={value}: nothing is downloaded here. Where there is a "
-            "network, say keras_hub.models.ImageClassifier.from_preset("
+            "network, run keras_hub.models.ImageClassifier.from_preset("
             f"{str(value)!r}).save_to_preset(FOLDER), and give that folder."
         )
     if found and name in _ON_A_FILE_SYSTEM:
@@ -214,7 +214,7 @@ def check_address(name, value):
         )
     if name in _READ_BY_TENSORFLOW and scheme not in ("gs", "ram", "file"):
         raise ConfigError(
-            f"--{name}={value}: of buckets TensorFlow reads gs:// alone. "
+            f"--{name}={value}: TensorFlow reads buckets at gs:// only. "
             f"{mount}, or copy what is there, and give its path."
         )
 
@@ -222,14 +222,14 @@ def check_address(name, value):
 def several_paths(name, value):
     """The paths of a setting that may name several, a list.
 
-    A path with commas of its own is one, where it exists.
+    A value that exists as a path is one path, even if it contains commas.
 
     Args:
       name: of the setting.
-      value: its value: paths with commas between.
+      value: its value: paths separated by commas.
 
     Raises:
-      ConfigError: where one is empty.
+      ConfigError: if one is empty.
     """
     if os.path.exists(value):
         return [value]
@@ -243,7 +243,7 @@ def several_paths(name, value):
 
 
 def user_error(function, *args, **kwargs):
-    """Calls the library; what it refuses, the user can mend.
+    """Calls the library; the user can correct what it refuses.
 
     Raises:
       ConfigError: for the library's ValueError, with its message.
@@ -256,13 +256,13 @@ def user_error(function, *args, **kwargs):
 
 @dataclasses.dataclass(frozen=True)
 class Unread:
-    """Settings that nothing of some runs depends on.
+    """Settings without effect in some runs.
 
     Attributes:
-      names: of the settings; one that ends with "_" is the beginning of many.
-      why: the rest of "--lr has no effect: "; settings stand in braces.
+      names: names of the settings; one that ends with "_" is a prefix of many.
+      why: the rest of "--lr has no effect: "; settings are in braces.
       when: tells from all settings, by name, whether this is such a run.
-      but: beginnings or names as in `names`, of those that are read after all.
+      but: names or prefixes, as in `names`, of exceptions that do have effect.
     """
 
     names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Signals that come before anything has begun."""
+"""Signals that arrive when a program's own handlers cannot act yet."""
 
 import atexit
 import contextlib
@@ -14,28 +14,29 @@ _is_program = False
 
 
 def end_on_signals():
-    """Has SIGTERM and Ctrl-C end the process with 75, at once.
+    """Makes SIGTERM and Ctrl-C end the process with status 75, at once.
 
-    For the first instruction of a program: imports take seconds, and what is
-    raised in them may be caught there. Others take their place later.
+    Call it first in a program: imports take seconds, and an exception raised in
+    them may be caught there. Other handlers replace these later.
     """
     global _is_program
     _is_program = True
     for number in _NUMBERS:
         signal.signal(number, _end)
-    # Python takes its own handlers away as it ends, which makes the status of
-    # what is done that of a signal; what is ignored stays so.
+    # Python removes its handlers at exit, so that a signal would set the status
+    # of a program that is done; ignored signals stay ignored.
     atexit.register(_ignore)
 
 
 @contextlib.contextmanager
 def ending_at_once(tell):
-    """Has SIGTERM and Ctrl-C end a program with 75 although Python is waiting.
+    """Makes SIGTERM and Ctrl-C end a program with 75 even while Python waits.
 
-    A handler of Python runs between two of its instructions. While TensorFlow
-    compiles there is none for minutes, and while it waits for a worker that is
-    gone there may never be one; so a thread hears of signals. Does nothing but
-    in the main thread of a program that began with `end_on_signals`.
+    Python runs handlers between two of its instructions. While TensorFlow
+    compiles, minutes pass without one, and while it waits for a worker that is
+    gone, there may never be one; so a thread receives the signals. This has an
+    effect only in the main thread of a program that began with
+    `end_on_signals`.
 
     Args:
       tell: called with the signal's name before the end.

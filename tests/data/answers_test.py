@@ -131,9 +131,9 @@ def test_names_and_classes_may_have_the_apostrophe_of_a_table(
 @pytest.mark.parametrize(
     ("rows", "why"),
     [
-        ("labeled/ant/9.png,cow", "line 2: 'labeled/ant/9.png' is none of"),
-        ("eval/ant/0.png,cow", "none of the images to learn from"),
-        ("labeled/ant/0.png,wasp", "'wasp' is no class; .* ant, bee, cow"),
+        ("labeled/ant/9.png,cow", "line 2: 'labeled/ant/9.png' is not one of"),
+        ("eval/ant/0.png,cow", "not one of the images to learn from"),
+        ("labeled/ant/0.png,wasp", "'wasp' is not a class; .* ant, bee, cow"),
         (
             "unlabeled/b.png,ant\nunlabeled/b.png,bee",
             "line 3: .* another label",
@@ -151,7 +151,7 @@ def test_what_cannot_be_meant_is_refused(folders, rows, why):
 
 
 def test_a_row_that_ends_early_names_no_image(folders):
-    with pytest.raises(ValueError, match="line 2: '' is none of"):
+    with pytest.raises(ValueError, match="line 2: '' is not one of"):
         answer(folders, given("label,image\nant\n"))
 
 

@@ -24,7 +24,7 @@ SETTINGS = dict(batch_size=3, unlabeled_ratio=2, magnitude=0, seed=7)
 
 
 def problem(labeled=5, unlabeled=11, **changes):
-    """Images told apart by their one colour, the count of the image."""
+    """Images told apart by their one color, the count of the image."""
 
     def images(count):
         color = np.arange(count, dtype=np.uint8)[:, None, None, None]
@@ -107,7 +107,7 @@ def test_other_data_is_refused(path, other):
         data.load_class_distributions(path, data=OTHERS[other])
     message = str(caught.value)
     assert "5 labeled and 11 unlabeled images of mine, 3 classes" in message
-    assert "use its --seed, by which --label_noise" in message
+    assert "use its --seed, with which --label_noise" in message
     assert "`mpl cache_labels`" in message
 
 

@@ -22,9 +22,9 @@ def copy(folders, source, *targets, how=shutil.copy):
 @pytest.mark.parametrize(
     ("source", "target", "so"),
     [
-        ("unlabeled/a/z.png", "eval/ant/1.png", "be learned from and"),
-        ("labeled/bee/0.png", "eval/ant/x.dat", "be learned from and"),
-        ("eval/cow/0.png", "labeled/cow/7.png", "be learned from and"),
+        ("unlabeled/a/z.png", "eval/ant/1.png", "be both trained on and"),
+        ("labeled/bee/0.png", "eval/ant/x.dat", "be both trained on and"),
+        ("eval/cow/0.png", "labeled/cow/7.png", "be both trained on and"),
         ("labeled/bee/0.png", "labeled/cow/9.png", "have two classes"),
         ("eval/cow/0.png", "eval/ant/9.png", "have two classes"),
     ],

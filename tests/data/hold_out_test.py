@@ -72,7 +72,7 @@ def test_parts_are_known_and_held_out_once():
     before = problem([0, 1, 2] * 4)
     with pytest.raises(ValueError, match="part is 'test'; choose one of"):
         data.hold_out(before, 3, seed=0, part="test")
-    with pytest.raises(ValueError, match="has feedback images already"):
+    with pytest.raises(ValueError, match="already has feedback images"):
         data.hold_out(data.hold_out(before, 3, seed=0), 3, seed=0)
 
 

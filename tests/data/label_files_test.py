@@ -115,7 +115,7 @@ def test_images_may_have_numbers_of_their_own(tmp_path):
         (dict(indices=[True]), "no list of whole numbers"),
         (dict(indices=3), "holds no labeled indices"),
         (dict(indices=[4, 7, 7, 4]), "names 2 of its images twice"),
-        (dict(indices=[4, 30]), "names image 30, .*none of the 30 training"),
+        (dict(indices=[4, 30]), "names image 30, .*not one of the 30 training"),
         (dict(indices=[-1]), "names image -1"),
         (dict(labels=[1, 1, 1]), "has other labels for its images"),
         (dict(labels=[1, 1]), "has other labels for its images"),
@@ -191,7 +191,7 @@ def test_a_file_repeats_the_choice_of_records(data_dir, tmp_path, num_labeled):
     ("changes", "num_labeled", "message"),
     [
         (dict(source="digits"), None, "names images of 'digits', not of 'im"),
-        (dict(indices=[0, 8]), None, "names image 8, which is none of the 8"),
+        (dict(indices=[0, 8]), None, "names image 8, which is not one of the"),
         (dict(indices=[0, 2]), None, "names record 2, but not all before it"),
         ({}, 2, "num_labeled is 2, but .* names 3 images"),
     ],

@@ -13,7 +13,7 @@ from meta_pseudo_labels.data import look_alikes as module
 from meta_pseudo_labels.data.look_alikes import (
     difference_bits,
     look_alikes,
-    small_greys,
+    small_grays,
 )
 from tests.pictures import encoded
 from tests.tiny_folders import load
@@ -35,7 +35,7 @@ def again(image, change):
         picture = picture.resize((20, 20)).resize((32, 32))
     elif change == "brighter":
         picture = picture.point(lambda level: min(255, level + 12))
-    elif change == "grey":
+    elif change == "gray":
         picture = picture.convert("L").convert("RGB")
     elif change == "mark":
         picture.paste((255, 255, 255), (0, 0, 4, 4))
@@ -54,7 +54,7 @@ def problem(labeled, labels, unlabeled, test):
 
 
 @pytest.mark.parametrize(
-    "change", ["jpeg", "smaller", "brighter", "grey", "mark"]
+    "change", ["jpeg", "smaller", "brighter", "gray", "mark"]
 )
 def test_a_changed_copy_is_found_among_many(change):
     many = photos(300)
@@ -100,10 +100,10 @@ def test_bits_by_hand():
     """Brighter to the right in the left half, darker in the right one."""
     ramp = np.minimum(np.arange(9), 8 - np.arange(9)) * 20
     image = np.broadcast_to(ramp[None, :, None], [8, 9, 3]).astype(np.uint8)
-    greys = small_greys(image[None])
-    assert greys.shape == (1, 8, 9) and abs(greys.mean()) < 1e-4
-    np.testing.assert_allclose(greys[0, 0], ramp - ramp.mean(), atol=1e-4)
-    bits = difference_bits(greys).reshape(8, 8)
+    grays = small_grays(image[None])
+    assert grays.shape == (1, 8, 9) and abs(grays.mean()) < 1e-4
+    np.testing.assert_allclose(grays[0, 0], ramp - ramp.mean(), atol=1e-4)
+    bits = difference_bits(grays).reshape(8, 8)
     assert bits[:, :4].all() and not bits[:, 4:].any()
 
 
@@ -129,9 +129,9 @@ def test_inspection_tells_and_draws_them(folders, logged, tmp_path):
     assert first.endswith("$a$/$1$.png")
     assert second.endswith("eval/ant/3.png")
     lines = inspection.as_text(summary).splitlines()
-    assert "1 that are hidden or that systems leave passed over: .DS_Store" in (
-        lines
-    )
+    assert (
+        "1 files or folders passed over, hidden or left by systems: .DS_Store"
+    ) in lines
     assert [line for line in lines if line.startswith("1 test images that are")]
     assert [line for line in lines if "that look alike, perhaps copies" in line]
     path = tmp_path / "sheet.png"

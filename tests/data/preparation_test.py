@@ -107,7 +107,7 @@ def test_images_of_the_models_size_stay(spec):
 
 
 def test_other_kinds_of_png(graph):
-    """Grey, alpha and 16 bits become what evaluation makes of them."""
+    """Gray, alpha and 16 bits become what evaluation makes of them."""
     image = picture(11, 8)
     for odd in (
         image[..., :1],
@@ -203,7 +203,7 @@ def test_pictures_are_served_as_they_were_held(graph, kind, orientation):
     # These are decoded faster, and a little otherwise.
     found = graph(data, CIFAR).astype(int)
     assert np.abs(found - square_image(upright, 12)).max() <= 8
-    # Of JPEGs the centre crop is cut out, and then turned.
+    # Of JPEGs the center crop is cut out, and then turned.
     first = np.array(image) if kind == "JPEG" else upright
     top, left, height, width = photo_views.center_window(first.shape[:2])
     crop = Image.fromarray(first[top : top + height, left : left + width])

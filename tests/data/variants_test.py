@@ -10,7 +10,7 @@ from meta_pseudo_labels.data.streams import records
 
 
 def images(*numbers):
-    """An image of one colour for each number."""
+    """An image of one color for each number."""
     color = np.array(numbers, np.uint8)[:, None, None, None]
     return np.tile(color, [1, 8, 8, 3])
 
@@ -90,7 +90,7 @@ def test_so_many_classes_cannot_be_kept(count):
 
 
 def test_some_label_must_be_of_a_known_class():
-    with pytest.raises(ValueError, match="no labeled image is of the first 2"):
+    with pytest.raises(ValueError, match="no labeled image is in the first 2"):
         data.keep_classes(problem([2, 2, 2]), 2)
 
 

@@ -67,8 +67,8 @@ def test_every_pin_has_hashes_and_no_place_of_its_own(path):
     assert len(entries) == len(pinned(text))
 
 
-def licence(name):
-    """What an installed package says of its licence; None of an absent one."""
+def license(name):
+    """What an installed package says of its license; None of an absent one."""
     try:
         found = importlib.metadata.metadata(name)
     except importlib.metadata.PackageNotFoundError:
@@ -81,7 +81,7 @@ def licence(name):
 def test_licences_are_named_and_ask_for_nothing_in_return():
     """As docs/operations.md says of what `make licenses` lists."""
     text = (ROOT / "deploy" / "locks" / "cpu-3.11.txt").read_text()
-    found = {name: licence(name) for name in pinned(text)}
+    found = {name: license(name) for name in pinned(text)}
     known = {name: said for name, said in found.items() if said is not None}
     assert len(known) > 60
     assert {name for name, said in known.items() if not said} <= {"namex"}

@@ -113,7 +113,7 @@ def test_probability_is_uniform_and_shared_by_the_layers(applied):
 
 
 def test_images_have_probabilities_of_their_own(applied):
-    """Neighbours in the batch agree by chance: E[p]^2 = .25."""
+    """Neighbors in the batch agree by chance: E[p]^2 = .25."""
     both = applied[0, ::2] + 2 * applied[0, 1::2]
     assert_uniform(both, 4)
 
@@ -152,7 +152,7 @@ def test_random_cutout_is_centered_uniformly():
     hole = got[..., 0] == 128
     rows, columns = hole.any(axis=2), hole.any(axis=1)
     for line in (rows, columns):
-        # A hole that begins at 0 and ends at e is centred at e - 8.
+        # A hole that begins at 0 and ends at e is centered at e - 8.
         first, end = line.argmax(axis=1), 32 - line[:, ::-1].argmax(axis=1)
         center = np.where(first > 0, first + 8, end - 8)
         assert_uniform(center, 32)
@@ -161,7 +161,7 @@ def test_random_cutout_is_centered_uniformly():
 
 
 def spots(count, size):
-    """Black images with one white pixel, left of the centre."""
+    """Black images with one white pixel, left of the center."""
     images = np.zeros([count, size, size, 3], np.uint8)
     images[:, size // 2, size // 2 - 1] = 255
     return tf.constant(images)
@@ -203,9 +203,9 @@ def test_jitter_of_the_cifar_run():
     assert_uniform(down, 9)
     flips = np.convolve(np.ones(9), [1, 1]) / 18  # The sum of both draws.
     assert_distributed(columns - 11, flips)
-    # Shifted down by d rows, the d first rows are grey; likewise for up.
-    grey_rows = np.all(got == 128, axis=(2, 3)).sum(axis=1)
-    np.testing.assert_array_equal(grey_rows, np.abs(rows - 16))
+    # Shifted down by d rows, the d first rows are gray; likewise for up.
+    gray_rows = np.all(got == 128, axis=(2, 3)).sum(axis=1)
+    np.testing.assert_array_equal(gray_rows, np.abs(rows - 16))
     assert np.unique(got).tolist() == [0, 128, 255]
 
 

@@ -71,7 +71,7 @@ def test_use_tpu_alone_goes_on_without_one():
     ("settings", "words"),
     [
         (dict(worker_addresses="a:1,b:2"), "go together"),
-        (dict(worker_addresses="a,b:2", worker_index=0), "'a' is no host:port"),
+        (dict(worker_addresses="a,b:2", worker_index=0), "is not host:port"),
         (dict(worker_addresses="a:1,b:2", worker_index=2), "has 2 workers"),
         (
             dict(
@@ -166,7 +166,7 @@ def test_several_workers_are_found_in_tf_config(cluster, monkeypatch, capsys):
     strategies.build_strategy(Config())
     assert made
     assert capsys.readouterr().out == (
-        "Waiting for 1 worker: all of a:1, b:2 have to be there.\n"
+        "Waiting for 1 worker: all of a:1, b:2 must be running.\n"
     )
 
 

@@ -30,7 +30,7 @@ def topology(mesh_shape):
         ((2, 2, 2, 1), 4, [1, 2, 2, 1]),
     ],
 )
-def test_a_replica_is_a_block_of_neighbours(mesh, cores, shape):
+def test_a_replica_is_a_block_of_neighbors(mesh, cores, shape):
     assert tpu_devices.replica_shape(cores, mesh) == shape
     count = int(np.prod(mesh)) // cores
     assigned = tf.tpu.experimental.DeviceAssignment.build(

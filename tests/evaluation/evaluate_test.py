@@ -221,12 +221,12 @@ def test_logits_that_are_not_finite_say_nothing():
 
 def test_labels_of_other_classes_are_refused():
     more = batches(2).map(lambda x, y: (x, y + 1))
-    with pytest.raises(ValueError, match="tells 3 classes apart"):
+    with pytest.raises(ValueError, match="network has 3 classes"):
         evaluate(identity_model(), more)
 
 
 def test_class_distributions_of_all_images():
-    """Logits are the image's normalised pixels; softmax by hand."""
+    """Logits are the image's normalized pixels; softmax by hand."""
     pixels = np.uint8([[0, 0, 0], [255, 0, 0], [0, 255, 255]])
     images = np.broadcast_to(pixels[:, None, None], [3, 8, 8, 3])
     problem = from_arrays(images[:2], [0, 1], images[1:], num_classes=3)
@@ -234,7 +234,7 @@ def test_class_distributions_of_all_images():
     x = keras.layers.GlobalAveragePooling2D()(inputs)
     model = keras.Model(inputs, keras.layers.Dropout(0.5)(x))
     got = class_distributions(model, problem, batch_size=2)
-    e = np.exp(2.0)  # Normalised, black is -1 and white is 1.
+    e = np.exp(2.0)  # Normalized, black is -1 and white is 1.
     want = [[1 / 3] * 3, [e / (e + 2), 1 / (e + 2), 1 / (e + 2)]]
     np.testing.assert_allclose(got.labeled, want, rtol=1e-6)
     want = [want[1], [1 / (1 + 2 * e), e / (1 + 2 * e), e / (1 + 2 * e)]]

@@ -27,7 +27,7 @@ def pixels(path):
 
 
 def share_of(path, color):
-    """How much of the picture has the colour, "#rrggbb"."""
+    """How much of the picture has the color, "#rrggbb"."""
     rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return np.all(pixels(path) == rgb, axis=-1).mean()
 

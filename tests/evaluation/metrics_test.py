@@ -168,8 +168,8 @@ def test_mistakes_come_by_confidence_and_right_ones_not_at_all():
 @pytest.mark.parametrize(
     ("rows", "labels", "names", "words"),
     [
-        (np.eye(3), [0, 1, 3], (), "labels reach from 0 to 3, but"),
-        (np.eye(3), [-1, 1, 2], (), "labels reach from -1 to 2"),
+        (np.eye(3), [0, 1, 3], (), "labels range from 0 to 3, but"),
+        (np.eye(3), [-1, 1, 2], (), "labels range from -1 to 2"),
         (np.eye(3), [0, 1], (), r"shape \[3, 3\] and labels \[2\]"),
         (np.eye(3), [0.0, 1.0, 2.0], (), "labels have type float64"),
         (np.eye(3), [0, 1, 2], ("ant", "bee"), "2 entries for 3 classes"),

@@ -19,9 +19,9 @@ def test_leaving_one_out_is_what_fitting_without_it_gives():
     x, labels = random.normal(size=(9, 3)), np.arange(9) % 3
     found = leave_one_out(x, labels, 3)
     # By hand: the same penalty, mean and images, the fifth left out.
-    centred = x - x.mean(axis=0)
-    penalty = 0.1 * np.square(centred).sum() / 9
-    rows = np.hstack([centred, np.ones([9, 1])])
+    centered = x - x.mean(axis=0)
+    penalty = 0.1 * np.square(centered).sum() / 9
+    rows = np.hstack([centered, np.ones([9, 1])])
     rest = np.delete(np.arange(9), 4)
     weights = np.linalg.solve(
         rows[rest].T @ rows[rest] + penalty * np.diag([1, 1, 1, 0]),
@@ -39,8 +39,8 @@ def test_a_label_among_those_of_another_class_is_doubted_most():
     assert (doubt >= 0).all() and (doubt <= 1).all()
 
 
-def test_doubt_is_what_networks_and_neighbours_leave_of_a_label():
-    # Of the networks 0.9 and 0.2, of the neighbours 3/4 and 0 of 1.
+def test_doubt_is_what_networks_and_neighbors_leave_of_a_label():
+    # Of the networks 0.9 and 0.2, of the neighbors 3/4 and 0 of 1.
     doubt, suggested, odds = doubts(
         np.array([[0.9, 0.1, 0.0], [0.2, 0.3, 0.5]]),
         np.array([[0.6, 0.2, -1.0], [0.0, 1.0, 0.0]]),

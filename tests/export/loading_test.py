@@ -71,7 +71,7 @@ def test_a_folder_of_versions_is_its_newest_one(exported):
 def test_other_classes_and_images_are_refused(exported):
     served = ExportedModel(str(exported))
     images = tf.constant(IMAGES)
-    with pytest.raises(ValueError, match="tells 3 classes apart, the run 4"):
+    with pytest.raises(ValueError, match="has 3 classes, the run 4"):
         served.check_fits(images, ("ant", "bee", "cow", "dog"))
     with pytest.raises(ValueError, match="calls '(ant|bee|cow)' what the run"):
         served.check_fits(images, ("0", "1", "2"))

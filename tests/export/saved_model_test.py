@@ -76,8 +76,8 @@ def images():
 
 
 def probabilities_by_hand(model, images):
-    normalised = (images / 255.0 - np.array(MEAN)) / np.array(STD)
-    logits = model(normalised.astype("float32"), training=False).numpy()
+    normalized = (images / 255.0 - np.array(MEAN)) / np.array(STD)
+    logits = model(normalized.astype("float32"), training=False).numpy()
     exponentials = np.exp(logits.astype("float64"))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
@@ -173,7 +173,7 @@ def test_floats_out_of_range_are_refused(loaded, level):
 
 
 @pytest.mark.long
-def test_extreme_pixels_reach_the_model_normalised(tmp_path):
+def test_extreme_pixels_reach_the_model_normalized(tmp_path):
     """Black and white by hand, through a model that passes pixels on."""
     inputs = keras.Input([1, 1, 3])
     model = keras.Model(inputs, keras.layers.Flatten()(inputs))

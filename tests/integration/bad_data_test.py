@@ -40,7 +40,7 @@ def test_a_run_without_test_images(main, folders, capfd):
 
 @pytest.mark.long
 def test_stages_know_the_data_again(main, folders, capsys):
-    """Other unlabeled images change what images are normalised by."""
+    """Other unlabeled images change what images are normalized by."""
     root, arguments = folders
     main(*TINY, *arguments, f"--eval_dir={root}/eval")
     image = root / "unlabeled" / "b.png"

@@ -82,7 +82,7 @@ def test_a_choice_of_other_images_is_refused(main, photos, tmp_path):
     path = tmp_path / "labeled.json"
     for source, numbers, words in (
         ("digits", [3], "names images of 'digits', not of 'folders'"),
-        ("folders", [3, 200], "names image 200, which is none of the 200"),
+        ("folders", [3, 200], "names image 200, which is not one of the 200"),
     ):
         path.write_text(json.dumps({"source": source, "indices": numbers}))
         message = refusal_of(
@@ -175,7 +175,7 @@ def test_cifar10_of_tensorflow_datasets(main, data_dir, tmp_path):
 
 @pytest.mark.long
 def test_cifar10_in_the_releases_files(main, tmp_path):
-    """Records of one label byte, then 1,024 of each colour."""
+    """Records of one label byte, then 1,024 of each color."""
     rng = np.random.default_rng(0)
     for name, count in (("train.bin", 300), ("test_batch.bin", 60)):
         rows = rng.integers(0, 256, size=(count, 3_073), dtype=np.uint8)
@@ -274,7 +274,7 @@ def test_a_look_needs_no_figures_and_names_what_makes_no_views(
     message = refusal_of(
         main, *look, "--augment_policy=keras_cv", "--augment_magnitude=16"
     )
-    assert "takes 0 to 10" in message
+    assert "accepts 0 to 10" in message
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     main(*look)
     printed = capsys.readouterr().out

@@ -112,8 +112,8 @@ RANGES = {
     "binary": np.round,
     "levels": lambda x: 255 * x,
     "nan": lambda x: np.where(x > 0.99, np.nan, x - 0.5),
-    "normalised": lambda x: 4 * x - 2,
-    "centred": lambda x: 2 * x - 1,
+    "normalized": lambda x: 4 * x - 2,
+    "centered": lambda x: 2 * x - 1,
     "zeros": lambda x: 0 * x,
 }
 
@@ -125,9 +125,9 @@ def predicting():
     return learner
 
 
-@pytest.mark.fast("centred", "normalised")
+@pytest.mark.fast("centered", "normalized")
 @pytest.mark.parametrize("name", RANGES)
-def test_images_that_nobody_normalised_are_noticed(name, predicting, logged):
+def test_images_that_nobody_normalized_are_noticed(name, predicting, logged):
     """Wherever they come from."""
     random = np.random.RandomState(0).rand(8, 6, 6, 2)
     images, labels = RANGES[name](random).astype("float32"), np.zeros(8, int)
@@ -144,7 +144,7 @@ def test_images_that_nobody_normalised_are_noticed(name, predicting, logged):
         look()
         assert len(logged) == wrong
         if wrong:
-            assert "as if they were not normalised" in logged.pop()
+            assert "as if they were not normalized" in logged.pop()
 
 
 def test_evaluate_looks_at_their_range_too(predicting, logged):
@@ -152,7 +152,7 @@ def test_evaluate_looks_at_their_range_too(predicting, logged):
     for factor in (1, 4):
         data = (factor * (images - (factor > 1) / 2), np.zeros(8, int))
         evaluate(predicting, tf.data.Dataset.from_tensors(data))
-        assert len(logged) == 1 and "not normalised" in logged[0]
+        assert len(logged) == 1 and "not normalized" in logged[0]
 
 
 class Batches(keras.utils.PyDataset):
@@ -310,7 +310,7 @@ def test_what_is_not_looked_for_is_said(mirrored, logged):
         learner = MetaPseudoLabels(net(), net(), uda=None)
         learner.compile("sgd", run_eagerly=True)
     (line,) = logged
-    assert "nobody looks for layers without a second derivative" in line
+    assert "nothing checks for layers without a second derivative" in line
 
 
 @pytest.mark.parametrize("roles", [1, 2])

@@ -86,5 +86,5 @@ def test_of_an_image_that_comes_twice_the_last_sure_row_counts():
 
 def test_a_number_of_images_that_nobody_said_is_asked_for(tmp_path):
     config = tiny(tmp_path, method="flexmatch")
-    with pytest.raises(ConfigError, match="say how many there are: unlabeled"):
+    with pytest.raises(ConfigError, match="give their number as unlabeled"):
         build_learner(config, DATASETS["digits"])

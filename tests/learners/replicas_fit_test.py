@@ -29,7 +29,7 @@ from tests.learners.replicas_test import (
 def test_xla_is_refused_before_it_hangs(mirrored):
     with mirrored(2).scope():
         learner = Supervised(conv_net("student"))
-        with pytest.raises(ValueError, match="here are 2 replicas"):
+        with pytest.raises(ValueError, match="there are 2 replicas"):
             learner.compile(Momentum(0.1), jit_compile=True)
 
 

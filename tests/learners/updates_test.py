@@ -170,7 +170,7 @@ def test_trains_as_in_fit_when_traced(name, replicas, mirrored):
 def test_what_works_on_one_device_alone_is_refused(name, mirrored):
     with mirrored(2).scope():
         learner = Supervised(net())
-        with pytest.raises(ValueError, match="works on one device; here are 2"):
+        with pytest.raises(ValueError, match="on one device; there are 2"):
             learner.compile(ONE_DEVICE[name]())
 
 
@@ -357,7 +357,7 @@ def needs_a_derivative(student_step, logits):
 
 def test_an_estimator_of_one_s_own_is_looked_at_in_compile():
     name = "needs_a_derivative"
-    with pytest.raises(ValueError, match=f"{name}. knows Momentum.*Nadam"):
+    with pytest.raises(ValueError, match=f"{name}. supports Momentum.*Nadam"):
         mpl(needs_a_derivative).compile(O.Nadam(0.1))
 
 

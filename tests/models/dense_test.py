@@ -142,7 +142,7 @@ def test_our_networks_have_one_dense_layer_as_head(name, size):
                     keras.layers.GlobalAveragePooling1D(),
                 ]
             ),
-            "no layer can be told",
+            "it cannot be told which layer",
         ),
     ],
 )

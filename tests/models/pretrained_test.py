@@ -113,9 +113,9 @@ def test_another_network_is_refused_and_nothing_changes(name, donor):
     ("file", "content", "words"),
     [
         ("none.keras", None, "There is no file"),
-        ("a.pkl", b"cos\nsystem\n", "is no .weights.h5 or .keras file"),
-        ("a.keras", b"no archive", "cannot be read as weights of Keras"),
-        ("a.weights.h5", b"no HDF5", "cannot be read as weights of Keras"),
+        ("a.pkl", b"cos\nsystem\n", "is not a .weights.h5 or .keras file"),
+        ("a.keras", b"no archive", "cannot be read as Keras weights"),
+        ("a.weights.h5", b"no HDF5", "cannot be read as Keras weights"),
     ],
 )
 def test_what_is_no_file_of_weights_is_refused(tmp_path, file, content, words):

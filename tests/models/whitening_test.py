@@ -7,7 +7,7 @@ from meta_pseudo_labels.models.whitening import Whitening
 
 
 def pictures(count=300, side=8, channels=3):
-    """Neighbours and channels that depend on one another, not of mean 0."""
+    """Neighbors and channels that depend on one another, not of mean 0."""
     random = np.random.default_rng(0)
     x = random.normal(size=(count, side + 1, side, channels))
     x = (x[:, 1:] + 0.6 * x[:, :-1]) @ (np.eye(channels) + 0.4)
@@ -49,10 +49,10 @@ def test_epsilon_is_added_to_the_variances():
 
 
 def test_an_axis_without_variance_stays_finite():
-    grey = np.repeat(pictures(channels=1), 3, axis=-1)
-    whitening = layer(grey, dtype="float32")
-    whitening.adapt(grey)
-    assert np.isfinite(whitening(grey)).all()
+    gray = np.repeat(pictures(channels=1), 3, axis=-1)
+    whitening = layer(gray, dtype="float32")
+    whitening.adapt(gray)
+    assert np.isfinite(whitening(gray)).all()
 
 
 def test_the_filters_are_a_function_of_the_images_alone():
@@ -90,7 +90,7 @@ def test_a_config_makes_it_again():
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((4, 8, 8, 3), np.uint8), "normalised images.*uint8"),
+        (np.zeros((4, 8, 8, 3), np.uint8), "normalized images.*uint8"),
         (np.zeros((4, 8, 8, 1), np.float32), "height, width, 3.*8, 1"),
         (np.zeros((8, 8, 3), np.float32), r"got \[8, 8, 3\]"),
         (np.zeros((0, 8, 8, 3), np.float32), r"of shape \[0, 8"),

@@ -200,12 +200,12 @@ class TestOtherSettings:
     @pytest.mark.parametrize(
         ("name", "value", "message"),
         [
-            ("hparams_json", np.array("[1, 2]"), "is no trace"),
-            ("hparams_json", np.array('{"method"'), "is no trace"),
+            ("hparams_json", np.array("[1, 2]"), "is not a trace"),
+            ("hparams_json", np.array('{"method"'), "is not a trace"),
             ("hparams_json", np.array("{}"), "lacks .*model_type"),
             ("input/l_images", np.zeros((0, 4, 10, 10, 3)), r"steps: \[0, 3\]"),
             ("input/l_labels", np.zeros((3, 4), int), "one-hot floats"),
-            ("init/model/wrn-28-1/other", np.zeros(3), "other'\\] of no use"),
+            ("init/model/wrn-28-1/other", np.zeros(3), "other'\\] are not"),
         ],
     )
     def test_bad_arrays_are_named(self, trace, tmp_path, name, value, message):
@@ -228,10 +228,10 @@ class TestOtherSettings:
 def test_a_file_that_is_no_trace_is_refused(tmp_path):
     path = tmp_path / "other.npz"
     np.savez(path, images=np.zeros(3))
-    with pytest.raises(ValueError, match="no trace of the release: 'hparams_"):
+    with pytest.raises(ValueError, match="not a trace of the release: 'hparam"):
         replay(path)
     path.write_text("text")
-    with pytest.raises(ValueError, match="is no trace"):
+    with pytest.raises(ValueError, match="is not a trace"):
         replay(path)
     with pytest.raises(ValueError, match="float16"):
         replay(path, "float16")

@@ -263,7 +263,7 @@ class TestSources:
     def test_a_path_without_a_checkpoint_is_named(self, tmp_path):
         with pytest.raises(CheckpointError, match="ckpt-7.index"):
             load_release_variables(learner(), tmp_path / "ckpt-7")
-        with pytest.raises(CheckpointError, match="no TensorFlow checkpoint"):
+        with pytest.raises(CheckpointError, match="is not a TensorFlow check"):
             load_release_variables(learner(), tmp_path)
 
     def test_a_damaged_checkpoint_changes_nothing(self, tmp_path):

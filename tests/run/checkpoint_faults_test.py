@@ -74,7 +74,7 @@ def test_the_one_before_a_damaged_one_is_taken(
     spoil(tmp_path / "checkpoints" / name)
     assert restored(weight, tmp_path) == (1, 1.0)
     assert "step-2 cannot be read" in caplog.text
-    assert "The one before is taken" in caplog.text
+    assert "The one before it is used" in caplog.text
 
 
 def test_going_on_from_the_one_before_writes_the_damaged_one_anew(

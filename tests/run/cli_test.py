@@ -88,7 +88,7 @@ def test_help_and_what_is_wrong_need_no_tensorflow():
     assert run.startswith("Error: --output_dir=gs://mine/run: runs are written")
     assert flag.startswith("Error: --output_dir=--recipe=digits_mpl/seed_2: ")
     assert next_flag.startswith("Error: --output_dir=--seed=2: this is a flag")
-    assert data.startswith("Error: --eval_data_dir=s3://mine/data: of buckets")
+    assert data.startswith("Error: --eval_data_dir=s3://mine/data: TensorFlow ")
     assert model.startswith("Error: --saved_model=gs://mine/model is read from")
     assert method.startswith("Error: --method=mlp is unknown (did you mean mpl")
     assert any(line.startswith("  --mpl_feedback: ") for line in help)
@@ -235,7 +235,7 @@ def test_recipes_do_not_read_flags_of_the_present_folder(monkeypatch, tmp_path):
     [
         ("--flagfile=absent.flags", "absent.flags cannot be read"),
         ("--flagfile=mine.flags", "mine.flags includes itself"),
-        ("--recipe=absent", "--recipe=absent is no recipe"),
+        ("--recipe=absent", "--recipe=absent is not a recipe"),
     ],
 )
 def test_a_file_that_includes_what_it_cannot_is_named(

@@ -29,7 +29,7 @@ from tests.command_line import refusal_of
         (tf.errors.PermissionDeniedError(None, None, "run/x; no"), "run/x; no"),
         (
             tf.errors.FailedPreconditionError(None, None, "no host\n gs://b/x"),
-            "no host gs://b/x. Is the bucket there",
+            "no host gs://b/x. Does the bucket exist",
         ),
     ],
 )

@@ -353,7 +353,7 @@ def test_balance_needs_labels_that_are_known(flag):
 
 
 def test_uneven_classes_are_made_up_for_once():
-    with pytest.raises(ConfigError, match="each make up for uneven classes"):
+    with pytest.raises(ConfigError, match="each compensate for uneven cla"):
         Config(label_sampling="balanced", class_weight="balanced")
 
 
@@ -411,7 +411,7 @@ def test_the_file_that_is_gone_or_new_is_named(folders, what, name, is_old):
 
 @pytest.mark.parametrize("what", ["no longer", "not before", None])
 def test_a_look_goes_on_with_what_is_there(folders, what, caplog):
-    """Normalised as the networks learned it."""
+    """Normalized as the networks learned it."""
     config, before, labeled = folders
     if what:
         change(labeled, what)
@@ -442,7 +442,7 @@ def test_it_says_that_it_goes_on_where_it_does(folders, task_mode, caplog):
     )
     _ = Experiment(changed).data
     (told,) = [m for m in caplog.messages if "lr was" in m]
-    assert told.endswith("It goes on with what is given.")
+    assert told.endswith("It goes on with the new ones.")
     caplog.clear()
     change(labeled, "no longer")
     with pytest.raises(ConfigError, match="5 for 6; no longer"):

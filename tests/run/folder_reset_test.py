@@ -164,7 +164,7 @@ def test_a_run_with_a_mount_in_it_is_not_reset(run, monkeypatch):
 
 
 def test_a_stage_s_files_are_not_a_pattern_in_the_run_s_own_folder():
-    with pytest.raises(ValueError, match="is a pattern where a reset needs"):
+    with pytest.raises(ValueError, match="is a pattern, but a reset needs"):
         RunFile("*.csv", "what a reset would leave")
     RunFile("tables/*.csv", "what it deletes with their folder")
 
@@ -182,6 +182,6 @@ def test_the_mark_of_a_run_is_deleted_last():
 
 def test_a_folder_called_done_is_not_deleted(tmp_path):
     (tmp_path / "done" / "work").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="done is no file"):
+    with pytest.raises(ConfigError, match="done is not a file"):
         RunFolder(str(tmp_path)).mark_not_done()
     assert contents(tmp_path) == {"done", "done/work"}

@@ -309,7 +309,7 @@ def test_what_is_of_another_kind_is_refused_before_work(
     path = tmp_path / name
     make = dict(folder=path.mkdir, file=path.touch)
     make.get(kind, lambda: os.mkfifo(path))()
-    with pytest.raises(ConfigError, match=f"{name} is no ") as caught:
+    with pytest.raises(ConfigError, match=f"{name} is not a ") as caught:
         Experiment(Config(output_dir=str(tmp_path), task_mode=task_mode))
     assert "Move it away" in str(caught.value)
 

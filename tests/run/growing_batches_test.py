@@ -36,7 +36,7 @@ def test_it_doubles_after_every_so_many_steps_up_to_the_whole(ratio, sizes):
 
 
 def test_batches_change_where_checkpoints_are_and_nowhere_else():
-    with pytest.raises(ConfigError, match="no multiple of --save_every=1000"):
+    with pytest.raises(ConfigError, match="not a multiple of --save_every=1"):
         Config(method="uda", uda_data_growth_steps=1500)
     Config(method="supervised", uda_data_growth_steps=1500)  # Reads it not.
 

@@ -98,7 +98,7 @@ def test_bfloat16_is_another_word():
 )
 def test_workers_are_to_be_told(settings, machine, tmp_path):
     machine(("amx_bf16",), 0.5)
-    with pytest.raises(ConfigError, match="all workers must compute in the"):
+    with pytest.raises(ConfigError, match="all workers must use the same"):
         choice(tmp_path, **settings)
 
 

@@ -147,7 +147,7 @@ def test_two_replicas_begin_with_the_same(file, source, mirrored, tmp_path):
         ("nowhere.keras", "There is no file"),
         ("wrn.weights.h5", "another network"),
         ("empty", "no checkpoint in it"),
-        ("pickled.pt", "is no .weights.h5 or .keras file"),
+        ("pickled.pt", "is not a .weights.h5 or .keras file"),
     ],
 )
 def test_what_fits_nothing_ends_the_run_before_it_begins(
@@ -175,7 +175,7 @@ def test_weights_within_what_a_reset_deletes_are_refused(source, tmp_path):
 
 
 def test_two_beginnings_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="leave out the one or the other"):
+    with pytest.raises(ConfigError, match="leave one of them out"):
         tiny(tmp_path, load_checkpoint="a", teacher_weights="b.keras")
 
 
@@ -203,7 +203,7 @@ def test_networks_of_keras_see_their_own_pixels_where_they_have_weights():
 
 
 def test_a_preprocessing_that_no_network_has_is_refused():
-    with pytest.raises(ConfigError, match="mlp see images as the data set"):
+    with pytest.raises(ConfigError, match="network is not for mlp: only"):
         Config(model_type="mlp", preprocessing="network")
 
 

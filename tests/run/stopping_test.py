@@ -264,7 +264,7 @@ def test_steps_per_execution_that_do_not_fit_are_refused(tmp_path, signal_at):
     together = dict(
         steps_per_execution=2, log_every=2, allow_hparam_change=True
     )
-    with pytest.raises(ConfigError, match="from step 1.*per_execution=2"):
+    with pytest.raises(ConfigError, match="at step 1.*per_execution=2"):
         Experiment(supervised(tmp_path, **together)).train()
 
 
@@ -286,7 +286,7 @@ def test_a_damaged_finetuning_begins_anew(tmp_path, signal_at, caplog):
     for path in tmp_path.glob("finetune/from-step-*/checkpoints/*.index"):
         path.write_bytes(b"")
     assert Experiment(config).finetune()
-    assert "Finetuning begins anew" in caplog.text
+    assert "Finetuning starts over" in caplog.text
 
 
 def test_a_second_signal_has_its_usual_effect():

@@ -138,7 +138,7 @@ def test_means_are_of_different_teachers_of_the_same_images():
     np.testing.assert_allclose(means[0].labeled, [[11 / 30, 19 / 30]])
     for several, message in (
         ((), "at least one"),
-        ((parts[0], of([0.1, 0.9])), "say the same of every image"),
+        ((parts[0], of([0.1, 0.9])), "predict the same for every image"),
         ((parts[0], of([0.1, 0.9], [1, 0])), "got the shapes .*1, 2.*2, 2"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -152,7 +152,7 @@ def test_a_student_of_several_goes_on_with_them_only(teacher, sure, tmp_path):
     both = f"{teacher.output_dir},{sure}"
     assert going_on(both, num_train_steps=1)
     longer = dict(num_train_steps=2, allow_hparam_change=True)
-    with pytest.raises(ConfigError, match="says other things than when"):
+    with pytest.raises(ConfigError, match="has other labels than when"):
         going_on(teacher.output_dir, **longer)
     assert going_on(f"{sure},{teacher.output_dir}", **longer)
 
@@ -165,7 +165,7 @@ def test_a_finished_student_is_not_taken_for_one_of_other_teachers(
         return Experiment(config).train()
 
     assert train(moved)
-    with pytest.raises(ConfigError, match="says other things than when"):
+    with pytest.raises(ConfigError, match="has other labels than when"):
         train(f"{moved},{sure}")
     assert not train(moved)  # It was trained already.
     shutil.rmtree(moved)  # Whatever became of its teacher.
@@ -220,11 +220,11 @@ def test_a_run_goes_on_with_its_labels_only(teacher, tmp_path):
     assert content == {"digest": found.digest, "source": found.source}
     other = dataclasses.replace(found, unlabeled=found.unlabeled[::-1])
     save_teacher_labels(config, other)
-    with pytest.raises(ConfigError, match="says other things than when"):
+    with pytest.raises(ConfigError, match="has other labels than when"):
         load_teacher_labels(config, teacher.data)
     load_teacher_labels(config, teacher.data, fresh=True)
     (tmp_path / "teacher_labels.json").write_text("{}")
-    with pytest.raises(ConfigError, match="cannot be read as what the run"):
+    with pytest.raises(ConfigError, match="cannot be read as the labels"):
         load_teacher_labels(config, teacher.data)
 
 

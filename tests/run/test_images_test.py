@@ -59,7 +59,7 @@ def test_the_held_out_images(tmp_path, digits):
     np.testing.assert_array_equal(labels, held.validation_labels)
 
 
-def test_every_level_of_grey_comes_back(tmp_path):
+def test_every_level_of_gray_comes_back(tmp_path):
     levels = np.arange(256, dtype=np.uint8).reshape([4, 8, 8, 1])
     images = np.repeat(levels, 3, axis=-1)
     labels = np.zeros(4, np.int32)
@@ -72,7 +72,7 @@ def test_every_level_of_grey_comes_back(tmp_path):
 
 
 def test_a_folder_for_a_run_on_another_data_set(tmp_path, digits):
-    """Its folders are named as the run's classes; normalised as the run."""
+    """Its folders are named as the run's classes; normalized as the run."""
     folder = tmp_path / "new"
     for name, shade in (("7", 70), ("0", 10), ("9", 90)):
         tiny_folders.write(folder / name / "a.png", shade, size=(20, 10))
@@ -112,7 +112,7 @@ def test_a_folder_of_images_that_are_learned_from(tmp_path, digits, caplog):
         tmp_path, eval_dataset="folders", eval_dir=str(tmp_path / "new")
     )
     evaluation_source(config, digits)
-    assert f"2 of the images in {tmp_path}/new are learned from" in caplog.text
+    assert f"2 of the images in {tmp_path}/new are also trained" in caplog.text
 
 
 def test_folders_of_other_classes_are_refused(tmp_path, digits):

@@ -190,7 +190,7 @@ def test_a_strangers_file_stays_though_root_could_delete_it(run):
 def test_a_folder_open_to_all_protects_its_owners_files(run):
     os.chmod(run, 0o1777)
     with user(NOBODY):
-        assert "its owner alone" in refused(f"{run}/first")
+        assert "only by its owner" in refused(f"{run}/first")
 
 
 def test_a_folder_that_cannot_be_emptied_is_said_in_a_line(run, monkeypatch):

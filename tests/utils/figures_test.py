@@ -13,7 +13,7 @@ NAMES = ("cat", "dog", "owl")
 
 
 def colored_pixels(path, color):
-    """How many pixels of the PNG file have the colour, "#rrggbb"."""
+    """How many pixels of the PNG file have the color, "#rrggbb"."""
     pixels = np.rint(imread(path)[..., :3] * 255).astype(int)
     rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return np.all(pixels == rgb, axis=-1).sum()

@@ -86,7 +86,7 @@ def test_whatever_is_in_a_file_of_json_is_told_in_a_line(
 
 def test_what_is_no_file_is_not_waited_for(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ConfigError, match="it is no file"):
+    with pytest.raises(ConfigError, match="it is not a regular file"):
         read_object(tmp_path / "pipe", "facts")
     with pytest.raises(ConfigError, match="Is a directory"):
         read_object(tmp_path, "facts")

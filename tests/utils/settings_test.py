@@ -35,8 +35,8 @@ NO_FILES = {"data_service", "master", "worker_addresses", "plugins"}
             "s3://b/x",
             "is read from a file system only. .*mount-s3",
         ),
-        ("data_dir", "s3://b/x", "reads gs:// alone. .*mount-s3"),
-        ("data_dir", "https://h/x", "reads gs:// alone. .*rclone"),
+        ("data_dir", "s3://b/x", "at gs:// only. .*mount-s3"),
+        ("data_dir", "https://h/x", "at gs:// only. .*rclone"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused(name, value, words):

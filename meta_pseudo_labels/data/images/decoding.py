@@ -1,4 +1,4 @@
-"""Image files to pixels, by TensorFlow's decoders, within a stated size."""
+"""Decodes image files with TensorFlow's decoders, up to a given size."""
 
 import os
 import stat
@@ -20,28 +20,29 @@ from meta_pseudo_labels.data.images.levels import (
 from meta_pseudo_labels.data.images.orientation import upright
 
 MAX_PIXELS = 64_000_000  # 8,000 x 8,000; 192 MB decoded.
-_BYTES_PER_PIXEL = 8  # Of the largest sort, a PNG with 16 bits and alpha.
+_BYTES_PER_PIXEL = 8  # Of the largest kind, a PNG with 16 bits and alpha.
 
 
 def decode_image(data, *, max_pixels=MAX_PIXELS, deep_levels=None):
     """Decodes an image to RGB.
 
     JPEG (dct_method INTEGER_ACCURATE; CMYK becomes RGB as TensorFlow does it),
-    PNG, BMP, GIF and, where TensorFlow decodes it, WebP. Of an animation the
-    first frame counts. Grey becomes RGB, alpha is dropped (not blended), 16
-    bits become 8, see `levels.to_8_bits`. It is turned as its Exif data says.
+    PNG, BMP, GIF and, if TensorFlow can decode it, WebP. The first frame of an
+    animation is used. Gray becomes RGB, alpha is dropped (not blended), 16 bits
+    become 8, see `levels.to_8_bits`. It is rotated as its Exif data says.
 
     Args:
       data: bytes, the whole file.
-      max_pixels: height * width at most; it is known from the header, before
-        anything is decoded.
-      deep_levels: of pictures of 16 bits, see `DatasetSpec`.
+      max_pixels: largest height * width; the header tells it before anything
+        is decoded.
+      deep_levels: for 16-bit pictures, see `DatasetSpec`.
 
     Returns:
       [H, W, 3] uint8.
 
     Raises:
-      ImageError: a ValueError, where the bytes are no such image or too large.
+      ImageError: a ValueError, if the bytes are not such an image, or it is
+        too large.
     """
     header = read_header(data)
     if header.pixels > max_pixels:
@@ -61,17 +62,17 @@ def decode_image(data, *, max_pixels=MAX_PIXELS, deep_levels=None):
 
 
 def read_image_file(path, *, max_pixels=MAX_PIXELS):
-    """Reads the bytes of an image file, after a look at what it is.
+    """Reads the bytes of an image file, after checking what it is.
 
     Args:
       path: a local file.
-      max_pixels: a file of more than 8 times as many bytes is refused.
+      max_pixels: a file of more than 8 times this many bytes is refused.
 
     Returns:
       bytes.
 
     Raises:
-      ImageError: where it cannot be read, is no image, or is too large.
+      ImageError: if it cannot be read, is not an image, or is too large.
     """
     try:
         status = os.stat(path)
@@ -91,14 +92,14 @@ def read_image_file(path, *, max_pixels=MAX_PIXELS):
 
 
 def deep_extremes(path, *, max_pixels=MAX_PIXELS):
-    """The lowest and the highest level of a picture of 16 bits.
+    """The lowest and the highest level of a 16-bit picture.
 
     Args:
-      path: of any file.
+      path: any file.
       max_pixels: see `decode_image`.
 
     Returns:
-      Two ints; None of other files and of those that cannot be read.
+      Two ints; None for other files and for those that cannot be read.
     """
     try:
         if not os.path.isfile(path):
@@ -112,14 +113,14 @@ def deep_extremes(path, *, max_pixels=MAX_PIXELS):
         with tf.device("CPU:0"):
             image = decode_deep(data).numpy()
     except (ImageError, OSError, tf.errors.OpError):
-        return None  # Reading it again says what is wrong.
+        return None  # Reading it again will tell what is wrong.
     return int(image.min()), int(image.max())
 
 
 def broken(kind, error):
     """What TensorFlow raised on an image, as an `ImageError`."""
     text = error.message.split("\n")[0]
-    _, deep, rest = text.partition(DEEP)  # Ours, in its words around.
+    _, deep, rest = text.partition(DEEP)  # Ours, within TensorFlow's words.
     if deep:
         return ImageError(f"{kind} of {deep}" + rest.rstrip("]'"))
     return ImageError(f"broken {kind}: " + text.rsplit("}} ", 1)[-1])
@@ -136,10 +137,10 @@ def _png(data, header):
 
 
 def _gif(data, header):
-    """Decodes the first frame alone: the others would cost memory too.
+    """Decodes only the first frame: the others would cost memory too.
 
-    Its transparent color is drawn as the color that it is, as that of a PNG;
-    TensorFlow makes it black.
+    Its transparent color is drawn as its actual color, as for a PNG;
+    TensorFlow would make it black.
     """
     start, end = header.first_frame
     frame = bytearray(data[start:end])
@@ -155,10 +156,10 @@ def _bmp(data, header):
 
 
 def _webp(data, header):
-    """Decodes the first frame alone, as a file of its own.
+    """Decodes only the first frame, as a file of its own.
 
-    TensorFlow 2.21 writes past the end of its memory in animations that have
-    no alpha, and the process dies.
+    For animations without alpha, TensorFlow 2.21 writes past the end of its
+    memory, and the process dies.
     """
     if not hasattr(tf.io, "decode_webp"):
         raise ImageError(
@@ -171,7 +172,7 @@ def _webp(data, header):
 
 
 def _rgb(image):
-    """Three channels, from one (grey) or four (alpha last)."""
+    """Three channels, from one (gray) or four (alpha last)."""
     if image.shape[-1] == 1:
         return tf.image.grayscale_to_rgb(image)
     return image[..., :3]

@@ -1,4 +1,4 @@
-"""All the pixels of many image files, in one array."""
+"""The pixels of many image files in one array."""
 
 import concurrent.futures
 import functools
@@ -22,7 +22,7 @@ from meta_pseudo_labels.data.spec import FILL
 _THREADS = min(8, os.cpu_count() or 1)
 _CHUNK = 256  # Files handed to the threads at a time.
 _NAMED = 5  # Skipped files whose names are logged.
-_FEW_LEVELS = 16  # A picture of so small a part of the levels looks flat.
+_FEW_LEVELS = 16  # A picture with less than 1/16 of the levels looks flat.
 
 
 def read_images(folder, names, *, max_pixels, **settings):
@@ -64,29 +64,30 @@ def decode_images(
     background=FILL,
     deep_levels=None,
 ):
-    """Decodes images by a few threads, into one array.
+    """Decodes images in a few threads, into one array.
 
-    What is no usable image is left out; one line in the log counts such files
-    and names the first ones. At a time each of at most 8 threads holds one
-    file and its pixels, so the memory needed beside the array is bounded.
+    Files that are not usable images are left out; one line in the log counts
+    them and names the first ones. Each of at most 8 threads holds one file and
+    its pixels at a time, so the memory needed beside the array is bounded.
 
     Args:
       files: iterable of (name, function that returns the bytes).
-      count: how many these are.
+      count: number of these files.
       image_size: pixels, see `square_image`.
       max_pixels: see `decode_image`.
       strict: whether to stop at the first file that would be left out.
       where: the folder or the like, for messages.
-      image_fit, background: of pictures that are not square, see
+      image_fit, background: for pictures that are not square, see
         `square_image`.
-      deep_levels: of pictures of 16 bits, see `DatasetSpec`.
+      deep_levels: for 16-bit pictures, see `DatasetSpec`.
 
     Returns:
       [N, image_size, image_size, 3] uint8, in the given order; [N] int64, the
       places of these images among `files`; and a tuple of the names left out.
 
     Raises:
-      ValueError: where strict, or the array cannot be had.
+      ValueError: if `strict` and a file is not usable, or if the array cannot
+        be allocated.
     """
     images = _allocate(count, image_size, where)
     decode = functools.partial(
@@ -112,9 +113,9 @@ def decode_images(
                     continue
                 if strict:
                     raise ValueError(
-                        f"{shown(name)} in {shown(where)} is no image that "
-                        f"can be used ({outcome}); mend or remove it, or do "
-                        "without strict reading, which then skips it."
+                        f"{shown(name)} in {shown(where)} is not an image that "
+                        f"can be used ({outcome}); repair or remove it, or "
+                        "turn off strict reading, which then skips it."
                     )
                 skipped.append((shown(name), outcome))
     _log_skipped(skipped, count=count, where=where)
@@ -126,12 +127,12 @@ def decode_images(
 
 
 def measure_levels(paths, *, max_pixels):
-    """The levels that become black and white, of pictures of 16 bits.
+    """The levels of 16-bit pictures that become black and white.
 
-    A line in the log says how many of them hardly differ from one grey.
+    A line in the log tells how many of them are close to one uniform gray.
 
     Args:
-      paths: of all files that are learned from; the others are left alone.
+      paths: all files to train on; those without 16 bits are ignored.
       max_pixels: see `decode_image`.
 
     Returns:
@@ -147,7 +148,7 @@ def measure_levels(paths, *, max_pixels):
     flat = highest - lowest < (white - black) // _FEW_LEVELS
     if (black, white) != WHOLE_RANGE:
         logging.warning(
-            "%d pictures have 16 bits, but levels from %d to %d alone: these "
+            "%d pictures have 16 bits, but levels from %d to %d only: these "
             "are spread over 0 to 255, here and wherever the network is used.",
             len(found),
             black,
@@ -155,8 +156,8 @@ def measure_levels(paths, *, max_pixels):
         )
     if flat.any():
         logging.warning(
-            "%d of %d pictures of 16 bits have less than 1/%d of the levels "
-            "%d to %d: they become nearly one grey.",
+            "%d of %d pictures of 16 bits use less than 1/%d of the levels %d "
+            "to %d: they become nearly one gray.",
             flat.sum(),
             len(found),
             _FEW_LEVELS,
@@ -182,7 +183,7 @@ def _decode(
         )
     except ImageError as error:
         return error
-    # Not a window into the whole picture, which would stay in memory with it.
+    # A copy: a view would keep the whole picture in memory.
     return square_image(image, image_size, image_fit, background).copy()
 
 
@@ -190,7 +191,7 @@ def _allocate(count, image_size, where):
     if image_size is None or image_size < 1:
         raise ValueError(
             f"image_size is {image_size}; images of {where} may differ in "
-            "size, so say to how many pixels they are brought, 1 or more."
+            "size, so give the pixels to resize them to, 1 or more."
         )
     try:
         return np.empty([count, image_size, image_size, 3], np.uint8)

@@ -1,12 +1,12 @@
-"""What the first bytes of an image file say, before anything is decoded.
+"""What the first bytes of an image file tell, before anything is decoded.
 
 Kind and size are read here in Python, so that a file of a megabyte that
-unpacks to gigabytes is refused and not decoded. The kind is that of the bytes;
-a file's name does not count.
+unpacks to gigabytes is refused and not decoded. The bytes determine the kind;
+the file's name does not matter.
 
-Pillow would tell kind, size and orientation too, but not where a first frame
-ends, which TensorFlow must not read past, nor what it decodes wrongly. And it
-cannot decode in our place: an exported model has only TensorFlow's decoders,
+Pillow would tell kind, size and orientation too, but not where the first frame
+ends, past which TensorFlow must not read, nor what TensorFlow decodes wrongly.
+And it cannot do the decoding: an exported model has only TensorFlow's decoders,
 and must see the pixels that training saw.
 """
 
@@ -14,21 +14,21 @@ import contextlib
 import dataclasses
 import struct
 
-START_BYTES = 32  # As many tell the kind.
+START_BYTES = 32  # Enough to tell the kind.
 PNG_START = b"\x89PNG\r\n\x1a\n"
 EXIF = b"Exif\0\0"
-EXIF_WITHIN = 2**17  # Bytes of a JPEG; it stands behind XMP at most.
+EXIF_WITHIN = 2**17  # Bytes of a JPEG; at most XMP precedes it.
 ORIENTATION_TAG = 0x0112
 JPEG_FRAMES = sorted({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-MOST_CHUNKS = 10_000  # Of a file that are looked at for its Exif data.
+MOST_CHUNKS = 10_000  # Of a file that are searched for its Exif data.
 KINDS = ("JPEG", "PNG", "GIF", "BMP", "WebP")
 
-_GREY_PALETTE = bytes(level for i in range(256) for level in (i, i, i, 0))
+_GRAY_PALETTE = bytes(level for i in range(256) for level in (i, i, i, 0))
 _BGR_MASKS = (0xFF0000, 0xFF00, 0xFF)
 
 
 class ImageError(ValueError):
-    """Bytes that are no image, or none that is read; the message says why."""
+    """Bytes that are not an image that can be read; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Header:
     Attributes:
       kind: one of `KINDS`.
       height, width: pixels, >= 1.
-      first_frame: where the bytes of the first frame begin and end, in kinds
-        that may have several; None in the others.
-      orientation: 1 to 8, how the picture is to be turned, see
-        `orientation.upright`; 1 is not at all.
-      transparency: of a GIF, where the byte is whose lowest bit makes one
-        color of the first frame transparent; None without one.
+      first_frame: where the bytes of the first frame begin and end, for kinds
+        that may have several; None for the others.
+      orientation: 1 to 8, how to rotate or flip the picture, see
+        `orientation.upright`; 1 means not at all.
+      transparency: position of the byte of a GIF whose lowest bit makes one
+        color of the first frame transparent; None if there is no such byte.
     """
 
     kind: str
@@ -65,7 +65,7 @@ def image_kind(start):
       One of `KINDS`.
 
     Raises:
-      ImageError: where it is none of them.
+      ImageError: if it is none of them.
     """
     if start.startswith(b"\xff\xd8\xff"):
         return "JPEG"
@@ -92,8 +92,8 @@ def read_header(data):
       `Header`.
 
     Raises:
-      ImageError: where the kind is unknown, the header broken, or the image
-        of a sort that TensorFlow would decode wrongly.
+      ImageError: if the kind is unknown, the header broken, or the image of a
+        sort that TensorFlow would decode wrongly.
     """
     kind = image_kind(data[:START_BYTES])
     readers = dict(JPEG=_jpeg, PNG=_png, GIF=_gif, BMP=_bmp, WebP=_webp)
@@ -109,8 +109,8 @@ def read_header(data):
 def _jpeg(data):
     """Walks over the segments to the frame header (ITU T.81, annex B).
 
-    It passes over stray bytes between segments just as libjpeg does, so that
-    both find the same frame header.
+    It skips stray bytes between segments just as libjpeg does, so that both
+    find the same frame header.
     """
     place, exif = 2, b""
     while True:
@@ -118,11 +118,11 @@ def _jpeg(data):
         if place < 0:
             raise ImageError("JPEG without a frame header")
         marker = data[place + 1]
-        if marker == 0xFF:  # Filling.
+        if marker == 0xFF:  # A fill byte.
             place += 1
         elif marker in (0xD9, 0xDA):  # The end, or pixels.
             raise ImageError("JPEG without a frame header")
-        elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # Markers alone.
+        elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # Without a segment.
             place += 2
         elif marker in JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, place + 5)
@@ -157,7 +157,7 @@ def _gif(data):
         raise ImageError("GIF without a frame")
     frame = struct.unpack_from("<HHHHB", data, place + 1)
     left, top, frame_width, frame_height, flags = frame
-    # One byte more: the size of a code.
+    # One more byte: the size of a code.
     end = _after_blocks(data, place + 11 + _color_table(flags))
     return Header(
         "GIF",
@@ -169,19 +169,19 @@ def _gif(data):
 
 
 def _color_table(flags):
-    """Bytes of the table of colors that follows, if one does."""
+    """Size in bytes of the color table that follows, if any."""
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def _after_blocks(data, place):
-    """Where a row of blocks is over: each begins with its length, last 0."""
+    """Where a row of blocks ends: each begins with its length, the last 0."""
     while data[place]:
         place += 1 + data[place]
     return place + 1
 
 
 def _bmp(data):
-    """Refuses what TensorFlow takes for another sort and decodes wrongly."""
+    """Refuses kinds that TensorFlow mistakes for others and decodes wrongly."""
     (pixels,) = struct.unpack_from("<I", data, 10)
     (size,) = struct.unpack_from("<I", data, 14)
     if size < 40:
@@ -194,10 +194,10 @@ def _bmp(data):
         plain = compression == 0 and bits in (8, 24, 32)
     if bits == 8:
         palette = data[14 + size : pixels]
-        plain = plain and palette == _GREY_PALETTE[: len(palette)]
+        plain = plain and palette == _GRAY_PALETTE[: len(palette)]
     if not plain:
         raise ImageError(
-            "BMP that is compressed or has a palette; only grey, RGB and RGBA "
+            "BMP that is compressed or has a palette; only gray, RGB and RGBA "
             "of 8 bits a channel are read"
         )
     return Header("BMP", abs(height), width)
@@ -235,13 +235,13 @@ def _webp(data):
 
 
 def _chunk(data, name, *, place, form, around, even=False):
-    """What the first chunk of a name holds; nothing where there is none.
+    """The content of the first chunk of a name; empty if there is none.
 
     Args:
-      data: of a row of chunks from `place` on, up to the end.
-      form: of the length and the name, 4 bytes each.
-      around: bytes of a chunk beside what it holds.
-      even: whether chunks are filled up to an even length.
+      data: bytes with a row of chunks, from `place` to the end.
+      form: struct format of the length and the name, 4 bytes each.
+      around: bytes of a chunk beside its content.
+      even: whether chunks are padded to an even length.
     """
     for _ in range(MOST_CHUNKS):
         if place + 8 > len(data):
@@ -254,9 +254,9 @@ def _chunk(data, name, *, place, form, around, even=False):
 
 
 def _orientation(exif):
-    """The orientation that Exif data holds, 1 to 8; 1 where it has none.
+    """The orientation that Exif data holds, 1 to 8; 1 if it has none.
 
-    It is in the first directory of what is laid out as a TIFF file.
+    It is in the first directory of the data, which is laid out as a TIFF file.
     """
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:

@@ -1,18 +1,17 @@
 """KerasCV's RandAugment as the policy of the strong view.
 
 The ten operations, their amounts and how often they happen are KerasCV 0.9's
-(`keras_cv.layers.RandAugment`); only the source of its random numbers is ours.
-KerasCV draws from two kinds of generators that go on from call to call, so
-that what an image looks like would depend on what was read before it, and on
-which thread came first:
+(`keras_cv.layers.RandAugment`); only the source of random numbers is ours.
+KerasCV draws from two kinds of stateful generators, so that what an image looks
+like would depend on what was read before it, and on which thread came first:
 
 * `layer._random_generator`, a tf.random.Generator;
 * factor samplers, which call tf.random.uniform or tf.random.normal.
 
 Here both are replaced, layer by layer, by stateless draws from the seed of the
-batch. And where KerasCV walks through a batch image by image, each image here
-goes with the others that have drawn the same operation (`apply_by_group`),
-which gives the same distribution in less time.
+batch. KerasCV also walks through a batch image by image; here all images that
+drew the same operation are processed together (`apply_by_group`), which gives
+the same distribution in less time.
 """
 
 import contextlib
@@ -28,7 +27,7 @@ from meta_pseudo_labels.data.images.rand_augment import (
 )
 from meta_pseudo_labels.utils import compat
 
-RATE = 10 / 11  # How often an operation takes place; KerasCV's default.
+RATE = 10 / 11  # Probability of an operation; KerasCV's default.
 MAGNITUDE_STDDEV = 0.15  # KerasCV's default.
 NUM_LAYERS = 2
 
@@ -40,23 +39,23 @@ def keras_cv_rand_augment(
     num_layers=NUM_LAYERS,
     rate=RATE,
 ):
-    """KerasCV's RandAugment, keyed by a seed as all views are.
+    """KerasCV's RandAugment, keyed by a seed like all views.
 
     It has no rotation, cutout, inversion, posterisation or sharpness; shifts
-    and shears fill with reflections of the image instead of grey.
+    and shears fill with reflections of the image instead of gray.
 
     Args:
       magnitude: 0 to 10, the same scale as `views.rand_augment`; KerasCV
-        counts from 0 to 1, so 5 is its default 0.5.
-      magnitude_stddev: of the normal distribution around the magnitude that
-        some amounts are drawn from, in KerasCV's units, [0, 1].
+        uses 0 to 1, so 5 is its default 0.5.
+      magnitude_stddev: standard deviation of the normal distribution around the
+        magnitude from which some amounts are drawn, in KerasCV's units, [0, 1].
       num_layers: operations in a row, >= 0. KerasCV's own default is 3.
-      rate: probability that one of them takes place, in [0, 1].
+      rate: probability that each of them is applied, in [0, 1].
 
     Returns:
-      A function of [B, H, W, 3] uint8, a [2] integer seed, and where these
-      are not the whole batch `shares.Rows`, see rand_augment.py; returning
-      [B, H, W, 3] uint8: the same for the same seed.
+      A function of images [B, H, W, 3] uint8, a [2] integer seed, and, if the
+      images are not the whole batch, `shares.Rows`, see rand_augment.py; it
+      returns [B, H, W, 3] uint8, the same for the same seed.
 
     Raises:
       ValueError: if a number is out of range.
@@ -64,7 +63,7 @@ def keras_cv_rand_augment(
     """
     if not 0 <= magnitude <= MAX_LEVEL:
         raise ValueError(
-            f"magnitude is {magnitude}; KerasCV's RandAugment takes 0 to "
+            f"magnitude is {magnitude}; KerasCV's RandAugment accepts 0 to "
             f"{MAX_LEVEL}. Larger ones need the release's own policy."
         )
     for name, share in (("magnitude_stddev", magnitude_stddev), ("rate", rate)):
@@ -87,26 +86,26 @@ def keras_cv_rand_augment(
 
 
 class KeyedDraws:
-    """Stateless draws, told apart by their number since `start`.
+    """Stateless draws, each keyed by its number since `start`.
 
-    The numbers are counted while the graph is built, so they belong to the
-    operations of the graph: nothing changes from batch to batch but the seed.
+    The numbers are counted while the graph is built, so they are part of the
+    graph: only the seed changes from batch to batch.
     """
 
     def start(self, seed):
-        """Begins again with another seed, [2] integers."""
+        """Starts again with another seed, [2] integers."""
         self._seed, self._count, self._group = seed, 0, None
 
     def for_group(self, chosen, rows):
-        """Has what follows drawn for the images of one group.
+        """Makes the following draws for the images of one group.
 
-        KerasCV's layers ask for as many amounts as there are images. Where
-        these are of some `rows` only, so many are drawn as would be for the
-        whole batch, and those of its rows are picked.
+        KerasCV's layers ask for one amount per image. If the images are only
+        some `rows`, as many amounts are drawn as for the whole batch, and those
+        of the rows are picked.
 
         Args:
-          chosen: [total] booleans, the images of the whole batch that are of
-            the group; None for draws of all images.
+          chosen: [total] booleans, the images of the whole batch that are in
+            the group; None for draws for all images.
           rows: `shares.Rows`, or None for whole batches.
         """
         self._group = None
@@ -116,7 +115,7 @@ class KeyedDraws:
             self._group = tf.reduce_sum(chosen), before
 
     def uniform(self, shape, minval=0, maxval=None, dtype=tf.float32):
-        """As `tf.random.Generator.uniform`, whose place it takes."""
+        """Replaces `tf.random.Generator.uniform`."""
         return self._draw(
             tf.random.stateless_uniform, shape, minval, maxval, dtype
         )
@@ -159,27 +158,27 @@ def _random_operation(images, operations, draws, rate, rows=None):
 
 
 def _policy_operations(magnitude, magnitude_stddev, draws):
-    """KerasCV's ten operations, as `augment.apply_by_group` wants them.
+    """KerasCV's ten operations, as `augment.apply_by_group` expects them.
 
     Args:
       magnitude: see `keras_cv_rand_augment`.
       magnitude_stddev: see `keras_cv_rand_augment`.
-      draws: `KeyedDraws`, which they draw their amounts from.
+      draws: `KeyedDraws` from which they draw their amounts.
     """
     layers = policy_layers(magnitude / MAX_LEVEL, magnitude_stddev, draws)
     return [*map(_as_operation, layers)]
 
 
 def _as_operation(layer):
-    """A layer as `apply_by_group` wants it."""
-    # KerasCV's code needs AutoGraph, which our pipelines do without.
+    """A layer as `apply_by_group` expects it."""
+    # KerasCV's code needs AutoGraph, which our pipelines do not use.
     augment_images = tf.function(
         layer.augment_images, autograph=True, reduce_retracing=True
     )
 
     def apply(images, places):
-        # Drawn for an empty group too: the count goes on in graphs, which
-        # hold both branches of the condition, as it does without.
+        # Drawn for an empty group too, so that the count of draws is the same
+        # with and without graphs, which hold both branches of the condition.
         amounts = layer.get_random_transformation_batch(
             tf.size(places), images=images
         )
@@ -214,10 +213,11 @@ def policy_layers(magnitude, magnitude_stddev, draws):
 
 @contextlib.contextmanager
 def _as_global_generator(draws):
-    """Has KerasCV's layers, which ask for it as they are built, find `draws`.
+    """Makes `draws` the global generator, which KerasCV's layers ask for.
 
-    TensorFlow's own would make a variable, which fixes its devices and is an
-    error under enable_op_determinism.
+    They do so when they are built. TensorFlow's own generator would make a
+    variable, which fixes its devices and is an error under
+    enable_op_determinism.
     """
     before = compat.present_global_generator()
     tf.random.set_global_generator(draws)
@@ -242,7 +242,7 @@ def _normal(sampler, draws, shape=(), dtype="float32"):
 
 
 def _import_keras_cv():
-    """KerasCV, which takes seconds to import and which few runs need."""
+    """KerasCV, which takes seconds to import and is needed by few runs."""
     try:
         import keras_cv
     except ImportError as error:

@@ -1,10 +1,10 @@
 """The levels of pictures: 16 bits to 8, and ranges that would be black.
 
-Cameras and scanners of 10, 12 or 14 bits write PNG files of 16 bits that use a
-small part of them; their upper 8 bits are black. So the range is measured over
-all pictures that are learned from, and the same one is taken for every picture
-that the network is shown later. A PNG's sBIT chunk does not tell: by the
-standard levels fill 16 bits whatever it says.
+Cameras and scanners with 10, 12 or 14 bits write 16-bit PNG files that use a
+small part of the range; their upper 8 bits are black. So the range is measured
+over all pictures to train on, and the same one is used for every picture that
+the network is shown later. A PNG's sBIT chunk does not help: by the standard,
+levels fill 16 bits whatever it says.
 """
 
 import numpy as np
@@ -14,14 +14,14 @@ from meta_pseudo_labels.data.images.headers import PNG_START
 
 DEEP = "16 bits"  # How the refusal of such a picture begins.
 WHOLE_RANGE = (0, 2**16 - 1)
-_DEPTH = 24  # Where a PNG file has the bits of a channel.
+_DEPTH = 24  # Where a PNG file stores the number of bits per channel.
 
-# Of pictures of which no range is known; in 8 bits, 64 and 16 levels.
+# For pictures whose range is not known; in 8 bits, 64 and 16 levels.
 _LEAST_WHITE, _LEAST_SPAN = 2**14, 2**12
 
 
 def is_deep(data):
-    """Whether a file, or its start, is that of a PNG of 16 bits."""
+    """Whether a file, or the start of one, is a 16-bit PNG."""
     return data.startswith(PNG_START) and data[_DEPTH : _DEPTH + 1] == b"\x10"
 
 
@@ -38,13 +38,13 @@ def decode_deep(encoded):
 
 
 def deep_levels(lowest, highest):
-    """What becomes black and white, of pictures of 16 bits.
+    """The levels of 16-bit pictures that become black and white.
 
     Args:
-      lowest, highest: levels of all of them, 0 to 65535.
+      lowest, highest: extreme levels over all of them, 0 to 65535.
 
     Returns:
-      The same; or the whole range, where they use half of it or more.
+      The same; or the whole range if they use half of it or more.
     """
     span = highest - lowest
     return (lowest, highest) if 0 < span < 2**15 else WHOLE_RANGE
@@ -55,18 +55,17 @@ def to_8_bits(images, levels):
 
     Args:
       images: [..., 3] uint16.
-      levels: `DatasetSpec.deep_levels`: of the whole range the upper 8 bits
-        stay; another one is spread over 0 to 255, and what lies beyond takes
-        its ends. Of None the upper 8 bits stay too, if there is a picture in
-        them.
+      levels: `DatasetSpec.deep_levels`. For the whole range, the upper 8 bits
+        are kept; another range is spread over 0 to 255, and what lies beyond it
+        is clipped. For None the upper 8 bits are kept too, if they show a
+        picture.
 
     Returns:
       [..., 3] uint8.
 
     Raises:
-      tf.errors.InvalidArgumentError: for levels that would be black, one grey
-        or white: of a picture of another kind than those that were learned
-        from.
+      tf.errors.InvalidArgumentError: for levels that would become black, one
+        gray or white: the picture is of another kind than the training images.
     """
     lowest = tf.cast(tf.reduce_min(images), tf.int32)
     highest = tf.cast(tf.reduce_max(images), tf.int32)
@@ -79,8 +78,8 @@ def to_8_bits(images, levels):
         wrong = highest > 2 * white - black
         known = f"those that were learned from have {black} to {white}"
     refusal = tf.strings.format(
-        DEEP + " with levels from {} to {}, but " + known + "; make 8 bits of "
-        "it, or levels as theirs",
+        DEEP + " with levels from {} to {}, but " + known + "; convert it to 8 "
+        "bits, or to levels like theirs",
         (lowest, highest),
     )
     held = tf.Assert(~wrong, [refusal])

@@ -1,9 +1,9 @@
-"""Which files a folder of images holds, and what is not worth a look there.
+"""Which files a folder of images holds, and which of them to ignore.
 
-Operating systems, cameras, network drives, clouds and programs that copy leave
-files and folders among photographs: lists, waste baskets, half of a download,
-and thumbnails, which are pictures too and copies of others. They are told by
-their names, passed over, and reported.
+Operating systems, cameras, network drives, clouds and copy programs leave files
+and folders among photographs: lists, recycle bins, unfinished downloads, and
+thumbnails, which are pictures too, but copies of others. They are recognized
+by their names, passed over, and reported.
 """
 
 import collections
@@ -15,11 +15,11 @@ import stat
 
 from absl import logging
 
-# In lower case; each line is a kind of machine or program.
+# In lower case; one kind of machine or program per line.
 _SYSTEM_FOLDERS = (
     *("@eadir", "@tmp", "#recycle", "#snapshot", "@sharebin"),  # Synology.
     *("@recycle", "@recently-snapshot", "@transcode", "lost+found"),
-    *("@__thumb", "@trash", "@sharesnap"),  # QNAP, as the line above.
+    *("@__thumb", "@trash", "@sharesnap"),  # QNAP, like the line above.
     *("$recycle.bin", "found.[0-9][0-9][0-9]", "msocache"),  # Windows.
     *("recycler", "recycled"),
     *("system volume information",),
@@ -37,37 +37,37 @@ _SYSTEM_FILES = (
     *("synophoto_thumb_*", "synoindex_media_info", "synofile_thumb_*"),
     *("picasa.ini", "zbthumbnail.info", "pspbrwse.jbf"),
     *("albumart_{*}_*.jpg", "albumartsmall.jpg"),
-    # Cameras: a thumbnail of a film, a small film, lists.
+    # Cameras: thumbnails of videos, small videos, lists.
     *("*.thm", "*.lrv", "*.ctg", "*.aae", "*.xmp", "autprint.mrk"),
-    # Downloads and copies that have not ended, and what editors keep.
+    # Unfinished downloads and copies, and what editors keep.
     *("*.part", "*.partial", "*.filepart", "*.crdownload", "*.opdownload"),
     *("*.download", "*.aria2", "*.tmp", "*.temp", "~$*"),
     *("*~", "#*#", "*.bak", "*.swp", "*.orig", "*.rsync-partial"),
     *("*.!qb", "*.!sync", "*.!ut", "*.bc!", "*.sb-????????-??????"),
     *("*.*_original", "*.*_exiftool_tmp"),
-    # Two computers changed one file: the older of both.
+    # Two computers changed one file: this is the older version.
     *("*.sync-conflict-*", "*conflicted copy*", "*(case conflict*"),
 )
-_NAMED = 5  # Of those passed over, in the log.
+_NAMED = 5  # Names of those passed over, in the log.
 
 
 def list_files(folder):
     """The files below a folder, at any depth.
 
-    Links are followed. A folder that is met a second time, as in a circle of
+    Links are followed. A folder that is reached a second time, as in a cycle of
     links, is passed over.
 
     Args:
       folder: a local folder.
 
     Returns:
-      Two lists of names within the folder, with "/" between, sorted: the order
-      does not depend on the file system. The first are the files; pipes and
-      the like are among them. The second are hidden ones and those that
-      systems leave, files and whole folders.
+      Two lists of names relative to the folder, separated by "/" and sorted:
+      the order does not depend on the file system. The first holds the files,
+      including pipes and the like. The second holds files and whole folders
+      that are hidden or left by systems.
 
     Raises:
-      ValueError: where a folder cannot be read.
+      ValueError: if a folder cannot be read.
     """
     names, passed_over, seen, waiting = [], [], set(), [""]
     while waiting:
@@ -86,14 +86,14 @@ def list_files(folder):
 
 
 def list_folder(folder):
-    """What stands in a folder itself.
+    """What a folder itself holds.
 
     Returns:
-      Three sorted lists of names: all that is no folder, the folders, and what
+      Three sorted lists of names: everything but folders, the folders, and what
       is hidden or left by systems.
 
     Raises:
-      ValueError: where the folder is not there or cannot be read.
+      ValueError: if the folder does not exist or cannot be read.
     """
     try:
         with os.scandir(folder) as entries:
@@ -101,7 +101,7 @@ def list_folder(folder):
     except OSError as error:
         raise ValueError(
             f"The folder {shown(folder)} cannot be read: {error.strerror}; "
-            "name one that is there."
+            "name one that exists."
         ) from error
     left = {name for name in found if is_left(name, is_folder=found[name])}
     folders = {name for name in found if found[name]} - left
@@ -109,7 +109,7 @@ def list_folder(folder):
 
 
 def is_left(name, *, is_folder):
-    """Whether a name is hidden, or one that systems give."""
+    """Whether a name is that of a hidden file, or one that systems leave."""
     table = _FOLDER_NAMES if is_folder else _FILE_NAMES
     return name.startswith(".") or table.fullmatch(name.lower()) is not None
 
@@ -118,7 +118,8 @@ def report_passed_over(names, *, where):
     """Logs how many files and folders were passed over, and the first ones."""
     if names:
         logging.warning(
-            "%s: passed over %d that are hidden or that systems leave: %s.",
+            "%s: passed over %d files or folders, hidden or left by systems: "
+            "%s.",
             shown(where),
             len(names),
             listed(map(shown, names), most=_NAMED),
@@ -126,32 +127,32 @@ def report_passed_over(names, *, where):
 
 
 def file_identity(path):
-    """What tells a file from all others, whatever its names; None without one.
+    """What identifies a file, whatever its names; None if there is no file.
 
     Links to a file have its identity, hard ones too.
     """
     try:
         found = os.stat(path)
-    except OSError:  # Reading it says what is wrong.
+    except OSError:  # Reading it will tell what is wrong.
         return None
     if not stat.S_ISREG(found.st_mode):
         return None
-    if not found.st_ino:  # Some network drives have no numbers.
+    if not found.st_ino:  # Some network drives have no inode numbers.
         return os.path.realpath(path)
     return found.st_dev, found.st_ino
 
 
 def refuse_shared(parts):
-    """Refuses a file that is in the test and elsewhere, or in two classes.
+    """Refuses a file that is in the test set and elsewhere, or in two classes.
 
-    A labeled image among the unlabeled ones is none of that.
+    A labeled image may be among the unlabeled ones.
 
     Args:
-      parts: triples of paths, their classes, none of images without a class,
+      parts: triples of paths, their classes (empty for images without a class),
         and whether they are test images.
 
     Raises:
-      ValueError: for such a file, which names two of its paths.
+      ValueError: for such a file; the message names two of its paths.
     """
     owners = collections.defaultdict(list)
     for paths, labels, is_test in parts:
@@ -165,7 +166,7 @@ def refuse_shared(parts):
             [(test, path) for path, test, _ in owned]
             for owned in owners.values()
         ],
-        "it would be learned from and tested on",
+        "it would be both trained on and tested on",
     )
     _refuse_two(
         [
@@ -180,8 +181,8 @@ def _refuse_two(owned, so):
     """Refuses files that are in two groups.
 
     Args:
-      owned: for each file a list of pairs, a group and a path.
-      so: what would follow, for the message.
+      owned: for each file, a list of pairs of a group and a path.
+      so: what would follow from it, for the message.
     """
     shared = [
         pairs for pairs in owned if len({group for group, _ in pairs}) > 1
@@ -190,18 +191,18 @@ def _refuse_two(owned, so):
         (_, one), *_, (_, other) = sorted(shared[0])
         raise ValueError(
             f"{shown(one)} and {shown(other)} are one file, by a link, so that "
-            f"{so}; of such files there are {len(shared)}. Remove one of each."
+            f"{so}; there are {len(shared)} such files. Remove one of each."
         )
 
 
 def shown(name):
-    """A file name that any log can print, on one line."""
+    """A file name as one line that any log can print."""
     text = os.fsencode(name).decode("utf-8", "replace")
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def listed(names, most=10):
-    """Names with commas between, the first ones of many."""
+    """Names separated by commas, only the first ones of many."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,4 +1,4 @@
-"""Image operations on batches of uint8 images, pixel for pixel as the release.
+"""Operations on batches of uint8 images, pixel for pixel as in the release.
 
 Every function takes images [B, H, W, 3] uint8 and returns the same shape and
 type. Three ideas keep them short and fast:
@@ -9,8 +9,8 @@ type. Three ideas keep them short and fast:
 
 Source: `augment.py` of the release; "quirk N" refers to the notes kept with
 its reference outputs. The random policy is in rand_augment.py. KerasCV's layers
-do not serve: tests/data/images/operations_keras_cv_test.py shows where they
-differ, and why.
+are no substitute: tests/data/images/operations_keras_cv_test.py shows where
+they differ, and why.
 """
 
 import itertools
@@ -58,7 +58,7 @@ def invert(images):
 def posterize(images, bits):
     """Keeps the `bits` high bits of every value.
 
-    0 bits keep one, as the release's shift by 8 is clamped to 7 (quirk 28);
+    0 bits keep one bit, as the release's shift by 8 is clamped to 7 (quirk 28);
     8 bits or more keep all.
     """
     shift = min(max(8 - bits, 0), 7)
@@ -117,12 +117,13 @@ def equalize(images):
 def blend(degenerate, images, factor):
     """Returns degenerate + factor * (images - degenerate), saturating.
 
-    A factor above 1 leaves the range 0 to 255. The release clips to [0, 255]
-    values that it holds in [0, 1], that is, not at the top, and its cast to
-    uint8 is then undefined: scalar code wraps modulo 256, vectorised code
-    saturates (quirk 27). This one saturates: it is what the release's clip
-    was for, what Pillow's ImageEnhance does, and it does not turn white to
-    black. The cast truncates x * 255.5, as `convert_image_dtype` does.
+    With a factor above 1, results can leave the range 0 to 255. The release
+    clips to [0, 255] values that it holds in [0, 1], that is, not at the top,
+    and its cast to uint8 is then undefined: scalar code wraps modulo 256,
+    vectorised code saturates (quirk 27). This one saturates: it is what the
+    release's clip was for, what Pillow's ImageEnhance does, and it does not
+    turn white to black. The cast truncates x * 255.5, like
+    `convert_image_dtype`.
 
     Args:
       degenerate: uint8, the shape of `images`.
@@ -143,10 +144,10 @@ def brightness(images, factor):
 
 
 def contrast(images, factor):
-    """Blends with one grey: pixels / 256, at most 255 (quirk 29).
+    """Blends with one gray: pixels / 256, at most 255 (quirk 29).
 
     The release sums a histogram where it wants the mean of the image, so the
-    grey is 4 for every 32x32 image.
+    gray is 4 for every 32x32 image.
     """
     pixels = images.shape[1] * images.shape[2]
     return _blend_with_constant(images, factor, value=min(pixels // 256, 255))
@@ -159,17 +160,17 @@ def _blend_with_constant(images, factor, *, value):
 
 
 def color(images, factor):
-    """Blends with the grey version of the image."""
-    grey = tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(images))
-    return blend(grey, images, factor)
+    """Blends with the gray version of the image."""
+    gray = tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(images))
+    return blend(gray, images, factor)
 
 
 def sharpness(images, factor):
     """Blends with a smoothed version; the outermost pixels stay.
 
     The filter is 3x3 ones with a 5 in the middle, divided by 13. Its nine
-    float32 products are added row by row, the order in which the release's
-    sum falls on the same side of the truncation to uint8.
+    float32 products are added row by row: in this order the sum falls on the
+    same side of the truncation to uint8 as the release's.
     """
     height, width = images.shape[1:3]
     values = tf.cast(images, tf.float32)
@@ -185,11 +186,11 @@ def sharpness(images, factor):
     return blend(smooth, images, factor)
 
 
-# Geometric operations. Their amounts are a number or one per image, [B].
+# Geometric operations. Amounts are one number, or one per image, [B].
 
 
 def rotate(images, degrees, *, fill=FILL):
-    """Rotates about the centre, counter-clockwise for positive `degrees`."""
+    """Rotates about the center, counter-clockwise for positive `degrees`."""
     height, width = images.shape[1:3]
     radians = tf.convert_to_tensor(degrees, tf.float32) * (math.pi / 180)
     cos, sin = tf.cos(radians), tf.sin(radians)
@@ -251,7 +252,7 @@ def mirror_where(mirrored, images):
 
 
 def crop(images, *, top, left, fill=FILL):
-    """Reads pixel (y, x) from (y + top, x + left), `fill` where outside.
+    """Reads pixel (y, x) from (y + top, x + left), or `fill` if outside.
 
     Args:
       images: [B, H, W, 3] uint8.
@@ -291,7 +292,7 @@ def cutout(images, *, center, half_size, fill=FILL):
 
 
 def _gather_pixels(images, source, inside, *, fill):
-    """Builds images out of source pixels; `fill` where not `inside`.
+    """Builds images out of source pixels, with `fill` where not `inside`.
 
     Faster than tf.where and tf.pad, which broadcast over the three channels.
 

@@ -1,7 +1,7 @@
-"""Pictures as the camera was held: the orientation that Exif data has.
+"""Pictures turned as the camera was held, by the orientation in Exif data.
 
 `headers.read_header` finds it in Python. Here it is found in a graph, for
-models that are exported and for records. Both look at the same bytes.
+exported models and for records. Both look at the same bytes.
 """
 
 import functools
@@ -18,18 +18,18 @@ from meta_pseudo_labels.data.images.headers import (
 
 _SWAPS, _FLIPS_ROWS, _FLIPS_COLUMNS = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
 _APP1 = b"\xff\xe1"
-_MOST_ENTRIES = 1_000  # Of a directory; cameras write some dozens.
+_MOST_ENTRIES = 1_000  # Of a directory; cameras write a few dozen.
 
 
 def upright(image, orientation):
-    """Turns a picture as its orientation says (Exif 2.3, 4.6.4).
+    """Rotates or flips a picture by its orientation (Exif 2.3, 4.6.4).
 
     Args:
-      image: [height, width, channels], of NumPy.
+      image: [height, width, channels], a NumPy array.
       orientation: 1 to 8.
 
     Returns:
-      The picture; from 5 on height and width change places.
+      The picture; from 5 on, height and width are swapped.
     """
     if orientation in _SWAPS:
         image = image.swapaxes(0, 1)
@@ -41,12 +41,12 @@ def upright(image, orientation):
 
 
 def upright_in_graph(image, encoded, *, is_jpeg=None):
-    """`upright`, with the orientation that a JPEG or PNG file has.
+    """`upright`, with the orientation from a JPEG or PNG file.
 
     Args:
-      image: [height, width, 3], what the file was decoded to, or a part of it.
-      encoded: [] string, the file; its header is good.
-      is_jpeg: True where that is known to be so.
+      image: [height, width, 3], the decoded file, or a part of it.
+      encoded: [] string, the file; its header must be valid.
+      is_jpeg: True if the file is known to be a JPEG.
     """
 
     def turn(image, orientation, among, turned):
@@ -67,7 +67,7 @@ def upright_in_graph(image, encoded, *, is_jpeg=None):
 
 
 def find_orientation(encoded):
-    """The orientation in a JPEG or PNG file, [] int32; 1 where it has none.
+    """The orientation in a JPEG or PNG file, [] int32; 1 if it has none.
 
     Args:
       encoded: see `upright_in_graph`.
@@ -76,7 +76,7 @@ def find_orientation(encoded):
 
 
 def may_have_exif(encoded):
-    """Whether a JPEG file has the bytes that Exif data begins with, [] bool.
+    """Whether a JPEG file has the bytes with which Exif data begins, [] bool.
 
     Args:
       encoded: see `upright_in_graph`.
@@ -85,10 +85,10 @@ def may_have_exif(encoded):
 
 
 def _by_orientation(encoded, found, none, *, is_jpeg=None):
-    """What a function makes of a file's orientation; `none()` without one."""
+    """Applies `found` to a file's orientation; `none()` if it has none."""
 
-    # A search for some bytes costs next to nothing, a walk over the parts of a
-    # file as much as decoding a small one. Most files have no such data.
+    # Searching for a few bytes costs next to nothing; walking over the parts of
+    # a file costs as much as decoding a small one. Most files have no Exif.
     def in_jpeg():
         return _if_there(
             encoded, EXIF, _in_jpeg, found, none, within=EXIF_WITHIN
@@ -105,15 +105,15 @@ def _by_orientation(encoded, found, none, *, is_jpeg=None):
 
 
 def _if_there(encoded, name, walk, found, none, *, within):
-    """Calls `found` where a file has the bytes of a name, else `none`.
+    """Calls `found` if a file has the bytes of a name, otherwise `none`.
 
     Args:
       encoded: the file.
-      name: of Exif data.
-      walk: a function from the file, [size] uint8, and what stands before the
-        name, [] string, to where its Exif data begins, [] int32, 0 for nowhere.
+      name: the bytes that mark Exif data.
+      walk: a function from the file, [size] uint8, and what precedes the name,
+        [] string, to where its Exif data begins, [] int32, 0 for nowhere.
       found, none: see `_by_orientation`.
-      within: bytes of the file that are searched; -1 is all.
+      within: number of bytes of the file to search; -1 for all.
     """
     pieces = _split_at(encoded, name, within=within)
     return tf.cond(
@@ -124,7 +124,7 @@ def _if_there(encoded, name, walk, found, none, *, within):
 
 
 def _split_at(encoded, name, *, within):
-    """What stands before a name and after it; one piece where it is not there.
+    """What precedes and what follows a name; one piece if it is absent.
 
     Args:
       encoded, name, within: see `_if_there`.
@@ -135,10 +135,10 @@ def _split_at(encoded, name, *, within):
 
 @functools.cache
 def _looking(walk):
-    """A function from a file and what stands before the name, see `_if_there`.
+    """A function of a file and what precedes the name, see `_if_there`.
 
-    TensorFlow's, since tracing it takes half a second: so it is done once, not
-    for every data set.
+    It is a `tf.function`, as tracing it takes half a second: so it is traced
+    once, not for every data set.
     """
 
     def look(encoded, before):
@@ -161,7 +161,7 @@ def _in_jpeg(data, before):
     """Where the Exif data of a JPEG begins; see `_if_there`."""
     length = tf.strings.length(before)
     padded = tf.strings.join([before, bytes(24)])
-    # Right at the start, or behind the 18 bytes that JFIF has there.
+    # Right at the start, or after the 18 bytes that JFIF has there.
     first = tf.strings.substr(padded, 2, 2) == _APP1
     second = tf.strings.substr(padded, 2, 4) == b"\xff\xe0\x00\x10"
     second &= tf.strings.substr(padded, 20, 2) == _APP1

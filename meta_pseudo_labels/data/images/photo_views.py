@@ -5,9 +5,9 @@ As in the release (`data_utils._imagenet_parser`, `imagenet_10_percent_uda`):
     labeled   Inception crop, flip
     weak      Inception crop, flip
     strong    the same crop, a flip of its own, RandAugment; no extra cutout
-    test      centre crop of 224/256 of the short side
+    test      center crop of 224/256 of the short side
 
-Crops are decoded alone, without the rest of the picture, and resized with
+Only the crops are decoded, without the rest of the picture, and resized with
 bicubic interpolation. Flip and RandAugment work on batches, see views.py.
 """
 
@@ -23,15 +23,15 @@ from meta_pseudo_labels.data.images.resizing import resized_as_released
 
 # RandAugment's constants on ImageNet, pixels at magnitude 10 (quirk 26).
 TRANSLATE_CONST, CUTOUT_CONST = 100, 40
-_CENTER = 224 / 256  # The share of the short side that is tested.
+_CENTER = 224 / 256  # The share of the short side used in evaluation.
 
 
 def weak(spec, settings):
-    """Flip where the data allows it, of crops by `decode_random_crop`.
+    """A flip, if the data allows it, of crops from `decode_random_crop`.
 
     Args:
       spec: `DatasetSpec` of the images.
-      settings: `ViewSettings`, of which none counts here.
+      settings: `ViewSettings`, none of which are used here.
 
     Raises:
       ValueError: for crop_padding, as these crops are not shifted by pixels.
@@ -45,7 +45,7 @@ def weak(spec, settings):
 
 
 def strong(spec, settings):
-    """A flip of its own and RandAugment, of the very crop of the weak view.
+    """A flip of its own and RandAugment, of the same crop as the weak view.
 
     Args:
       spec: `DatasetSpec` of the images.
@@ -69,17 +69,17 @@ def decode_random_crop(
 ):
     """An Inception crop, resized.
 
-    A crop has 8 to 100 % of the area and an aspect ratio in 3/4 to 4/3. Where
-    none is found in ten attempts the centre crop is taken, as in the release.
+    A crop has 8 to 100 % of the area and an aspect ratio of 3/4 to 4/3. If none
+    is found in ten attempts, the center crop is used, as in the release.
 
     Args:
-      encoded: [] string, a JPEG image; a grey one becomes RGB.
+      encoded: [] string, a JPEG image; a gray one becomes RGB.
       image_size: height and width to resize to, pixels.
       seed: [2] integers, fixes the crop.
       max_pixels: the number of pixels above which the image is refused.
-      plain: whether an image with Exif data, which may have to be turned, is
-        an error. TensorFlow makes ready for each record what a function might
-        do with it: to turn it took as long as to decode it.
+      plain: whether an image with Exif data, which may have to be rotated, is
+        an error. For each record TensorFlow prepares all that a function might
+        do with it, and preparing the rotation took as long as decoding.
 
     Returns:
       [image_size, image_size, 3] uint8.
@@ -95,7 +95,7 @@ def decode_random_crop(
         max_attempts=10,
         use_image_if_no_bounding_boxes=True,
     )
-    # The operation answers with the whole image where it finds no crop.
+    # The operation returns the whole image if it finds no crop.
     found = tf.reduce_any(size[:2] != shape[:2])
     window = tf.concat([begin[:2], size[:2]], axis=0)
     window = tf.where(found, window, center_window(shape))
@@ -105,7 +105,7 @@ def decode_random_crop(
 def decode_center_crop(
     encoded, *, image_size, max_pixels=MAX_PIXELS, plain=False
 ):
-    """The square of 224/256 of the short side in the middle, resized.
+    """The central square of 224/256 of the short side, resized.
 
     Args and returns: see `decode_random_crop`.
     """
@@ -128,14 +128,14 @@ def _checked_shape(encoded, *, max_pixels):
 
 
 def center_window(shape):
-    """Top, left, height and width of the centre crop, [4] int32.
+    """Top, left, height and width of the center crop, [4] int32.
 
     Args:
       shape: [2] int32 or more, height and width first.
     """
     short = tf.cast(tf.reduce_min(shape[:2]), tf.float32)
     side = tf.cast(_CENTER * short, tf.int32)
-    side = tf.maximum(side, 1)  # An image of one pixel is its own centre.
+    side = tf.maximum(side, 1)  # An image of one pixel is its own center.
     corner = (shape[:2] - side + 1) // 2
     return tf.concat([corner, [side, side]], axis=0)
 
@@ -145,8 +145,8 @@ def _decode_window(encoded, window, *, image_size, plain):
 
     The sampling grid is that of TensorFlow 1's `resize_bicubic`, see
     `resizing.resize_images`. The release keeps the float32 result, which may
-    leave 0..255, and truncates it where RandAugment follows. Nor does it turn
-    pictures as their Exif data says, which few of ImageNet's have.
+    leave 0..255, and truncates it if RandAugment follows. It also ignores the
+    orientation in Exif data, which few pictures of ImageNet have.
     """
     image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
     if plain:

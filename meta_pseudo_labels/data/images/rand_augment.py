@@ -4,10 +4,10 @@ Stateless: a `seed` of shape [2], int32 or int64, and the place in the batch
 fix every draw, so a pipeline that keys the seed by its step can be resumed, or
 run on any number of threads, without changing one pixel.
 
-Given `rows`, a `shares.Rows`, the images are those of some rows only, and what
-comes back is what these rows become in the whole batch: the choices of all
-rows are drawn, a few numbers for each image, as one row's depend on the size
-of the batch; the others' images are not needed.
+If `rows`, a `shares.Rows`, is given, the images are only these rows, and the
+result is what they become in the whole batch. A row's choices depend on the
+size of the batch, so those of all rows are drawn, a few numbers per image; the
+images of the other rows are not needed.
 
 Source: `augment.py` and `data_utils.py` of the release, quirks 26 to 31.
 """
@@ -19,14 +19,14 @@ import tensorflow as tf
 
 from meta_pseudo_labels.data.images import operations
 
-MAX_LEVEL = 10  # The scale of magnitudes; the release itself uses 16 and 17.
+MAX_LEVEL = 10  # Scale of the magnitudes; the release itself uses 16 and 17.
 
 
 @dataclasses.dataclass(frozen=True)
 class LevelArguments:
-    """What one magnitude means to the operations (quirk 26).
+    """What one magnitude means for the operations (quirk 26).
 
-    Amounts of signed operations are given for the positive sign.
+    The amounts of signed operations are given for the positive sign.
     """
 
     factor: float  # color, contrast, brightness, sharpness; 1 = unchanged
@@ -48,7 +48,7 @@ def level_arguments(
       magnitude: number >= 0; 10 is the nominal maximum.
       translate_const: pixels of translation at magnitude 10.
       cutout_const: half the side of the cutout at magnitude 10, in pixels.
-        The release has size // 8 for both on small images, and 100 and 40
+        The release uses size // 8 for both on small images, and 100 and 40
         on ImageNet.
       fill: see `LevelArguments`.
 
@@ -83,7 +83,7 @@ class Draws:
 
 
 def _plain(operation, *fields):
-    """An operation that all images undergo alike."""
+    """An operation that is the same for all images."""
 
     def apply(images, places, draws, arguments):
         return operation(images, *(getattr(arguments, f) for f in fields))
@@ -142,13 +142,14 @@ def rand_augment(
 ):
     """Applies up to `num_layers` random operations to each image.
 
-    One probability per image, uniform in [0.2, 0.8); in each layer one of the
-    15 operations, uniformly, takes place with that probability (quirk 26).
+    Each image draws one probability, uniform in [0.2, 0.8); in each layer, one
+    of the 15 operations, drawn uniformly, is applied with that probability
+    (quirk 26).
 
     Args:
       images: [B, H, W, 3] uint8.
       seed: [2] int32 or int64.
-      rows: see above.
+      rows: see the module's docstring.
       magnitude, translate_const, cutout_const, fill: see `level_arguments`.
       num_layers: operations in a row, >= 0.
 
@@ -171,9 +172,9 @@ def rand_augment(
 
 @functools.cache
 def _layer(arguments):
-    """A layer as one function of TensorFlow's.
+    """A layer as one `tf.function`.
 
-    Tracing the operations takes a second or two: so it is done once for all
+    Tracing the operations takes a second or two, so it is done once for all
     layers and all data sets of a process, not once for each.
     """
 
@@ -187,7 +188,7 @@ def _layer(arguments):
 
 
 def _bind_operations(draws, arguments):
-    """The operations as `apply_by_group` wants them, then None."""
+    """The operations as `apply_by_group` expects them, then None."""
 
     def bind(operation):
         return lambda images, places: operation(
@@ -236,7 +237,7 @@ def random_flip(images, seed, rows=None):
 
 
 def pad_and_random_crop(images, seed, rows=None, *, pad, fill=operations.FILL):
-    """Pads with `fill` by `pad` pixels a side, then crops the size back out.
+    """Pads each side by `pad` pixels of `fill`, then crops to the old size.
 
     Each of the (2 * pad + 1)^2 crops is equally likely.
     """
@@ -250,7 +251,7 @@ def pad_and_random_crop(images, seed, rows=None, *, pad, fill=operations.FILL):
 
 
 def random_cutout(images, seed, rows=None, *, half_size, fill=operations.FILL):
-    """Fills a square of side 2 * half_size, centred anywhere in the image."""
+    """Fills a square of side 2 * half_size, centered anywhere in the image."""
     center = _draw_center(images, seed, rows)
     return operations.cutout(
         images, center=center, half_size=half_size, fill=fill
@@ -258,12 +259,12 @@ def random_cutout(images, seed, rows=None, *, half_size, fill=operations.FILL):
 
 
 def batch_size(images, rows):
-    """Of the whole batch, of which `images` are all or the `rows`."""
+    """The size of the whole batch; `images` are all of it, or its `rows`."""
     return tf.shape(images)[0] if rows is None else rows.total
 
 
 def pick(values, rows):
-    """What belongs to the `rows`, of what was drawn for the whole batch."""
+    """The part for the `rows` of what was drawn for the whole batch."""
     return values if rows is None else rows.of(values)
 
 

@@ -1,7 +1,7 @@
-"""Another image size, made once when a data set is loaded.
+"""Resizing, done once when a data set is loaded.
 
 `resize_images` is for arrays of small images and samples as the release does;
-`square_image` is for pictures of any shape, which are mostly made smaller.
+`square_image` is for pictures of any shape, which mostly become smaller.
 """
 
 import numpy as np
@@ -13,16 +13,16 @@ _CHUNK = 1_000  # Images resized at a time: the float32 copy stays small.
 
 
 def resize_images(images, image_size):
-    """Resizes to image_size x image_size, as the release's CIFAR parser.
+    """Resizes to image_size x image_size, like the release's CIFAR parser.
 
     Bicubic, without antialiasing and with the sampling grid of TensorFlow 1,
-    where output pixel x reads from x * old / new (`resize_bicubic` in
+    in which output pixel x reads from x * old / new (`resize_bicubic` in
     `data_utils._cifar10_parser`). The release keeps the float32 result, which
-    may leave 0..255; this one is rounded and clipped.
+    may leave 0..255; here it is rounded and clipped.
 
     Args:
       images: [N, H, W, 3] uint8.
-      image_size: new height and width, pixels; None or the present one
+      image_size: new height and width, pixels; None or the present size
         returns `images` themselves.
 
     Returns:
@@ -60,18 +60,18 @@ def resized_as_released(images, image_size):
 
 
 def square_image(image, image_size, fit="crop", background=FILL):
-    """Makes a square of a picture of any shape.
+    """Makes a square out of a picture of any shape.
 
-    Bicubic, with antialiasing where the picture becomes smaller.
+    Bicubic, with antialiasing if the picture becomes smaller.
 
     Args:
       image: [H, W, 3] uint8, not empty.
       image_size: new height and width, pixels.
       fit: one of `spec.FITS`: "crop" scales the short side to image_size and
-        keeps the centre (it is cut out first, the same at less work);
-        "pad" scales the long side, and puts the background beside; "squash"
-        scales each side by itself. Where margins differ by a pixel, the left
-        and the upper one are the smaller.
+        keeps the center (which is cut out first, for the same result with less
+        work); "pad" scales the long side and fills the rest with the
+        background; "squash" scales each side by itself. If margins differ by a
+        pixel, the left and the upper one are the smaller.
       background: level of what "pad" adds, 0..255.
 
     Returns:
@@ -90,7 +90,7 @@ def square_image(image, image_size, fit="crop", background=FILL):
 
 
 def square_images(images, image_size, fit="crop", background=FILL):
-    """`square_image` of a batch, in a graph that takes any size.
+    """`square_image` for a batch, in a graph that accepts any size.
 
     Args:
       images: [N, H, W, 3] uint8, H and W at least 1.
@@ -108,7 +108,7 @@ def square_images(images, image_size, fit="crop", background=FILL):
 
 
 def _fitted(images, image_size, fit, background):
-    """[N, image_size, image_size, 3] uint8; to "crop" they are square."""
+    """[N, image_size, image_size, 3] uint8; for "crop" the input is square."""
     shape = tf.shape(images)[1:3]
     if fit != "pad":
         scale = tf.cast(image_size / shape, tf.float32)  # From float64.
@@ -129,8 +129,8 @@ def _fitted(images, image_size, fit, background):
 
 def _scaled(images, scale, size):
     """[N, *size, 3] float32; scale is [2] float32."""
-    # What tf.image.resize comes to, without the Python around it, which takes
-    # three times as long for a small image.
+    # What tf.image.resize does, without the Python around it, which takes three
+    # times as long for a small image.
     return tf.raw_ops.ScaleAndTranslate(
         images=images,
         size=size,

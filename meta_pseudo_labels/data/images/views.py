@@ -2,8 +2,8 @@
 
 A factory takes settings and returns an operation, (images, seed) -> images,
 on [B, H, W, 3] uint8 with a [2] integer seed. Everything stays uint8 until
-`normalize`, the last thing that happens to a view. Given the images of some
-rows only and `rows`, a `shares.Rows`, as third argument, it returns what these
+`normalize`, the last step of a view. If an operation gets the images of only
+some rows, and `rows`, a `shares.Rows`, as third argument, it returns what these
 rows become in the whole batch.
 """
 
@@ -17,17 +17,17 @@ from meta_pseudo_labels.data.images.view_settings import POLICIES, ViewSettings
 
 
 def weak_view(spec, *, flips=True, crop_padding=None):
-    """Flip where the data allows it, pad by an eighth and crop at random.
+    """Flips if the data allows it, pads by an eighth and crops at random.
 
     This is the release's `ori` view, and what labeled images get (quirk 31).
 
     Args:
       spec: `DatasetSpec` of the images.
-      flips: False for images that were mirrored before.
-      crop_padding: pixels in place of an eighth of the side.
+      flips: False for images that are already mirrored.
+      crop_padding: pixels to use instead of an eighth of the side.
 
     Raises:
-      ValueError: for one that leaves nothing of an image.
+      ValueError: for a padding that could leave nothing of an image.
     """
     size = spec.image_size
     if crop_padding is None:
@@ -42,7 +42,7 @@ def weak_view(spec, *, flips=True, crop_padding=None):
 
 
 def weak(spec, settings):
-    """See `weak_view`; of `ViewSettings`."""
+    """`weak_view` with `ViewSettings`."""
     return weak_view(
         spec,
         flips=not settings.alternate_flips,
@@ -72,7 +72,7 @@ def strong_view(spec, *, magnitude, cutout_share=0.5, policy="release"):
 
 
 def strong(spec, settings):
-    """See `strong_view`; of `ViewSettings`."""
+    """`strong_view` with `ViewSettings`."""
     shifted = weak_view(spec, crop_padding=settings.crop_padding)
     return _of_levels(chain(*_distortions(spec, settings), shifted))
 
@@ -92,14 +92,14 @@ def augmentation(settings, *, translate_const, cutout_const, fill):
     """RandAugment of two operations.
 
     Args:
-      settings: `ViewSettings`, of which policy and magnitude count.
+      settings: `ViewSettings`; only policy and magnitude are used.
       translate_const, cutout_const, fill: see `rand_augment`.
 
     Raises:
       ValueError: for an unknown policy, or a number out of its range.
     """
     if settings.policy == "keras_cv":
-        # Imported here, as it takes seconds and few runs want it.
+        # Imported here, as it takes seconds and few runs need it.
         from meta_pseudo_labels.data.images import keras_cv_policy
 
         return keras_cv_policy.keras_cv_rand_augment(
@@ -142,19 +142,19 @@ def normalize(images, *, mean, std):
       mean, std: one number per channel, 0..1 units.
 
     Raises:
-      ValueError: for images that were divided by 255, or normalised, already;
-        in a graph nobody sees that.
+      ValueError: for images that are already divided by 255, or normalized; in
+        a graph this goes unnoticed.
     """
     if tf.as_dtype(images.dtype).is_floating and not tf.is_symbolic_tensor(
         images
     ):
         low, high = np.min(images), np.max(images)
-        if not 0 <= low <= high <= 255 or 0 < high <= 1:  # NaN neither.
+        if not 0 <= low <= high <= 255 or 0 < high <= 1:  # NaN fails too.
             raise ValueError(
                 f"Got images from {low:.4g} to {high:.4g}; pass levels from 0 "
                 "to 255, uint8: they are divided by 255 here."
             )
-    # Flat rows: broadcasting over three channels is five times slower.
+    # As flat rows: broadcasting over three channels is five times slower.
     height, width = images.shape[-3:-1]
     mean, std = np.array(mean, np.float32), np.array(std, np.float32)
     scale = np.tile(1 / (255 * std), height * width)
@@ -165,13 +165,13 @@ def normalize(images, *, mean, std):
 
 
 def _of_levels(view):
-    """A view that refuses other images than uint8."""
+    """A view that refuses images that are not uint8."""
 
     def apply(images, seed, rows=None):
         if images.dtype != tf.uint8:
             raise ValueError(
                 f"A view got images of type {tf.as_dtype(images.dtype).name}; "
-                "pass levels from 0 to 255, uint8. Normalise them afterwards."
+                "pass levels from 0 to 255, uint8. Normalize them afterwards."
             )
         return view(images, seed, *([] if rows is None else [rows]))
 
@@ -182,7 +182,7 @@ def chain(*operations):
     """Operations one after another, each with a seed of its own."""
 
     def apply(images, seed, rows=None):
-        # The whole batch asks no operation to know of rows.
+        # For a whole batch, operations need not know about rows.
         part = [] if rows is None else [rows]
         seeds = tf.unstack(tf.random.split(seed, len(operations)))
         for operation, own_seed in zip(operations, seeds, strict=True):
@@ -198,7 +198,7 @@ def flip():
 
 
 def pad_and_crop(pad, *, fill):
-    """Shifts by up to `pad` pixels each way; `fill` comes in at the edges."""
+    """Shifts by up to `pad` pixels each way, with `fill` at the edges."""
     return functools.partial(
         random_ops.pad_and_random_crop,
         pad=pad,
@@ -209,7 +209,7 @@ def pad_and_crop(pad, *, fill):
 def rand_augment(
     *, magnitude, translate_const, cutout_const, fill, num_layers=2
 ):
-    """RandAugment; the constants are pixels at magnitude 10."""
+    """RandAugment; the constants are in pixels at magnitude 10."""
     return functools.partial(
         random_ops.rand_augment,
         magnitude=magnitude,

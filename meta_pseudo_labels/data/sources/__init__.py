@@ -1,12 +1,12 @@
-"""Where images come from: each kind of data set in the file that reads it.
+"""Where images come from: one file for each kind of data set.
 
     @SOURCES.register("my_set")
     class MySet(Source):
         def load(self, num_labeled, seed, label_subset, **others):
             return data.from_arrays(...)
 
-Then `data.load("my_set", ...)` and --dataset=my_set know it. A file of this
-package is found here; one of your own is named in --plugin.
+Then `data.load("my_set", ...)` and --dataset=my_set know it. Files in this
+package are found automatically; name your own module in --plugin.
 """
 
 import functools
@@ -27,7 +27,7 @@ from meta_pseudo_labels.data.spec import DATASETS
 from meta_pseudo_labels.utils.registry import Registry
 
 _FITTED = {
-    "crop": "short side scaled, centre cropped",
+    "crop": "short side scaled, center cropped",
     "pad": "long side scaled, padded",
     "squash": "each side scaled",
 }
@@ -38,23 +38,23 @@ SOURCES = Registry("data set", package="meta_pseudo_labels.data.sources")
 class Source:
     """A kind of data set: how it is loaded, and how its pictures are prepared.
 
-    The preparation is what evaluation does to a picture, done in a graph: by
-    default, where all images of a set have one size by the table, they are
-    resized as the release does it; any other picture becomes a square as
-    `spec.image_fit` says, see `resizing.square_image`.
+    The preparation is what evaluation does to a picture, done in a graph. By
+    default, if all images of a set have one size by the table, they are resized
+    as in the release; any other picture is made square according to
+    `spec.image_fit`, see `resizing.square_image`.
 
     Attributes:
       hint: for a name that stands for many, such as "tfds:<name>": what these
-        are, for the message on unknown names.
+        are, for the message about unknown names.
       exact: whether files are decoded as by `decoding.decode_image`, which
-        refuses some of them; else by TensorFlow's faster way, as TFDS does.
+        refuses some of them; otherwise in TensorFlow's faster way, as in TFDS.
     """
 
     hint = None
     exact = False
 
     def matches(self, name):
-        """Whether a name that nobody registered is of this kind too."""
+        """Whether a name that is not registered is of this kind too."""
         del name
         return False
 
@@ -62,19 +62,19 @@ class Source:
         """Loads the images.
 
         Args:
-          **settings: those of `data.load`, `name` among them; a source names
+          **settings: those of `data.load`, including `name`; a source declares
             the ones that it reads and gets no others.
 
         Returns:
           `ImageData` or `ShardedData`.
 
         Raises:
-          ValueError: where the set cannot be had like this.
+          ValueError: if the set cannot be loaded with these settings.
         """
         raise NotImplementedError
 
     def prepare(self, images, spec):
-        """Brings pictures to the model's size; those that have it stay.
+        """Brings pictures to the model's size, unless they have it already.
 
         Args:
           images: [batch, height, width, 3] uint8.
@@ -94,10 +94,10 @@ class Source:
         """Decodes a picture and brings it to the model's size.
 
         Args:
-          encoded: [] string, a JPEG or PNG file whose header is good.
+          encoded: [] string, a JPEG or PNG file with a valid header.
           spec: `DatasetSpec` of the model.
           is_jpeg: [] bool.
-          max_pixels: larger pictures were refused already.
+          max_pixels: larger pictures have already been refused.
 
         Returns:
           [image_size, image_size, 3] uint8.
@@ -110,7 +110,7 @@ class Source:
         image = tf.cond(
             is_deep_in_graph(encoded),
             lambda: to_8_bits(decode_deep(encoded), spec.deep_levels),
-            # The operation takes PNG too.
+            # The operation decodes PNG too.
             lambda: tf.io.decode_jpeg(
                 encoded,
                 channels=3,
@@ -120,7 +120,7 @@ class Source:
         return upright_in_graph(image, encoded)[tf.newaxis]
 
     def resize(self, images, spec):
-        """As `prepare`, of pictures that may have any size."""
+        """Like `prepare`, for pictures of any size."""
         size, own = spec.image_size, _own_size(spec)
         fitted = functools.partial(
             square_images, images, size, spec.image_fit, spec.background
@@ -135,7 +135,7 @@ class Source:
         )
 
     def describe(self, spec):
-        """What is done to a picture; for people."""
+        """What is done to a picture, for people to read."""
         size = f"{spec.image_size} x {spec.image_size} pixels"
         square = f"{_FITTED[spec.image_fit]}, to {size}, bicubic"
         own = _own_size(spec)
@@ -147,7 +147,7 @@ class Source:
 
 
 def find_source(name):
-    """The `Source` that knows a name; None where none does."""
+    """The `Source` that knows a name; None if none does."""
     if name in SOURCES:
         return SOURCES[name]()
     kinds = (kind() for kind in SOURCES.values())
@@ -155,11 +155,11 @@ def find_source(name):
 
 
 def source_of(spec):
-    """The `Source` that images are of; arrays of your own are of the base."""
+    """The `Source` of images; for your own arrays, the base class."""
     return find_source(spec.name) or Source()
 
 
 def _own_size(spec):
-    """The size of all images of a set in the table; None where they differ."""
+    """The size of all images of a set in the table; None for other sets."""
     row = DATASETS.get(spec.name)
     return row and row.image_size

@@ -1,9 +1,10 @@
 """CIFAR-10 as binary files: the release's layout and the classic one.
 
 The release reads train.bin, the five classic training batches in a row, and
-test_batch.bin (`data_utils.build_train_dataset`); data_batch_1.bin to
-data_batch_5.bin do as well. A record is 3,073 bytes: a label, 0 to 9, then
-1,024 red, 1,024 green and 1,024 blue bytes, each plane row by row.
+test_batch.bin (`data_utils.build_train_dataset`); instead of the former,
+data_batch_1.bin to data_batch_5.bin are accepted too. A record is 3,073 bytes:
+a label, 0 to 9, then 1,024 red, 1,024 green and 1,024 blue bytes, each plane
+row by row.
 """
 
 import os
@@ -25,7 +26,7 @@ _TEST = "test_batch.bin"
 
 
 def is_here(data_dir):
-    """Whether a folder holds such files, if not all of them."""
+    """Whether a folder holds at least one of these files."""
     return data_dir is not None and any(
         tf.io.gfile.exists(os.path.join(data_dir, name))
         for name in (_WHOLE, *_BATCHES, _TEST)
@@ -43,19 +44,19 @@ def load(
     """Loads CIFAR-10 from binary files.
 
     Args:
-      data_dir: the folder of the files, local or gs://. Where both layouts
-        are there, train.bin counts.
+      data_dir: the folder of the files, local or gs://. If it has both layouts,
+        train.bin is used.
       num_labeled, seed, label_subset: see `labeled_positions`. The first
         4,000 are the release's `cifar10_4000`.
       image_size: pixels, see `resize_images`; None for 32.
 
     Returns:
       `ImageData`, the same as from TFDS: all training images are unlabeled
-      images too (quirk 31), `labeled_indices` count the training records.
+      images too (quirk 31), `labeled_indices` number the training records.
 
     Raises:
-      ValueError: where a file is missing or has not the layout, or so many
-        labels cannot be had.
+      ValueError: if a file is missing or laid out differently, or num_labeled
+        is not possible.
     """
     images, labels = _read(_training_files(data_dir))
     test_images, test_labels = _read([_existing(data_dir, _TEST)])
@@ -88,14 +89,14 @@ def _existing(data_dir, name):
     if not tf.io.gfile.exists(path):
         raise ValueError(
             f"{data_dir} holds CIFAR-10 binary files but no {name}; put it "
-            f"there. Needed are {_TEST}, and {_WHOLE} or {_BATCHES[0]} to "
+            f"there. A set needs {_TEST}, and {_WHOLE} or {_BATCHES[0]} to "
             f"{_BATCHES[-1]}."
         )
     return path
 
 
 def _read(paths):
-    """Reads the records of files in a row.
+    """Reads the records of several files, one after another.
 
     Returns:
       [N, 32, 32, 3] uint8 and [N] int32.
@@ -118,7 +119,7 @@ def _count_records(path):
             f"{path} has {size} bytes, which is {size // _RECORD} records of "
             f"{_RECORD} bytes and {size % _RECORD} bytes more; a record is a "
             "label byte and 3 x 1,024 bytes of red, green and blue. The file "
-            "is cut off or no CIFAR-10 binary file; get it again."
+            "is cut off or not a CIFAR-10 binary file; get it again."
         )
     return size // _RECORD
 
@@ -137,14 +138,14 @@ def _read_file(path, *, images, labels):
     if len(wrong):
         raise ValueError(
             f"{path} has the label {labels[wrong[0]]} in record {wrong[0]} "
-            f"(of {len(wrong)} such); labels are 0 to 9. The file is no "
+            f"(of {len(wrong)} such); labels are 0 to 9. The file is not a "
             "CIFAR-10 binary file, or broken; get it again."
         )
 
 
 @SOURCES.register("cifar10")
 class Cifar10(Source):
-    """Binary files go before a prepared set in the same folder."""
+    """Binary files are preferred to a prepared set in the same folder."""
 
     def load(self, data_dir, num_labeled, seed, label_subset, image_size):
         settings = dict(

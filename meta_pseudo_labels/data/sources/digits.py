@@ -1,6 +1,6 @@
 """Handwritten digits: 1,797 real scans that come with scikit-learn.
 
-8x8 grey images (UCI "Optical Recognition of Handwritten Digits"), nothing to
+8x8 gray images (UCI "Optical Recognition of Handwritten Digits"), nothing to
 download. 500 of them, 50 of each digit, are the test split, whatever the
 seed of a run; the other 1,297 are the training pool.
 """
@@ -27,7 +27,7 @@ def load(
     label_subset="balanced",
     image_size=None,
 ):
-    """Loads the digits; images outside the labeled ones are unlabeled.
+    """Loads the digits; images that are not labeled ones are unlabeled.
 
     Args:
       num_labeled, seed, label_subset: see `labeled_positions`. 40 is 4 per
@@ -36,10 +36,10 @@ def load(
       image_size: pixels, see `resize_images`; None for 8.
 
     Returns:
-      `ImageData`; `labeled_indices` count in scikit-learn's order.
+      `ImageData`; `labeled_indices` follow scikit-learn's order.
 
     Raises:
-      ValueError: if `num_labeled` cannot be had.
+      ValueError: if `num_labeled` is not possible.
     """
     spec = DATASETS["digits"]
     images, labels = read_scans()
@@ -69,8 +69,8 @@ def load(
 def read_scans():
     """All scans: [1797, 8, 8, 3] uint8 and [1797] int32 labels."""
     scans = load_digits()
-    grey = np.round(scans.images * (255 / 16)).astype(np.uint8)  # 0..16 before
-    images = np.repeat(grey[..., np.newaxis], 3, axis=-1)
+    gray = np.round(scans.images * (255 / 16)).astype(np.uint8)  # 0..16 before
+    images = np.repeat(gray[..., np.newaxis], 3, axis=-1)
     return images, scans.target.astype(np.int32)
 
 

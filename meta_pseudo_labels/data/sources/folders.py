@@ -1,12 +1,12 @@
-"""Images of your own in folders, one folder per class; held in memory.
+"""Your own images in folders, one folder per class; held in memory.
 
     labeled/cat/1.jpg   labeled/dog/2.png      one folder per class
     unlabeled/a.webp    unlabeled/more/b.jpg   any nesting
     eval/cat/3.jpg      eval/dog/4.jpg         the same classes, or some
 
-Classes are numbered by their sorted names; names that differ in nothing but
-how Unicode composes them, as those of Macs do, are one class. Files are told by
-their bytes, not by their names; hidden ones (.DS_Store) and others that systems
+Classes are numbered by their sorted names; names that differ only in how
+Unicode composes them, as on Macs, are one class. The kind of a file is told by
+its bytes, not by its name; hidden files (.DS_Store) and others that systems
 leave (@eaDir) are passed over.
 """
 
@@ -42,7 +42,7 @@ from meta_pseudo_labels.data.sources import SOURCES, Source
 from meta_pseudo_labels.data.spec import FILL, DatasetSpec, composed
 
 NAME = "folders"
-_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Controls, halves, ends of lines.
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Controls, surrogates, line ends.
 
 
 def load(
@@ -61,19 +61,19 @@ def load(
 ):
     """Loads folders of JPEG, PNG, BMP, GIF and WebP files.
 
-    Every image is brought to one size: by default its short side is scaled to
-    `image_size` and the centre cropped. What is no usable image is skipped,
-    counted, logged by name, and listed in `skipped`.
+    All images are brought to one size: by default the short side is scaled to
+    `image_size` and the center cropped. Files that are not usable images are
+    skipped, counted, logged by name, and listed in `skipped`.
 
     Args:
       labeled_dir: one folder per class; below it any nesting.
       unlabeled_dir: images without a class, any nesting; or None.
-      eval_dir: test images, as labeled_dir, with some or all of its classes;
-        or None for no test.
+      eval_dir: test images, laid out like labeled_dir, with some or all of its
+        classes; or None for no test.
       image_size: pixels.
       image_fit: "crop", "pad" or "squash", see `square_image`.
       num_labeled, label_subset, seed: see `labeled_positions`; the order is
-        that of the sorted names, class after class.
+        that of the sorted names, class by class.
       flip: whether a mirrored image keeps its class.
       strict: whether to stop at the first file that would be skipped.
       max_pixels: larger images are skipped without being decoded.
@@ -82,12 +82,12 @@ def load(
       `ImageData`. Its unlabeled images are those of unlabeled_dir, then those
       of labeled_dir that do not keep their label. Mean and standard deviation
       are those of the labeled and the unlabeled images. `labeled_indices`
-      count the usable images of labeled_dir from 0.
+      number the usable images of labeled_dir from 0.
 
     Raises:
-      ValueError: where a folder is missing, empty, or not laid out like this,
-        a class has no usable image, the test images are among those that are
-        learned from, or so many labels cannot be had.
+      ValueError: if a folder is missing, empty, or not laid out like this, a
+        class has no usable image, test images are among those to train on, or
+        num_labeled is not possible.
     """
     if labeled_dir is None:
         raise ValueError(
@@ -130,7 +130,7 @@ def load(
         label_subset=label_subset,
         source=NAME,
     )
-    # Files come class after class, so the first ones may be of one class.
+    # Files come class by class, so the first ones may all be of one class.
     _check_every_class(
         found.labels[chosen], classes, why=f"label_subset {label_subset!r}"
     )
@@ -185,21 +185,21 @@ def load_test(
     max_pixels=MAX_PIXELS,
     deep_levels=None,
 ):
-    """Loads the test images alone, for networks that know their classes.
+    """Loads only the test images, for networks whose classes are known.
 
     Args:
       eval_dir: see `load`.
       classes: the names of all classes, in the order of their numbers.
       image_size, image_fit, strict, max_pixels: see `load`.
-      background, deep_levels: those of the spec of the networks' images.
+      background, deep_levels: as in the spec of the networks' images.
 
     Returns:
-      Images [T, S, S, 3] uint8, labels [T] int32, and the names of the files
-      that were skipped.
+      Images [T, S, S, 3] uint8, labels [T] int32, and the names of the skipped
+      files.
 
     Raises:
-      ValueError: where the folder is missing, empty, not laid out like this,
-        or has a class that is not among `classes`.
+      ValueError: if the folder is missing, empty, not laid out like this, or
+        has a class that is not among `classes`.
     """
     classes = [composed(name) for name in classes]
     folders = _class_folders(eval_dir)
@@ -227,9 +227,9 @@ def load_test(
 
 @dataclasses.dataclass(frozen=True)
 class _Files:
-    """What a folder lists: names within it, and a class number for each.
+    """The files of a folder: their names in it, and a class number for each.
 
-    Of images without a class there are no labels.
+    For images without a class there are no labels.
     """
 
     folder: str | None
@@ -263,11 +263,11 @@ class _Part:
 def _class_folders(folder):
     """The folders of each class, by the sorted names of the classes.
 
-    Mostly it is one folder a class; see `composed`.
+    Usually there is one folder per class; see `composed`.
 
     Raises:
-      ValueError: unless there are folders only, at least one, with names that
-        lists of classes can hold.
+      ValueError: unless there is at least one folder, nothing but folders, and
+        all names are ones that lists of classes can hold.
     """
     files, found, _ = list_folder(folder)
     if not found:
@@ -278,14 +278,14 @@ def _class_folders(folder):
     if files:
         raise ValueError(
             f"{folder} holds files beside its class folders, {files[0]!r} "
-            f"first of {len(files)}; move them into the folder of their class."
+            f"first of {len(files)}; move them into the folders of their class."
         )
     classes = collections.defaultdict(list)
     for name in found:
         if any(unicodedata.category(c) in _NO_TEXT for c in name):
             raise ValueError(
-                f"{folder} holds the class {shown(name)!r}, whose name is no "
-                "line of text; rename that folder."
+                f"{folder} holds the class {shown(name)!r}, whose name is not "
+                "a line of text; rename that folder."
             )
         classes[composed(name)].append(name)
     return dict(sorted(classes.items()))
@@ -295,8 +295,8 @@ def _list_classes(folder, folders, classes):
     """The files of class folders.
 
     Args:
-      folder: which holds them; or None for no files.
-      folders: of each class, by its name.
+      folder: the folder that holds them; or None for no files.
+      folders: the folders of each class, by its name.
       classes: the names of all classes, in the order of their numbers.
     """
     if folder is None:
@@ -317,7 +317,7 @@ def _list_classes(folder, folders, classes):
 
 
 def _list_all(folder):
-    """All files below a folder; none where there is no folder."""
+    """All files below a folder; none if the folder is None."""
     if folder is None:
         return _Files(None, [], [])
     names, passed_over = list_files(folder)
@@ -326,7 +326,7 @@ def _list_all(folder):
 
 
 def _read(files, **reading):
-    """Reads all images of some files; there must be one, where is a folder."""
+    """Reads all images of some files; a folder must have at least one."""
     images, places, skipped = read_images(files.folder, files.names, **reading)
     if files.folder is not None:
         _check_some(images, files.folder)
@@ -350,7 +350,7 @@ def _check_eval_classes(eval_classes, classes, *, eval_dir):
 
 
 def _check_apart(eval_dir, **learned):
-    """Refuses test images among those that are learned from, by name."""
+    """Refuses an eval_dir that overlaps a folder to train on, by path."""
     for name, folder in learned.items():
         if folder is None or eval_dir is None:
             continue
@@ -358,18 +358,18 @@ def _check_apart(eval_dir, **learned):
         if os.path.commonpath([theirs, test]) in (theirs, test):
             raise ValueError(
                 f"{name} {folder} and eval_dir {eval_dir} share files, so test "
-                "images would be learned from; keep them apart."
+                "images would be trained on; keep them apart."
             )
 
 
 def _warn_of_untested(labels, classes, *, eval_dir):
-    """Names the classes of which there is no test image."""
+    """Logs the names of the classes that have no test image."""
     tested = set(labels)
     absent = [name for i, name in enumerate(classes) if i not in tested]
     if absent:
         logging.warning(
-            "%s has no usable image of %d of %d classes: %s. Accuracies are "
-            "those of the others.",
+            "%s has no usable image of %d of %d classes: %s. Accuracies cover "
+            "only the others.",
             eval_dir,
             len(absent),
             len(classes),

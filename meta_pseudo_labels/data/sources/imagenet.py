@@ -1,6 +1,6 @@
-"""ImageNet, and the tenth of it with labels, from prepared files.
+"""ImageNet, and its 10 % subset with labels, from prepared files.
 
-Two layouts are read, told apart by the files in the folder:
+Two layouts are read, distinguished by the files in the folder:
 
 * the release's: TFRecord files train-*-of-*, validation-*-of-* and
   ten_percent-*-of-* of tf.train.Example, with `image/encoded` (JPEG) and
@@ -30,7 +30,7 @@ from meta_pseudo_labels.data.streams.records import (
     no_records,
 )
 
-# The data set of TFDS and the split's prefix in the release, by name here.
+# By our name: the data set in TFDS, and the split's prefix in the release.
 LABELED_SOURCES = {
     "imagenet2012": ("imagenet2012", "train"),
     "imagenet2012_subset": ("imagenet2012_subset/10pct", "ten_percent"),
@@ -50,17 +50,17 @@ def load(
     """Finds the records of ImageNet; images stay in their files.
 
     Args:
-      name: "imagenet2012", all of whose images have labels; or
-        "imagenet2012_subset", whose labeled images are the tenth that the
-        release and TFDS agree to label. The unlabeled images of both are all
-        training images, the labeled ones among them, as in the release; there
-        are none where only the subset is there.
+      name: "imagenet2012", in which all images have labels; or
+        "imagenet2012_subset", whose labeled images are the tenth that both the
+        release and TFDS label. The unlabeled images of both are all training
+        images, including the labeled ones, as in the release; there are none if
+        only the subset is available.
       num_labeled: how many images keep their label: the first ones of the
         files. None for all, or for those that a file names.
       seed: not used; no choice here is random.
       label_subset: "first", unless all keep their label; or the path of a
-        file by `save_labeled_indices`, to choose as many again.
-      image_size: pixels that crops are resized to; None for 224.
+        file from `save_labeled_indices`, to choose the same number again.
+      image_size: pixels to which crops are resized; None for 224.
       data_dir: the folder; None for TFDS's default.
       strict: whether a run stops at a damaged record, see `Records`.
 
@@ -69,7 +69,7 @@ def load(
 
     Raises:
       ValueError: if files are missing, cut off or of another kind, the first
-        record of one cannot be used, or so many labels cannot be had.
+        record of one cannot be used, or num_labeled is not possible.
     """
     spec = DATASETS[name]
     if image_size is not None:
@@ -132,7 +132,7 @@ def parse_release(record):
         record,
         {
             "image/encoded": tf.io.FixedLenFeature([], tf.string),
-            # No label becomes -1, which only labeled images may not have.
+            # A missing label becomes -1, an error for labeled images only.
             "image/class/label": tf.io.FixedLenFeature([], tf.int64, 0),
         },
     )
@@ -152,7 +152,7 @@ def _tfds_records(name, data_dir):
         return labeled, labeled, test
     try:
         everything = tfds_source.prepared_builder("imagenet2012", data_dir)
-    except ValueError:  # Enough for a run without unlabeled images.
+    except ValueError:  # The subset is enough without unlabeled images.
         return labeled, no_records(), test
     return labeled, _split_records(everything, "train"), test
 
@@ -170,7 +170,7 @@ def _split_records(builder, split):
         )
     info = builder.info.splits[split]
     check_present(folder, info.filenames, present=tf.io.gfile.listdir(folder))
-    # The encoded bytes: only the crop is to be decoded.
+    # Keeps the encoded bytes: only the crop will be decoded.
     decoders = {"image": tfds.decode.SkipDecoding()}
     features = builder.info.features
 
@@ -208,12 +208,12 @@ def _subset(records, num_labeled, label_subset, *, source):
     if not 1 <= num_labeled < len(records):
         raise ValueError(
             f"num_labeled is {num_labeled}; give a number from 1 to "
-            f"{len(records)}, or none for all."
+            f"{len(records)}, or None for all."
         )
     if label_subset != "first":
         raise ValueError(
             f"label_subset is {label_subset!r}, which needs the labels of all "
-            "records; sets in files know 'first' only. imagenet2012_subset "
+            "records; sets in files support 'first' only. imagenet2012_subset "
             "has a tenth of the labels."
         )
     return records.first(num_labeled)
@@ -222,7 +222,7 @@ def _subset(records, num_labeled, label_subset, *, source):
 def _subset_of_file(records, num_labeled, path, source):
     """The records that a file names, which must be the first ones."""
     positions = labeled_positions(
-        # Not read from the records, and no file of such a set holds them.
+        # Dummy labels: a file for such a set holds none to compare with.
         np.zeros([len(records)], np.int32),
         num_labeled=num_labeled,
         num_classes=1,
@@ -242,15 +242,15 @@ def _subset_of_file(records, num_labeled, path, source):
 @SOURCES.register("imagenet2012")
 @SOURCES.register("imagenet2012_subset")
 class ImageNet(Source):
-    """Photographs, of which evaluation shows the centre crop.
+    """Photographs; evaluation shows their center crop.
 
-    224/256 of the short side, see `photo_views.decode_center_crop`.
+    It is 224/256 of the short side, see `photo_views.decode_center_crop`.
     """
 
     load = staticmethod(load)
 
     def prepare_file(self, encoded, spec, *, is_jpeg, max_pixels):
-        # Evaluation decodes the crop alone, which changes pixels at its edge.
+        # Evaluation decodes only the crop, which changes pixels at its edge.
         return tf.cond(
             is_jpeg,
             lambda: photo_views.decode_center_crop(
@@ -268,6 +268,6 @@ class ImageNet(Source):
 
     def describe(self, spec):
         return (
-            "centre crop of 224/256 of the short side, resized to "
+            "center crop of 224/256 of the short side, resized to "
             f"{spec.image_size} x {spec.image_size} pixels, bicubic"
         )

@@ -1,4 +1,4 @@
-"""A data set by its name, whatever kind of source it comes from."""
+"""Loads a data set by its name, whatever its kind of source."""
 
 import dataclasses
 import inspect
@@ -34,38 +34,38 @@ def load(
       name: "digits", which come with scikit-learn; a set prepared by
         TensorFlow Datasets: "cifar10", "cifar100", "svhn_cropped", or any
         other for image classification as "tfds:<name>"; "imagenet2012" and
-        "imagenet2012_subset", see `imagenet.load`; or "folders", images of
-        your own. For "cifar10", binary files in data_dir (train.bin and
-        test_batch.bin, see `cifar_binary`) go before a prepared set there.
+        "imagenet2012_subset", see `imagenet.load`; or "folders", your own
+        images. For "cifar10", binary files in data_dir (train.bin and
+        test_batch.bin, see `cifar_binary`) are preferred to a prepared set.
       num_labeled: how many images keep their label, over all classes; None
         for all.
-      seed: int, draws which ones where the subset is balanced.
-      label_subset: "balanced", the same number of each class; "first", the
+      seed: int, draws these images if the subset is balanced.
+      label_subset: "balanced", the same number from each class; "first", the
         first ones in the order of the source, as in the release; or the path
-        of a file by `save_labeled_indices`, which repeats a choice.
+        of a file from `save_labeled_indices`, which repeats a choice.
       image_size: pixels to resize to; None for the set's own size. Folders
         need it, and so do TFDS sets whose images differ in size.
-      image_fit: how pictures that are not square become so: "crop" keeps the
-        centre, "pad" all of it with grey beside, "squash" all of it, distorted.
-        Of sets whose images are square already it counts for other pictures,
-        in evaluation and where the network is used.
+      image_fit: how pictures that are not square are made square: "crop" keeps
+        the center, "pad" everything, with gray margins, "squash" everything,
+        distorted. For sets whose images are already square, it applies to other
+        pictures, in evaluation and wherever the network is used.
       data_dir: folder of prepared sets; None for TensorFlow Datasets' own.
       labeled_dir, unlabeled_dir, eval_dir: the folders of "folders", see
         `folders.load`.
-      flip: whether a mirrored image keeps its class; None is what the table
-        says, and True for sets that are not in it.
-      strict: whether the first file of folders or "tfds:" that is no usable
-        image stops it; else such files are skipped and logged.
+      flip: whether a mirrored image keeps its class; None means as in the
+        table, and True for sets that are not in it.
+      strict: whether to stop at the first file of folders or "tfds:" that is
+        not a usable image; otherwise such files are skipped and logged.
       max_pixels: images of these with more pixels are not decoded.
 
     Returns:
-      `ImageData`, or `ShardedData` of ImageNet. The test split does not depend
-      on the seed. Of images in memory, test images that are learned from too
-      are logged, and images with two classes.
+      `ImageData`, or `ShardedData` for ImageNet. The test split does not depend
+      on the seed. For images in memory, test images that are also trained on,
+      and images with two classes, are logged.
 
     Raises:
-      ValueError: if the name is unknown, the set cannot be had, or so many
-        labels cannot.
+      ValueError: if the name is unknown, the set cannot be loaded, or
+        num_labeled is not possible.
     """
     settings = dict(
         name=name,
@@ -81,7 +81,7 @@ def load(
     folders = dict(
         labeled_dir=labeled_dir, unlabeled_dir=unlabeled_dir, eval_dir=eval_dir
     )
-    # A shell leaves the ~ of --data_dir=~/sets as it is.
+    # A shell does not expand the ~ in --data_dir=~/sets.
     settings |= {
         key: folder and os.path.expanduser(folder)
         for key, folder in (folders | {"data_dir": data_dir}).items()
@@ -97,8 +97,8 @@ def load(
     data = source.load(**{key: settings[key] for key in read})
     if image_fit != "crop" and not isinstance(data, ImageData):
         raise ValueError(
-            f"image_fit is {image_fit!r}; of images of {name}, which stay in "
-            "their files, crops are learned: leave it out."
+            f"image_fit is {image_fit!r}; images of {name} stay in their files "
+            "and are trained on as crops: leave it out."
         )
     spec = dataclasses.replace(data.spec, image_fit=image_fit)
     if flip is not None:
@@ -124,7 +124,7 @@ def check_name(name):
 
 
 def _read_by(source, settings):
-    """The settings that a source's `load` names, or all for `**settings`."""
+    """The settings that a source's `load` declares; all for `**settings`."""
     taken = inspect.signature(source.load).parameters
     if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
         return list(settings)

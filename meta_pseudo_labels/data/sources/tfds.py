@@ -1,7 +1,7 @@
 """Small-image data sets from TensorFlow Datasets (TFDS), held in memory.
 
-Nothing is ever downloaded here: a set that is not prepared is refused with the
-command that prepares it.
+Nothing is ever downloaded here: if a set is not prepared, the error message
+gives the command that prepares it.
 """
 
 import contextlib
@@ -33,9 +33,9 @@ def load(
 ):
     """Loads a prepared TFDS data set.
 
-    TFDS shuffles a set when it writes it. Here images stand in the order of
-    the number in their `id`, that of the original files: for CIFAR-10, of the
-    records of the release's train.bin.
+    TFDS shuffles a set when it writes it. Here images are in the order of the
+    number in their `id`, that of the original files: for CIFAR-10, of the
+    records in the release's train.bin.
 
     Args:
       name: "cifar10", "cifar100" or "svhn_cropped".
@@ -45,13 +45,13 @@ def load(
         $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Returns:
-      `ImageData`. All training images are unlabeled images too, the labeled
-      ones among them, as in the release (quirk 31); those of SVHN's split
-      `extra` follow where it is prepared. `labeled_indices` are the numbers in
-      `id`: a list of them names the same images on every machine.
+      `ImageData`. All training images are unlabeled images too, including the
+      labeled ones, as in the release (quirk 31); those of SVHN's split `extra`
+      follow if it is prepared. `labeled_indices` are the numbers in `id`: a
+      list of them names the same images on every machine.
 
     Raises:
-      ValueError: if the set is not prepared, or so many labels cannot be had.
+      ValueError: if the set is not prepared, or num_labeled is not possible.
     """
     with hushed():
         builder = prepared_builder(name, data_dir)
@@ -72,7 +72,7 @@ def load(
 
 
 def _spec(name, builder):
-    """The table's row with, if it has none, names of classes."""
+    """The table's row, with class names added if it has none."""
     spec = DATASETS[name]
     return dataclasses.replace(
         spec,
@@ -99,8 +99,8 @@ def prepared_builder(name, data_dir):
     that is not there.
 
     Args:
-      name: of the set, with that of a configuration where it has several, as
-        in "imagenette/320px-v2".
+      name: of the set, followed by that of a configuration if it has several,
+        as in "imagenette/320px-v2".
       data_dir: see `load`.
 
     Raises:
@@ -145,7 +145,7 @@ def _versions(root, name):
 
 
 def _glob(root, *parts):
-    """Files by a pattern below a folder, whose own name may hold [ and ]."""
+    """Files matching a pattern below a folder, whose name may have [ and ]."""
     return tf.io.gfile.glob(os.path.join(glob.escape(root), *parts))
 
 
@@ -158,7 +158,8 @@ def _configurations(root, name):
 def _folder_above(name, root):
     """The folder up to three levels above root that holds the set, or None.
 
-    Who looks for a set finds tfds/cifar10/3.0.2 and may give any part of it.
+    A user who looks for a set finds tfds/cifar10/3.0.2 and may give any part
+    of that path.
     """
     folder = root.rstrip("/") if "://" in root else os.path.abspath(root)
     for _ in range(3):
@@ -175,9 +176,9 @@ def _version(folder):
 
 
 def in_order(builder, split, decoders=None):
-    """The examples of a split as they stand in its files, one after another.
+    """The examples of a split in the order of its files.
 
-    A small set is not cached in memory, as TFDS does unless told otherwise.
+    A small set is not cached in memory, which TFDS does by default.
     """
     import tensorflow_datasets as tfds
 
@@ -213,7 +214,7 @@ def _read(builder, splits):
 
 
 def _read_split(builder, split, *, images, labels):
-    """Fills `images` and `labels`; the place is the number in the id."""
+    """Fills `images` and `labels`; the number in the id is the place."""
     if "id" not in builder.info.features:
         raise ValueError(
             f"{builder.data_dir} has no feature `id`, which holds the order "

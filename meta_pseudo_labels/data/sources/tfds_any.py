@@ -3,9 +3,9 @@
     data.load("tfds:mnist", num_labeled=100, seed=0, flip=False)
     data.load("tfds:imagenette/320px-v2", num_labeled=100, image_size=64, ...)
 
-The prefix says that nothing is known of the set but what its files tell: which
-feature is the image, which the label, which splits there are. The sets that
-the table has a row for go by their plain names.
+With the prefix, nothing is known about the set but what its files tell: which
+feature is the image, which the label, which splits there are. Sets with a row
+in the table have plain names without the prefix.
 """
 
 import dataclasses
@@ -42,16 +42,16 @@ def load(
 ):
     """Loads a prepared TFDS data set that is not in the table.
 
-    Images are brought to a square as those of folders are (`square_image`),
-    grey ones become RGB. Images stand in the order of the set's files, which
-    TFDS shuffled once when it wrote them, the same way everywhere.
+    Images are made square like those in folders (`square_image`), gray ones
+    become RGB. Images are in the order of the set's files, which TFDS shuffled
+    once when it wrote them, the same way everywhere.
 
     Args:
-      name: "tfds:" and the name that TFDS knows, with a configuration where
-        it has several.
+      name: "tfds:" and the name that TFDS knows, with a configuration if it
+        has several.
       num_labeled, seed, label_subset: see `labeled_positions`.
-      image_size: pixels; None for the set's own, where all are square and of
-        one size.
+      image_size: pixels; None for the set's own, if all images are square and
+        of one size.
       image_fit: "crop", "pad" or "squash", see `square_image`.
       data_dir: folder of prepared sets, see `tfds_source.load`.
       flip: whether a mirrored image keeps its class; False for text.
@@ -63,8 +63,8 @@ def load(
       split `test`, or else `validation`.
 
     Raises:
-      ValueError: if the set is not prepared, has other features or splits, or
-        so many labels cannot be had.
+      ValueError: if the set is not prepared or has other features or splits, or
+        num_labeled is not possible.
     """
     with hushed():
         builder = prepared_builder(name.removeprefix(PREFIX), data_dir)
@@ -112,7 +112,7 @@ def load(
 
 @dataclasses.dataclass(frozen=True)
 class _Columns:
-    """The two features that matter: their names, and what TFDS says."""
+    """The two features that matter: their names, and TFDS's descriptions."""
 
     image_name: str
     label_name: str
@@ -128,7 +128,7 @@ class _Part:
 
 
 def image_feature(builder, name):
-    """The name of a set's image; see `_only` where there are several."""
+    """The name of a set's image feature; if there are several, see `_only`."""
     import tensorflow_datasets as tfds
 
     keys = builder.info.supervised_keys or ()
@@ -136,7 +136,7 @@ def image_feature(builder, name):
 
 
 def _columns(builder, name):
-    """Finds the image and its label; see `_only` where there are several."""
+    """Finds the image and its label; if there are several, see `_only`."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -159,7 +159,7 @@ def _columns(builder, name):
 def _only(kind, features, keys, name):
     """The name of the feature of a type.
 
-    Where there are several, the one that the set itself names in its
+    If there are several, the one that the set itself names in its
     supervised_keys, (input, target).
     """
     found = [key for key, value in features.items() if type(value) is kind]
@@ -170,8 +170,8 @@ def _only(kind, features, keys, name):
             for key in sorted(features)
         )
         raise ValueError(
-            f"{name} is no set to classify images with: needed are one Image "
-            f"and one ClassLabel, and it has {len(found)} {kind.__name__} "
+            f"{name} is not an image classification set: it needs one Image "
+            f"and one ClassLabel, but has {len(found)} {kind.__name__} "
             f"features. All it has: {has}."
         )
     return found[0] if len(found) == 1 else named[0]
@@ -183,8 +183,8 @@ def _splits(builder, name):
     test = [split for split in ("test", "validation") if split in splits]
     if "train" not in splits or not test:
         raise ValueError(
-            f"{name} has the splits {', '.join(splits) or '(none)'}; needed "
-            "are train, and test or validation."
+            f"{name} has the splits {', '.join(splits) or '(none)'}; it needs "
+            "train, and test or validation."
         )
     return "train", test[0]
 
@@ -200,7 +200,7 @@ def _own_size(builder, columns, name):
 
 
 def _read_split(builder, split, columns, **reading):
-    """Reads a split whole, in the order of its files."""
+    """Reads a whole split, in the order of its files."""
     import tensorflow_datasets as tfds
 
     decoders = tfds.decode.PartialDecoding(

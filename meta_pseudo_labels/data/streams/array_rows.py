@@ -16,21 +16,21 @@ def array_rows(
     alternate_flips=False,
     classes=None,
 ):
-    """A function from a turn to the rows whose turn it is.
+    """A function from a turn to the rows for that turn.
 
     Args:
       arrays: a nest of arrays of `count` rows each; the result is like it.
       count: examples in the data set.
       batch_size: rows of the whole batch.
-      seed, stream: what the order is keyed by, see keyed.py.
+      seed, stream: keys of the order, see keyed.py.
       alternate_flips: whether "inputs" are images that are mirrored in every
         other epoch: a random half of them in the first, the others in the
         second, and so on (arXiv 2404.00498, section 3.6).
-      classes: [count] integers, where each of them is to come equally often,
-        see `keyed.balanced_examples`; None where each row is.
+      classes: [count] integers, if every class is to come equally often, see
+        `keyed.balanced_examples`; None if every row is.
     """
-    # In host memory once, and captured: a constant of the graph, which is
-    # limited to 2 GB, would hold them again.
+    # Once in host memory, and captured: a constant of the graph would hold them
+    # again, and is limited to 2 GB.
     with tf.device("CPU:0"):
         arrays = tf.nest.map_structure(tf.convert_to_tensor, arrays)
         if alternate_flips:

@@ -1,4 +1,4 @@
-"""The one engine of all training streams, exact and resumable.
+"""The engine of all training streams, exact and resumable.
 
 Element `step` of a training stream is a function of (seed, step) alone:
 
@@ -8,14 +8,14 @@ Element `step` of a training stream is a function of (seed, step) alone:
 * the random draws of its views are keyed by (seed, step) and the place j.
 
 So the stream from step k is the tail of the stream from step 0, whatever the
-number of threads: a killed run goes on where it was. A batch may be split over
-replicas, see shares.py: together they see what one device would see. And all
-is plain graph, so that a tf.data service may hand the turns out to any number
+number of threads: a killed run continues where it stopped. A batch may be split
+over replicas, see shares.py: together they see what one device would see. All
+of it is a pure graph, so a tf.data service may hand the turns out to any number
 of workers.
 
-A stream is made of parts, functions from a turn (`shares.Turn`: a step, and
-whose rows of it) to a dict of tensors. A part reads rows, of arrays
-(array_rows.py) or of records (record_rows.py), and makes views of them.
+A stream consists of parts: functions from a turn (`shares.Turn`: a step, and
+whose rows of it) to a dict of tensors. A part reads rows of arrays
+(array_rows.py) or records (record_rows.py), and makes views of them.
 """
 
 import collections.abc
@@ -35,12 +35,12 @@ class Views:
 
     Attributes:
       weak: a function (inputs, seed, rows) -> inputs, see views.py.
-      strong: likewise, of unlabeled inputs.
-      labeled_strong: likewise, of labeled inputs after their weak view; None
-        where they get no more than that.
-      of_weak: whether the strong view is made from the weak one; else of what
-        was read, as the weak one is.
-      finish: a function of inputs, the last thing that happens to a view.
+      strong: likewise, for unlabeled inputs.
+      labeled_strong: likewise, for labeled inputs after their weak view; None
+        if they get only the weak view.
+      of_weak: whether the strong view is made from the weak one; otherwise it
+        is made from what was read, like the weak one.
+      finish: a function of inputs, the last step of a view.
     """
 
     weak: collections.abc.Callable
@@ -54,11 +54,11 @@ def labeled_part(read, views, *, batch_size, seed, stream, name="labeled"):
     """The part of labeled rows.
 
     Args:
-      read: a function from a turn to a dict, "inputs" and what goes beside
+      read: a function from a turn to a dict: "inputs", and what accompanies
         their view.
       views: `Views`.
       batch_size: rows of the whole batch.
-      seed, stream: what the draws are keyed by, see keyed.py.
+      seed, stream: keys of the draws, see keyed.py.
       name: the view's key in the batch.
     """
 
@@ -102,7 +102,7 @@ def stream(parts, *, start_step=0, share=None, service=None, at_once=None):
       share: `Share` of the batches; None for whole ones.
       service: address of a tf.data service whose workers make the batches;
         None makes them here.
-      at_once: how many are made side by side here; None lets tf.data choose.
+      at_once: how many are made in parallel here; None lets tf.data choose.
     """
     share = share or WHOLE
 

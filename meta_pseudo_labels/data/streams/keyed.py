@@ -1,4 +1,4 @@
-"""The keys of every random choice, and the order that examples come in.
+"""The keys of every random choice, and the order of the examples.
 
 Data in memory and in files have the same order for the same seed and number of
 examples.
@@ -12,7 +12,7 @@ LABELED, UNLABELED, FINETUNING, FEEDBACK = range(4)
 # Purposes within a stream.
 ORDER, WEAK, STRONG, CROP, FLIP, CLASSES = range(6)
 
-# Up to so many examples an epoch's order is sorted as a whole: the cipher for
+# Up to this many examples, an epoch's order comes from sorting: the cipher for
 # larger sets tries its smallest block, 65,536, until it hits one of them.
 _SORTED = 1_024
 
@@ -26,12 +26,12 @@ def key(seed, *data):
 
 
 def positions(step, *, batch_size, rows=None):
-    """The positions of the batch of a step in its stream, [batch_size] int64.
+    """The positions of a step's batch in its stream, [batch_size] int64.
 
     Args:
       step: [] int64.
       batch_size: examples in the whole batch.
-      rows: `shares.Rows` of it that are wanted; None for all.
+      rows: the `shares.Rows` of it to return; None for all.
     """
     places = tf.range(rows.count if rows else batch_size, dtype=tf.int64)
     if rows:
@@ -40,7 +40,7 @@ def positions(step, *, batch_size, rows=None):
 
 
 def examples(step, *, batch_size, total, seed, stream, rows=None):
-    """Which examples the batch of a step holds: [batch_size] int64.
+    """Which examples a step's batch holds: [batch_size] int64.
 
     Position p of a stream shows example shuffle(p mod total) of epoch p div
     total; each epoch has a true permutation of its own.
@@ -48,29 +48,30 @@ def examples(step, *, batch_size, total, seed, stream, rows=None):
     Args:
       step, batch_size, rows: see `positions`.
       total: examples in the data set.
-      seed, stream: what the permutations are keyed by, beside the epoch.
+      seed, stream: keys of the permutations, in addition to the epoch.
     """
     position = positions(step, batch_size=batch_size, rows=rows)
     return _shuffled(position, total, key(seed, stream, ORDER))
 
 
 def balanced_examples(step, *, batch_size, labels, seed, stream, rows=None):
-    """Which examples a batch holds where every class comes equally often.
+    """Which examples a batch holds if every class comes equally often.
 
-    C positions in a row are a round, which shows each of the C classes that
-    occur once, shuffled. In round r a class shows example d mod n of its n,
-    where the draws d are the rounds, shuffled within epochs of as many rounds
-    as the largest class has examples. So after every epoch the examples of a
-    class were shown equally often, or one time more.
+    C consecutive positions are a round, which shows each of the C classes that
+    occur once, shuffled. In round r, a class with n examples shows its example
+    d mod n. The draws d are the round numbers, shuffled within epochs of as
+    many rounds as the largest class has examples. So after every epoch, the
+    numbers of times that the examples of a class were shown differ by one at
+    most.
 
     Args:
       step, batch_size, rows: see `positions`.
       labels: the classes of the data set's examples, [total] integers.
-      seed, stream: what all is keyed by, beside the epoch.
+      seed, stream: keys of all draws, in addition to the epoch.
 
     Returns:
-      Two tensors, [batch_size] int64: the examples; and d div n, which tells
-      the times apart that the same one is shown.
+      Two tensors, [batch_size] int64: the examples; and d div n, which
+      distinguishes the times that the same example is shown.
     """
     _, counts = np.unique(labels, return_counts=True)
     classes, most = len(counts), int(counts.max())
@@ -88,18 +89,18 @@ def balanced_examples(step, *, batch_size, labels, seed, stream, rows=None):
 
 
 def _shuffled(position, total, stream_key, *, kind=None, kinds=1):
-    """Where positions lead: to another place in the same `total` of them.
+    """Maps positions to shuffled places within their epoch of `total`.
 
     Args:
       position: [n] int64, ascending.
-      total: positions in an epoch, of which each has its own permutation.
-      stream_key: what the permutations are keyed by, beside the epoch.
-      kind: which of the epoch's permutations counts for each position, [n]
-        int64; None where there is but one.
-      kinds: permutations of an epoch.
+      total: positions in an epoch; each epoch has its own permutation.
+      stream_key: key of the permutations, in addition to the epoch.
+      kind: which of the epoch's permutations applies to each position, [n]
+        int64; None if there is only one.
+      kinds: number of permutations per epoch.
     """
     epoch, index = position // total, position % total
-    first = epoch[0]  # A batch may reach over the end of an epoch, or several.
+    first = epoch[0]  # A batch may span the end of an epoch, or of several.
     kind = tf.zeros_like(epoch) if kind is None else kind
 
     def of_each_epoch(function, count):
@@ -118,9 +119,9 @@ def _shuffled(position, total, stream_key, *, kind=None, kinds=1):
         )
     words = of_each_epoch(_cipher_keys, 3)
     # The raw operation, as tf.random.experimental.index_shuffle pads a batch of
-    # seeds along the wrong axis. It cuts each word of its key to as little as 8
-    # bits, so all three are hashed anew for each epoch; with 4 rounds, its
-    # default, the places of an example are not quite evenly spread.
+    # seeds along the wrong axis. It truncates each word of its key to as few as
+    # 8 bits, so all three are hashed anew for each epoch; with 4 rounds, its
+    # default, the places of an example are not quite evenly distributed.
     return tf.raw_ops.RandomIndexShuffle(
         index=index,
         seed=tf.gather_nd(words, tf.stack([epoch - first, kind], axis=1)),
@@ -130,7 +131,7 @@ def _shuffled(position, total, stream_key, *, kind=None, kinds=1):
 
 
 def _orders(epoch_key, shape):
-    """Permutations of so few examples that sorting them costs nothing."""
+    """Permutations of few examples, by sorting, which costs next to nothing."""
     draws = tf.random.stateless_uniform(shape, epoch_key, dtype=tf.float64)
     return tf.cast(tf.argsort(draws), tf.int64)
 

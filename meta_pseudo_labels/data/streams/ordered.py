@@ -1,4 +1,4 @@
-"""Records in files once, in order, as they are: to evaluate, to look at."""
+"""Records in files once, in order, not augmented: to evaluate or inspect."""
 
 import numpy as np
 import tensorflow as tf
@@ -11,21 +11,21 @@ from meta_pseudo_labels.data.streams.record_checks import (
     skip_reporter,
 )
 
-DAMAGED = np.iinfo(np.int32).min  # The label of a record of no use.
+DAMAGED = np.iinfo(np.int32).min  # The label of an unusable record.
 
 
 def evaluation_dataset(records, *, spec, batch_size, skip_counter=None):
-    """All records once, in order: centre crops, normalised.
+    """All records once, in order: center crops, normalized.
 
-    Damaged records are left out, named and counted; where the records are
-    `strict` it stops there.
+    Damaged records are left out, logged and counted; if the records are
+    `strict`, the first damaged one is an error.
 
     Args:
       records: `Records`.
       spec: `DatasetSpec`.
       batch_size: images per batch; the last batch may be smaller.
-      skip_counter: [] int64 variable, to which each damaged record is added
-        whenever it is met; or None.
+      skip_counter: [] int64 variable that counts damaged records each time one
+        is met; or None.
 
     Returns:
       tf.data.Dataset of ([b, H, W, 3] float32, [b] int32).
@@ -53,10 +53,10 @@ def evaluation_dataset(records, *, spec, batch_size, skip_counter=None):
 
 
 def ordered_examples(records, spec, *, labeled=True):
-    """All records once, in order: {"image", "label"}, centre crops, uint8.
+    """All records once, in order: {"image", "label"}, center crops, uint8.
 
-    A damaged record is a blank image with the label `DAMAGED`, or an error
-    where the records are `strict`.
+    A damaged record becomes a blank image with the label `DAMAGED`, or an error
+    if the records are `strict`.
 
     Args:
       records: `Records`.
@@ -83,7 +83,7 @@ def ordered_examples(records, spec, *, labeled=True):
 
 
 def read_or_mark(*found):
-    """The element of the first data set that has one; else a blank, unlabeled.
+    """The element of the first data set that has one; else a blank `DAMAGED`.
 
     Args:
       *found: see `in_turn`.
@@ -92,8 +92,7 @@ def read_or_mark(*found):
         lambda spec: tf.zeros(spec.shape, spec.dtype), found[0].element_spec
     )
     blank["label"] += DAMAGED
-    # Marked, not dropped at once: Keras wants to know how many batches there
-    # are.
+    # Marked, not dropped at once: Keras needs to know the number of batches.
     one = in_turn(*found, log_warning=True)
     one = one.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
     return one.get_single_element()

@@ -1,4 +1,4 @@
-"""The data sets that training, finetuning and evaluation read.
+"""The `tf.data` data sets for training, finetuning and evaluation.
 
 Training streams are exact and resumable, see engine.py.
 """
@@ -22,7 +22,7 @@ from meta_pseudo_labels.data.streams.record_rows import record_rows, reported
 from meta_pseudo_labels.data.streams.records import Records
 from meta_pseudo_labels.distribute.shares import WHOLE
 
-# Batches of records at once: one is decoded while the next one begins.
+# Batches of records at once: while one is decoded, the next one begins.
 _DECODED = 2
 
 
@@ -54,36 +54,36 @@ def training_dataset(
       unlabeled_ratio: unlabeled images per labeled one, mu >= 0; U = B * mu.
       magnitude, cutout_share, policy: of the strong view, see `strong_view`.
       augment_labeled: whether labeled images get RandAugment and a cutout
-        after their flip and crop, see `views.labeled_strong`. The release's
-        --use_augment, which its UDA and MPL runs do not heed.
+        after their flip and crop, see `views.labeled_strong`. This is the
+        release's --use_augment, which its UDA and MPL runs ignore.
       alternate_flips: whether weak views are mirrored in every other epoch, a
         random half of the images in the first, rather than at random each
-        time. Of `ImageData` alone.
-      crop_padding: pixels by which views are shifted at most; None is an
-        eighth of the side. Of `ImageData` alone.
+        time. Only for `ImageData`.
+      crop_padding: largest shift of a view in pixels; None is an eighth of the
+        side. Only for `ImageData`.
       balanced: whether every class that occurs comes equally often in labeled
-        and in feedback batches, see `keyed.balanced_examples`; else every
-        image does. Of `ImageData` alone.
-      seed: int, all randomness of the stream.
+        and in feedback batches, see `keyed.balanced_examples`; otherwise every
+        image does. Only for `ImageData`.
+      seed: int, fixes all randomness of the stream.
       start_step: the step of the first batch, >= 0.
       service: address of a tf.data service whose workers make the batches,
-        grpc://host:port; None makes them here. The stream is the same. With
-        several trainers each has a job of its own there, for its share.
+        grpc://host:port; None makes them here. The stream is the same. Each of
+        several trainers has a job of its own there, for its share.
       distributions: `ClassDistributions` of these images; None for none.
-      indices: whether to tell which images the unlabeled ones are.
+      indices: whether to add the indices of the unlabeled images.
       share: `Share` of the batches: instead of each batch, the parts of the
         share's replicas one after another, B/R and U/R rows each. None for
         whole batches.
 
     Returns:
-      tf.data.Dataset of dicts: "labeled" [B, H, W, 3] float32, normalised;
+      tf.data.Dataset of dicts: "labeled" [B, H, W, 3] float32, normalized;
       "labels" [B] int32; and unless mu is 0, "weak" and "strong"
       [U, H, W, 3] float32, two views of the same unlabeled images. With
       `distributions` also those of the same images, "labeled_distributions"
       [B, classes] and "unlabeled_distributions" [U, classes] float32. With
-      `indices` also "unlabeled_indices" [U] int64, from 0. Where
-      `data` has feedback images, and mu is not 0, also weak views of these
-      and their labels, "feedback" [B, H, W, 3] and "feedback_labels" [B].
+      `indices` also "unlabeled_indices" [U] int64, from 0. If `data` has
+      feedback images and mu is not 0, also weak views of these and their
+      labels, "feedback" [B, H, W, 3] and "feedback_labels" [B].
 
     Raises:
       ValueError: if a setting is out of range, mu > 0 and `data` has no
@@ -146,7 +146,7 @@ def finetuning_dataset(
     Args: as for `training_dataset`.
 
     Returns:
-      tf.data.Dataset of ([B, H, W, 3] float32, [B] int32); with `share` B/R.
+      tf.data.Dataset of ([B, H, W, 3] float32, [B] int32); with `share`, B/R.
     """
     keyed.check_stream(batch_size=batch_size, start_step=start_step)
     share = share or WHOLE
@@ -170,7 +170,7 @@ def finetuning_dataset(
 
 
 def validation_dataset(data, batch_size):
-    """All held-out validation images once, as `evaluation_dataset`.
+    """All held-out validation images once, like `evaluation_dataset`.
 
     Args:
       data: `ImageData` with validation images, see `hold_out`.
@@ -185,8 +185,8 @@ def validation_dataset(data, batch_size):
     if getattr(data, "validation_images", None) is None:
         raise ValueError(
             f"{data.spec.name!r} has no validation images; set some labeled "
-            "images apart with hold_out(..., part='validation'), on the "
-            "command line --num_validation."
+            "images apart with hold_out(..., part='validation'), or "
+            "--num_validation on the command line."
         )
     return evaluation_dataset(
         data.validation_images,
@@ -197,14 +197,14 @@ def validation_dataset(data, batch_size):
 
 
 def evaluation_dataset(images, labels, spec, batch_size, skip_counter=None):
-    """All images once, in order, normalised and not augmented.
+    """All images once, in order, normalized and not augmented.
 
     Args:
       images: [N, H, W, 3] uint8, or `Records`.
       labels: [N] int; None for `Records`, which hold theirs.
       spec: `DatasetSpec` of both.
       batch_size: images per batch; the last batch may be smaller.
-      skip_counter: of damaged `Records`, see `ordered.evaluation_dataset`.
+      skip_counter: for damaged `Records`, see `ordered.evaluation_dataset`.
 
     Returns:
       tf.data.Dataset of ([b, H, W, 3] float32, [b] int32).
@@ -264,7 +264,7 @@ def _training_parts(
 
 
 def _check_labels_known(data):
-    """Refuses images whose labels are read with them."""
+    """Refuses data whose labels are known only when its images are read."""
     if isinstance(data, ShardedData):
         raise ValueError(
             f"balanced=True needs to know all labels, but {data.spec.name!r} "
@@ -282,7 +282,7 @@ def _check_alternate_flips(data):
         )
     if not data.spec.flip:
         raise ValueError(
-            f"alternate_flips=True: images of {data.spec.name!r} are not to be "
+            f"alternate_flips=True: images of {data.spec.name!r} must not be "
             "mirrored. Leave it out."
         )
 
@@ -293,7 +293,7 @@ def _views(data, settings, *, strong=False, labeled_strong=False):
     Args:
       data: `ImageData` or `ShardedData`.
       settings: `ViewSettings`.
-      strong, labeled_strong: whether these are wanted beside weak ones.
+      strong, labeled_strong: whether to make these in addition to weak ones.
     """
     sharded = isinstance(data, ShardedData)
     kind, spec = photo_views if sharded else views, data.spec
@@ -303,8 +303,8 @@ def _views(data, settings, *, strong=False, labeled_strong=False):
         labeled_strong=kind.labeled_strong(spec, settings)
         if labeled_strong
         else None,
-        # A photograph's is made of the crop, not of its weak view, which may
-        # be flipped.
+        # A photograph's strong view is made from the crop, not from its weak
+        # view, which may be flipped.
         of_weak=not sharded,
         finish=functools.partial(_normalize, spec=spec),
     )
@@ -331,7 +331,7 @@ def _part(
       kind: `engine.Views`.
       batch_size, stream, seed: see `engine.labeled_part`.
       distributions: `ClassDistributions`, or None.
-      indices: whether to tell which images these are, "<name>_indices".
+      indices: whether to add the indices of these images, "<name>_indices".
       alternate_flips: see `ViewSettings`.
       balanced: whether the classes of labeled rows come equally often.
     """
@@ -365,7 +365,7 @@ def _part(
 
 
 def _stream(data, parts, **settings):
-    """The engine's stream of these parts, by name, of a data set."""
+    """The engine's stream of the named parts of a data set."""
     if not isinstance(data, ShardedData):
         return engine.stream(parts.values(), **settings)
     batches = engine.stream(parts.values(), at_once=_DECODED, **settings)

@@ -1,6 +1,6 @@
-"""Records that cannot be used: how it is noticed, said and counted.
+"""Unusable records: how they are noticed, reported and counted.
 
-In the graph, where little can be said of one (`decoder`, `error_namer`,
+In the graph, where little can be said about one (`decoder`, `error_namer`,
 `skip_reporter`), and in Python (`check_records`, `explain_input_error`).
 """
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.data.images import photo_views
 
-# What the graph says where all of them are, and how it is told again.
+# The graph's message if all tried records are unusable, and how to parse it.
 _IN_A_ROW = " record(s) in a row cannot be used, from number "
 _OF_ITS_SPLIT = " of its split on, in "
 _ERROR = re.compile(
@@ -34,7 +34,7 @@ def decoder(spec, decode, *, labeled=True):
         label = record["label"]
         in_range = (label >= 0) & (label < spec.num_classes)
         with tf.control_dependencies(
-            [tf.Assert(in_range, ["label out of range; from 0 it is", label])]
+            [tf.Assert(in_range, ["label out of range (from 0):", label])]
             if labeled
             else []
         ):
@@ -45,15 +45,15 @@ def decoder(spec, decode, *, labeled=True):
 
 
 def error_namer(records):
-    """A function that takes what was read, or fails with the record's name.
+    """A function that returns what was read, or fails with the record's name.
 
     Args:
       records: `Records`.
 
     Returns:
-      A function of a data set, of the number of the record that it is of, []
-      int64, and of how many were tried from there on; its first element. The
-      error is one that `explain_input_error` knows.
+      A function of a data set, the number of its record, [] int64, and how many
+      records were tried from there on. It returns the first element. Its error
+      is one that `explain_input_error` recognizes.
     """
     path_of = _path_finder(records)
 
@@ -88,7 +88,7 @@ def explain_input_error(error, data):
       data: `ShardedData` or `ImageData` that was read.
 
     Returns:
-      A line of text; None where the error is none that `error_namer` made.
+      A line of text; None if the error was not made by `error_namer`.
     """
     match = _ERROR.search(error.message)
     if match is None:
@@ -102,12 +102,12 @@ def explain_input_error(error, data):
         )
     return (
         f"{reason}. Copy the file again, or go on without strict reading, "
-        "which then skips such records."
+        "which skips such records."
     )
 
 
 def _reason_again(data, number, path):
-    """Which record it was and why, found by another look at it."""
+    """Which record it was and why it failed, found by reading it again."""
     for part, labeled in (
         ("labeled", True),
         ("unlabeled", False),
@@ -126,21 +126,22 @@ def _reason_again(data, number, path):
 
 
 def _path_finder(records):
-    """A function of TensorFlow from a record's number to its file."""
-    with tf.device("CPU:0"):  # Captured: not constants of the graph.
+    """A TensorFlow function from a record's number to its file."""
+    with tf.device("CPU:0"):  # Captured, so not constants of the graph.
         paths, shards = tf.constant(records.paths), tf.constant(records.shards)
     return lambda number: tf.gather(paths, tf.gather(shards, number))
 
 
 def skip_reporter(records, counter=None):
-    """A function that names and counts what a batch skipped.
+    """A function that logs and counts what a batch skipped.
 
     Args:
-      records: `Records` that the batch comes from.
+      records: `Records` from which the batch comes.
       counter: [] int64 variable to add to, or None.
 
     Returns:
-      A function of "number" and "skipped" of `crop_batches`; the operation.
+      A function of "number" and "skipped" of `record_rows`, which returns the
+      operation.
     """
     path_of = _path_finder(records)
 
@@ -167,10 +168,10 @@ def skip_reporter(records, counter=None):
 
 
 def once(found):
-    """A data set of one element that fails once, where reading it fails.
+    """A data set of one element that fails only once if reading it fails.
 
-    It is read within a map, which goes on after an error: a file that cannot
-    be opened would fail again, and be tried again, for ever.
+    It is read within a map, which continues after an error: otherwise a file
+    that cannot be opened would be tried again, and fail again, forever.
     """
     return tf.data.Dataset.range(1).map(lambda _: found.get_single_element())
 
@@ -178,7 +179,7 @@ def once(found):
 def in_turn(*found, log_warning=False):
     """The element of the first of some data sets that has one; empty if none.
 
-    What is not reached is not made ready either.
+    Data sets that are not reached are not prepared either.
 
     Args:
       *found: data sets of one element, which may fail.
@@ -201,8 +202,8 @@ def check_records(records, spec, numbers, *, labeled=True):
       labeled: whether they must have a label.
 
     Returns:
-      A list of strings, "record 3 of /data/train-00000-of-00004: why not",
-      one for each that is damaged.
+      A list of strings, "record 3 of /data/train-00000-of-00004: why not", one
+      for each damaged record.
     """
     read = records.reader()
     decode = center_decoder(spec, labeled=labeled)
@@ -227,7 +228,7 @@ def check_records(records, spec, numbers, *, labeled=True):
 
 
 def center_decoder(spec, *, labeled=True, plain=False):
-    """The `decoder` of test images; `plain` as of `decode_random_crop`."""
+    """The `decoder` of test images; for `plain`, see `decode_random_crop`."""
     return decoder(
         spec,
         lambda encoded: photo_views.decode_center_crop(
@@ -238,12 +239,12 @@ def center_decoder(spec, *, labeled=True, plain=False):
 
 
 def _reason(number, read, decode):
-    """What TensorFlow says of a record that it cannot read, one line."""
+    """TensorFlow's one-line reason why it cannot read a record."""
     dataset = tf.data.Dataset.from_tensors(number)
     try:
         next(iter(dataset.flat_map(lambda i: read(i, decode))))
     except tf.errors.OpError as error:
-        # Without the names of operations and iterators around it.
+        # Without the names of operations and iterators around the reason.
         text = re.sub(r"\{\{.*?\}\} ", "", error.message.split("\n")[0])
         text = re.sub(r"Error in user-defined .* Iterator::\S* ", "", text)
         return text.split(" [Op:")[0]

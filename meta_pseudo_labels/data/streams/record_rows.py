@@ -1,7 +1,7 @@
 """Rows of records in files, as random crops, in the keyed order.
 
-A record that cannot be read or decoded is replaced by the next one of the
-source, deterministically, so a batch is always full; it is named and counted.
+A record that cannot be read or decoded is logged, counted, and replaced by the
+next one of the source, deterministically, so a batch is always full.
 """
 
 import tensorflow as tf
@@ -14,33 +14,33 @@ from meta_pseudo_labels.data.streams.record_checks import (
     skip_reporter,
 )
 
-# Records that are tried, one after another, where the first ones are damaged.
+# Records that are tried, one after another, if the first ones are damaged.
 _ATTEMPTS = 16
 _REPORTED = ("number", "skipped")
 
 
 def record_rows(records, spec, *, batch_size, seed, stream, name, beside=None):
-    """A function from a turn to random crops of the records whose turn it is.
+    """A function from a turn to random crops of the records for that turn.
 
     Args:
       records: `Records`, at least one.
       spec: `DatasetSpec`, for the size and the range of labels.
       batch_size: crops in a whole batch, B.
-      seed, stream: what order and crops are keyed by, see keyed.py.
+      seed, stream: keys of the order and the crops, see keyed.py.
       name: of the part, "labeled" or "unlabeled"; the records of the former
         must have labels.
-      beside: a dict of arrays, [records, ...]; their rows of the records
-        shown are among the result. None for none.
+      beside: a dict of arrays, [records, ...]; the rows for the shown records
+        are added to the result. None for none.
 
     Returns:
       A function from `shares.Turn` to a dict of its b rows: "inputs"
-      [b, H, W, 3] uint8; "labels" [b] int32 of labeled ones; with
-      `beside` those of the records shown; and for `reported`, [b] int64
-      each, the records that were wanted and how many were tried in vain.
+      [b, H, W, 3] uint8; "labels" [b] int32 for labeled ones; with `beside`
+      its rows for the shown records; and for `reported`, [b] int64 each, the
+      requested records and how many were tried in vain.
     """
     labeled = name == "labeled"
     crop = _cropper(records, spec, seed=seed, stream=stream, labeled=labeled)
-    with tf.device("CPU:0"):  # Captured: not constants of the graph.
+    with tf.device("CPU:0"):  # Captured, so not constants of the graph.
         beside = {
             key: tf.convert_to_tensor(array)
             for key, array in (beside or {}).items()
@@ -74,7 +74,8 @@ def record_rows(records, spec, *, batch_size, seed, stream, name, beside=None):
 def _untuned():
     """Options of a data set that lives for one batch.
 
-    Tuned, it would begin with one thread and end before it has a second.
+    With autotuning it would start with one thread and end before it gets a
+    second one.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -82,7 +83,7 @@ def _untuned():
 
 
 def reported(batches, sources, counter):
-    """Names and counts what `record_rows` skipped, on this machine.
+    """Logs and counts, on this machine, what `record_rows` skipped.
 
     Args:
       batches: tf.data.Dataset of dicts of whole batches.
@@ -90,7 +91,7 @@ def reported(batches, sources, counter):
       counter: [] int64 variable to add to, or None.
 
     Returns:
-      The data set without the numbers that this needs.
+      The data set without the numbers that only this needs.
     """
     reporters = {
         name: skip_reporter(records, counter)
@@ -140,8 +141,8 @@ def _cropper(records, spec, *, seed, stream, labeled):
                 )
                 return one.get_single_element()
 
-            # A map goes on after an error; a flat_map would ask a file that
-            # cannot be opened again and again, for ever.
+            # A map continues after an error; a flat_map would try a file that
+            # cannot be opened again and again, forever.
             return tf.data.Dataset.range(attempts).map(attempt).ignore_errors()
 
         found = tried(1, plain=True).concatenate(tried(attempts, plain=False))

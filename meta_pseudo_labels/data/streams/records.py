@@ -1,9 +1,9 @@
 """Records in files that are too large for memory: found, counted, read.
 
-A file is a TFRecord file, a shard one of several that make up a split. The
-place of every record is known before training, from one scan that reads
-nothing but lengths; so any record can be read alone, in any order, and a
-stream can start anywhere at no cost. Nothing is written.
+Files are TFRecord files; a shard is one of several that make up a split. One
+scan before training, which reads only lengths, finds the place of every record.
+So any record can be read by itself, in any order, and a stream can start
+anywhere at no cost. Nothing is written.
 """
 
 import collections.abc
@@ -16,22 +16,22 @@ import numpy as np
 import tensorflow as tf
 
 _THREADS = 16  # The scan waits for the disk, not for the processor.
-_HEAD, _FRAME = 12, 16  # Bytes: length and its checksum; with that of the data.
-_NAMED = 5  # Files that a message names.
+_HEAD, _FRAME = 12, 16  # Bytes: length, its checksum; plus the data's checksum.
+_NAMED = 5  # Files named in a message.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Records:
-    """Where the records of a split lie, and what is in them.
+    """Where the records of a split are, and what is in them.
 
     Attributes:
       paths: the files, in order.
       shards: [N] int32, the file of each record, as an index into `paths`.
-      offsets: [N] int64, the byte of that file where the record begins.
-      parse: a function of TensorFlow from a record, [] string, to {"image":
-        [] string, the encoded image; "label": [] int32, counted from 0}.
-      strict: whether a record that cannot be used is an error in the middle
-        of a run; else it is skipped.
+      offsets: [N] int64, the byte in that file where the record begins.
+      parse: a TensorFlow function from a record, [] string, to {"image": []
+        string, the encoded image; "label": [] int32, counted from 0}.
+      strict: whether an unusable record is an error during a run; otherwise it
+        is skipped.
     """
 
     paths: tuple[str, ...]
@@ -48,31 +48,31 @@ class Records:
         return self[:count]
 
     def __getitem__(self, places):
-        """Some of the records, as an array gives some of its rows."""
+        """Some of the records, indexed like the rows of an array."""
         return dataclasses.replace(
             self, shards=self.shards[places], offsets=self.offsets[places]
         )
 
     def name(self, number):
-        """What a message calls the record of this number."""
+        """The name in messages of the record with this number."""
         shard = self.shards[number]
         place = number - np.searchsorted(self.shards, shard)
         return f"record {place} of {self.paths[shard]}"
 
     def reader(self):
-        """A function to read one record with.
+        """A function that reads one record.
 
         Its arguments are the record's number, [] int64, and a function of
         the parsed record; its result is a tf.data.Dataset of one element,
-        what that function returns. It fails where the record is damaged.
-        Call it in the functions of other data sets only, as in
+        what that function returns. It fails if the record is damaged.
+        Call it only in the functions of other data sets, as in
         `Dataset.range(3).flat_map(lambda i: read(i, decode))`: TensorFlow
-        cannot write down the operation as a data set of its own.
+        cannot serialize the operation as a data set of its own.
 
-        It is plain graph: it may run in the tf.data service, as long as the
+        It is a pure graph: it may run in the tf.data service, as long as the
         workers see the same paths.
         """
-        with tf.device("CPU:0"):  # Captured: not constants of the graph.
+        with tf.device("CPU:0"):  # Captured, so not constants of the graph.
             paths = tf.constant(self.paths)
             shards = tf.constant(self.shards)
             offsets = tf.constant(self.offsets)
@@ -80,7 +80,7 @@ class Records:
         def read(number, decode):
             shard = tf.gather(shards, number)
             # The raw operation can begin anywhere in a file and checks the
-            # record's checksum. No buffer, which would read what follows too.
+            # record's checksum. A buffer would read what follows too.
             variant = tf.raw_ops.TFRecordDatasetV2(
                 filenames=tf.gather(paths, shard)[tf.newaxis],
                 compression_type="",
@@ -90,26 +90,26 @@ class Records:
             rest = tf.data.experimental.from_variant(
                 variant, tf.TensorSpec([], tf.string)
             )
-            # One function: each data set more takes its time for each record.
+            # One function: each additional data set takes time per record.
             return rest.take(1).map(lambda record: decode(self.parse(record)))
 
         return read
 
 
 def no_records():
-    """A split that is not there."""
+    """A split that does not exist."""
     return Records((), np.zeros([0], np.int32), np.zeros([0], np.int64), None)
 
 
 def find_shards(folder, split):
-    """The files `split-00000-of-00128` of a folder, all of them.
+    """All files `split-00000-of-00128` and so on of a folder.
 
     Args:
       folder: where to look.
-      split: what their names begin with.
+      split: the beginning of their names.
 
     Returns:
-      A list of paths in order; empty where there is no such file.
+      A list of paths in order; empty if there is no such file.
 
     Raises:
       ValueError: if some are missing, or there are two sets of them.
@@ -135,7 +135,7 @@ def find_shards(folder, split):
 
 
 def check_present(folder, wanted, *, present):
-    """Raises ValueError naming the files that are not there."""
+    """Raises ValueError that names the missing files, if any."""
     missing = sorted(set(wanted) - set(present))
     if missing:
         more = len(missing) - _NAMED
@@ -154,13 +154,13 @@ def index_records(paths, parse, *, lengths=None):
     Args:
       paths: the files.
       parse: see `Records`.
-      lengths: how many records each must have; None where that is not known.
+      lengths: how many records each must have; None if that is not known.
 
     Returns:
       `Records`.
 
     Raises:
-      ValueError: if a file ends within a record, is empty, is no TFRecord
+      ValueError: if a file ends within a record, is empty, is not a TFRecord
         file, or has another number of records.
     """
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
@@ -168,7 +168,7 @@ def index_records(paths, parse, *, lengths=None):
     for path, found, length in zip(paths, offsets, lengths or [], strict=False):
         if len(found) != length:
             raise ValueError(
-                f"{path} holds {len(found)} records where its data set says "
+                f"{path} holds {len(found)} records, but its data set says "
                 f"{length}; copy it again."
             )
     counts = [len(found) for found in offsets]
@@ -181,7 +181,7 @@ def index_records(paths, parse, *, lengths=None):
 
 
 def _record_offsets(path):
-    """The bytes where the records of a file begin, [n] int64."""
+    """The byte offsets at which the records of a file begin, [n] int64."""
     size = tf.io.gfile.stat(path).length
     offsets, position = [], 0
     with _open_unbuffered(path) as file:
@@ -192,7 +192,7 @@ def _record_offsets(path):
             if len(head) < _HEAD or end > size:
                 raise ValueError(
                     f"{path} ends within record {len(offsets)}, at byte "
-                    f"{position} of {size}; it is cut off or no TFRecord "
+                    f"{position} of {size}; it is cut off or not a TFRecord "
                     "file, copy it again."
                 )
             offsets.append(position)
@@ -207,6 +207,6 @@ def _open_unbuffered(path):
     if "://" in path:  # A bucket.
         return tf.io.gfile.GFile(path, "rb")
     file = open(path, "rb", buffering=0)
-    if hasattr(os, "posix_fadvise"):  # Nor read ahead what is skipped.
+    if hasattr(os, "posix_fadvise"):  # And no read-ahead of what is skipped.
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
     return file

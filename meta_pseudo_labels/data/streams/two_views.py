@@ -1,4 +1,4 @@
-"""Training batches of anything that is held in arrays: text, tables, sounds.
+"""Training batches of anything held in arrays: text, tables, sounds.
 
     batches = data.two_view_dataset(
         labeled, labels, unlabeled, weak=None, strong=mask_words,
@@ -6,8 +6,8 @@
     )
     MetaPseudoLabels(student, teacher).compile(...).fit(batches, ...)
 
-The order of the examples and the keys of their views are those of engine.py,
-so this stream too is a function of (seed, step) alone.
+The order of the examples and the keys of their views come from engine.py, so
+this stream too is a function of (seed, step) alone.
 """
 
 import keras
@@ -32,23 +32,23 @@ def two_view_dataset(
 ):
     """The endless stream of training batches from inputs of any kind.
 
-    A view is a function (inputs, seed) -> inputs of a whole batch: what
-    changes an example, but not its class. It keeps shape and type, and draws
-    from `tf.random.stateless_*` with `seed`, [2] int64: then the same seed
-    gives the same stream, and a stream from a later step is its tail.
+    A view is a function (inputs, seed) -> inputs of a whole batch that changes
+    an example, but not its class. It must keep shape and type, and draw from
+    `tf.random.stateless_*` with `seed`, [2] int64: then the same seed gives the
+    same stream, and a stream from a later step is its tail.
 
     Args:
-      labeled: [N, ...] array, or a nest of such (a dict, for instance), as the
-        models take it. float64 becomes Keras's floatx, as in `fit`.
+      labeled: [N, ...] array, or a nest of arrays (a dict, for instance), as
+        the models expect. float64 becomes Keras's floatx, as in `fit`.
       labels: [N] integers, or [N, classes] probabilities.
       unlabeled: [M, ...], like `labeled`; None where unlabeled_ratio is 0.
-      strong: the strong view; it is given what `weak` returned.
+      strong: the strong view; its input is what `weak` returned.
       batch_size: labeled examples in a batch, B >= 1.
       unlabeled_ratio: unlabeled examples per labeled one, mu >= 0; U = B * mu.
-      seed: int, all randomness of the stream.
-      weak: the weak view, of labeled examples too; None leaves all as they are.
+      seed: int, fixes all randomness of the stream.
+      weak: the weak view, also of labeled examples; None leaves all unchanged.
       start_step: the step of the first batch, >= 0.
-      indices: whether to tell which examples the unlabeled ones are.
+      indices: whether to add the indices of the unlabeled examples.
 
     Returns:
       tf.data.Dataset of dicts: "labeled" [B, ...]; "labels" [B] or
@@ -57,8 +57,8 @@ def two_view_dataset(
       [U] int64, from 0.
 
     Raises:
-      ValueError: if a setting is out of range, there is nothing to learn from,
-        arrays are not equally long, or a view changes shape or type.
+      ValueError: if a setting is out of range, there is nothing to train on,
+        arrays differ in length, or a view changes shape or type.
     """
     keyed.check_stream(batch_size=batch_size, start_step=start_step)
     count = _count(labeled, name="labeled")
@@ -96,16 +96,16 @@ def _rows(arrays, count, keys):
 
 
 def _view(function):
-    """A view as the engine calls it; of all rows, none without a function."""
+    """A view as the engine calls it, of all rows; no change if None."""
     if function is None:
         return lambda inputs, seed, rows: inputs
-    # The engine converts nothing; a function of TensorFlow's own does.
+    # The engine does not use AutoGraph; a `tf.function` does.
     function = tf.function(function)
     return lambda inputs, seed, rows: function(inputs, seed)
 
 
 def _tensor(array):
-    """As Keras's `fit` takes arrays: NumPy's float64 becomes its floatx."""
+    """Converts an array like Keras's `fit`: float64 becomes its floatx."""
     with tf.device("CPU:0"):
         tensor = tf.convert_to_tensor(array)
     if tensor.dtype == tf.float64:
@@ -114,15 +114,15 @@ def _tensor(array):
 
 
 def _count(inputs, *, name):
-    """How many examples the arrays of a nest hold, all of them as many."""
+    """How many examples each array of a nest holds; all must hold as many."""
     given = [] if inputs is None else tf.nest.flatten(inputs)
     counts = {len(array) for array in given}
     if counts in (set(), {0}):
         raise ValueError(f"{name} holds no example; give at least one.")
     if len(counts) > 1:
         raise ValueError(
-            f"The arrays of {name} have {sorted(counts)} rows; give equally "
-            "many."
+            f"The arrays of {name} have {sorted(counts)} rows; give all of "
+            "them the same number."
         )
     return counts.pop()
 
@@ -141,7 +141,7 @@ def _check_views(batch):
     if any(specs != found["labeled"] for specs in found.values()):
         raise ValueError(
             f"The views differ in shape or type: {found}. A view must keep "
-            "both, and unlabeled inputs be like labeled ones."
+            "both, and unlabeled inputs must be like labeled ones."
         )
 
 

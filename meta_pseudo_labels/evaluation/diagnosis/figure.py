@@ -8,7 +8,7 @@ from meta_pseudo_labels.evaluation.diagnosis.measure import RANDOM
 from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.figures import COLORS, FADED, GRID, INK
 
-# What a ratio below this is drawn as: rounding, not feedback.
+# A ratio below this is drawn as 0: it is rounding error, not feedback.
 NOTHING = 1e-6
 _MARKERS = "osD^v<>"
 _HOLLOW = dict(markersize=8, fillstyle="none")
@@ -167,7 +167,7 @@ def _draw_correlations(axes, found, looks):
 
 
 def _draw_moves(axes, found, looks):
-    """What became of the judged loss where the teacher moved."""
+    """What became of the judged loss when the teacher moved."""
     share = found["settings"]["teacher_step"]
     _title(
         axes,
@@ -186,7 +186,7 @@ def _draw_moves(axes, found, looks):
                 **look,
                 **_FAINT,
                 markersize=5,
-                # One that begins with _ is left out of legends.
+                # Legends leave out labels that begin with _.
                 label=f" {figures.shortened(name, 30)}",
             )
     if ends:
@@ -196,7 +196,7 @@ def _draw_moves(axes, found, looks):
 
 
 def _draw_gains(axes, found, looks):
-    """What all that does for images that nobody learned from."""
+    """What all that does for images that no network learned from."""
     _title(
         axes,
         "And elsewhere: the held-out loss after it",
@@ -222,7 +222,7 @@ def _draw_gains(axes, found, looks):
 
 
 def _known(found, key):
-    """A number by estimator, of those that have it."""
+    """A number by estimator, for those that have it."""
     return {
         name: numbers[key]
         for name, numbers in found["estimators"].items()

@@ -21,7 +21,7 @@ _LABELS, _DIRECTIONS = 100, 101
 
 _DIVERGED = "The run has diverged; diagnose an earlier checkpoint or another."
 _TOO_FAST = (
-    "Give a lower learning_rate, --diagnose_lr on the command line; if that "
+    "Use a lower learning_rate (--diagnose_lr on the command line); if that "
     "does not help, the run has diverged."
 )
 
@@ -37,28 +37,28 @@ def diagnose(
     teacher_step=1e-3,
     estimators=ESTIMATORS,
 ):
-    """What the feedback of a learner is worth, at the weights that it has.
+    """What the feedback of a learner is worth, at its present weights.
 
     On each batch the student takes a step on soft labels, for the estimators
     that use these, and one on each of several draws; all from the same weights.
-    Nothing trains: the learner is as before in the end.
+    Nothing trains: in the end the learner is as before.
 
     Args:
       learner: a compiled `MetaPseudoLabels`.
-      batches: what it trains on, a data set of two batches or more that can be
+      batches: what it trains on, a data set of two or more batches that can be
         iterated twice.
       held_out: images that no network learned from, as the student sees them,
         [images, ...], and their labels, [images] integers.
       draws: of labels for each batch, at least 2.
-      learning_rate: of the student's steps here, above 0; by default what its
-        optimizer has now.
+      learning_rate: of the student's steps here, above 0; by default the
+        current one of its optimizer.
       start_step: the step of the first batch; keys the draws.
       teacher_step: how far the teacher moves in the last experiment, as a share
         of the norm of its weights.
       estimators: name -> function, see learners/feedback.py; with "exact". One
         of your own gets soft labels; the pair (function, "sampled") gets draws.
         Its noise is measured as that of an estimate of exact's gradient, or of
-        1 / (unlabeled images) of it where it is registered with mean=True.
+        1 / (unlabeled images) of it if it is registered with mean=True.
 
     Returns:
       A dict for JSON. "settings"; "estimators" and "teacher_steps", by name,
@@ -66,8 +66,8 @@ def diagnose(
 
     Raises:
       ValueError: for settings out of range, a student that does not learn, an
-        optimizer whose update cannot be differentiated, or where something
-        is not finite; then on the first batch that shows it.
+        optimizer whose update cannot be differentiated, or values that are
+        not finite, on the first batch that shows them.
     """
     if draws < 2:
         raise ValueError(f"draws must be at least 2; got {draws}.")
@@ -102,7 +102,7 @@ def diagnose(
 
 
 class _Measuring:
-    """The probes of a diagnosis, and the numbers they come to."""
+    """The probes of a diagnosis, and the numbers that they give."""
 
     def __init__(self, probes, estimators, draws, teacher_step):
         self.probes = probes
@@ -115,8 +115,8 @@ class _Measuring:
             self.functions[name], kinds[name] = resolve(*how)
             if kinds[name] == "hard":
                 raise ValueError(
-                    f"estimators[{name!r}] asks for hard labels, of which "
-                    'there are no draws; use "soft" or "sampled".'
+                    f"estimators[{name!r}] asks for hard labels, which are "
+                    'not drawn; use "soft" or "sampled".'
                 )
         self.means = [
             name
@@ -143,9 +143,9 @@ class _Measuring:
         return rows
 
     def set_baselines(self, batches, start_step):
-        """The mean change, from one draw a batch that is not measured.
+        """The mean change, from one draw per batch that is not measured.
 
-        What the moving average would be had the run gone on at this rate.
+        What the moving average would be if the run had gone on at this rate.
         """
         if not self.drawn:
             return
@@ -201,7 +201,7 @@ class _Measuring:
         return held_out
 
     def _teacher_steps(self, batch, step, exact, negligible, directions):
-        """What the student gains where the teacher moves, by direction."""
+        """What the student gains when the teacher moves, by direction."""
         weights = self.learner.teacher.trainable_variables
         values = [tf.cast(w.value, self.learner.float_type) for w in weights]
         norm = float(tf.linalg.global_norm(values))
@@ -214,7 +214,7 @@ class _Measuring:
         for name, gradient in (directions | {RANDOM: _wide(random)}).items():
             norm = np.linalg.norm(gradient)
             if name != RANDOM and norm <= negligible:
-                continue  # No direction: it would be one of rounding.
+                continue  # No direction: it would be rounding error.
             move = -length / norm * gradient
             change = self._respond(batch, move) - stay
             found[name] = {
@@ -271,7 +271,7 @@ def _checked_rate(optimizer):
     if not rate > 0:
         raise ValueError(
             f"The student's learning rate is {rate:g}: it does not learn, and "
-            "every feedback is 0. Give learning_rate, --diagnose_lr on the "
-            "command line."
+            "every feedback is 0. Set learning_rate (--diagnose_lr on the "
+            "command line)."
         )
     return rate

@@ -1,7 +1,7 @@
 """The probes of a diagnosis: steps that are taken, measured and undone.
 
-Each is one compiled graph that ends by restoring all that it changed: weights,
-moments of batch norm, optimizer slots, random states, moving averages.
+Each is one compiled graph that ends by restoring everything it changed:
+weights, moments of batch norm, optimizer slots, random states, moving averages.
 """
 
 import dataclasses
@@ -26,9 +26,9 @@ class Probe:
 
     Attributes:
       gradients: of each estimator by the teacher's weights, flat, [E, P].
-      changes: what each took for the change of the judged loss, new - old: h
-        with the other sign, the sum over images where it has one for each, [E].
-      mean_changes: the same, the mean over images, [E].
+      changes: what each used as the change of the judged loss, new - old: h
+        with the opposite sign; the sum over images if it has one for each, [E].
+      mean_changes: the same, but the mean over images, [E].
       held_out: the held-out losses after the step, see `Probes.held_out_loss`.
       other: gradient of the teacher's other losses, flat, [P].
     """
@@ -136,7 +136,7 @@ class Probes:
     def _respond(self, batch, direction):
         """How the student fares after its teacher has moved.
 
-        It learns the soft labels of the moved teacher, from where it stood.
+        It learns the moved teacher's soft labels, from its own old weights.
 
         Args:
           batch: see `MetaPseudoLabels`.
@@ -144,7 +144,7 @@ class Probes:
 
         Returns:
           The judged loss after the student's step, then the held-out losses as
-          `held_out_loss` has them, [3].
+          in `held_out_loss`, [3].
         """
         learner = self.learner
         weights = learner.teacher.trainable_variables
@@ -162,9 +162,9 @@ class Probes:
     def _held_out_loss(self):
         """Cross-entropy on the held-out images, nats, [2].
 
-        First with the statistics of these very images in batch norm, as when
-        its moving averages have caught up with the weights; then in inference
-        mode, where they lag behind by a step. Dropout draws the same each time.
+        First with the statistics of these very images in batch norm, as if its
+        moving averages had caught up with the weights; then in inference mode,
+        where they lag behind by a step. Dropout draws the same each time.
         """
         student = self.learner.student
         for variable, value in self._random:
@@ -193,8 +193,8 @@ class Probes:
 class _Listener:
     """A student's step as one estimator sees it: with a baseline of its own.
 
-    In training a baseline follows the changes at the run's rate; here the rate
-    may be another one, and several estimators hear of the same step.
+    In training, a baseline follows the changes at the run's rate; here the rate
+    may be different, and several estimators see the same step.
     """
 
     def __init__(self, step, baseline):

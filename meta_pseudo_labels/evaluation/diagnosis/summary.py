@@ -9,7 +9,7 @@ norm ratio   feedback's gradient over the teacher's other gradient, one draw
 cosine       of the teacher's gradient with exact's: one draw; mean of {draws}
 noise        variance over draws over the squared norm of exact's gradient
 r, rank r    of h with the true fall of the held-out loss (Pearson, Spearman);
-             r within: less the mean of each batch, where draws alone differ
+             r within: less the mean of each batch, where only draws differ
 move along   the teacher moves by {teacher_step:g} of its norm along the mean
              feedback, or along that of one draw: change of the judged loss
              that exact predicts, change measured, change of the held-out
@@ -18,17 +18,17 @@ move along   the teacher moves by {teacher_step:g} of its norm along the mean
 
 
 def summarize(settings, rows, *, means=()):
-    """Adds to what was measured on each batch what it comes to.
+    """Adds a summary to what was measured on each batch.
 
     Args:
       settings: a dict.
-      rows: of each batch, as `measure` makes them.
+      rows: one for each batch, as `measure` makes them.
       means: names of the estimators whose losses are means over the unlabeled
-        images: they have to be multiplied by their number to estimate the
-        gradient of the judged loss.
+        images: they have to be multiplied by the number of images to estimate
+        the gradient of the judged loss.
 
     Returns:
-      A dict for JSON; where a number is not known it is None. "settings";
+      A dict for JSON, in which numbers that are not known are None. "settings";
       "batches", the rows; "estimators", for each a dict of
 
       norm_ratio: norm of the feedback's gradient, times its weight, over that
@@ -39,10 +39,10 @@ def summarize(settings, rows, *, means=()):
       is_mean: whether it is one of `means`.
       noise: variance over draws, summed over weights, over the squared norm of
         exact's gradient; after multiplying by the number of unlabeled images
-        where an estimator is a mean over them, and by what turns a cosine into
-        a dot product.
-      noise_to_own_mean: the same over the squared norm of the mean, less what
-        of it is noise; None where nothing is left.
+        if an estimator is a mean over them, and by the factor that turns a
+        cosine into a dot product.
+      noise_to_own_mean: the same over the squared norm of the mean, less its
+        share of noise; None if nothing is left.
       pearson, spearman: correlation of h with the fall of the held-out loss
         over all draws of all batches.
       pearson_within: the same less the mean of each batch.
@@ -52,7 +52,7 @@ def summarize(settings, rows, *, means=()):
 
       predicted, measured: change of the judged loss, in nats.
       measured_error: standard error of its mean.
-      lowered: share of the batches where it fell.
+      lowered: share of the batches in which it fell.
       held_out, held_out_inference: change of the held-out loss, in nats.
       held_out_error: standard error of its mean.
     """
@@ -110,7 +110,7 @@ def _noise(name, rows, *, is_mean):
 
 
 def _scale(name, row, *, is_mean):
-    """What makes an estimator one of the judged loss's gradient."""
+    """The factor that makes it an estimate of the judged loss's gradient."""
     scale = row["unlabeled"] if is_mean else 1
     others = row["estimators"]
     if name == "reinforce_cosine" and "reinforce_dot_product" in others:
@@ -143,7 +143,7 @@ def _less_mean(values):
 
 
 def _ranks(values):
-    """Places in increasing order; draws of one value get their mean place."""
+    """Ranks in increasing order; equal values get their mean rank."""
     _, places, counts = np.unique(
         values, return_inverse=True, return_counts=True
     )
@@ -175,7 +175,7 @@ def _mean(values):
 
 
 def _error(values):
-    """Standard error of the mean; None of a single value."""
+    """Standard error of the mean; None for a single value."""
     if len(values) < 2:
         return None
     return float(np.std(values, ddof=1) / np.sqrt(len(values)))
@@ -188,7 +188,7 @@ def _ratio(value, to):
 def as_text(found):
     """What `diagnose` returned, for a terminal: tables and how to read them."""
     settings = found["settings"]
-    part = settings.get("held_out_part", "other")  # Known of runs alone.
+    part = settings.get("held_out_part", "other")  # Known only for runs.
     return "\n".join(
         [
             f"step {settings['start_step']:,}: {settings['batches']} batches, "

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-# Below this share of the teacher's other gradient a feedback is rounding.
+# Below this share of the teacher's other gradient a feedback is rounding error.
 NEGLIGIBLE = 1e-6
 
 
 class GradientSums:
-    """What comes of gradients that are seen one after the other.
+    """Statistics of gradients that are seen one after the other.
 
     Args:
       exact: the gradient of `exact`, [P].
@@ -33,7 +33,7 @@ class GradientSums:
         return self._total / len(self._squares)
 
     def numbers(self):
-        """Of these gradients, a dict for JSON; see `summary.summarize`."""
+        """The statistics, a dict for JSON; see `summary.summarize`."""
         draws, mean = len(self._squares), self.mean
         squared_norm = float(mean @ mean)
         ratio = np.mean(np.sqrt(self._squares)) / self._other

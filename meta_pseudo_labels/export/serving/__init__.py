@@ -2,5 +2,5 @@
 
     mpl serve --saved_model=runs/mpl/saved_model
 
-It needs nothing of the rest of the package, and neither does it need Keras.
+It needs neither the rest of the package nor Keras.
 """

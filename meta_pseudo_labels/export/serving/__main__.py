@@ -2,18 +2,18 @@
 
     mpl serve --saved_model=runs/mpl/saved_model --port=8501
 
-It answers TensorFlow Serving's REST predict protocol, so what asks it can ask
+It speaks TensorFlow Serving's REST predict protocol, so its clients can use
 TensorFlow Serving later (docs/serving.md):
 
     POST /v1/models/model:predict    {"instances": [...]}
     GET  /v1/models/model            status; /v1/models/model/metadata
     GET  /healthz, /readyz, /metrics
 
-Needed are TensorFlow and the extra `serve`, no Keras. The same are
-`python serve.py` and `python -m meta_pseudo_labels.export.serving`. SIGTERM and
-Ctrl-C end it after the requests that are under way; it takes 20 s at most. Exit
-status: 0, ended like this; 75, ended before it had begun; 1, it could not
-begin, and a line says why.
+It needs TensorFlow and the extra `serve`, but not Keras. `python serve.py` and
+`python -m meta_pseudo_labels.export.serving` do the same. SIGTERM and Ctrl-C
+end it after the requests that are under way; it takes 20 s at most. Exit
+status: 0, ended like this; 75, ended before it had started; 1, it could not
+start, and a line says why.
 """
 
 import argparse
@@ -32,7 +32,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 _SECONDS_TO_END = 20  # From a signal to the end of the process.
 _SECONDS_TO_ANSWER = 15  # Of these, for requests under way.
-_EXIT_INTERRUPTED = 75  # As with runs: the same command may be said again.
+_EXIT_INTERRUPTED = 75  # As with runs: the same command may be run again.
 
 
 def parse_arguments():
@@ -43,16 +43,16 @@ def parse_arguments():
     parser.add_argument(
         "--saved_model",
         required=True,
-        help="folder of versions, of which the highest counts, or of one",
+        help="folder of versions, the highest of which is served, or of one",
     )
     for name, default, meaning in (
-        ("host", "127.0.0.1", "address to listen on; 0.0.0.0 is all"),
-        ("name", "model", "of the model in addresses"),
+        ("host", "127.0.0.1", "address to listen on; 0.0.0.0 means all"),
+        ("name", "model", "name of the model in URLs"),
     ):
         parser.add_argument(f"--{name}", default=default, help=meaning)
     for name, default, meaning in (
-        ("port", 8501, "to listen on, up to 65535; 0 takes a free one"),
-        ("workers", 2, "requests that are worked on at a time"),
+        ("port", 8501, "port to listen on, up to 65535; 0 picks a free one"),
+        ("workers", 2, "requests that are processed at a time"),
         ("max_requests", 64, "requests under way at a time; others get 503"),
         ("max_body_mb", 32, "size of a request; larger ones get 413"),
         ("max_batch", 256, "images in a request; more get 400"),
@@ -106,9 +106,9 @@ def main():
     from meta_pseudo_labels.export.serving.models import Model, NoModel
     from meta_pseudo_labels.export.serving.server import build_app, speak_json
 
-    try:  # Before the model, which takes its time.
+    try:  # Before the model, which takes longer.
         listening = socket.create_server((arguments.host, arguments.port))
-    except (OSError, UnicodeError) as error:  # A host may be no name at all.
+    except (OSError, UnicodeError) as error:  # A host may not be a valid name.
         reason = getattr(error, "strerror", None) or error
         sys.exit(
             f"Error: cannot listen on {arguments.host}:{arguments.port}: "
@@ -155,7 +155,7 @@ def _limits(arguments):
 
 
 def _end_on_signals():
-    """Ends at once by a signal, until aiohttp takes care of them."""
+    """Makes signals end the process at once, until aiohttp handles them."""
 
     def end(number, frame):
         os._exit(_EXIT_INTERRUPTED)
@@ -165,13 +165,13 @@ def _end_on_signals():
 
 
 def _collect_less_often():
-    """Spares Python's looking for rubbish in the many lists of pixels."""
+    """Spares Python from looking for garbage in the many lists of pixels."""
     gc.freeze()
     gc.set_threshold(200_000, 50, 100)
 
 
 def _leave_what_is_worked_on():
-    """Ends without what workers have not finished: nobody waits for it."""
+    """Ends without waiting for workers' unfinished work: nobody needs it."""
     from meta_pseudo_labels.export.serving.server import WORKERS
 
     for thread in threading.enumerate():

@@ -1,4 +1,4 @@
-"""What a server tells of itself: whether it is there, and what it has done."""
+"""What a server reports about itself: that it is up, and what it has done."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ import time
 import prometheus_client
 from aiohttp import hdrs, web
 
-# As nginx says it: the client left, or did not take its answer.
+# As in nginx: the client left, or did not take its answer.
 CLIENT_LEFT = 499
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -14,17 +14,17 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 class Measures:
     """Counts of one server, as Prometheus reads them.
 
-    All are of requests for predictions: mpl_requests_total by status, with 499
-    for those whose client left; mpl_request_seconds of those with status 200,
-    since refusals, which take no time, would make a full server look fast;
-    mpl_requests_under_way is now.
+    All are about requests for predictions: mpl_requests_total by status, with
+    499 if the client left; mpl_request_seconds for those with status 200 only,
+    because refusals, which take no time, would make a full server look fast;
+    mpl_requests_under_way is the number now.
 
     Args:
-      under_way: a function that gives the number of requests under way.
+      under_way: a function that returns the number of requests under way.
     """
 
     def __init__(self, under_way):
-        # Its own: that of the library is one for all servers of a process.
+        # Its own: the library's is shared by all servers of a process.
         self._registry = prometheus_client.CollectorRegistry()
         self._requests = prometheus_client.Counter(
             "mpl_requests",
@@ -34,7 +34,7 @@ class Measures:
         )
         self._seconds = prometheus_client.Histogram(
             "mpl_request_seconds",
-            "Seconds from a request's head to its answer, of status 200 alone.",
+            "Seconds from a request's head to its answer, status 200 only.",
             buckets=_SECONDS,
             registry=self._registry,
         )
@@ -46,13 +46,13 @@ class Measures:
 
     @web.middleware
     async def count(self, request, handler):
-        """Counts what becomes of a request, where it is for a prediction."""
+        """Counts what becomes of a request, if it is for a prediction."""
         if not request.path.endswith(":predict"):
             return await handler(request)
         start = time.monotonic()
         try:
             response = await handler(request)
-        except asyncio.CancelledError:  # As aiohttp does where a client left.
+        except asyncio.CancelledError:  # aiohttp raises it if a client left.
             self._requests.labels(str(CLIENT_LEFT)).inc()
             raise
         self._requests.labels(str(response.status)).inc()
@@ -61,7 +61,7 @@ class Measures:
         return response
 
     async def metrics(self, request):
-        """All of it, in Prometheus's text format."""
+        """All counts, in Prometheus's text format."""
         del request
         return web.Response(
             body=prometheus_client.generate_latest(self._registry),

@@ -17,7 +17,7 @@ class NoModel(ValueError):
 
 
 class RefusedInput(ValueError):
-    """What the model itself refuses, such as a broken picture."""
+    """Input that the model itself refuses, such as a broken picture."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,19 +34,19 @@ class Input:
 
 
 def import_tensorflow_alone():
-    """Returns TensorFlow, imported where Keras cannot be.
+    """Returns TensorFlow, imported without Keras.
 
-    `import tensorflow` also imports Keras wherever that is installed, and does
-    without it where it is not. A None in sys.modules is Python's way to say
-    that a module must not be imported.
+    `import tensorflow` also imports Keras if that is installed, and does
+    without it if not. A None in sys.modules tells Python that a module must
+    not be imported.
     """
     for name in NOT_NEEDED:
         sys.modules.setdefault(name, None)
     with quiet_start():
         import tensorflow as tf
 
-    # It would warn that nothing can be learned from what is loaded, and log
-    # what it raises.
+    # It would warn that what it loads cannot be trained, and log what it
+    # raises.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     return tf
 
@@ -55,16 +55,16 @@ def newest_version(path):
     """The SavedModel that a path leads to, and its version.
 
     Args:
-      path: folder of versions 1, 2, ..., of which the highest counts; or of
+      path: folder of versions 1, 2, ..., the highest of which is used; or of
         one SavedModel.
 
     Returns:
       Its folder, and the version as a string: the folder's number, or 1.
 
     Raises:
-      NoModel: where there is neither.
+      NoModel: if there is neither.
     """
-    if not path:  # A variable that is not set; it is not this folder.
+    if not path:  # A variable that is not set; not the current folder.
         raise NoModel("--saved_model is empty; name the folder of a model.")
     if os.path.exists(os.path.join(path, "saved_model.pb")):
         name = os.path.basename(os.path.abspath(path))
@@ -93,10 +93,10 @@ class Model:
     Attributes:
       version: a string.
       inputs: a dict from signatures to dicts from names to `Input`.
-      metadata: its signatures as JSON has them, a dict.
+      metadata: its signatures as a dict for JSON.
 
     Raises:
-      NoModel: where it cannot be loaded.
+      NoModel: if it cannot be loaded.
     """
 
     def __init__(self, path):
@@ -111,9 +111,9 @@ class Model:
         except Exception as error:  # Damaged files raise errors of any class.
             reason = f"{error or type(error).__name__}".strip().split("\n")[0]
             raise NoModel(
-                f"{folder} cannot be loaded: {reason[:300]}. Where it is still "
-                "being copied wait for its end; else copy it again, or remove "
-                "it to have the version before."
+                f"{folder} cannot be loaded: {reason[:300]}. If it is still "
+                "being copied, wait until that is done; otherwise copy it "
+                "again, or remove it to use the previous version."
             ) from error
         self.inputs = {
             name: {
@@ -131,7 +131,7 @@ class Model:
         """The outputs of a signature, a dict of arrays.
 
         Raises:
-          RefusedInput: where the model says that its input is wrong.
+          RefusedInput: if the model says that its input is wrong.
         """
         tf = self._tf
         tensors = {

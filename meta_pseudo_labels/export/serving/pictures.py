@@ -1,27 +1,27 @@
-"""The sizes of pictures, by their headers: what decoding them would cost."""
+"""The sizes of pictures, from their headers: what decoding them would cost."""
 
 import struct
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
-# Markers of JPEG: frames, which say the size; and those that stand alone.
+# Markers of JPEG: frames, which give the size; and those that stand alone.
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ALONE = {0x01, *range(0xD0, 0xD9)}
 _END, _SCAN = 0xD9, 0xDA
-# At least one bit codes the 8 x 8 pixels of a block, in one component of them.
+# It takes at least one bit to code a block of 8 x 8 pixels in one component.
 _MOST_PIXELS_OF_A_BYTE = 8 * 64
-# Going once more over all pixels takes that part of decoding a picture.
+# Decoding a picture takes as long as this many passes over all its pixels.
 _SCANS_OF_A_DECODING = 16
 
 
 def pixels(file):
-    """Pixels of a picture in a file, by its header.
+    """Pixels of a picture in a file, from its header.
 
     Args:
       file: bytes.
 
     Returns:
-      An integer; 0 for what is no JPEG or PNG, or has no size.
+      An integer; 0 for what is not a JPEG or PNG, or has no size.
     """
     if file.startswith(_PNG) and len(file) >= 24:
         width, height = struct.unpack(">II", file[16:24])
@@ -32,10 +32,10 @@ def pixels(file):
 
 
 def work(file):
-    """What decoding a file costs, in pixels of pictures as they are.
+    """What decoding a file costs, in pixels of ordinary pictures.
 
-    A progressive JPEG may go over its pixels as often as it likes, by a few
-    bytes each time.
+    A progressive JPEG may go over its pixels any number of times, with only a
+    few bytes each time.
 
     Args:
       file: see `pixels`.
@@ -45,9 +45,9 @@ def work(file):
 
 
 def is_cut_off(file):
-    """Whether a JPEG has fewer bytes than its pixels take at the least.
+    """Whether a JPEG has fewer bytes than its pixels need at least.
 
-    TensorFlow makes the rest of such a picture grey, and says nothing.
+    TensorFlow makes the rest of such a picture gray without saying so.
     """
     if not file.startswith(_JPEG):
         return False
@@ -55,7 +55,7 @@ def is_cut_off(file):
 
 
 def _jpeg_pixels(file):
-    """As libjpeg finds them: what stands between segments is passed over."""
+    """As libjpeg finds them: what stands between segments is skipped."""
     place = 2
     while True:
         place = file.find(b"\xff", place)

@@ -2,7 +2,7 @@
 
 https://www.tensorflow.org/tfx/serving/api_rest, the parts on Predict. A request
 is {"instances": [...]}, a row for each image, or {"inputs": ...}, a column for
-each input; "signature_name" goes beside it. Bytes are {"b64": "..."}.
+each input; "signature_name" may be added. Bytes are {"b64": "..."}.
 """
 
 import base64
@@ -15,7 +15,7 @@ from meta_pseudo_labels.export.serving.pictures import is_cut_off, pixels, work
 from meta_pseudo_labels.export.serving.reading import BadRequest, read_json
 
 MOST_NUMBERS = 6_000_000  # 100 bytes each, until they are an array.
-_AT_ONCE = 50_000  # Entries of a list that NumPy may take in one go.
+_AT_ONCE = 50_000  # Entries of a list that NumPy may convert at once.
 
 
 def parse_request(body, signatures, *, max_batch, max_numbers=MOST_NUMBERS):
@@ -23,21 +23,21 @@ def parse_request(body, signatures, *, max_batch, max_numbers=MOST_NUMBERS):
 
     Args:
       body: bytes.
-      signatures: a dict from names to dicts of their inputs, from names to
-        what has a `dtype`, a NumPy type, and a `shape`, a tuple of sizes and
-        None for any, the batch first.
-      max_batch: images at most.
-      max_numbers: values in lists at most.
+      signatures: a dict from names to dicts of their inputs, which lead from
+        names to objects with a `dtype`, a NumPy type, and a `shape`, a tuple
+        of sizes, None for any, the batch first.
+      max_batch: the largest number of images.
+      max_numbers: the largest number of values in lists.
 
     Returns:
       The signature's name, a dict of arrays, and whether it came in rows.
 
     Raises:
-      BadRequest: for anything that is not as the signature wants it.
+      BadRequest: for anything that does not fit the signature.
     """
     request = read_json(body, most_rows=max_batch, most_numbers=max_numbers)
     if not isinstance(request, dict):
-        raise BadRequest('The body is no JSON object {"instances": [...]}.')
+        raise BadRequest('The body is not a JSON object {"instances": [...]}.')
     name = request.pop("signature_name", "")
     name = "serving_default" if name == "" else name
     if not isinstance(name, str) or name not in signatures:
@@ -68,7 +68,7 @@ def check_pictures(arrays, *, max_pixels):
 
     Args:
       arrays: see `parse_request`.
-      max_pixels: of all files of a request together; see `pictures.work`.
+      max_pixels: for all files of a request together; see `pictures.work`.
 
     Raises:
       BadRequest: for more pixels, or a file that lacks most of its picture.
@@ -82,7 +82,7 @@ def check_pictures(arrays, *, max_pixels):
                 raise BadRequest(
                     f"The pictures of {name} have more than {max_pixels} "
                     "pixels together, or as much work in their scans; send "
-                    "fewer in a request."
+                    "fewer per request."
                 )
             if is_cut_off(file):
                 raise BadRequest(
@@ -201,7 +201,7 @@ def _check_depth(name, value, shape):
 
 
 def _numbers(name, value, dtype, rank):
-    """Lists of numbers as an array, in parts that keep no thread waiting."""
+    """Lists of numbers as an array, in parts so that no thread must wait."""
     if isinstance(value, list) and value and rank > 2:
         parts = [_numbers(name, part, dtype, rank - 1) for part in value]
         join = np.stack
@@ -218,7 +218,7 @@ def _numbers(name, value, dtype, rank):
 
 
 def _few(name, value, dtype):
-    # First as objects: as text, one long string would make all as long.
+    # First as objects: as text, one long string would make all of them as long.
     array = np.array(value, dtype=object)
     kinds = set(map(type, array.flat))
     if kinds & {list, dict}:
@@ -237,7 +237,7 @@ def _few(name, value, dtype):
                 f"{limits.max}; got {_short(low)} to {_short(high)}."
             )
     try:
-        with np.errstate(over="ignore"):  # Infinite is a matter of the model.
+        with np.errstate(over="ignore"):  # Infinity is left to the model.
             return array.astype(dtype)
     except OverflowError as error:  # An integer beyond all floats.
         raise BadRequest(f"{name} holds a number that is too large.") from error
@@ -245,8 +245,7 @@ def _few(name, value, dtype):
 
 def _uneven(name):
     return BadRequest(
-        f"{name} must be lists of lists of numbers, those of a level equally "
-        "long."
+        f"{name} must be lists of lists of numbers, equally long at each level."
     )
 
 
@@ -289,7 +288,7 @@ def _check_batch(arrays, max_batch):
 
 
 def _jsonable(name, value):
-    """Lists of what JSON has; strings as TensorFlow Serving writes them."""
+    """Lists of JSON values; strings as TensorFlow Serving writes them."""
     if value.dtype != np.object_:
         return value.tolist()
     if name.endswith("_bytes"):

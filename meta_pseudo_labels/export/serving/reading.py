@@ -1,8 +1,8 @@
-"""Bodies of requests to values: inflated and parsed within bounds.
+"""From the bodies of requests to values: inflated and parsed within bounds.
 
-Bounds are applied while it is done, so what is refused costs no more than what
-is taken; and no step keeps Python from the other threads for long, as zlib and
-json do with what is large.
+Bounds are applied along the way, so a refused body costs no more than an
+accepted one; and no step keeps Python from the other threads for long, as zlib
+and json do with large input.
 """
 
 import json
@@ -11,9 +11,9 @@ import zlib
 
 ENCODINGS = ("identity", "gzip", "x-gzip", "deflate")
 
-_AT_ONCE = 200_000  # Commas, brackets, escapes that json may take in one go.
+_AT_ONCE = 200_000  # Commas, brackets, escapes that json may parse at once.
 _ROW = 1_000_000  # Characters of a row of pixels, or of a list of numbers.
-_MOST_ITEMS = 100_000  # Of a longer list; no picture has so wide a row.
+_MOST_ITEMS = 100_000  # Of a longer list; no picture has a row that wide.
 _DEEPEST = 64
 _MOST_ENTRIES = 1_000  # Of an object: a name for each input.
 _MOST_OBJECTS = 100_000
@@ -28,11 +28,11 @@ _FLAT = re.compile(
 
 
 class BadRequest(ValueError):
-    """What a client can mend; the message says how."""
+    """An error that the client can fix; the message says how."""
 
 
 class TooLarge(ValueError):
-    """A body that is larger than bodies may be, once it is inflated."""
+    """A body that is larger than allowed, once it is inflated."""
 
 
 def inflate(body, encoding, *, most):
@@ -41,11 +41,11 @@ def inflate(body, encoding, *, most):
     Args:
       body: bytes.
       encoding: as in the header Content-Encoding, one of ENCODINGS.
-      most: bytes that there may be.
+      most: the largest number of bytes.
 
     Raises:
-      BadRequest: where it is not compressed like this, or lacks its end.
-      TooLarge: for more bytes; no more than these were inflated.
+      BadRequest: if it is not compressed this way, or lacks its end.
+      TooLarge: for more bytes; the rest is not inflated.
     """
     if encoding == "identity":
         return body
@@ -54,13 +54,13 @@ def inflate(body, encoding, *, most):
     try:
         content = inflating.decompress(body, most + 1)
     except zlib.error as error:
-        raise BadRequest(f"The body is no {encoding}: {error}.") from error
+        raise BadRequest(f"The body is not {encoding}: {error}.") from error
     if len(content) > most:
-        raise TooLarge(f"The body is larger than {most} bytes, inflated.")
+        raise TooLarge(f"The body is larger than {most} bytes when inflated.")
     if not inflating.eof:
         raise BadRequest(f"The body in {encoding} lacks its end.")
     if inflating.unused_data:
-        raise BadRequest(f"The body goes on after the end of its {encoding}.")
+        raise BadRequest(f"The body continues after the end of its {encoding}.")
     return content
 
 
@@ -68,13 +68,13 @@ def read_json(body, *, most_rows, most_numbers):
     """The value in a body of JSON.
 
     Args:
-      body: bytes of UTF-8; json itself would also take UTF-16 for it.
-      most_rows: entries of a list that is a value of the outermost object, or
-        of an object in there: images.
-      most_numbers: values, and lists, in all.
+      body: bytes of UTF-8; json itself would also accept UTF-16.
+      most_rows: the largest number of entries of a list that is a value of the
+        outermost object, or of an object in it: images.
+      most_numbers: the largest number of values and lists in all.
 
     Raises:
-      BadRequest: where it is no JSON, or there are more.
+      BadRequest: if it is not JSON, or there are more.
     """
     commas, lists, objects, escapes = map(body.count, (b",", b"[", b"{", b"\\"))
     for count, most, what in (
@@ -93,16 +93,16 @@ def read_json(body, *, most_rows, most_numbers):
         return _Reader(text, most_rows).read()
     except BadRequest:
         raise
-    except (ValueError, RecursionError) as error:  # UTF-8 is a ValueError too.
-        raise BadRequest(f"The body is no JSON: {error}") from error
+    except (ValueError, RecursionError) as error:  # So are UTF-8 errors.
+        raise BadRequest(f"The body is not JSON: {error}") from error
 
 
 def _no_constant(name):
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 class _Reader:
-    """Reads large JSON in small steps, those of json itself.
+    """Reads large JSON in small steps, each by json itself.
 
     Between two steps Python runs other threads.
 

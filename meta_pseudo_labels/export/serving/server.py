@@ -1,7 +1,7 @@
 """The HTTP side: what is admitted, what is answered, and with which status.
 
-On aiohttp: it is well kept, bounds a body while it arrives, and holds hundreds
-of waiting clients without a thread for each.
+It uses aiohttp, which is well maintained, bounds a body while it arrives, and
+holds hundreds of waiting clients without a thread for each.
 """
 
 import asyncio
@@ -33,8 +33,8 @@ _VERSION = _ONE + "/versions/{version:[0-9]+}"
 _LOG = logging.getLogger(__name__)
 # Statuses after which a connection ends.
 _CLOSING = (400, 408, 413, 415, CLIENT_LEFT)
-_LINGERING = 2.0  # Seconds to take what was on its way, so that they are read.
-WORKERS = "predicts"  # What the names of their threads begin with.
+_LINGERING = 2.0  # Seconds to take what is on its way, so answers are read.
+WORKERS = "predicts"  # Prefix of the names of their threads.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Limits:
     """What keeps memory bounded, whatever clients send.
 
     Attributes:
-      requests: under way at a time, from the body to the answer that was
+      requests: under way at a time, from the body until the answer has been
         taken; others get 503.
-      workers: requests worked on at a time.
+      workers: requests processed at a time.
       body_bytes: of one request, also once it is inflated; a larger one gets
         413.
       waiting_bytes: of the bodies of all requests under way; others get 503.
@@ -52,10 +52,10 @@ class Limits:
       numbers: values in the lists of one request; more get 400.
       pixels: of the picture files of one request together, by their headers;
         more get 400.
-      body_seconds: for a body to arrive, else 408; and for the answer to be
-        taken, else the connection ends.
-      finish_seconds: for requests under way when the server is to end; those
-        without an answer by then get 503.
+      body_seconds: for a body to arrive, otherwise 408; and for the answer to
+        be taken, otherwise the connection ends.
+      finish_seconds: for requests under way when the server is told to stop;
+        those without an answer by then get 503.
     """
 
     requests: int = 64
@@ -86,10 +86,10 @@ def build_app(model, *, name, limits):
         client_max_size=limits.body_bytes,
         middlewares=[measures.count, _errors_as_json],
         handler_args={
-            # aiohttp would inflate what is left of a body that was refused.
+            # aiohttp would inflate the rest of a body that was refused.
             "auto_decompress": False,
             "lingering_time": _LINGERING,
-            # Nobody waits for what a client asked that has left.
+            # Nobody waits for the answer to a client that has left.
             "handler_cancellation": True,
         },
     )
@@ -116,7 +116,7 @@ class _Service:
         self._ending, self._time_is_up = asyncio.Event(), asyncio.Event()
 
     async def finish(self, app):
-        """Gives requests under way their time."""
+        """Gives requests under way time to finish."""
         del app
         self._ending.set()
         asyncio.get_running_loop().call_later(
@@ -124,7 +124,7 @@ class _Service:
         )
 
     async def close(self, app):
-        """Ends, without what is still worked on: nobody waits for it."""
+        """Ends without waiting for unfinished work: nobody needs it."""
         del app
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -132,7 +132,7 @@ class _Service:
         return self._requests
 
     async def healthz(self, request):
-        """For schedulers: the process answers; else it is started anew."""
+        """For schedulers: the process answers; if not, they restart it."""
         del request
         return _json({"status": "alive"})
 
@@ -140,7 +140,7 @@ class _Service:
         """For load balancers: whether to send requests here."""
         del request
         if self._ending.is_set():
-            return _error(503, "The server ends; ask another one, or later.")
+            return _error(503, "The server is stopping; ask another, or later.")
         return _json({"status": "ready"})
 
     async def status(self, request):
@@ -179,11 +179,11 @@ class _Service:
                 text=f"Bodies may be compressed as {', '.join(ENCODINGS)}; got "
                 f"{encoding[:40]}."
             )
-        # In pieces or compressed, it may become as large.
+        # In chunks or compressed, it may become that large.
         if size is None or encoding != "identity":
             size = limits.body_bytes
         with self._admitted(size):
-            # aiohttp takes no more of a body as soon as it is to end.
+            # aiohttp takes no more of a body once it is told to stop.
             body = await _before(
                 self._ending, request.read(), seconds=limits.body_seconds
             )
@@ -194,7 +194,7 @@ class _Service:
             response = web.Response(
                 body=answer, content_type="application/json"
             )
-            # Here, so that answers which nobody takes are not without number.
+            # Here, so that the number of answers that nobody takes is limited.
             await self._send(request, response)
         return response
 
@@ -202,7 +202,7 @@ class _Service:
         """Sends an answer, and waits until most of it has been taken.
 
         Raises:
-          ConnectionError: where the client has left, or takes too long.
+          ConnectionError: if the client has left, or takes too long.
         """
         await response.prepare(request)
         try:
@@ -251,7 +251,7 @@ class _Service:
             self._bytes -= size
 
     def _check_model(self, request):
-        """Raises HTTPNotFound for another model than the one that is here."""
+        """Raises HTTPNotFound for any model other than the one served here."""
         name = request.match_info["name"]
         version = request.match_info.get("version", self._model.version)
         # As text: Python refuses to read numbers of thousands of digits.
@@ -265,16 +265,16 @@ class _Service:
 
 
 async def _before(event, work, *, seconds=None):
-    """The result of some work, where it is there before an event.
+    """The result of some work, if it is there before an event.
 
     Args:
       event: `asyncio.Event`, of the end of the server.
-      work: an awaitable; cancelled where it is not waited for.
-      seconds: for the client to do its part; None where there is none.
+      work: an awaitable; canceled if it is not waited for.
+      seconds: for the client to do its part; None if it has none.
 
     Raises:
-      HTTPServiceUnavailable: where the event came first.
-      HTTPRequestTimeout: where the time was over.
+      HTTPServiceUnavailable: if the event came first.
+      HTTPRequestTimeout: if the time ran out.
     """
     work = asyncio.ensure_future(work)
     ending = asyncio.ensure_future(event.wait())
@@ -291,7 +291,7 @@ async def _before(event, work, *, seconds=None):
         work.cancel()
     if event.is_set():
         raise web.HTTPServiceUnavailable(
-            text="The server ends; ask another one, or later.",
+            text="The server is stopping; ask another, or later.",
             headers={"Retry-After": "1"},
         )
     raise web.HTTPRequestTimeout(text="The body did not arrive in time.")
@@ -314,13 +314,13 @@ async def _errors_as_json(request, handler):
         )
     except ConnectionError:  # The client left; nobody reads this.
         return _error(CLIENT_LEFT, "The connection has ended.")
-    except Exception:  # A fault of ours must not end the others' requests.
+    except Exception:  # An error of ours must not end others' requests.
         _LOG.exception("A request could not be answered.")
         return _error(500, "The server failed; see its log.")
 
 
 async def _say_it_in_json(request, response):
-    """Turns what aiohttp says past the middlewares into JSON."""
+    """Turns what aiohttp answers past the middlewares into JSON."""
     if response.status >= 400 and response.content_type == "text/plain":
         response.body = dump({"error": response.text})
         response.content_type = "application/json"
@@ -329,7 +329,7 @@ async def _say_it_in_json(request, response):
 
 def _error(status, text, **settings):
     response = _json({"error": text}, status=status, **settings)
-    if status in _CLOSING:  # What is left of the request is not waited for.
+    if status in _CLOSING:  # The rest of the request is not waited for.
         response.force_close()
     return response
 
@@ -341,13 +341,13 @@ def _json(content, **settings):
 
 
 def speak_json():
-    """Has what aiohttp itself answers, as to what is no HTTP, be JSON too.
+    """Makes aiohttp's own answers JSON too, such as to what is not HTTP.
 
     For a program, not for one server of several: aiohttp has no setting for it.
     """
 
     def handle_error(self, request, status=500, exc=None, message=None):
-        if request.writer.output_size > 0:  # There is no taking it back.
+        if request.writer.output_size > 0:  # It cannot be taken back.
             raise ConnectionError("The answer has begun.") from exc
         if status >= 500:
             _LOG.error("A request could not be answered.", exc_info=exc)

@@ -12,7 +12,7 @@
             return found and dict(blocks=int(found[1]))
 
 From then on `models.build("tower-3", ...)` and `Config(model_type="tower-3")`
-know it; a plug-in's as well as a file of this package.
+know it, whether it is in a plug-in or in a file of this package.
 """
 
 import json
@@ -20,7 +20,7 @@ import os
 
 from meta_pseudo_labels.utils.registry import Registry
 
-PRESET_CONFIG = "config.json"  # By which a folder is known for a preset.
+PRESET_CONFIG = "config.json"  # It marks a folder as a preset.
 
 FAMILIES = Registry(
     "model family", package="meta_pseudo_labels.models.families"
@@ -28,26 +28,25 @@ FAMILIES = Registry(
 
 
 class Family:
-    """What the names of some networks mean. Subclass it, and register that.
+    """What the names of some networks mean. Subclass and register it.
 
     Attributes:
       known: how messages write its names, such as "wrn-<depth>-<k>".
-      examples: names, of which messages offer those near to a wrong one.
-      builder: makes a `keras.Model`, which gives logits, of the keyword
-        arguments that `sizes` gives, and of those of `models.build` that it
-        has in its signature; `norm` are the `NormSettings`.
-      has_blocks: whether `rematerialized` takes its networks, whose layers
+      examples: names; messages suggest those close to a wrong one.
+      builder: makes a `keras.Model` that returns logits, from the keyword
+        arguments that `sizes` returns and those of `models.build` that are in
+        its signature; `norm` is the `NormSettings`.
+      has_blocks: whether `rematerialized` accepts its networks, whose layers
         are then called `block_<number>.<...>`.
       has_preprocessing: whether `builder` has `pixels`: pretrained networks of
         the family saw other images than ours, see `models.build`.
-      pretrained: None, or a function that gives a network whose weights others
-        trained, of a name, weights (a file, "imagenet", a preset's folder) and
-        an input_shape.
-      named_by_weights: a name that means the network which the weights are of
-        that it is to begin with: "<name>:<weights>", of which `sizes` gives
-        the `preset`. None where there is none.
+      pretrained: None, or a function of a name, weights (a file, "imagenet", a
+        preset's folder) and an input_shape that returns a pretrained network.
+      named_by_weights: a name that means the network of the weights that it
+        starts from: completed to "<name>:<weights>", for which `sizes` returns
+        the `preset`. None if there is no such name.
       release_scopes: {name: first part of its variables' names in the
-        release}, where that is not the name itself.
+        release}, if that is not the name itself.
     """
 
     known = ""
@@ -61,7 +60,7 @@ class Family:
 
     @staticmethod
     def sizes(model_type):
-        """What a name says, as a dict; None for one of another family.
+        """What a name means, as a dict; None for one of another family.
 
         Raises:
           ValueError: for sizes that no network can have.
@@ -70,10 +69,10 @@ class Family:
 
     @staticmethod
     def check_pixels(sizes):
-        """Refuses a network of which nobody knows what pixels it expects.
+        """Refuses a network if it is not known what pixels it expects.
 
         Args:
-          sizes: what `sizes` gives; only where `has_preprocessing`.
+          sizes: what `sizes` returns; only if `has_preprocessing`.
 
         Raises:
           ValueError: see above.
@@ -81,14 +80,14 @@ class Family:
 
     @classmethod
     def check_pretrained(cls, weights):
-        """Refuses weights that `pretrained` does not take, by their name.
+        """Refuses weights that `pretrained` does not accept, by their name.
 
         Args:
           weights: "imagenet", a file of Keras's networks, or a preset's folder.
 
         Raises:
           ValueError: see above; here for all, unless there is a `pretrained`,
-            which then says itself what it does not take.
+            which then refuses by itself what it does not accept.
         """
         if cls.pretrained is not None:
             return
@@ -96,17 +95,17 @@ class Family:
 
     @staticmethod
     def weights(sizes, *, input_shape, num_classes):
-        """How many weights a network has at the least, before it is built.
+        """A lower bound on a network's number of weights, before it is built.
 
         Args:
-          sizes: what `sizes` gives.
+          sizes: what `sizes` returns.
           input_shape, num_classes: see `models.build`.
         """
         return 0
 
 
 def refuse_pretrained(weights):
-    """Says for which networks weights are that a family does not take.
+    """Refuses weights and says which networks they are for.
 
     Args:
       weights: see `Family.check_pretrained`.
@@ -128,7 +127,7 @@ def refuse_pretrained(weights):
 def is_preset(path):
     """Whether a path is the folder of a preset of KerasHub.
 
-    Other libraries have a config.json too, which does not name its class so.
+    Other libraries have a config.json too, but without that entry.
     """
     try:
         with open(os.path.join(path, PRESET_CONFIG), encoding="utf-8") as file:

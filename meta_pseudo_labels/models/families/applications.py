@@ -23,8 +23,8 @@ from meta_pseudo_labels.models.layers import (
 )
 from meta_pseudo_labels.utils.checkpoint_files import first_line
 
-# What networks of Keras were trained on: (scale, offset) of levels in 0..255,
-# for each channel, and whether these stand in the order blue, green, red.
+# What Keras's networks were trained on: (scale, offset) of levels in 0..255,
+# for each channel, and whether channels are in the order blue, green, red.
 _MEAN, _STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
 _TF = 1 / 127.5, -1.0, False
 _TORCH = 1 / (255 * _STD), -_MEAN / _STD, False
@@ -50,7 +50,7 @@ _LARGER_V2 = dict.fromkeys(
     (f"EfficientNetV2{size}" for size in "SML"), (1 / 128, -1.0, False)
 )
 
-# These would take images in [0, 255] apart; ours come with mean 0, deviation 1.
+# These expect images in [0, 255]; ours have mean 0, standard deviation 1.
 _PREPROCESSING = (keras.layers.Rescaling, keras.layers.Normalization)
 
 
@@ -71,21 +71,21 @@ def application(
 ):
     """Builds a network of `keras.applications`; nothing is downloaded.
 
-    Whatever the network does to its images by itself is taken out, and a
-    warning says so once: it expects normalized images, as all of ours. Weights
-    that were trained elsewhere expect what Keras did to their images, in the
-    network or by its `preprocess_input`: with `pixels` the network begins by
-    making that of ours. Its layers keep Keras's own names,
-    initializers and batch norm, whose settings are constants there.
+    The network's own preprocessing of images is removed, and a warning says so
+    once: it expects normalized images, as all of ours do. Weights that were
+    trained elsewhere expect Keras's preprocessing, in the network or by its
+    `preprocess_input`: with `pixels` the network first converts our images to
+    that. Its layers keep Keras's own names, initializers and batch norm, whose
+    settings are constants there.
 
     Args:
       application_name: such as "MobileNetV2"; see `application_names`.
       input_shape: (height, width, channels) of one image; Keras says how small
-        a network takes, often 32.
+        it may be, often 32.
       num_classes: number of logits, 2 or more.
       dropout_rate: before the last layer, in [0, 1).
-      pixels: (mean, std) of each channel, 0..1 units, by which images are
-        normalized, for weights that were trained elsewhere; None for others.
+      pixels: (mean, std) of each channel, in 0..1 units, that images are
+        normalized with, for weights trained elsewhere; None for others.
       name: of the model; default: `application_name`.
       dtype: dtype or policy of the layers; None is the global policy.
 
@@ -134,9 +134,9 @@ def application(
 def _tell_of_preprocessing(name):
     logging.warning(
         "%s is built without Keras's own rescaling of pixels, as images come "
-        "with mean 0 and deviation 1 here. Weights that were trained with it "
-        "expect levels of 0 to 255: build keras.applications.%s for these, as "
-        "examples/keras_applications_student.py does, or give pixels "
+        "with mean 0 and standard deviation 1 here. Weights that were trained "
+        "with it expect levels of 0 to 255: build keras.applications.%s for "
+        "these, as examples/keras_applications_student.py does, or give pixels "
         "(--preprocessing=network).",
         name,
         name,
@@ -144,22 +144,24 @@ def _tell_of_preprocessing(name):
 
 
 def _as_trained_on(name, images, mean, std):
-    """What a network of Keras was trained on, of images as ours are.
+    """Converts images like ours to what a Keras network was trained on.
 
     Args:
       name: see `application`.
-      images: [batch, height, width, 3] symbolic, less `mean`, by `std`.
+      images: [batch, height, width, 3] symbolic, minus `mean`, divided by
+        `std`.
 
     Raises:
-      ValueError: for a network that nothing is known of, or other channels.
+      ValueError: for a network whose training images are not known here, or
+        other channels.
     """
     module = inspect.getmodule(getattr(keras.applications, name)).__name__
     known = _LARGER_V2.get(name) or _TRAINED_ON.get(module.rpartition(".")[2])
     if known is None or images.shape[-1] != 3:
         raise ValueError(
-            f"{name}, of {images.shape[-1]} channels: what images it was "
-            "trained on is not known here; leave pixels (--preprocessing="
-            "network) out, and bring images to that range yourself."
+            f"{name}, with {images.shape[-1]} channels: it is not known here "
+            "what images it was trained on; leave out pixels (--preprocessing="
+            "network), and bring images to that range yourself."
         )
     scale, offset, blue_first = known
     return of_levels(
@@ -168,7 +170,7 @@ def _as_trained_on(name, images, mean, std):
 
 
 def pretrained_application(application_name, weights, *, input_shape):
-    """A network of Keras as it was trained on ImageNet, less its last layer.
+    """A Keras network trained on ImageNet, without its last layer.
 
     Args:
       application_name: see `application`.
@@ -177,28 +179,29 @@ def pretrained_application(application_name, weights, *, input_shape):
       input_shape: see `application`.
 
     Raises:
-      ValueError: where there is none, or the file is of another network.
+      ValueError: if there is none, or the file is for another network.
     """
     build = getattr(keras.applications, application_name)
     try:
         return build(
             weights=weights, include_top=False, input_shape=input_shape
         )
-    except Exception as error:  # Keras raises just that where a download fails.
+    except Exception as error:  # Keras raises just that if a download fails.
         url = re.search(r"https?://\S+\.h5", str(error))
         if url is None:
             raise ValueError(
-                f"{weights} gives {application_name} no weights: "
+                f"{weights} has no weights for {application_name}: "
                 f"{first_line(error)}"
             ) from error
         raise ValueError(
-            f"Keras cannot download {url[0]}. Fetch it where there is a "
-            "network, and give the path of that file in place of imagenet."
+            f"Keras cannot download {url[0]}. Fetch it on a machine with "
+            "internet access, and give the path of that file in place of "
+            "imagenet."
         ) from error
 
 
 def _without_preprocessing(backbone):
-    """A fresh copy that passes its images on as they are."""
+    """A fresh copy that passes its images on unchanged."""
 
     def copy(layer):
         if isinstance(layer, _PREPROCESSING):
@@ -211,8 +214,7 @@ def _without_preprocessing(backbone):
 @FAMILIES.register("applications")
 class Applications(Family):
     known = (
-        "the networks of keras.applications by their classes, such as "
-        "MobileNetV2"
+        "the networks of keras.applications by class name, such as MobileNetV2"
     )
     examples = application_names()
     builder = staticmethod(application)

@@ -3,11 +3,11 @@
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
 Networks" (arXiv 1905.11946), with the details of the release's
 `mb_conv_block`: the width of squeeze-and-excitation follows the block's input,
-not its expanded channels, and dropout before the head is a setting of its own.
+not its expanded channels, and dropout before the head is a separate setting.
 
 The lite ones, which the release does not have, are for small computers: ReLU6
-for swish, no squeeze-and-excitation, and a stem, a head, a first and a last
-stage that do not grow (tensorflow/tpu, `efficientnet/lite`).
+instead of swish, no squeeze-and-excitation, and a stem, a head, a first and a
+last stage that do not grow (tensorflow/tpu, `efficientnet/lite`).
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from meta_pseudo_labels.models.layers import (
 
 
 class Stage(typing.NamedTuple):
-    """A row of blocks of width 1; only its first block has the strides."""
+    """A row of blocks at width 1; only its first block has the strides."""
 
     blocks: int
     kernel_size: int
@@ -101,21 +101,21 @@ def efficientnet(
     """Builds an EfficientNet.
 
     Args:
-      width: factor of all numbers of filters, 1 for B0; see `scaled_filters`.
-      depth: factor of the number of blocks in each stage, rounded up.
+      width: factor for all numbers of filters, 1 for B0; see `scaled_filters`.
+      depth: factor for the number of blocks in each stage, rounded up.
       input_shape: (height, width, channels) of one image.
       num_classes: number of logits, 2 or more.
-      lite: whether it is one for small computers.
+      lite: whether to build the variant for small computers.
       small_images: stride 1 instead of 2 in the stem and in the second and
         third stage, as for CIFAR and SVHN: the image shrinks 4 times, not 32.
-        Not with `pixels`: published weights are those of the usual strides.
+        Ignored with `pixels`: published weights are for the usual strides.
       stochastic_depth_drop_rate: block i of n, counted from 0, leaves out its
-        residual branch with i / n of this probability; in [0, 1).
+        residual branch with i / n times this probability; in [0, 1).
       dropout_rate: before the last layer, in [0, 1).
       norm: `NormSettings` of its batch norm.
-      pixels: (mean, std) of each channel, 0..1 units, by which images are
-        normalized: a lite one then begins by making of them what its published
-        weights were trained on. None: as they are.
+      pixels: (mean, std) of each channel, in 0..1 units, that images are
+        normalized with: a lite one then first converts them to what its
+        published weights were trained on. None: no conversion.
       name: of the model.
       dtype: dtype or policy of the layers; None is the global policy.
 
@@ -133,7 +133,7 @@ def efficientnet(
         )
     if pixels is not None and not lite:
         raise ValueError(
-            "Lite EfficientNets alone say what pixels they were trained on; "
+            "Only lite EfficientNets tell what pixels they were trained on; "
             "leave pixels out."
         )
     small_images = small_images and pixels is None
@@ -176,9 +176,9 @@ def efficientnet(
 
 
 def scaled_filters(filters, *, width):
-    """width * filters as the nearest multiple of 8, of at least 8.
+    """width * filters, rounded to the nearest multiple of 8, at least 8.
 
-    Rounds up where the nearest multiple is less than nine tenths of it.
+    Rounds up if the nearest multiple is less than nine tenths of the product.
     """
     exact = width * filters
     rounded = max(8, int(exact + 4) // 8 * 8)
@@ -191,10 +191,10 @@ def scaled_blocks(blocks, *, depth):
 
 
 def _allow_depth(blocks):
-    """Lets Keras walk a network of so many blocks, one call in the other.
+    """Lets Keras walk a network of this many blocks with nested calls.
 
-    L2 is 1,400 layers deep; Python stops at 1,000 calls. The limit stays, as
-    saving and copying the network walk it again.
+    L2 is 1,400 layers deep; Python stops at 1,000 nested calls. The new limit
+    stays, as saving and copying the network walk it again.
     """
     needed = LAYERS_PER_BLOCK * blocks + 500
     sys.setrecursionlimit(max(sys.getrecursionlimit(), needed))
@@ -217,13 +217,13 @@ class _Layers(LayerFactory):
         return scaled_blocks(stage.blocks, depth=self.depth)
 
     def end_filters(self, filters):
-        """Those of the stem or the head."""
+        """Filters of the stem or the head."""
         return (
             filters if self.lite else scaled_filters(filters, width=self.width)
         )
 
     def stages(self, x):
-        """All stages; the blocks are numbered through from 0."""
+        """All stages; blocks are numbered across stages, from 0."""
         total, number = self.number_of_blocks(), 0
         for stage in STAGES:
             blocks = self.blocks(stage)
@@ -272,7 +272,7 @@ class _Layers(LayerFactory):
         return self.add(x, inputs, scope=residual)
 
     def squeeze_and_excitation(self, x, filters, *, scope):
-        """Weighs each channel by a small network on all channels' means."""
+        """Scales each channel by a small network on all channels' means."""
         layers = keras.layers
         dense = dict(kernel_size=1, use_bias=True, scope=scope)
         gate = self.apply(

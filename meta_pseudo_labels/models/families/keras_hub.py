@@ -1,8 +1,8 @@
 """Networks of KerasHub, from a preset on disk, with our own head.
 
-A preset is a folder, as `save_to_preset` writes it: config.json says which
-backbone it is, model.weights.h5 holds what that learned, image_converter.json
-the pixels that it learned from. Nothing is downloaded.
+A preset is a folder, as `save_to_preset` writes it: config.json names the
+backbone, model.weights.h5 holds its weights, and image_converter.json describes
+the pixels that it was trained on. Nothing is downloaded.
 """
 
 import functools
@@ -31,13 +31,13 @@ from meta_pseudo_labels.models.layers import (
 )
 from meta_pseudo_labels.utils.checkpoint_files import first_line
 
-# All weights, or the list of the files that they are cut into.
+# All weights, or the list of the files that they are split into.
 _WEIGHTS = ("model.weights.h5", "model.weights.json")
-# Transformers whose first token is that of the class. ViT says it itself.
+# Transformers whose first token is the class token. ViT says so itself.
 _CLASS_TOKENS = ("DeiTBackbone", "DINOV2Backbone", "DINOV3Backbone")
-# Those whose tokens are places alone.
+# Those whose tokens are all places.
 _PLACES = ("SwinTransformerBackbone",)
-# What a smaller image or network helps against, and no other preset.
+# Errors that a smaller image or network avoids, and another preset does not.
 _TOO_LARGE = (MemoryError, tf.errors.ResourceExhaustedError)
 
 
@@ -53,21 +53,21 @@ def keras_hub_network(
 ):
     """Builds the backbone of a preset, with fresh weights and our own head.
 
-    The head sees the mean over the image, or the token of the class where the
-    backbone has one. Settings of the backbone, such as its dropout, are those
+    The head sees the mean over the image, or the class token if the backbone
+    has one. Settings of the backbone, such as its dropout, are those
     of the preset.
 
     Args:
       preset: the folder.
       input_shape: (height, width, channels) of one image. Weights of a
-        transformer fit images of the size it was trained on alone.
+        transformer fit only images of the size it was trained on.
       num_classes: number of logits, 2 or more.
       dropout_rate: before the last layer, in [0, 1).
-      pixels: (mean, std) of each channel, 0..1 units, by which images are
-        normalised: the network then begins by making of them what the preset's
-        image converter makes of levels (scale and offset; images are resized
-        before). None: as they are.
-      name: of the model; default: of the folder.
+      pixels: (mean, std) of each channel, in 0..1 units, that images are
+        normalized with: the network then first converts them to what the
+        preset's image converter makes of levels (scale and offset; images are
+        resized before). None: no conversion.
+      name: of the model; default: that of the folder.
       dtype: dtype or policy of the layers; None is the global policy.
 
     Returns:
@@ -75,9 +75,9 @@ def keras_hub_network(
       [batch, num_classes], float32 or (if computed in it) float64.
 
     Raises:
-      ValueError: for a folder that is no preset of a network for images, an
-        image that the backbone does not take, or pixels where the preset does
-        not say which it was trained on.
+      ValueError: for a folder that is not a preset of a network for images,
+        an image that the backbone does not accept, or pixels if the preset
+        does not tell which it was trained on.
     """
     settings = check_preset(preset)
     policy = keras.dtype_policies.get(dtype)
@@ -100,23 +100,23 @@ def keras_hub_network(
         dropout_rate=dropout_rate,
         dtype=policy,
     )
-    if name in (None, f"{NAME}:{preset}"):  # No name of a model has a slash.
+    if name in (None, f"{NAME}:{preset}"):  # A model's name has no slash.
         name = _basename(preset)
     return keras.Model(images, logits, name=name)
 
 
 def pretrained_backbone(_, preset, *, input_shape):
-    """The backbone of a preset, as it was trained, on images of a shape.
+    """The backbone of a preset with its trained weights, for an image shape.
 
     Args:
       preset: the folder.
       input_shape: see `keras_hub_network`.
 
     Returns:
-      A `keras.Model`, built as `keras_hub_network` is, less its head.
+      A `keras.Model`, built like `keras_hub_network`'s but without its head.
 
     Raises:
-      ValueError: where its weights are not for such images.
+      ValueError: if its weights are not for such images.
     """
     settings = check_preset(preset)
     policy = keras.dtype_policies.get("float32")
@@ -136,8 +136,8 @@ def _basename(folder):
 @functools.cache
 def _tell_of_size(preset, theirs, ours):
     logging.warning(
-        "%s is for images of %s, these are of %s; --image_size=%d has them as "
-        "it was trained.",
+        "%s is for images of %s, these are of %s; --image_size=%d gives the "
+        "size that it was trained on.",
         preset,
         _size(theirs),
         _size(ours),
@@ -152,18 +152,18 @@ def _size(shape):
 def _backbone(preset, settings, input_shape, *, policy, load_weights=False):
     """The backbone of a preset for images of a shape.
 
-    Its name is always the same, for that is part of those of its weights.
+    Its name is always the same, as it is part of its weights' names.
 
     Raises:
-      ValueError: where KerasHub does not make one.
+      ValueError: if KerasHub does not make one.
     """
-    # Where the preset leaves the size open, the network does too.
+    # If the preset leaves the size open, the network does too.
     sized = {
         key: tuple(input_shape)
         for key in SHAPES
         if None not in (settings.get(key) or [None])
     }
-    # Of an absolute path KerasHub does not think that it is one of its names.
+    # KerasHub does not mistake an absolute path for one of its names.
     keras_hub = hub()
     try:
         with global_policy(policy):
@@ -181,13 +181,13 @@ def _backbone(preset, settings, input_shape, *, policy, load_weights=False):
         size = _size(input_shape)
         what = "weights" if load_weights else "network"
         raise ValueError(
-            f"{preset} gives no {what} for images of {size}: "
+            f"{preset} provides no {what} for images of {size}: "
             f"{first_line(error)}{_other_size(preset, settings, size)}"
         ) from error
 
 
 def _other_size(preset, settings, size):
-    """What to say of the preset's size of images, where it is another one."""
+    """A sentence about the preset's image size, if that is another one."""
     found = image_shape(settings)[:2]
     if None in found:
         try:
@@ -204,10 +204,10 @@ def _per_channel(value, default):
 
 
 def _called(backbone, images, preset):
-    """What a backbone makes of images.
+    """The outputs of a backbone for images.
 
     Raises:
-      ValueError: for one of other inputs, or images that it does not take.
+      ValueError: for one with other inputs, or images that it does not accept.
     """
     if len(keras.tree.flatten(backbone.input)) != 1:
         raise ValueError(
@@ -227,13 +227,13 @@ def _called(backbone, images, preset):
 
 
 def _pooled(features, backbone, *, policy):
-    """[batch, channels] of what a backbone returns.
+    """Pools what a backbone returns to [batch, channels].
 
     Raises:
-      ValueError: for anything but features of places, or of tokens.
+      ValueError: for anything but features of places or of tokens.
     """
     kind = type(backbone).__name__
-    if isinstance(features, dict):  # Of several stages.
+    if isinstance(features, dict):  # From several stages.
         features = list(features.values())[-1]
     rank = len(getattr(features, "shape", ()))
     says = getattr(backbone, "use_class_token", None)
@@ -242,7 +242,7 @@ def _pooled(features, backbone, *, policy):
     if rank == 3 and says is None and kind not in _PLACES:
         raise ValueError(
             f"{kind} returns tokens, and it is not known here which of them is "
-            "that of the class; give a preset of another network."
+            "the class token; give a preset of another network."
         )
     layers = {
         3: keras.layers.GlobalAveragePooling1D,
@@ -272,8 +272,8 @@ class KerasHub(Family):
             return None
         if not folder:
             raise ValueError(
-                f"{model_type} is named by a preset: say {NAME}:<folder>, or "
-                "give its folder as the weights too."
+                f"{model_type} is named by a preset: use {NAME}:<folder>, or "
+                "give its folder as the weights."
             )
         check_preset(folder)
         return dict(preset=folder)

@@ -10,7 +10,7 @@ from meta_pseudo_labels.models import initializers
 from meta_pseudo_labels.models.dense import classification_head, hidden_layers
 from meta_pseudo_labels.models.families import FAMILIES, Family
 
-_DIGITS = 6  # Of the units of a layer.
+_DIGITS = 6  # At most, in the units of a layer.
 
 
 def mlp(
@@ -64,7 +64,7 @@ def mlp(
 
 
 def mlp_hidden_sizes(model_type):
-    """Units of each hidden layer of a perceptron's name; None for others.
+    """Units of each hidden layer in a perceptron's name; None for others.
 
     >>> mlp_hidden_sizes("mlp-5-128")
     (128, 128, 128, 128)
@@ -74,7 +74,8 @@ def mlp_hidden_sizes(model_type):
     sizes = re.fullmatch(r"mlp-([1-9]\d?)-([1-9]\d*)", model_type)
     if sizes and len(sizes[2]) > _DIGITS:
         raise ValueError(
-            f"{model_type[:40]}: a layer has fewer than {10**_DIGITS} units."
+            f"{model_type[:40]}: a layer must have fewer than {10**_DIGITS} "
+            "units."
         )
     return sizes and (int(sizes[2]),) * (int(sizes[1]) - 1)
 

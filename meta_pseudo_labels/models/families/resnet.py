@@ -37,8 +37,8 @@ def resnet(
       input_shape: (height, width, channels) of one image.
       num_classes: number of logits, 2 or more.
       filters: of the first stage's blocks, a multiple of `bottleneck_rate`.
-      bottleneck_rate: how many times fewer filters a block has inside; the
-        stem has as many as the first block inside.
+      bottleneck_rate: factor by which a block has fewer filters inside; the
+        stem has as many as the first block has inside.
       dropout_rate: before the last layer, in [0, 1).
       norm: `NormSettings` of its batch norm.
       name: of the model.
@@ -83,7 +83,7 @@ class _Layers(LayerFactory):
     bottleneck_rate: int
 
     def stem(self, x, filters):
-        """A 7x7 convolution and a maximum, each of which halves the image."""
+        """A 7x7 convolution and max pooling; each halves the image."""
         x = self.conv_norm(x, filters, kernel_size=7, strides=2, scope="stem")
         x = self.relu(x, scope="stem")
         return self.apply(
@@ -96,7 +96,7 @@ class _Layers(LayerFactory):
         )
 
     def stages(self, x, *, filters, blocks_per_stage):
-        """Stages; all but the first halve the image, double the filters."""
+        """Stages; all but the first halve the image and double the filters."""
         number = 0
         for stage, blocks in enumerate(blocks_per_stage):
             for position in range(blocks):

@@ -3,7 +3,7 @@
 Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv 2404.00498):
 patches whitened by a frozen layer, wide convolutions that begin as identities,
 no residuals. A forward and backward pass costs a fraction of a wide ResNet's,
-and few epochs do.
+and few epochs are enough.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from meta_pseudo_labels.models.whitening import Whitening
 
 _WIDEST, _SMALLEST = 4096, 9
 _PATCH = 2
-# The bias of batch norm learns at 64 times the rate, and logits begin small.
+# The bias of batch norm learns at 64 times the rate, and logits start small.
 _BETA_FACTOR, _LOGIT_FACTOR = 8.0, 1 / 9
 
 
@@ -60,7 +60,7 @@ def speednet(
     images = image_input(input_shape, policy=layers.policy)
     if min(input_shape[:2]) < _SMALLEST:
         raise ValueError(
-            f"A speednet halves images three times: they must be of "
+            f"A speednet halves images three times: they must have "
             f"{_SMALLEST}x{_SMALLEST} pixels or more, got "
             f"{input_shape[0]}x{input_shape[1]}."
         )
@@ -98,7 +98,7 @@ class _Layers(LayerFactory):
         return self.conv_norm_gelu(x, filters, scope=f"{scope}.conv_2")
 
     def conv_norm_gelu(self, x, filters, *, scope, pool=False):
-        """Convolution, max pooling where asked for, batch norm, activation."""
+        """Convolution, max pooling if asked for, batch norm, activation."""
         x = self.apply(
             keras.layers.Conv2D,
             x,
@@ -143,6 +143,6 @@ class Speednets(Family):
     def weights(sizes, *, input_shape, num_classes):
         width = sizes["width"]
         patch = 2 * _PATCH**2 * input_shape[-1]
-        # Two convolutions a stage, of width, 4 and 4 times width filters.
+        # Two convolutions per stage, with 1, 4 and 4 times width filters.
         pairs = patch + (1 + 4 + 16 + 16 + 16) * width
         return 9 * width * pairs + 4 * width * num_classes

@@ -1,8 +1,8 @@
 """Wide residual networks as the release builds them (quirks 22 to 24).
 
 Zagoruyko and Komodakis, "Wide Residual Networks" (arXiv 1605.07146), with the
-details of the release: leaky ReLU, a shortcut that leaves after the first
-activation where the shape changes, and the raw input as shortcut elsewhere.
+details of the release: leaky ReLU, a shortcut that branches off after the
+first activation if the shape changes, and the raw input as shortcut otherwise.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from meta_pseudo_labels.models.batch_norm import AS_RELEASED
 from meta_pseudo_labels.models.families import FAMILIES, Family
 from meta_pseudo_labels.models.layers import LayerFactory, image_input
 
-# Those that the pattern wrn-<depth>-<k> does not cover (quirk 23).
+# Networks that the pattern wrn-<depth>-<k> does not cover (quirk 23).
 WIDE_RESNETS = {
     "wrn-28-large": dict(depth=28, width=135 / 16, stem_filters=16),
 }
@@ -76,7 +76,7 @@ def wide_resnet(
 
 
 def blocks_per_stage(depth):
-    """Blocks in each stage; raises ValueError where they are not whole."""
+    """Blocks in each stage; raises ValueError if that is not a whole number."""
     blocks, rest = divmod(depth - 4, 6)
     if blocks < 1 or rest or depth > _DEEPEST:
         raise ValueError(
@@ -87,7 +87,7 @@ def blocks_per_stage(depth):
 
 
 def first_stage_filters(width):
-    """16 * width; raises ValueError where that is not a whole number."""
+    """16 * width; raises ValueError if that is not a whole number."""
     filters = 16 * width
     if not 1 <= filters <= 16 * _WIDEST or filters != int(filters):
         raise ValueError(
@@ -102,7 +102,7 @@ class _Layers(LayerFactory):
     leaky_slope: float
 
     def stages(self, x, *, filters, blocks_per_stage):
-        """Three stages; the later two halve the image, double the filters."""
+        """Three stages; the last two halve the image and double the filters."""
         for block in range(3 * blocks_per_stage):
             stage, position = divmod(block, blocks_per_stage)
             x = self.residual_block(
@@ -169,7 +169,7 @@ class WideResNets(Family):
     def weights(sizes, *, input_shape, num_classes):
         blocks = blocks_per_stage(sizes["depth"])
         filters = first_stage_filters(sizes["width"])
-        # Of the 3x3 convolutions: two in a block, of 1, 2 and 4 times as many
-        # filters, where the first of a stage has half as many channels.
+        # Of the 3x3 convolutions: two per block, with 1, 2 and 4 times the
+        # filters; the first of each later stage has half as many channels.
         squares = sum((2 * blocks - (f > 1) / 2) * f**2 for f in (1, 2, 4))
         return int(9 * squares * filters**2) + 4 * filters * num_classes

@@ -1,8 +1,8 @@
 """Every setting of a run: its name, its unit, its default, its range.
 
-A setting that the release has keeps the release's name and default: its flags
-are the only record of the paper's runs. `flags.py` makes a command-line flag
-of each field. Batch sizes are global, durations are in steps.
+A setting of the release keeps the release's name and default: its flags are
+the only record of the paper's runs. `flags.py` makes a command-line flag of
+each field. Batch sizes are global, durations are in steps.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from meta_pseudo_labels.utils.settings import (
     value_type,
 )
 
-# What is read whatever the method.
+# Read by runs of every method.
 RUN_GROUPS = (
     InferenceSettings,
     EvaluationSettings,
@@ -54,10 +54,10 @@ _GROUPS = (*RUN_GROUPS, *COMMON, *method_groups())
 class Config(*_GROUPS):
     """The settings of one run. Raises `ConfigError` for one out of range.
 
-    Each group of fields is a class that stands with what reads it: in this
-    package those of the run, in `learners.settings` and in the files of the
-    methods those of learning. With `plugins` there are also the fields of
-    what these register.
+    Each group of fields is a class defined next to the code that reads it:
+    those of the run in this package, those of learning in `learners.settings`
+    and in the files of the methods. `plugins` add the fields of what they
+    register.
     """
 
     groups: ClassVar = _GROUPS
@@ -71,7 +71,7 @@ class Config(*_GROUPS):
         return super().__new__(known if issubclass(known, cls) else cls)
 
     def __reduce__(self):
-        """Copies and pickles say the settings; plug-ins may make the class."""
+        """Copies and pickles hold the settings; plug-ins may make the class."""
         fields = dataclasses.fields(self)
         return _again, ({f.name: getattr(self, f.name) for f in fields},)
 
@@ -92,7 +92,7 @@ class Config(*_GROUPS):
         user_error(self._check_together)
 
     def _complete_names(self):
-        """Has networks that are named by their weights say which these are."""
+        """Completes the names of networks that are named by their weights."""
         for network, weights in (
             ("model_type", self.student_weights),
             ("teacher_model_type", self.teacher_weights),
@@ -101,7 +101,7 @@ class Config(*_GROUPS):
             object.__setattr__(self, network, name)
 
     def _check_together(self):
-        """Raises ValueError where settings do not fit each other."""
+        """Raises ValueError if settings do not go together."""
         for name in (self.model_type, self.teacher_model_type):
             if name is not None:
                 models.check_model_type(name)
@@ -123,9 +123,9 @@ class Config(*_GROUPS):
         growth = self.uda_data_growth_steps
         if LEARNERS[self.method].reads_unlabeled() and growth % self.save_every:
             raise ConfigError(
-                f"--uda_data_growth_steps={growth} is no multiple of "
-                f"--save_every={self.save_every}, after which batches can "
-                "change."
+                f"--uda_data_growth_steps={growth} is not a multiple of "
+                f"--save_every={self.save_every}, and batches can change only "
+                "at checkpoints."
             )
         if (
             self.load_checkpoint_and_restart_global_step
@@ -137,28 +137,29 @@ class Config(*_GROUPS):
             )
 
     def _check_weights(self):
-        """Refuses two beginnings, and pixels that no network would see."""
+        """Refuses weights from two sources, and preprocessing without use."""
         if self.load_checkpoint and (
             self.student_weights or self.teacher_weights
         ):
             raise ConfigError(
                 f"--load_checkpoint={self.load_checkpoint} has all weights of "
-                "a run, and --student_weights or --teacher_weights is given "
-                "too; leave out the one or the other."
+                "a run, but --student_weights or --teacher_weights is given "
+                "too; leave one of them out."
             )
         names = {self.model_type, self.teacher_model_type} - {None}
         if self.preprocessing == "network" and not any(
             map(models.has_preprocessing, names)
         ):
             raise ConfigError(
-                f"--preprocessing=network: {', '.join(sorted(names))} see "
-                "images as the data set is normalised; networks of "
-                "keras.applications and KerasHub and lite EfficientNets alone "
-                "have a preprocessing of their own."
+                "--preprocessing=network is not for "
+                f"{', '.join(sorted(names))}: only networks of "
+                "keras.applications and KerasHub and lite EfficientNets have "
+                "their own preprocessing; others see images normalized by the "
+                "data set."
             )
 
     def _check_memory(self):
-        """Refuses what trades memory for time where it cannot."""
+        """Refuses ways to save memory that cannot be applied."""
         if self.train_batch_size % self.batch_slices:
             raise ConfigError(
                 f"--batch_slices={self.batch_slices} does not divide "
@@ -171,13 +172,13 @@ class Config(*_GROUPS):
         for flag, name in networks.items():
             if self.remat and name is not None and not models.has_blocks(name):
                 raise ConfigError(
-                    f"--remat: --{flag}={name} has no blocks to compute again; "
-                    "wide ResNets, ResNets and EfficientNets do. "
-                    "--batch_slices takes any network."
+                    f"--remat: --{flag}={name} has no blocks to recompute; "
+                    "wide ResNets, ResNets and EfficientNets have them. "
+                    "--batch_slices works with any network."
                 )
 
     def _check_data(self):
-        # Late: every kind of source is imported for it.
+        # Imported late: it loads every kind of source.
         from meta_pseudo_labels.data.labels import LABEL_SUBSETS
         from meta_pseudo_labels.data.sources.loading import check_name
 
@@ -190,7 +191,7 @@ class Config(*_GROUPS):
         subset = self.label_subset
         if subset not in LABEL_SUBSETS and not os.path.isfile(subset):
             raise ConfigError(
-                f"--label_subset={subset} is no file; use one of "
+                f"--label_subset={subset} is not a file; use one of "
                 f"{', '.join(LABEL_SUBSETS)}, or the path of a run's "
                 "labeled.json."
             )
@@ -199,7 +200,7 @@ class Config(*_GROUPS):
         """Refuses a num_classes that is not the data set's.
 
         Raises:
-          ConfigError: where it was given and differs from `known`.
+          ConfigError: if it was given and differs from `known`.
         """
         if self.num_classes not in (None, known):
             raise ConfigError(
@@ -210,7 +211,7 @@ class Config(*_GROUPS):
 
     @property
     def steps_to_peak(self):
-        """Steps before all learning rates have waited and warmed up."""
+        """Steps until all learning rates have waited and warmed up."""
         return max(
             rate.wait_steps + rate.warmup_steps
             for rate in LEARNERS[self.method].rates(self)
@@ -226,10 +227,10 @@ def _again(settings):
 
 
 def config_class():
-    """`Config`, with the settings of what plug-ins have registered.
+    """`Config`, with the settings of everything that plug-ins registered.
 
     Raises:
-      ConfigError: for a setting of theirs that cannot be one.
+      ConfigError: for a plug-in's setting that cannot be one.
     """
     added = [g for g in method_groups() if g not in Config.groups]
     for stage in stages().registered.values():
@@ -244,8 +245,8 @@ _made = [Config]
 def _extended(groups):
     """`Config` with more groups of settings.
 
-    It inherits from the class with the most of them that was made before, so
-    that a config of before may be replaced by one of it.
+    It inherits from the existing class with the most of them, so that a config
+    made earlier can be replaced by one of the new class.
     """
     known = {*Config.groups, *groups}
     base = max(
@@ -266,32 +267,32 @@ def _extended(groups):
 
 
 def _check_group(group, taken):
-    """Refuses settings of a plug-in that no command line could have.
+    """Refuses settings of a plug-in that cannot be flags.
 
     Raises:
-      ConfigError: for a name that is taken, or a type that no flag has.
+      ConfigError: for a name that is taken, or a type that flags lack.
     """
     types = typing.get_type_hints(group)
     for field in dataclasses.fields(group):
         where = f"{group.__module__}.{group.__qualname__}.{field.name}"
         if field.name in taken:
             raise ConfigError(
-                f"The setting {where} has the name of one that is there "
-                "already; give it another one."
+                f"The setting {where} has the name of an existing one; give "
+                "it another name."
             )
-        field.type = types[field.name]  # Which may have been a text.
+        field.type = types[field.name]  # It may have been a string.
         if value_type(field) not in (bool, int, float, str):
             raise ConfigError(
                 f"The setting {where} is of type {field.type}; use bool, int, "
-                "float or str, with None or without."
+                "float or str, with or without None."
             )
 
 
 def free_settings(*groups):
     """Names of the settings that may change between the stages of a run.
 
-    Those of task modes that train nothing are among them. Not load_checkpoint:
-    a run that began elsewhere would be another one.
+    They include those of task modes that train nothing, but not
+    load_checkpoint: a run that began elsewhere would be another run.
 
     Args:
       *groups: of settings; by default all.
@@ -305,6 +306,6 @@ def free_settings(*groups):
     for stage in () if groups else stages().registered.values():
         if not stage.trains:
             for group in stage.settings:
-                if group not in Config.groups:  # Those say it themselves.
+                if group not in Config.groups:  # These declare it themselves.
                     names |= {field.name for field in dataclasses.fields(group)}
     return frozenset(names)

@@ -1,6 +1,6 @@
 """The command line: a flag per field of `Config`, and the release's others.
 
-Only `main.py` and its like import this; the library takes a `Config`.
+Only programs such as `main.py` import this; the library takes a `Config`.
 """
 
 import dataclasses
@@ -34,20 +34,20 @@ _DEFINE = {
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
 }
-# Settings that are several names: the flag that may be repeated, and its help.
+# Settings of several names: the flag, which may be repeated, and its help.
 REPEATED = {
     "plugins": (
         "plugin",
-        "A module to import first, by its dotted name; repeat it for more. "
+        "Dotted name of a module to import first; repeat the flag for more. "
         "What it registers (a method, an estimator, a source, a network, a "
-        "task mode) can be named as if it were ours. (default: none)",
+        "task mode) can be named like the built-in ones. (default: none)",
     ),
     "callbacks": (
         "callback",
-        "What makes more Keras callbacks for training and finetuning: a module "
-        "and a function in it that takes the Config, such as "
-        "my_callbacks:tracker; repeat it for more. A run that goes on keeps "
-        "its own where none is given. (default: none)",
+        "A function that makes additional Keras callbacks for training and "
+        "finetuning: a module and a function in it that takes the Config, such "
+        "as my_callbacks:tracker; repeat the flag for more. A resumed run "
+        "keeps its own if none is given. (default: none)",
     ),
 }
 
@@ -55,11 +55,11 @@ REPEATED = {
 def define_flags(flag_values=flags.FLAGS, *, arguments=()):
     """Defines a flag for every setting, with its help and its default.
 
-    Beside them --dataset_name, and the flags of the release that have no
-    effect: with these every flag of the release is there.
+    It also defines --dataset_name and the flags of the release that have no
+    effect, so that every flag of the release exists.
 
     Args:
-      flag_values: where they are defined.
+      flag_values: where to define them.
       arguments: the command line. The plug-ins that it names, or the run in
         its --output_dir, are imported first, so that their settings have flags.
 
@@ -81,8 +81,8 @@ def define_flags(flag_values=flags.FLAGS, *, arguments=()):
             )
         except flags.DuplicateFlagError as error:
             raise ConfigError(
-                f"--{name}, a setting of a plug-in, has the name of a flag "
-                "that is there already; give it another one."
+                f"--{name}, a setting of a plug-in, has the name of an "
+                "existing flag; give it another name."
             ) from error
 
     for field in dataclasses.fields(config_class()):
@@ -108,13 +108,13 @@ def _define_repeated(setting, flag_values):
 
 
 def _idle_flags():
-    """The release's flags that steer nothing, where no setting is called so."""
+    """The release's flags without effect, except those named like a setting."""
     settings = {field.name for field in dataclasses.fields(config_class())}
     return [flag for flag in IDLE_FLAGS if flag.name not in settings]
 
 
 def _load_plugins_of(arguments):
-    """Imports what a command line names, flagfiles in it and its run too."""
+    """Imports the plug-ins of a command line, its flagfiles and its run."""
     early = early_flags(arguments)
     if early is None:
         return
@@ -131,7 +131,7 @@ def _load_plugins_of(arguments):
 
 
 def _joined(saved, given):
-    """Names with commas between, those of a run first, each once."""
+    """Names separated by commas, those of a run first, each once."""
     names = [module_names(saved), *given]
     names = [name for part in names for name in module_names(part).split(",")]
     return ",".join(dict.fromkeys(filter(None, names)))
@@ -140,10 +140,10 @@ def _joined(saved, given):
 def config_from_flags(flag_values=flags.FLAGS):
     """The run's settings, from the parsed command line.
 
-    --dataset_name stands for several of them. After training, what the
-    command line does not say is taken from the run's own hparams.json, so
+    --dataset_name stands for several of them. In stages after training, what
+    the command line leaves out is taken from the run's own hparams.json, so
     that `--output_dir` alone names a run. inspect deletes nothing; with
-    --reset_output_dir it looks at the data of a new run, not of that one.
+    --reset_output_dir it inspects the data of a new run, not of that one.
 
     Raises:
       ConfigError: for a value out of range, settings that contradict
@@ -154,7 +154,7 @@ def config_from_flags(flag_values=flags.FLAGS):
 
 
 def _settings(flag_values):
-    """What `config_from_flags` makes a `Config` of, a dict."""
+    """The fields of the `Config` of `config_from_flags`, a dict."""
     given = {
         name: at_home(value) for name, value in _given(flag_values).items()
     }
@@ -163,9 +163,9 @@ def _settings(flag_values):
     given["task_mode"] = task = given.get("task_mode") or "train"
     typed = flag_values["plugin"].value
     given["plugins"] = _joined("", typed)
-    if flag_values["callback"].present:  # --callback= alone: none any more.
+    if flag_values["callback"].present:  # --callback= alone removes all.
         given["callbacks"] = _joined("", flag_values["callback"].value)
-    stage = STAGES.get(task)  # None where Config is to refuse it.
+    stage = STAGES.get(task)  # None if unknown; Config refuses it.
     if stage is None:
         return given
     resets = given.get("reset_output_dir")
@@ -179,7 +179,7 @@ def _settings(flag_values):
         return given
     saved = RunFolder(given.get("output_dir")).settings()
     given["plugins"] = _joined(saved.get("plugins"), typed)
-    if stage.trains:  # All but its plug-ins and callbacks is said anew.
+    if stage.trains:  # Keeps only its plug-ins and callbacks.
         given.setdefault("callbacks", saved.get("callbacks", ""))
         return given
     load_plugins(given["plugins"])
@@ -188,14 +188,14 @@ def _settings(flag_values):
 
 
 def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
-    """A line for each flag that was set and has no effect, or an odd one.
+    """A line for each flag that was set and has no or an odd effect.
 
     Args:
       config: the `Config` made of them.
       flag_values: the parsed command line.
       arguments: the command line as it was typed. Of the settings that a run
-        does not read only those are warned of that stand here: a flagfile
-        may be there for several methods.
+        does not read, only those given here cause a warning: a flagfile may
+        serve several methods.
     """
     lines = [flag.warning(flag_values[flag.name]) for flag in _idle_flags()]
     if config.dataset_service_replicas is not None:
@@ -210,8 +210,8 @@ def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
         and not has_tpu(config)
     ):
         lines.append(
-            "--use_tpu has no effect: there is no TPU here. It goes on with "
-            "this machine's other devices."
+            "--use_tpu has no effect: there is no TPU here. The run "
+            "uses this machine's other devices."
         )
     if config.task_mode == "train":
         lines += _short_lines(config)
@@ -220,9 +220,9 @@ def flag_warnings(config, flag_values=flags.FLAGS, *, arguments=()):
         and config.uda_distribution_alignment
     ):
         lines.append(
-            "--uda_distribution_alignment takes the classes of unlabeled "
-            "images for as even as --label_sampling=balanced makes the "
-            "labeled ones; leave one out where they are not."
+            "--uda_distribution_alignment assumes that the classes of "
+            "unlabeled images are as balanced as --label_sampling=balanced "
+            "makes the labeled ones; leave one out if they are not."
         )
     if config.task_mode == "train":
         lines += _unread_lines(config, _typed(arguments))
@@ -278,9 +278,9 @@ def config_from_flagfile(path, **settings):
       **settings: fields of `Config` that win over the file.
 
     Raises:
-      ConfigError: for a value out of range, and a file that is not there.
+      ConfigError: for a value out of range, and a file that does not exist.
     """
-    # Imported here, as a command line reads recipes before it has settings.
+    # Imported here: a command line reads recipes before it has settings.
     from meta_pseudo_labels.run.recipes import expand
 
     flag_values = flags.FlagValues()
@@ -290,10 +290,10 @@ def config_from_flagfile(path, **settings):
 
 
 def _given(flag_values):
-    """The settings that were said, as a dict.
+    """The settings that were given, as a dict.
 
     Also those that a program set. The default that a flag shows is not always
-    the setting's own, so what was not said stays out.
+    the setting's own, so what was not given is left out.
     """
     return {
         field.name: flag_values[field.name].value
@@ -307,7 +307,7 @@ def _given(flag_values):
 
 
 def _help(field):
-    """What a setting means, and which values it takes."""
+    """What a setting means, and which values it accepts."""
     meta, choices = field.metadata, choices_of(field)
     if choices is not None:
         known = ", ".join(str(c) for c in choices if c is not None)

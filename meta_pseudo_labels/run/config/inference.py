@@ -1,4 +1,4 @@
-"""The settings of inference: of what, by which networks, into which files."""
+"""The settings of inference: which images, networks and files."""
 
 import dataclasses
 import glob
@@ -13,7 +13,7 @@ from meta_pseudo_labels.utils.settings import (
     several_paths,
 )
 
-# Images of the run itself, and those that --inference_dir has.
+# Images of the run itself, and those in --inference_dir.
 OWN_PARTS = ("test", "validation", "labeled", "unlabeled")
 FOLDER, RECORDS, TFDS_PREFIX = "folder", "records", "tfds:"
 NETWORKS = ("student", "teacher", "finetuned")
@@ -21,7 +21,7 @@ NETWORKS = ("student", "teacher", "finetuned")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InferenceSettings:
-    """What `mpl predict` predicts; nothing of training reads it."""
+    """What `mpl predict` predicts; training reads none of it."""
 
     unread: ClassVar = (
         Unread(
@@ -33,27 +33,28 @@ class InferenceSettings:
 
     inference_data: str | None = setting(
         None,
-        "Images to predict: of the run itself test, validation, labeled or "
-        "unlabeled; or those that --inference_dir has: folder, image files at "
-        "any depth; records, TFRecord files with image/encoded; or "
-        "tfds:<name>, a set that TensorFlow Datasets prepared. By default "
-        "folder where --inference_dir is given, else test.",
+        "Images to predict. The run's own are test, validation, labeled or "
+        "unlabeled; the others are in --inference_dir: folder, for image "
+        "files at any depth; records, for TFRecord files with image/encoded; "
+        "or tfds:<name>, for a data set that TensorFlow Datasets prepared. By "
+        "default folder if --inference_dir is given, otherwise test.",
         free=True,
     )
     inference_dir: str | None = setting(
         None,
-        "Where the images to predict are: a folder; of records also a file, "
-        "or a pattern such as 'sets/train-*'; of tfds: the folder of prepared "
-        "sets, by default --data_dir.",
+        "Where the images to predict are: a folder; for records also a file, "
+        "or a pattern such as 'sets/train-*'; for tfds:<name> the folder of "
+        "prepared data sets, by default --data_dir.",
         free=True,
     )
     inference_split: str = setting(
-        "test", "Split to predict of --inference_data=tfds:<name>.", free=True
+        "test", "Split of --inference_data=tfds:<name> to predict.", free=True
     )
     inference_network: str | None = setting(
         None,
-        "Whose predictions; of cache_labels too. student is its average, "
-        "where there is one. By default finetuned where it was, else student.",
+        "Network that predicts, also for cache_labels. student is its moving "
+        "average, if there is one. By default finetuned if there is one, "
+        "otherwise student.",
         choices=(None, *NETWORKS),
         free=True,
     )
@@ -65,42 +66,44 @@ class InferenceSettings:
     )
     inference_ckpt_ensemble: str | None = setting(
         None,
-        "Checkpoints to predict with together, with commas between; their "
-        "probabilities are averaged. Each as --inference_ckpt, and they may "
-        "be of several runs.",
+        "Checkpoints to predict with together, separated by commas; their "
+        "probabilities are averaged. Each is given as for --inference_ckpt, "
+        "and they may be from several runs.",
         free=True,
     )
     inference_class_id: int | None = setting(
         None,
-        "Write the probability of this class only, by its number from 0, in "
-        "place of those of all classes. Every image keeps its row. Counts "
-        "only where it is given.",
+        "Write only the probability of this class, by its number from 0, "
+        "instead of those of all classes. Every image keeps its row. Has an "
+        "effect only if given.",
         low=0,
         flag_default=0,
         free=True,
     )
     inference_num_threads: int | None = setting(
         None,
-        "Processes that share the images, each with files of its own; by "
-        "default 1.",
+        "Number of processes that share the images, each with its own files; "
+        "by default 1.",
         low=1,
         free=True,
     )
     inference_thread_index: int = setting(
         0,
-        "Which of them this is, from 0: it takes every image whose number, "
-        "divided by --inference_num_threads, leaves this.",
+        "Which of the --inference_num_threads processes this is, from 0: it "
+        "takes every image whose number, divided by --inference_num_threads, "
+        "leaves this remainder.",
         low=0,
         free=True,
     )
     inference_name: str = setting(
         "predictions",
-        "What the files in inference/ of output_dir begin with.",
+        "Prefix of the files in inference/ of output_dir.",
         free=True,
     )
     inference_block: int = setting(
         1_024,
-        "Images that are read and saved at a time: what a kill costs at most.",
+        "Images that are read and saved at a time: the most that is lost if "
+        "the process is killed.",
         low=1,
         high=1_000_000,
         free=True,
@@ -108,7 +111,7 @@ class InferenceSettings:
 
     @property
     def inference_source(self):
-        """inference_data, or what it is by default."""
+        """inference_data, or its default."""
         return self.inference_data or (FOLDER if self.inference_dir else "test")
 
     @property
@@ -125,17 +128,17 @@ class InferenceSettings:
         return [self.inference_ckpt or self.from_checkpoint]
 
     def check_inference(self):
-        """Refuses settings of inference that do not fit each other."""
+        """Refuses settings of inference that do not go together."""
         if self.inference_thread_index >= self.inference_shards:
             raise ConfigError(
-                f"--inference_thread_index={self.inference_thread_index}: they "
-                "count from 0 and stay below --inference_num_threads="
+                f"--inference_thread_index={self.inference_thread_index}: it "
+                "counts from 0 and must be below --inference_num_threads="
                 f"{self.inference_shards}."
             )
         if not re.fullmatch(r"\w[\w.-]*", self.inference_name):
             raise ConfigError(
-                f"--inference_name={self.inference_name} begins the names of "
-                "files: use letters, digits, '_', '-' and '.', no folders."
+                f"--inference_name={self.inference_name} is the prefix of file "
+                "names: use letters, digits, '_', '-' and '.', no folders."
             )
         self._check_checkpoints()
         self._check_source()
@@ -146,7 +149,7 @@ class InferenceSettings:
                 "--inference_ckpt and --inference_ckpt_ensemble are both "
                 "given; keep one of them."
             )
-        _ = self.inference_checkpoints  # Refuses an empty one.
+        _ = self.inference_checkpoints  # Refuses an empty list.
 
     def _check_source(self):
         source, folder = self.inference_source, self.inference_dir
@@ -154,8 +157,8 @@ class InferenceSettings:
             if folder is not None:
                 raise ConfigError(
                     f"--inference_dir={folder} would not be read: "
-                    f"--inference_data={source} is of the run itself. Leave "
-                    "one of them out."
+                    f"--inference_data={source} is the run's own. Leave one "
+                    "of them out."
                 )
             return
         if source not in (FOLDER, RECORDS) and not (
@@ -175,13 +178,13 @@ class InferenceSettings:
             self._check_there(source, os.path.expanduser(folder))
 
     def _check_there(self, source, folder):
-        if "://" in folder:  # A bucket; whoever reads it looks.
+        if "://" in folder:  # A bucket; checked when it is read.
             return
         there = os.path.isdir(folder)
         if source == RECORDS:
             there = there or bool(glob.glob(folder))
         if not there:
             raise ConfigError(
-                f"--inference_dir={self.inference_dir} is not there; name "
+                f"--inference_dir={self.inference_dir} does not exist; name "
                 "what holds the images to predict."
             )

@@ -10,12 +10,12 @@ DISTRIBUTIONS = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MachineSettings:
-    """Where training runs. A run may go on on other machines than it began."""
+    """Where training runs. A run may resume on other machines."""
 
     unread: ClassVar = (
         Unread(
             ("replicas_per_worker",),
-            "--distribution={distribution} has no replicas to be counted.",
+            "--distribution={distribution} sets the number of replicas itself.",
             when=lambda settings: (
                 settings["distribution"] in ("one_device", "tpu")
             ),
@@ -29,7 +29,7 @@ class MachineSettings:
         ),
         Unread(
             ("num_cores_per_replica",),
-            "only a TPU has it, which --use_tpu, --master or "
+            "it is for TPUs only, which --use_tpu, --master or "
             "--distribution=tpu asks for.",
             when=lambda settings: (
                 not (
@@ -43,26 +43,27 @@ class MachineSettings:
 
     distribution: str = setting(
         "auto",
-        "How training is spread: one_device; mirrored, over the GPUs of this "
-        "machine; multi_worker, over several machines; tpu. auto takes what "
-        "is there: a TPU that --use_tpu or --master asks for, the workers of "
-        "TF_CONFIG or --worker_addresses, several GPUs, or one device.",
+        "How training is distributed: one_device; mirrored, over the GPUs of "
+        "this machine; multi_worker, over several machines; tpu. auto uses "
+        "what there is: a TPU that --use_tpu or --master asks for, the "
+        "workers of TF_CONFIG or --worker_addresses, several GPUs, or one "
+        "device.",
         choices=DISTRIBUTIONS,
         free=True,
     )
     replicas_per_worker: int | None = setting(
         None,
-        "Replicas on this machine; by default one for each GPU. Without GPUs "
-        "the processor is split into as many, to try things out.",
+        "Number of replicas on this machine; by default one per GPU. Without "
+        "GPUs, the CPU is split into this many, to try things out.",
         low=1,
         high=1_000,
         free=True,
     )
     worker_addresses: str | None = setting(
         None,
-        "Of all workers, host:port with commas between, the same list for "
-        "each; the first one writes the run's files. By default those of "
-        "TF_CONFIG.",
+        "Addresses of all workers, host:port separated by commas, the same "
+        "list for each; the first one writes the run's files. By default "
+        "those of TF_CONFIG.",
         free=True,
     )
     worker_index: int | None = setting(
@@ -73,26 +74,27 @@ class MachineSettings:
     )
     deterministic: bool = setting(
         False,
-        "Take only operations that give the same bits every time, where "
-        "TensorFlow has them. A GPU is slower then.",
+        "Use only operations that give the same bits every time, where "
+        "TensorFlow has them. This is slower on a GPU.",
         free=True,
     )
     use_tpu: bool = setting(
         False,
-        "Train on TPUs. Where there are none, a warning says so and training "
-        "goes on with this machine's devices.",
+        "Train on TPUs. If there are none, training warns and uses this "
+        "machine's devices.",
         free=True,
     )
     master: str | None = setting(
         None,
-        "The TPU: local, on a TPU VM of one host; its name; or an address such "
-        "as grpc://10.0.0.2:8470. By default local.",
+        "The TPU to use: local, on a TPU VM of one host; its name; or an "
+        "address such as grpc://10.0.0.2:8470. By default local.",
         free=True,
     )
     dataset_service_replicas: int | None = setting(
         None,
-        "Workers that the release asked its tf.data service for. No effect "
-        "here, where --data_service names a service and all its workers help.",
+        "Number of workers that the release asked its tf.data service for. No "
+        "effect here: --data_service names a service, and all its workers "
+        "help.",
         low=1,
         free=True,
     )
@@ -104,7 +106,7 @@ class MachineSettings:
     )
 
     def check_machine(self):
-        """Raises ConfigError where these settings do not fit each other."""
+        """Raises ConfigError if these settings do not go together."""
         if (self.worker_addresses is None) != (self.worker_index is None):
             raise ConfigError(
                 "--worker_addresses and --worker_index go together; got "
@@ -115,13 +117,13 @@ class MachineSettings:
             host, _, port = address.rpartition(":")
             if not host or not port.isdigit():
                 raise ConfigError(
-                    f"--worker_addresses: {address!r} is no host:port, such as "
-                    "10.0.0.2:12345."
+                    f"--worker_addresses: {address!r} is not host:port, such "
+                    "as 10.0.0.2:12345."
                 )
         if workers and self.worker_index >= len(workers):
             raise ConfigError(
                 f"--worker_index={self.worker_index}: --worker_addresses has "
-                f"{len(workers)} workers, which count from 0."
+                f"{len(workers)} workers, numbered from 0."
             )
         if workers and self.distribution not in ("auto", "multi_worker"):
             raise ConfigError(

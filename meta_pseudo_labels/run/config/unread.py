@@ -1,8 +1,8 @@
 """Settings without effect: what a run does not read, and why.
 
 For the command line, which warns of such flags, and for control runs, whose
-rows are of one recipe whatever these settings are. The rules stand with the
-settings and with the methods; here they are put together.
+rows belong to one recipe whatever these settings are. The rules are defined
+with the settings and with the methods, and collected here.
 """
 
 from meta_pseudo_labels.learners.settings import rules_of, unread_rules
@@ -10,7 +10,7 @@ from meta_pseudo_labels.run.config.core import RUN_GROUPS
 
 
 def rules_for(method):
-    """`Unread` rules for a method's runs; of several the first one counts."""
+    """`Unread` rules for a method's runs; of several, the first one counts."""
     return unread_rules(method) + rules_of(RUN_GROUPS)
 
 

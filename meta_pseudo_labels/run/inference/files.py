@@ -1,13 +1,13 @@
-"""The files of predictions: whole or not there, a part for every block.
+"""The files of predictions: complete or absent, with a part for every block.
 
     predictions-of-00004.json               what they are predictions of
     predictions-00001-of-00004.parts/       parts, until all are there
     predictions-00001-of-00004.csv          the rows of one process
     predictions-00001-of-00004.parquet      the same
 
-A part is a Parquet file that appears whole under the number of its block; the
-two files are joined from all parts and appear whole too. So a row is there
-once, or its block is to be done.
+A part is a Parquet file that appears complete under the number of its block;
+the two files are joined from all parts and appear complete too. So a row exists
+once, or its block is still to be done.
 """
 
 import contextlib
@@ -36,10 +36,10 @@ class PredictionFiles:
     """The files of one process.
 
     Args:
-      folder: made where it is not there.
+      folder: created if missing.
       name: what the names of the files begin with.
       index: of the process, from 0.
-      shards: how many there are.
+      shards: how many processes there are.
       schema: of the rows, see `rows.row_schema`.
     """
 
@@ -50,16 +50,16 @@ class PredictionFiles:
         self.parquet = f"{stem}.parquet"
         self.parts = f"{stem}{_PARTS}"
         self._settings = os.path.join(folder, f"{name}-of-{shards:05d}.json")
-        self._scratch = f"{stem}.json{SCRATCH}"  # Processes begin together.
+        self._scratch = f"{stem}.json{SCRATCH}"  # Processes start together.
 
     def claim(self, settings):
-        """Says what the files are predictions of; of the other processes too.
+        """Records what the files, also of other processes, are predictions of.
 
         Args:
           settings: a dict for JSON.
 
         Raises:
-          ConfigError: where there are files of other predictions.
+          ConfigError: if there are files of other predictions.
         """
         if os.path.exists(self._settings):
             self._check_same(settings)
@@ -75,7 +75,7 @@ class PredictionFiles:
         before = read_object(
             self._settings,
             "what its files are predictions of",
-            mend="Delete it with them, or name others with --inference_name.",
+            mend="Delete it and them, or name others with --inference_name.",
         )
         changed = [
             f"{key} {before.get(key)}, now {settings.get(key)}"
@@ -93,26 +93,26 @@ class PredictionFiles:
         return os.path.exists(self.csv) and os.path.exists(self.parquet)
 
     def has_part(self, block, rows):
-        """Whether a part is there with so many rows, and can be read."""
+        """Whether a readable part with this number of rows exists."""
         path = self._part(block)
         if not os.path.exists(path):
             return False
         try:
             return parquet.read_table(path).num_rows == rows
         except (OSError, pa.ArrowException):
-            return False  # A lost machine left it, not a kill.
+            return False  # A machine failure left it, not a kill.
 
     def write_part(self, block, table):
         with replaces(self._part(block)) as scratch, open(scratch, "wb") as out:
             parquet.write_table(table, out, use_dictionary=["class"])
 
     def join(self, blocks, settings):
-        """Joins parts 0 to blocks - 1 to the two files.
+        """Joins parts 0 to blocks - 1 into the two files.
 
         Args:
           blocks: how many parts there are.
-          settings: see `claim`. Where two processes claimed at the same time
-            only one did it for both.
+          settings: see `claim`. If two processes claimed at the same time,
+            only one did so for both.
 
         Raises:
           ConfigError: see `claim`.
@@ -125,7 +125,7 @@ class PredictionFiles:
             (self.csv, csv.CSVWriter),
             (self.parquet, in_parquet),
         ):
-            # What they are joined from is removed next.
+            # The parts that they are joined from are removed next.
             with (
                 replaces(path) as scratch,
                 open(scratch, "wb") as file,
@@ -141,7 +141,7 @@ class PredictionFiles:
         return os.path.isdir(self.parts)
 
     def remove_parts(self):
-        """Removes the parts; what nobody of us wrote stays."""
+        """Removes the parts; files that are not ours stay."""
         names = filter(_PART.fullmatch, os.listdir(self.parts))
         delete(*[os.path.join(self.parts, name) for name in names])
 
@@ -151,7 +151,7 @@ class PredictionFiles:
             os.rmdir(self.parts)
 
     def counts(self):
-        """Rows of the finished files, and how many of them have an error."""
+        """Number of rows in the finished files, and how many have an error."""
         errors = parquet.read_table(self.parquet, columns=["error"])["error"]
         return len(errors), len(errors) - errors.null_count
 
@@ -162,7 +162,7 @@ class PredictionFiles:
 def _text_alone(rows):
     """The rows with an apostrophe before what a spreadsheet would compute.
 
-    It takes a cell of a CSV file that begins like a formula for one, whoever
+    A spreadsheet takes a CSV cell that begins like a formula for one, whoever
     chose the name of an image or a class.
     """
     for place, field in enumerate(rows.schema):

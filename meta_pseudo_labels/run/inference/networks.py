@@ -1,4 +1,4 @@
-"""The networks that predict, as checkpoints have them."""
+"""The networks that predict, restored from checkpoints."""
 
 import dataclasses
 import os
@@ -26,12 +26,12 @@ from meta_pseudo_labels.utils.plugins import load_plugins
 from meta_pseudo_labels.utils.settings import ConfigError, command_for
 
 _OWN = ("latest", "best")  # Checkpoints of the run, not paths.
-# What makes two runs' classes and pixels the same.
+# The settings that make two runs' classes and pixels the same.
 _OF_IMAGES = ("dataset", "image_size", "image_fit", "known_classes")
 
 
 def check_checkpoints(config):
-    """Raises CheckpointError where a checkpoint's path names none."""
+    """Raises CheckpointError if a path leads to no checkpoint."""
     for name in config.inference_checkpoints:
         if name not in _OWN:
             find_checkpoint(name)
@@ -47,9 +47,9 @@ def checkpoint_networks(experiment):
       A list of Keras models.
 
     Raises:
-      ConfigError: where there is no such network, or a checkpoint is of a run
+      ConfigError: if there is no such network, or a checkpoint is of a run
         on other images.
-      CheckpointError: where a checkpoint is missing, damaged or of another
+      CheckpointError: if a checkpoint is missing, damaged or of another
         model.
     """
     ours, spec = experiment.config, experiment.data.spec
@@ -63,17 +63,17 @@ def checkpoint_networks(experiment):
 
 
 def network_of(learner, config, spec):
-    """A copy of the network that predicts, see `inference_network`.
+    """A copy of the network that predicts; see `inference_network`.
 
-    The learner's student gets its averages, see `finished_student`.
+    The learner's student gets its averaged weights; see `finished_student`.
 
     Args:
-      learner: as a checkpoint has it.
+      learner: restored from a checkpoint.
       config: `Config` of its run.
       spec: `DatasetSpec` of the images.
 
     Raises:
-      ConfigError: where the run has no such network.
+      ConfigError: if the run has no such network.
     """
     wanted = config.inference_network
     if wanted in (None, "finetuned"):
@@ -102,17 +102,17 @@ def network_of(learner, config, spec):
 
 
 def _finetuned_here(learner, name, config):
-    """The settings by which a path was finetuned in this run; None: it wasn't.
+    """The settings with which this run finetuned a path; None if it did not.
 
-    As --from_checkpoint does it, whichever run the path is of: evaluation and
-    export take that student too.
+    As with --from_checkpoint, whichever run the path belongs to: evaluation
+    and export use that student too.
     """
     config = dataclasses.replace(config, from_checkpoint=name)
     return config if os.path.exists(finetuned_path(learner, config)) else None
 
 
 def _restored(experiment, name):
-    """A learner as a checkpoint has it, and the settings of its run."""
+    """A learner restored from a checkpoint, and the settings of its run."""
     config = experiment.config
     if name in _OWN:  # Whatever checkpoint the run was finetuned from last.
         own = dataclasses.replace(config, from_checkpoint=name)
@@ -148,33 +148,33 @@ def _restored(experiment, name):
 
 
 def _check_same_images(other, config):
-    """Refuses a run whose networks see other classes, or other pixels."""
+    """Refuses a run whose networks know other classes or see other pixels."""
     for name in _OF_IMAGES:
         theirs, ours = getattr(other, name), getattr(config, name)
         if theirs != ours:
             raise ConfigError(
-                f"The run in {other.output_dir} has {name} {theirs}, that in "
-                f"{config.output_dir} {ours}: they cannot predict together."
+                f"The run in {other.output_dir} has {name} {theirs}, the one "
+                f"in {config.output_dir} {ours}: they cannot predict together."
             )
     (names, theirs), (our_names, ours) = _facts(other), _facts(config)
     if None not in (names, our_names) and not same_names(names, our_names):
         raise ConfigError(
             f"The runs in {other.output_dir} and {config.output_dir} name "
-            "their classes otherwise, or in another order: they cannot predict "
-            "together."
+            "their classes differently, or in another order: they cannot "
+            "predict together."
         )
     if None not in (theirs, ours) and not np.allclose(theirs, ours, atol=1e-5):
         raise ConfigError(
-            f"The runs in {other.output_dir} and {config.output_dir} normalise "
-            "images by other means or deviations: they learned from other "
-            "images and cannot predict together."
+            f"The runs in {other.output_dir} and {config.output_dir} normalize "
+            "images by different means or deviations: they learned from "
+            "different images and cannot predict together."
         )
 
 
 def _facts(config):
     """Names of the classes, and mean and deviation, that a run began with.
 
-    None each for runs of old, which did not record them.
+    Both are None for old runs, which did not record them.
     """
     try:
         facts = read_json(os.path.join(config.output_dir, LABELED))

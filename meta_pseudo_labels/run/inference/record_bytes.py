@@ -1,4 +1,4 @@
-"""Encoded images out of records: which files, and the bytes of any of them."""
+"""Encoded images from record files: which files, and the bytes of any image."""
 
 import functools
 import os
@@ -13,17 +13,17 @@ from meta_pseudo_labels.data.streams.records import check_present, index_records
 
 
 def release_records(paths, folder):
-    """Records of tf.train.Example with `image/encoded`, as the release's.
+    """Records of tf.train.Example with `image/encoded`, like the release's.
 
     Args:
       paths: the TFRecord files.
-      folder: what their names leave out, where they are below it.
+      folder: left out of the names of files below it.
 
     Returns:
-      `Records`, and what their files are called.
+      `Records`, and the names of their files.
 
     Raises:
-      ValueError: where there are none, or a file is no whole TFRecord file.
+      ValueError: if there are none, or a file is not a whole TFRecord file.
     """
     if not paths:
         raise ValueError(f"{folder} holds no files; put TFRecord files there.")
@@ -45,13 +45,13 @@ def tfds_records(name, split, *, data_dir):
     """The records of a split of a prepared TFDS set; images stay encoded.
 
     Args:
-      name: of the set, with its configuration where it has several.
+      name: of the set, with its configuration if it has several.
       split: a whole one, such as "test".
       data_dir: folder of prepared sets; None for TFDS's default.
 
     Raises:
-      ValueError: where it is not prepared, has no such split or other files
-        than TFRecords, or not one image.
+      ValueError: if it is not prepared, has no such split, has files other
+        than TFRecords, or does not have exactly one image feature.
     """
     import tensorflow_datasets as tfds  # Slow, and needed only here.
 
@@ -67,7 +67,7 @@ def tfds_records(name, split, *, data_dir):
         raise ValueError(
             f"{name} is prepared as "
             f"{info.filename_template.filetype_suffix}; only TFRecord files "
-            "can be read. Prepare it as these."
+            "can be read. Prepare it in that format."
         )
     folder = str(builder.data_dir)
     check_present(folder, info.filenames, present=tf.io.gfile.listdir(folder))
@@ -83,15 +83,15 @@ def tfds_records(name, split, *, data_dir):
 
 
 def record_bytes(records, spec):
-    """A function to read the images of some records with, still encoded.
+    """A function that reads the images of some records, still encoded.
 
     Args:
       records: `Records`.
-      spec: `DatasetSpec`, for what is said of damaged ones.
+      spec: `DatasetSpec`, for messages about damaged ones.
 
     Returns:
-      A function from numbers, [n] int64, to a list of functions that return
-      bytes each, or raise `ImageError` where the record is damaged.
+      A function from numbers, [n] int64, to a list of functions, each of which
+      returns bytes, or raises `ImageError` if the record is damaged.
     """
     read = records.reader()
     empty = tf.data.Dataset.from_tensors(tf.constant(b""))

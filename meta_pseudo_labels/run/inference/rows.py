@@ -10,7 +10,7 @@ def row_schema(class_names, class_id=None):
     """The columns of a row: the image, the prediction, what went wrong.
 
     Args:
-      class_names: of all classes, each once or more often.
+      class_names: of all classes; a name may occur more than once.
       class_id: the only class that has a column; None for all.
     """
     counts = collections.Counter(class_names)

@@ -1,7 +1,8 @@
 """The images to predict: by number, in any order, prepared as in evaluation.
 
 A source has a length, `name(number)`, `place` for messages, `digest`, which
-tells changed images, and `read`. What cannot be read is a reason, no error.
+changes with the images, and `read`. For an unreadable image, `read` gives a
+reason instead of raising an error.
 """
 
 import concurrent.futures
@@ -47,7 +48,7 @@ from meta_pseudo_labels.run.inference.record_bytes import (
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _THREADS = min(8, os.cpu_count() or 1)
-# Files of one call of a graph: a call for each costs more than small pictures.
+# Files per call of a graph: a call for each costs more than small pictures do.
 _AT_ONCE = 8
 
 
@@ -72,15 +73,15 @@ class ArrayImages:
 
 
 class EncodedImages:
-    """Images as files have them.
+    """Images encoded as in files.
 
     Args:
-      count: how many.
-      name: a function from a number to what the image is called.
-      load: a function from numbers, [n] int64, to a list of functions that
-        return the bytes of an image each, or raise `ImageError`.
+      count: how many there are.
+      name: a function from a number to the name of the image.
+      load: a function from numbers, [n] int64, to a list of functions, each of
+        which returns the bytes of an image, or raises `ImageError`.
       place: where they are, for messages.
-      digest: hexadecimal; another one for other images.
+      digest: hexadecimal; different for different images.
       spec: `DatasetSpec` of the run.
     """
 
@@ -97,20 +98,20 @@ class EncodedImages:
         return self._count
 
     def read(self, numbers):
-        """Some of the images, as evaluation shows them.
+        """Some of the images, prepared as for evaluation.
 
         Args:
           numbers: [n] int64.
 
         Returns:
           [n, image_size, image_size, 3] uint8, black where there is no usable
-          image; and a dict from the places of those, 0 to n - 1, to reasons.
+          image; and a dict from those places, 0 to n - 1, to reasons.
         """
         size = self._spec.image_size
         images = np.zeros([len(numbers), size, size, 3], np.uint8)
         reasons = {}
         loads = self._load(numbers)
-        # Of few files each thread has its share.
+        # If there are few files, each thread still gets its share.
         share = max(1, min(_AT_ONCE, -(-len(loads) // _THREADS)))
         some = [loads[i : i + share] for i in range(0, len(loads), share)]
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
@@ -123,7 +124,7 @@ class EncodedImages:
         return images, reasons
 
     def _some(self, loads):
-        """An image or an `ImageError` each, in one call where none has one."""
+        """An image or an `ImageError` each, in one call if no file fails."""
         files = (_or_error(load) for load in loads)
         if self._prepare_all:
             files = list(files)
@@ -155,8 +156,8 @@ def open_source(config, images):
       images: the run's `data.ImageData` or `data.ShardedData`.
 
     Raises:
-      ConfigError: where there are none.
-      ValueError: where they cannot be read at all.
+      ConfigError: if there are none.
+      ValueError: if they cannot be read at all.
     """
     kind, spec = config.inference_source, images.spec
     folder = config.inference_dir and os.path.expanduser(config.inference_dir)
@@ -200,7 +201,7 @@ def _folder_images(folder, spec):
 
     readable = [shown(name) for name in names]
     digest = hashlib.sha256("\0".join(readable).encode())
-    # Cameras call their images alike.
+    # Cameras give different images the same names.
     digest.update(_sizes_and_times(folder, names))
     return EncodedImages(
         len(names),
@@ -213,12 +214,12 @@ def _folder_images(folder, spec):
 
 
 def _sizes_and_times(folder, names):
-    """Bytes that differ where files were changed: their sizes and times."""
+    """Bytes that differ if files were changed: their sizes and times."""
     facts = np.zeros([len(names), 2], np.int64)
     for fact, name in zip(facts, names, strict=True):
         with contextlib.suppress(OSError):  # Reading it says what is wrong.
             found = os.stat(os.path.join(folder, name))
-            # Whole seconds: what copies of a folder agree in.
+            # In whole seconds, on which copies of a folder agree.
             fact[:] = found.st_size, int(found.st_mtime)
     return facts.tobytes()
 
@@ -236,7 +237,7 @@ def _record_images(records, names, *, place, spec):
 
     Args:
       records: `Records`.
-      names: what their files are called, or one name for all of them.
+      names: the names of their files, or one name for all of them.
       place, spec: see `EncodedImages`.
     """
 
@@ -263,10 +264,10 @@ def _record_images(records, names, *, place, spec):
 
 
 def _preparations(spec):
-    """Functions from the bytes of an image to what evaluation shows of it.
+    """Functions from the bytes of an image to its pixels as in evaluation.
 
-    The second one takes a list of JPEG and PNG files, of which none may have an
-    error; None where there is no such way.
+    The second one takes a list of JPEG and PNG files, none of which may have an
+    error; it is None if the source has no such way.
 
     Folders and tfds:... sets are decoded by `decode_image`, so that the same
     files are refused; the other sources by TensorFlow alone.
@@ -281,7 +282,7 @@ def _preparations(spec):
         autograph=False,
     )
     from_files = tf.function(
-        # One by one: threads are many already, and pictures may be large.
+        # One by one: there are many threads already, and pictures may be large.
         lambda files: tf.map_fn(
             lambda data: prepare_encoded(data, spec),
             files,

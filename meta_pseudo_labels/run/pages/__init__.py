@@ -1,8 +1,8 @@
-"""Pages that tell of runs: one HTML file each, which needs no other.
+"""Pages about runs: each is one HTML file, which needs no other.
 
-Templates are Jinja2's, so that texts of users are escaped wherever they stand.
+Templates are Jinja2's, so that text from users is escaped wherever it stands.
 Figures are SVG within the page, drawn by `plots` and the macros: they take the
-colours of the page, light or dark, which those of matplotlib would not.
+colors of the page, light or dark, which matplotlib's figures would not.
 """
 
 import os
@@ -15,11 +15,11 @@ _TEMPLATES = os.path.join(os.path.dirname(__file__), "templates")
 
 
 def render(template, **values):
-    """A page, as text in ASCII: no locale and no mail can spoil it.
+    """A page as ASCII text, which no locale and no mail program can spoil.
 
     Args:
       template: its file in templates/.
-      **values: what it is of.
+      **values: the variables of the template.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),

@@ -1,4 +1,4 @@
-"""compare.html: several runs on one page, those that differ in the seed as one.
+"""compare.html: several runs on one page, grouped if only their seeds differ.
 
 write_comparison(["runs/mpl-0", "runs/mpl-1", "runs/uda-0"], "compare.html")
 """
@@ -15,7 +15,7 @@ from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _CURVES = (
-    ("Accuracy on images kept apart", "eval/accuracy", True),
+    ("Accuracy on held-out images", "eval/accuracy", True),
     ("Cross-entropy on the same images, nats", "eval/loss", False),
     ("Training loss, nats", "loss/total", False),
 )
@@ -25,12 +25,12 @@ def write_comparison(folders, path):
     """Writes a page that compares runs.
 
     Args:
-      folders: of the runs; the condition of the first is what others are
-        compared with.
+      folders: of the runs; the others are compared with the condition of the
+        first.
       path: of the page.
 
     Returns:
-      What it comes to, lines for a terminal.
+      A summary, as lines for a terminal.
 
     Raises:
       ConfigError: for fewer than two runs, or a folder that holds none.
@@ -38,15 +38,15 @@ def write_comparison(folders, path):
     folders = list({os.path.realpath(f): f for f in folders}.values())
     if len(folders) < 2:
         raise ConfigError(
-            f"{len(folders)} run is nothing to compare; name two folders of "
-            "runs or more, such as runs/*."
+            f"{len(folders)} run is not enough to compare; name two or more "
+            "folders of runs, such as runs/*."
         )
     runs = [RunFiles(folder) for folder in folders]
     for folder, run in zip(folders, runs, strict=True):
         if not run.settings:
             raise ConfigError(
-                f"{folder} holds no run: there is no {HPARAMS} that can be "
-                "read. Leave it out."
+                f"{folder} holds no run: it has no readable {HPARAMS}. Leave "
+                "the folder out."
             )
     comparison = comparison_of(runs)
     write_whole(path, comparison_page(comparison))
@@ -54,7 +54,7 @@ def write_comparison(folders, path):
 
 
 def comparison_lines(comparison):
-    """Accuracies and differences, a line a group, for a terminal.
+    """Accuracies and differences, one line per group, for a terminal.
 
     Args:
       comparison: a `Comparison`.
@@ -67,7 +67,7 @@ def _table(comparison):
     if measure is None:
         return ["No network was evaluated in all groups; see mpl eval."]
     first = conditions[0].name
-    lines = [f"Accuracy, {measure}; differences to {first}:"]
+    lines = [f"Accuracy, {measure}; differences from {first}:"]
     if measure == LOGGED:
         lines.append("Run mpl eval on every run to compare test accuracy.")
     width = max(len(condition.name) for condition in conditions)
@@ -95,12 +95,12 @@ def _in_words(difference, first):
     if difference.is_of_few:
         return f"{words}, too few seeds to tell"
     if difference.is_of_equal:
-        return f"{words}, all equal: cannot be told"
+        return f"{words}, all equal: cannot tell"
     return f"{words}, {'holds' if difference.holds else 'does not hold'}"
 
 
 def _warnings(comparison):
-    """What makes the numbers doubtful, in lines."""
+    """Lines about what makes the numbers doubtful."""
     lines = []
     if len(comparison.images) > 1:
         lines.append(
@@ -150,7 +150,7 @@ def comparison_page(comparison):
 
 
 def _estimates(condition, measures):
-    """An `Estimate` for each measure; None where no run has it."""
+    """An `Estimate` for each measure; None if no run has it."""
     values = [condition.by_seed(measure).values() for measure in measures]
     return [estimate(each) if each else None for each in values]
 
@@ -168,12 +168,12 @@ def _accuracies_plot(conditions, measure):
 
 
 def _differences_plot(comparison):
-    """None where no other group has a seed in common with the first."""
+    """None if no other group has a seed in common with the first."""
     shown = [one for one in comparison.differences if one.found is not None]
     if not shown:
         return None
     return rows_plot(
-        f"Paired difference to {comparison.conditions[0].name}",
+        f"Paired difference from {comparison.conditions[0].name}",
         [one.name for one in shown],
         [one.found for one in shown],
         first_style=1,

@@ -1,4 +1,4 @@
-"""What several runs come to, those that differ in the seed as one."""
+"""The results of several runs; those that differ only in the seed are one."""
 
 import dataclasses
 import os
@@ -18,13 +18,13 @@ from meta_pseudo_labels.run.pages.run_files import NOT_OF_THE_RUN, RunFiles
 
 LOGGED = "last in training"
 NETWORKS = ("finetuned", "student", "student_raw", "teacher")
-# The network that each group would use, where not all were finetuned.
+# The network that each group would use, if not all were finetuned.
 IN_USE = "finetuned, else student"
 
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """Runs that differ in nothing but their seed.
+    """Runs that differ only in their seed.
 
     Attributes:
       name: for the reader.
@@ -37,12 +37,12 @@ class Condition:
     runs: tuple[RunFiles, ...]
 
     def by_seed(self, measure):
-        """What its runs reached, by seed; of equal seeds the mean.
+        """Accuracies of its runs, by seed; the mean of runs of equal seed.
 
         Args:
           measure: one of `NETWORKS`, `IN_USE` or `LOGGED`.
         """
-        if measure == IN_USE:  # Of all its runs the same network.
+        if measure == IN_USE:  # The same network for all its runs.
             finetuned = self.by_seed(NETWORKS[0])
             seeds = {run.settings.get("seed") for run in self.runs}
             whole = finetuned and set(finetuned) == seeds
@@ -55,7 +55,7 @@ class Condition:
         return {seed: statistics.fmean(each) for seed, each in found.items()}
 
     def curve(self, scalar, style):
-        """Mean and standard deviation over runs, where all of them logged."""
+        """Mean and standard deviation over runs, at steps that all logged."""
         each = []
         for run in self.runs:
             steps, values = run.scalars().get(scalar, ([], []))
@@ -73,12 +73,12 @@ class Condition:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What a condition has over the first one.
+    """How much a condition differs from the first one.
 
     Attributes:
       name: of the condition.
-      found: an `Estimate`; None where they have no seed in common.
-      holds: whether it is not zero though several are looked at.
+      found: an `Estimate`; None if they have no seed in common.
+      holds: whether it is not zero, allowing for multiple comparisons.
     """
 
     name: str
@@ -87,28 +87,28 @@ class Difference:
 
     @property
     def is_of_few(self):
-        """Whether it is of too few seeds to tell."""
+        """Whether it comes from too few seeds to tell."""
         return self.found.count < FEW
 
     @property
     def is_of_equal(self):
-        """Whether it is the same with every seed, of which none can tell."""
+        """Whether it is the same with every seed, so that none can tell."""
         return not self.is_of_few and self.found.margin is None
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What the page and the terminal tell of runs.
+    """What the page and the terminal report about runs.
 
     Attributes:
       runs: `RunFiles`.
-      conditions: `Condition`s; others are compared with the first.
-      measures: what any run has of `NETWORKS` and `LOGGED`.
-      measure: that differences are of, `IN_USE` or one of `measures`; None
-        where no network was evaluated in all conditions.
-      differences: a `Difference` for each condition but the first; none
+      conditions: `Condition`s; the others are compared with the first.
+      measures: those of `NETWORKS` and `LOGGED` that any run has.
+      measure: the one that is compared, `IN_USE` or one of `measures`; None
+        if no network was evaluated in all conditions.
+      differences: a `Difference` for each condition but the first; empty
         without a measure.
-      images: what the evaluations are of, each once.
+      images: the images of the evaluations, each once.
     """
 
     runs: Sequence[RunFiles]
@@ -120,7 +120,7 @@ class Comparison:
 
 
 def comparison_of(runs):
-    """What the page and the terminal are to tell of runs, a `Comparison`.
+    """What the page and the terminal report about runs, a `Comparison`.
 
     Args:
       runs: a list of `RunFiles`.
@@ -139,10 +139,10 @@ def comparison_of(runs):
 
 
 def conditions_of(runs):
-    """Puts runs together that differ in the seed alone, a list.
+    """Groups runs that differ only in the seed, a list.
 
     Args:
-      runs: `RunFiles`, whose order stays.
+      runs: `RunFiles`; their order is kept.
     """
     names = dict.fromkeys(name for run in runs for name in run.settings)
     kept = [name for name in names if name not in (*NOT_OF_THE_RUN, "seed")]
@@ -167,13 +167,13 @@ def conditions_of(runs):
 
 
 def _titles(groups):
-    """What the names of each group's folders have in common, all different."""
+    """Titles, all different: what the folder names of each group share."""
     titles = []
     for group in groups:
         names = [run.name for run in group]
         title = names[0]
         if len(names) > 1:
-            # Whole words alone: the seed, and what stands before it.
+            # Whole words only, without the seed and a "seed" before it.
             common = os.path.commonprefix([f"{name}-" for name in names])
             words = re.match(r"(.*[-_. ])?", common)[0]
             title = re.sub(r"(^|[-_. ])(seed|s)?[-_. =]*$", "", words)
@@ -195,7 +195,7 @@ def _measured(run, measure):
 
 
 def _measures(conditions):
-    """Those that a run of any condition has."""
+    """The measures that a run of any condition has."""
     return [
         measure
         for measure in (*NETWORKS, LOGGED)
@@ -204,7 +204,7 @@ def _measures(conditions):
 
 
 def _compared(conditions, measures):
-    """The measure that differences are of: the first that all have, or None."""
+    """The measure to compare: the first that all conditions have, or None."""
     everywhere = (
         measure
         for measure in (*measures[:1], IN_USE, *measures[1:])
@@ -214,7 +214,7 @@ def _compared(conditions, measures):
 
 
 def _differences(conditions, measure):
-    """Of each condition with the first, a list; empty without a measure."""
+    """Those of each condition from the first, a list; empty without measure."""
     if measure is None:
         return []
     first = conditions[0].by_seed(measure)

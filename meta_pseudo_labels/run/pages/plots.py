@@ -1,8 +1,8 @@
-"""Plots as numbers: what the macros of the templates draw as SVG.
+"""Plots as numbers, which the macros of the templates draw as SVG.
 
     plot = lines_plot("Loss", [Line("student", steps, losses)])
 
-Coordinates are those of a picture of `WIDTH` by `HEIGHT`, from above.
+Coordinates are in a picture of `WIDTH` by `HEIGHT`, counted from the top left.
 """
 
 import dataclasses
@@ -10,11 +10,11 @@ import math
 
 WIDTH, HEIGHT = 480, 270
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 36
-# Okabe and Ito's colours, and then again with other dashes; see base.html.
+# Okabe and Ito's colors, then the same with other dashes; see base.html.
 COLORS, DASHES = 7, 4
 _MOST_POINTS = 200
 _ROW = 46  # Height of a row of `rows_plot`.
-_FEW_POINTS = 30  # Of which each is marked.
+_FEW_POINTS = 30  # With no more than these, each is marked.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Line:
     """A curve.
 
     Attributes:
-      name: what it is of.
+      name: what it shows.
       steps: [points] numbers, in order.
       values: [points] numbers.
-      low, high: [points], of a band around it; None for none.
-      style: number of its colour and dashes; None for that of its place.
+      low, high: [points], limits of a band around it; None for no band.
+      style: number of its color and dashes; None: its place among the lines.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """Numbers and where they lie.
+    """Numbers and their places.
 
     Attributes:
       low, high: the numbers at its ends.
-      start, end: where these lie.
+      start, end: the places of these.
     """
 
     low: float
@@ -56,7 +56,7 @@ class Axis:
         return round(self.start + share * (self.end - self.start), 1)
 
     def ticks(self, text):
-        """Places and texts of round numbers; text: makes the latter."""
+        """Places and texts of round numbers; `text` formats a number."""
         return [(self(v), text(v)) for v in round_numbers(self.low, self.high)]
 
 
@@ -69,7 +69,7 @@ def lines_plot(title, lines, *, percent=False):
       percent: whether values are shares in [0, 1].
 
     Returns:
-      A dict; None where there is no point at all.
+      A dict; None if there is no point at all.
     """
     lines = [line for line in lines if line.values]
     if not lines:
@@ -99,12 +99,12 @@ def lines_plot(title, lines, *, percent=False):
 
 
 def round_numbers(low, high, count=5):
-    """Some `count` numbers of one or two digits from low to high, a list."""
+    """About `count` numbers of one or two digits from low to high, a list."""
     step = 10 ** math.floor(math.log10((high - low) / count))
     factor = next(f for f in (1, 2, 5, 10) if f * step * count >= high - low)
     step *= factor
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    # Rounded: 3 * 0.1 has a tail.
+    # Rounded: 3 * 0.1 is not exactly 0.3.
     return [float(f"{k * step:.10g}") for k in range(first, last + 1)]
 
 
@@ -112,8 +112,8 @@ def calibration_plot(bins):
     """A reliability diagram, as `plot_calibration` of the templates draws it.
 
     Args:
-      bins: a list of dicts of eval_report.json: "images", "confidence" and
-        "accuracy", of bins of equal width from 0 to 1.
+      bins: a list of dicts from eval_report.json: "images", "confidence" and
+        "accuracy", for bins of equal width from 0 to 1.
 
     Returns:
       A dict.
@@ -145,10 +145,10 @@ def rows_plot(title, names, estimates, dots=None, *, first_style=0):
     Args:
       title: what the values, shares in [0, 1], are.
       names: of the rows.
-      estimates: `statistics.Estimate`s, one for each.
-      dots: lists of single values, one for each; None of differences, whose
-        plot shows zero too.
-      first_style: number of the first one's colour.
+      estimates: `statistics.Estimate`s, one for each row.
+      dots: lists of single values, one for each row; None for differences,
+        whose plot also shows zero.
+      first_style: number of the first row's color.
 
     Returns:
       A dict.
@@ -196,16 +196,16 @@ def _percent(value):
 
 
 def _axis(values, start, end):
-    """An `Axis` for all values; end below zero counts from the right."""
+    """An `Axis` for all values; a negative end counts from the right."""
     low, high = min(values), max(values)
-    if low == high:  # Nothing to spread.
+    if low == high:  # The values have no range.
         spare = abs(low) / 10 or 1.0
         low, high = low - spare, high + spare
     return Axis(low, high, start, end if end > 0 else WIDTH + end)
 
 
 def _thinned(line):
-    """A line of so many points as can be seen: means of neighbours."""
+    """A line with only as many points as can be seen: means of neighbors."""
     size = -(-len(line.values) // _MOST_POINTS)
     if size == 1:
         return line
@@ -246,7 +246,7 @@ def _points(steps, values, across, up):
 
 
 def _in_words(title, lines, text):
-    """What a reader who does not see the plot is told."""
+    """A description for a reader who cannot see the plot."""
     each = (
         f"{line.name} from {text(line.values[0])} at step {line.steps[0]:,.6g} "
         f"to {text(line.values[-1])} at step {line.steps[-1]:,.6g}"

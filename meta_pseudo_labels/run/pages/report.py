@@ -27,13 +27,12 @@ from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import command_for
 
 REPORT = "report.html"
-# With more classes a matrix cannot be read any more; then the worst pairs are
-# listed.
+# With more classes a matrix is unreadable; the worst pairs are listed instead.
 CLASSES_IN_A_MATRIX = 30
 PAIRS = 20
 # Title, beginnings of the scalars' names, whether they are shares.
 _CURVES = (
-    ("Accuracy on images kept apart", ("eval/accuracy", "eval/top"), True),
+    ("Accuracy on held-out images", ("eval/accuracy", "eval/top"), True),
     ("Loss, nats", ("cross_entropy/", "loss/total", "eval/loss"), False),
     ("Learning rate", ("lr/", "loss/lr"), False),
 )
@@ -99,7 +98,7 @@ def report_page(run):
 
 
 def _curves(scalars):
-    """Plots of what matters most, and of what else was logged."""
+    """Plots of what matters most, and of everything else that was logged."""
     shown, rest = [], dict(scalars)
     for title, beginnings, percent in _CURVES:
         named = {n: s for n, s in scalars.items() if n.startswith(beginnings)}
@@ -116,7 +115,7 @@ def _curves(scalars):
 
 
 def _short(name):
-    """Without its group, unless that tells it from others."""
+    """The name without its group, unless the group tells it from others."""
     group, _, rest = name.rpartition("/")
     kept = f"eval {rest}" if group == "eval" else rest
     return kept.replace("_", " ")
@@ -145,7 +144,7 @@ def _finetuning_curves(run):
 
 
 def _networks(run):
-    """What the page shows of each network that was evaluated, a list."""
+    """What the page shows about each network that was evaluated, a list."""
     validation = run.evaluation.get("validation", {})
     final, _ = run.final_network()
     rows = [
@@ -176,7 +175,7 @@ def _matrix(found):
 
 
 def _pairs(found):
-    """The pairs of classes that are confused most: class, taken for, images."""
+    """The most confused pairs of classes: class, predicted class, images."""
     names = [one["class"] for one in found["classes"]]
     pairs = [
         (names[label], names[predicted], count)
@@ -188,9 +187,9 @@ def _pairs(found):
 
 
 def _mistakes(run, network, found):
-    """The most confident ones; "picture" is None for one that is not within.
+    """The most confident ones; "picture" is None unless it is in the file.
 
-    The page asks for nothing outside it, whatever the file names.
+    The page loads nothing from outside, whatever the file refers to.
     """
     names = [one["class"] for one in found["classes"]]
     return [
@@ -245,7 +244,7 @@ def _review(run):
 
 
 def _picture(run, name):
-    """A PNG of the run as a data URL; None where there is none."""
+    """A PNG of the run as a data URL; None if there is none."""
     if not run.exists(name):
         return None
     with open(run.folder.path(name), "rb") as file:
@@ -339,12 +338,12 @@ def _commands(run):
                 f"mpl serve --saved_model={shlex.quote(path)}",
             )
         )
-    found.append(("Make this page anew.", command_for("report", folder)))
+    found.append(("Write this page again.", command_for("report", folder)))
     return found
 
 
 def _path(run):
-    """The task modes that follow training, as each names the next."""
+    """The task modes that follow training; each names the next."""
     at = types.SimpleNamespace(
         task_mode="train", method=run.settings.get("method")
     )

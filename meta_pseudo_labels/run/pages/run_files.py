@@ -1,7 +1,7 @@
-"""What the files of a run say, as far as there are any.
+"""What the files of a run say, as far as they exist.
 
-Nothing here fails for a file that is missing or torn: a killed run, too, has a
-page, which says what it lacks.
+Nothing here fails if a file is missing or torn: a killed run has a page too,
+which says what is missing.
 """
 
 import dataclasses
@@ -50,12 +50,12 @@ NOT_OF_THE_RUN = (
     "task_mode",
     "worker_index",
 )
-# What to use of a run, the first that there is.
+# The network to use of a run: the first one that exists.
 FINAL = ("finetuned", "student")
 
 
 class RunFiles:
-    """What is known of a run.
+    """What is known about a run.
 
     Args:
       folder: of the run.
@@ -67,7 +67,7 @@ class RunFiles:
         self.unreadable = []
 
     def read(self, *names):
-        """The dict in a JSON file; empty where there is none, or a torn one."""
+        """The dict in a JSON file; empty if the file is missing or torn."""
         path = self.folder.path(*names)
         if not os.path.exists(path):
             return {}
@@ -86,7 +86,7 @@ class RunFiles:
 
     @functools.cached_property
     def evaluation(self):
-        """What eval_report.json says: "networks", "step", "images", ..."""
+        """The contents of eval_report.json: "networks", "step", "images" ..."""
         return self.read(EVAL_REPORT)
 
     @functools.cached_property
@@ -99,7 +99,7 @@ class RunFiles:
 
     @functools.cached_property
     def choice(self):
-        """Of labels: "class_names", "labels" and more."""
+        """The choice of labels: "class_names", "labels" and more."""
         return self.read(LABELED)
 
     @functools.cached_property
@@ -108,12 +108,12 @@ class RunFiles:
 
     @functools.cached_property
     def plugins(self):
-        """Of its plug-ins by name, see `RunFolder.plugins_from`."""
+        """Versions of its plug-ins by name; see `RunFolder.plugins_from`."""
         return self.read(PLUGINS)
 
     @functools.cached_property
     def card(self):
-        """That of the newest export."""
+        """The model card of the newest export."""
         pattern = os.path.join("saved_model", "*", "assets.extra")
         path = os.path.join(glob.escape(self.folder.path()), pattern)
         folders = [
@@ -140,7 +140,7 @@ class RunFiles:
 
     @functools.cached_property
     def step(self):
-        """Of the latest checkpoint, or else row; 0 where nothing is known."""
+        """That of the latest checkpoint, else of the latest row, else 0."""
         saved = checkpoint_paths(self.folder.path(FOLDER))
         if saved:
             return step_of(saved[-1])
@@ -154,7 +154,7 @@ class RunFiles:
         return os.path.exists(self.folder.path(*names))
 
     def final_network(self):
-        """Its name and what eval_report.json says of it; None, {} without."""
+        """Its name and its part of eval_report.json; None, {} if unknown."""
         networks = self.evaluation.get("networks", {})
         names = [name for name in FINAL if name in networks]
         return (names[0], networks[names[0]]) if names else (None, {})
@@ -171,11 +171,11 @@ class RunFiles:
         return dict(sorted(found.items()))
 
     def accuracy(self):
-        """The accuracy to speak of, as a dict; None where there is none.
+        """The accuracy to report, as a dict; None if there is none.
 
-        "value" in [0, 1], "network", "step", "images" (what on); "count" of
-        them, "interval" (of 95 %) and "chance" (`Evaluation.chance`), each
-        None where not known.
+        "value" in [0, 1], "network", "step", "images" (a description); their
+        "count", "interval" (of 95 %) and "chance" (`Evaluation.chance`), each
+        None if not known.
         """
         name, found = self.final_network()
         if name:
@@ -203,10 +203,10 @@ class RunFiles:
         }
 
     def setting(self, name):
-        """Its value; of before there was one, what is its default.
+        """The value of a setting; its default for runs that lack the setting.
 
-        Plug-ins are named with what their source was, in short, where that is
-        known.
+        Plug-ins are named with the version of their source, abbreviated, if
+        that is known.
         """
         value = self.settings.get(name, default_settings().get(name))
         if name == "plugins" and value:
@@ -227,7 +227,7 @@ class RunFiles:
         return f"{plugin} ({first[1]}{''.join(then)})"
 
     def changed_settings(self):
-        """Those with another value than the default: name, value, default."""
+        """Those that differ from the default: name, value, default."""
         defaults = default_settings()
         return [
             (name, value, defaults.get(name, "–"))
@@ -237,14 +237,14 @@ class RunFiles:
         ]
 
     def seconds(self, rows):
-        """How long the training of some rows took; None where not known."""
+        """How long training took according to `rows`; None if not known."""
         known = [row["seconds"] for row in rows if "seconds" in row]
         return max(known, default=None)
 
 
 @functools.cache
 def default_settings():
-    """Of this package, a dict by name."""
+    """The defaults of this package, a dict by name."""
     return {
         field.name: field.default
         for field in dataclasses.fields(config_class())
@@ -252,7 +252,7 @@ def default_settings():
 
 
 def interval(share, count):
-    """Wilson's interval (95 %) of a share that `count` images gave."""
+    """Wilson's interval (95 %) of a share measured on `count` images."""
     found = stats.binomtest(round(share * count), count)
     limits = found.proportion_ci(method="wilson")
     return float(limits.low), float(limits.high)

@@ -10,7 +10,7 @@
             print(len(experiment.data.labeled_labels))
 
 That is all: the command line, the settings, the reset and the closing summary
-ask `STAGES`. The modules are imported when the first name is asked for.
+look in `STAGES`. The modules are imported when the first name is looked up.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ STAGES = Registry("task mode", package="meta_pseudo_labels.run.stages")
 
 @dataclasses.dataclass(frozen=True)
 class RunFile:
-    """A file, or a folder, that a stage leaves in the folder of the run.
+    """A file or folder that a stage leaves in the folder of the run.
 
     Attributes:
-      path: within that folder.
-      what: it is, for the reader.
+      path: relative to that folder.
+      what: a description, for the reader.
       shown: whether the closing summary of the stage names it.
-      early: whether it may be there before hparams.json is.
+      early: whether it may exist before hparams.json does.
     """
 
     path: str
@@ -37,34 +37,34 @@ class RunFile:
     early: bool = False
 
     def __post_init__(self):
-        # A reset deletes it.
+        # A reset deletes this path.
         first = self.path.split("/")[0]
         if first in ("", ".", ".."):
             raise ValueError(f"{self.path!r} is not within a run's folder.")
         if set(first) & set("*?["):
             raise ValueError(
-                f"{self.path!r} is a pattern where a reset needs a name: give "
-                "such files a folder of their own."
+                f"{self.path!r} is a pattern, but a reset needs a name: put "
+                "such files in a folder of their own."
             )
 
 
 class Stage:
-    """What a task mode does, and what others have to know of it.
+    """What a task mode does, and what other modules need to know about it.
 
-    A subclass is registered, never made an object of.
+    A subclass is registered, but never instantiated.
 
     Attributes:
       help: one line, an imperative sentence.
-      trains: whether it trains the learner, on all devices. It takes no
-        settings from hparams.json, but writes that; it alone resets.
+      trains: whether it trains the learner, on all devices. Such a stage reads
+        no settings from hparams.json, but writes it; no other stage resets.
       needs_run: whether output_dir must hold a run.
-      looks_only: whether it may look at other labeled images than the run's:
-        it learns from none, and judges no network by them.
-      files: what it leaves in the run's folder, a `RunFile` each.
+      looks_only: whether it may look at labeled images other than the run's,
+        as it neither learns from them nor evaluates a network on them.
+      files: the `RunFile`s that it leaves in the run's folder.
       next: the task mode that usually follows, or None.
-      settings: dataclasses of its own settings, with whose flags the help of
-        its command begins. A plug-in's become flags by that; those of this
-        package are in run.config.
+      settings: dataclasses of its own settings; their flags come first in the
+        help of its command. Listing them here turns a plug-in's settings into
+        flags; those of this package are in run.config.
     """
 
     help: str
@@ -77,7 +77,7 @@ class Stage:
 
     @staticmethod
     def run(experiment):
-        """Does it, and prints what it left.
+        """Runs the stage, and prints what it left.
 
         Args:
           experiment: the `Experiment` of the run.
@@ -86,13 +86,13 @@ class Stage:
 
     @staticmethod
     def check(config):
-        """Raises ConfigError where settings that it alone reads do not fit."""
+        """Raises ConfigError if settings that only it reads do not fit."""
 
     @staticmethod
     def wait(output_dir):
-        """Waits for what it begins with, before any setting is read."""
+        """Waits for what it starts from, before any setting is read."""
 
     @staticmethod
     def results_folder(config):
-        """Where its `files` are, for the closing summary."""
+        """The folder of its `files`, for the closing summary."""
         return config.output_dir

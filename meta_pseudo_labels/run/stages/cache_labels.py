@@ -1,4 +1,4 @@
-"""What a run's network says of all images, for a student to learn from."""
+"""Predictions of a run's network for all images, to train a student on."""
 
 import shlex
 
@@ -12,11 +12,11 @@ from meta_pseudo_labels.utils.files import reports_full_disk
 
 @STAGES.register("cache_labels")
 class CacheLabels(Stage):
-    help = "Write what the student says of all images, for --teacher_labels."
+    help = "Save the student's predictions on all images for --teacher_labels."
     files = (
         RunFile(
             CLASS_DISTRIBUTIONS,
-            "what a network says of all images, for a run with "
+            "a network's predictions for all images, for a run with "
             "`teacher_labels`",
         ),
     )
@@ -29,10 +29,10 @@ class CacheLabels(Stage):
 
 
 def cache_labels_of_run(learner, config, images):
-    """Writes what a network says of all images, see `cache_labels`.
+    """Writes a network's predictions for all images; see `cache_labels`.
 
     Args:
-      learner: as a checkpoint of the run has it.
+      learner: restored from a checkpoint of the run.
       config: `Config` of the run.
       images: `data.ImageData` or `data.ShardedData`.
     """

@@ -21,7 +21,7 @@ from meta_pseudo_labels.run.teacher_labels import load_teacher_labels
 from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
-# As many images as fit in memory in one batch, whatever their size.
+# Few enough to fit in memory as one batch, whatever their size.
 HELD_OUT_IMAGES = 512
 DIAGNOSIS, FIGURE = "diagnosis.json", "diagnosis.png"
 
@@ -32,7 +32,7 @@ class Diagnose(Stage):
     settings = (DiagnosisSettings,)
     files = (
         RunFile(DIAGNOSIS, "what the feedback is worth"),
-        RunFile(FIGURE, "the same, drawn"),
+        RunFile(FIGURE, "the same, as a figure"),
     )
 
     @staticmethod
@@ -44,7 +44,7 @@ class Diagnose(Stage):
     def check(config):
         if not LEARNERS[config.method].has_feedback:
             raise ConfigError(
-                "`mpl diagnose` looks at the feedback of a student to "
+                "`mpl diagnose` measures the feedback from a student to "
                 f"its teacher; --method={config.method} has none."
             )
 
@@ -52,7 +52,7 @@ class Diagnose(Stage):
 def diagnose_run(learner, config, images):
     """Diagnoses a run at its latest checkpoint, on the batches that follow it.
 
-    Writes diagnosis.json and diagnosis.png to its folder, and nothing else.
+    Writes only diagnosis.json and diagnosis.png, to the run's folder.
 
     Args:
       learner: the `MetaPseudoLabels` of that checkpoint.
@@ -63,8 +63,8 @@ def diagnose_run(learner, config, images):
       A table and how to read it, for a terminal.
 
     Raises:
-      ConfigError: where settings do not allow it, the data has changed, or
-        there is no image that nothing learned from.
+      ConfigError: if the settings do not allow it, the data has changed, or
+        there are no held-out images.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError(
@@ -77,7 +77,7 @@ def diagnose_run(learner, config, images):
     batches = training_batches(
         config,
         images,
-        start_step=position(learner),  # Skipped batches are behind us too.
+        start_step=position(learner),  # Skipped batches count too.
         distributions=distributions,
     )
     rate = config.diagnose_lr
@@ -105,7 +105,7 @@ def diagnose_run(learner, config, images):
 
 
 def held_out_part(images):
-    """Which images a diagnosis takes: "validation" if there are any, or "test".
+    """The images that a diagnosis uses: "validation" if any, otherwise "test".
 
     Args:
       images: `data.ImageData` or `data.ShardedData`.
@@ -115,20 +115,20 @@ def held_out_part(images):
 
 
 def held_out_images(images, *, count, seed):
-    """Images that no network learned from, as they are evaluated on.
+    """Images that no network learned from, prepared as for evaluation.
 
-    Those of `held_out_part`.
+    They come from `held_out_part`.
 
     Args:
       images: `data.ImageData` or `data.ShardedData`.
       count: how many at most.
-      seed: int; which ones, where there are more.
+      seed: int; selects the images if there are more.
 
     Returns:
       [n, H, W, 3] float32 and [n] int32.
 
     Raises:
-      ValueError: where there is none.
+      ValueError: if there are none.
     """
     part = held_out_part(images)
     held_out = getattr(images, f"{part}_images")
@@ -136,8 +136,8 @@ def held_out_images(images, *, count, seed):
     if not len(held_out):
         raise ValueError(
             f"{images.spec.name!r} has no test images, and a diagnosis "
-            "compares with images that nothing learned from; set some apart "
-            "with --num_validation in another run, or name an --eval_dir."
+            "needs images that were not trained on; hold some out with "
+            "--num_validation in another run, or name an --eval_dir."
         )
     random = np.random.RandomState([seed, len(held_out)])
     chosen = np.sort(random.permutation(len(held_out))[:count])

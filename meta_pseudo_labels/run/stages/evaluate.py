@@ -1,6 +1,6 @@
-"""All networks of a run on the same images: which one is to be used?
+"""All networks of a run on the same images: which one to use?
 
-eval.json             the accuracies alone
+eval.json             only the accuracies
 eval_report.json      everything, see `metrics.Evaluation`
 eval_confusion.png    eval_reliability.png    the same in events/
 eval_mistakes.json    the most confident mistakes, with the pictures
@@ -54,11 +54,11 @@ class Evaluate(Stage):
     settings = (EvaluationSettings,)
     files = (
         RunFile(EVAL, "these accuracies", shown=True),
-        RunFile(EVAL_REPORT, "all metrics, of every class too", shown=True),
+        RunFile(EVAL_REPORT, "all metrics, also by class", shown=True),
         RunFile(EVAL_CONFUSION, "confusion matrices", shown=True),
         RunFile(EVAL_RELIABILITY, "calibration", shown=True),
         RunFile(EVAL_MISTAKES, "the most confident mistakes"),
-        RunFile(EVAL_SOURCES, "the same of other images"),
+        RunFile(EVAL_SOURCES, "the same for other images"),
     )
     next = "export"
 
@@ -77,12 +77,12 @@ class EvaluationReport:
     """How good the networks of a run are.
 
     Attributes:
-      images: which ones, for the reader.
+      images: a description of the images, for the reader.
       step: of the checkpoint.
       networks: `metrics.Evaluation` by network.
-      validation: the same on the images that are held out; empty without any.
-      skipped: a line on images that could not be read, or None.
-      weights: `weights_digest` by network, of those that can be exported.
+      validation: the same on the held-out images; empty if there are none.
+      skipped: a line about images that could not be read, or None.
+      weights: `weights_digest` by network, for those that can be exported.
     """
 
     images: str
@@ -94,7 +94,7 @@ class EvaluationReport:
 
     @property
     def accuracies(self):
-        """A dict by network; with a validation split also that of its own."""
+        """A dict by network; a validation split adds a dict of its own."""
         found = _accuracies(self.networks)
         if self.validation:
             found["validation"] = _accuracies(self.validation)
@@ -104,7 +104,7 @@ class EvaluationReport:
     def best(self):
         """The network with the best accuracy on the validation images.
 
-        Of equal ones that with the higher likelihood there; None where no
+        Ties go to the network with the higher likelihood there. None if no
         images are held out: the test images must not choose.
         """
         return max(
@@ -136,20 +136,20 @@ class EvaluationReport:
         judged = list((self.validation or self.networks).values())
         if max(found.top_1 for found in judged) <= judged[0].chance:
             lines.append(
-                "Warning: no better than guessing: whoever always says the "
+                "Warning: no better than guessing: always predicting the "
                 f"largest class is right on {judged[0].chance:.4f} of these "
                 "images."
             )
         if self.skipped:
-            lines.append(f"Of these {self.skipped}.")
+            lines.append(f"Of these, {self.skipped}.")
         return "\n".join(lines)
 
     def _choice(self):
         if self.best is None:
             return (
-                "Which one to use these images must not choose. The paper's is "
-                "the finetuned student; --num_validation holds out images to "
-                "choose by."
+                "These images must not be used to choose a network. The paper "
+                "uses the finetuned student; --num_validation holds out images "
+                "to choose by."
             )
         found = self.validation[self.best]
         tied = ", ".join(
@@ -163,7 +163,7 @@ class EvaluationReport:
         )
 
     def to_dict(self):
-        """All of it, for JSON."""
+        """The whole report, for JSON."""
         return {
             "images": self.images,
             "step": self.step,
@@ -174,9 +174,9 @@ class EvaluationReport:
         }
 
     def save(self, folder):
-        """Writes it to a folder, see the module.
+        """Writes its files to a folder; see the module.
 
-        Without matplotlib a warning says that there are no figures.
+        Without matplotlib, a warning says that there are no figures.
         """
         os.makedirs(folder, exist_ok=True)
         with reports_full_disk(folder):
@@ -205,21 +205,21 @@ class EvaluationReport:
 
 
 def evaluate_run(learner, finetuned, config, images):
-    """Evaluates the networks of a run, and the SavedModel that is named.
+    """Evaluates the networks of a run, and a SavedModel if one is named.
 
     Args:
-      learner: as a checkpoint of the run has it.
-      finetuned: the student finetuned from there; None where none was.
+      learner: restored from a checkpoint of the run.
+      finetuned: the student finetuned from that checkpoint, or None.
       config: `Config` of the run.
       images: the run's `data.ImageData` or `data.ShardedData`.
 
     Returns:
-      An `EvaluationReport`, which is saved too: in output_dir, or of other
+      An `EvaluationReport`, which is also saved: in output_dir, or for other
       images in a folder there.
 
     Raises:
-      ConfigError: where there are no images, they are of other classes than
-        the run's, or the SavedModel is.
+      ConfigError: if there are no images, or if their classes or those of the
+        SavedModel are not the run's.
     """
     source = evaluation_source(config, images)
     held_out = validation_source(config, images)
@@ -241,7 +241,7 @@ def evaluate_run(learner, finetuned, config, images):
         validation=_evaluate(networks, exported, held_out, config)
         if held_out
         else {},
-        # The run's own are told of with its other images.
+        # Those of the run itself are reported with its other images.
         skipped=inspection.skip_summary(source)
         if config.eval_dataset
         else None,
@@ -269,9 +269,9 @@ def pictured_mistakes(evaluations, source):
       source: `Source` of the images.
 
     Returns:
-      For each network a list of dicts: the fields of `metrics.Mistake`,
-      "name", of the image, and "picture", a data URL. Empty where records
-      were skipped: which images the others are is not known then.
+      For each network a list of dicts: the fields of `metrics.Mistake`, the
+      "name" of the image, and its "picture", a data URL. Empty if records
+      were skipped: it is then unknown which images the others are.
     """
     if any(e.images != len(source.images) for e in evaluations.values()):
         return {}

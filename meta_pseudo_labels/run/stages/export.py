@@ -1,4 +1,4 @@
-"""The student of a run as a new version of its SavedModel, with its card."""
+"""Exports a run's student as a new version of its SavedModel, with a card."""
 
 import dataclasses
 import os
@@ -26,7 +26,7 @@ KERAS_FILE = "student.keras"
 
 @STAGES.register("export")
 class Export(Stage):
-    help = "Export the student, finetuned where it was, as a SavedModel."
+    help = "Export the student, finetuned if it was, as a SavedModel."
     settings = (ExportSettings,)
     files = (RunFile(SAVED_MODEL, "the exported student, versions 1, 2, ..."),)
 
@@ -47,21 +47,21 @@ class Export(Stage):
 def export_run(student, config, data, *, network, step):
     """Writes the next version of the SavedModel in a run's folder.
 
-    With export_keras, export_litert and export_onnx its assets.extra also holds
-    the student for these.
+    With export_keras, export_litert and export_onnx, its assets.extra also
+    holds the student in these formats.
 
     Args:
       student: the network to export.
       config: `Config` of the run.
       data: `ImageData` or `ShardedData` of the run.
-      network: what it is, for the card: "finetuned" or "student".
+      network: its name on the card: "finetuned" or "student".
       step: of training, for the card.
 
     Returns:
       The folder of the version.
 
     Raises:
-      ConfigError: where it cannot be written there.
+      ConfigError: if it cannot be written there.
     """
     folder = RunFolder(config.output_dir)
     model = plain_student(student, config, data.spec)
@@ -103,10 +103,10 @@ def export_run(student, config, data, *, network, step):
 
 
 def plain_student(student, config, spec):
-    """The same network in float32, without what is for training alone.
+    """The same network in float32, without what only training needs.
 
-    Servers may have no bfloat16, or a slow one; and what was traded for time
-    has no gradients to save here.
+    Servers may lack bfloat16 or compute it slowly, and rematerialization has
+    no gradients to save memory for here.
     """
     config = dataclasses.replace(config, remat=False)
     plain = build_model(config, spec, role="student", dtype="float32")
@@ -115,12 +115,12 @@ def plain_student(student, config, spec):
 
 
 def recorded_accuracies(folder, step, weights):
-    """What eval.json says; None where it is not of the step and weights.
+    """The contents of eval.json; None unless of this step and these weights.
 
     Args:
       folder: `RunFolder`.
       step: of the checkpoint.
-      weights: `weights_digest` by network, of those to be told of.
+      weights: `weights_digest` by network, for those to report.
     """
     report, accuracies = (
         _json(folder.path(name)) or {} for name in (EVAL_REPORT, EVAL)
@@ -133,7 +133,7 @@ def recorded_accuracies(folder, step, weights):
 
 
 def _json(path):
-    """What a file holds; None where there is none that can be read."""
+    """The contents of a JSON file; None if there is no readable file."""
     try:
         return read_json(path)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The finetuning stage of a run, which goes on where it was cut off."""
+"""The finetuning stage of a run, which resumes where it was interrupted."""
 
 import contextlib
 import dataclasses
@@ -78,32 +78,32 @@ class Finetune(Stage):
 
     @staticmethod
     def run(experiment):
-        done = "Finetuned" if experiment.finetune() else "Was finetuned already"
+        done = "Finetuned" if experiment.finetune() else "Already finetuned"
         print(f"{done}: {experiment.output_dir}")
         print(closing_summary(experiment))
 
 
 def finetune_run(learner, config, images, *, callbacks=()):
-    """Finetunes the student of a run, and goes on where that was cut off.
+    """Finetunes the student of a run, or resumes where that was interrupted.
 
     Args:
-      learner: as a checkpoint of the run has it.
+      learner: restored from a checkpoint of the run.
       config: `Config` of the run.
       images: `data.ImageData` or `data.ShardedData`.
-      callbacks: more of Keras's, to come after the run's own.
+      callbacks: further Keras callbacks, which come after the run's own.
 
     Returns:
       Whether there was anything left to do.
 
     Raises:
-      CheckpointError: where the best of its own checkpoints is damaged.
-      ConfigError: where the data is not that of the run, or its student was
-        finetuned otherwise.
-      Interrupted: by SIGTERM or Ctrl-C; the same call goes on.
-      Diverged: where the loss is not finite.
+      CheckpointError: if the best of its own checkpoints is damaged.
+      ConfigError: if the data is not that of the run, or its student was
+        finetuned with other settings.
+      Interrupted: by SIGTERM or Ctrl-C; the same call resumes.
+      Diverged: if the loss is not finite.
     """
     check_choice_of_labels(config, images)
-    # What the data set decides is written down too.
+    # What the data set decides is recorded too.
     config = dataclasses.replace(config, finetune_steps=config.finetuning_steps)
     path = finetuned_path(learner, config)
     folder = os.path.dirname(path)
@@ -131,19 +131,19 @@ def finetune_run(learner, config, images, *, callbacks=()):
 
 
 def finetuned_path(learner, config):
-    """Where the student finetuned from a learner's step is."""
+    """The path of the student finetuned from a learner's step."""
     return RunFolder(config.output_dir).finetuned_path(
         int(learner.step.numpy()), config.from_checkpoint
     )
 
 
 def finetuned_student(learner, config, spec):
-    """The student finetuned from a learner's step; None where none was.
+    """The student finetuned from a learner's step; None if there is none.
 
-    A student finetuned before training went on is not taken for this one.
+    A student finetuned before training continued is not mistaken for it.
 
     Args:
-      learner: as a checkpoint has it.
+      learner: restored from a checkpoint.
       config: `Config` of the run.
       spec: `DatasetSpec` of its images.
     """
@@ -156,7 +156,7 @@ def finetuned_student(learner, config, spec):
 
 
 def _train(student, config, images, path, callbacks):
-    """Takes the steps that are left, and gives the student what to keep."""
+    """Takes the remaining steps; the student gets the weights to keep."""
     # It is of this step, whatever an earlier finetuning began with.
     checkpoints = Checkpoints(
         variables_by_name(student=student, optimizer=student.optimizer),
@@ -166,7 +166,7 @@ def _train(student, config, images, path, callbacks):
     try:
         checkpoints.restore_latest()
     except DamagedCheckpoint as error:
-        logging.warning("Finetuning begins anew: %s", error)
+        logging.warning("Finetuning starts over: %s", error)
     with contextlib.closing(checkpoints), watch_signals() as signals:
         if not _is_over(config, checkpoints, position(student)):
             fit_epochs(
@@ -192,7 +192,7 @@ def _train(student, config, images, path, callbacks):
 
 
 def _callbacks(config, images, folder, checkpoints, signals):
-    """What happens beside the steps, in this order.
+    """The callbacks beside the steps, in the order in which they run.
 
     Args:
       config: `Config` of the run.
@@ -227,14 +227,14 @@ def _callbacks(config, images, folder, checkpoints, signals):
 
 
 def _epoch_steps(config):
-    """Steps of an epoch of `fit`: to the next checkpoint."""
+    """Steps in an epoch of `fit`, which ends at the next checkpoint."""
     if config.finetune_patience:
         return config.finetune_eval_every
     return config.save_every
 
 
 def _batches(config, images, start):
-    """The endless labeled batches from a step of finetuning on."""
+    """The endless labeled batches, starting at a step of finetuning."""
     return user_error(
         data.finetuning_dataset,
         images,
@@ -251,7 +251,7 @@ def _batch_size(config, images):
 
 
 def _validation_data(config, images):
-    """The held-out images, where it is them that end finetuning."""
+    """The held-out images, if they decide when finetuning ends."""
     if not config.finetune_patience:
         return None
     return user_error(
@@ -260,7 +260,7 @@ def _validation_data(config, images):
 
 
 def _is_over(config, checkpoints, step):
-    """Whether no step is left: a kill came before the weights were written."""
+    """Whether no step is left, as after a kill before weights were written."""
     if step >= config.finetune_steps:
         return True
     if not config.finetune_patience:
@@ -282,7 +282,7 @@ def _prepare(config, path):
     """Compares the settings with those of an earlier finetuning.
 
     Returns:
-      Whether there is anything to do; what is in the way is gone then.
+      Whether there is anything to do; if so, nothing is in the way any more.
     """
     settings = _settings_of(config)
     beside = f"{path}.json"
@@ -292,28 +292,28 @@ def _prepare(config, path):
         if not same and not config.allow_hparam_change:
             raise ConfigError(
                 f"{path} was finetuned with other settings: {before}, now "
-                f"{settings}. Use these, or --allow_hparam_change to finetune "
-                "it anew."
+                f"{settings}. Use those, or --allow_hparam_change to finetune "
+                "it again."
             )
         if same and os.path.exists(path):
-            # A kill may have come before they went.
+            # A kill may have come before this was deleted.
             delete(_unfinished(path))
             return False
-        if not same:  # What they made goes before the new ones come.
+        if not same:  # Their results go before the new settings come.
             delete(_unfinished(path), path)
     write_whole(beside, json.dumps(settings, indent=2) + "\n")
     return True
 
 
 def _settings_of(config):
-    """All that the outcome of a finetuning depends on, by name."""
+    """All settings that the outcome of finetuning depends on, by name."""
     unread = unread_settings(dataclasses.asdict(config))
     names = sorted(free_settings(FinetuningSettings) - unread.keys())
     return {name: getattr(config, name) for name in names}
 
 
 def _settings_in(path):
-    """Those of an earlier finetuning; what it did not know had its default."""
+    """Those of an earlier finetuning; any that it lacks had the default."""
     return _settings_of(Config()) | read_object(
         path,
         "the settings of a finetuning",
@@ -322,14 +322,14 @@ def _settings_in(path):
 
 
 def _unfinished(path):
-    """Folder of the checkpoints of a finetuning that goes on."""
+    """Folder of the checkpoints of an unfinished finetuning."""
     return path.removesuffix(".weights.h5")
 
 
 class _LogStepsAlone(keras.callbacks.Callback):
-    """Has `fit` log every step alone, not the mean since its epoch began.
+    """Makes `fit` log every step alone, not the mean since its epoch began.
 
-    That mean would be another one where a signal cut the epoch in two.
+    That mean would be different if a signal cut the epoch in two.
     """
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -337,11 +337,11 @@ class _LogStepsAlone(keras.callbacks.Callback):
 
 
 class _StopWhereNotFinite(AtStep):
-    """Ends finetuning before it saves weights that are of no use."""
+    """Ends finetuning before it saves useless weights."""
 
     def on_train_batch_end(self, batch, logs=None):
         if not np.isfinite(logs["loss"]):
             raise Diverged(
                 f"The loss of finetuning is {logs['loss']} at step "
-                f"{self.step}. Use a lower --finetune_lr than the present one."
+                f"{self.step}. Use a lower --finetune_lr."
             )

@@ -1,7 +1,8 @@
-"""Evaluating the checkpoints of a run, each once, beside its training.
+"""Evaluates each checkpoint of a run once, while the run trains.
 
-The release's tasks `evals` and `eval_forever`. A process of its own reads the
-checkpoints that another one writes, and leaves in the run's folder
+These are the release's tasks `evals` and `eval_forever`. A separate process
+reads the checkpoints that the training process writes. It leaves in the run's
+folder
 
     evals/metrics.jsonl, evals/events   accuracies by step
     acc                                 the latest and the best one, as JSON
@@ -31,11 +32,11 @@ SECONDS_BETWEEN_LOOKS = 5.0
 
 @STAGES.register("evals")
 class FollowOnce(Stage):
-    help = "Evaluate all checkpoints that were not looked at yet."
+    help = "Evaluate all checkpoints that have not been evaluated yet."
     forever = False
     files = (
         RunFile(EVALS, "accuracies of every checkpoint"),
-        RunFile(ACCURACY, "those of the latest and the best"),
+        RunFile(ACCURACY, "those of the latest and the best one"),
     )
 
     @classmethod
@@ -46,7 +47,7 @@ class FollowOnce(Stage):
 
 @STAGES.register("eval_forever")
 class FollowForever(FollowOnce):
-    help = "Evaluate every checkpoint until the training beside it is done."
+    help = "Evaluate every checkpoint until the run has finished training."
     forever = True
     files = ()  # Those of evals.
 
@@ -56,7 +57,7 @@ class FollowForever(FollowOnce):
 
 
 def evaluation_line(row):
-    """What one checkpoint reached."""
+    """The accuracies of one checkpoint, as a line."""
     names = [name for name in row if name != "step"]
     values = "  ".join(
         f"{name.removeprefix('eval/')} {row[name]:.4f}" for name in names
@@ -65,23 +66,23 @@ def evaluation_line(row):
 
 
 def follow(learner, folder, datasets, *, forever, best_on):
-    """Evaluates the checkpoints of a run that were not evaluated yet.
+    """Evaluates the checkpoints of a run that have not been evaluated yet.
 
-    The student with its averaged weights, and the student itself.
+    Both the student with its averaged weights and the student itself.
 
     Args:
       learner: a compiled `Learner`.
       folder: `RunFolder`.
-      datasets: by name, "test" or "validation", what to evaluate on.
+      datasets: the data to evaluate on, by name: "test" or "validation".
       forever: whether to wait for the checkpoints that are still to come,
         until the run is done.
-      best_on: name of the data set by which the best one is named.
+      best_on: name of the data set that decides which one is best.
 
     Yields:
       For each checkpoint a dict: "step" and accuracies by name.
 
     Raises:
-      ConfigError: where another process does the same.
+      ConfigError: if another process is doing the same.
     """
     evals = folder.path(EVALS)
     with reports_full_disk(evals), locked(evals), MetricsFiles(evals) as files:
@@ -95,7 +96,7 @@ def follow(learner, folder, datasets, *, forever, best_on):
 
 
 def wait_for_run(output_dir):
-    """Waits for the training that is to be followed to begin."""
+    """Waits until the training to follow has begun."""
     if not output_dir:
         return
     path = RunFolder(output_dir).path(HPARAMS)
@@ -109,11 +110,11 @@ def _restored(learner, folder, seen, forever):
     """Restores one checkpoint after another, oldest first; yields its step.
 
     Args:
-      seen: steps to leave out, a set.
+      seen: the set of steps to leave out.
     """
     checkpoints = Checkpoints(learner_state(learner), folder)
     while True:
-        # Asked before the look: what was saved by then is all there is.
+        # Checked before listing: if it is done, the list will be complete.
         done = not forever or folder.is_done()
         fresh = [p for p in checkpoints.paths() if step_of(p) not in seen]
         if not fresh and done:
@@ -126,7 +127,7 @@ def _restored(learner, folder, seen, forever):
         try:
             checkpoints.restore(path)
         except DamagedCheckpoint as error:
-            if os.path.exists(f"{path}.index"):  # Else it was just deleted.
+            if os.path.exists(f"{path}.index"):  # If not, it was just deleted.
                 logging.warning("%s It is left out.", error)
         else:
             yield step_of(path)
@@ -143,7 +144,7 @@ def _accuracies(learner, datasets):
 
 
 def _accuracy(rows, *, latest, best_on):
-    """The text of `acc`: what the latest checkpoint reached, and the best."""
+    """The text of `acc`: accuracies of the latest and the best checkpoint."""
     name = f"eval/{best_on}/student"
     best = max(rows.values(), key=lambda row: row[name])
     found = {

@@ -22,7 +22,7 @@ class Inspect(Stage):
     needs_run = False
     files = (
         RunFile(DATA, "what `inspect` found in the data", early=True),
-        RunFile(VIEWS, "the views that networks get", early=True),
+        RunFile(VIEWS, "the views that the networks see", early=True),
         RunFile(LOOK_ALIKES, "images that may be copies", early=True),
     )
 
@@ -35,7 +35,7 @@ class Inspect(Stage):
 
 
 def inspect_run(config, images):
-    """Looks at the data, see `Experiment.inspect`.
+    """Looks at the data; see `Experiment.inspect`.
 
     Args:
       config: `Config` of the run.
@@ -52,11 +52,11 @@ def inspect_run(config, images):
         write_whole(folder.path(DATA), json.dumps(found, indent=2))
         try:
             draw_views(config, images, folder.path(VIEWS))
-            with contextlib.suppress(FileNotFoundError):  # Of another look.
+            with contextlib.suppress(FileNotFoundError):  # Of an earlier look.
                 os.remove(folder.path(LOOK_ALIKES))
             if pairs:
                 path = folder.path(LOOK_ALIKES)
                 inspection.draw_look_alikes(images, path, pairs)
-        except ImportError as error:  # Of matplotlib.
+        except ImportError as error:  # matplotlib is missing.
             logging.warning("%s", error)
     return inspection.as_text(found)

@@ -1,4 +1,4 @@
-"""Inference of a run, block by block; a killed one goes on."""
+"""Inference with a run, block by block; it resumes after a kill."""
 
 import collections
 import concurrent.futures
@@ -30,12 +30,12 @@ from meta_pseudo_labels.utils.files import locked, reports_full_disk
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 NOT_FINITE = "the network's logits are not finite"
-_DIGITS = 16  # Of a digest: enough to tell, and still to be read.
+_DIGITS = 16  # Of a digest: enough to tell two apart, and still readable.
 
 
 @STAGES.register("inference")
 class Predict(Stage):
-    help = "Predict many images, see docs/inference.md."
+    help = "Predict many images; see docs/inference.md."
     settings = (InferenceSettings,)
     files = (RunFile(INFERENCE, "predictions of images, in CSV and Parquet"),)
 
@@ -50,13 +50,13 @@ class Predict(Stage):
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What inference left.
+    """The result of inference.
 
     Attributes:
       csv, parquet: paths of the two files, which have the same rows.
-      images: how many, a row each.
+      images: how many there are; each has a row.
       errors: how many of them have no prediction.
-      is_new: False where the files were there already.
+      is_new: False if the files existed already.
     """
 
     csv: str
@@ -66,10 +66,10 @@ class Predictions:
     is_new: bool
 
     def as_text(self):
-        """Where they are, and of how many images; for a terminal."""
-        done = "Predicted" if self.is_new else "Was predicted already"
+        """Where they are, and for how many images; for a terminal."""
+        done = "Predicted" if self.is_new else "Already predicted"
         failed = (
-            f", {self.errors:,} of them in vain: see `error`"
+            f", {self.errors:,} of them failed: see `error`"
             if self.errors
             else ""
         )
@@ -82,13 +82,13 @@ class Predictions:
 def infer_run(experiment):
     """Predicts the classes of the images that the settings name.
 
-    Writes two files, CSV and Parquet, to inference/ of output_dir. A row has
+    Writes two files, CSV and Parquet, to inference/ in output_dir. A row has
       image: name of the file within --inference_dir, or part and number;
       class, class_index, probability: the most probable class;
-      error: why there is no prediction, where the image cannot be read or
+      error: why there is no prediction, if the image cannot be read or
         the network's logits are not finite;
       probability_<class>: float32, one for each class, which sum to 1; with
-        inference_class_id of that class only.
+        inference_class_id, for that class only.
 
     Args:
       experiment: `Experiment` of a trained run.
@@ -97,11 +97,11 @@ def infer_run(experiment):
       `Predictions`.
 
     Raises:
-      ConfigError: where images or networks cannot be had as the settings say,
-        an image cannot be read and strict_data asks to stop there, or files
-        of the same name are of other predictions.
+      ConfigError: if the images or networks that the settings ask for are
+        not available, an image cannot be read and strict_data is set, or
+        files of the same name hold other predictions.
       CheckpointError: see `checkpoint_networks`.
-      Interrupted: by SIGTERM or Ctrl-C; the same call goes on.
+      Interrupted: by SIGTERM or Ctrl-C; the same call resumes.
     """
     config = experiment.config
     folder = experiment.folder
@@ -148,7 +148,7 @@ def _check_class(config, spec):
 
 
 def _settings(config, source, networks):
-    """What the rows depend on; the same for all processes that share them."""
+    """What the rows depend on, the same for all processes that share them."""
     return {
         "data": config.inference_source,
         "split": config.inference_split,
@@ -162,7 +162,7 @@ def _settings(config, source, networks):
 
 
 def _write_parts(config, spec, source, networks, files, blocks):
-    """Writes the parts that are not there yet."""
+    """Writes the parts that are missing."""
     missing = [
         number
         for number, block in enumerate(blocks)
@@ -198,12 +198,12 @@ def _write_parts(config, spec, source, networks, files, blocks):
             if signals:
                 raise Interrupted(
                     f"{signal.Signals(signals[0]).name} ended inference after "
-                    f"{done} of {total} images. The same command goes on."
+                    f"{done} of {total} images. The same command resumes it."
                 )
 
 
 def read_ahead(source, blocks):
-    """Reads blocks of images, each while the one before is predicted."""
+    """Reads blocks of images, each while the previous one is predicted."""
     reader = concurrent.futures.ThreadPoolExecutor(1)
     ahead = collections.deque()
     try:
@@ -220,17 +220,17 @@ def read_ahead(source, blocks):
 def _refuse(names, reasons, place):
     first = min(reasons)
     raise ConfigError(
-        f"{names[first]} in {place} is no image that can be used "
-        f"({reasons[first]}); mend or remove it, or say --nostrict_data, which "
-        "names it in the column `error`."
+        f"{names[first]} in {place} is not a usable image "
+        f"({reasons[first]}); fix or remove it, or set --nostrict_data, which "
+        "explains it in the column `error`."
     )
 
 
 def _probabilities(networks, images, reasons, spec, batch_size):
-    """[n, classes] float32; of no use where there is a reason.
+    """[n, classes] float32; meaningless where there is a reason.
 
-    The mean of the networks' probabilities, of the images as evaluation has
-    them.
+    The mean of the networks' probabilities, for images prepared as in
+    evaluation.
     """
     usable = np.ones([len(images)], bool)
     usable[list(reasons)] = False

@@ -1,8 +1,8 @@
 """A review of a run's images: labels to doubt, and what to label next.
 
-review/labels.csv         labeled images, those whose label is doubted first
-review/to_label.csv       unlabeled images, those worth labeling next
-review/pseudo_labels.csv  what the networks take unlabeled images for
+review/labels.csv         labeled images, the most doubted labels first
+review/to_label.csv       unlabeled images that are worth labeling next
+review/pseudo_labels.csv  the networks' guesses for unlabeled images
 review/copies.csv         pictures in two places, and some that look alike
 review/*.png              the first images of labels, to_label, pseudo_labels
 review/links/             the files themselves, with --review_links
@@ -33,14 +33,14 @@ from meta_pseudo_labels.utils.settings import ConfigError, command_for
 
 LABELS, TO_LABEL, PSEUDO_LABELS = ANSWERED
 COPIES, LINKS = "copies.csv", "links"
-SHOWN, LINKED = 40, 100  # Images on a sheet, and of the links.
-# The sheet of a table, and what is written above it.
+SHOWN, LINKED = 40, 100  # Images on a sheet, and with a link.
+# The title above the sheet of each table.
 SHEETS = {
-    LABELS: "The most doubted labels, red where another class is likelier",
-    TO_LABEL: "Worth labeling next: what they are taken for",
-    PSEUDO_LABELS: "The surest pseudo labels",
+    LABELS: "The most doubted labels, red if another class is likelier",
+    TO_LABEL: "Worth labeling next, with the guessed classes",
+    PSEUDO_LABELS: "The most confident pseudo labels",
 }
-# In the empty `label` users write their answer.
+# Users write their answers into the empty column `label`.
 _COLUMNS = {
     LABELS: ("image", "part", "class", "suggested", "doubt", "label"),
     TO_LABEL: ("image", "guess", "uncertainty", "disagreement", "label"),
@@ -71,8 +71,8 @@ def review_run(experiment):
       What it found, as text for a terminal.
 
     Raises:
-      ConfigError: where images stay in their files, or a review is there in
-        which somebody wrote labels.
+      ConfigError: if images stay in their files, or somebody wrote labels
+        into an earlier review.
     """
     config, images = experiment.config, experiment.data
     if not isinstance(images, data.ImageData):
@@ -82,8 +82,8 @@ def review_run(experiment):
         )
     if config.review_links and not images.names:
         raise ConfigError(
-            f"--review_links links to files; images of {config.dataset} are "
-            "none of their own."
+            f"--review_links links to image files, which {config.dataset} does "
+            "not have."
         )
     folder = experiment.folder.path(REVIEW)
     experiment.folder.check_unanswered()
@@ -96,7 +96,7 @@ def review_run(experiment):
     }
     found = copies(images)
     os.makedirs(folder, exist_ok=True)
-    # First, so that no report shows the half of a review.
+    # First, so that no report shows half a review.
     summary_path = os.path.join(folder, REVIEW_SUMMARY)
     delete(summary_path)
     with reports_full_disk(folder):
@@ -105,7 +105,7 @@ def review_run(experiment):
         _write(folder, COPIES, found)
         draw(tables, folder)
         if config.review_links:
-            delete(os.path.join(folder, LINKS))  # Of a review before.
+            delete(os.path.join(folder, LINKS))  # Of an earlier review.
             for name in (LABELS, TO_LABEL):
                 link(tables[name], os.path.join(folder, LINKS, name[:-4]))
         counts = {name: len(table.rows) for name, table in tables.items()}
@@ -122,12 +122,12 @@ def _write(folder, name, rows):
 
 
 def draw(tables, folder):
-    """Draws the first images of tables, each on a sheet beside its file.
+    """Draws the first images of each table, on a sheet beside its file.
 
-    Without matplotlib a warning says that there are none.
+    Without matplotlib, a warning says that there are no sheets.
 
     Args:
-      tables: `Table` by the name of its file.
+      tables: `Table`s by the names of their files.
       folder: to write to.
     """
     paths = {name: os.path.join(folder, sheet_of(name)) for name in tables}
@@ -155,15 +155,15 @@ def draw(tables, folder):
 
 
 def sheet_of(name):
-    """The PNG file beside a table's."""
+    """The PNG file beside the file of a table."""
     return name.removesuffix(".csv") + ".png"
 
 
 def link(table, folder):
     """Links to the files of a table's first images, in their order.
 
-    In a folder for each class that is suggested. Of files with equal pixels
-    each has a link.
+    There is a folder for each suggested class. If files have equal pixels,
+    each of them gets a link.
 
     Args:
       table: `Table`.
@@ -191,11 +191,11 @@ def link(table, folder):
 
 
 def _as_text(counts, folder, output_dir):
-    """What there is, and what to do with it."""
+    """What the review holds, and what to do with it."""
     what = {
         LABELS: "labeled images, the most doubted label first",
         TO_LABEL: "unlabeled images to label next",
-        PSEUDO_LABELS: "unlabeled images, the surest guess first",
+        PSEUDO_LABELS: "unlabeled images, the most confident guess first",
         COPIES: "copies, leaks and pictures that look alike",
     }
     lines = [f"Review: {folder}"]

@@ -65,7 +65,7 @@ from meta_pseudo_labels.utils.checkpoint_files import (
 from meta_pseudo_labels.utils.files import locked, reports_full_disk
 from meta_pseudo_labels.utils.settings import ConfigError
 
-# What collective operations raise where a worker is gone.
+# What collective operations raise when a worker is gone.
 _LOST = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -76,28 +76,28 @@ _LOST = (
 
 @STAGES.register("train")
 class Train(Stage):
-    help = "Train to --num_train_steps, from the latest checkpoint on."
+    help = "Train up to --num_train_steps, from the latest checkpoint on."
     trains = True
     needs_run = False
     files = (
         RunFile(HPARAMS, "every setting"),
         RunFile(MACHINE, "what it ran on"),
-        RunFile(PLUGINS, "which source its plug-ins had"),
+        RunFile(PLUGINS, "which versions of its plug-ins it used"),
         RunFile(LABELED, "which images keep their labels", early=True),
         RunFile(TEACHER_LABELS, "whose labels it learns from", early=True),
-        RunFile(WEIGHTS, "which weights it began with", early=True),
+        RunFile(WEIGHTS, "which weights it started from", early=True),
         RunFile(FOLDER, "the learner, every `save_every` steps", shown=True),
         RunFile(
             BEST_FOLDER,
-            "that which was best on the images that are held out",
+            "the best one on the held-out images",
             shown=True,
         ),
         RunFile(
             "metrics.jsonl", "the logged steps and evaluations", shown=True
         ),
         RunFile("events", "the same for TensorBoard", shown=True),
-        RunFile("callbacks", "what callbacks of others keep, such as ids"),
-        RunFile(DONE, "says that training ended at its last step"),
+        RunFile("callbacks", "what third-party callbacks keep, such as ids"),
+        RunFile(DONE, "says that training reached its last step"),
     )
     next = "finetune"
 
@@ -105,16 +105,16 @@ class Train(Stage):
     def run(experiment):
         print(f"Devices: {experiment.devices()}", flush=True)
         print(peak_rates(experiment.config), flush=True)
-        done = "Trained" if experiment.train() else "Was trained already"
+        done = "Trained" if experiment.train() else "Already trained"
         print(f"{done}: {experiment.output_dir}")
         print(closing_summary(experiment))
 
 
 def peak_rates(config):
-    """The rates that settings come to at this batch, for a terminal."""
+    """The peak learning rates at this batch size, for a terminal."""
     rates = LEARNERS[config.method].rates(config)
     names = [""]
-    if len(rates) > 1:  # A method of one's own may have more.
+    if len(rates) > 1:  # A custom method may have more.
         names = ["student", "teacher", *map(str, range(3, len(rates) + 1))]
     told = ", ".join(
         f"{name} {scale_by_batch(rate.peak, config.train_batch_size):.3g} "
@@ -125,26 +125,26 @@ def peak_rates(config):
 
 
 def train(learner, config, images, *, validation, callbacks=()):
-    """Trains to num_train_steps, from the latest checkpoint on.
+    """Trains up to num_train_steps, from the latest checkpoint on.
 
-    Of several workers each calls it; the first one writes.
+    If there are several workers, each calls it; only the first one writes.
 
     Args:
       learner: the compiled `Learner`, built in the scope of its strategy.
       config: `Config`.
       images: `data.ImageData` or `data.ShardedData`.
       validation: data set to evaluate on after every save_every steps, or None.
-      callbacks: more of Keras's, to come after the run's own.
+      callbacks: further Keras callbacks, which come after the run's own.
 
     Returns:
       Whether there was anything left to do.
 
     Raises:
-      CheckpointError, ConfigError: before any step, where the run cannot begin
-        or go on. Also where there is no room to write.
-      Interrupted: by SIGTERM or Ctrl-C, or where another worker went; the run
-        can be gone on with.
-      Diverged: where stop_after_bad_steps updates in a row were not finite.
+      CheckpointError, ConfigError: before any step, if the run cannot start
+        or resume. Also if there is no room to write.
+      Interrupted: by SIGTERM or Ctrl-C, or if another worker is gone; the run
+        can be resumed.
+      Diverged: if stop_after_bad_steps updates in a row were not finite.
     """
     writes = worker_of(learner.distribute_strategy) == 0
     with contextlib.ExitStack() as stack:
@@ -157,7 +157,7 @@ def train(learner, config, images, *, validation, callbacks=()):
             config.output_dir,
             max_to_keep=config.max_to_keep,
         )
-        # Before the lock goes, however it ends.
+        # Before the lock is released, however training ends.
         stack.callback(checkpoints.close)
         return _train(
             learner, config, images, validation, callbacks, checkpoints, writes
@@ -184,12 +184,12 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
     batches = functools.lru_cache(maxsize=1)(
         functools.partial(_batches, learner, config, images, distributions)
     )
-    batches(position(learner))  # What is wrong with them is known before all.
+    batches(position(learner))  # Errors in them show before anything else.
     if writes:
         plugins, changed = folder.plugins_from(
             start, config.plugins, begins=begins
         )
-        if fresh:  # Only now that all else is known to be in order.
+        if fresh:  # Only now that everything else is known to be in order.
             folder.reset()
         folder.mark_not_done()
         save_choice_of_labels(config, images)
@@ -219,8 +219,8 @@ def _warn_of_changed(plugins, config):
     for name in plugins:
         logging.warning(
             "--plugin=%s is not what the run in %s was trained with so far: "
-            "its source changed. The run goes on with the new one. To get a "
-            "result of one version only, undo the change, or begin anew with "
+            "its source changed. The run continues with the new one. To get a "
+            "result of one version only, undo the change, or start over with "
             "--reset_output_dir.",
             name,
             config.output_dir,
@@ -228,7 +228,7 @@ def _warn_of_changed(plugins, config):
 
 
 def _adapt(learner, images):
-    """Adapts networks that ask for it, unless a checkpoint has them adapted."""
+    """Adapts networks that need it, unless a checkpoint has them adapted."""
     networks = [network for _, network in learner.optimized()]
     todo = [network for network in networks if not models.is_adapted(network)]
     if not todo:
@@ -242,17 +242,17 @@ def _adapt(learner, images):
 
 
 def _check_steps_per_execution(config, start):
-    """Refuses to go on within what would be one execution."""
+    """Refuses to resume in the middle of what would be one execution."""
     if start % config.steps_per_execution:
         raise ConfigError(
-            f"The run in {config.output_dir} goes on from step {start}, which "
-            f"--steps_per_execution={config.steps_per_execution} does not "
-            "divide; go on with --steps_per_execution=1."
+            f"The run in {config.output_dir} resumes at step {start}, which is "
+            "not a multiple of --steps_per_execution="
+            f"{config.steps_per_execution}; use --steps_per_execution=1."
         )
 
 
 def _batches(learner, config, images, distributions, start):
-    """The batches from one on, split over the replicas."""
+    """The batches from a step on, split over the replicas."""
     batches = functools.partial(
         training_batches,
         config,
@@ -267,14 +267,14 @@ def _batches(learner, config, images, distributions, start):
 
 
 def _judge(images, config):
-    """What training evaluates on: its name, and how many images."""
+    """What training evaluates on: the name, and the number of images."""
     by_test = config.best_on == "test" or not config.num_validation
     part = "test" if by_test else "validation"
     return part, len(getattr(images, f"{part}_images"))
 
 
 def _callbacks(config, checkpoints, signals, judge):
-    """What happens beside the steps, in this order.
+    """The callbacks beside the steps, in the order in which they run.
 
     Args:
       checkpoints: `Checkpoints`; None on workers that write nothing.
@@ -291,7 +291,7 @@ def _callbacks(config, checkpoints, signals, judge):
     save = SaveCheckpoint(
         checkpoints,
         bad_steps=bad_steps,
-        # The test images choose nothing unless that is asked for.
+        # The test images choose nothing unless they are asked to.
         best_by="val_accuracy"
         if config.num_validation or config.best_on == "test"
         else None,
@@ -307,7 +307,7 @@ def _callbacks(config, checkpoints, signals, judge):
             config.num_train_steps,
             config,
             judge=judge,
-            again="compiling the step again where the unlabeled batch grows"
+            again="compiling the step again when the unlabeled batch grows"
             if len(unlabeled_ratios(config)) > 1
             else None,
         ),
@@ -327,7 +327,7 @@ def _fit(learner, config, batches, validation, callbacks):
     if grows and grows[-1] >= config.num_train_steps:
         logging.warning(
             "--uda_data_growth_steps=%d: the unlabeled batch reaches "
-            "--uda_data=%d at step %d only, where the run has ended.",
+            "--uda_data=%d only at step %d, when the run has ended.",
             config.uda_data_growth_steps,
             config.uda_data,
             grows[-1],
@@ -343,7 +343,7 @@ def _fit(learner, config, batches, validation, callbacks):
 
 
 def _check_same_start(strategy, start):
-    """Refuses workers that go on from different checkpoints."""
+    """Refuses workers that resume from different checkpoints."""
     if not is_multi_worker(strategy):
         return
 
@@ -363,14 +363,14 @@ def _check_same_start(strategy, start):
 
 @contextlib.contextmanager
 def _reports_lost_workers(learner, config, signals=()):
-    """Makes one line of what a collective operation without partners raises.
+    """Turns what a collective operation raises without partners into one line.
 
     Args:
-      learner: its strategy says whether there are other workers.
+      learner: its strategy tells whether there are other workers.
       config: `Config`.
-      signals: that this worker got. Its partners got them too then: who hears
-        of one first ends between two steps, and those in the middle of one,
-        which fails, blame nobody.
+      signals: those that this worker got. Its partners then got them too: the
+        one that notices first ends between two steps; in the others a step
+        fails, and they blame nobody.
     """
     try:
         yield

@@ -144,7 +144,7 @@ def test_students_of_fewer_teachers_are_trained_anew(tmp_path, monkeypatch):
     assert len(learned["source"]["mean_of"]) == 2
     # As if it had been stopped once the first round was there.
     (tmp_path / "rows.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    with pytest.raises(SystemExit, match="students: .*says other things than"):
+    with pytest.raises(SystemExit, match="students: .*has other labels than"):
         main(single)
 
 

@@ -15,7 +15,7 @@ from meta_pseudo_labels.data.images.headers import ImageError, read_header
 
 # 20 rows, 30 columns: a size that tells height from width.
 PIXELS = np.random.RandomState(0).randint(0, 256, [20, 30, 4]).astype(np.uint8)
-RGB, GREY = PIXELS[..., :3], PIXELS[..., :1]
+RGB, GRAY = PIXELS[..., :3], PIXELS[..., :1]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def bmp(image, *, compression=0, palette=b""):
     )
 
 
-GREY_PALETTE = bytes(value for i in range(256) for value in (i, i, i, 0))
+GRAY_PALETTE = bytes(value for i in range(256) for value in (i, i, i, 0))
 
 
 def pillow(image, kind, mode=None, **settings):
@@ -83,13 +83,13 @@ def test_alpha_is_dropped(encoder):
     np.testing.assert_array_equal(decode_image(encoder(PIXELS)), RGB)
 
 
-def test_grey_becomes_rgb():
-    want = np.repeat(GREY, 3, axis=-1)
-    for data in (encode(GREY), bmp(GREY, palette=GREY_PALETTE)):
+def test_gray_becomes_rgb():
+    want = np.repeat(GRAY, 3, axis=-1)
+    for data in (encode(GRAY), bmp(GRAY, palette=GRAY_PALETTE)):
         np.testing.assert_array_equal(decode_image(data), want)
     with_alpha = encode(PIXELS[..., :2])
     np.testing.assert_array_equal(decode_image(with_alpha), want)
-    jpeg = decode_image(encode(GREY, "jpeg", format="grayscale", quality=100))
+    jpeg = decode_image(encode(GRAY, "jpeg", format="grayscale", quality=100))
     assert np.ptp(jpeg, axis=-1).max() == 0
     assert abs(jpeg.astype(int) - want).max() <= 2
 
@@ -170,7 +170,7 @@ def test_webp_is_refused_where_it_cannot_be_decoded(monkeypatch):
         (bmp(RGB)[:-9], "broken BMP"),
         (bmp(RGB[:0]), "BMP of 30 x 0 pixels"),
         (bmp(RGB, compression=1), "BMP that is compressed"),
-        (bmp(GREY, palette=GREY_PALETTE[::-1]), "or has a palette"),
+        (bmp(GRAY, palette=GRAY_PALETTE[::-1]), "or has a palette"),
         (b"GIF89a" + bytes(8), "GIF without a frame"),
         (b"RIFF\0\0\0\0WEBPVP8 \x40\0\0\0", "WebP that ends in its first fr"),
     ],

@@ -42,7 +42,7 @@ def test_bad_files_are_skipped_counted_and_named(broken, logged):
 
 
 def test_strict_stops_at_the_first_bad_file(broken):
-    message = "bad_inputs/corrupt_crc.tfrecord in .*unlabeled is no image"
+    message = "bad_inputs/corrupt_crc.tfrecord in .*unlabeled is not an image"
     with pytest.raises(ValueError, match=message):
         load(broken, strict=True)
 

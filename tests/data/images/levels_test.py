@@ -64,7 +64,7 @@ def test_dark_ones_among_bright_ones_are_counted(folders, logged):
     fill(folders, (0, 65535), (0, 1000), (100, 400))
     load(folders)
     (line,) = (line for line in logged if "16 bits" in line)
-    assert line.startswith("2 of 3 pictures of 16 bits have less than 1/16")
+    assert line.startswith("2 of 3 pictures of 16 bits use less than 1/16")
 
 
 def test_without_such_pictures_there_is_no_range(folders):

@@ -66,7 +66,7 @@ def test_thumbnails_are_no_pictures(folders, logged):
     each = 2 * (len(FOLDERS) + len(FILES))
     assert len(got.passed_over) == 2 * each
     assert "@eaDir" in got.passed_over and "a/@eaDir" in got.passed_over
-    assert f"labeled: passed over {each} that are hidden" in logged[0]
+    assert f"labeled: passed over {each} files or folders, hid" in logged[0]
     assert f"and {each - 5} more" in logged[0]
     assert all("\n" not in line and "\r" not in line for line in logged)
 

@@ -120,11 +120,11 @@ def test_cut_out_pixels_are_the_same(release, key, row):
     [
         # The histogram's smallest bin is left out, not its last.
         (kcv.equalize, [64] * 5),
-        # Grey and smooth versions are not truncated to whole levels, and the
+        # Gray and smooth versions are not truncated to whole levels, and the
         # result is truncated without the factor 255.5 / 255.
         (kcv.color, [1, 0, 2, 2, 3]),
         (kcv.sharpness, [1, 0, 2, 3, 3]),
-        # About each channel's mean; the release's grey is pixels / 256.
+        # About each channel's mean; the release's gray is pixels / 256.
         (kcv.contrast, [181, 0, 135, 255, 255]),
         # A sum, where the release has a product.
         (kcv.brightness, [51, 0, 229, 255, 255]),

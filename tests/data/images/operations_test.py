@@ -167,7 +167,7 @@ def test_brightness_by_hand():
 
 def test_contrast_blends_with_pixels_over_256():
     images = gray(np.full([32, 32], 204))
-    # Grey 1024 / 256 = 4: (4 + 0.5 * 200) / 255 * 255.5 = 104.2
+    # Gray 1024 / 256 = 4: (4 + 0.5 * 200) / 255 * 255.5 = 104.2
     assert np.unique(operations.contrast(images, 0.5)).tolist() == [104]
 
 

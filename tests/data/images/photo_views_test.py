@@ -26,7 +26,7 @@ def gradient():
 def crops(gradient):
     """The windows of 2,000 crops: top, left, height and width, in pixels.
 
-    Read off the resized gradient, whose rows and columns are its colours.
+    Read off the resized gradient, whose rows and columns are its colors.
     """
     encoded, _ = gradient
     size, low, high = 192, 16, 176
@@ -117,10 +117,10 @@ def test_impossible_crop_becomes_the_center():
         if got.tobytes() == center.tobytes():
             break
     else:
-        pytest.fail("No crop is the centre.")
+        pytest.fail("No crop is the center.")
 
 
-def test_grey_image_becomes_rgb(data_dir):
+def test_gray_image_becomes_rgb(data_dir):
     (path,) = (data_dir / "imagenet_mini" / "odd").glob("grey*")
     encoded = path.read_bytes()
     assert tf.io.extract_jpeg_shape(encoded)[2] == 1

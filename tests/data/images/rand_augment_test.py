@@ -167,7 +167,7 @@ def test_each_operation_happens_as_drawn():
     assert seen == {*by_hand, "none"}
 
 
-def test_random_crop_fills_with_grey():
+def test_random_crop_fills_with_gray():
     images = tf.zeros([64, 4, 4, 3], tf.uint8)
     got = rand_augment.pad_and_random_crop(images, seed=SEED, pad=2)
     assert np.unique(got).tolist() == [0, 128]

@@ -84,7 +84,7 @@ def test_equals_tensorflow_s_function(side, size):
     )
 
 
-def test_fine_stripes_become_grey():
+def test_fine_stripes_become_gray():
     image = np.zeros([64, 64, 3], np.uint8)
     image[:, ::2] = 255
     got = square_image(image, 8)
@@ -103,9 +103,9 @@ def test_padding_keeps_all_of_a_picture_and_its_shape():
     # Three columns too few: one is added at the front, two at the end.
     np.testing.assert_array_equal(got[:, 1:6], image)
     assert (got[:, :1] == 7).all() and (got[:, 6:] == 7).all()
-    grey = square_image(np.full([2, 9, 3], 50, np.uint8), 6, "pad")
-    assert (grey[2:3] == 50).all()  # 2 * 6 / 9 rows, rounded.
-    assert (np.delete(grey, 2, axis=0) == 128).all()
+    gray = square_image(np.full([2, 9, 3], 50, np.uint8), 6, "pad")
+    assert (gray[2:3] == 50).all()  # 2 * 6 / 9 rows, rounded.
+    assert (np.delete(gray, 2, axis=0) == 128).all()
 
 
 @pytest.mark.parametrize("size", [4, 16])

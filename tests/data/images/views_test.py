@@ -44,7 +44,7 @@ def test_weak_view_flips_only_where_the_data_allows_it():
 def test_weak_view_shifts_by_as_many_pixels_as_it_is_told(padding, levels):
     spec = dataclasses.replace(SPEC, flip=False)
     settings = ViewSettings(magnitude=0, crop_padding=padding)
-    # Brightness 8 * column at the centre column 8; an eighth is 2.
+    # Brightness 8 * column at the center column 8; an eighth is 2.
     got = np.unique(views.weak(spec, settings)(gradients(500), SEED)[:, 8, 8])
     assert got.tolist() == levels
 

@@ -92,7 +92,7 @@ def check(made):
     if made.skipped():
         plural = "files were" if made.skipped() > 1 else "file was"
         assert f"{made.skipped()} {plural} skipped: " in text
-        with pytest.raises(ValueError, match="is no image that can be used"):
+        with pytest.raises(ValueError, match="is not an image that can be"):
             load(made, strict=True)
     return found
 
@@ -131,7 +131,7 @@ def test_links_into_the_test_or_another_class_are_refused(tmp_path, seed):
 def test_classes_whose_names_are_no_line_are_refused(tmp_path, name):
     made = make(tmp_path, 0)
     os.rename(f"{tmp_path}/eval", f"{tmp_path}/labeled/{name}")
-    with pytest.raises(ValueError, match="whose name is no line of text"):
+    with pytest.raises(ValueError, match="whose name is not a line of text"):
         load(made, eval_dir=None)
 
 

@@ -46,7 +46,7 @@ def copy(mini, tmp_path):
 
 
 def test_its_crops_are_not_padded(mini):
-    with pytest.raises(ValueError, match="image_fit is 'pad'; of images of im"):
+    with pytest.raises(ValueError, match="image_fit is 'pad'; images of im"):
         data.load(
             "imagenet2012_subset",
             num_labeled=None,
@@ -296,7 +296,7 @@ def test_incomplete_prepared_sets_are_refused(prepared):
         load(prepared)
     first = 16 + int.from_bytes(content[:8], "little")
     lost.write_bytes(content[:first])
-    with pytest.raises(ValueError, match="holds 1 records where .* says 7"):
+    with pytest.raises(ValueError, match="holds 1 records, but .* says 7"):
         load(prepared)
 
 

@@ -113,7 +113,7 @@ def test_images_stand_in_the_order_of_the_files(tmp_path):
     assert shades(got.labeled_images) == got.labeled_indices.tolist()
 
 
-def test_grey_becomes_rgb(tmp_path):
+def test_gray_becomes_rgb(tmp_path):
     write_plain(tmp_path)
     images = load(tmp_path).unlabeled_images
     assert images.shape == (8, 6, 6, 3)
@@ -176,7 +176,7 @@ def test_large_images_are_skipped_and_named(tmp_path):
     assert got.skipped == ("train/3",)
     assert shades(got.unlabeled_images) == [0, 1, 2, 4, 5, 6, 7]
     assert shades(load(tmp_path, image_size=6).unlabeled_images) == [*range(8)]
-    with pytest.raises(ValueError, match="train/3 in .*made.* is no image"):
+    with pytest.raises(ValueError, match="train/3 in .*made.* is not an image"):
         load(tmp_path, strict=True, **settings)
 
 
@@ -237,7 +237,7 @@ def test_deep_images_are_refused(tmp_path):
 @pytest.mark.parametrize("splits", [("train",), ("test", "validation")])
 def test_splits_are_needed(tmp_path, splits):
     write_plain(tmp_path, splits=splits)
-    message = f"the splits {', '.join(splits)}; needed are train, and test"
+    message = f"the splits {', '.join(splits)}; it needs train, and test"
     with pytest.raises(ValueError, match=message):
         load(tmp_path)
 

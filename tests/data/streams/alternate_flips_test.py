@@ -102,7 +102,7 @@ def test_images_that_are_not_to_be_mirrored_are_refused(problem):
     text = dataclasses.replace(
         problem, spec=dataclasses.replace(problem.spec, flip=False)
     )
-    with pytest.raises(ValueError, match="not to be mirrored"):
+    with pytest.raises(ValueError, match="must not be mirrored"):
         data.training_dataset(text, **SETTINGS)
 
 

@@ -37,7 +37,7 @@ def drawn(labels, *, rounds, first=0, seed=3):
 
 @pytest.fixture(scope="module")
 def uneven():
-    """Images told apart by their colour, and three held out for feedback."""
+    """Images told apart by their color, and three held out for feedback."""
     got = problem(labeled=len(LABELS))
     return dataclasses.replace(
         got,

@@ -15,7 +15,7 @@ SETTINGS = dict(batch_size=3, unlabeled_ratio=2, magnitude=10, seed=7)
 
 
 def problem(labeled=5, unlabeled=11, size=8):
-    """Images told apart by their one colour, the count of the image."""
+    """Images told apart by their one color, the count of the image."""
     spec = data.DatasetSpec(
         name="mine",
         num_classes=5,
@@ -41,7 +41,7 @@ def problem(labeled=5, unlabeled=11, size=8):
 
 
 def counts(images):
-    """The image's own count, read off its centre, which no crop greys."""
+    """The image's own count, read off its center, which no crop grays."""
     red = (images[:, 4, 4, 0] * 0.2 + 0.5) * 255
     return np.round(red).astype(int).tolist()
 
@@ -125,7 +125,7 @@ def test_labels_belong_to_their_images(batches):
 
 @pytest.mark.long
 def test_weak_and_strong_show_the_same_image():
-    """At magnitude 5 the blends do nothing, so many colours stay."""
+    """At magnitude 5 the blends do nothing, so many colors stay."""
     settings = SETTINGS | dict(batch_size=100, magnitude=5)
     (batch,) = take(data.training_dataset(problem(), **settings), 1)
     same = np.equal(counts(batch["weak"]), counts(batch["strong"]))
@@ -241,7 +241,7 @@ def test_finetuning_shows_weak_views_in_pairs():
 
 
 def kept(images):
-    """Pixels of the image's own colour, at most, in a row of each image."""
+    """Pixels of the image's own color, at most, in a row of each image."""
     own = (images == images[:, 4:5, 4:5]).all(axis=-1)
     return own.any(axis=1).sum(axis=1)
 

@@ -89,7 +89,7 @@ def test_other_counts_are_refused(mini):
     assert len(index(mini, lengths=[20] * 4)) == 80
     with pytest.raises(ValueError) as caught:
         index(mini, lengths=[20, 20, 21, 20])
-    assert f"{mini[2]} holds 20 records where its data set says 21" in str(
+    assert f"{mini[2]} holds 20 records, but its data set says 21" in str(
         caught.value
     )
 

@@ -16,7 +16,7 @@ def colored_pixels(path, color):
 
 
 def test_estimators_are_told_apart(diagnosed, tmp_path):
-    """Five that speak have a colour each; release and off, only a 0."""
+    """Five that speak have a color each; release and off, only a 0."""
     path = tmp_path / "diagnosis.png"
     draw(diagnosed.found, path)
     for color in figures.COLORS[:5]:

@@ -312,7 +312,7 @@ def test_an_estimator_of_ones_own_gets_draws_where_it_says_so():
         (dict(learning_rate=0.0), "learning rate is 0"),
         (dict(batches=iter(BATCHES)), "only once"),
         (dict(batches=[{"labeled": 1}]), "trains on a tf.data.Dataset"),
-        (dict(optimizer="adamax"), "every diagnosis. knows Momentum"),
+        (dict(optimizer="adamax"), "every diagnosis. supports Momentum"),
     ],
 )
 def test_what_cannot_be_diagnosed_is_refused(settings, words):

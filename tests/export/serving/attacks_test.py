@@ -113,8 +113,8 @@ def jpeg(height, width):
 
 def scans(side, times):
     """A progressive JPEG that goes over its pixels again and again."""
-    grey = np.full([side, side, 1], 128, np.uint8)
-    file = tf.io.encode_jpeg(grey, progressive=True).numpy()
+    gray = np.full([side, side, 1], 128, np.uint8)
+    file = tf.io.encode_jpeg(gray, progressive=True).numpy()
     last, end = file.rindex(b"\xff\xda"), file.rindex(b"\xff\xd9")
     return file[:end] + file[last:end] * times + file[end:]
 

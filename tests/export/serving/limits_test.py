@@ -166,9 +166,9 @@ GZIP = gzip.compress(b'{"instances": [0]}', mtime=0)
     ("encoding", "body", "status", "words"),
     [
         ("GZIP", GZIP, 200, None),
-        ("gzip", b"{}", 400, "is no gzip"),
+        ("gzip", b"{}", 400, "is not gzip"),
         ("gzip", GZIP[:-3], 400, "lacks its end"),
-        ("deflate", GZIP, 400, "is no deflate"),
+        ("deflate", GZIP, 400, "is not deflate"),
         (
             "gzip",
             gzip.compress(b"[" * 10**6 + b" ", mtime=0),
@@ -249,7 +249,7 @@ def test_requests_under_way_are_answered_as_the_server_ends():
                 text, _ = await _until_closed(raw.dup())
             assert text.startswith("HTTP/1.1 503 ")
             for status, answer in await asyncio.gather(*asked[1:]):
-                assert status == 503 and "ends" in answer["error"]
+                assert status == 503 and "stopping" in answer["error"]
             assert seconds < 2.8  # It did not wait for the slow one.
 
     asyncio.run(run())

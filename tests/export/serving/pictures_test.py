@@ -15,7 +15,7 @@ JPEG = tf.io.encode_jpeg(IMAGE).numpy()
 PROGRESSIVE = tf.io.encode_jpeg(IMAGE, progressive=True).numpy()
 PNG = tf.io.encode_png(IMAGE).numpy()
 FRAME = JPEG.index(b"\xff\xc0")
-GREY = tf.io.encode_jpeg(IMAGE[..., :1]).numpy()
+GRAY = tf.io.encode_jpeg(IMAGE[..., :1]).numpy()
 
 
 def told(height, width):
@@ -24,7 +24,7 @@ def told(height, width):
     return JPEG[: FRAME + 5] + sizes + JPEG[FRAME + 9 :]
 
 
-@pytest.mark.parametrize("file", [JPEG, PROGRESSIVE, PNG, GREY])
+@pytest.mark.parametrize("file", [JPEG, PROGRESSIVE, PNG, GRAY])
 def test_sizes_are_those_of_tensorflow(file):
     decoded = tf.io.decode_image(file)
     assert pixels(file) == decoded.shape[0] * decoded.shape[1] == 12 * 34

@@ -85,7 +85,7 @@ BAD = {
         '{"instances": [[[[1, 2, 3]]]]}'.encode("utf-16"),
         b"[" * 99_999,
     ],
-    "no JSON object": [[1], "text", 3, None],
+    "not a JSON object": [[1], "text", 3, None],
     "There is no signature": [
         {"signature_name": "other", "instances": [IMAGE]},
         {"signature_name": ["serving_default"], "instances": [IMAGE]},
@@ -163,7 +163,7 @@ BAD = {
     [(message, one) for message, many in BAD.items() for one in many],
 )
 def test_what_is_wrong_is_said_in_a_short_line(message, request_):
-    message = "is no JSON:" if message == "not JSON" else message
+    message = "is not JSON:" if message == "not JSON" else message
     with pytest.raises(BadRequest) as caught:
         parsed(request_)
     assert message in str(caught.value)

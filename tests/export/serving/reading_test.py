@@ -37,13 +37,13 @@ def test_bodies_are_inflated(encoding, body):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"no gzip", "is no gzip"),
+        (b"no gzip", "is not gzip"),
         (b"", "lacks its end"),
         (ZIPPED[:-1], "lacks its end"),
-        (ZIPPED[:-5] + b"\0\0\0\0\0", "is no gzip"),  # Its checksum.
-        (ZIPPED + b"more", "goes on"),
-        (ZIPPED + ZIPPED, "goes on"),
-        (zlib.compress(b"content"), "is no gzip"),
+        (ZIPPED[:-5] + b"\0\0\0\0\0", "is not gzip"),  # Its checksum.
+        (ZIPPED + b"more", "continues after"),
+        (ZIPPED + ZIPPED, "continues after"),
+        (zlib.compress(b"content"), "is not gzip"),
     ],
 )
 def test_what_is_not_compressed_so_is_told(body, words):
@@ -141,7 +141,7 @@ def test_rows_longer_than_a_step_are_read_too(monkeypatch, row):
 def test_what_is_no_json_is_none_in_steps_either(monkeypatch, body):
     for at_once in (reading._AT_ONCE, -1):
         monkeypatch.setattr(reading, "_AT_ONCE", at_once)
-        with pytest.raises(BadRequest, match="is no JSON: "):
+        with pytest.raises(BadRequest, match="is not JSON: "):
             read_json(body, **LIMITS)
 
 
@@ -161,7 +161,7 @@ LARGE = {
     "is empty": b'{"instances":[[[' + b"[]," * 1_900_000 + b"0]]]}",
     "64 deep": b'{"a":' + b"[" * 300_000,
     "64 dee": b'{"a":' * 90_000 + b"[0" + b",0" * 200_000,
-    "is no JSON": b'{"instances":[[[' + b"[0,0,0]," * 99_000,
+    "is not JSON": b'{"instances":[[[' + b"[0,0,0]," * 99_000,
 }
 
 

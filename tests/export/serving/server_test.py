@@ -154,7 +154,7 @@ BAD = [
     (404, "no version 1 of model digits", f"{MODEL}/versions/1:predict", {}),
     (404, "Not Found", "/v1/else", {}),
     (405, "Not Allowed", f"{MODEL}:predict", None),
-    (400, "no JSON", f"{MODEL}:predict", b"{"),
+    (400, "not JSON", f"{MODEL}:predict", b"{"),
     (400, "is empty", f"{MODEL}:predict", {"instances": []}),
     (400, "the shape", f"{MODEL}:predict", {"instances": [[1, 2]]}),
     (400, "type uint8", f"{MODEL}:predict", {"instances": [[[["a", 1, 2]]]]}),
@@ -181,7 +181,7 @@ BAD = [
     ),
     (
         400,
-        "as if it was divided by 255",
+        "as if divided by 255",
         f"{MODEL}:predict",
         {"signature_name": "serving_float", "instances": [[[[0.9, 0, 0.1]]]]},
     ),

@@ -176,11 +176,11 @@ def test_a_rescaling_that_is_left_out_is_said_once(monkeypatch, name, rescales):
         assert f"keras.applications.{name}" in words
 
 
-# Of three sets that are normalised otherwise.
+# Of three sets that are normalized otherwise.
 MEAN, STD = (0.31, 0.48, 0.45), (0.25, 0.24, 0.37)
 
 
-def normalised(levels):
+def normalized(levels):
     return (levels / 255 - np.array(MEAN)) / np.array(STD)
 
 
@@ -209,7 +209,7 @@ def test_pretrained_ones_see_what_keras_preprocesses(name, size):
     )
     module = inspect.getmodule(getattr(keras.applications, name))
     wanted = module.preprocess_input(levels.astype("float64"))
-    np.testing.assert_allclose(seen(normalised(levels)), wanted, atol=1e-6)
+    np.testing.assert_allclose(seen(normalized(levels)), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_logits_are_those_of_keras_on_the_same_picture(name, tmp_path):
     ours.save(tmp_path / "ours.keras")  # It goes with the network.
     ours = keras.models.load_model(tmp_path / "ours.keras")
     features = keras.Model(ours.input, ours.layers[-1].input)
-    images = normalised(levels).astype("float32")
+    images = normalized(levels).astype("float32")
     scale = np.abs(wanted).max()
     np.testing.assert_allclose(
         features(images) / scale, wanted / scale, atol=1e-5
@@ -286,7 +286,7 @@ def test_a_file_as_keras_downloads_them_is_read(tmp_path):
     np.testing.assert_array_equal(
         model.get_layer("conv_pw_5").kernel, donor.get_layer("conv_pw_5").kernel
     )
-    with pytest.raises(ValueError, match="gives Xception no weights"):
+    with pytest.raises(ValueError, match="has no weights for Xception"):
         models.pretrained_network(
             "Xception", f"{tmp_path}/net.h5", input_shape=(71, 71, 3)
         )

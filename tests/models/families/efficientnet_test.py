@@ -118,7 +118,7 @@ def test_lite_networks_see_the_levels_they_were_trained_on(images):
         ours(images), theirs((levels - 127) / 128), rtol=1e-9, atol=1e-12
     )
     assert models.has_preprocessing("efficientnet-lite0")
-    with pytest.raises(ValueError, match="Lite EfficientNets alone"):
+    with pytest.raises(ValueError, match="Only lite EfficientNets"):
         tiny(pixels=(mean, std))
     with pytest.raises(ValueError, match="efficientnet-b0 takes images as"):
         models.build(

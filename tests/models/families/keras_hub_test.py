@@ -57,7 +57,7 @@ def levels():
     return generator.integers(0, 256, [2, *SHAPE]).astype("float32")
 
 
-def normalised(levels):
+def normalized(levels):
     return np.float32((levels / 255 - np.array(MEAN)) / np.array(STD))
 
 
@@ -142,7 +142,7 @@ BACKBONES = {
 @pytest.mark.fast("resnet", "vit")
 @pytest.mark.parametrize("name", BACKBONES)
 def test_features_are_those_of_keras_hub_on_the_same_picture(name, tmp_path):
-    """Levels in, by its own converter and backbone; ours are normalised."""
+    """Levels in, by its own converter and backbone; ours are normalized."""
     import keras_hub
 
     converter = tiny_presets.converter()
@@ -161,11 +161,11 @@ def test_features_are_those_of_keras_hub_on_the_same_picture(name, tmp_path):
     model, report = begun(tmp_path, pixels=(MEAN, STD))
     assert not report.missing and not report.left_over
     scale = np.abs(wanted).max()
-    got = features(model, normalised(levels()))
+    got = features(model, normalized(levels()))
     np.testing.assert_allclose(got / scale, wanted / scale, atol=1e-5)
     # And it matters: without it they are far off.
     plain, _ = begun(tmp_path)
-    got = features(plain, normalised(levels()))
+    got = features(plain, normalized(levels()))
     assert np.abs(got - wanted).max() > 1e-2 * scale
 
 
@@ -213,7 +213,7 @@ def test_a_converter_may_scale_all_channels_alike_or_not_at_all(
     converter.save_to_preset(str(tmp_path))
     model = build(tmp_path, pixels=(MEAN, STD))
     seen = model.get_layer("backbone").input
-    seen = keras.Model(model.input, _fed(model))(normalised(levels()))
+    seen = keras.Model(model.input, _fed(model))(normalized(levels()))
     np.testing.assert_allclose(seen, converter(levels()), atol=1e-4)
 
 
@@ -241,7 +241,7 @@ def test_follows_the_dtype(tmp_path, dtype, variables, computes, logits):
     assert {v.dtype for v in model.weights} == {variables}
     layers = model.get_layer("backbone").layers
     assert next(x for x in layers if x.weights).compute_dtype == computes
-    assert model(normalised(levels())).dtype == logits
+    assert model(normalized(levels())).dtype == logits
     assert keras.config.dtype_policy() == before
 
 
@@ -263,7 +263,7 @@ def test_a_classifier_of_theirs_is_a_preset_too(tmp_path):
     assert report.head == ("head.dense/0", "head.dense/1")
     pooled = keras.Model(task.backbone.input, task.backbone.output)
     wanted = np.asarray(pooled(tiny_presets.converter()(levels())))
-    got = features(model, normalised(levels()))
+    got = features(model, normalized(levels()))
     np.testing.assert_allclose(got, wanted.mean((1, 2)), rtol=1e-4, atol=1e-5)
 
 
@@ -329,11 +329,11 @@ def described(**settings):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, "no preset of KerasHub: it has no config.json"),
-        ("{", "not of a preset of KerasHub's own networks"),
-        ("[]", "not of a preset of KerasHub's own networks"),
+        (None, "not a preset of KerasHub: it has no config.json"),
+        ("{", "not from a preset of KerasHub's own networks"),
+        ("[]", "not from a preset of KerasHub's own networks"),
         # As of transformers, which KerasHub would convert.
-        ('{"model_type": "vit"}', "not of a preset of KerasHub's own networks"),
+        ('{"model_type": "vit"}', "not from a preset of KerasHub's own"),
         (
             '{"registered_name": "mine>Net", "config": {}}',
             "it names 'mine>Net'",
@@ -360,8 +360,8 @@ def test_a_folder_that_is_no_preset_for_images_is_refused(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("keras_hub", "say keras_hub:<folder>, or give its folder as"),
-        ("keras_hub:", "say keras_hub:<folder>"),
+        ("keras_hub", "use keras_hub:<folder>, or give its folder as"),
+        ("keras_hub:", "use keras_hub:<folder>"),
         ("keras_hub:resnet_18_imagenet", "There is no folder resnet.*nothing"),
         ("keras_hub:gone/resnet", "There is no folder gone/resnet.*Put it"),
         ("keras_hub:kaggle://a/b/keras/c", "nothing is downloaded here"),

@@ -130,7 +130,7 @@ def test_unknown_data_sets_are_named_with_the_known_ones():
 
 
 def test_a_subset_of_labels_is_a_word_or_a_file(tmp_path):
-    with pytest.raises(ConfigError, match="--label_subset=last is no file"):
+    with pytest.raises(ConfigError, match="--label_subset=last is not a file"):
         Config(label_subset="last")
     path = tmp_path / "labeled.json"
     path.write_text("{}")

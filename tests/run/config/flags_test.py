@@ -177,7 +177,7 @@ def test_a_class_to_infer_counts_only_where_it_is_given():
 
 def test_flags_of_inference_hold_for_that_task_alone():
     bad = "--inference_thread_index=3"
-    assert "stay below --inference_num_threads=1" in refusal(
+    assert "must be below --inference_num_threads=1" in refusal(
         "--task_mode=inference", bad
     )
     assert parse(bad).inference_thread_index == 3

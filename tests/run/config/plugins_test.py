@@ -176,7 +176,7 @@ def test_a_lost_module_of_a_run_does_not_hinder_its_reset(tmp_path):
 @pytest.mark.parametrize(
     "name, type_, told",
     [
-        ("lr", "float", r"pin_lr_module.pin_lrSettings.lr has the name of one"),
+        ("lr", "float", r"pin_lr_module.pin_lrSettings.lr has the name of an"),
         ("names", "list", r"Settings.names is of type <class 'list"),
         (
             "dataset_name",

@@ -38,7 +38,7 @@ def unread(*arguments):
         (
             "--distribution=one_device --replicas_per_worker=2",
             "--replicas_per_worker has no effect: --distribution=one_device "
-            "has no replicas to be counted.",
+            "sets the number of replicas itself.",
         ),
         (
             "--distribution=mirrored --master=local --num_cores_per_replica=2",
@@ -47,8 +47,8 @@ def unread(*arguments):
         ),
         (
             "--num_cores_per_replica=2",
-            "--num_cores_per_replica has no effect: only a TPU has it, which "
-            "--use_tpu, --master or --distribution=tpu asks for.",
+            "--num_cores_per_replica has no effect: it is for TPUs only, "
+            "which --use_tpu, --master or --distribution=tpu asks for.",
         ),
         (
             "--mpl_teacher_loss=rand_augment --uda_weight=8",

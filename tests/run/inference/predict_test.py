@@ -203,7 +203,7 @@ def test_an_ensemble_has_the_mean_of_the_probabilities(inferring):
 
 
 def test_bad_images_have_a_reason_in_place_of_a_prediction(inferring, tmp_path):
-    """Grey images of 8 x 8 pixels are shown as they are."""
+    """Gray images of 8 x 8 pixels are shown as they are."""
     folder = tmp_path / "images"
     write(folder / "b.png", 200)
     write(folder / "a" / "c.png", 40)
@@ -232,7 +232,7 @@ def test_bad_images_have_a_reason_in_place_of_a_prediction(inferring, tmp_path):
         softmax(logits),
         atol=1e-6,
     )
-    with pytest.raises(ConfigError, match="a/text.png in .*is no image that"):
+    with pytest.raises(ConfigError, match="a/text.png in .*is not a usable"):
         inferring(strict_data=True, inference_name="s", **settings).infer()
 
 
@@ -256,10 +256,10 @@ def test_the_run_s_other_parts(inferring):
         ),
         (dict(inference_data="tfds:"), "is unknown"),
         (dict(inference_data="folder"), "needs --inference_dir"),
-        (dict(inference_dir="/absent"), "dir=/absent is not there"),
+        (dict(inference_dir="/absent"), "dir=/absent does not exist"),
         (
             dict(inference_data="records", inference_dir="/absent/x-*"),
-            "is not there",
+            "does not exist",
         ),
         (
             dict(inference_data="test", inference_dir="."),
@@ -267,7 +267,7 @@ def test_the_run_s_other_parts(inferring):
         ),
         (
             dict(inference_thread_index=1),
-            "stay below --inference_num_threads=1",
+            "must be below --inference_num_threads=1",
         ),
         (dict(inference_num_threads=0), "is too small; at least 1"),
         (dict(inference_name="../x"), "no folders"),

@@ -66,7 +66,7 @@ def page(runs):
         "uda 5 81.0 % ± 2.0",
         # Of -1 to -5: deviation 1.581, so 1.963 to either side.
         "uda 5 -3.00 -4.96 to -1.04 yes",
-        "finetuned: of each group less mpl",
+        "finetuned: each group minus mpl",
         "an interval needs three seeds whose accuracies differ.",
         "setting mpl uda method mpl uda Curves",
         "uda 2 200, not ended 81.0 % finetuned, at step 300 2 min 10 s",
@@ -79,7 +79,7 @@ def test_numbers_are_those_of_the_runs(page, text):
 def test_runs_that_differ_in_the_seed_alone_are_one_curve_with_a_band(page):
     bands = [a for a in page.all("polygon") if "band" in a["class"]]
     assert len(bands) == 2 * 2  # Of accuracy and of the training loss.
-    spoken = page.spoken("Accuracy on images kept")
+    spoken = page.spoken("Accuracy on held-out")
     assert "mpl from 30 % at step 100 to 50 % at step 200" in spoken
 
 
@@ -171,7 +171,7 @@ def test_networks_are_compared_only_where_all_groups_have_them(tmp_path):
         run(tmp_path / "b", "uda", 0),
     ]
     page = page_of(runs)
-    assert "last in training: of each group less a" in page.text
+    assert "last in training: each group minus a" in page.text
     assert "b 1 – – 50.0 %" in page.text
 
 
@@ -186,7 +186,7 @@ def test_each_group_is_compared_by_the_network_that_it_would_use(tmp_path):
     assert set(networks) == {"student"}
     runs[0].evaluation["networks"]["student"]["top_1"] = 0.1
     text = page_of(runs).text
-    assert "finetuned, else student: of each group less mpl" in text
+    assert "finetuned, else student: each group minus mpl" in text
     student = networks["student"]["top_1"]
     assert f"uda 1 {100 * (student - 0.9):+.2f}" in text
     assert f"On {runs[0].evaluation['images']}." in text
@@ -228,7 +228,7 @@ def test_the_command_takes_folders(runs, tmp_path, monkeypatch, capsys):
     )
     cli.main()
     assert capsys.readouterr().out.splitlines() == [
-        "Accuracy, finetuned; differences to mpl:",
+        "Accuracy, finetuned; differences from mpl:",
         "  mpl   5 seeds  84.00 %",
         "  uda   5 seeds  81.00 %  -3.00 (-4.96 to -1.04), holds",
         f"10 of 10 runs have not ended: {', '.join(run.name for run in runs)}.",
@@ -267,8 +267,8 @@ def seeds_of(root, method, accuracies):
     ("less", "told", "in_table"),
     [
         ([0.25] * 4, "too few seeds to tell", "too few seeds"),
-        ([0.25] * 5, "all equal: cannot be told", "all equal: cannot be told"),
-        ([0.0] * 5, "all equal: cannot be told", "all equal: cannot be told"),
+        ([0.25] * 5, "all equal: cannot tell", "all equal: cannot tell"),
+        ([0.0] * 5, "all equal: cannot tell", "all equal: cannot tell"),
         ([0.2, -0.1, 0.1, -0.2, 0.01], "does not hold", "no"),
         ([0.2, 0.21, 0.22, 0.23, 0.24], "holds", "yes"),
     ],
@@ -342,7 +342,7 @@ def test_page_and_terminal_take_one_result(runs, tmp_path, monkeypatch):
 def test_what_was_not_evaluated_is_compared_by_its_log_and_told_how(tmp_path):
     runs = [run(tmp_path / name, name, 0) for name in ("a", "b")]
     lines = lines_of(runs)
-    assert lines[0] == "Accuracy, last in training; differences to a:"
+    assert lines[0] == "Accuracy, last in training; differences from a:"
     assert lines[1] == "Run mpl eval on every run to compare test accuracy."
     assert "run mpl eval on every run to compare test" in page_of(runs).text
 
@@ -359,8 +359,8 @@ def test_nothing_evaluated_is_one_line(tmp_path):
     ("arguments", "words"),
     [
         ([], "required: RUN"),
-        (["{run}"], "1 run is nothing to compare"),
-        (["{run}", "{run}/../mpl_seed0"], "1 run is nothing to compare"),
+        (["{run}"], "1 run is not enough to compare"),
+        (["{run}", "{run}/../mpl_seed0"], "1 run is not enough to compare"),
         (["{run}", "nowhere"], "nowhere holds no run"),
         (["{run}", "{run}", "--outptu=x"], "--outptu=x"),
         (["{run}", "{other}", "--output=no/where.html"], "No such file"),

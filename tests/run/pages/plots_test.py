@@ -55,7 +55,7 @@ def test_nothing_to_draw():
     assert lines_plot("x", [Line("a", [], [])]) is None
 
 
-def test_long_curves_are_means_of_neighbours():
+def test_long_curves_are_means_of_neighbors():
     steps = list(range(1000))
     (drawn,) = lines_plot("x", [Line("a", steps, [7.0, 9.0] * 500)])["lines"]
     points = drawn["points"].split()
@@ -64,7 +64,7 @@ def test_long_curves_are_means_of_neighbours():
     assert len({point.split(",")[1] for point in points}) == 2
 
 
-def test_many_curves_are_told_apart_by_colour_and_dashes():
+def test_many_curves_are_told_apart_by_color_and_dashes():
     lines = [Line(str(k), [1], [k]) for k in range(COLORS * DASHES)]
     drawn = lines_plot("x", lines)["lines"]
     assert len({(d["color"], d["dash"]) for d in drawn}) == 28

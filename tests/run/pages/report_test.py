@@ -46,7 +46,7 @@ def test_the_result_comes_first(whole):
         "62.5 % 1,234",  # The student on validation images, and its speed.
         "total 0.6667",  # The last loss.
         "label_smoothing 0.375 0.0",
-        "a class has 4 labeled images, another 40.",
+        "one class has 4 labeled images, another 40.",
         "pets: images of 8 x 9 pixels; 44 labeled, 1,234 unlabeled, 4 test.",
         "1 file skipped: broken.png",
         "3 labels were made wrong on purpose",
@@ -73,8 +73,8 @@ def test_pictures_are_within_and_have_words(whole):
     )
     (views,) = [a for a in whole.all("img") if a.get("class") == "sheet"]
     assert "weak and strong views" in views["alt"]
-    assert whole.spoken("Accuracy on images kept apart") == (
-        "Accuracy on images kept apart: eval accuracy from 25 % at step 100 "
+    assert whole.spoken("Accuracy on held-out images") == (
+        "Accuracy on held-out images: eval accuracy from 25 % at step 100 "
         "to 75 % at step 300."
     )
 
@@ -94,7 +94,7 @@ def test_a_folder_without_anything_has_a_page(tmp_path):
         "No step was logged yet",
         "The data was not inspected",
         "There is no hparams.json",
-        "What it ran on was not written down",
+        "What it ran on was not recorded",
         "Training has not ended: step 0.",
         "mpl eval ",
     ):
@@ -204,6 +204,6 @@ def test_a_result_stands_beside_guessing(tmp_path, top_1):
     evaluated(folder, top_1=top_1)
     (folder / "views.png").unlink()
     text = page_of(folder).text
-    assert "Always the largest class would be right on 50.0 %." in text
+    assert "predicting the largest class would be right on 50.0 %." in text
     assert ("no better than guessing" in text) is (top_1 <= 0.5)
     assert "There is no views.png" in text and "[figures]" in text

@@ -227,7 +227,7 @@ def test_test_images_do_not_choose():
     report = compared({"student": one(2, classes=3)}, {})
     assert report.best is None
     text = report.as_text()
-    assert "these images must not choose" in text
+    assert "These images must not be used to choose" in text
     assert "Best" not in text
     assert "top-5" not in text
     assert report.accuracies == {"student": 0.2}
@@ -247,7 +247,7 @@ def test_a_tie_and_mere_guessing_are_said(right, is_guess):
     networks = {"a": one(right, total=20), "b": one(right, total=20)}
     text = compared(networks, networks | {"c": one(0, total=20)}).as_text()
     assert f"a ({right / 20:.4f}, a tie with b)." in text
-    warning = "Warning: no better than guessing: whoever always says the "
+    warning = "Warning: no better than guessing: always predicting the "
     warning += "largest class is right on 0.1000 of these images."
     assert (warning in text.splitlines()) is is_guess
     assert ("guessing" in compared(networks, {}).as_text()) is is_guess
@@ -266,4 +266,4 @@ def test_without_matplotlib_there_is_all_but_figures(
 
 def test_what_could_not_be_read_is_said():
     report = EvaluationReport("images", 1, {"student": one(2)}, {}, "x skipped")
-    assert report.as_text().endswith("Of these x skipped.")
+    assert report.as_text().endswith("Of these, x skipped.")

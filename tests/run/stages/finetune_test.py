@@ -198,6 +198,6 @@ def test_patience_needs_images_that_are_held_out():
     with pytest.raises(ConfigError) as caught:
         Config(finetune_patience=2)
     assert str(caught.value) == (
-        "--finetune_patience=2 judges by images that are held out, and there "
+        "--finetune_patience=2 needs held-out images, and there "
         "are none: train with --num_validation, or leave it out."
     )

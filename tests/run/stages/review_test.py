@@ -181,7 +181,7 @@ def test_a_network_that_says_no_numbers_is_not_reviewed(tmp_path, monkeypatch):
         teacher_type=lambda config: None,
     )
     config = tiny(tmp_path, progress=False)
-    with pytest.raises(ConfigError, match="student says no numbers"):
+    with pytest.raises(ConfigError, match="student predicts no finite"):
         review_tables.pools(learner, config, images)
 
 

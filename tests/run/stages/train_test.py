@@ -39,7 +39,7 @@ def test_a_run_that_goes_on_with_another_source_says_so(
     assert list(noted(tmp_path)) == ["0", "2"]
     assert caplog.text.count(CHANGED) == 1
     assert (
-        "To get a result of one version only, undo the change, or begin anew "
+        "To get a result of one version only, undo the change, or start over "
         "with --reset_output_dir.\n"
     ) in caplog.text
     # From the start there is one source, the new one; the old list is not read.

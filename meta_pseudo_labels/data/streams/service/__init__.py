@@ -1,4 +1,4 @@
-"""Input work on other machines, by TensorFlow's tf.data service."""
+"""Input work on other machines, with TensorFlow's tf.data service."""
 
 from meta_pseudo_labels.data.streams.service.addresses import (
     parse_address,

@@ -4,7 +4,7 @@
     python -m meta_pseudo_labels.data.streams.service worker \
         --dispatcher=grpc://host:5050
 
-Either runs until SIGTERM or SIGINT. Nobody is asked who he is: whoever can
+Either runs until SIGTERM or SIGINT. There is no authentication: whoever can
 reach the ports can use them, so keep them inside a network that you trust.
 """
 
@@ -43,7 +43,7 @@ def parse(arguments):
     dispatcher.add_argument(
         "--work_dir",
         help="folder for its state; a dispatcher that is started again with "
-        "it, on the same port, goes on where it was",
+        "it, on the same port, continues where it stopped",
     )
     worker = servers.add_parser(
         "worker",
@@ -59,7 +59,7 @@ def parse(arguments):
     worker.add_argument(
         "--host",
         help="name or address at which trainers reach this machine; by "
-        "default the address that it has towards the dispatcher",
+        "default the address from which it reaches the dispatcher",
     )
     worker.add_argument(
         "--timeout_seconds",
@@ -115,7 +115,7 @@ def main(arguments):
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     print(line, flush=True)
-    # Not server.join(), which no signal would end.
+    # Not server.join(), which signals would not end.
     stop.wait()
     del server  # Stops it.
     return 0

@@ -1,4 +1,4 @@
-"""Addresses of tf.data servers: read, reached and free ones."""
+"""Addresses of tf.data servers: to parse, to reach, and free ones."""
 
 import socket
 import time
@@ -15,7 +15,7 @@ def parse_address(address):
     """Splits grpc://host:port.
 
     Args:
-      address: string; an IPv6 host stands in brackets.
+      address: string; an IPv6 host must be in brackets.
 
     Returns:
       "host:port" and port.
@@ -26,7 +26,7 @@ def parse_address(address):
     try:
         parts = urllib.parse.urlsplit(address)
         port = parts.port
-    except ValueError:  # The port is no number, or out of range.
+    except ValueError:  # The port is not a number, or out of range.
         parts, port = None, None
     if (
         not port
@@ -44,24 +44,24 @@ def parse_address(address):
 def wait_for_dispatcher(address, *, timeout_seconds, needs_workers=False):
     """Returns once a dispatcher answers at an address.
 
-    TensorFlow itself would try for ever without a word.
+    TensorFlow itself would silently try forever.
 
     Args:
       address: grpc://host:port.
-      timeout_seconds: how long it is tried, >= 0.
-      needs_workers: whether it must know a worker that answers, too.
+      timeout_seconds: how long to try, >= 0.
+      needs_workers: whether it must also know a worker that answers.
 
     Raises:
       ValueError: if it did not answer in time, has no worker, or something
         else answered.
     """
-    import grpc  # Of TensorFlow's dependencies, and needed only here.
+    import grpc  # Comes with TensorFlow, and needed only here.
 
     target, port = parse_address(address)
     start = _HOW_TO_START.format(port=port)
     end = time.monotonic() + timeout_seconds
     with grpc.insecure_channel(target) as channel:
-        # Asked in bytes: TensorFlow does not offer its messages to Python.
+        # In raw bytes: TensorFlow does not expose its messages to Python.
         ask = channel.unary_unary(
             "/tensorflow.data.DispatcherService/GetWorkers"
         )
@@ -88,7 +88,7 @@ def wait_for_dispatcher(address, *, timeout_seconds, needs_workers=False):
 
 
 def _refusal(error, address, timeout_seconds, start):
-    """What to say of a call that failed."""
+    """The message about a call that failed."""
     import grpc
 
     if error.code() in (
@@ -109,7 +109,7 @@ def _refusal(error, address, timeout_seconds, start):
 def _workers(message):
     """The addresses, host:port, in an answer to GetWorkers.
 
-    Its fields are all of number 1: a worker, and therein its address.
+    All its fields have number 1: a worker, and in it its address.
     """
     for worker in _fields(message):
         yield next(_fields(worker)).decode()
@@ -130,7 +130,7 @@ def _fields(message):
 
 
 def _answers(address):
-    """Whether a worker is there: dispatchers do not forget the dead ones."""
+    """Whether a worker is alive: dispatchers do not forget the dead ones."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=1):
@@ -140,7 +140,7 @@ def _answers(address):
 
 
 def own_host(dispatcher):
-    """The address of this machine as the dispatcher's network knows it.
+    """The address of this machine in the dispatcher's network.
 
     Args:
       dispatcher: grpc://host:port, which answers.
@@ -153,13 +153,13 @@ def own_host(dispatcher):
 
 
 def free_port(port):
-    """A port that nobody listens on.
+    """A port on which nobody listens.
 
     gRPC would share a taken port with its owner, and each would get some of
     the calls.
 
     Args:
-      port: the port that is wanted; 0 for any.
+      port: the requested port; 0 for any.
 
     Raises:
       ValueError: if it is taken, not permitted or not a port.

@@ -1,4 +1,4 @@
-"""Numbered batches, back in their order and without a gap."""
+"""Puts numbered batches back in order and fills gaps."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,16 +8,16 @@ def in_order(arrivals, batch, *, start_step, window):
     """The batches of all steps from `start_step` on, each one once.
 
     A batch that arrives early is held until its turn. A step that is still
-    missing when one arrives from `window` steps after it counts as lost: its
-    batch is made here, as a batch is a function of its step. Should it arrive
-    after all it is dropped.
+    missing when a batch from `window` steps later arrives counts as lost: its
+    batch is made here, as a batch is a function of its step. If it arrives
+    after all, it is dropped.
 
     Args:
       arrivals: endless tf.data.Dataset of (step, batch(step)), step [] int64,
-        in any order, any of them missing or there more than once.
+        in any order, any of them missing or repeated.
       batch: a function from a step, [] int64, to a structure of tensors.
-      start_step: the first step that is wanted, [] int64.
-      window: batches that may be held, >= 1.
+      start_step: the first step to return, [] int64.
+      window: largest number of batches held, >= 1.
 
     Returns:
       tf.data.Dataset of batch(start_step), batch(start_step + 1), ...
@@ -39,7 +39,7 @@ def in_order(arrivals, batch, *, start_step, window):
             lambda: (steps, held),
             lambda: _put(steps, held, step=step, leaves=leaves),
         )
-        # Up to here nothing more is waited for.
+        # Steps before this one are not waited for any longer.
         reached = tf.maximum(first, step - window + 1)
         reached = tf.while_loop(
             lambda x: steps[x % window] == x, lambda x: [x + 1], [reached]
@@ -64,11 +64,11 @@ def in_order(arrivals, batch, *, start_step, window):
 
 
 def _put(steps, held, *, step, leaves):
-    """Holds a batch. What stood in its slot must have been handed out.
+    """Holds a batch. What was in its slot must have been handed out.
 
-    One that would push out another step is from beyond the window: then the
-    steps before it, the other one among them, are handed out this turn, so
-    they are made anew.
+    A batch that would push out another is from beyond the window: then the
+    steps before the new window, the other's among them, are handed out this
+    turn, and the other batch is made anew.
     """
     slot = step % steps.shape[0]
     steps = tf.tensor_scatter_nd_update(steps, [[slot]], [step])
@@ -119,7 +119,7 @@ def _get(held, slot, spec):
 
 
 def _empty(dtype, length):
-    """A list of `length` tensors of any shape, which are not there yet."""
+    """A list with room for `length` tensors of any shape, still empty."""
     with tf.device("CPU:0"):
         return tf.raw_ops.TensorListReserve(
             element_shape=tf.constant(-1),
@@ -129,5 +129,5 @@ def _empty(dtype, length):
 
 
 def _plain(function):
-    """Nothing here needs AutoGraph, which makes tracing much slower."""
+    """Without AutoGraph, which makes tracing much slower and is not needed."""
     return tf.autograph.experimental.do_not_convert(function)

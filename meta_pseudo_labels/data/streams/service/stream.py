@@ -9,7 +9,7 @@ from meta_pseudo_labels.data.streams.service.addresses import (
 from meta_pseudo_labels.data.streams.service.ordering import in_order
 from meta_pseudo_labels.data.streams.service.watch import watch
 
-# The graph with all it holds goes out as one message of less than 2 GiB.
+# The graph and all it holds are sent as one message of less than 2 GiB.
 MAX_HELD_BYTES = 2_000_000_000
 _WINDOW_BYTES = 1 << 30
 _MIN_WINDOW, _MAX_WINDOW = 4, 64
@@ -21,20 +21,20 @@ def through_service(
     """The endless stream batch(start_step), batch(start_step + 1), ...
 
     A dispatcher deals the steps out to its workers (TensorFlow's dynamic
-    sharding: each step goes to one worker, and is lost with it). A batch is
-    brought back into its place here, and made here where it was lost. So the
-    stream is that of `Dataset.range(start_step, ...).map(batch)`, bit for
-    bit, whatever happens to the workers, as long as one is left.
+    sharding: each step goes to one worker, and is lost with it). Here batches
+    are put back in order, and lost ones are made. So the stream is that of
+    `Dataset.range(start_step, ...).map(batch)`, bit for bit, whatever happens
+    to the workers, as long as one is left.
 
     Args:
       batch: a function from a step, [] int64, to a structure of tensors; it
         must be a function of the step alone. What it captures is sent along,
-        once; files that it reads must be there on the workers too.
+        once; files that it reads must exist on the workers too.
       address: grpc://host:port of the dispatcher.
       start_step: the first step, >= 0.
-      window: batches that may wait here for an earlier one, before that is
-        made here; by default what 1 GiB has room for, from 4 to 64.
-      timeout_seconds: how long the service may take to answer at first.
+      window: batches that may wait here for an earlier one before that one is
+        made here; by default as many as fit into 1 GiB, from 4 to 64.
+      timeout_seconds: how long the service may take for its first answer.
 
     Returns:
       tf.data.Dataset of `batch`'s structures. Each iteration begins at
@@ -70,7 +70,7 @@ def through_service(
 
 
 def _distribute(dataset, address):
-    """Has the elements made by the workers, in no particular order."""
+    """Lets the workers make the elements, in no particular order."""
     service = tf.data.experimental.service
     try:
         return dataset.apply(
@@ -98,13 +98,13 @@ def _check_size(batch):
         raise ValueError(
             f"The data set holds {size / 1e9:.2f} GB in memory, but a tf.data "
             f"service can be sent {MAX_HELD_BYTES / 1e9:.2f} GB at most: keep "
-            "the images in files that are read as training goes, as those of "
+            "the images in files that are read during training, like those of "
             "imagenet2012, or train without the service."
         )
 
 
 def _window(batch):
-    """How many batches fit into the memory for waiting ones."""
+    """How many batches fit into the memory for those that wait."""
     size = sum(
         (leaf.shape.num_elements() or 0) * leaf.dtype.size
         for leaf in tf.nest.flatten(batch.structured_outputs)

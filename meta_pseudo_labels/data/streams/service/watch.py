@@ -1,4 +1,4 @@
-"""Says so when a service falls silent, as TensorFlow just goes on trying."""
+"""Warns when a service falls silent, as TensorFlow silently keeps trying."""
 
 import threading
 import weakref
@@ -13,7 +13,7 @@ _PAUSE_SECONDS = 15
 
 
 def watch(dataset, address, *, pause_seconds=_PAUSE_SECONDS):
-    """Asks a service now and then, for as long as its data set is there.
+    """Checks a service now and then, as long as its data set exists.
 
     Logs a warning when no dispatcher or no worker answers any more, and
     another one when they do again.
@@ -21,7 +21,7 @@ def watch(dataset, address, *, pause_seconds=_PAUSE_SECONDS):
     Args:
       dataset: what is read from the service.
       address: grpc://host:port of its dispatcher.
-      pause_seconds: between two questions.
+      pause_seconds: time between two checks.
     """
     gone = threading.Event()
     weakref.finalize(dataset, gone.set)
@@ -43,7 +43,7 @@ def _watch(gone, address, pause_seconds):
 
 
 def _trouble(address, timeout_seconds):
-    """What is wrong with a service; None for nothing."""
+    """What is wrong with a service; None if nothing is."""
     try:
         wait_for_dispatcher(
             address, timeout_seconds=timeout_seconds, needs_workers=True
