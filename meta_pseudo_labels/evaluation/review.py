@@ -32,10 +32,17 @@ def look(network, images, spec, *, batch_size):
         return tuple(
             np.zeros([0, x.shape[-1]]) for x in (network.output, before)
         )
-    model = keras.Model(network.inputs, [network.output, before])
     batches = ordered_images(images, spec, batch_size=batch_size)
-    found = model.predict(batches.map(lambda image, _: image), verbose=0)
-    logits, features = (np.asarray(rows, np.float64) for rows in found)
+    model = keras.Model(network.inputs, [network.output, before])
+    # Traced here: at the fifth `predict` of a new model TensorFlow warns of
+    # retracing.
+    forward = tf.function(
+        lambda images: model(images, training=False), autograph=False
+    ).get_concrete_function(batches.element_spec[0])
+    found = zip(*(forward(batch) for batch, _ in batches), strict=True)
+    logits, features = (
+        np.concatenate(rows).astype(np.float64) for rows in found
+    )
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return (
         tf.nn.softmax(logits).numpy(),

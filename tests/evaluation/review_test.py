@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from meta_pseudo_labels.data.spec import DatasetSpec
 from meta_pseudo_labels.evaluation.review import (
@@ -107,3 +108,24 @@ def test_a_network_is_looked_at_before_its_last_layer(flat):
     assert features.shape == (3, 5)
     none = look(network, images[:0], spec, batch_size=2)
     assert [len(rows) for rows in none] == [0, 0]
+
+
+def test_many_networks_are_not_taken_for_one_that_is_retraced(caplog, request):
+    """TensorFlow warned of "5 out of the last 5 calls" at the fifth."""
+    logger = tf.get_logger()
+    logger.addHandler(caplog.handler)
+    request.addfinalizer(lambda: logger.removeHandler(caplog.handler))
+    images = np.zeros([3, 4, 4, 3], np.uint8)
+    spec = DatasetSpec(
+        name="made",
+        num_classes=2,
+        image_size=4,
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        flip=False,
+    )
+    for _ in range(8):
+        inputs = keras.Input([4, 4, 3])
+        logits = keras.layers.Dense(2)(keras.layers.Flatten()(inputs))
+        look(keras.Model(inputs, logits), images, spec, batch_size=2)
+    assert "retracing" not in caplog.text
