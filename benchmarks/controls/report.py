@@ -213,16 +213,21 @@ def table_section(labels, split, groups, suite):
         if over[0] is not None and over[0].other != runs[run].control:
             cells[0] += SOFT
         lines.append([run, *cells])
+    heading = ["", "n", "student", "finetuned", "teacher", "seconds"]
+    costs = SUITES[suite].equal_time
+    if costs:
+        heading += ["of the processor", "steps"]
     return [
         title,
         control_tables.markdown(
-            ("", "n", "student", "finetuned", "teacher", "seconds"),
+            heading,
             [
                 [
                     run,
                     str(len(group)),
                     *control_tables.cells(group),
-                    f"{control_tables.seconds(group):,.0f}",
+                    control_tables.seconds(group),
+                    *(_costs(group) if costs else ()),
                 ]
                 for run, group in groups.items()
             ],
@@ -232,6 +237,12 @@ def table_section(labels, split, groups, suite):
         *([SOFT_REMARK] if any(SOFT in line[1] for line in lines) else []),
         facts(groups),
     ]
+
+
+def _costs(group):
+    """Processor seconds, where some rows have them, and steps of a run."""
+    steps = _joined(f"{row['steps']:,}" for row in group.values())
+    return control_tables.seconds(group, "train_cpu_seconds"), steps
 
 
 def precision_table(rows, low_precision):

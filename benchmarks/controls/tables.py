@@ -188,11 +188,13 @@ def interval(points):
     return f"{points.mean:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
-def seconds(rows_of_run):
-    """Median time of training: other work on the machine adds to some."""
-    return statistics.median(
-        row["train_seconds"] for row in rows_of_run.values()
-    )
+def seconds(rows_of_run, key="train_seconds"):
+    """Median time of training: other work on the machine adds to some.
+
+    Of the rows that have it; empty where none has.
+    """
+    known = [row[key] for row in rows_of_run.values() if row.get(key)]
+    return f"{statistics.median(known):,.0f}" if known else ""
 
 
 def _lines(groups):

@@ -1,4 +1,4 @@
-"""Pictures that occur twice: among those to train and those to evaluate on.
+"""Pictures that are both among those to train on and those to evaluate on.
 
 Training on a copy of a test image makes accuracy look better than it is; a copy
 with another class makes it look worse. Copies are found by equal pixels, as

@@ -28,7 +28,7 @@ class ImageData:
         Digits are numbered as in scikit-learn, TFDS sets by the number in the
         `id` of their split `train`, arrays of your own from 0.
       skipped: names of files that could not be read, within their folders.
-      passed_over: likewise, files that are hidden or left by systems.
+      passed_over: likewise, files or folders, hidden or left by systems.
       names: names of the images, see `duplicates.names_by_digest`; None if
         they have no names.
       label_subset, seed: how `data.load` chose the labeled images; None if

@@ -43,7 +43,7 @@ def prepare_encoded(encoded, spec, *, max_pixels=MAX_PIXELS):
     Args:
       encoded: [] string, a JPEG or PNG file. As in `decoding.decode_image`,
         gray becomes RGB, alpha is dropped, 16 bits become 8, and pictures
-        are rotated according to their Exif data.
+        are rotated or flipped according to their Exif data.
       spec: `DatasetSpec` of the model.
       max_pixels: larger pictures are refused before they are decoded.
 

@@ -120,7 +120,7 @@ def spoil_labels(data, share, *, seed):
       `ImageData` with changed labeled_labels.
 
     Raises:
-      ValueError: if the share is out of range or less than one image, or there
+      ValueError: if the share is out of range or rounds to no image, or there
         is no other class.
     """
     _require_memory(data)

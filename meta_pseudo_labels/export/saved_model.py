@@ -106,7 +106,7 @@ def export_saved_model(model, path, *, spec, add=None):
             _sync_all(complete)
             return _publish(complete, path)
     finally:
-        with contextlib.suppress(OSError):  # It holds versions.
+        with contextlib.suppress(OSError):  # If it holds versions.
             path.rmdir()
 
 

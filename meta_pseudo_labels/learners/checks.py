@@ -191,7 +191,7 @@ def check_estimator(function):
     """Refuses anything that cannot be called with a student's step and logits.
 
     Raises:
-      ConfigError: if it is not a function, or one with other arguments.
+      ConfigError: if it is not a function, or takes other arguments.
     """
     wanted = "a function of (student_step, teacher_logits)"
     if not callable(function) or inspect.isclass(function):

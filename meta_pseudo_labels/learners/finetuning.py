@@ -205,7 +205,7 @@ def batch_norm_mode(model, mode):
     Args:
       model: a Keras model, whose batch norm is Keras's or ours.
       mode: "update" leaves the layers as they are. "frozen" makes them
-        normalize by their moving averages and changes nothing: neither these
+        normalize by their moving averages and change nothing: neither these
         nor scale (gamma) and shift (beta), as in Keras layers that are not
         trainable. Dropout stays active.
 

@@ -119,7 +119,7 @@ class FlexMatchTerm(StatefulTerm):
 @register("flexmatch")
 @keras.saving.register_keras_serializable("meta_pseudo_labels")
 class FlexMatch(TermLearner):
-    """Learns labels, and classes of weak views above their class's threshold.
+    """Learns labels, and classes of weak views that reach a class's threshold.
 
     The loss is the cross-entropy of the labels plus `weight` times that of the
     weak views' classes on strong views (arXiv 2110.08263, equations 5 to 12).

@@ -40,10 +40,10 @@ def check_preset(folder):
         )
     if not os.path.isdir(folder):
         raise ValueError(
-            f"There is no folder {folder}. It held a preset of KerasHub, which "
-            "defines the network for as long as its run is used. Put it there, "
-            "or name it: --model_type=keras_hub:<folder>, for an earlier run "
-            "together with --allow_hparam_change."
+            f"There is no folder {folder}. It must hold a preset of KerasHub, "
+            "which defines the network for as long as its run is used. Put it "
+            "there, or name it: --model_type=keras_hub:<folder>, for an "
+            "earlier run together with --allow_hparam_change."
         )
     described = _described(folder)
     name = described["registered_name"].partition(">")[2]

@@ -9,7 +9,7 @@ from meta_pseudo_labels.models.dense import classification_head, hidden_layers
 # Five layers (Reduced MPL); the teacher's name if none is given.
 REDUCED_TEACHER = "mlp-5-128"
 
-# Least probability that differs from 0.
+# Least probability that is distinguished from 0.
 _FLOOR = 1e-8
 
 

@@ -185,7 +185,7 @@ def _covariance(images, size):
 def _filters(covariance, epsilon):
     """[values, 2 * values] float64; each column is a filter."""
     variances, axes = np.linalg.eigh(covariance)
-    # An axis has two directions; here its largest entry is positive.
+    # An axis has two directions; here its entry of largest size is positive.
     axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))])
     # Rounding can give an axis without variance a negative one.
     filters = axes / np.sqrt(np.maximum(variances, 0.0) + epsilon)

@@ -151,7 +151,7 @@ def _task_mode(word, arguments):
     """The task mode that the first word means.
 
     Raises:
-      ConfigError: with the nearest words, if there is none.
+      ConfigError: with the nearest words, if it means none.
     """
     mode, known = _OTHER_WORDS.get(word, word), task_modes()
     if any(a.lstrip("-").startswith("task_mode") for a in arguments):

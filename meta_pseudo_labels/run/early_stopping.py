@@ -45,5 +45,5 @@ def epochs_since_best(checkpoints, step, *, every):
     paths = checkpoint_paths(checkpoints.best_folder)
     if not paths or checkpoints.best_accuracy < 0:
         return 0
-    # The best is ahead of the step if a kill came before the latest.
+    # The best is ahead of the step if a kill came between it and the latest.
     return max(0, (step - step_of(paths[-1])) // every)

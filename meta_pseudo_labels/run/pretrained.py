@@ -224,7 +224,7 @@ def _load(network, path, model_type):
 
 
 def _student_of(prefix):
-    """(name, array) of a checkpoint's student, or of its moving average.
+    """(name, array) of a checkpoint's student, of its average if it has one.
 
     Raises:
       ValueError: if it is damaged, or has no student.

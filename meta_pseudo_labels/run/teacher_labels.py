@@ -149,7 +149,7 @@ def _began_with(config, distributions):
         return False
     began = read_object(
         path,
-        "the labels of the run",
+        "the teacher labels of a run",
         keys=("digest",),
         mend="Restore it, or train in another --output_dir.",
     )

@@ -45,7 +45,11 @@ class Panel:
 # held out. Training losses do not: MPL's student never sees the labels,
 # supervised learning and UDA smooth theirs.
 PANELS = (
-    Panel("Accuracy on images kept apart", ("eval/accuracy",), percent=True),
+    Panel(
+        "Accuracy on validation or test images",
+        ("eval/accuracy",),
+        percent=True,
+    ),
     Panel("Cross-entropy on the same images, nats", ("eval/loss",)),
 )
 

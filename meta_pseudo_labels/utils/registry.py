@@ -17,7 +17,7 @@ import threading
 
 
 class UnknownName(KeyError, ValueError):
-    """Nothing is registered by this name; the message has similar names."""
+    """Nothing is registered under this name; the message has similar names."""
 
     def __str__(self):  # Not in quotes, unlike that of a KeyError.
         return self.args[0]

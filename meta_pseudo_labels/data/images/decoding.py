@@ -29,7 +29,8 @@ def decode_image(data, *, max_pixels=MAX_PIXELS, deep_levels=None):
     JPEG (dct_method INTEGER_ACCURATE; CMYK becomes RGB as TensorFlow does it),
     PNG, BMP, GIF and, if TensorFlow can decode it, WebP. The first frame of an
     animation is used. Gray becomes RGB, alpha is dropped (not blended), 16 bits
-    become 8, see `levels.to_8_bits`. It is rotated as its Exif data says.
+    become 8, see `levels.to_8_bits`. The picture is rotated or flipped as its
+    Exif data says.
 
     Args:
       data: bytes, the whole file.

@@ -86,8 +86,8 @@ def decode_images(
       places of these images among `files`; and a tuple of the names left out.
 
     Raises:
-      ValueError: if `strict` and a file is not usable, or if the array cannot
-        be allocated.
+      ValueError: if `strict` and a file is not usable, if image_size is not 1
+        or more, or if the array cannot be allocated.
     """
     images = _allocate(count, image_size, where)
     decode = functools.partial(
@@ -115,7 +115,7 @@ def decode_images(
                     raise ValueError(
                         f"{shown(name)} in {shown(where)} is not an image that "
                         f"can be used ({outcome}); repair or remove it, or "
-                        "turn off strict reading, which then skips it."
+                        "turn off strict reading, so that it is skipped."
                     )
                 skipped.append((shown(name), outcome))
     _log_skipped(skipped, count=count, where=where)
@@ -191,7 +191,7 @@ def _allocate(count, image_size, where):
     if image_size is None or image_size < 1:
         raise ValueError(
             f"image_size is {image_size}; images of {where} may differ in "
-            "size, so give the pixels to resize them to, 1 or more."
+            "size, so give the pixels per side to resize to, 1 or more."
         )
     try:
         return np.empty([count, image_size, image_size, 3], np.uint8)

@@ -41,7 +41,7 @@ def keras_cv_rand_augment(
 ):
     """KerasCV's RandAugment, keyed by a seed like all views.
 
-    It has no rotation, cutout, inversion, posterisation or sharpness; shifts
+    It has no rotation, cutout, inversion, posterization or sharpness; shifts
     and shears fill with reflections of the image instead of gray.
 
     Args:

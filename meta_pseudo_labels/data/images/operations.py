@@ -120,7 +120,7 @@ def blend(degenerate, images, factor):
     With a factor above 1, results can leave the range 0 to 255. The release
     clips to [0, 255] values that it holds in [0, 1], that is, not at the top,
     and its cast to uint8 is then undefined: scalar code wraps modulo 256,
-    vectorised code saturates (quirk 27). This one saturates: it is what the
+    vectorized code saturates (quirk 27). This one saturates: it is what the
     release's clip was for, what Pillow's ImageEnhance does, and it does not
     turn white to black. The cast truncates x * 255.5, like
     `convert_image_dtype`.

@@ -77,9 +77,9 @@ def decode_random_crop(
       image_size: height and width to resize to, pixels.
       seed: [2] integers, fixes the crop.
       max_pixels: the number of pixels above which the image is refused.
-      plain: whether an image with Exif data, which may have to be rotated, is
-        an error. For each record TensorFlow prepares all that a function might
-        do with it, and preparing the rotation took as long as decoding.
+      plain: whether an image with Exif data, which may have to be rotated or
+        flipped, is an error. For each record TensorFlow prepares all that a
+        function might do with it, and preparing that took as long as decoding.
 
     Returns:
       [image_size, image_size, 3] uint8.

@@ -101,8 +101,8 @@ def explain_input_error(error, data):
             f"{reason}. Copy the files again."
         )
     return (
-        f"{reason}. Copy the file again, or go on without strict reading, "
-        "which skips such records."
+        f"{reason}. Copy the file again, or go on without strict reading: "
+        "then such records are skipped."
     )
 
 

@@ -8,7 +8,8 @@ from meta_pseudo_labels.evaluation.diagnosis.measure import RANDOM
 from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.figures import COLORS, FADED, GRID, INK
 
-# A ratio below this is drawn as 0: it is rounding error, not feedback.
+# Ratios up to this are rounding error, not feedback, and are not drawn; an
+# estimator that has no others gets a "0".
 NOTHING = 1e-6
 _MARKERS = "osD^v<>"
 _HOLLOW = dict(markersize=8, fillstyle="none")

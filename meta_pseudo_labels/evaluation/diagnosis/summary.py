@@ -110,7 +110,7 @@ def _noise(name, rows, *, is_mean):
 
 
 def _scale(name, row, *, is_mean):
-    """The factor that makes it an estimate of the judged loss's gradient."""
+    """The factor that makes an estimator one of the judged loss's gradient."""
     scale = row["unlabeled"] if is_mean else 1
     others = row["estimators"]
     if name == "reinforce_cosine" and "reinforce_dot_product" in others:

@@ -15,7 +15,7 @@ from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _CURVES = (
-    ("Accuracy on held-out images", "eval/accuracy", True),
+    ("Accuracy on validation or test images", "eval/accuracy", True),
     ("Cross-entropy on the same images, nats", "eval/loss", False),
     ("Training loss, nats", "loss/total", False),
 )

@@ -32,7 +32,11 @@ CLASSES_IN_A_MATRIX = 30
 PAIRS = 20
 # Title, beginnings of the scalars' names, whether they are shares.
 _CURVES = (
-    ("Accuracy on held-out images", ("eval/accuracy", "eval/top"), True),
+    (
+        "Accuracy on validation or test images",
+        ("eval/accuracy", "eval/top"),
+        True,
+    ),
     ("Loss, nats", ("cross_entropy/", "loss/total", "eval/loss"), False),
     ("Learning rate", ("lr/", "loss/lr"), False),
 )

@@ -108,7 +108,7 @@ class RunFiles:
 
     @functools.cached_property
     def plugins(self):
-        """Versions of its plug-ins by name; see `RunFolder.plugins_from`."""
+        """Hashes of its plug-ins by name; see `RunFolder.plugins_from`."""
         return self.read(PLUGINS)
 
     @functools.cached_property
@@ -205,8 +205,8 @@ class RunFiles:
     def setting(self, name):
         """The value of a setting; its default for runs that lack the setting.
 
-        Plug-ins are named with the version of their source, abbreviated, if
-        that is known.
+        Plug-ins are named with the beginnings of the hashes of their source,
+        if these are known.
         """
         value = self.settings.get(name, default_settings().get(name))
         if name == "plugins" and value:

@@ -82,7 +82,7 @@ class Train(Stage):
     files = (
         RunFile(HPARAMS, "every setting"),
         RunFile(MACHINE, "what it ran on"),
-        RunFile(PLUGINS, "which versions of its plug-ins it used"),
+        RunFile(PLUGINS, "hashes of the source of its plug-ins"),
         RunFile(LABELED, "which images keep their labels", early=True),
         RunFile(TEACHER_LABELS, "whose labels it learns from", early=True),
         RunFile(WEIGHTS, "which weights it started from", early=True),
@@ -96,7 +96,7 @@ class Train(Stage):
             "metrics.jsonl", "the logged steps and evaluations", shown=True
         ),
         RunFile("events", "the same for TensorBoard", shown=True),
-        RunFile("callbacks", "what third-party callbacks keep, such as ids"),
+        RunFile("callbacks", "what callbacks of users keep, such as ids"),
         RunFile(DONE, "says that training reached its last step"),
     )
     next = "finetune"

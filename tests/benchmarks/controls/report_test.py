@@ -148,15 +148,22 @@ def test_runs_of_equal_time_have_a_section_of_their_own():
     own = [
         row("supervised", 0, 0.50, **shared),
         row("uda", 0, 0.75, **shared),
+        row("uda", 1, 0.75, steps=300, train_cpu_seconds=70.0, **shared),
     ]
     heading = report.EQUAL_TIME["pretrained"]
     notes = NOTES | {heading: "Of the pretrained."}
     text = report.report(rows, notes, equal_time={"pretrained": own})
     before, section = text.split(f"\n\n## {heading}\n\nOf the pretrained.\n\n")
     assert "| uda | 1 | 25.00 |" in before and "75.00" not in before
-    assert "| uda | 1 | 75.00 |" in section
+    costs = "seconds | of the processor | steps"
+    assert costs in section and costs not in before
+    assert "| supervised | 1 | 50.00 | 50.00 |  | 1,234 |  | 3,000 |" in section
+    uda = (
+        "| uda | 2 | 75.00 ± 0.00 | 75.00 ± 0.00 |  | 1,234 | 70 | 3,000, 300 |"
+    )
+    assert uda in section
     assert "| uda | 1 | 25.00 |" not in section
-    assert "| uda |  |  | +25.00 |" in section
+    assert "| uda |  |  | +25.00 {1} |" in section
     assert heading not in report.report(rows, NOTES, equal_time={"fast": []})
     suites = {
         name

@@ -79,7 +79,7 @@ def test_numbers_are_those_of_the_runs(page, text):
 def test_runs_that_differ_in_the_seed_alone_are_one_curve_with_a_band(page):
     bands = [a for a in page.all("polygon") if "band" in a["class"]]
     assert len(bands) == 2 * 2  # Of accuracy and of the training loss.
-    spoken = page.spoken("Accuracy on held-out")
+    spoken = page.spoken("Accuracy on validation or test")
     assert "mpl from 30 % at step 100 to 50 % at step 200" in spoken
 
 

@@ -73,9 +73,9 @@ def test_pictures_are_within_and_have_words(whole):
     )
     (views,) = [a for a in whole.all("img") if a.get("class") == "sheet"]
     assert "weak and strong views" in views["alt"]
-    assert whole.spoken("Accuracy on held-out images") == (
-        "Accuracy on held-out images: eval accuracy from 25 % at step 100 "
-        "to 75 % at step 300."
+    assert whole.spoken("Accuracy on validation or test images") == (
+        "Accuracy on validation or test images: eval accuracy from 25 % at "
+        "step 100 to 75 % at step 300."
     )
 
 

@@ -55,7 +55,7 @@ def wait_for_dispatcher(address, *, timeout_seconds, needs_workers=False):
       ValueError: if it did not answer in time, has no worker, or something
         else answered.
     """
-    import grpc  # Comes with TensorFlow, and needed only here.
+    import grpc  # Comes with TensorFlow; needed only here.
 
     target, port = parse_address(address)
     start = _HOW_TO_START.format(port=port)
