@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 
+import keras
 import pytest
 
 from meta_pseudo_labels import models
@@ -136,3 +137,25 @@ def test_the_tutorial_goes_from_weights_to_a_service(folder):
             (folder / "runs" / run / "eval.json").read_text()
         )
         assert "validation" in evaluated
+
+
+@pytest.mark.long
+def test_photographs_are_learned_in_python(folder, monkeypatch, capsys):
+    *_, snippet = re.findall(
+        r"```python\n(.*?)```", (DOCS / "keras.md").read_text(), re.DOTALL
+    )
+    shape = dict(include_top=False, input_shape=(96, 96, 3))
+    made = keras.applications.MobileNetV2(weights=None, **shape)
+    made.save_weights(folder / "made.weights.h5")
+    snippet = replace_once(snippet, '"imagenet", ', '"made.weights.h5", ')
+    snippet = replace_once(snippet, "batch_size=32", "batch_size=2")
+    snippet = replace_once(snippet, "steps_per_epoch=220", "steps_per_epoch=2")
+    monkeypatch.chdir(folder)
+    exec(snippet, {})
+    weights, *_, accuracy = capsys.readouterr().out.splitlines()
+    assert weights.startswith("260 of 262 variables read; the head is new")
+    assert 0 <= float(accuracy) <= 1
+    assert keras.models.load_model("student.keras").output_shape == (
+        None,
+        10,
+    )
