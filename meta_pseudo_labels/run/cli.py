@@ -18,7 +18,12 @@ import sys
 
 from meta_pseudo_labels.run import json_lines
 from meta_pseudo_labels.run.flag_table import refuse
-from meta_pseudo_labels.run.recipes import expand, recipes
+from meta_pseudo_labels.run.recipes import (
+    describe,
+    expand,
+    overview,
+    recipes,
+)
 from meta_pseudo_labels.utils.plugins import load_plugins
 from meta_pseudo_labels.utils.quiet import quiet_start
 from meta_pseudo_labels.utils.registry import nearest
@@ -32,6 +37,7 @@ _STAGE = re.compile(
 )
 _COMPARE = "Write compare.html: several runs on one page; mpl compare --help."
 _SERVE = "Serve an exported model over HTTP; mpl serve --help."
+_RECIPE = "Print the settings of a recipe: mpl recipe NAME; or all recipes."
 
 
 def main():
@@ -44,6 +50,8 @@ def main():
         serve(typed[1:])
     elif typed[0] == "compare":
         compare(typed[1:])
+    elif typed[0] == "recipe":
+        show_recipe(typed[1:])
     elif typed[0].startswith("-"):
         run(program, typed)
     else:
@@ -111,6 +119,20 @@ def compare(arguments):
     print(f"Compared: {parsed.output}")
 
 
+def show_recipe(arguments):
+    """Prints the settings of a recipe, or what recipes there are."""
+    parser = argparse.ArgumentParser(prog="mpl recipe", description=_RECIPE)
+    parser.error = lambda message: sys.exit(f"Error: {message}.")
+    parser.add_argument(
+        "name", nargs="?", help="recipe, or the path of a flagfile"
+    )
+    name = parser.parse_args(arguments).name
+    try:
+        print(describe(name) if name else overview())
+    except ConfigError as error:
+        sys.exit(f"Error: {error}")
+
+
 def usage():
     """How to use the command, as text for a terminal."""
     lines = _words(task_modes())
@@ -144,7 +166,7 @@ def _words(modes):
     """Possible first words and what they do, from the task modes' help."""
     words = dict(modes)
     words |= {word: words.pop(mode) for word, mode in _OTHER_WORDS.items()}
-    return words | {"compare": _COMPARE, "serve": _SERVE}
+    return words | {"compare": _COMPARE, "serve": _SERVE, "recipe": _RECIPE}
 
 
 def _task_mode(word, arguments):

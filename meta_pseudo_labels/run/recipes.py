@@ -1,5 +1,6 @@
 """Recipes: flagfiles that come with the package, by their names."""
 
+import itertools
 import pathlib
 
 from meta_pseudo_labels.utils.registry import nearest
@@ -16,6 +17,39 @@ def recipes():
         path.name.removesuffix(_ENDING): path
         for path in sorted(_FOLDER.glob(f"*{_ENDING}"))
     }
+
+
+def describe(recipe):
+    """A recipe's comment and flags as text; a flag set again is there once.
+
+    Args:
+      recipe: its name, or the path of a flagfile.
+
+    Raises:
+      ConfigError: for a recipe that does not exist.
+    """
+    path = _path(recipe)
+    flags = {}
+    for flag in _flags_of(path):
+        name, is_said, _ = flag.lstrip("-").partition("=")
+        flags[name if is_said else name.removeprefix("no")] = flag
+    return "\n".join([*_comment(path), "", *flags.values()])
+
+
+def overview():
+    """The recipes, each with the first sentence of its comment, as text."""
+    lines = []
+    for name, path in recipes().items():
+        comment = " ".join(line.lstrip("# ") for line in _comment(path))
+        comment = comment.replace(_ENDING, "")
+        lines.append(f"{name}: {comment.partition('. ')[0].rstrip('.')}.")
+    return "\n".join(lines)
+
+
+def _comment(path):
+    """The lines of the comment that a flagfile begins with."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return itertools.takewhile(lambda line: line.startswith("#"), lines)
 
 
 def expand(arguments):

@@ -84,7 +84,7 @@ def test_help_and_what_is_wrong_need_no_tensorflow():
     )
     assert word.startswith("Error: mpl trian: there is no such command")
     assert "(did you mean train?)" in word
-    assert "predict, compare, serve" in word and "inference" not in word
+    assert "predict, compare, serve, recipe" in word and "inference" not in word
     assert run.startswith("Error: --output_dir=gs://mine/run: runs are written")
     assert flag.startswith("Error: --output_dir=--recipe=digits_mpl/seed_2: ")
     assert next_flag.startswith("Error: --output_dir=--seed=2: this is a flag")
@@ -257,3 +257,37 @@ def test_a_recipe_that_is_not_there_is_named():
         expand(["--recipe=digit_mpl"])
     with pytest.raises(ConfigError, match="needs a name"):
         expand(["--recipe"])
+
+
+def test_a_recipe_is_printed_with_what_it_takes_from_others(
+    monkeypatch, tmp_path, capsys
+):
+    (tmp_path / "base.flags").write_text("--lr=1\n--use_bfloat16\n--seed=3\n")
+    (tmp_path / "mine.flags").write_text(
+        "# Mine.\n# And theirs.\n--flagfile=base.flags\n# Not this.\n"
+        "--lr=2\n--nouse_bfloat16\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mpl", "recipe", "mine.flags"])
+    cli.main()
+    assert capsys.readouterr().out == (
+        "# Mine.\n# And theirs.\n\n--lr=2\n--nouse_bfloat16\n--seed=3\n"
+    )
+
+
+def test_all_recipes_are_printed_with_a_sentence_each(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["mpl", "recipe"])
+    cli.main()
+    lines = dict(
+        line.split(": ", 1) for line in capsys.readouterr().out.splitlines()
+    )
+    assert lines.keys() == recipes().keys()
+    assert lines["digits_mpl"] == (
+        "Meta Pseudo Labels: a teacher as in digits_uda, and its student."
+    )
+
+
+def test_a_recipe_that_cannot_be_printed_ends_with_a_line(monkeypatch):
+    message = ended(monkeypatch, "recipe", "digit_mpl")
+    assert message.startswith("Error: --recipe=digit_mpl is not a recipe (did")
+    assert ended(monkeypatch, "recipe", "a", "b").startswith("Error: unrecog")
