@@ -209,7 +209,7 @@ def table_section(labels, split, groups, suite):
     lines = []
     for run, group in groups.items():
         over = [by_column.get((run, column)) for column in _COLUMNS]
-        cells = [_points(one, len(group)) for one in over]
+        cells = [control_tables.cell(one, len(group)) for one in over]
         if over[0] is not None and over[0].other != runs[run].control:
             cells[0] += SOFT
         lines.append([run, *cells])
@@ -233,7 +233,7 @@ def table_section(labels, split, groups, suite):
             ],
         ),
         control_tables.markdown(("points over", *_COLUMNS), lines),
-        *_remark(found),
+        *control_tables.remark(found),
         *([SOFT_REMARK] if any(SOFT in line[1] for line in lines) else []),
         facts(groups),
     ]
@@ -241,8 +241,14 @@ def table_section(labels, split, groups, suite):
 
 def _costs(group):
     """Processor seconds, where some rows have them, and steps of a run."""
-    steps = _joined(f"{row['steps']:,}" for row in group.values())
-    return control_tables.seconds(group, "train_cpu_seconds"), steps
+    seconds = control_tables.seconds(group, "train_cpu_seconds")
+    return seconds, _steps(group.values())
+
+
+def _steps(rows):
+    return " or ".join(
+        f"{steps:,}" for steps in sorted({row["steps"] for row in rows})
+    )
 
 
 def precision_table(rows, low_precision):
@@ -306,7 +312,7 @@ def conditions_table(rows, suite, labels, split):
             str(len(groups[run])),
             _labels_learned(groups[run]),
             control_tables.spread(groups[run], control_tables.JUDGED, sign="±"),
-            _points(over.get(run), len(groups[run])),
+            control_tables.cell(over.get(run), len(groups[run])),
         ]
         for condition in (None, *CONDITIONS)
         for run in groups
@@ -316,7 +322,7 @@ def conditions_table(rows, suite, labels, split):
     return [
         f"### {suite.dataset}, {labels:,} labels, {split}",
         control_tables.markdown((*heading, "points over off"), lines),
-        *_remark(over.values()),
+        *control_tables.remark(over.values()),
         facts(groups),
     ]
 
@@ -334,10 +340,7 @@ def facts(groups):
     versions = [row["versions"] for row in rows]
     parts = [
         _joined(row["model"] for row in rows),
-        " or ".join(
-            f"{steps:,}" for steps in sorted({row["steps"] for row in rows})
-        )
-        + " steps",
+        _steps(rows) + " steps",
         _joined(_machine(row) for row in rows),
         "TensorFlow " + _joined(known["tensorflow"] for known in versions),
         "Keras " + _joined(known["keras"] for known in versions),
@@ -357,24 +360,6 @@ def _machine(row):
 
 def figure_name(dataset, figure):
     return f"results_{dataset}_{figure}.png"
-
-
-def _points(found, seeds):
-    """A `Difference` of a run with so many seeds, for a table."""
-    if found is None:
-        return ""
-    text = control_tables.interval(found.points)
-    if found.clear:
-        text = f"**{text}**"
-    if found.points.count < seeds:
-        text += f" {{{found.points.count}}}"
-    return text + r" \*" * found.mixed
-
-
-def _remark(found):
-    """What the star behind a difference says, if there is one."""
-    mixed = any(one.mixed for one in found)
-    return ["\\" + control_tables.MIXED + "."] if mixed else []
 
 
 def _joined(values):

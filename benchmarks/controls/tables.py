@@ -99,9 +99,11 @@ def differences(groups, *, runs):
                     percent(groups[run], JUDGED), percent(groups[other], JUDGED)
                 )
                 if points is not None:
-                    mixed = _mixed(groups[run], groups[other])
-                    found.append(Difference(run, other, column, points, mixed))
-    return _with_discoveries(found)
+                    is_mixed = mixed(groups[run], groups[other])
+                    found.append(
+                        Difference(run, other, column, points, is_mixed)
+                    )
+    return with_discoveries(found)
 
 
 def control_among(groups, run, runs):
@@ -116,7 +118,7 @@ def control_among(groups, run, runs):
     return runs[control].control or control
 
 
-def _with_discoveries(found):
+def with_discoveries(found):
     """Sets `clear`, column by column of the tables.
 
     What is sure of one column must not vouch for doubtful ones of another.
@@ -188,12 +190,30 @@ def interval(points):
     return f"{points.mean:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
-def seconds(rows_of_run, key="train_seconds"):
-    """Median time of training: other work on the machine adds to some.
+def cell(found, seeds):
+    """A `Difference` of a run with so many seeds, for a table in Markdown."""
+    if found is None:
+        return ""
+    text = interval(found.points)
+    if found.clear:
+        text = f"**{text}**"
+    if found.points.count < seeds:
+        text += f" {{{found.points.count}}}"
+    return text + r" \*" * found.mixed
 
-    Of the rows that have it; empty where none has.
+
+def remark(found):
+    """What the star behind a difference says, if there is one."""
+    return ["\\" + MIXED + "."] if any(one.mixed for one in found) else []
+
+
+def seconds(rows_of_run, key="train_seconds"):
+    """Median time of training as text: other work adds to some.
+
+    Of the rows that have it; empty if none has.
     """
-    known = [row[key] for row in rows_of_run.values() if row.get(key)]
+    times = (row.get(key) for row in rows_of_run.values())
+    known = [time for time in times if time is not None]
     return f"{statistics.median(known):,.0f}" if known else ""
 
 
@@ -218,7 +238,7 @@ def _compared(found):
     ]
 
 
-def _mixed(group, other):
+def mixed(group, other):
     """Whether a seed's rows are of different revisions."""
     return any(
         group[seed].get("revision") != other[seed].get("revision")

@@ -7,11 +7,7 @@ import statistics
 from benchmarks.controls import tables as control_tables
 from benchmarks.frozen_features.run import METHODS, Settings, result
 from benchmarks.frozen_features.trainer import AHEAD
-from meta_pseudo_labels.evaluation.statistics import (
-    discoveries,
-    estimate,
-    paired_difference,
-)
+from meta_pseudo_labels.evaluation.statistics import estimate, paired_difference
 
 STEPS = Settings.num_steps  # Which the settings were chosen for.
 OFF = "`off`"  # With or without consistency as the method.
@@ -27,7 +23,7 @@ def sections(rows):
         parts += [
             f"### {labels:,} labels, frozen features",
             _accuracies(groups),
-            _differences(groups),
+            *_differences(groups),
             _facts(own),
         ]
     return parts
@@ -82,25 +78,46 @@ def _accuracies(groups):
 
 
 def _differences(groups):
-    """Points over each of the controls, by seed."""
+    """Points over each of the controls by seed, and what a star there says."""
     controls = {key: _controls(key, groups) for key in groups}
-    # From the last row on: it has most controls, in the order of the columns.
-    names = [name for key in reversed(groups) for name in controls[key]]
-    columns = {name: {} for name in names}
-    for key, others in controls.items():
-        for name, other in others.items():
-            points = paired_difference(
-                _percent(groups[key]), _percent(groups[other])
+    found = control_tables.with_discoveries(
+        [
+            control_tables.Difference(
+                key,
+                other,
+                column,
+                points,
+                control_tables.mixed(groups[key], groups[other]),
             )
-            if points is not None:
-                columns[name][key] = points
-    cells = {name: _in_words(found) for name, found in columns.items()}
+            for key, others in controls.items()
+            for column, other in others.items()
+            if (
+                points := paired_difference(
+                    _percent(groups[key]), _percent(groups[other])
+                )
+            )
+        ]
+    )
+    # From the last row on: it has most controls, in the order of the columns.
+    known = {one.column for one in found}
+    names = [name for key in reversed(groups) for name in controls[key]]
+    columns = [name for name in dict.fromkeys(names) if name in known]
+    cells = {(one.run, one.column): one for one in found}
     lines = [
-        [_name(*key), *(found.get(key, "") for found in cells.values())]
-        for key in groups
-        if any(key in found for found in cells.values())
+        [
+            _name(*key),
+            *(
+                control_tables.cell(cells.get((key, column)), len(group))
+                for column in columns
+            ),
+        ]
+        for key, group in groups.items()
+        if any((key, column) in cells for column in columns)
     ]
-    return control_tables.markdown(("points over", *cells), lines)
+    return [
+        control_tables.markdown(("points over", *columns), lines),
+        *control_tables.remark(found),
+    ]
 
 
 def _controls(key, groups):
@@ -116,16 +133,6 @@ def _controls(key, groups):
         if method not in ("supervised", other):
             found |= {_name(*one): one for one in groups if one[0] == other}
     return {column: other for column, other in found.items() if other in groups}
-
-
-def _in_words(found):
-    """The same dict with intervals as text, bold where hardly chance."""
-    cells = {}
-    clear = discoveries(list(found.values()))
-    for (key, points), sure in zip(found.items(), clear, strict=True):
-        text = control_tables.interval(points)
-        cells[key] = f"**{text}**" if sure else text
-    return cells
 
 
 def _name(method, steps):

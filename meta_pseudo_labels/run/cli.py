@@ -37,7 +37,7 @@ _STAGE = re.compile(
 )
 _COMPARE = "Write compare.html: several runs on one page; mpl compare --help."
 _SERVE = "Serve an exported model over HTTP; mpl serve --help."
-_RECIPE = "Print the settings of a recipe: mpl recipe NAME; or all recipes."
+_RECIPE = "Print a recipe's settings (mpl recipe NAME), or list the recipes."
 
 
 def main():
@@ -128,9 +128,11 @@ def show_recipe(arguments):
     )
     name = parser.parse_args(arguments).name
     try:
-        print(describe(name) if name else overview())
+        print(overview() if name is None else describe(name), flush=True)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
+    except BrokenPipeError:  # Its reader, such as head, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def usage():

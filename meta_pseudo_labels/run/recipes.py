@@ -9,6 +9,8 @@ from meta_pseudo_labels.utils.settings import ConfigError
 # In a checkout, a link to flags/; a wheel has its files here.
 _FOLDER = pathlib.Path(__file__).resolve().parents[1] / "recipes"
 _ENDING = ".flags"
+_COMMENT = ("#", "//")
+_REPEATED = ("callback", "plugin")  # Each time adds one; a test knows all.
 
 
 def recipes():
@@ -20,7 +22,10 @@ def recipes():
 
 
 def describe(recipe):
-    """A recipe's comment and flags as text; a flag set again is there once.
+    """A recipe's comment and flags as text.
+
+    If a flag is set several times, the text has its last value; for flags that
+    may be repeated, all of them.
 
     Args:
       recipe: its name, or the path of a flagfile.
@@ -30,26 +35,32 @@ def describe(recipe):
     """
     path = _path(recipe)
     flags = {}
-    for flag in _flags_of(path):
+    for place, flag in enumerate(_flags_of(path)):
         name, is_said, _ = flag.lstrip("-").partition("=")
-        flags[name if is_said else name.removeprefix("no")] = flag
-    return "\n".join([*_comment(path), "", *flags.values()])
+        if name in _REPEATED or not flag.startswith("-"):
+            name = place
+        elif not is_said:
+            name = name.removeprefix("no")
+        flags.pop(name, None)
+        flags[name] = flag
+    return "\n".join([*_comment(path), *flags.values()])
 
 
 def overview():
     """The recipes, each with the first sentence of its comment, as text."""
     lines = []
     for name, path in recipes().items():
-        comment = " ".join(line.lstrip("# ") for line in _comment(path))
-        comment = comment.replace(_ENDING, "")
+        comment = " ".join(line.lstrip("#/ ") for line in _comment(path))
+        comment = comment.replace(_ENDING, "").strip()
         lines.append(f"{name}: {comment.partition('. ')[0].rstrip('.')}.")
     return "\n".join(lines)
 
 
 def _comment(path):
-    """The lines of the comment that a flagfile begins with."""
+    """The lines of the comment that a flagfile begins with, and a blank one."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    return itertools.takewhile(lambda line: line.startswith("#"), lines)
+    comment = [*itertools.takewhile(lambda x: x.startswith(_COMMENT), lines)]
+    return [*comment, ""] if comment else []
 
 
 def expand(arguments):
@@ -85,9 +96,14 @@ def expand(arguments):
 
 def _path(recipe):
     """The flagfile that a name or a path means."""
-    path = pathlib.Path(recipe).expanduser()
-    if path.is_file():
-        return path
+    try:
+        path = pathlib.Path(recipe).expanduser()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError) as error:  # Too long, or nobody's home.
+        raise ConfigError(
+            f"--recipe={recipe} is not a path: {error}."
+        ) from error
     known = recipes()
     if recipe not in known:
         raise ConfigError(
@@ -109,7 +125,7 @@ def _flags_of(path, within=()):
         ) from error
     found = []
     for line in filter(None, map(str.strip, lines)):
-        if line.startswith(("#", "//")):
+        if line.startswith(_COMMENT):
             continue
         flag, _, value = line.partition("=")
         if flag.lstrip("-") == "recipe":

@@ -118,36 +118,38 @@ def test_tables_pair_each_method_with_its_controls():
         row("look ahead 4, consistency", 1, 64.0),
         row("off, consistency", 1, 60.5),
         row("off, labels alone", 1, 50.0),
+        row("off, labels alone", 5, 50.0),
         row("supervised", 1, 40.0),
         row("supervised", 0, 44.0),
         row("uda", 2, 0.0),
-        row("supervised", 1, 41.0, steps=9_000),
+        row("supervised", 1, 41.0, steps=9_000) | {"revision": "def"},
     ]
-    heading, accuracies, differences, facts = tables.sections(rows)
+    heading, accuracies, differences, *rest = tables.sections(rows)
     assert heading == "### 40 labels, frozen features"
     assert accuracies.splitlines()[2:] == [
         "| supervised | 2 | 42.00 ± 2.83 |  | 1.5 |",
         "| supervised, 9,000 steps | 1 | 41.00 |  | 10.0 |",
         "| uda | 1 | 0.00 |  | 3.0 |",
-        "| mpl off, labels alone | 1 | 50.00 |  | 2.0 |",
+        "| mpl off, labels alone | 2 | 50.00 ± 0.00 |  | 4.0 |",
         "| mpl off, consistency | 1 | 60.50 |  | 2.0 |",
         "| mpl exact, consistency | 1 | 61.00 | 58.00 | 2.0 |",
         "| mpl look ahead 4, consistency | 1 | 64.00 |  | 2.0 |",
     ]
-    # UDA has no seed with any other in common.
+    # UDA has no seed in common with any other, and so no column.
     assert [line.split(" | ") for line in differences.splitlines()] == [
-        ["| points over", "`off`", "exact, consistency", "uda"]
+        ["| points over", "`off`", "exact, consistency"]
         + ["supervised", "supervised, 9,000 steps |"],
-        ["| ---"] + ["---"] * 4 + ["--- |"],
-        ["| mpl off, labels alone", "", "", "", "+10.00", "+9.00 |"],
-        ["| mpl off, consistency", "", "", "", "+20.50", "+19.50 |"],
-        ["| mpl exact, consistency", "+0.50", "", "", "+21.00", "+20.00 |"],
-        ["| mpl look ahead 4, consistency", "+3.50", "+3.00", ""]
-        + ["+24.00", "+23.00 |"],
+        ["| ---"] + ["---"] * 3 + ["--- |"],
+        ["| mpl off, labels alone", "", "", "+10.00 {1}", r"+9.00 {1} \* |"],
+        ["| mpl off, consistency", "", "", "+20.50", r"+19.50 \* |"],
+        ["| mpl exact, consistency", "+0.50", "", "+21.00", r"+20.00 \* |"],
+        ["| mpl look ahead 4, consistency", "+3.50", "+3.00"]
+        + ["+24.00", r"+23.00 \* |"],
     ]
-    assert facts == (
-        "a processor, 2 cores; TensorFlow 2; Keras 3; today; code at abc."
-    )
+    assert rest == [
+        r"\* rows of different revisions.",
+        "a processor, 2 cores; TensorFlow 2; Keras 3; today; code at abc, def.",
+    ]
 
 
 def test_tables_refuse_two_rows_of_one_seed():

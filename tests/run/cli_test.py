@@ -1,12 +1,14 @@
 """The command `mpl`: its words, its recipes, and how soon it answers."""
 
+import json
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from meta_pseudo_labels.run import cli
-from meta_pseudo_labels.run.recipes import expand, recipes
+from meta_pseudo_labels.run.recipes import _REPEATED, expand, recipes
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.scripts import ROOT, run_script
@@ -262,17 +264,36 @@ def test_a_recipe_that_is_not_there_is_named():
 def test_a_recipe_is_printed_with_what_it_takes_from_others(
     monkeypatch, tmp_path, capsys
 ):
-    (tmp_path / "base.flags").write_text("--lr=1\n--use_bfloat16\n--seed=3\n")
+    (tmp_path / "base.flags").write_text(
+        "--lr=1\n--use_bfloat16\n--plugin=a\n--seed=3\n"
+    )
     (tmp_path / "mine.flags").write_text(
         "# Mine.\n# And theirs.\n--flagfile=base.flags\n# Not this.\n"
-        "--lr=2\n--nouse_bfloat16\n"
+        "--plugin=b\n--lr=2\n--nouse_bfloat16\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["mpl", "recipe", "mine.flags"])
     cli.main()
     assert capsys.readouterr().out == (
-        "# Mine.\n# And theirs.\n\n--lr=2\n--nouse_bfloat16\n--seed=3\n"
+        "# Mine.\n# And theirs.\n\n"
+        "--plugin=a\n--seed=3\n--plugin=b\n--lr=2\n--nouse_bfloat16\n"
     )
+
+
+def test_flags_that_may_be_repeated_are_known_to_recipes():
+    table = pathlib.Path(cli.__file__).with_name("flag_table.json")
+    rows = json.loads(table.read_text(encoding="utf-8"))["flags"]
+    kinds = {name for name, row in rows.items() if "multi" in row["type"]}
+    assert kinds == set(_REPEATED)
+
+
+def test_a_recipe_may_be_printed_into_what_stops_reading():
+    words = [sys.executable, "-um", "meta_pseudo_labels", "recipe"]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 0)
 
 
 def test_all_recipes_are_printed_with_a_sentence_each(monkeypatch, capsys):
@@ -291,3 +312,6 @@ def test_a_recipe_that_cannot_be_printed_ends_with_a_line(monkeypatch):
     message = ended(monkeypatch, "recipe", "digit_mpl")
     assert message.startswith("Error: --recipe=digit_mpl is not a recipe (did")
     assert ended(monkeypatch, "recipe", "a", "b").startswith("Error: unrecog")
+    for path in ("", "~nobody-at-all/x", 300 * "x"):
+        message = ended(monkeypatch, "recipe", path)
+        assert message.startswith(f"Error: --recipe={path} is not a ")

@@ -158,10 +158,9 @@ def test_runs_of_equal_time_have_a_section_of_their_own():
     costs = "seconds | of the processor | steps"
     assert costs in section and costs not in before
     assert "| supervised | 1 | 50.00 | 50.00 |  | 1,234 |  | 3,000 |" in section
-    uda = (
-        "| uda | 2 | 75.00 ± 0.00 | 75.00 ± 0.00 |  | 1,234 | 70 | 3,000, 300 |"
-    )
-    assert uda in section
+    accuracy = "75.00 ± 0.00"
+    costs = "1,234 | 70 | 300 or 3,000"
+    assert f"| uda | 2 | {accuracy} | {accuracy} |  | {costs} |" in section
     assert "| uda | 1 | 25.00 |" not in section
     assert "| uda |  |  | +25.00 {1} |" in section
     assert heading not in report.report(rows, NOTES, equal_time={"fast": []})
