@@ -22,9 +22,9 @@ def draw_accuracies(tables, path, *, runs):
     """Accuracy after finetuning: a dot per seed, the mean and its interval.
 
     Args:
-      tables: {(labels, split): {run: {seed: row}}}, a panel each.
+      tables: {(labels, split): {run: {seed: row}}}, one panel each.
       path: PNG file to write.
-      runs: {name: `control_suites.Run`} of the suite.
+      runs: {name: `suites.Run`} of the suite.
     """
     figure, panels = _panels(tables)
     for axes, ((labels, split), groups) in zip(
@@ -43,7 +43,7 @@ def draw_accuracies(tables, path, *, runs):
 
 
 def draw_differences(tables, path, *, runs):
-    """What each run has over its control, and MPL without feedback over UDA.
+    """Gains of each run over its control, and of MPL without feedback over UDA.
 
     Args: as for `draw_accuracies`.
     """
@@ -67,10 +67,10 @@ def draw_differences(tables, path, *, runs):
 
 
 def fingerprint(tables):
-    """What the figures of `tables` are drawn from, in 16 characters.
+    """Identifies the data of the figures of `tables`, in 16 characters.
 
-    It stands in a PNG file under "Rows": who has the rows can tell whether
-    the figure is theirs.
+    PNG files store it under "Rows": whoever has the rows can tell whether a
+    figure was drawn from them.
     """
     shown = [
         [key, [[run, percent(group, JUDGED)] for run, group in groups.items()]]
@@ -90,7 +90,7 @@ def _panels(tables):
 
 
 def _draw(axes, names, estimates, dots=None):
-    """Means with their intervals on lines of their own, from the top down."""
+    """Means with their intervals, one per line, from the top down."""
     for place, one in enumerate(estimates):
         if dots is not None:
             seeds = dots[place]

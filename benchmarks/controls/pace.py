@@ -1,10 +1,11 @@
-"""How long a step of each run of a suite takes, to set its steps by.
+"""Times a step of each run of a suite, to set their numbers of steps.
 
     python -m benchmarks.controls.pace fast --data_dir=data/tfds --threads=1
 
-Whole steps with their input, the student's in MPL not waiting. Runs take turns
-in every round, so that a busy machine slows all of them alike. What counts are
-the ratios to the suite's `uda`, of processor seconds, of all threads.
+Times whole steps with their input; in MPL, steps in which the student does not
+wait. Runs take turns in every round, so that a busy machine slows all of them
+alike. What counts is the ratio to the suite's `uda`, in processor seconds of
+all threads.
 """
 
 import dataclasses
@@ -37,13 +38,13 @@ def main():
     parser = benchmark_parser(
         __doc__,
         (
-            ("rounds", 3, "in which each run has one turn"),
-            ("turn", 3, "steps of a turn"),
-            ("num_labeled", 4000, "labels in all"),
+            ("rounds", 3, "rounds, in each of which every run has one turn"),
+            ("turn", 3, "steps per turn"),
+            ("num_labeled", 4000, "total number of labels"),
         ),
     )
     parser.add_argument("suite", choices=SUITES)
-    parser.add_argument("--runs", nargs="+", help="names; default: all")
+    parser.add_argument("--runs", nargs="+", help="names of runs; default: all")
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
     parser.add_argument("--bfloat16", action="store_true", help="see run.py")
     parser.add_argument("--threads", type=positive, help="default: all")
@@ -51,7 +52,7 @@ def main():
     if settings.threads:
         tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
         tf.config.threading.set_inter_op_parallelism_threads(settings.threads)
-    os.chdir(ROOT)  # Where flagfiles name one another from.
+    os.chdir(ROOT)  # Flagfiles name one another relative to it.
     seconds = measure(settings)
     report = {
         "machine": machine_facts(),
@@ -78,7 +79,7 @@ def measure(settings):
             name: a_turn(suite.runs[name], settings, f"{folder}/{name}")
             for name in chosen
         }
-        for turn in turns.values():  # Traces.
+        for turn in turns.values():  # The first turn traces.
             turn()
         seconds = {name: [] for name in turns}
         for _ in range(settings.rounds):
@@ -91,7 +92,7 @@ def measure(settings):
 
 
 def a_turn(run, settings, folder):
-    """A function of nothing: some steps of a `suites.Run`, to their end."""
+    """A function without arguments: takes a turn of a `suites.Run`."""
     config = dataclasses.replace(
         run.settings(num_labeled=settings.num_labeled, seed=0),
         data_dir=settings.data_dir,
@@ -105,7 +106,7 @@ def a_turn(run, settings, folder):
         if not models.is_adapted(network):
             models.adapt(network, adaptation_images(images))
     distributions = None
-    if config.teacher_labels:  # Whatever they say, a step takes as long.
+    if config.teacher_labels:  # A step takes as long with any values.
         classes = images.spec.num_classes
         distributions = ClassDistributions(
             *(

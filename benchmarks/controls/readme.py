@@ -25,14 +25,14 @@ def with_table(text, tables, *, runs):
     Args:
       text: of the README.
       tables: {(labels, split): {run: {seed: row}}} of `DATASET`.
-      runs: {name: `control_suites.Run`} of its suite.
+      runs: {name: `suites.Run`} of its suite.
     """
     table = as_markdown(tables.get((LABELS, TEST), {}), runs=runs)
     return with_part(text, "results", table)
 
 
 def as_markdown(groups, *, runs):
-    """Accuracies, and what each run has over UDA and over supervised."""
+    """Accuracies, and the gain of each run over UDA and over supervised."""
     found = {
         (one.run, one.column): control_tables.interval(one.points)
         for one in control_tables.differences(groups, runs=runs)

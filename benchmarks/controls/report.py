@@ -3,7 +3,7 @@
     python -m benchmarks.controls.report
 
 Reads the rows of `suites.SUITES` and of frozen features in benchmarks/results,
-and the words around the tables in docs/results_notes.md. Nothing in
+and the text around the tables in docs/results_notes.md. Nothing in
 docs/results.md is written by hand.
 """
 
@@ -28,7 +28,7 @@ from meta_pseudo_labels.evaluation.statistics import paired_difference
 
 DOCS = ROOT / "docs"
 DATASETS = ("digits", "cifar10")
-# Suites whose runs take as long as one another, and their headings.
+# Suites whose runs all take equal time, and their headings.
 EQUAL_TIME = {
     "pretrained": "A pretrained network, at equal time",
     "fast": "CIFAR-10 with a fast network, at equal time",
@@ -108,7 +108,7 @@ def read_frozen_features():
 
 
 def read_notes(path=DOCS / "results_notes.md"):
-    """{heading: text} of the words around the tables."""
+    """{heading: text} of the text around the tables."""
     parts = re.split(
         r"^## (.*)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE
     )
@@ -169,7 +169,8 @@ def report(rows, notes, low_precision=(), equal_time=None, frozen=()):
 def tables_of(rows, name):
     """{(labels, split): {run: {seed: row}}} of a suite, by its name.
 
-    Without what chose among the runs of `where`, which has its own section.
+    Leaves out the tables that served to choose among the runs of `where`,
+    which has its own section.
     """
     suite = SUITES[name]
     own = [
@@ -240,7 +241,7 @@ def table_section(labels, split, groups, suite):
 
 
 def _costs(group):
-    """Processor seconds, where some rows have them, and steps of a run."""
+    """Processor seconds of a run, if some rows have them, and its steps."""
     seconds = control_tables.seconds(group, "train_cpu_seconds")
     return seconds, _steps(group.values())
 
@@ -252,7 +253,7 @@ def _steps(rows):
 
 
 def precision_table(rows, low_precision):
-    """Table and facts of runs in bfloat16 beside the same in float32."""
+    """Table and facts of runs in bfloat16 beside the same runs in float32."""
     groups = control_tables.by_run(low_precision)
     (labels,) = {row["labels"] for row in low_precision}
     others = tables_of(rows, "digits")[labels, control_rows.TEST]
@@ -288,7 +289,7 @@ def conditions_section(rows):
 
 
 def conditions_table(rows, suite, labels, split):
-    """Heading, table and facts; [] where no condition was measured."""
+    """Heading, table and facts; [] if no condition was measured."""
     groups = control_tables.by_run(
         [
             row

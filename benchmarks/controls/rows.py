@@ -1,15 +1,15 @@
 """Rows of control runs: one JSON object a line, self-describing.
 
-A row says which run it was (`run`, `dataset`, `labels`, `seed`), what came out
-(`accuracy` of the student, `accuracy_finetuned`, `accuracy_teacher`, shares of
-the images of `split`), its cost (`train_seconds`; `train_cpu_seconds`, of all
-threads, in newer rows; null for a stopped run that went on), and all that it
-came from (`settings`, those of a fixed teacher, `teacher_settings`, `revision`,
-`versions`, `machine`, `date`).
-Of `labels` the networks learn `labels_learned`: those whose class is known and
-that no split holds out. Students of several networks say of how many,
-`teachers` (1 in older rows), and by which seed their labels were drawn,
-`labels_seed`, as `settings` only know that a file chose them.
+A row tells which run it was (`run`, `dataset`, `labels`, `seed`), its results
+(`accuracy` of the student, `accuracy_finetuned`, `accuracy_teacher`, as shares
+of the images of `split`), its cost (`train_seconds`; `train_cpu_seconds`, of
+all threads, in newer rows; null for a run that was stopped and continued), and
+everything it came from (`settings`, those of a fixed teacher,
+`teacher_settings`, `revision`, `versions`, `machine`, `date`).
+Of `labels`, the networks learn from `labels_learned`: those whose class is
+known and that no split holds out. Rows of students of several networks also
+give their number, `teachers` (1 in older rows), and the seed that drew the
+labels, `labels_seed`, because `settings` only record that a file chose them.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from meta_pseudo_labels.run.config.unread import unread_settings
 
 TEST, VALIDATION = "test", "validation"
 
-# Settings that say where and how a run is done, not what comes out of it.
+# Settings of where and how a run is done, which do not affect its result.
 _PLACES = (
     "task_mode",
     "output_dir",
@@ -36,18 +36,19 @@ _PLACES = (
     "save_every",
     *sorted(free_settings(MachineSettings, StepSettings)),
 )
-# Beginnings of the names of those that no trained network depends on.
+# Prefixes of the names of settings that no trained network depends on.
 _NO_MATTER = ("diagnose_", "eval_batch_size")
-# Files of first weights: their place is this machine's, their name is not.
+# Files of initial weights: the folder is specific to this machine, the name is
+# not.
 FIRST_WEIGHTS = ("student_weights", "teacher_weights")
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
 
 
 def read(path):
-    """The rows of a file, in its order; none where there is no file.
+    """The rows of a file, in its order; none if there is no file.
 
     Raises:
-      ValueError: for a line that is no JSON, with its number.
+      ValueError: for a line that is not JSON, with its number.
     """
     if not path.exists():
         return []
@@ -59,8 +60,8 @@ def read(path):
             rows.append(json.loads(line))
         except ValueError as error:
             raise ValueError(
-                f"{path}, line {number}: {error}; a run was cut off while it "
-                "wrote. Remove the line."
+                f"{path}, line {number}: {error}; a run was cut off while "
+                "writing it. Remove the line."
             ) from error
     return rows
 
@@ -72,10 +73,11 @@ def append(row, path):
 
 
 def recorded_settings(config):
-    """What a row records of a `Config`: all, without this machine's places."""
+    """What a row records of a `Config`: all but places on this machine."""
     settings = dataclasses.asdict(config)
     kept = {name: _DEFAULTS[name] for name in _PLACES if name in _DEFAULTS}
-    # Which file it was is this machine's; that there was one is another method.
+    # Which file it was is specific to this machine, but a file makes it another
+    # method.
     if settings["teacher_labels"]:
         kept["teacher_labels"] = "given"
     kept["label_subset"] = _subset(settings)
@@ -86,10 +88,10 @@ def recorded_settings(config):
 
 
 def recipe(settings):
-    """What came to bear on a result beside the seed: a comparable value.
+    """What a result depends on besides the seed: a comparable value.
 
-    Settings that a row does not know came later: they had their default then.
-    Those that its method does not read do not count.
+    Settings missing from a row were added later: their defaults applied then.
+    Settings that its method does not read do not count.
 
     Args:
       settings: a dict as in a row, or `dataclasses.asdict` of a `Config`.
@@ -111,13 +113,13 @@ def recipe(settings):
 
 
 def _subset(settings):
-    """How labels were chosen: a file's path is this machine's alone."""
+    """How labels were chosen; a file's path is specific to this machine."""
     subset = settings["label_subset"]
     return subset if subset in LABEL_SUBSETS else "given"
 
 
 def split_of(row):
-    """ "test", or "validation" where images of the pool were classified."""
+    """ "test", or "validation" if images of the pool were classified."""
     return row.get("split", TEST)
 
 
@@ -129,8 +131,8 @@ def find(rows, run, settings, *, split=TEST, teacher=None):
       run: its name.
       settings: a `Config`.
       split: of the images that were classified.
-      teacher: `Config` of the fixed teacher, where it learns from one. Old
-        rows, which do not know theirs, count as of this one.
+      teacher: `Config` of the fixed teacher, if the run learns from one. Old
+        rows, which do not record theirs, count as having this one.
     """
     wanted = recipe(dataclasses.asdict(settings))
     taught = teacher and recipe(dataclasses.asdict(teacher))

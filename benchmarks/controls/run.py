@@ -7,10 +7,10 @@
     python -m benchmarks.controls.run pretrained --weights=lite0.weights.h5
     python -m benchmarks.controls.run fast --data_dir=data/tfds
 
-Appends one JSON line per run to a file, by default of benchmarks/results. Runs
-that stand there already, with the same settings, are not repeated: what was
-interrupted goes on where it stopped. Prints a table, and what each run has over
-MPL without feedback, over UDA and over supervised learning, by common seeds.
+Appends one JSON line per run to a file, by default in benchmarks/results. Runs
+already there, with the same settings, are not repeated: an interrupted command
+continues where it stopped. Prints a table, and the gain of each run over MPL
+without feedback, over UDA and over supervised learning, on common seeds.
 """
 
 import argparse
@@ -42,7 +42,7 @@ class Task:
     Attributes:
       run: its name in the suite.
       settings: its `Config`.
-      teacher: `Config` of the fixed teacher, where it learns from one.
+      teacher: `Config` of the fixed teacher, if the run learns from one.
     """
 
     run: str
@@ -58,7 +58,7 @@ class Task:
 
 def main(arguments=None):
     arguments = _parse_arguments(arguments)
-    os.chdir(ROOT)  # Where flagfiles name one another from.
+    os.chdir(ROOT)  # Flagfiles name one another relative to it.
     suite = SUITES[arguments.suite]
     split = control_rows.VALIDATION if arguments.select else control_rows.TEST
     try:
@@ -91,10 +91,10 @@ def main(arguments=None):
 def list_tasks(suite, arguments):
     """The runs that were asked for, seed by seed.
 
-    So a table that is interrupted has whole seeds, which can be paired.
+    In this order an interrupted table has whole seeds, which can be paired.
 
     Raises:
-      ConfigError: where the settings of a run are not valid.
+      ConfigError: if the settings of a run are not valid.
     """
     places = {"data_dir": arguments.data_dir}
     first = arguments.first_seed
@@ -109,7 +109,7 @@ def list_tasks(suite, arguments):
                     for one in (run, run.teacher)
                 )
                 task = Task(name, settings, teacher)
-                if task not in tasks:  # Some choose their labels themselves.
+                if task not in tasks:  # Some runs set num_labeled.
                     tasks.append(task)
     return tasks
 
@@ -158,12 +158,12 @@ def run_all(tasks, arguments):
             except ConfigError as error:
                 print(f"{task} failed: {error}", file=sys.stderr)
                 yield task, None
-            except BrokenProcessPool:  # It takes all other runs along.
+            except BrokenProcessPool:  # It ends all other runs too.
                 sys.exit(
                     "controls: the process of a run was killed, as Linux "
-                    "does where memory is short (fewer --jobs take less). "
-                    "What is done is in the file of rows; the same command "
-                    "goes on from there."
+                    "does when memory is short (fewer --jobs take less). "
+                    "Finished runs are in the file of rows; the same command "
+                    "continues from there."
                 )
             except Exception as error:  # One run must not end the others.
                 print(f"{task} failed:", file=sys.stderr)
@@ -215,7 +215,7 @@ def _parse_arguments(arguments):
     parser.add_argument(
         "--weights",
         type=_path,
-        help="of an EfficientNet-Lite0, for pretrained; see "
+        help="weights of an EfficientNet-Lite0, for pretrained; see "
         "benchmarks/pretrained/convert.py",
     )
     parser.add_argument(
@@ -226,18 +226,18 @@ def _parse_arguments(arguments):
     parser.add_argument(
         "--bfloat16",
         action="store_true",
-        help="compute in it, on a processor that has instructions for it",
+        help="compute in bfloat16, on a processor with instructions for it",
     )
     parser.add_argument(
         "--select",
         action="store_true",
-        help="classify images of the unlabeled pool, not the test images: to "
-        "choose settings by",
+        help="classify images of the unlabeled pool, not the test images, to "
+        "choose settings",
     )
     parser.add_argument(
         "--json",
         type=pathlib.Path,
-        help="rows to go on from and to append to; by default the suite's "
+        help="file of rows to continue and append to; by default the suite's "
         "file in benchmarks/results",
     )
     parsed = parser.parse_args(arguments)
@@ -248,18 +248,18 @@ def _parse_arguments(arguments):
 
 
 def _path(text):
-    """A path that holds in whatever folder runs are done; or no text."""
+    """The absolute path, which holds in any folder; no text stays no text."""
     return text and os.path.abspath(os.path.expanduser(text))
 
 
 def _check(parser, parsed):
-    """Ends the program for arguments that do not fit each other."""
+    """Ends the program if arguments do not fit together."""
     suite = SUITES[parsed.suite]
     unknown = [run for run in parsed.runs or () if run not in suite.runs]
     if unknown:
         parser.error(
-            f"--runs: {unknown[0]!r} is no run of {parsed.suite}; use some of "
-            f"{', '.join(map(repr, suite.runs))}."
+            f"--runs: {unknown[0]!r} is not a run of {parsed.suite}; use some "
+            f"of {', '.join(map(repr, suite.runs))}."
         )
     if parsed.steps and not parsed.json:
         parser.error(
@@ -280,6 +280,6 @@ def _runs_in_words(suite_name):
 
 
 if __name__ == "__main__":
-    # As an interruption by the keyboard, which ends the runs' processes too.
+    # Like an interrupt from the keyboard, it ends the runs' processes too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     main()

@@ -18,13 +18,13 @@ from benchmarks.controls import rows as control_rows
 from meta_pseudo_labels.run import data
 from meta_pseudo_labels.run.experiment import Experiment
 
-POOL_IMAGES = 5_000  # At most so many are classified for --select.
+POOL_IMAGES = 5_000  # At most this many are classified for --select.
 POOL_SEED = 2003
-REVISION = revision()  # Of the code that runs: others may come meanwhile.
+REVISION = revision()  # Of the running code: the checkout may change.
 
 
 def use_threads(count):
-    """Gives TensorFlow so many threads; called once, before it is used."""
+    """Gives TensorFlow `count` threads; call once, before it is used."""
     tf.config.threading.set_intra_op_parallelism_threads(count)
     tf.config.threading.set_inter_op_parallelism_threads(count)
 
@@ -36,9 +36,9 @@ def measure(run, settings, *, teacher=None, select=False):
       run: its name in the table.
       settings: its `Config`, without output_dir.
       teacher: `Config` of the fixed teacher of pseudo labels, which is
-        trained first; None for what has none.
-      select: whether images of the pool are classified in place of the test
-        images: to choose settings by.
+        trained first; None if there is none.
+      select: whether to classify images of the pool instead of the test
+        images, to choose settings.
 
     Returns:
       The row, a dict; see control_rows.
@@ -74,8 +74,8 @@ def measure(run, settings, *, teacher=None, select=False):
 class PoolExperiment(Experiment):
     """Classifies images of the pool whose labels no network ever sees.
 
-    Settings can be chosen by them, and the test images stay unseen. They are
-    unlabeled images of the training too, as all of the pool.
+    Settings can be chosen on them, and the test images stay unseen. Like all
+    of the pool, they are unlabeled training images too.
     """
 
     @functools.cached_property
@@ -98,7 +98,7 @@ def with_pool_as_test(images, config):
         num_feedback=0,
     )
     chosen = data.load_data(plain).labeled_indices
-    # A file of labeled images would be all that there is.
+    # With a file of labeled images, only those would be loaded.
     everything = data.load_data(
         dataclasses.replace(plain, num_labeled=0, label_subset="balanced")
     )
@@ -106,8 +106,8 @@ def with_pool_as_test(images, config):
     unseen = ~np.isin(everything.labeled_indices, chosen)
     pool = np.flatnonzero(known & unseen)
     if not pool.size:
-        raise ValueError("There is no unlabeled image to choose settings by.")
-    # The same whatever the seed, but for those that it labels.
+        raise ValueError("There are no unlabeled images to choose settings on.")
+    # The same for every seed, except the images that it labels.
     rank = np.random.RandomState(POOL_SEED).permutation(known.size)
     pool = pool[np.argsort(rank[pool])][:POOL_IMAGES]
     return dataclasses.replace(
@@ -122,15 +122,15 @@ def _placed(settings, folder):
 
 
 def row(run, settings, *, learned, accuracies, seconds, split, teacher=None):
-    """What is kept of a run, a dict.
+    """The row of a run, a dict.
 
     Args:
       run: its name.
       settings: its `Config`.
-      learned: how many labels it learned.
-      accuracies: of the "student", "finetuned" and the "teacher"; None where
-        there is none.
-      seconds: of training: by the clock, and of the processor.
+      learned: how many labels it learned from.
+      accuracies: of the "student", "finetuned" and the "teacher"; None if there
+        is none.
+      seconds: of training: by the clock, and by the processor.
       split: of the images that were classified.
       teacher: `Config` of the fixed teacher, or None.
     """

@@ -1,12 +1,12 @@
-"""Short runs of UDA on CIFAR-10 with a fast network, to choose its settings by.
+"""Short runs of UDA on CIFAR-10 with a fast network, to choose its settings.
 
     python -m benchmarks.controls.search --bfloat16 --data_dir=data/tfds
 
-Each candidate of `TRIED` takes as many steps, under a seed that no comparison
-uses, and classifies images of the unlabeled pool whose labels nobody saw. Those
-of `LONG`, with --only, take steps of their own. A JSON line each goes to
-benchmarks/results; what stands there with the same settings is not repeated. It
-prints them, the best first.
+All candidates in `TRIED` take the same number of steps, under a seed that no
+comparison uses, and classify images of the unlabeled pool whose labels nobody
+saw. Those in `LONG`, run with --only, have their own numbers of steps. Appends
+one JSON line per candidate to a file in benchmarks/results; candidates already
+there with the same settings are not repeated. Prints them, the best first.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from meta_pseudo_labels.run.config.flags import config_from_flagfile
 ROWS = RESULTS / "cifar10_fast_search.jsonl"
 FLAGFILE = "flags/cifar10_fast_uda.flags"
 SEED, LABELS, STEPS = 100, 4_000, 1_500
-# What was tried by itself while the recipe shifted by as many pixels.
+# Tried one at a time while the recipe shifted by 4 pixels.
 _SHIFT_4 = {
     "rate 0.25": {"lr": 0.25},
     "rate 1": {"lr": 1.0},
@@ -34,7 +34,7 @@ _SHIFT_4 = {
     "magnitude 10": {"augment_magnitude": 10, "augment_cutout": 0.5},
     "magnitude 2": {"augment_magnitude": 2},
 }
-# Name -> settings other than the recipe's.
+# Name -> settings that differ from the recipe's.
 TRIED = {
     "as the recipe": {},
     "shift 4": {"crop_padding": None},
@@ -44,7 +44,7 @@ TRIED = {
     },
 }
 LONG = {
-    # 30 minutes of two idle cores.
+    # 30 minutes on two idle cores.
     "width 64, long": {
         "model_type": "speednet-64",
         "num_train_steps": 9_000,
@@ -59,7 +59,7 @@ def main():
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
     parser.add_argument("--only", nargs="+", choices=TRIED | LONG)
     parsed = parser.parse_args()
-    os.chdir(ROOT)  # Where flagfiles name one another from.
+    os.chdir(ROOT)  # Flagfiles name one another relative to it.
     rows, found = control_rows.read(ROWS), []
     for name in parsed.only or TRIED:
         settings = candidate(
@@ -80,7 +80,7 @@ def main():
 
 
 def candidate(name, **others):
-    """The `Config` of one of `TRIED`; flagfiles name one another from ROOT."""
+    """The `Config` of a candidate; flagfile paths are relative to ROOT."""
     steps = {"num_train_steps": STEPS, "save_every": STEPS}
     return config_from_flagfile(
         FLAGFILE,

@@ -1,19 +1,19 @@
-"""Few labels of CIFAR-10, then students: each learns what the one before says.
+"""Few labels of CIFAR-10, then students, each taught by the one before.
 
     python -m benchmarks.controls.students --precision=bfloat16 \
         --data_dir=data/tfds
 
 The second stage of Reduced Meta Pseudo Labels, without feedback, in rounds:
-networks say what all images are, and fresh students learn what they say on
-average, softly and on strong views, beside the labels. The first networks learn
-labels alone, from strong views, or by UDA (--begin). The networks of a round
-share their labels, and differ in seed. With --feedback the last round is
-Reduced Meta Pseudo Labels: a small teacher hears how its student does, and the
-student is finetuned; `off`, where it hears nothing, is the control. Runs stay
-in --folder, where the same command goes on; a JSON line a network goes to
---json, by default of benchmarks/results. With --select images of the unlabeled
-pool are classified, whose labels nobody saw, under a seed that no comparison
-uses: to choose settings by.
+networks label all images, and fresh students learn the average of their soft
+labels, on strong views, along with the known labels. The first networks learn
+from labels alone, on strong views, or by UDA (--begin). The networks of a round
+share their labels and differ in seed. With --feedback the last round is Reduced
+Meta Pseudo Labels: a small teacher hears how its student does, and the student
+is finetuned; `off`, where the teacher hears nothing, is the control. Runs stay
+in --folder, where the same command continues them; one JSON line per network
+goes to --json, by default in benchmarks/results. --select, for choosing
+settings, classifies images of the unlabeled pool, whose labels nobody saw,
+under a seed that no comparison uses.
 """
 
 import argparse
@@ -51,7 +51,7 @@ _APART = 1_000
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """Networks that learn from what those of the round before say on average.
+    """Networks that learn the average labels of those of the round before.
 
     Attributes:
       flagfile: their settings.
@@ -72,10 +72,10 @@ class Asked:
       begin: of ROUNDS.
       students: how many rounds follow the first.
       feedback: the estimator of the last round; None for pseudo labels.
-      seed: which draws the labels.
+      seed: draws the labels.
       select: whether images of the pool are classified.
-      folder: of all rounds, a whole path.
-      json: of the rows, a whole path.
+      folder: of all rounds, an absolute path.
+      json: of the rows, an absolute path.
       data_dir, precision: see `Config`.
     """
 
@@ -90,7 +90,7 @@ class Asked:
     precision: str
 
 
-# By how the first networks learn.
+# Keyed by how the first networks learn.
 ROUNDS = {
     "augmented": (
         Round("flags/cifar10_fast_augmented.flags", networks=3),
@@ -107,7 +107,7 @@ ROUNDS = {
 
 
 def reduced(settings, *, feedback):
-    """The `Config` of a student of Reduced MPL, at the rates of its own.
+    """The `Config` of a student of Reduced MPL, at its own rates.
 
     Args:
       settings: `Config` of the student of a fixed teacher.
@@ -133,19 +133,19 @@ def main(arguments=None):
         "--precision",
         default="float32",
         choices=("auto", "float32", "bfloat16"),
-        help="what networks compute in, see docs/command_line.md",
+        help="what networks compute in; see docs/command_line.md",
     )
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--begin", default="augmented", choices=ROUNDS)
-    parser.add_argument("--students", type=int, help="how many; default all")
+    parser.add_argument("--students", type=int, help="rounds; default: all")
     parser.add_argument("--feedback", choices=("off", "exact"))
     parser.add_argument("--select", action="store_true")
-    parser.add_argument("--threads", type=int, help="by default all cores")
+    parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--folder", default="runs/students", type=pathlib.Path)
     parser.add_argument("--json", default=ROWS, type=pathlib.Path)
     parser.add_argument(
-        "--table", action="store_true", help="write that of the document alone"
+        "--table", action="store_true", help="only write the document's table"
     )
     parsed = parser.parse_args(arguments)
     if parsed.table:
@@ -158,7 +158,7 @@ def main(arguments=None):
         parser.error(f"--students={students}: give {fewest} to {most}.")
     if "," in str(parsed.folder.absolute()):
         parser.error(
-            f"--folder={parsed.folder}: a comma is between teachers; name a "
+            f"--folder={parsed.folder}: a comma separates teachers; name a "
             "folder without one."
         )
     seed = SELECTING if parsed.select else parsed.seed
@@ -173,7 +173,7 @@ def main(arguments=None):
         data_dir=parsed.data_dir and os.path.abspath(parsed.data_dir),
         precision=parsed.precision,
     )
-    os.chdir(ROOT)  # Where flagfiles name one another from.
+    os.chdir(ROOT)  # Flagfiles name one another relative to it.
     if parsed.threads:
         control_runs.use_threads(parsed.threads)
     try:
@@ -183,7 +183,7 @@ def main(arguments=None):
 
 
 def train_rounds(asked):
-    """Trains what has no row yet; prints a line a network.
+    """Trains networks that have no row yet; prints a line per network.
 
     Args:
       asked: `Asked`.
@@ -196,7 +196,7 @@ def train_rounds(asked):
         learned, measured = [], False
         for name, settings in _networks(number, asked, teachers):
             row = _found(name, settings, asked, teachers)
-            # What a new network says is new to those that come after it.
+            # The labels of a new network are new to all that come after it.
             if anew or not row or not os.path.isdir(settings.output_dir):
                 row = measure(
                     name,
@@ -231,15 +231,15 @@ def _found(name, settings, asked, teachers):
 
 
 def _teachers(row):
-    """How many there were; older rows had one, where they learned from any."""
+    """The number of teachers; older rows had one, if they had any."""
     return row.get("teachers", int(bool(row["settings"]["teacher_labels"])))
 
 
 def _networks(number, asked, teachers):
     """Yields (name, `Config`) of the networks of a round.
 
-    Of the first round the further ones need the choice of labels that the first
-    one leaves, so it has to be trained before they are asked for.
+    In the first round, all others need the choice of labels that the first
+    network saves, so it must be trained before they are asked for.
 
     Args:
       number: of the round.
@@ -266,7 +266,7 @@ def _networks(number, asked, teachers):
             output_dir=str(asked.folder / place),
             progress=False,
         )
-        # Accuracies on the way would take time.
+        # Accuracies along the way would take time.
         settings = dataclasses.replace(
             settings, save_every=settings.num_train_steps
         )
@@ -276,7 +276,7 @@ def _networks(number, asked, teachers):
 
 
 def table():
-    """The test accuracies in `ROWS`, a line a round, as Markdown."""
+    """The test accuracies in `ROWS`, one line per round, as Markdown."""
     rounds = {}
     for row in control_rows.read(ROWS):
         if control_rows.split_of(row) == control_rows.TEST:
@@ -284,7 +284,7 @@ def table():
             begin, number = name.split(", round ")
             seed = row.get("labels_seed", row["seed"])
             what = _teachers(row), row["model"], row["steps"]
-            # Of several rows the last counts.
+            # Of several rows, the last counts.
             rounds.setdefault((begin, number, seed, *what), {})[network] = row
     lines = [
         (
@@ -310,7 +310,7 @@ def table():
 
 
 def _accuracy(row):
-    """Of the student, finetuned where it was."""
+    """Of the student, after finetuning if there was any."""
     finetuned = row["accuracy_finetuned"]
     return row["accuracy"] if finetuned is None else finetuned
 
@@ -321,13 +321,13 @@ def _seconds(row):
 
 
 def measure(name, settings, *, teachers, select):
-    """One round: trains, says what all images are, classifies; its row.
+    """Trains one network, labels all images, evaluates; returns its row.
 
-    A student of Reduced Meta Pseudo Labels is finetuned instead of asked.
+    A student of Reduced Meta Pseudo Labels is finetuned and labels nothing.
 
     Args:
       name: of the row.
-      settings: its `Config`, with the folder that it stays in.
+      settings: its `Config`, with the folder that it is kept in.
       teachers: [`Config`] of the round before.
       select: see `control_runs.measure`.
     """
@@ -354,7 +354,7 @@ def measure(name, settings, *, teachers, select):
     )
     if teachers:
         row["teachers"] = len(teachers)
-    if went_on:  # Nobody took the time of what was before.
+    if went_on:  # The time of the earlier part is unknown.
         row |= {"train_seconds": None, "train_cpu_seconds": None}
     return row
 

@@ -1,4 +1,4 @@
-"""Which runs there are to compare: flagfiles, and what differs from them."""
+"""The runs to compare: flagfiles, and the settings that differ from them."""
 
 import dataclasses
 
@@ -8,10 +8,10 @@ from meta_pseudo_labels.run.config.flags import config_from_flagfile
 OFF = "mpl off"
 SAMPLED_OFF = f"{OFF}, sampled labels"
 PAPER = ("release", "exact", "reinforce")
-# In place of a folder: that of the teacher that the run trains first.
+# Stands for the folder of the teacher that the run trains first.
 OWN_TEACHER = "own"
 _WEIGHT = "mpl_feedback_weight"
-ANY_WEIGHTS = "lite0.weights.h5"  # What --weights names comes in its place.
+ANY_WEIGHTS = "lite0.weights.h5"  # The file of --weights takes its place.
 # Other terms in place of UDA's, with their papers' weights and thresholds.
 MATCHES = ("fixmatch", "flexmatch", "freematch", "adamatch")
 VARIANTS = (
@@ -31,12 +31,12 @@ class Run:
       feedback: the estimator; None for what is not MPL.
       control: the run to compare it with, by name: MPL under the same
         condition whose teacher hears no feedback. Its labels are of the same
-        kind: estimators that draw theirs would else get the credit, or the
-        blame, for what one-hot labels do to a student. None for what is not
-        MPL, and for most that are controls themselves.
-      condition: of `CONDITIONS`; None for runs under none.
-      teacher: of pseudo labels, the `Run` whose student is the fixed teacher,
-        of the same seed; it is trained first. None for the others.
+        kind: estimators that draw theirs would otherwise get the credit, or
+        the blame, for what one-hot labels do to a student. None for what is
+        not MPL, and for most runs that are controls themselves.
+      condition: of `CONDITIONS`; None for runs without one.
+      teacher: for pseudo labels, the `Run` whose student is the fixed teacher,
+        with the same seed; it is trained first. None for other runs.
     """
 
     flagfile: str
@@ -47,7 +47,7 @@ class Run:
     teacher: "Run | None" = None
 
     def settings(self, *, num_labeled, seed, **others):
-        """The `Config` of one seed. Flagfiles name one another from ROOT."""
+        """The `Config` for a seed; flagfile paths are relative to ROOT."""
         settings = {"num_labeled": num_labeled, "seed": seed, **others}
         return config_from_flagfile(self.flagfile, **(settings | self.changes))
 
@@ -58,15 +58,15 @@ class Suite:
 
     Attributes:
       runs: name -> `Run`.
-      num_labeled: the numbers of labels it is asked for by default.
+      num_labeled: the numbers of labels it runs with by default.
       dataset: its name.
       extra: names of runs that are left out unless asked for.
-      pretrained: whether its networks begin with the weights of a file, in
+      pretrained: whether its networks start from the weights of a file, in
         place of ANY_WEIGHTS.
-      equal_time: whether its runs take as long as one another, and so have
-        numbers of steps of their own.
-      kind: what its rows, in benchmarks/results/<dataset>_<kind>.jsonl, are
-        kept apart by from others of the data set; "" for those of `methods`.
+      equal_time: whether its runs all take equal time, and so have their own
+        numbers of steps.
+      kind: keeps its rows, in benchmarks/results/<dataset>_<kind>.jsonl, apart
+        from others of the data set; "" for those of `methods`.
     """
 
     runs: dict[str, Run]
@@ -130,8 +130,8 @@ def _mpl(recipe, estimator, changes=None, **facts):
     )
 
 
-# Name -> the settings of what may leave the feedback more to say. One that is
-# another with a weight comes after that other.
+# Name -> the settings of a condition that may leave more for feedback to do.
+# A condition that adds a weight to another comes after that other.
 CONDITIONS = {
     "weight 5": {_WEIGHT: 5.0},
     "weight 20": {_WEIGHT: 20.0},
@@ -152,10 +152,10 @@ CONDITIONS = {
 
 
 def where_feedback_helps(recipe, conditions):
-    """`exact`, feedback without noise of draws, and `off` under each condition.
+    """`exact`, feedback without sampling noise, and `off` under each condition.
 
-    A weight is nothing to `off`: there the control is that of the condition
-    without it.
+    A weight does not affect `off`: with one, the control is that of the
+    condition without it.
 
     Args:
       recipe: see `methods`.
@@ -190,8 +190,8 @@ def pretrained(steps):
         model_type="efficientnet-lite0",
         student_weights=ANY_WEIGHTS,
     )
-    # Half the recipes' batches and twice their rate per image: as few steps
-    # as there is time for are better many and small.
+    # Half the recipes' batches and twice their rate per image: when there is
+    # time for so few steps, more and smaller ones are better.
     halved = changes | dict(train_batch_size=16)
     rates = dict(
         mpl_student_lr=0.016, mpl_teacher_lr=0.016, teacher_weights=ANY_WEIGHTS
@@ -219,18 +219,18 @@ def fast(steps):
     """The recipes cifar10_fast at equal time.
 
     Args:
-      steps: {method, "teacher" and "two-stage" of the two stages, or estimator
-        of MPL: steps that take equal time; of the two stages together}.
+      steps: {method, "teacher" and "two-stage" for the two stages, or estimator
+        of MPL: steps that take equal time; the two stages do so together}.
     """
     uda = "flags/cifar10_fast_uda.flags"
 
     def during(name, **changes):
-        # Accuracies on the way would take time.
+        # Accuracies along the way would take time.
         length = {"num_train_steps": steps[name], "save_every": steps[name]}
         return length | {"use_bfloat16": True} | changes
 
     runs = {
-        # As many images a step as pass in one of UDA.
+        # As many images per step as in a step of UDA.
         "supervised": Run(
             uda, during("supervised", method="supervised", train_batch_size=128)
         ),
@@ -263,7 +263,7 @@ def fast(steps):
 # Left out of the suites of all methods unless asked for.
 _EXTRA = (*MATCHES, *(f"mpl {name}" for name in VARIANTS))
 
-# Where feedback helps on digits: does it on other images?
+# The condition under which feedback helps on digits: also on other images?
 _HELPFUL = "teacher on RandAugment"
 
 SUITES = {
@@ -290,7 +290,7 @@ SUITES = {
         num_labeled=(250, 4000),
         dataset="cifar10",
     ),
-    # 15 minutes of two idle cores without AVX-512 each.
+    # 15 minutes each on two idle cores without AVX-512.
     "pretrained": Suite(
         pretrained({"supervised": 1700, "uda": 370, "off": 245, "exact": 195}),
         num_labeled=(40, 250),
@@ -299,9 +299,9 @@ SUITES = {
         equal_time=True,
         kind="pretrained",
     ),
-    # As long as 4,450 steps of UDA, in bfloat16 with avx512_bf16, by ratios
-    # that `pace --bfloat16 --threads=1` measured, in the order of these runs
-    # 0.79, 3.14, 1, 1.40, 0.82, 1.85, 2.48.
+    # Each as long as 4,450 steps of UDA, in bfloat16 with avx512_bf16, by the
+    # ratios that `pace --bfloat16 --threads=1` measured; in the order of these
+    # runs: 0.79, 3.14, 1, 1.40, 0.82, 1.85, 2.48.
     "fast": Suite(
         fast(
             {
@@ -309,10 +309,10 @@ SUITES = {
                 "augmented": 1420,
                 "uda": 4450,
                 "freematch": 3180,
-                # Labels of 50,000 images in between take 111 steps of UDA.
+                # Labeling 50,000 images in between costs 111 steps of UDA.
                 "teacher": 2100,
                 "two-stage": 2730,
-                # A step of which the student waits is one of UDA.
+                # A step in which the student waits is one of UDA.
                 "off": 2720,
                 "exact": 2110,
             }

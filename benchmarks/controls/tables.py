@@ -1,4 +1,4 @@
-"""What rows of control runs amount to: means, and differences by seed."""
+"""Summaries of rows of control runs: means, and differences by seed."""
 
 import collections
 import dataclasses
@@ -13,30 +13,30 @@ from meta_pseudo_labels.evaluation.statistics import (
 )
 from meta_pseudo_labels.utils import figures
 
-# After finetuning is what the paper reports; all runs are finetuned alike.
+# The paper reports it after finetuning; all runs are finetuned alike.
 JUDGED = "accuracy_finetuned"
 COLUMNS = {
     "student": "accuracy",
     "finetuned": "accuracy_finetuned",
     "teacher": "accuracy_teacher",
 }
-# With whom runs are compared: a column each in the tables.
+# What runs are compared with: one column each in the tables.
 CONTROL, UDA, SUPERVISED = "the control", "uda", "supervised"
 MIXED = "* rows of different revisions"
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What a run has over another, in points of accuracy after finetuning.
+    """The gain of a run over another, in points of accuracy after finetuning.
 
     Attributes:
       run, other: their names.
       column: `CONTROL`, `UDA` or `SUPERVISED`: what the other is to the run.
       points: run - other.
-      mixed: whether rows of a pair, one seed, are of different revisions of
-        the code, so that their difference may be its.
-      clear: whether it is hardly chance, as one of all that are compared with
-        the same; see `control_statistics.discoveries`.
+      mixed: whether the two rows of any seed are from different revisions
+        of the code, which may be what makes the difference.
+      clear: whether it is unlikely to be chance, among all comparisons in its
+        column; see `statistics.discoveries`.
     """
 
     run: str
@@ -50,8 +50,8 @@ class Difference:
 def by_run(rows, runs=()):
     """{run: {seed: row}}, in the order of `runs`, then of appearance.
 
-    Of rows with the same run and seed the last counts: a file of rows is only
-    ever appended to. Of several recipes of one run, that of its last row.
+    Of rows with the same run and seed, the last counts: a file of rows is only
+    ever appended to. Of several recipes of one run, that of its last row does.
     """
     names = dict.fromkeys([*runs, *(row["run"] for row in rows)])
     groups = {}
@@ -81,7 +81,7 @@ def differences(groups, *, runs):
 
     Args:
       groups: see `by_run`.
-      runs: {name: `control_suites.Run`} of the suite.
+      runs: {name: `suites.Run`} of the suite.
 
     Returns:
       `Difference`s: MPL over its control, over UDA and over supervised; UDA
@@ -107,10 +107,10 @@ def differences(groups, *, runs):
 
 
 def control_among(groups, run, runs):
-    """The control of a run of those measured.
+    """The control of a run, among the runs measured.
 
-    Where that was not, the control's own: "mpl off" with its soft labels in
-    place of drawn ones. What a run has over that is the labels' doing too.
+    If it was not measured, the control's own: "mpl off" with its soft labels
+    instead of drawn ones. A gain over that is due to the labels too.
     """
     control = runs[run].control
     if control is None or control in groups:
@@ -119,9 +119,9 @@ def control_among(groups, run, runs):
 
 
 def with_discoveries(found):
-    """Sets `clear`, column by column of the tables.
+    """Sets `clear`, one column of the tables at a time.
 
-    What is sure of one column must not vouch for doubtful ones of another.
+    Clear differences in one column must not vouch for doubtful ones in another.
     """
     columns = collections.defaultdict(list)
     for one in found:
@@ -140,7 +140,7 @@ def with_discoveries(found):
 
 
 def as_text(rows, *, runs):
-    """The tables of a terminal: per number of labels, means and differences."""
+    """Tables for a terminal: per number of labels, means and differences."""
     parts = []
     for labels in sorted({row["labels"] for row in rows}):
         groups = by_run([row for row in rows if row["labels"] == labels], runs)
@@ -161,18 +161,18 @@ def as_text(rows, *, runs):
 
 
 def markdown(heading, lines):
-    """A table; the heading and each of the lines is a list of strings."""
+    """A table; the heading and each of the lines are lists of strings."""
     rows = [heading, ["---"] * len(heading), *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def cells(rows_of_run):
-    """The accuracies of a run for a table in Markdown, as `COLUMNS`."""
+    """The accuracies of a run for a table in Markdown, as in `COLUMNS`."""
     return [spread(rows_of_run, key, sign="±") for key in COLUMNS.values()]
 
 
 def spread(rows_of_run, key, *, sign="+-"):
-    """Mean +- standard deviation in percent; empty where there is none."""
+    """Mean +- standard deviation in percent; empty if there is none."""
     values = percent(rows_of_run, key).values()
     if not values:
         return ""
@@ -191,7 +191,7 @@ def interval(points):
 
 
 def cell(found, seeds):
-    """A `Difference` of a run with so many seeds, for a table in Markdown."""
+    """A `Difference` of a run with `seeds` seeds, for a table in Markdown."""
     if found is None:
         return ""
     text = interval(found.points)
@@ -203,14 +203,14 @@ def cell(found, seeds):
 
 
 def remark(found):
-    """What the star behind a difference says, if there is one."""
+    """The footnote for a star after a difference, if there is one."""
     return ["\\" + MIXED + "."] if any(one.mixed for one in found) else []
 
 
 def seconds(rows_of_run, key="train_seconds"):
-    """Median time of training as text: other work adds to some.
+    """Median training time as text: other work slows some runs down.
 
-    Of the rows that have it; empty if none has.
+    Over the rows that have it; empty if none has.
     """
     times = (row.get(key) for row in rows_of_run.values())
     known = [time for time in times if time is not None]
@@ -239,7 +239,7 @@ def _compared(found):
 
 
 def mixed(group, other):
-    """Whether a seed's rows are of different revisions."""
+    """Whether the rows of any seed are from different revisions."""
     return any(
         group[seed].get("revision") != other[seed].get("revision")
         for seed in group.keys() & other.keys()

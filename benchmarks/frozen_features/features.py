@@ -1,12 +1,12 @@
-"""What a frozen network makes of CIFAR-10: of images, weak and strong views.
+"""Features of CIFAR-10 by a frozen network: of images, weak and strong views.
 
     python -m benchmarks.pretrained.convert --output runs/lite0.weights.h5
     python -m benchmarks.frozen_features.features --data_dir data/tfds \
         --weights runs/lite0.weights.h5 --output runs/features.npz
 
-Views are those of this project at 32 x 32 pixels, blown up to 96 x 96 for
-EfficientNet-Lite0. All is keyed by a seed and the image, so that a second run
-writes the same.
+Views are those of this project at 32 x 32 pixels, scaled up to 96 x 96 for
+EfficientNet-Lite0. Everything is keyed by a seed and the image, so that a
+second run writes the same.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from meta_pseudo_labels import data, models
 NAME = "efficientnet-lite0"
 IMAGE_SIZE = 96
 MEAN, SCALE = 127.0, 128.0  # What its weights expect, of levels 0 to 255.
-POOL, VALIDATION = 10_000, 2_000  # Of the 50,000 training images, the first.
+POOL, VALIDATION = 10_000, 2_000  # The first of the 50,000 training images.
 VIEWS = 4  # Pairs of a weak and a strong view of each image of the pool.
 MAGNITUDE = 16  # Of RandAugment, as in the release's CIFAR-10 runs.
 BATCH, SEED = 250, 0

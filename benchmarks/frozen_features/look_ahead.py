@@ -1,6 +1,6 @@
 """Feedback over several steps of the student, unrolled: for small networks.
 
-What pseudo labels did to the next step alone may be short-sighted (arXiv
+Judging pseudo labels by the next step alone may be short-sighted (arXiv
 1803.02021). Here the teacher hears of the labeled loss some steps later.
 """
 
@@ -10,27 +10,26 @@ import tensorflow as tf
 class LookAhead:
     """An estimator: the labeled loss after several steps of the student.
 
-    The student that looks ahead begins where the real one stood. It takes the
-    real one's step, and then those on the coming unlabeled images, all with
-    labels of the teacher as it is now. Its loss, on the labeled images of this
-    batch, is differentiated through all of these steps. With one step it is
-    `exact`. Networks are two dense layers; the optimizer is SGD with Nesterov
-    momentum.
+    The student that looks ahead starts where the real one stood. It takes the
+    real one's step, then steps on the coming unlabeled images, all with labels
+    of the teacher as it is now. Its loss on the labeled images of this batch is
+    differentiated through all of these steps. With one step this is `exact`.
+    Networks have two dense layers; the optimizer is SGD with Nesterov momentum.
 
     Args:
-      steps: of the student, from 1 on.
+      steps: of the student, at least 1.
     """
 
     labels = ("soft",)
 
     def __init__(self, steps):
         if steps < 1:
-            raise ValueError(f"steps is {steps}; look at least 1 ahead.")
+            raise ValueError(f"steps must be at least 1; got {steps}.")
         self.steps = steps
         self.__name__ = f"look_ahead_{steps}"
 
     def prepare(self, learner, batch, strong):
-        """Notes where the student stands; to be called before its step.
+        """Saves the student's state; to be called before its step.
 
         Args:
           learner: `MetaPseudoLabels` with this estimator.
@@ -67,8 +66,8 @@ class LookAhead:
         rate, momentum = optimizer.learning_rate, optimizer.momentum
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            # TensorFlow's own cross-entropy has a gradient that is constant in
-            # the labels, to its tapes.
+            # To TensorFlow's tapes, the gradient of its own cross-entropy is
+            # constant in the labels.
             log_probabilities = tf.nn.log_softmax(forward(weights, images))
             losses = -tf.reduce_sum(labels * log_probabilities, -1)
             loss = tf.reduce_mean(losses)

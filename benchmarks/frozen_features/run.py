@@ -1,4 +1,4 @@
-"""Does feedback help where seeds are cheap? On features of a frozen network.
+"""Does feedback help on features of a frozen network, where seeds are cheap?
 
     python -m benchmarks.frozen_features.features ...    # first, see there
     python -m benchmarks.frozen_features.run runs/features.npz --search
@@ -6,9 +6,9 @@
 
 Teacher and student are small networks on cached features of CIFAR-10, with
 some weak and strong views of each image; so a run takes seconds, and twenty
-seeds can be had. --search tries settings on other seeds, and judges by the
-validation images. Without it the settings that won there are judged by the
-test images. Rows that are in the file already are not made again.
+seeds are affordable. --search tries settings on other seeds, and judges them
+on the validation images. Without it, the settings that won there are judged on
+the test images. Rows already in the file are not made again.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class Settings:
       learning_rate: of SGD with Nesterov momentum 0.9, for all networks.
       num_steps: of training; finetuning takes a fifth of them.
       consistency: weight of the UDA term.
-      threshold: confidence from which a weak view counts there.
+      threshold: confidence from which a weak view counts in that term.
       label_temperature: of the teacher's pseudo labels.
     """
 
@@ -76,24 +76,24 @@ TRIED = (
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("features", help="what `features` wrote")
+    parser.add_argument("features", help="file that `features` wrote")
     parser.add_argument("--search", action="store_true")
     parser.add_argument("--labels", type=int, nargs="*", default=LABELS)
     parser.add_argument("--methods", nargs="*", default=METHODS)
-    parser.add_argument("--seeds", type=int, help="how many; all by default")
+    parser.add_argument("--seeds", type=int, help="how many; default: all")
     parser.add_argument(
         "--times",
         type=int,
         default=1,
-        help="as many steps as were chosen; for methods whose steps are cheap",
+        help="multiplies the chosen steps; for methods whose steps are cheap",
     )
     parser.add_argument("--output_dir", type=pathlib.Path, default=RESULTS)
     arguments = parser.parse_args()
     for method in arguments.methods:
         if method not in METHODS and not re.fullmatch(AHEAD, method):
             parser.error(
-                f"--methods: {method!r} is none; there are {METHODS} and "
-                "'look ahead N, consistency', N steps from 1 on."
+                f"--methods: {method!r} is not a method; use some of "
+                f"{METHODS} or 'look ahead N, consistency', N at least 1."
             )
     searched = arguments.output_dir / "frozen_features_search.jsonl"
     path = arguments.output_dir / "frozen_features.jsonl"
@@ -120,8 +120,8 @@ def main():
 def chosen(rows, method, labels):
     """The settings that were best on validation images.
 
-    They are the same with each feedback and without, so that nothing but it
-    differs: the best mean of all of these.
+    They are the same with each feedback and without, so that only the feedback
+    differs: those with the best mean over all of these.
 
     Args:
       rows: of a search.
@@ -144,18 +144,19 @@ def chosen(rows, method, labels):
 
 
 def result(row):
-    """The accuracy of a row that counts, in percent."""
+    """The accuracy to judge a row by, in percent."""
     return row.get("accuracy_finetuned", row["accuracy"])
 
 
 def load(path, *, is_search):
     """The cached features, along their COMPONENTS largest components.
 
-    Those are of the plain images of the pool, and their mean square is 1 there.
+    The components are those of the plain images of the pool, where their mean
+    square is 1.
 
     Args:
-      path: what `features` wrote.
-      is_search: whether the judge is the validation set, not the test set.
+      path: the file that `features` wrote.
+      is_search: whether to judge on the validation set, not the test set.
     """
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
@@ -177,7 +178,7 @@ def load(path, *, is_search):
 
 
 def table(rows):
-    """Means, and differences to `off` of the same seeds, for a terminal."""
+    """Means, and differences from `off` on the same seeds, for a terminal."""
     lines = []
     groups = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""What rows of frozen features say in docs/results.md: tables in Markdown."""
+"""Tables of frozen features in docs/results.md, in Markdown."""
 
 import collections
 import re
@@ -10,7 +10,7 @@ from benchmarks.frozen_features.trainer import AHEAD
 from meta_pseudo_labels.evaluation.statistics import estimate, paired_difference
 
 STEPS = Settings.num_steps  # Which the settings were chosen for.
-OFF = "`off`"  # With or without consistency as the method.
+OFF = "`off`"  # With or without consistency, like the method.
 ONE_STEP = "exact, consistency"
 
 
@@ -33,7 +33,7 @@ def by_method(rows):
     """{(method, steps): {seed: row}} in the order of METHODS, then of steps.
 
     Args:
-      rows: all of one number of labels.
+      rows: all with the same number of labels.
 
     Raises:
       ValueError: for two rows of the same method, steps and seed.
@@ -78,7 +78,7 @@ def _accuracies(groups):
 
 
 def _differences(groups):
-    """Points over each of the controls by seed, and what a star there says."""
+    """Points over each control by seed, and the footnote for a star there."""
     controls = {key: _controls(key, groups) for key in groups}
     found = control_tables.with_discoveries(
         [
@@ -98,7 +98,7 @@ def _differences(groups):
             )
         ]
     )
-    # From the last row on: it has most controls, in the order of the columns.
+    # From the last row up: it has most controls, in the order of the columns.
     known = {one.column for one in found}
     names = [name for key in reversed(groups) for name in controls[key]]
     columns = [name for name in dict.fromkeys(names) if name in known]
@@ -121,7 +121,7 @@ def _differences(groups):
 
 
 def _controls(key, groups):
-    """{column: key} of what a method is compared with, of those measured."""
+    """{column: key} of the measured methods that a method is compared with."""
     method, steps = key
     name, _, term = method.partition(", ")
     found = {}

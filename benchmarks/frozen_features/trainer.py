@@ -16,7 +16,7 @@ from meta_pseudo_labels.learners.finetuning import finetune
 
 CLASSES, UNITS = 10, 128
 BATCH, UNLABELED = 32, 128
-# Only where --methods names it: a step takes N times as long.
+# Only if --methods names it: a step takes N times as long.
 AHEAD = r"look ahead ([1-9]\d*), consistency"
 
 
@@ -71,7 +71,7 @@ class Trainer:
         self.learner = None
 
     def add_row(self, path, arrays, labels, seed):
-        """Appends a row to a file, unless it is there."""
+        """Appends a row to a file, unless it is already there."""
         key = dict(
             method=self.method,
             labels=labels,
@@ -86,12 +86,12 @@ class Trainer:
             file.write(json.dumps(row) + "\n")
 
     def measure(self, arrays, count, seed):
-        """Trains with `count` labels of a seed: accuracies in percent."""
+        """Trains with `count` labels of a seed; accuracies are in percent."""
         if self.learner is None:
             width = arrays["plain"].shape[1]
             self.learner = learner_of(self.method, self.settings, width)
             self.steps = tf.function(self._steps)
-            # Keys what is drawn. A variable, so that it can change.
+            # Keys all random draws. A variable, so that it can change.
             self.learner.seed = tf.Variable(0, dtype="int64")
         learner = self.learner
         start = time.monotonic()
@@ -128,7 +128,7 @@ class Trainer:
             self.learner.train_step(batch)
 
     def _batch(self, step, labeled, labels, weak, strong):
-        """What a step sees: one view of each image that is drawn."""
+        """What a step sees: one view of each image drawn."""
         key = [self.learner.seed, step]
         own = draw([BATCH], key, 0, len(labels))
         other = draw([UNLABELED], key, 1, weak.shape[1])
@@ -144,7 +144,7 @@ class Trainer:
         }
 
     def _start_afresh(self, seed):
-        """The same first weights for every method; counts at 0."""
+        """Sets the same initial weights for every method, and counts to 0."""
         learner = self.learner
         networks, optimizers = [learner.student], [learner.optimizer]
         if hasattr(learner, "teacher"):
@@ -164,7 +164,7 @@ class Trainer:
                     variable.assign(scale * random.normal(size=variable.shape))
 
     def _finetune(self, arrays, chosen, seed):
-        """The student on the labels alone, at a tenth of the rate."""
+        """Trains the student on labels alone, at a tenth of the rate."""
         steps = self.settings.num_steps // 5
         random = np.random.default_rng([seed, 2])
         views = random.integers(len(arrays["weak"]), size=[steps, BATCH])
@@ -186,7 +186,7 @@ def draw(shape, key, number, total):
 
 
 def labeled_choice(labels, count, seed):
-    """`count` rows, as many of each class: [count] integers."""
+    """`count` rows, the same number from each class: [count] integers."""
     random = np.random.default_rng([seed, 3])
     return np.concatenate(
         [
@@ -201,7 +201,7 @@ def labeled_choice(labels, count, seed):
 
 
 def accuracy(model, arrays):
-    """In percent, on the images that judge."""
+    """In percent, on the images to judge by."""
     logits = model.predict(arrays[arrays["judge"]], batch_size=2_000, verbose=0)
     right = logits.argmax(-1) == arrays["judge_labels"]
     return 100 * float(np.mean(right))

@@ -181,7 +181,7 @@ def test_variants_run_only_when_asked_for():
 def test_an_unknown_run_is_refused(capsys):
     with pytest.raises(SystemExit):
         controls._parse_arguments(["digits", "--runs", "mpl exakt"])
-    assert "'mpl exakt' is no run of digits" in capsys.readouterr().err
+    assert "'mpl exakt' is not a run of digits" in capsys.readouterr().err
 
 
 def test_a_trial_needs_a_file_of_its_own(capsys):
