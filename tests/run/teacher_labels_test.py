@@ -224,7 +224,9 @@ def test_a_run_goes_on_with_its_labels_only(teacher, tmp_path):
         load_teacher_labels(config, teacher.data)
     load_teacher_labels(config, teacher.data, fresh=True)
     (tmp_path / "teacher_labels.json").write_text("{}")
-    with pytest.raises(ConfigError, match="cannot be read as the labels"):
+    with pytest.raises(
+        ConfigError, match="cannot be read as the teacher labels"
+    ):
         load_teacher_labels(config, teacher.data)
 
 
