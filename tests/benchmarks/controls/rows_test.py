@@ -90,11 +90,19 @@ def test_the_rows_of_the_repository_are_of_the_recipe_in_flags(file):
 
     @functools.cache  # Flagfiles are slow to read, and seeds are many.
     def of_seed_0(run, labels):
-        return runs[run].settings(num_labeled=labels, seed=0)
+        """The settings of a run and of its teacher, or None."""
+        choice = dict(num_labeled=labels, seed=0)
+        return [
+            one and one.settings(**choice)
+            for one in (runs[run], runs[run].teacher)
+        ]
 
     for one in rows:
-        settings = dataclasses.replace(
-            of_seed_0(one["run"], one["labels"]), seed=one["seed"]
+        settings, teacher = (
+            known and dataclasses.replace(known, seed=one["seed"])
+            for known in of_seed_0(one["run"], one["labels"])
         )
         split = control_rows.split_of(one)
-        assert control_rows.find([one], one["run"], settings, split=split)
+        assert control_rows.find(
+            [one], one["run"], settings, split=split, teacher=teacher
+        )
