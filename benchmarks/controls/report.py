@@ -330,7 +330,7 @@ def conditions_table(rows, suite, labels, split):
 
 def _labels_learned(group):
     """How many labels the networks of a run learn."""
-    return _joined(
+    return control_tables.joined(
         str(row.get("labels_learned", row["labels"])) for row in group.values()
     )
 
@@ -340,13 +340,15 @@ def facts(groups):
     rows = [row for group in groups.values() for row in group.values()]
     versions = [row["versions"] for row in rows]
     parts = [
-        _joined(row["model"] for row in rows),
+        control_tables.joined(row["model"] for row in rows),
         _steps(rows) + " steps",
-        _joined(_machine(row) for row in rows),
-        "TensorFlow " + _joined(known["tensorflow"] for known in versions),
-        "Keras " + _joined(known["keras"] for known in versions),
-        _joined(row["date"] for row in rows),
-        "code at " + _joined(str(row["revision"]) for row in rows),
+        control_tables.joined(_machine(row) for row in rows),
+        "TensorFlow "
+        + control_tables.joined(known["tensorflow"] for known in versions),
+        "Keras " + control_tables.joined(known["keras"] for known in versions),
+        control_tables.joined(row["date"] for row in rows),
+        "code at "
+        + control_tables.joined(str(row["revision"]) for row in rows),
     ]
     return "; ".join(parts) + "."
 
@@ -361,10 +363,6 @@ def _machine(row):
 
 def figure_name(dataset, figure):
     return f"results_{dataset}_{figure}.png"
-
-
-def _joined(values):
-    return ", ".join(sorted(set(values)))
 
 
 if __name__ == "__main__":

@@ -176,10 +176,19 @@ def spread(rows_of_run, key, *, sign="+-"):
     values = percent(rows_of_run, key).values()
     if not values:
         return ""
-    result = estimate(values)
-    if result.deviation is None:
-        return f"{result.mean:.2f}"
-    return f"{result.mean:.2f} {sign} {result.deviation:.2f}"
+    return mean_and_deviation(estimate(values), sign=sign)
+
+
+def mean_and_deviation(found, *, sign="±"):
+    """An `Estimate` in words; of a single value, its mean alone."""
+    if found.deviation is None:
+        return f"{found.mean:.2f}"
+    return f"{found.mean:.2f} {sign} {found.deviation:.2f}"
+
+
+def joined(values):
+    """Different texts, sorted, with commas between them."""
+    return ", ".join(sorted(set(values)))
 
 
 def interval(points):

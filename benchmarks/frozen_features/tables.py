@@ -68,8 +68,10 @@ def _accuracies(groups):
             [
                 _name(*key),
                 str(own.count),
-                _spread(own),
-                _spread(estimate(teachers)) if teachers else "",
+                control_tables.mean_and_deviation(own),
+                control_tables.mean_and_deviation(estimate(teachers))
+                if teachers
+                else "",
                 f"{seconds:,.1f}",
             ]
         )
@@ -144,27 +146,19 @@ def _percent(group):
     return {seed: result(row) for seed, row in group.items()}
 
 
-def _spread(found):
-    text = f"{found.mean:.2f}"
-    if found.deviation is not None:
-        text += f" ± {found.deviation:.2f}"
-    return text
-
-
 def _facts(rows):
     """What ran, where and when, in one paragraph."""
     machines = [row["machine"] for row in rows]
     parts = [
-        _joined(f"{one['cpu']}, {one['cores']} cores" for one in machines),
+        control_tables.joined(
+            f"{one['cpu']}, {one['cores']} cores" for one in machines
+        ),
         *(
-            f"{name} " + _joined(one[name.lower()] for one in machines)
+            f"{name} "
+            + control_tables.joined(one[name.lower()] for one in machines)
             for name in ("TensorFlow", "Keras")
         ),
-        _joined(one["date"] for one in machines),
-        "code at " + _joined(row["revision"] for row in rows),
+        control_tables.joined(one["date"] for one in machines),
+        "code at " + control_tables.joined(row["revision"] for row in rows),
     ]
     return "; ".join(parts) + "."
-
-
-def _joined(values):
-    return ", ".join(sorted(set(values)))

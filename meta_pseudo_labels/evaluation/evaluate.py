@@ -175,6 +175,18 @@ def predict_logits(model, dataset, *, count=None):
     return np.concatenate(logits), np.concatenate(labels)
 
 
+def traced(model, spec):
+    """A model's inference as a graph for inputs of one specification.
+
+    Not left to its first call: TensorFlow counts calls that trace, and would
+    warn as if the graphs of many models were one that is traced again and
+    again.
+    """
+    return tf.function(
+        lambda images: model(images, training=False), autograph=False
+    ).get_concrete_function(spec)
+
+
 def _inference(model, spec):
     """The model's inference as a graph, the same one for every evaluation.
 
@@ -184,11 +196,7 @@ def _inference(model, spec):
     graphs = vars(model).setdefault("_inference_graphs", {})
     key = tuple(tf.nest.flatten(spec))
     if key not in graphs:
-        # Traced here: TensorFlow counts calls that trace, and would warn as if
-        # the graphs of many models were one that is traced again and again.
-        graph = tf.function(
-            lambda images: model(images, training=False), autograph=False
-        ).get_concrete_function(spec)
+        graph = traced(model, spec)
         name = getattr(model, "name", type(model).__name__)  # Exports lack it.
         check_logits(graph.structured_outputs, owner=f"The model {name!r}")
         graphs[key] = graph

@@ -6,6 +6,7 @@ import tensorflow as tf
 from sklearn.metrics import pairwise_distances_argmin_min
 
 from meta_pseudo_labels.data.class_distributions import ordered_images
+from meta_pseudo_labels.evaluation.evaluate import traced
 
 _PENALTY = 0.1  # Of the regression, relative to the features' mean square.
 _TINY = 1e-12
@@ -34,11 +35,7 @@ def look(network, images, spec, *, batch_size):
         )
     batches = ordered_images(images, spec, batch_size=batch_size)
     model = keras.Model(network.inputs, [network.output, before])
-    # Traced here: at the fifth `predict` of a new model TensorFlow warns of
-    # retracing.
-    forward = tf.function(
-        lambda images: model(images, training=False), autograph=False
-    ).get_concrete_function(batches.element_spec[0])
+    forward = traced(model, batches.element_spec[0])
     found = zip(*(forward(batch) for batch, _ in batches), strict=True)
     logits, features = (
         np.concatenate(rows).astype(np.float64) for rows in found
