@@ -260,10 +260,36 @@ def fast(steps):
     return runs
 
 
+def audit(recipe, changes):
+    """The feedback of other implementations, for a teacher that needs any.
+
+    Args:
+      recipe: see `methods`.
+      changes: the settings of such a teacher.
+    """
+
+    def run(estimator, **given):
+        control = given.pop("control", OFF)
+        return _mpl(recipe, estimator, changes | given, control=control)
+
+    audited = dict(plugins="benchmarks.audit.estimators")
+    hard_off = f"{OFF}, hard labels"
+    return {
+        OFF: run("off", control=None),
+        hard_off: run("off", mpl_pseudo_labels="hard"),
+        "mpl release": run("release"),
+        "mpl kekmodel": run("kekmodel", control=hard_off, **audited),
+        "mpl usb": run("usb", **audited),
+        "mpl modssc": run("modssc", **audited),
+        "mpl exact": run("exact"),
+    }
+
+
 # Left out of the suites of all methods unless asked for.
 _EXTRA = (*MATCHES, *(f"mpl {name}" for name in VARIANTS))
 
-# The condition under which feedback helps on digits: also on other images?
+# The condition under which feedback helps on digits: also on other images, and
+# also the feedback of other implementations?
 _HELPFUL = "teacher on RandAugment"
 
 SUITES = {
@@ -289,6 +315,12 @@ SUITES = {
         where_feedback_helps("cifar10_small", {_HELPFUL: CONDITIONS[_HELPFUL]}),
         num_labeled=(250, 4000),
         dataset="cifar10",
+    ),
+    "audit": Suite(
+        audit("digits", CONDITIONS[_HELPFUL]),
+        num_labeled=(20,),
+        dataset="digits",
+        kind="audit",
     ),
     # 15 minutes each on two idle cores without AVX-512.
     "pretrained": Suite(

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.controls import search
 from benchmarks.controls import suites as control_suites
+from meta_pseudo_labels.learners.feedback import resolve
 from tests.scripts import ROOT
 
 SEED = {"num_labeled": 20, "seed": 0}
@@ -56,6 +57,8 @@ def test_suites_share_the_rows_of_the_runs_that_they_share(names):
         ("mpl reinforce", "mpl off, sampled labels"),
         ("mpl reinforce_per_example", "mpl off, sampled labels"),
         ("mpl off, sampled labels", "mpl off"),
+        ("mpl kekmodel", "mpl off, hard labels"),
+        ("mpl usb", "mpl off"),
         (
             "mpl exact, teacher without UDA, weight 20",
             "mpl off, teacher without UDA",
@@ -82,10 +85,25 @@ def test_a_control_differs_in_the_feedback_alone(name):
         )
         assert other["mpl_feedback"] == "off"
         changed = {"mpl_feedback", "mpl_feedback_weight", "mpl_pseudo_labels"}
+        changed.add("plugins")  # Where an estimator comes from.
         if suite.equal_time:
             changed |= {"num_train_steps", "mpl_student_lr_wait_steps"}
             changed.add("save_every")
         assert {key for key in mine if mine[key] != other[key]} <= changed, run
+
+
+def test_a_control_has_the_labels_of_the_estimator():
+    for suite in control_suites.SUITES.values():
+        for how in suite.runs.values():
+            if how.feedback is not None and how.control is not None:
+                kinds = {
+                    resolve(s.mpl_feedback, s.mpl_pseudo_labels)[1]
+                    for s in (
+                        run.settings(**SEED)
+                        for run in (how, suite.runs[how.control])
+                    )
+                }
+                assert len(kinds) == 1 or how.feedback == "off"
 
 
 def test_fast_runs_take_as_long_as_one_another():
