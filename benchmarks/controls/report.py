@@ -20,8 +20,8 @@ from benchmarks.controls import readme as results_readme
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import tables as control_tables
 from benchmarks.controls.rows import split_of
-from benchmarks.controls.suites import CONDITIONS, SUITES
-from benchmarks.controls.tables import CONTROL, SUPERVISED, UDA
+from benchmarks.controls.suites import SUITES
+from benchmarks.controls.tables import CONTROL, SUPERVISED, UDA, WHOLE
 from benchmarks.frozen_features import tables as frozen_tables
 from benchmarks.frozen_features import trainer as frozen_trainer
 from meta_pseudo_labels.evaluation.statistics import paired_difference
@@ -34,6 +34,7 @@ EQUAL_TIME = {
     "fast": "CIFAR-10 with a fast network, at equal time",
 }
 FROZEN = "Frozen features of a pretrained network"
+PARTS = "MPL's parts, one by one"
 _COLUMNS = (CONTROL, UDA, SUPERVISED)
 SOFT = " †"
 SOFT_REMARK = (
@@ -53,6 +54,7 @@ def main():
             read_notes(),
             read_low_precision(),
             read_equal_time(),
+            read_parts(),
             read_frozen_features(),
         ),
         encoding="utf-8",
@@ -102,6 +104,11 @@ def read_equal_time():
     }
 
 
+def read_parts():
+    """The rows of MPL with one part of the recipe changed at a time."""
+    return control_rows.read(RESULTS / SUITES["parts"].rows)
+
+
 def read_frozen_features():
     """The rows of small networks on frozen features."""
     return frozen_trainer.read_rows(RESULTS / "frozen_features.jsonl")
@@ -118,7 +125,9 @@ def read_notes(path=DOCS / "results_notes.md"):
     }
 
 
-def report(rows, notes, low_precision=(), equal_time=None, frozen=()):
+def report(
+    rows, notes, low_precision=(), equal_time=None, parts_rows=(), frozen=()
+):
     """The text of docs/results.md.
 
     Args:
@@ -126,6 +135,7 @@ def report(rows, notes, low_precision=(), equal_time=None, frozen=()):
       notes: see `read_notes`.
       low_precision: rows of digits in bfloat16.
       equal_time: see `read_equal_time`.
+      parts_rows: see `read_parts`.
       frozen: see `read_frozen_features`.
     """
     parts = [
@@ -156,6 +166,9 @@ def report(rows, notes, low_precision=(), equal_time=None, frozen=()):
             parts += [f"## {EQUAL_TIME[suite]}", notes[EQUAL_TIME[suite]]]
             for (labels, split), groups in tables.items():
                 parts += table_section(labels, split, groups, suite)
+    if parts_rows:
+        parts += [f"## {PARTS}", notes[PARTS]]
+        parts += conditions_section(parts_rows, kind="parts")
     if frozen:
         parts += [f"## {FROZEN}", notes[FROZEN]]
         parts += frozen_tables.sections(frozen)
@@ -277,11 +290,16 @@ def precision_table(rows, low_precision):
     return [control_tables.markdown(heading, lines), facts(groups)]
 
 
-def conditions_section(rows):
-    """Per condition: accuracies, and what feedback adds; [] without rows."""
+def conditions_section(rows, kind=""):
+    """Per condition: accuracies, and what feedback adds; [] without rows.
+
+    Args:
+      rows: of the suites of this kind.
+      kind: see `Suite`.
+    """
     parts = []
     for suite in SUITES.values():
-        if suite.has_conditions:
+        if suite.has_conditions and suite.kind == kind:
             for labels in suite.num_labeled:
                 for split in (control_rows.TEST, control_rows.VALIDATION):
                     parts += conditions_table(rows, suite, labels, split)
@@ -306,6 +324,8 @@ def conditions_table(rows, suite, labels, split):
         return []
     found = control_tables.differences(groups, runs=suite.runs)
     over = {one.run: one for one in found if one.column == CONTROL}
+    # What the part of a recipe is worth is a question of its own.
+    whole = _over_whole(groups, suite) if suite.kind else {}
     lines = [
         [
             condition or "none",
@@ -314,18 +334,37 @@ def conditions_table(rows, suite, labels, split):
             _labels_learned(groups[run]),
             control_tables.spread(groups[run], control_tables.JUDGED, sign="±"),
             control_tables.cell(over.get(run), len(groups[run])),
+            *(
+                [control_tables.cell(whole.get(run), len(groups[run]))]
+                if suite.kind
+                else ()
+            ),
         ]
-        for condition in (None, *CONDITIONS)
+        for condition in dict.fromkeys(
+            one.condition for one in suite.runs.values()
+        )
         for run in groups
         if suite.runs[run].condition == condition
     ]
-    heading = ("condition", "feedback", "n", "labels", "finetuned")
+    heading = ["condition", "feedback", "n", "labels", "finetuned"]
+    heading += ["points over off"] + [f"over {WHOLE}"] * bool(suite.kind)
     return [
         f"### {suite.dataset}, {labels:,} labels, {split}",
-        control_tables.markdown((*heading, "points over off"), lines),
-        *control_tables.remark(over.values()),
+        control_tables.markdown(heading, lines),
+        *control_tables.remark([*over.values(), *whole.values()]),
         facts(groups),
     ]
+
+
+def _over_whole(groups, suite):
+    """{run: `Difference` from that without a condition, of equal feedback}."""
+    found = []
+    for run in groups:
+        whole = f"mpl {suite.runs[run].feedback}"
+        if suite.runs[run].condition and whole in groups:
+            found.append(control_tables.difference(groups, run, whole, WHOLE))
+    found = control_tables.with_discoveries(filter(None, found))
+    return {one.run: one for one in found}
 
 
 def _labels_learned(group):

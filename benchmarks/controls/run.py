@@ -4,6 +4,7 @@
     python -m benchmarks.controls.run cifar10 --seeds=3 --data_dir=data/tfds
     python -m benchmarks.controls.run where --seeds=10 --select
     python -m benchmarks.controls.run where_cifar10 --data_dir=data/tfds
+    python -m benchmarks.controls.run parts --data_dir=data/tfds
     python -m benchmarks.controls.run audit --seeds=10 --first_seed=13
     python -m benchmarks.controls.run pretrained --weights=lite0.weights.h5
     python -m benchmarks.controls.run fast --data_dir=data/tfds

@@ -151,7 +151,26 @@ CONDITIONS = {
 }
 
 
-def where_feedback_helps(recipe, conditions):
+# Name -> the settings of a part of the recipe cifar10_fast_mpl that is left out
+# or replaced, or of one that it does not have.
+PARTS = {
+    "no labels for the student": {"mpl_student_labeled_weight": 0.0},
+    "no wait": {"mpl_student_lr_wait_steps": 0},
+    "weak views with a gradient": {"uda_weak_pass": "joint"},
+    "labels of weak views": {
+        "mpl_label_view": "weak",
+        "uda_weak_pass": "joint",
+    },
+    "label temperature 0.5": {"mpl_label_temp": 0.5},
+    "teacher with FreeMatch": {"mpl_teacher_loss": "freematch"},
+    "teacher without UDA": {"mpl_teacher_loss": "supervised"},
+    "teacher on RandAugment": {"mpl_teacher_loss": "rand_augment"},
+    "weight 5": {_WEIGHT: 5.0},
+}
+_PARTS_STEPS = 600
+
+
+def where_feedback_helps(recipe, conditions, common=None):
     """`exact`, feedback without sampling noise, and `off` under each condition.
 
     A weight does not affect `off`: with one, the control is that of the
@@ -160,12 +179,15 @@ def where_feedback_helps(recipe, conditions):
     Args:
       recipe: see `methods`.
       conditions: {name: settings}; see `CONDITIONS`.
+      common: settings of all runs that differ from the recipe's.
     """
+    common = common or {}
     runs = {
-        OFF: _mpl(recipe, "off"),
-        "mpl exact": _mpl(recipe, "exact", control=OFF),
+        OFF: _mpl(recipe, "off", common),
+        "mpl exact": _mpl(recipe, "exact", common, control=OFF),
     }
     for name, changes in conditions.items():
+        changes = common | changes
         if _WEIGHT not in changes:
             runs[f"{OFF}, {name}"] = _mpl(
                 recipe, "off", changes, condition=name
@@ -315,6 +337,22 @@ SUITES = {
         where_feedback_helps("cifar10_small", {_HELPFUL: CONDITIONS[_HELPFUL]}),
         num_labeled=(250, 4000),
         dataset="cifar10",
+    ),
+    "parts": Suite(
+        where_feedback_helps(
+            "cifar10_fast",
+            PARTS,
+            dict(
+                num_train_steps=_PARTS_STEPS,
+                save_every=_PARTS_STEPS,
+                # A quarter of the steps, as in the recipe.
+                mpl_student_lr_wait_steps=_PARTS_STEPS // 4,
+                use_bfloat16=True,
+            ),
+        ),
+        num_labeled=(4000,),
+        dataset="cifar10",
+        kind="parts",
     ),
     "audit": Suite(
         audit("digits", CONDITIONS[_HELPFUL]),

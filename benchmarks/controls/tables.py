@@ -22,6 +22,7 @@ COLUMNS = {
 }
 # What runs are compared with: one column each in the tables.
 CONTROL, UDA, SUPERVISED = "the control", "uda", "supervised"
+WHOLE = "the whole recipe"
 MIXED = "* rows of different revisions"
 
 
@@ -31,7 +32,8 @@ class Difference:
 
     Attributes:
       run, other: their names.
-      column: `CONTROL`, `UDA` or `SUPERVISED`: what the other is to the run.
+      column: what the other is to the run: `CONTROL`, `UDA`, `SUPERVISED`, or
+        `WHOLE`, the recipe of which the run changes a part.
       points: run - other.
       mixed: whether the two rows of any seed are from different revisions
         of the code, which may be what makes the difference.
@@ -95,15 +97,19 @@ def differences(groups, *, runs):
             others = {CONTROL: control, UDA: "uda"} | others
         for column, other in others.items():
             if other in groups and other != run:
-                points = paired_difference(
-                    percent(groups[run], JUDGED), percent(groups[other], JUDGED)
-                )
-                if points is not None:
-                    is_mixed = mixed(groups[run], groups[other])
-                    found.append(
-                        Difference(run, other, column, points, is_mixed)
-                    )
-    return with_discoveries(found)
+                found.append(difference(groups, run, other, column))
+    return with_discoveries(filter(None, found))
+
+
+def difference(groups, run, other, column):
+    """One `Difference` of runs; None if they have no seed in common."""
+    points = paired_difference(
+        percent(groups[run], JUDGED), percent(groups[other], JUDGED)
+    )
+    if points is None:
+        return None
+    is_mixed = mixed(groups[run], groups[other])
+    return Difference(run, other, column, points, is_mixed)
 
 
 def control_among(groups, run, runs):
@@ -123,6 +129,7 @@ def with_discoveries(found):
 
     Clear differences in one column must not vouch for doubtful ones in another.
     """
+    found = list(found)
     columns = collections.defaultdict(list)
     for one in found:
         columns[one.column].append(one)

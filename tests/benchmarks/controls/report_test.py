@@ -46,6 +46,7 @@ def test_the_document_is_what_the_script_writes():
         report.read_notes(),
         report.read_low_precision(),
         report.read_equal_time(),
+        report.read_parts(),
         report.read_frozen_features(),
     )
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == text, (
@@ -187,6 +188,28 @@ def test_conditions_are_compared_with_their_own_control():
     assert "| weight 20 | exact | 1 | 20 | 97.00 | +7.00 |" in lines
     assert "| 10 labels | off | 1 | 10 | 50.00 |  |" in lines
     assert "| 10 labels | exact | 1 | 9 | 60.00 | +10.00 |" in lines
+
+
+def test_parts_of_a_recipe_are_compared_with_the_whole():
+    facts = dict(labels=4000, dataset="cifar10")
+    rows = [
+        row("mpl off", 0, 0.60, **facts),
+        row("mpl exact", 0, 0.62, **facts),
+        row("mpl off, no wait", 0, 0.50, **facts),
+        row("mpl exact, no wait", 0, 0.55, **facts),
+        row("mpl exact, weight 5", 0, 0.63, **facts),
+    ]
+    notes = NOTES | {report.PARTS: "Of the parts."}
+    text = report.report([], notes, parts_rows=rows)
+    _, section = text.split(f"## {report.PARTS}\n\nOf the parts.\n\n")
+    head = "| condition | feedback | n | labels | finetuned | points over off |"
+    lines = section.splitlines()
+    assert f"{head} over the whole recipe |" in lines
+    assert "| none | exact | 1 | 4000 | 62.00 | +2.00 |  |" in lines
+    assert "| no wait | off | 1 | 4000 | 50.00 |  | -10.00 |" in lines
+    assert "| no wait | exact | 1 | 4000 | 55.00 | +5.00 | -7.00 |" in lines
+    assert "| weight 5 | exact | 1 | 4000 | 63.00 | +3.00 | +1.00 |" in lines
+    assert report.PARTS not in report.report([], NOTES)
 
 
 def test_conditions_leave_out_rows_with_another_number_of_labels():
