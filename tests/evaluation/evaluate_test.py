@@ -105,14 +105,11 @@ def test_models_may_have_several_inputs():
     assert evaluate(model, data).top_1 == pytest.approx(0.6)
 
 
-def test_many_models_are_not_taken_for_one_that_is_retraced(caplog, request):
+def test_many_models_are_not_taken_for_one_that_is_retraced(tensorflow_log):
     """TensorFlow warned of "5 out of the last 5 calls" at the sixth."""
-    logger = tf.get_logger()
-    logger.addHandler(caplog.handler)
-    request.addfinalizer(lambda: logger.removeHandler(caplog.handler))
     for _ in range(8):
         predict_logits(identity_model(), batches(5))
-    assert "retracing" not in caplog.text
+    assert "retracing" not in tensorflow_log.text
 
 
 def test_agrees_with_keras():

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from meta_pseudo_labels.data.spec import DatasetSpec
 from meta_pseudo_labels.evaluation.review import (
@@ -111,14 +110,11 @@ def test_a_network_is_looked_at_before_its_last_layer(flat):
 
 
 def test_many_networks_are_not_taken_for_one_that_is_retraced(
-    caplog, request, monkeypatch
+    tensorflow_log, monkeypatch
 ):
     """TensorFlow warned of "5 out of the last 5 calls" at the fifth."""
     # It does so twice in a process, so that earlier tests may use that up.
     monkeypatch.setattr(keras.Model, "predict", None)
-    logger = tf.get_logger()
-    logger.addHandler(caplog.handler)
-    request.addfinalizer(lambda: logger.removeHandler(caplog.handler))
     images = np.zeros([3, 4, 4, 3], np.uint8)
     spec = DatasetSpec(
         name="made",
@@ -132,4 +128,4 @@ def test_many_networks_are_not_taken_for_one_that_is_retraced(
         inputs = keras.Input([4, 4, 3])
         logits = keras.layers.Dense(2)(keras.layers.Flatten()(inputs))
         look(keras.Model(inputs, logits), images, spec, batch_size=2)
-    assert "retracing" not in caplog.text
+    assert "retracing" not in tensorflow_log.text
