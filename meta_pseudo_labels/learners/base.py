@@ -1,27 +1,22 @@
-"""What all learners share: the update of a model and the average of weights."""
+"""What all learners share: settings, checks, and the update of a model."""
 
 import functools
-from contextlib import nullcontext
 
 import keras
 import tensorflow as tf
-from absl import logging
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners import updates
+from meta_pseudo_labels.learners.averaged_student import AveragedStudent
 from meta_pseudo_labels.learners.checks import (
+    check_batch,
     check_jit_compile,
-    check_model,
-    check_normalized,
     check_range,
     check_replicas,
     check_weights,
-    warn_of_levels,
 )
-from meta_pseudo_labels.learners.ema import WeightAverages
 from meta_pseudo_labels.learners.losses import (
-    WEIGHT_KEYS,
     mean_cross_entropy,
     smooth_labels,
     weights_of,
@@ -29,29 +24,16 @@ from meta_pseudo_labels.learners.losses import (
 )
 from meta_pseudo_labels.learners.method import Method
 from meta_pseudo_labels.learners.passes import (
-    class_numbers,
-    float_type,
     gradients_of,
     label_errors,
     with_checked_labels,
 )
-from meta_pseudo_labels.learners.trainer import Trainer
 from meta_pseudo_labels.optimizers import learning_rate_of, parts_of
 from meta_pseudo_labels.utils import compat
-from meta_pseudo_labels.utils.registry import nearest
-
-# Keys that `data.training_dataset` makes for one method or another.
-_KEYS = (
-    *("labeled", "labels", "weak", "strong", "feedback", "feedback_labels"),
-    *("labeled_distributions", "unlabeled_distributions"),
-)
 
 
-class Learner(Method, Trainer):
+class Learner(Method, AveragedStudent):
     """Trains a student; callers see the student's moving average.
-
-    `call`, `predict` and `evaluate` use the moving average of the student's
-    weights if `ema_decay` is above 0, otherwise the student itself.
 
     Subclasses implement `train_step(batch)`, name the `batch_keys` that it
     needs, and define the rest of `Method`. An update whose gradients are not
@@ -90,22 +72,16 @@ class Learner(Method, Trainer):
         seed=0,
         name=None,
     ):
-        check_model(student, role="student")
-        # Not the global policy: under a mixed one Keras would round the
-        # learner's variables to 16 bits wherever `call` reads them.
         super().__init__(
-            log_every=log_every, name=name, dtype=float_type(student)
+            student,
+            ema_decay=ema_decay,
+            ema_start=ema_start,
+            log_every=log_every,
+            name=name,
         )
         check_range("label_smoothing", label_smoothing, low=0, high=1)
-        self.student = student
         self.label_smoothing = label_smoothing
         self.seed = seed
-        self.float_type = float_type(student)
-        self.student_ema = (
-            WeightAverages(student, decay=ema_decay, start=ema_start)
-            if ema_decay
-            else None
-        )
         self.built = True
 
     def compile(
@@ -246,88 +222,6 @@ class Learner(Method, Trainer):
                 optimizer, model.trainable_variables
             )
 
-    def call(self, inputs, training=False):
-        """The student's logits, [batch, classes].
-
-        Raises:
-          ValueError: for uint8 images, unless the student rescales them
-            itself.
-        """
-        check_normalized(inputs, self.student)
-        if training or self.student_ema is None:
-            logits, losses = self.student(inputs, training=training), None
-        else:
-            logits, losses = self.student_ema.apply_all(self.student, inputs)
-        vars(self)["_average_losses"] = losses  # Hidden from Keras.
-        return tf.cast(logits, self.float_type)
-
-    def predict(self, x, *args, **kwargs):
-        """As `keras.Model.predict`, after a check of the images' range."""
-        warn_of_levels(x, self.student)
-        return super().predict(x, *args, **kwargs)
-
-    def evaluate(self, x=None, *args, **kwargs):
-        """As `keras.Model.evaluate`, after a check of images and labels.
-
-        Raises:
-          ValueError: for labels that are not class numbers, if the loss
-            expects these.
-        """
-        if not kwargs.get("_use_cached_eval_dataset"):  # Not within `fit`.
-            warn_of_levels(x, self.student)
-        with label_errors():
-            return super().evaluate(x, *args, **kwargs)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
-        """As `keras.Model.compute_loss`, for `evaluate`; checks the labels."""
-        if type(self.loss) is keras.losses.SparseCategoricalCrossentropy:
-            y = class_numbers(y, y_pred)
-        return super().compute_loss(x, y, y_pred, *args, **kwargs)
-
-    @property
-    def losses(self):
-        """Losses that `evaluate` adds: the student's own, from its last call.
-
-        Keras's would be those of all networks of the learner.
-        """
-        losses = vars(self).get("_average_losses")
-        return self.student.losses if losses is None else losses
-
-    @property
-    def metrics(self):
-        """The metrics of `compile` and of the student's layers.
-
-        Without the latter if the average is evaluated, which they do not see.
-        """
-        shown = [] if self.student_ema else [self.student]
-        hidden = {
-            id(metric)
-            for part in self.layers
-            if part not in shown
-            for metric in part.metrics
-        }
-        return [x for x in super().metrics if id(x) not in hidden]
-
-    def export(self, filepath, *args, **kwargs):
-        """As `keras.Model.export`, of the student with its averaged weights.
-
-        The signature is the student's. Training can continue.
-        """
-        average = self.student_ema
-        lent = average.lent_to(self.student) if average else nullcontext()
-        with lent:
-            return self.student.export(filepath, *args, **kwargs)
-
-    def finished_student(self):
-        """The student with its averaged weights, to finetune or to export.
-
-        Overwrites the student's weights with their averages, if there are
-        any, so this ends the training of this learner.
-        """
-        if self.student_ema is not None:
-            self.student_ema.copy_to(self.student)
-        return self.student
-
     def get_config(self):
         return {
             "name": self.name,
@@ -398,24 +292,12 @@ class Learner(Method, Trainer):
 
     def check_batch(self, batch):
         """Raises ValueError for a batch that lacks what the step needs."""
-        keys = set(batch) if isinstance(batch, dict) else set()
-        if not keys.issuperset(self.batch_keys):
-            found = sorted(keys) if keys else type(batch).__name__
-            raise ValueError(
-                f"{type(self).__name__} trains on a tf.data.Dataset of dicts "
-                f"with the keys {', '.join(self.batch_keys)}; got {found}. "
-                "See data.training_dataset."
-            )
-        known = {*_KEYS, *WEIGHT_KEYS, *self.batch_keys}
-        for key in keys - known:
-            _tell_of_unread(type(self).__name__, key, nearest(key, known))
-        for key in keys & {"labeled", "weak", "strong", "feedback"}:
-            check_normalized(batch[key], self.student, key=key)
-        if "feedback" in keys and "feedback_labels" not in keys:
-            raise ValueError(
-                "The batch has images to judge the student on under the key "
-                "feedback, but no labels for them; add feedback_labels."
-            )
+        check_batch(
+            batch,
+            needed=self.batch_keys,
+            learner=type(self).__name__,
+            student=self.student,
+        )
 
     def labeled_loss(self, labels, logits, batch=()):
         """Mean cross-entropy of smoothed labels, scalar, nats.
@@ -504,17 +386,3 @@ class Learner(Method, Trainer):
             weight_decay=self.weight_decay,
             grad_bound=self.grad_bound,
         )
-
-    def average_student(self, moved):
-        """Moves the student's average, if it has one and the student moved."""
-        if self.student_ema is not None:
-            self.student_ema.update(
-                self.student, step=self.step.value, moved=moved
-            )
-
-
-@functools.cache
-def _tell_of_unread(learner, key, hint):
-    """Logs a key that nobody reads, once, if it looks like a typo."""
-    if hint:
-        logging.warning("%s does not read the key %r%s", learner, key, hint)

@@ -1,5 +1,6 @@
 """What learners refuse, before any work starts."""
 
+import functools
 import inspect
 
 import keras
@@ -8,12 +9,19 @@ import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels import models
+from meta_pseudo_labels.learners.losses import WEIGHT_KEYS
 from meta_pseudo_labels.utils import compat
+from meta_pseudo_labels.utils.registry import nearest
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _ARGUMENTS = ["student_step", "teacher_logits"]
 _PACKAGE = "meta_pseudo_labels."  # Our own estimators need no check.
 _LOOKED_AT = 64  # Images of an array.
+# Keys that `data.training_dataset` makes for one method or another.
+_KEYS = (
+    *("labeled", "labels", "weak", "strong", "feedback", "feedback_labels"),
+    *("labeled_distributions", "unlabeled_distributions"),
+)
 _NORMALIZED = 30  # Deviations; more than normalized images have.
 
 
@@ -55,6 +63,44 @@ def check_weights(model, *, role):
         "with keras.Input(shape), or call it once on a batch, before "
         "handing it over; and give it a layer that learns."
     )
+
+
+def check_batch(batch, *, needed, learner, student):
+    """Refuses a batch that lacks what a step needs; logs a mistyped key.
+
+    Args:
+      batch: see `Learner`.
+      needed: keys that the step reads.
+      learner: the name of its class.
+      student: for `check_normalized`.
+
+    Raises:
+      ValueError: names the missing keys, or an input out of range.
+    """
+    keys = set(batch) if isinstance(batch, dict) else set()
+    if not keys.issuperset(needed):
+        found = sorted(keys) if keys else type(batch).__name__
+        raise ValueError(
+            f"{learner} trains on a tf.data.Dataset of dicts with the keys "
+            f"{', '.join(needed)}; got {found}. See data.training_dataset."
+        )
+    known = {*_KEYS, *WEIGHT_KEYS, *needed}
+    for key in keys - known:
+        _tell_of_unread(learner, key, nearest(key, known))
+    for key in keys & {"labeled", "weak", "strong", "feedback"}:
+        check_normalized(batch[key], student, key=key)
+    if "feedback" in keys and "feedback_labels" not in keys:
+        raise ValueError(
+            "The batch has images to judge the student on under the key "
+            "feedback, but no labels for them; add feedback_labels."
+        )
+
+
+@functools.cache
+def _tell_of_unread(learner, key, hint):
+    """Logs a key that nobody reads, once, if it looks like a typo."""
+    if hint:
+        logging.warning("%s does not read the key %r%s", learner, key, hint)
 
 
 def check_normalized(inputs, model, *, key=None):
