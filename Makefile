@@ -70,6 +70,7 @@ results: $(READY)  ## Write the tables and figures of docs/ from benchmarks/resu
 	@$(BIN)/python -m benchmarks.controls.students --table
 	@$(BIN)/python -m benchmarks.two_moons.tables
 	@$(BIN)/python -m benchmarks.audit.table
+	@$(BIN)/python -m benchmarks.audit.accuracy
 	@$(BIN)/python -m benchmarks.performance.table
 
 docs: $(READY)  ## Build the site and check its links: build/site/index.html

@@ -2,8 +2,9 @@
 
     python -m benchmarks.controls.report
 
-Reads the rows of `suites.SUITES` and of frozen features in benchmarks/results,
-and the text around the tables in docs/results_notes.md. Nothing in
+Reads the rows of `suites.SUITES` (those of `audit` have a page of their own)
+and of frozen features in benchmarks/results, and the text around the tables in
+docs/results_notes.md. Nothing in
 docs/results.md is written by hand.
 """
 
@@ -15,13 +16,14 @@ import re
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.common.machine import RESULTS, ROOT
+from benchmarks.controls import conditions as control_conditions
 from benchmarks.controls import figures as results_figures
 from benchmarks.controls import readme as results_readme
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import tables as control_tables
 from benchmarks.controls.rows import split_of
 from benchmarks.controls.suites import SUITES
-from benchmarks.controls.tables import CONTROL, SUPERVISED, UDA, WHOLE
+from benchmarks.controls.tables import CONTROL, SUPERVISED, UDA
 from benchmarks.frozen_features import tables as frozen_tables
 from benchmarks.frozen_features import trainer as frozen_trainer
 from meta_pseudo_labels.evaluation.statistics import paired_difference
@@ -52,10 +54,10 @@ def main():
         report(
             rows,
             read_notes(),
-            read_low_precision(),
-            read_equal_time(),
-            read_parts(),
-            read_frozen_features(),
+            low_precision=read_low_precision(),
+            equal_time=read_equal_time(),
+            recipe_parts=read_parts(),
+            frozen=read_frozen_features(),
         ),
         encoding="utf-8",
     )
@@ -126,7 +128,13 @@ def read_notes(path=DOCS / "results_notes.md"):
 
 
 def report(
-    rows, notes, low_precision=(), equal_time=None, parts_rows=(), frozen=()
+    rows,
+    notes,
+    *,
+    low_precision=(),
+    equal_time=None,
+    recipe_parts=(),
+    frozen=(),
 ):
     """The text of docs/results.md.
 
@@ -135,7 +143,7 @@ def report(
       notes: see `read_notes`.
       low_precision: rows of digits in bfloat16.
       equal_time: see `read_equal_time`.
-      parts_rows: see `read_parts`.
+      recipe_parts: see `read_parts`.
       frozen: see `read_frozen_features`.
     """
     parts = [
@@ -156,7 +164,7 @@ def report(
             ]
             for (labels, split), groups in tables.items():
                 parts += table_section(labels, split, groups, dataset)
-    conditions = conditions_section(rows)
+    conditions = control_conditions.section(rows)
     if conditions:
         parts += ["## Where feedback helps", notes["Where feedback helps"]]
         parts += conditions
@@ -166,9 +174,9 @@ def report(
             parts += [f"## {EQUAL_TIME[suite]}", notes[EQUAL_TIME[suite]]]
             for (labels, split), groups in tables.items():
                 parts += table_section(labels, split, groups, suite)
-    if parts_rows:
+    if recipe_parts:
         parts += [f"## {PARTS}", notes[PARTS]]
-        parts += conditions_section(parts_rows, kind="parts")
+        parts += control_conditions.section(recipe_parts, kind="parts")
     if frozen:
         parts += [f"## {FROZEN}", notes[FROZEN]]
         parts += frozen_tables.sections(frozen)
@@ -249,20 +257,14 @@ def table_section(labels, split, groups, suite):
         control_tables.markdown(("points over", *_COLUMNS), lines),
         *control_tables.remark(found),
         *([SOFT_REMARK] if any(SOFT in line[1] for line in lines) else []),
-        facts(groups),
+        control_tables.facts(groups),
     ]
 
 
 def _costs(group):
     """Processor seconds of a run, if some rows have them, and its steps."""
     seconds = control_tables.seconds(group, "train_cpu_seconds")
-    return seconds, _steps(group.values())
-
-
-def _steps(rows):
-    return " or ".join(
-        f"{steps:,}" for steps in sorted({row["steps"] for row in rows})
-    )
+    return seconds, control_tables.steps(group.values())
 
 
 def precision_table(rows, low_precision):
@@ -287,117 +289,10 @@ def precision_table(rows, low_precision):
             ]
         )
     heading = ("", "n", "float32", "bfloat16", "points over float32")
-    return [control_tables.markdown(heading, lines), facts(groups)]
-
-
-def conditions_section(rows, kind=""):
-    """Per condition: accuracies, and what feedback adds; [] without rows.
-
-    Args:
-      rows: of the suites of this kind.
-      kind: see `Suite`.
-    """
-    parts = []
-    for suite in SUITES.values():
-        if suite.has_conditions and suite.kind == kind:
-            for labels in suite.num_labeled:
-                for split in (control_rows.TEST, control_rows.VALIDATION):
-                    parts += conditions_table(rows, suite, labels, split)
-    return parts
-
-
-def conditions_table(rows, suite, labels, split):
-    """Heading, table and facts; [] if no condition was measured."""
-    groups = control_tables.by_run(
-        [
-            row
-            for row in rows
-            if row["dataset"] == suite.dataset
-            and row["run"] in suite.runs
-            and row["labels"]
-            == suite.runs[row["run"]].changes.get("num_labeled", labels)
-            and split_of(row) == split
-        ],
-        suite.runs,
-    )
-    if not any(suite.runs[run].condition for run in groups):
-        return []
-    found = control_tables.differences(groups, runs=suite.runs)
-    over = {one.run: one for one in found if one.column == CONTROL}
-    # What the part of a recipe is worth is a question of its own.
-    whole = _over_whole(groups, suite) if suite.kind else {}
-    lines = [
-        [
-            condition or "none",
-            suite.runs[run].feedback,
-            str(len(groups[run])),
-            _labels_learned(groups[run]),
-            control_tables.spread(groups[run], control_tables.JUDGED, sign="±"),
-            control_tables.cell(over.get(run), len(groups[run])),
-            *(
-                [control_tables.cell(whole.get(run), len(groups[run]))]
-                if suite.kind
-                else ()
-            ),
-        ]
-        for condition in dict.fromkeys(
-            one.condition for one in suite.runs.values()
-        )
-        for run in groups
-        if suite.runs[run].condition == condition
-    ]
-    heading = ["condition", "feedback", "n", "labels", "finetuned"]
-    heading += ["points over off"] + [f"over {WHOLE}"] * bool(suite.kind)
     return [
-        f"### {suite.dataset}, {labels:,} labels, {split}",
         control_tables.markdown(heading, lines),
-        *control_tables.remark([*over.values(), *whole.values()]),
-        facts(groups),
+        control_tables.facts(groups),
     ]
-
-
-def _over_whole(groups, suite):
-    """{run: `Difference` from that without a condition, of equal feedback}."""
-    found = []
-    for run in groups:
-        whole = f"mpl {suite.runs[run].feedback}"
-        if suite.runs[run].condition and whole in groups:
-            found.append(control_tables.difference(groups, run, whole, WHOLE))
-    found = control_tables.with_discoveries(filter(None, found))
-    return {one.run: one for one in found}
-
-
-def _labels_learned(group):
-    """How many labels the networks of a run learn."""
-    return control_tables.joined(
-        str(row.get("labels_learned", row["labels"])) for row in group.values()
-    )
-
-
-def facts(groups):
-    """What ran, where and when, in one paragraph."""
-    rows = [row for group in groups.values() for row in group.values()]
-    versions = [row["versions"] for row in rows]
-    parts = [
-        control_tables.joined(row["model"] for row in rows),
-        _steps(rows) + " steps",
-        control_tables.joined(_machine(row) for row in rows),
-        "TensorFlow "
-        + control_tables.joined(known["tensorflow"] for known in versions),
-        "Keras " + control_tables.joined(known["keras"] for known in versions),
-        control_tables.joined(row["date"] for row in rows),
-        "code at "
-        + control_tables.joined(str(row["revision"]) for row in rows),
-    ]
-    return "; ".join(parts) + "."
-
-
-def _machine(row):
-    if "machine" not in row:
-        return "machine not recorded"
-    facts = row["machine"]
-    threads = facts["threads"]
-    return f"{facts['cpu']}, {threads} thread{'s' * (threads > 1)} a run"
 
 
 def figure_name(dataset, figure):

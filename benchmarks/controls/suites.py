@@ -34,7 +34,7 @@ class Run:
         kind: estimators that draw theirs would otherwise get the credit, or
         the blame, for what one-hot labels do to a student. None for what is
         not MPL, and for most runs that are controls themselves.
-      condition: of `CONDITIONS`; None for runs without one.
+      condition: of `CONDITIONS` or `PARTS`; None for runs without one.
       teacher: for pseudo labels, the `Run` whose student is the fixed teacher,
         with the same seed; it is trained first. None for other runs.
     """
@@ -66,7 +66,8 @@ class Suite:
       equal_time: whether its runs all take equal time, and so have their own
         numbers of steps.
       kind: keeps its rows, in benchmarks/results/<dataset>_<kind>.jsonl, apart
-        from others of the data set; "" for those of `methods`.
+        from others of the data set; "" for most suites.
+      of_parts: whether its conditions change parts of a recipe.
     """
 
     runs: dict[str, Run]
@@ -76,6 +77,7 @@ class Suite:
     pretrained: bool = False
     equal_time: bool = False
     kind: str = ""
+    of_parts: bool = False
 
     @property
     def rows(self):
@@ -151,23 +153,23 @@ CONDITIONS = {
 }
 
 
-# Name -> the settings of a part of the recipe cifar10_fast_mpl that is left out
-# or replaced, or of one that it does not have.
+# Name -> settings that leave out, replace or add one part of the recipe
+# cifar10_fast_mpl.
 PARTS = {
     "no labels for the student": {"mpl_student_labeled_weight": 0.0},
     "no wait": {"mpl_student_lr_wait_steps": 0},
     "weak views with a gradient": {"uda_weak_pass": "joint"},
-    "labels of weak views": {
-        "mpl_label_view": "weak",
-        "uda_weak_pass": "joint",
-    },
+    # Feedback through weak views needs their gradient.
+    "labels of weak views, with a gradient": dict(
+        mpl_label_view="weak", uda_weak_pass="joint"
+    ),
     "label temperature 0.5": {"mpl_label_temp": 0.5},
     "teacher with FreeMatch": {"mpl_teacher_loss": "freematch"},
     "teacher without UDA": {"mpl_teacher_loss": "supervised"},
-    "teacher on RandAugment": {"mpl_teacher_loss": "rand_augment"},
+    # The student learns these too, and is judged on them.
+    "labeled images on RandAugment": {"mpl_teacher_loss": "rand_augment"},
     "weight 5": {_WEIGHT: 5.0},
 }
-_PARTS_STEPS = 600
 
 
 def where_feedback_helps(recipe, conditions, common=None):
@@ -179,7 +181,7 @@ def where_feedback_helps(recipe, conditions, common=None):
     Args:
       recipe: see `methods`.
       conditions: {name: settings}; see `CONDITIONS`.
-      common: settings of all runs that differ from the recipe's.
+      common: settings of every run, in place of the recipe's.
     """
     common = common or {}
     runs = {
@@ -283,15 +285,17 @@ def fast(steps):
 
 
 def audit(recipe, changes):
-    """The feedback of other implementations, for a teacher that needs any.
+    """The feedback of other implementations, for a teacher that it helps.
+
+    Each has the scale that it has there: those of means over images are as
+    many times weaker than `exact` as there are images.
 
     Args:
       recipe: see `methods`.
       changes: the settings of such a teacher.
     """
 
-    def run(estimator, **given):
-        control = given.pop("control", OFF)
+    def run(estimator, control=OFF, **given):
         return _mpl(recipe, estimator, changes | given, control=control)
 
     audited = dict(plugins="benchmarks.audit.estimators")
@@ -310,8 +314,8 @@ def audit(recipe, changes):
 # Left out of the suites of all methods unless asked for.
 _EXTRA = (*MATCHES, *(f"mpl {name}" for name in VARIANTS))
 
-# The condition under which feedback helps on digits: also on other images, and
-# also the feedback of other implementations?
+# Feedback helps on digits under this condition. Does it on other images, and
+# does that of other implementations?
 _HELPFUL = "teacher on RandAugment"
 
 SUITES = {
@@ -342,17 +346,18 @@ SUITES = {
         where_feedback_helps(
             "cifar10_fast",
             PARTS,
-            dict(
-                num_train_steps=_PARTS_STEPS,
-                save_every=_PARTS_STEPS,
+            {
+                "num_train_steps": 600,
+                "save_every": 600,
                 # A quarter of the steps, as in the recipe.
-                mpl_student_lr_wait_steps=_PARTS_STEPS // 4,
-                use_bfloat16=True,
-            ),
+                "mpl_student_lr_wait_steps": 150,
+                "use_bfloat16": True,
+            },
         ),
         num_labeled=(4000,),
         dataset="cifar10",
         kind="parts",
+        of_parts=True,
     ),
     "audit": Suite(
         audit("digits", CONDITIONS[_HELPFUL]),

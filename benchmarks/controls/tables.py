@@ -265,3 +265,34 @@ def mixed(group, other):
 def _split(groups):
     row = next(iter(next(iter(groups.values())).values()))
     return row.get("split", "test")
+
+
+def steps(rows):
+    """The numbers of steps of rows, as text."""
+    return " or ".join(
+        f"{steps:,}" for steps in sorted({row["steps"] for row in rows})
+    )
+
+
+def facts(groups):
+    """What ran, where and when, in one paragraph."""
+    rows = [row for group in groups.values() for row in group.values()]
+    versions = [row["versions"] for row in rows]
+    parts = [
+        joined(row["model"] for row in rows),
+        steps(rows) + " steps",
+        joined(_machine(row) for row in rows),
+        "TensorFlow " + joined(known["tensorflow"] for known in versions),
+        "Keras " + joined(known["keras"] for known in versions),
+        joined(row["date"] for row in rows),
+        "code at " + joined(str(row["revision"]) for row in rows),
+    ]
+    return "; ".join(parts) + "."
+
+
+def _machine(row):
+    if "machine" not in row:
+        return "machine not recorded"
+    facts = row["machine"]
+    threads = facts["threads"]
+    return f"{facts['cpu']}, {threads} thread{'s' * (threads > 1)} a run"

@@ -20,7 +20,7 @@ from meta_pseudo_labels.learners.trainer import Trainer
 
 
 class AveragedStudent(Trainer):
-    """A Keras model that trains a student and answers with its average.
+    """A `Trainer` around a student that answers with averaged weights.
 
     `call`, `predict` and `evaluate` use the moving average of the student's
     weights if `ema_decay` is above 0, otherwise the student itself.

@@ -7,10 +7,9 @@ import tensorflow as tf
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
-from meta_pseudo_labels.learners import updates
+from meta_pseudo_labels.learners import checks, updates
 from meta_pseudo_labels.learners.averaged_student import AveragedStudent
 from meta_pseudo_labels.learners.checks import (
-    check_batch,
     check_jit_compile,
     check_range,
     check_replicas,
@@ -33,7 +32,7 @@ from meta_pseudo_labels.utils import compat
 
 
 class Learner(Method, AveragedStudent):
-    """Trains a student; callers see the student's moving average.
+    """Trains a student; callers see its moving average, or else itself.
 
     Subclasses implement `train_step(batch)`, name the `batch_keys` that it
     needs, and define the rest of `Method`. An update whose gradients are not
@@ -72,6 +71,7 @@ class Learner(Method, AveragedStudent):
         seed=0,
         name=None,
     ):
+        check_range("label_smoothing", label_smoothing, low=0, high=1)
         super().__init__(
             student,
             ema_decay=ema_decay,
@@ -79,7 +79,6 @@ class Learner(Method, AveragedStudent):
             log_every=log_every,
             name=name,
         )
-        check_range("label_smoothing", label_smoothing, low=0, high=1)
         self.label_smoothing = label_smoothing
         self.seed = seed
         self.built = True
@@ -292,7 +291,7 @@ class Learner(Method, AveragedStudent):
 
     def check_batch(self, batch):
         """Raises ValueError for a batch that lacks what the step needs."""
-        check_batch(
+        checks.check_batch(
             batch,
             needed=self.batch_keys,
             learner=type(self).__name__,

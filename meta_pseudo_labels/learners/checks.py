@@ -72,10 +72,12 @@ def check_batch(batch, *, needed, learner, student):
       batch: see `Learner`.
       needed: keys that the step reads.
       learner: the name of its class.
-      student: for `check_normalized`.
+      student: the network that the inputs are for.
 
     Raises:
-      ValueError: names the missing keys, or an input out of range.
+      ValueError: for a batch without some of these keys, for images that
+        `check_normalized` refuses, and for images to judge the student on
+        that have no labels.
     """
     keys = set(batch) if isinstance(batch, dict) else set()
     if not keys.issuperset(needed):

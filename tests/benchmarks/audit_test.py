@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks.audit import table
+from benchmarks.audit import accuracy, table
+from benchmarks.controls import rows as control_rows
 from meta_pseudo_labels.learners.feedback import release, resolve
+from tests.benchmarks.controls.made_up import row
 from tests.scripts import run_script
 
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.3, 0.1, 0.6]])
@@ -101,14 +103,44 @@ def test_summary_tells_zero_right_reversed_and_unclear():
     assert table.summary({"a": pairs})[0]["draws"] == 2
 
 
-def test_the_page_has_the_table_of_the_rows():
+def test_the_page_has_the_tables_of_the_rows():
     report = json.loads(table.ROWS.read_text())
     page = table.DOCUMENT.read_text()
     assert table.with_part(page, "audit", table.table(report)) == page
+    rows = control_rows.read(accuracy.ROWS)
+    assert table.with_part(page, "accuracy", accuracy.table(rows)) == page
     signs = {row["name"]: table.sign(row) for row in report["rows"]}
     zero = {name for name, sign in signs.items() if not sign}
     assert zero == {"release", "kekmodel_detached"}
     assert signs["exact"] == signs["ricoshin"] == "right"
+
+
+def test_accuracies_are_compared_with_a_control_of_the_same_labels():
+    facts = dict(
+        model="wrn-10-1",
+        steps=3000,
+        date="2026-11-30",
+        revision="abc",
+        versions=dict(tensorflow="2.21.0", keras="3.15.1"),
+    )
+    means = {
+        "mpl off": 0.80,
+        "mpl off, hard labels": 0.70,
+        "mpl kekmodel": 0.60,
+        "mpl usb": 0.82,
+    }
+    rows = [
+        row(run, seed=seed, accuracy=mean + 0.01 * seed, **facts)
+        for run, mean in means.items()
+        for seed in (0, 1)
+    ]
+    unseen = [one | {"split": "validation", "accuracy": 0.1} for one in rows]
+    text = accuracy.table(rows + unseen)
+    mine = "| mpl kekmodel | 2 | 50.00 ± 0.00 | 60.50 ± 0.71 |  "
+    assert f"{mine}| mpl off, hard labels | -10.00 |" in text
+    mine = "| mpl usb | 2 | 50.00 ± 0.00 | 82.50 ± 0.71 |  "
+    assert f"{mine}| mpl off | +2.00 |" in text
+    assert text.endswith("2026-11-30; code at abc.\n")
 
 
 @pytest.mark.long

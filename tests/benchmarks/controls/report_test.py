@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from benchmarks.controls import report
+from benchmarks.controls import conditions, report
 from benchmarks.controls import suites as control_suites
 from tests.scripts import ROOT
 
@@ -44,10 +44,10 @@ def test_the_document_is_what_the_script_writes():
     text = report.report(
         report.read_rows(),
         report.read_notes(),
-        report.read_low_precision(),
-        report.read_equal_time(),
-        report.read_parts(),
-        report.read_frozen_features(),
+        low_precision=report.read_low_precision(),
+        equal_time=report.read_equal_time(),
+        recipe_parts=report.read_parts(),
+        frozen=report.read_frozen_features(),
     )
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == text, (
         "Run python -m benchmarks.controls.report"
@@ -136,7 +136,7 @@ def test_differences_are_bold_where_there_are_seeds_enough():
 def test_bfloat16_stands_beside_float32():
     rows = [row("uda", seed, 0.90) for seed in range(3)]
     low = [row("uda", seed, 0.91 + 0.01 * seed) for seed in range(2)]
-    text = report.report(rows, NOTES, low)
+    text = report.report(rows, NOTES, low_precision=low)
     assert "\n\n## In bfloat16\n\nOf In bfloat16.\n\n" in text
     assert "| uda | 2 | 90.00 ± 0.00 | 91.50 ± 0.71 | +1.50" in text
     assert "bfloat16" not in report.report(rows, NOTES)
@@ -200,15 +200,19 @@ def test_parts_of_a_recipe_are_compared_with_the_whole():
         row("mpl exact, weight 5", 0, 0.63, **facts),
     ]
     notes = NOTES | {report.PARTS: "Of the parts."}
-    text = report.report([], notes, parts_rows=rows)
+    text = report.report([], notes, recipe_parts=rows)
     _, section = text.split(f"## {report.PARTS}\n\nOf the parts.\n\n")
-    head = "| condition | feedback | n | labels | finetuned | points over off |"
-    lines = section.splitlines()
-    assert f"{head} over the whole recipe |" in lines
-    assert "| none | exact | 1 | 4000 | 62.00 | +2.00 |  |" in lines
-    assert "| no wait | off | 1 | 4000 | 50.00 |  | -10.00 |" in lines
-    assert "| no wait | exact | 1 | 4000 | 55.00 | +5.00 | -7.00 |" in lines
-    assert "| weight 5 | exact | 1 | 4000 | 63.00 | +3.00 | +1.00 |" in lines
+    lines = [line.split(" | ", maxsplit=4) for line in section.splitlines()]
+    columns = "student | finetuned | points over off | over the whole recipe |"
+    assert ["| part changed", "feedback", "n", "labels", columns] in lines
+    for part, feedback, figures in (
+        ("none", "off", "60.00 | 60.00 |  |  |"),
+        ("none", "exact", "62.00 | 62.00 | +2.00 |  |"),
+        ("no wait", "off", "50.00 | 50.00 |  | -10.00 |"),
+        ("no wait", "exact", "55.00 | 55.00 | +5.00 | -7.00 |"),
+        ("weight 5", "exact", "63.00 | 63.00 | +3.00 | +1.00 |"),
+    ):
+        assert [f"| {part}", feedback, "1", "4000", figures] in lines
     assert report.PARTS not in report.report([], NOTES)
 
 
@@ -222,7 +226,7 @@ def test_conditions_leave_out_rows_with_another_number_of_labels():
             **dict(labels=10, labels_learned=9, revision="def"),
         ),
     ]
-    section = report.conditions_section(rows)
+    section = conditions.section(rows)
     # The star of a table of conditions.
     assert r"| 10 labels | exact | 1 | 9 | 60.00 | +10.00 \* |" in section[1]
     assert section[2] == r"\* rows of different revisions."
@@ -236,7 +240,7 @@ def test_conditions_leave_out_rows_with_another_number_of_labels():
         row("mpl exact, weight 20", 1, 0.30, labels=10),
         row("mpl off, 10 labels", 0, 0.40, labels=20),
     ]
-    assert report.conditions_section(rows + others) == section
+    assert conditions.section(rows + others) == section
 
 
 def test_a_note_that_is_missing_is_named():
