@@ -8,13 +8,13 @@ import tensorflow as tf
 from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners import checks, updates
-from meta_pseudo_labels.learners.averaged_student import AveragedStudent
 from meta_pseudo_labels.learners.checks import (
     check_jit_compile,
     check_range,
     check_replicas,
     check_weights,
 )
+from meta_pseudo_labels.learners.ema import AveragedStudent
 from meta_pseudo_labels.learners.losses import (
     mean_cross_entropy,
     smooth_labels,
