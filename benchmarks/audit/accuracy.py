@@ -12,7 +12,6 @@ from benchmarks.common.machine import RESULTS
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import tables as control_tables
 from benchmarks.controls.suites import SUITES
-from benchmarks.controls.tables import CONTROL
 
 SUITE = SUITES["audit"]
 ROWS = RESULTS / SUITE.rows
@@ -38,8 +37,7 @@ def table(rows):
     if not rows:
         return "Not measured yet.\n"
     groups = control_tables.by_run(rows, SUITE.runs)
-    found = control_tables.differences(groups, runs=SUITE.runs)
-    over = {one.run: one for one in found if one.column == CONTROL}
+    over = control_tables.over_control(groups, runs=SUITE.runs)
     lines = [
         [
             run,

@@ -4,7 +4,7 @@ from benchmarks.controls import rows as control_rows
 from benchmarks.controls import tables as control_tables
 from benchmarks.controls.rows import split_of
 from benchmarks.controls.suites import SUITES
-from benchmarks.controls.tables import CONTROL, WHOLE
+from benchmarks.controls.tables import WHOLE
 
 
 def section(rows, kind=""):
@@ -39,9 +39,7 @@ def table(rows, suite, labels, split):
     )
     if not any(suite.runs[run].condition for run in groups):
         return []
-    found = control_tables.differences(groups, runs=suite.runs)
-    over = {one.run: one for one in found if one.column == CONTROL}
-    compared = [over]
+    compared = [control_tables.over_control(groups, runs=suite.runs)]
     heading = ["condition", "feedback", "n", "labels"]
     accuracies = {"finetuned": control_tables.JUDGED}
     columns = ["points over off"]

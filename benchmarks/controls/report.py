@@ -4,8 +4,7 @@
 
 Reads the rows of `suites.SUITES` (those of `audit` have a page of their own)
 and of frozen features in benchmarks/results, and the text around the tables in
-docs/results_notes.md. Nothing in
-docs/results.md is written by hand.
+docs/results_notes.md. Nothing in docs/results.md is written by hand.
 """
 
 import argparse

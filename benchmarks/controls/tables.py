@@ -101,6 +101,12 @@ def differences(groups, *, runs):
     return with_discoveries(filter(None, found))
 
 
+def over_control(groups, *, runs):
+    """{run: `Difference` from its control}; see `differences`."""
+    found = differences(groups, runs=runs)
+    return {one.run: one for one in found if one.column == CONTROL}
+
+
 def difference(groups, run, other, column):
     """One `Difference` of runs; None if they have no seed in common."""
     points = paired_difference(

@@ -1,16 +1,19 @@
 """What tests of several benchmarks need."""
 
-import importlib
+import sys
 
 import pytest
 
 from meta_pseudo_labels.learners.feedback import ESTIMATORS
 
+AUDITED = "benchmarks.audit.estimators"
+
 
 @pytest.fixture
-def audited(monkeypatch):
-    """The module of the audit's estimators, which no other test shall find."""
+def without_plugins(monkeypatch):
+    """Keeps the audit's estimators, a plug-in, from all other tests."""
     ESTIMATORS.discover()
     monkeypatch.setattr(ESTIMATORS, "_found", ESTIMATORS.registered)
-    module = importlib.import_module("benchmarks.audit.estimators")
-    return importlib.reload(module)
+    sys.modules.pop(AUDITED, None)  # It registers when it is imported.
+    yield
+    sys.modules.pop(AUDITED, None)

@@ -1,17 +1,8 @@
-"""Keeps the estimators of the suite `audit`, a plug-in, from other tests."""
-
-import sys
+"""Settings of the suite `audit` import a plug-in."""
 
 import pytest
 
-from meta_pseudo_labels.learners.feedback import ESTIMATORS
-
 
 @pytest.fixture(autouse=True)
-def _without_plugins(monkeypatch):
-    """Lets each test begin without what settings of the suite import."""
-    ESTIMATORS.discover()
-    monkeypatch.setattr(ESTIMATORS, "_found", ESTIMATORS.registered)
-    monkeypatch.delitem(
-        sys.modules, "benchmarks.audit.estimators", raising=False
-    )
+def _without_plugins(without_plugins):
+    """Each test begins without it, and leaves nothing of it."""
