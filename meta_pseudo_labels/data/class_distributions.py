@@ -205,16 +205,26 @@ def fingerprint(data):
     """
     hashed = hashlib.sha256()
     for part in _PARTS:
-        images = getattr(data, f"{part}_images")
-        if isinstance(images, Records):
-            names = [os.path.basename(path) for path in images.paths]
-            hashed.update(json.dumps(names).encode())
-            _hash_array(hashed, images.shards)
-            _hash_array(hashed, images.offsets)
-        else:
-            _hash_array(hashed, images)
+        _hash_images(hashed, getattr(data, f"{part}_images"))
     if hasattr(data, "labeled_labels"):  # Otherwise the records hold them.
         _hash_array(hashed, np.asarray(data.labeled_labels, np.int32))
+    return hashed.hexdigest()
+
+
+def images_digest(images, labels=None):
+    """A hash of images in their order, and of their labels; see `fingerprint`.
+
+    Args:
+      images: [N, H, W, 3], or `Records`.
+      labels: [N] integers; None for `Records`, which hold their own.
+
+    Returns:
+      64 hexadecimal digits.
+    """
+    hashed = hashlib.sha256()
+    _hash_images(hashed, images)
+    if labels is not None:
+        _hash_array(hashed, np.asarray(labels, np.int32))
     return hashed.hexdigest()
 
 
@@ -279,6 +289,17 @@ def _check_rows(rows, *, name):
             f"A row of {name} is not a distribution: entries must be at least "
             "0 and sum to 1."
         )
+
+
+def _hash_images(hashed, images):
+    """Adds images to a hash; of `Records`, where they are."""
+    if isinstance(images, Records):
+        names = [os.path.basename(path) for path in images.paths]
+        hashed.update(json.dumps(names).encode())
+        _hash_array(hashed, images.shards)
+        _hash_array(hashed, images.offsets)
+    else:
+        _hash_array(hashed, images)
 
 
 def _hash_array(hashed, array):

@@ -25,6 +25,7 @@ from meta_pseudo_labels.data.preparation import (
 from meta_pseudo_labels.export.warmup import write_warmup_requests
 from meta_pseudo_labels.models import check_logits
 from meta_pseudo_labels.utils.files import sync
+from meta_pseudo_labels.utils.versions import version_names
 
 EXTRAS = "assets.extra"  # TensorFlow Serving ignores it, or warms up with it.
 _DECODED_AT_A_TIME = 4  # Of a batch of files; each may have 192 MB of pixels.
@@ -67,8 +68,8 @@ def export_saved_model(model, path, *, spec, add=None):
       The folder of the new version, a string.
 
     Raises:
-      ValueError: if `path` is not local, or holds something other than
-        versions; or if the model does not return logits, or not
+      ValueError: if `path` is not local, is a file, or is itself a
+        SavedModel; or if the model does not return logits, or not
         spec.num_classes of them, or has several inputs.
     """
     path = _local_folder(path)
@@ -124,19 +125,13 @@ def newest_version(path):
     """
     if os.path.exists(os.path.join(path, "saved_model.pb")):
         return str(path)
-    numbers = _versions(path)
-    if not numbers:
+    names = version_names(path)
+    if not names:
         raise ValueError(
             f"{path} holds no SavedModel and no version of one, such as "
             f"{path}/1; name the folder that `mpl export` wrote."
         )
-    return os.path.join(path, str(max(numbers)))
-
-
-def _versions(path):
-    """The numbers of the versions in a folder, a list of integers."""
-    names = os.listdir(path) if os.path.isdir(path) else []
-    return [int(name) for name in names if name.isascii() and name.isdigit()]
+    return os.path.join(path, names[-1])
 
 
 def _sync_all(folder):
@@ -149,7 +144,8 @@ def _sync_all(folder):
 def _publish(complete, path):
     """Makes a finished SavedModel the next version."""
     while True:
-        version = os.path.join(path, str(max(_versions(path), default=0) + 1))
+        last = (["0"] + version_names(path))[-1]
+        version = os.path.join(path, str(int(last) + 1))
         try:
             os.rename(complete, version)
             sync(path)

@@ -69,8 +69,8 @@ def closing_summary(experiment):
 def _evaluated(folder):
     """Names of the networks in the last evaluation; () without one."""
     try:
-        return tuple(read_json(os.path.join(folder, EVAL))["networks"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return tuple(read_json(os.path.join(folder, EVAL)))
+    except (OSError, ValueError, TypeError):
         return ()
 
 

@@ -12,6 +12,8 @@ from meta_pseudo_labels.export.saved_model import (
     export_saved_model,
     newest_version,
 )
+from meta_pseudo_labels.export.serving import models
+from meta_pseudo_labels.run.pages.run_files import RunFiles
 from tests.export.saved_model_test import dataset_spec
 
 
@@ -123,3 +125,15 @@ def test_failure_leaves_nothing_behind(model, tmp_path, monkeypatch, fast_save):
     with pytest.raises(OSError, match="disk full"):
         export_saved_model(model, tmp_path / "model", spec=dataset_spec())
     assert os.listdir(tmp_path) == []
+
+
+def test_all_readers_of_versions_agree_on_their_names(tmp_path):
+    """What `mpl serve` finds, `mpl eval` and `mpl report` find too."""
+    for name in ("3", "007", "²", "12a", "assets"):
+        (tmp_path / "saved_model" / name / "assets.extra").mkdir(parents=True)
+    card = tmp_path / "saved_model/007/assets.extra/model_card.json"
+    card.write_text('{"network": "student"}')
+    path = str(tmp_path / "saved_model")
+    assert newest_version(path) == f"{path}/007"
+    assert models.newest_version(path) == (f"{path}/007", "007")
+    assert RunFiles(tmp_path).card["version"] == "saved_model/007"

@@ -7,6 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 
+from meta_pseudo_labels.run.folder import LOOK_ALIKES, VIEWS
 from tests.command_line import refusal_of
 from tests.data.sources.tfds_any_test import image_feature, write_set
 from tests.tiny_run import untimed
@@ -276,7 +277,12 @@ def test_a_look_needs_no_figures_and_names_what_makes_no_views(
     )
     assert "accepts 0 to 10" in message
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    (tmp_path / "run").mkdir(exist_ok=True)
+    earlier = [tmp_path / "run" / name for name in (VIEWS, LOOK_ALIKES)]
+    for path in earlier:
+        path.write_text("of an earlier look")
     main(*look)
+    assert not any(path.exists() for path in earlier)
     printed = capsys.readouterr().out
     assert "40 labeled, 1,257 unlabeled" in printed and "Views" not in printed
     # What a look leaves does not keep a run from beginning afresh there.

@@ -11,6 +11,7 @@ from meta_pseudo_labels.run import closing, teacher_labels
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.pages.report import report_page
 from meta_pseudo_labels.run.pages.run_files import RunFiles
+from meta_pseudo_labels.run.stages.evaluate import EvaluationReport
 
 
 @pytest.mark.parametrize("name", ["plain", "with a blank", "$(id)", "a;b", "'"])
@@ -45,7 +46,14 @@ def test_a_student_of_mpl_is_finetuned_before_it_is_exported(
     monkeypatch.setattr(closing.inspection, "skip_summary", lambda data: "")
     config = Config(task_mode="eval", method=method, output_dir=str(tmp_path))
     if networks is not None:
-        text = json.dumps({"networks": dict.fromkeys(networks, {})})
+        found = types.SimpleNamespace(top_1=0.5)
+        report = EvaluationReport(
+            images="the test images of digits",
+            step=1,
+            networks=dict.fromkeys(networks, found),
+            validation=dict.fromkeys(networks[:1], found),
+        )
+        text = json.dumps(report.accuracies)  # As `save` writes it.
         (tmp_path / "eval.json").write_text(text)
     experiment = types.SimpleNamespace(config=config, data=None)
     line = closing.closing_summary(experiment).split("\n")[-1]

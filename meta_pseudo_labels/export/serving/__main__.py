@@ -30,8 +30,7 @@ from meta_pseudo_labels.utils.settings import ConfigError, check_address
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-_SECONDS_TO_END = 20  # From a signal to the end of the process.
-_SECONDS_TO_ANSWER = 15  # Of these, for requests under way.
+_SECONDS_TO_ANSWER = 15  # From a signal, for requests under way.
 _EXIT_INTERRUPTED = 75  # As with runs: the same command may be run again.
 
 

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 from meta_pseudo_labels.utils.quiet import quiet_start
+from meta_pseudo_labels.utils.versions import is_version, version_names
 
 NOT_NEEDED = ("keras", "tf_keras", "meta_pseudo_labels")
 
@@ -68,20 +69,14 @@ def newest_version(path):
         raise NoModel("--saved_model is empty; name the folder of a model.")
     if os.path.exists(os.path.join(path, "saved_model.pb")):
         name = os.path.basename(os.path.abspath(path))
-        return path, name if _is_number(name) else "1"
-    names = os.listdir(path) if os.path.isdir(path) else []
-    versions = [name for name in names if _is_number(name)]
-    if not versions:
+        return path, name if is_version(name) else "1"
+    names = version_names(path)
+    if not names:
         raise NoModel(
             f"{path} holds no SavedModel and no version of one, such as "
             f"{path}/1."
         )
-    newest = max(versions, key=int)
-    return os.path.join(path, newest), newest
-
-
-def _is_number(name):
-    return name.isascii() and name.isdigit()
+    return os.path.join(path, names[-1]), names[-1]
 
 
 class Model:

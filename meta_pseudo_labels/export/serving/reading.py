@@ -9,7 +9,7 @@ import json
 import re
 import zlib
 
-ENCODINGS = ("identity", "gzip", "x-gzip", "deflate")
+ENCODINGS = ("identity", "gzip", "x-gzip")
 
 _AT_ONCE = 200_000  # Commas, brackets, escapes that json may parse at once.
 _ROW = 1_000_000  # Characters of a row of pixels, or of a list of numbers.
@@ -49,8 +49,7 @@ def inflate(body, encoding, *, most):
     """
     if encoding == "identity":
         return body
-    bits = zlib.MAX_WBITS + (0 if encoding == "deflate" else 16)
-    inflating = zlib.decompressobj(bits)
+    inflating = zlib.decompressobj(zlib.MAX_WBITS + 16)  # gzip.
     try:
         content = inflating.decompress(body, most + 1)
     except zlib.error as error:
@@ -68,13 +67,15 @@ def read_json(body, *, most_rows, most_numbers):
     """The value in a body of JSON.
 
     Args:
-      body: bytes of UTF-8; json itself would also accept UTF-16.
+      body: bytes of UTF-8 without a byte-order mark; json itself would also
+        accept UTF-16.
       most_rows: the largest number of entries of a list that is a value of the
         outermost object, or of an object in it: images.
       most_numbers: the largest number of values and lists in all.
 
     Raises:
-      BadRequest: if it is not JSON, or there are more.
+      BadRequest: if it is not JSON, names something twice in one object, or
+        there are more.
     """
     commas, lists, objects, escapes = map(body.count, (b",", b"[", b"{", b"\\"))
     for count, most, what in (
@@ -87,9 +88,9 @@ def read_json(body, *, most_rows, most_numbers):
                 f"The body holds {count} {what} or more; send at most {most}."
             )
     try:
-        text = body.decode("utf-8-sig")
+        text = body.decode("utf-8")
         if commas + lists + objects + escapes <= _AT_ONCE:
-            return json.loads(text, parse_constant=_no_constant)
+            return json.loads(text, **_STRICTLY)
         return _Reader(text, most_rows).read()
     except BadRequest:
         raise
@@ -99,6 +100,19 @@ def read_json(body, *, most_rows, most_numbers):
 
 def _no_constant(name):
     raise ValueError(f"{name} is not a number in JSON")
+
+
+def _object_of(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadRequest(_TWICE.format(twice))
+    return found
+
+
+_TWICE = "An object has {!r} twice; it is not clear which one counts."
+_STRICTLY = dict(parse_constant=_no_constant, object_pairs_hook=_object_of)
 
 
 class _Reader:
@@ -114,7 +128,7 @@ class _Reader:
     def __init__(self, text, most_rows):
         self._text = text
         self._most_rows = most_rows
-        self._decoder = json.JSONDecoder(parse_constant=_no_constant)
+        self._decoder = json.JSONDecoder(**_STRICTLY)
 
     def read(self):
         value, end = self._value(self._after_blanks(0), 0, rows=False)
@@ -169,6 +183,8 @@ class _Reader:
             if self._text[begin : begin + 1] != '"':
                 raise self._error("Expecting property name", begin)
             name, end = self._decoder.raw_decode(self._text, begin)
+            if name in found:
+                raise BadRequest(_TWICE.format(name))
             begin = self._after_blanks(self._expect(":", end) + 1)
             found[name], end = self._value(begin, depth + 1, rows=depth < 2)
             if len(found) > _MOST_ENTRIES:

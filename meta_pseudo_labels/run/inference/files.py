@@ -12,6 +12,7 @@ once, or its block is still to be done.
 
 import contextlib
 import functools
+import glob
 import json
 import os
 import re
@@ -50,6 +51,9 @@ class PredictionFiles:
         self.parquet = f"{stem}.parquet"
         self.parts = f"{stem}{_PARTS}"
         self._settings = os.path.join(folder, f"{name}-of-{shards:05d}.json")
+        self._of_all = os.path.join(
+            glob.escape(folder), f"{glob.escape(name)}-?????-of-{shards:05d}.*"
+        )
         self._scratch = f"{stem}.json{SCRATCH}"  # Processes start together.
 
     def claim(self, settings):
@@ -59,11 +63,25 @@ class PredictionFiles:
           settings: a dict for JSON.
 
         Raises:
-          ConfigError: if there are files of other predictions.
+          ConfigError: if there are files of other predictions, or of unknown
+            ones.
         """
+        # Listed first: a process that starts now writes its settings first.
+        found = [
+            path
+            for path in sorted(glob.glob(self._of_all))
+            if path.endswith((".csv", ".parquet"))
+            or (path.endswith(_PARTS) and _part_names(path))
+        ]
         if os.path.exists(self._settings):
             self._check_same(settings)
             return
+        if found:
+            raise ConfigError(
+                f"{found[0]} exists, but not {self._settings}, which says "
+                "what it holds predictions of. Delete the files of these "
+                "predictions, or name others with --inference_name."
+            )
         os.makedirs(os.path.dirname(self._settings), exist_ok=True)
         with (
             replaces(self._settings, scratch=self._scratch) as scratch,
@@ -86,7 +104,7 @@ class PredictionFiles:
             raise ConfigError(
                 f"{self._settings} is of other predictions: "
                 f"{'; '.join(changed)}. Name other files with "
-                "--inference_name, or delete these."
+                f"--inference_name, or delete it and {self._of_all}."
             )
 
     def is_finished(self):
@@ -142,7 +160,7 @@ class PredictionFiles:
 
     def remove_parts(self):
         """Removes the parts; files that are not ours stay."""
-        names = filter(_PART.fullmatch, os.listdir(self.parts))
+        names = _part_names(self.parts)
         delete(*[os.path.join(self.parts, name) for name in names])
 
     def remove_empty(self):
@@ -157,6 +175,10 @@ class PredictionFiles:
 
     def _part(self, block):
         return os.path.join(self.parts, f"{block:08d}.parquet")
+
+
+def _part_names(folder):
+    return list(filter(_PART.fullmatch, os.listdir(folder)))
 
 
 def _text_alone(rows):

@@ -202,7 +202,7 @@ def _folder_images(folder, spec):
     readable = [shown(name) for name in names]
     digest = hashlib.sha256("\0".join(readable).encode())
     # Cameras give different images the same names.
-    digest.update(_sizes_and_times(folder, names))
+    digest.update(_sizes_and_times([os.path.join(folder, n) for n in names]))
     return EncodedImages(
         len(names),
         readable.__getitem__,
@@ -213,14 +213,19 @@ def _folder_images(folder, spec):
     )
 
 
-def _sizes_and_times(folder, names):
+def _sizes_and_times(paths):
     """Bytes that differ if files were changed: their sizes and times."""
-    facts = np.zeros([len(names), 2], np.int64)
-    for fact, name in zip(facts, names, strict=True):
-        with contextlib.suppress(OSError):  # Reading it says what is wrong.
-            found = os.stat(os.path.join(folder, name))
+    facts = np.zeros([len(paths), 2], np.int64)
+    for fact, path in zip(facts, paths, strict=True):
+        # Reading it says what is wrong.
+        with contextlib.suppress(OSError, tf.errors.OpError):
             # In whole seconds, on which copies of a folder agree.
-            fact[:] = found.st_size, int(found.st_mtime)
+            if "://" in path:
+                found = tf.io.gfile.stat(path)
+                fact[:] = found.length, found.mtime_nsec // 10**9
+            else:
+                found = os.stat(path)
+                fact[:] = found.st_size, int(found.st_mtime)
     return facts.tobytes()
 
 
@@ -228,8 +233,11 @@ def _record_files(path):
     """The files of a folder, a pattern or a path, sorted."""
     if os.path.isdir(path):
         return [os.path.join(path, name) for name in list_files(path)[0]]
-    found = tf.io.gfile.glob(path) if "://" in path else glob.glob(path)
-    return sorted(found)
+    if "://" not in path:
+        return sorted(glob.glob(path))
+    if tf.io.gfile.isdir(path):
+        path = os.path.join(path, "*")
+    return sorted(f for f in tf.io.gfile.glob(path) if not tf.io.gfile.isdir(f))
 
 
 def _record_images(records, names, *, place, spec):
@@ -253,6 +261,8 @@ def _record_images(records, names, *, place, spec):
     )
     hashed.update(np.ascontiguousarray(records.shards))
     hashed.update(np.ascontiguousarray(records.offsets))
+    # Uncompressed pictures of one size are records of one length.
+    hashed.update(_sizes_and_times(records.paths))
     return EncodedImages(
         len(records),
         name,

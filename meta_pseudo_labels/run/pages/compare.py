@@ -101,12 +101,7 @@ def _in_words(difference, first):
 
 def _warnings(comparison):
     """Lines about what makes the numbers doubtful."""
-    lines = []
-    if len(comparison.images) > 1:
-        lines.append(
-            "The evaluations are of different images: "
-            f"{'; '.join(comparison.images)}."
-        )
+    lines = list(comparison.doubts)
     lines += [
         f"{run.folder}: {name} cannot be read, and is left out."
         for run in comparison.runs
@@ -139,6 +134,7 @@ def comparison_page(comparison):
         estimates=[_estimates(c, measures) for c in conditions],
         compared=measure,
         images=comparison.images,
+        doubts=comparison.doubts,
         accuracies=_accuracies_plot(conditions, measure),
         differences=comparison.differences,
         differences_plot=_differences_plot(comparison),

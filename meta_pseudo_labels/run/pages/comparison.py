@@ -14,7 +14,12 @@ from meta_pseudo_labels.evaluation.statistics import (
     paired_difference,
 )
 from meta_pseudo_labels.run.pages.plots import Line
-from meta_pseudo_labels.run.pages.run_files import NOT_OF_THE_RUN, RunFiles
+from meta_pseudo_labels.run.pages.run_files import (
+    NOT_OF_THE_RUN,
+    RunFiles,
+    settings_after_training,
+    settings_of_finetuning,
+)
 
 LOGGED = "last in training"
 NETWORKS = ("finetuned", "student", "student_raw", "teacher")
@@ -36,6 +41,11 @@ class Condition:
     settings: dict
     runs: tuple[RunFiles, ...]
 
+    @property
+    def is_finetuned(self):
+        """Whether all its runs were evaluated after finetuning."""
+        return all(map(_was_finetuned, self.runs))
+
     def by_seed(self, measure):
         """Accuracies of its runs, by seed; the mean of runs of equal seed.
 
@@ -43,10 +53,7 @@ class Condition:
           measure: one of `NETWORKS`, `IN_USE` or `LOGGED`.
         """
         if measure == IN_USE:  # The same network for all its runs.
-            finetuned = self.by_seed(NETWORKS[0])
-            seeds = {run.settings.get("seed") for run in self.runs}
-            whole = finetuned and set(finetuned) == seeds
-            return finetuned if whole else self.by_seed(NETWORKS[1])
+            measure = NETWORKS[0 if self.is_finetuned else 1]
         found = {}
         for run in self.runs:
             value = _measured(run, measure)
@@ -109,6 +116,7 @@ class Comparison:
       differences: a `Difference` for each condition but the first; empty
         without a measure.
       images: the images of the evaluations, each once.
+      doubts: sentences about what was not evaluated alike.
     """
 
     runs: Sequence[RunFiles]
@@ -117,6 +125,7 @@ class Comparison:
     measure: str | None
     differences: Sequence[Difference]
     images: Sequence[str]
+    doubts: Sequence[str]
 
 
 def comparison_of(runs):
@@ -134,8 +143,54 @@ def comparison_of(runs):
         measures=measures,
         measure=measure,
         differences=_differences(conditions, measure),
-        images=sorted({r.evaluation["images"] for r in runs if r.evaluation}),
+        images=_evaluated_images(runs),
+        doubts=_doubts(runs, measure),
     )
+
+
+def _evaluated_images(runs):
+    """Descriptions, each once."""
+    return sorted({run.evaluation["images"] for run in runs if run.evaluation})
+
+
+def _doubts(runs, measure):
+    """Sentences about what was not evaluated alike."""
+    found, images, by_part = [], _evaluated_images(runs), {}
+    for run in runs:
+        by_part.setdefault(_judged_on(run), []).append(run.name)
+    if measure == LOGGED and len(by_part) > 1:
+        parts = (f"{part} {', '.join(by_part[part])}" for part in by_part)
+        found.append(
+            f"Training was judged by different images: {'; '.join(parts)}."
+        )
+    # Evaluations of earlier versions of this package have no digest.
+    digests = {run.evaluation.get("images_digest") for run in runs} - {None}
+    if len(images) > 1:
+        found.append(
+            f"The evaluations are of different images: {'; '.join(images)}."
+        )
+    elif len(digests) > 1:
+        found.append(
+            f"The evaluations are of different images, all called {images[0]}."
+        )
+    behind = [
+        f"{run.name} (step {run.evaluation['step']} of {run.step})"
+        for run in runs
+        if run.evaluation.get("step", run.step) < run.step
+    ]
+    if behind:
+        found.append(
+            "Evaluated at an earlier step than that of the latest checkpoint: "
+            f"{', '.join(behind)}."
+        )
+    return found
+
+
+def _judged_on(run):
+    """The part of the data that training evaluates on; see `stages.train`."""
+    held_out = run.setting("num_validation")
+    by_test = run.setting("best_on") == "test" or not held_out
+    return "test" if by_test else "validation"
 
 
 def conditions_of(runs):
@@ -145,25 +200,48 @@ def conditions_of(runs):
       runs: `RunFiles`; their order is kept.
     """
     names = dict.fromkeys(name for run in runs for name in run.settings)
-    kept = [name for name in names if name not in (*NOT_OF_THE_RUN, "seed")]
-    groups = {}
-    for run in runs:
-        key = repr([run.setting(name) for name in kept])
-        groups.setdefault(key, []).append(run)
+    ignored = {"seed", *NOT_OF_THE_RUN, *settings_after_training()}
+    kept = [name for name in names if name not in ignored]
+    groups = _groups(runs, kept)
+    # What finetuned a group is said by those of its runs that it finetuned.
+    examples = [max(group, key=_was_finetuned) for group in groups]
     differ = [
         name
         for name in kept
-        if len({repr(run.setting(name)) for run in runs}) > 1
+        if len({repr(run.setting(name)) for run in examples}) > 1
     ]
-    titles = _titles(groups.values())
     return [
         Condition(
-            title,
-            {name: group[0].setting(name) for name in differ},
-            tuple(group),
+            title, {name: run.setting(name) for name in differ}, tuple(group)
         )
-        for title, group in zip(titles, groups.values(), strict=True)
+        for title, group, run in zip(
+            _titles(groups), groups, examples, strict=True
+        )
     ]
+
+
+def _groups(runs, names):
+    """Lists of runs with the same values of these settings.
+
+    Those of finetuning tell runs apart once they were finetuned. Until then a
+    run belongs to the finetuned ones that are like it, if these are one group.
+    """
+    of_finetuning = settings_of_finetuning()
+    trained = {}
+    for run in runs:
+        key = [run.setting(name) for name in names if name not in of_finetuning]
+        trained.setdefault(repr(key), []).append(run)
+    groups = []
+    for alike in trained.values():
+        by_finetuning = {}
+        for run in alike:
+            key = _was_finetuned(run) and repr(
+                [run.setting(name) for name in names if name in of_finetuning]
+            )
+            by_finetuning.setdefault(key, []).append(run)
+        in_part = len(by_finetuning) == 2 and False in by_finetuning
+        groups += [alike] if in_part else by_finetuning.values()
+    return sorted(groups, key=lambda group: runs.index(group[0]))
 
 
 def _titles(groups):
@@ -186,6 +264,10 @@ def _titles(groups):
     return titles
 
 
+def _was_finetuned(run):
+    return NETWORKS[0] in run.evaluation.get("networks", {})
+
+
 def _measured(run, measure):
     if measure == LOGGED:
         _, values = run.scalars().get("eval/accuracy", ([], []))
@@ -205,9 +287,11 @@ def _measures(conditions):
 
 def _compared(conditions, measures):
     """The measure to compare: the first that all conditions have, or None."""
+    if all(condition.is_finetuned for condition in conditions):
+        return NETWORKS[0]
     everywhere = (
         measure
-        for measure in (*measures[:1], IN_USE, *measures[1:])
+        for measure in (IN_USE, *measures)
         if all(condition.by_seed(measure) for condition in conditions)
     )
     return next(everywhere, None)

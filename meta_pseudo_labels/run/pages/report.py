@@ -1,6 +1,7 @@
 """report.html: how a run went, on one page."""
 
 import base64
+import glob
 import os
 import shlex
 import statistics
@@ -10,6 +11,7 @@ from meta_pseudo_labels.data.inspection import UNEVEN
 from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.run.closing import following
 from meta_pseudo_labels.run.folder import (
+    FINETUNE,
     LOOK_ALIKES,
     REVIEW,
     REVIEW_SUMMARY,
@@ -362,4 +364,9 @@ def _has_feedback(run):
 
 
 def _finetuned(run):
+    if run.settings.get("from_checkpoint", "latest") != "latest":
+        # Of a checkpoint whose step only that file tells.
+        return bool(
+            glob.glob("*.weights.h5", root_dir=run.folder.path(FINETUNE))
+        )
     return os.path.exists(run.folder.finetuned_path(run.step))

@@ -6,12 +6,19 @@ which says what is missing.
 
 import dataclasses
 import functools
-import glob
 import os
 
 from scipy import stats
 
-from meta_pseudo_labels.run.config.core import config_class
+from meta_pseudo_labels.run.config.after_training import (
+    DiagnosisSettings,
+    EvaluationSettings,
+    ExportSettings,
+    FinetuningSettings,
+    ReviewSettings,
+)
+from meta_pseudo_labels.run.config.core import config_class, free_settings
+from meta_pseudo_labels.run.config.inference import InferenceSettings
 from meta_pseudo_labels.run.folder import (
     DATA,
     EVAL_MISTAKES,
@@ -32,6 +39,7 @@ from meta_pseudo_labels.utils.checkpoint_files import (
 )
 from meta_pseudo_labels.utils.files import read_json
 from meta_pseudo_labels.utils.settings import module_names
+from meta_pseudo_labels.utils.versions import version_names
 
 # About the folder, the machine and the command, not the run.
 NOT_OF_THE_RUN = (
@@ -114,20 +122,15 @@ class RunFiles:
     @functools.cached_property
     def card(self):
         """The model card of the newest export."""
-        pattern = os.path.join("saved_model", "*", "assets.extra")
-        path = os.path.join(glob.escape(self.folder.path()), pattern)
-        folders = [
-            os.path.relpath(found, self.folder.path())
-            for found in glob.glob(path)
-            if found.split(os.sep)[-2].isdigit()
+        versions = [
+            os.path.join("saved_model", name)
+            for name in version_names(self.folder.path("saved_model"))
+            if self.exists("saved_model", name, "assets.extra")
         ]
-        newest = max(
-            folders, key=lambda f: int(f.split(os.sep)[-2]), default=None
-        )
-        if newest is None:
+        if not versions:
             return {}
-        card = self.read(newest, "model_card.json")
-        return card | {"version": os.path.dirname(newest)} if card else {}
+        card = self.read(versions[-1], "assets.extra", "model_card.json")
+        return card | {"version": versions[-1]} if card else {}
 
     @functools.cached_property
     def rows(self):
@@ -249,6 +252,22 @@ def default_settings():
         field.name: field.default
         for field in dataclasses.fields(config_class())
     }
+
+
+def settings_of_finetuning():
+    """Names of the settings that say how the student is finetuned."""
+    return free_settings(FinetuningSettings) | {"from_checkpoint"}
+
+
+def settings_after_training():
+    """Names of the settings of later stages that change no network."""
+    return free_settings(
+        EvaluationSettings,
+        ExportSettings,
+        InferenceSettings,
+        DiagnosisSettings,
+        ReviewSettings,
+    )
 
 
 def interval(share, count):

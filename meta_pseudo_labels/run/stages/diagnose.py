@@ -18,7 +18,7 @@ from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.labeled_choice import check_choice_of_labels
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.teacher_labels import load_teacher_labels
-from meta_pseudo_labels.utils.files import write_whole
+from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 # Few enough to fit in memory as one batch, whatever their size.
@@ -96,11 +96,12 @@ def diagnose_run(learner, config, images):
     )
     found["settings"]["held_out_part"] = held_out_part(images)
     folder = RunFolder(config.output_dir)
-    write_whole(
-        folder.path(DIAGNOSIS),
-        json.dumps(found, indent=1, allow_nan=False) + "\n",
-    )
-    draw(found, folder.path(FIGURE))
+    with reports_full_disk(folder):
+        write_whole(
+            folder.path(DIAGNOSIS),
+            json.dumps(found, indent=1, allow_nan=False) + "\n",
+        )
+        draw(found, folder.path(FIGURE))
     return as_text(found)
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels.data import inspection
+from meta_pseudo_labels.data.class_distributions import images_digest
 from meta_pseudo_labels.evaluation.evaluate import evaluate_networks
 from meta_pseudo_labels.evaluation.figures import (
     confusion_sheet,
@@ -42,6 +43,7 @@ from meta_pseudo_labels.run.test_images import (
 )
 from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
+from meta_pseudo_labels.utils.deleting import delete
 from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
 from meta_pseudo_labels.utils.settings import user_error
 
@@ -83,6 +85,7 @@ class EvaluationReport:
       validation: the same on the held-out images; empty if there are none.
       skipped: a line about images that could not be read, or None.
       weights: `weights_digest` by network, for those that can be exported.
+      images_digest: see `data.class_distributions.images_digest`.
     """
 
     images: str
@@ -91,6 +94,7 @@ class EvaluationReport:
     validation: dict[str, Evaluation]
     skipped: str | None = None
     weights: dict = dataclasses.field(default_factory=dict)
+    images_digest: str | None = None
 
     @property
     def accuracies(self):
@@ -166,6 +170,7 @@ class EvaluationReport:
         """The whole report, for JSON."""
         return {
             "images": self.images,
+            "images_digest": self.images_digest,
             "step": self.step,
             "weights": self.weights,
             "best": self.best,
@@ -192,6 +197,8 @@ class EvaluationReport:
             for name, draw in FIGURES.items():
                 draw(self.networks, os.path.join(folder, name))
         except ImportError as error:
+            # Those of an earlier evaluation are of other networks or images.
+            delete(*[os.path.join(folder, name) for name in FIGURES])
             logging.warning("%s", error)
             return
         writer = tf.summary.create_file_writer(os.path.join(folder, "events"))
@@ -253,11 +260,13 @@ def evaluate_run(learner, finetuned, config, images):
             )
             if model is not None
         },
+        images_digest=images_digest(source.images, source.labels),
     )
     folder = results_folder(config)
     report.save(folder)
-    mistakes = pictured_mistakes(report.networks, source)
-    write_whole(os.path.join(folder, EVAL_MISTAKES), json.dumps(mistakes))
+    with reports_full_disk(folder):
+        mistakes = pictured_mistakes(report.networks, source)
+        write_whole(os.path.join(folder, EVAL_MISTAKES), json.dumps(mistakes))
     return report
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+from meta_pseudo_labels.data.class_distributions import images_digest
 from meta_pseudo_labels.export.card import (
     build_card,
     summary_lines,
@@ -72,7 +73,7 @@ def export_run(student, config, data, *, network, step):
         network=network,
         step=step,
         metrics=recorded_accuracies(
-            folder, step, {network: weights_digest(model)}
+            folder, step, {network: weights_digest(model)}, data
         ),
     )
 
@@ -114,20 +115,25 @@ def plain_student(student, config, spec):
     return plain
 
 
-def recorded_accuracies(folder, step, weights):
-    """The contents of eval.json; None unless of this step and these weights.
+def recorded_accuracies(folder, step, weights, data):
+    """The contents of eval.json; None if it is of anything else.
 
     Args:
       folder: `RunFolder`.
       step: of the checkpoint.
       weights: `weights_digest` by network, for those to report.
+      data: `ImageData` or `ShardedData`, with the test images.
     """
     report, accuracies = (
         _json(folder.path(name)) or {} for name in (EVAL_REPORT, EVAL)
     )
     evaluated = report.get("weights", {})
     of_these = (
-        report.get("step") == step and weights.items() <= evaluated.items()
+        report.get("step") == step
+        and weights.items() <= evaluated.items()
+        # Another --eval_dir has other images under the same name.
+        and report.get("images_digest")
+        == images_digest(data.test_images, data.test_labels)
     )
     return accuracies if of_these else None
 

@@ -1,6 +1,5 @@
 """A look at the data of a run, before or after its training."""
 
-import contextlib
 import json
 import os
 
@@ -12,6 +11,7 @@ from meta_pseudo_labels.run.data import draw_views
 from meta_pseudo_labels.run.folder import DATA, LOOK_ALIKES, VIEWS, RunFolder
 from meta_pseudo_labels.run.progress import counted
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
+from meta_pseudo_labels.utils.deleting import delete
 from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
 
 
@@ -50,10 +50,9 @@ def inspect_run(config, images):
     os.makedirs(folder, exist_ok=True)
     with reports_full_disk(folder):
         write_whole(folder.path(DATA), json.dumps(found, indent=2))
+        delete(folder.path(VIEWS), folder.path(LOOK_ALIKES))  # Earlier ones.
         try:
             draw_views(config, images, folder.path(VIEWS))
-            with contextlib.suppress(FileNotFoundError):  # Of an earlier look.
-                os.remove(folder.path(LOOK_ALIKES))
             if pairs:
                 path = folder.path(LOOK_ALIKES)
                 inspection.draw_look_alikes(images, path, pairs)

@@ -27,7 +27,6 @@ ZIPPED = gzip.compress(b"content", mtime=0)
         ("identity", b"content"),
         ("gzip", ZIPPED),
         ("x-gzip", ZIPPED),
-        ("deflate", zlib.compress(b"content")),
     ],
 )
 def test_bodies_are_inflated(encoding, body):
@@ -136,12 +135,28 @@ def test_rows_longer_than_a_step_are_read_too(monkeypatch, row):
         b'["\x01"]',
         b"\xff",
         "[1]".encode("utf-16"),
+        "[1]".encode("utf-8-sig"),
     ],
 )
 def test_what_is_no_json_is_none_in_steps_either(monkeypatch, body):
     for at_once in (reading._AT_ONCE, -1):
         monkeypatch.setattr(reading, "_AT_ONCE", at_once)
         with pytest.raises(BadRequest, match="is not JSON: "):
+            read_json(body, **LIMITS)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"instances": [1], "instances": [2]}',
+        b'{"instances": [{"b64": "a", "b64": "b"}]}',
+    ],
+)
+def test_a_name_that_is_there_twice_is_told(monkeypatch, body):
+    """json would take the last one, TensorFlow Serving the first."""
+    for at_once in (reading._AT_ONCE, -1):
+        monkeypatch.setattr(reading, "_AT_ONCE", at_once)
+        with pytest.raises(BadRequest, match="has '(instances|b64)' twice"):
             read_json(body, **LIMITS)
 
 

@@ -34,6 +34,7 @@ runpy.run_path("serve.py", run_name="__main__")
 own = "meta_pseudo_labels"
 harmless = (own, own + "._version", own + ".utils", own + ".utils.lazy",
   own + ".export", own + ".utils.quiet", own + ".utils.registry",
+  own + ".utils.versions",
   own + ".utils.settings")
 print(sorted({n for n, m in sys.modules.items() if m is not None
   and n.split(".")[0] in ("keras", "tf_keras", own) and n not in harmless

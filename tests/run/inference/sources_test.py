@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import io
+import os
 import tarfile
 import types
 
@@ -156,6 +158,50 @@ def test_other_images_have_another_digest(tmp_path):
         test_labels=images.test_labels[:1],
     )
     assert open_source(config, fewer).digest != before
+
+
+def test_other_records_of_the_same_lengths_have_another_digest(tmp_path):
+    write_folders(tmp_path / "photos")
+    images = load(tmp_path / "photos")
+    path = tmp_path / "records" / "some"
+    path.parent.mkdir()
+    config = Config(
+        task_mode="inference",
+        inference_data="records",
+        inference_dir=str(path.parent),
+    )
+    digests = []
+    for second, shade in enumerate((0, 0, 200)):
+        bmp = io.BytesIO()
+        Image.new("RGB", (4, 4), (shade,) * 3).save(bmp, "BMP")
+        jpeg_records.write(path, [jpeg_records.example(bmp.getvalue())])
+        os.utime(path, (0, second // 2))  # The first two at one time.
+        digests.append(open_source(config, images).digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_folder_of_a_bucket_is_its_files(tmp_path):
+    write_folders(tmp_path)
+    images = load(tmp_path)
+    folder = "ram://bucket/records"
+    jpeg_records.write(
+        f"{folder}/some",
+        [jpeg_records.example(jpeg_records.jpeg(k)) for k in (1, 2)],
+    )
+    sizes = [
+        len(
+            open_source(
+                Config(
+                    task_mode="inference",
+                    inference_data="records",
+                    inference_dir=place,
+                ),
+                images,
+            )
+        )
+        for place in (folder, f"{folder}/*", f"{folder}/some")
+    ]
+    assert sizes == [2, 2, 2]
 
 
 @pytest.mark.long

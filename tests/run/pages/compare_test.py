@@ -204,6 +204,68 @@ def test_a_group_that_was_finetuned_in_part_is_compared_by_its_students(
     assert condition.by_seed(IN_USE) == {0: 0.1, 1: 0.2, 2: 0.3}
 
 
+def finetuned_in_part(root, method, finetuned, **settings):
+    """Three seeds; `mpl finetune` saves its steps with those of the run."""
+    runs = []
+    for seed in range(3):
+        done = seed in finetuned
+        own = settings if done else {}
+        one = run(
+            root / f"{method}_seed{seed}",
+            method,
+            seed,
+            0.9 if done else 0.8,
+            **{"finetune_steps": 1000 if done else None} | own,
+        )
+        networks = one.evaluation["networks"]
+        networks["student"] = networks["student"] | {"top_1": 0.1 * seed}
+        if not done:
+            del networks["finetuned"]
+        runs.append(one)
+    return runs
+
+
+def test_finetuning_one_seed_makes_no_other_group(tmp_path):
+    runs = finetuned_in_part(
+        tmp_path, "mpl", [1], finetune_lr=0.5, export_onnx=True
+    )
+    (condition,) = conditions_of(runs)
+    assert [one.name for one in condition.runs] == [one.name for one in runs]
+    assert condition.by_seed(IN_USE) == {
+        seed: pytest.approx(0.1 * seed) for seed in range(3)
+    }
+
+
+def test_other_finetunings_are_other_groups(tmp_path):
+    runs = finetuned_in_part(tmp_path / "a", "mpl", [0, 1, 2], finetune_lr=0.5)
+    runs += finetuned_in_part(tmp_path / "b", "mpl", [0, 1, 2], finetune_lr=0.1)
+    found = conditions_of(runs)
+    assert [group.settings for group in found] == [
+        {"finetune_lr": 0.5},
+        {"finetune_lr": 0.1},
+    ]
+    # It is not known to which one a further run will belong.
+    (late,) = finetuned_in_part(tmp_path / "c", "mpl", [])[:1]
+    assert [len(group.runs) for group in conditions_of([*runs, late])] == [
+        3,
+        3,
+        1,
+    ]
+
+
+def test_a_group_that_is_finetuned_in_part_is_not_represented_by_that_part(
+    tmp_path,
+):
+    runs = finetuned_in_part(tmp_path, "mpl", [1])
+    runs += finetuned_in_part(tmp_path, "uda", [0, 1, 2])
+    assert lines_of(runs)[:3] == [
+        "Accuracy, finetuned, else student; differences from mpl:",
+        "  mpl   3 seeds  10.00 %",
+        "  uda   3 seeds  90.00 %  +80.00 (+55.16 to +104.84), "
+        "too few seeds to tell",
+    ]
+
+
 def test_runs_that_have_nothing_yet_still_have_a_page(tmp_path):
     for name in ("a", "b"):
         write(tmp_path, f"{name}/hparams.json", {"method": name})
@@ -218,6 +280,41 @@ def test_evaluations_of_different_images_are_told_of(tmp_path):
     runs = [run(tmp_path / name, name, 0, 0.5) for name in ("a", "b")]
     runs[1].evaluation["images"] = "other images"
     assert "of different images: other images; the" in (page_of(runs).text)
+
+
+def test_other_images_of_one_name_are_told_of(tmp_path):
+    runs = [run(tmp_path / name, name, 0, 0.5) for name in ("a", "b", "c")]
+    for one, digest in zip(runs, ("1", None, "1"), strict=True):
+        one.evaluation["images_digest"] = digest
+    assert comparison_of(runs).doubts == []
+    runs[2].evaluation["images_digest"] = "2"
+    (doubt,) = comparison_of(runs).doubts
+    assert doubt == (
+        "The evaluations are of different images, all called the test images "
+        "of pets."
+    )
+    assert doubt in page_of(runs).text and doubt in lines_of(runs)
+
+
+def test_evaluations_of_an_earlier_step_are_told_of(tmp_path):
+    runs = [run(tmp_path / name, name, 0, 0.5) for name in ("a", "b")]
+    write(tmp_path, "b/checkpoints/step-900.index", "")
+    assert comparison_of(runs).doubts == [
+        "Evaluated at an earlier step than that of the latest checkpoint: "
+        "b (step 300 of 900)."
+    ]
+
+
+def test_validation_and_test_accuracies_are_not_compared_silently(tmp_path):
+    runs = [
+        run(tmp_path / "a", "mpl", 0, num_validation=50),
+        run(tmp_path / "b", "uda", 0),
+        run(tmp_path / "c", "uda", 1, num_validation=50, best_on="test"),
+    ]
+    assert comparison_of(runs[1:]).doubts == []
+    assert comparison_of(runs).doubts == [
+        "Training was judged by different images: validation a; test b, c."
+    ]
 
 
 def test_the_command_takes_folders(runs, tmp_path, monkeypatch, capsys):

@@ -86,6 +86,23 @@ def test_a_run_with_all_its_stages_has_nothing_left_but_to_be_used(whole):
     assert "mpl finetune " in whole.text  # There are logs, but no weights.
 
 
+@pytest.mark.parametrize(
+    ("source", "weights", "is_told"),
+    [
+        ("latest", "from-step-300.weights.h5", False),
+        ("latest", "from-step-200.weights.h5", True),
+        ("best", "from-step-200.weights.h5", False),
+        ("runs/b", "from-step-9-of-0123.weights.h5", False),
+        ("best", "", True),
+    ],
+)
+def test_a_student_is_finetuned_once(tmp_path, source, weights, is_told):
+    whole_run(tmp_path, from_checkpoint=source)
+    if weights:
+        write(tmp_path, f"finetune/{weights}", "")
+    assert ("mpl finetune " in page_of(tmp_path).text) == is_told
+
+
 def test_a_folder_without_anything_has_a_page(tmp_path):
     page = page_of(tmp_path)
     for text in (

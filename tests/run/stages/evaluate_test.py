@@ -257,6 +257,7 @@ def test_without_matplotlib_there_is_all_but_figures(
     tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    (tmp_path / "eval_confusion.png").write_text("of an earlier evaluation")
     compared({"student": one(2)}, {}).save(tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["eval.json", "eval_report.json"]

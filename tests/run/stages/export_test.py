@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import pathlib
+import types
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from meta_pseudo_labels import data
+from meta_pseudo_labels.data.class_distributions import images_digest
 from meta_pseudo_labels.evaluation.evaluate import predict_logits
 from meta_pseudo_labels.export.card import (
     page,
@@ -30,6 +32,11 @@ from meta_pseudo_labels.run.stages.export import (
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_run import tiny
+
+TESTED = types.SimpleNamespace(
+    test_images=np.zeros([1, 2, 2, 3], np.uint8), test_labels=[0]
+)
+DIGEST = images_digest(TESTED.test_images, TESTED.test_labels)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +63,11 @@ def exported(digits, tmp_path_factory):
     # A fresh last layer, near 0, says the same of every image.
     (kernel,) = [w for w in student.weights if len(w.shape) == 2]
     kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))
-    evaluated = {"step": 4, "weights": {"student": weights_digest(student)}}
+    evaluated = {
+        "step": 4,
+        "weights": {"student": weights_digest(student)},
+        "images_digest": images_digest(digits.test_images, digits.test_labels),
+    }
     (folder / "eval_report.json").write_text(json.dumps(evaluated))
     path = export_run(student, config, digits, network="student", step=4)
     assert path == f"{folder}/saved_model/1"
@@ -135,15 +146,22 @@ def test_accuracies_of_another_step_are_not_the_card_s(tmp_path):
 
     def metrics():
         weights = {"student": weights_digest(model)}
-        return recorded_accuracies(RunFolder(tmp_path), 4, weights)
+        return recorded_accuracies(RunFolder(tmp_path), 4, weights, TESTED)
 
     assert metrics() is None
     (tmp_path / "eval.json").write_text('{"student": 0.25}')
     assert metrics() is None  # Nothing says of which step.
     weights = {"student": weights_digest(model)}
-    evaluated = {"step": 4, "weights": weights}
-    others = {"step": 4, "weights": {"student": "another run's"}}
-    for report in ({"step": 2, "weights": weights}, {"step": 4}, others):
+    evaluated = {"step": 4, "weights": weights, "images_digest": DIGEST}
+    others = {"weights": {"student": "another run's"}}
+    for change in (
+        {"step": 2},
+        {"weights": {}},
+        others,
+        {"images_digest": "another folder's"},
+        {"images_digest": None},
+    ):
+        report = evaluated | change
         (tmp_path / "eval_report.json").write_text(json.dumps(report))
         assert metrics() is None
     (tmp_path / "eval_report.json").write_text("{")
@@ -156,12 +174,18 @@ def test_accuracies_of_an_earlier_finetuning_are_not_the_card_s(tmp_path):
     model = keras.Sequential([keras.Input([8]), keras.layers.Dense(1)])
     (tmp_path / "eval.json").write_text('{"finetuned": 0.25}')
     (tmp_path / "eval_report.json").write_text(
-        json.dumps({"step": 4, "weights": {"finetuned": weights_digest(model)}})
+        json.dumps(
+            {
+                "step": 4,
+                "weights": {"finetuned": weights_digest(model)},
+                "images_digest": DIGEST,
+            }
+        )
     )
 
     def metrics():
         weights = {"finetuned": weights_digest(model)}
-        return recorded_accuracies(RunFolder(tmp_path), 4, weights)
+        return recorded_accuracies(RunFolder(tmp_path), 4, weights, TESTED)
 
     assert metrics() == {"finetuned": 0.25}
     model.layers[0].bias.assign([0.5])
