@@ -5,10 +5,12 @@ import pathlib
 import re
 import sys
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from meta_pseudo_labels import models
+from meta_pseudo_labels import data, models
 from meta_pseudo_labels.data.sources import SOURCES
 from meta_pseudo_labels.learners import LEARNERS
 from meta_pseudo_labels.learners.feedback import ESTIMATORS
@@ -121,6 +123,31 @@ def test_a_method(plugin, tmp_path, replicas):
         assert 0 < row["entropy/weak"] <= np.log(10) + 1e-6
 
 
+def test_the_method_hears_of_weights_and_regularizers(plugin):
+    """What is copied from the page must not lose what Keras promises."""
+    __import__(plugin("method"))
+    student = keras.Sequential(
+        [
+            keras.Input([2]),
+            keras.layers.Dense(
+                2,
+                kernel_initializer="ones",
+                kernel_regularizer=keras.regularizers.L2(0.25),
+            ),
+        ]
+    )
+    learner = LEARNERS["entropy"](student, weight=0.0)
+    learner.compile(keras.optimizers.SGD(0.0))
+    inputs = np.float32([[1, 2], [3, 4]])
+    rows = {"labeled": inputs, "labels": [0, 1], "weak": inputs}
+    batches = tf.data.Dataset.from_tensors(rows)
+    history = learner.fit(batches, class_weight={0: 0.0, 1: 3.0}, verbose=0)
+    logs = {name: values[-1] for name, values in history.history.items()}
+    # Weights 0 and 3 of log 2 each, a mean over two; four weights of 1.
+    np.testing.assert_allclose(logs["loss/cross_entropy"], 1.5 * np.log(2))
+    np.testing.assert_allclose(logs["loss/total"], 1.5 * np.log(2) + 1.0)
+
+
 def test_a_network(plugin, tmp_path):
     name = plugin("network")
     steps = trained(
@@ -149,6 +176,11 @@ def test_a_source(plugin, tmp_path):
     assert settings["plugins"] == "my_source"
     labeled = json.loads((folder / "labeled.json").read_text())
     assert labeled["class_names"] == ["horizontal", "vertical"]
+    assert labeled["source"] == "stripes"
+    assert (
+        len(data.load("stripes", num_labeled=None, seed=0).labeled_labels)
+        == 100
+    )
 
 
 def test_a_task_mode(plugin, tmp_path, capsys):

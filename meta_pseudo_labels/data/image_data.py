@@ -9,6 +9,7 @@ from meta_pseudo_labels.data.labels import LabelChoice, labeled_positions
 from meta_pseudo_labels.data.pixel_statistics import warn_of_dark
 from meta_pseudo_labels.data.spec import FILL, DatasetSpec
 
+ARRAYS = "arrays"  # The name of your own.
 HELD_OUT = ("feedback", "validation")  # Parts that not every problem has.
 
 
@@ -129,8 +130,7 @@ def from_arrays(
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(
             f"labels have type {labels.dtype} and shape {list(labels.shape)}; "
-            "pass one class number per image, integers (for one-hot rows, "
-            "labels.argmax(axis=-1))."
+            f"pass one class number per image, integers{_hint(labels)}."
         )
     if labeled_images.ndim != 4 or len(labeled_images) != len(labels):
         raise ValueError(
@@ -142,7 +142,7 @@ def from_arrays(
     if test_images is None:
         test_images, test_labels = labeled_images[:0], labels[:0]
     spec = DatasetSpec(
-        name="arrays",
+        name=ARRAYS,
         num_classes=num_classes,
         image_size=labeled_images.shape[1],
         mean=tuple(mean),
@@ -163,6 +163,15 @@ def from_arrays(
     warn_of_dark(labeled_images, data.unlabeled_images, where="The arrays")
     warn_of_copies(data)
     return data
+
+
+def _hint(labels):
+    """How to make class numbers of labels in another form; "" if unknown."""
+    if labels.ndim != 2:
+        return ""
+    if labels.shape[-1] == 1:
+        return " (labels[:, 0])"
+    return " (for one-hot rows, labels.argmax(axis=-1))"
 
 
 def keep_labels(

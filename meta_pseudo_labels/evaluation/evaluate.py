@@ -13,7 +13,10 @@ from meta_pseudo_labels.data.class_distributions import (
     ordered_images,
 )
 from meta_pseudo_labels.evaluation.metrics import evaluate_probabilities
-from meta_pseudo_labels.learners.checks import warn_of_levels
+from meta_pseudo_labels.learners.checks import (
+    check_normalized,
+    warn_of_levels,
+)
 from meta_pseudo_labels.models import check_logits
 
 
@@ -35,8 +38,9 @@ def evaluate(model, dataset, *, class_names=()):
       `metrics.Evaluation`.
 
     Raises:
-      ValueError: if the data set is empty, the model does not return logits,
-        or the labels or the names do not fit them.
+      ValueError: if the data set is empty or has uint8 images that the model
+        does not rescale, the model does not return logits, or the labels or
+        the names do not fit them.
     """
     networks = {"model": model}
     return evaluate_networks(networks, dataset, class_names=class_names)[
@@ -92,6 +96,7 @@ def _timed_logits(networks, dataset, count):
         for name in networks:
             if not labels:
                 if isinstance(networks[name], keras.Model):  # Not an export.
+                    check_normalized(images, networks[name])
                     warn_of_levels(images, networks[name])
                 forward[name](_first(images, forward[name]))
             start = time.perf_counter()

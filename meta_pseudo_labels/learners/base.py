@@ -295,8 +295,12 @@ class Learner(Method, AveragedStudent):
             batch,
             needed=self.batch_keys,
             learner=type(self).__name__,
-            student=self.student,
+            networks=self.image_networks(),
         )
+
+    def image_networks(self):
+        """The networks that see the images of a batch."""
+        return [self.student]
 
     def labeled_loss(self, labels, logits, batch=()):
         """Mean cross-entropy of smoothed labels, scalar, nats.

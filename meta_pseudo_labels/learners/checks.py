@@ -65,14 +65,14 @@ def check_weights(model, *, role):
     )
 
 
-def check_batch(batch, *, needed, learner, student):
+def check_batch(batch, *, needed, learner, networks):
     """Refuses a batch that lacks what a step needs; logs a mistyped key.
 
     Args:
       batch: see `Learner`.
       needed: keys that the step reads.
       learner: the name of its class.
-      student: the network that the inputs are for.
+      networks: those that see its images.
 
     Raises:
       ValueError: for a batch without some of these keys, for images that
@@ -90,7 +90,8 @@ def check_batch(batch, *, needed, learner, student):
     for key in keys - known:
         _tell_of_unread(learner, key, nearest(key, known))
     for key in keys & {"labeled", "weak", "strong", "feedback"}:
-        check_normalized(batch[key], student, key=key)
+        for network in networks:
+            check_normalized(batch[key], network, key=key)
     if "feedback" in keys and "feedback_labels" not in keys:
         raise ValueError(
             "The batch has images to judge the student on under the key "

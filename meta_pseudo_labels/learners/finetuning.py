@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.callbacks import StopAtStep
-from meta_pseudo_labels.learners.checks import check_model
+from meta_pseudo_labels.learners.checks import check_model, check_normalized
 from meta_pseudo_labels.learners.passes import (
     class_numbers,
     derivative_errors,
@@ -47,8 +47,9 @@ def finetune(
 
     Args:
       student: a Keras model that returns logits, [batch, classes]; changed.
-      dataset: endless batches of (inputs, integer labels [batch]), or with
-        weights, [batch], as a third part.
+      dataset: `tf.data.Dataset` of batches of (inputs, integer labels
+        [batch]), or with weights, [batch], as a third part; repeated when it
+        ends. Images are normalized, as from `data.finetuning_dataset`.
       learning_rate: the paper's is 1e-5, which is for SGD.
       steps: the paper's are 1,000 for CIFAR-10 and SVHN, 2,000 for ImageNet
         with a tenth of its labels; with `patience`, the maximum.
@@ -76,10 +77,14 @@ def finetune(
 
     Raises:
       ValueError: for a number or a name out of range, patience without
-        `validation_data`, a student that does not return logits, or has a
+        `validation_data`, data of another kind, uint8 images that the student
+        does not rescale, a student that does not return logits, or has a
         layer without a derivative, or labels outside its classes.
     """
     _check(steps, eval_every, patience, validation_data)
+    batches, judged = _checked(dataset, student), validation_data
+    if judged is not None:
+        judged = _checked(judged, student)
     every = steps if validation_data is None else min(eval_every, steps)
     stops = [StopAtStep(steps), *_early_stopping(patience)]
     with (
@@ -97,8 +102,8 @@ def finetune(
             layer_lr_decay=layer_lr_decay,
         )
         return student.fit(
-            _with_checked_labels(dataset, student),
-            validation_data=_with_checked_labels(validation_data, student),
+            batches.repeat(),
+            validation_data=judged,
             steps_per_epoch=every,
             epochs=-(-steps // every),
             callbacks=[*stops, *callbacks],
@@ -108,13 +113,23 @@ def finetune(
         )
 
 
-def _with_checked_labels(data, student):
+def _checked(data, student):
     """The same batches; their labels are checked as they are read."""
+    is_data = isinstance(data, tf.data.Dataset)
+    found = data.element_spec if is_data else data
+    if not is_data or type(found) is not tuple or len(found) not in (2, 3):
+        raise ValueError(
+            "Finetuning takes a tf.data.Dataset of batches of (inputs, "
+            "labels), or of (inputs, labels, weights), such as that of "
+            f"data.finetuning_dataset; got {'one of ' if is_data else ''}"
+            f"{type(found).__name__}."
+        )
     classes = getattr(student, "output_shape", (None,))[-1]
-    if not isinstance(data, tf.data.Dataset) or classes is None:
-        return data
 
     def check(inputs, labels, *weights):
+        check_normalized(inputs, student)
+        if classes is None:
+            return inputs, labels, *weights
         first = tf.nest.flatten(inputs)[0]
         logits = tf.zeros([first.shape[0] or tf.shape(first)[0], classes])
         return inputs, class_numbers(labels, logits), *weights

@@ -122,7 +122,12 @@ def with_class_weights(dataset, class_weight, classes):
             "The batches have sample weights already; give these or "
             "class_weight."
         )
-    for number, weight in dict(class_weight).items():
+    if not isinstance(class_weight, dict):
+        raise ValueError(
+            f"class_weight is {class_weight!r}; give a dict from class numbers "
+            "to weights, such as that of losses.balanced_weights."
+        )
+    for number, weight in class_weight.items():
         if number not in range(classes) or not 0 <= weight < float("inf"):
             raise ValueError(
                 f"class_weight must map classes from 0 to {classes - 1} to "

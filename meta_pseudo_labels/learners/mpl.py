@@ -238,6 +238,9 @@ class MetaPseudoLabels(MPLMethod, Learner):
     def optimized(self):
         return [*super().optimized(), (self.teacher_optimizer, self.teacher)]
 
+    def image_networks(self):
+        return [self.student, self.teacher]
+
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
         return {

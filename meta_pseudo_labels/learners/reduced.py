@@ -51,6 +51,9 @@ class ReducedMPL(MetaPseudoLabels):
             "unlabeled_distributions",
         )
 
+    def image_networks(self):
+        return [self.student]  # The teacher sees distributions.
+
     def get_config(self):
         config = super().get_config()
         del config["uda"], config["weak_pass"]

@@ -147,7 +147,8 @@ class TermLearner(Learner):
       decay_log: see `Learner.take_step`.
 
     Raises:
-      ValueError: as `Learner`, and for a number of the term out of range.
+      ValueError: as `Learner`, and for a number of the term that is out of
+        range, or given beside a term.
     """
 
     term_type = Term
@@ -156,6 +157,11 @@ class TermLearner(Learner):
     def __init__(self, student, *, term=None, **kwargs):
         own = {f: kwargs.pop(f) for f in self.term_type.fields if f in kwargs}
         super().__init__(student, **kwargs)
+        if term is not None and own:
+            raise ValueError(
+                f"{type(self).__name__} got a term and {', '.join(own)}, which "
+                "the term has already; give one of them."
+            )
         self.term = term or self.term_type(**own)
         self.term.prepare(student, self.float_type)
 

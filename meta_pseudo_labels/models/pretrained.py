@@ -27,6 +27,8 @@ from meta_pseudo_labels.utils.checkpoint_files import (
 ENDINGS = (".weights.h5", ".keras")
 _IN_ARCHIVE = "model.weights.h5"
 _SHOWN = 6
+# Names of what only learners have.
+_OF_LEARNERS = {"student_ema", "feedback_baseline"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,9 +89,9 @@ def load_weights(model, source):
       A `WeightsReport`.
 
     Raises:
-      ValueError: for a file that cannot be read, or one that fits less than
-        half of the variables before the last layer. The model then keeps its
-        weights.
+      ValueError: for a file that cannot be read, one of a learner with a
+        teacher or averages, or one that fits less than half of the variables
+        before the last layer. The model then keeps its weights.
     """
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
@@ -105,6 +107,7 @@ def load_weights(model, source):
             theirs = _variables(stack.enter_context(h5py.File(path)))
         except (OSError, KeyError, RuntimeError) as error:
             raise _unreadable(name, error) from error
+        _refuse_learner(name, theirs)
         ours = os.path.join(scratch, "ours.weights.h5")
         model.save_weights(ours)
         with h5py.File(ours, "r+") as file:
@@ -161,6 +164,18 @@ def check_weights_file(path):
         raise ValueError(
             f"{path} is not a {' or '.join(ENDINGS)} file: write one with "
             "keras.Model.save_weights or keras.Model.save."
+        )
+
+
+def _refuse_learner(name, variables):
+    """Refuses a learner, which holds several sets of weights of one network."""
+    owners = {name.partition("/")[0] for _, name, _ in variables}
+    if owners & _OF_LEARNERS:
+        raise ValueError(
+            f"{name} is of a learner, which holds its student more than once "
+            "(as a moving average, or beside a teacher), so it is not clear "
+            "which weights to read. Give learner.finished_student(), or a file "
+            "that you save from it."
         )
 
 
@@ -250,7 +265,8 @@ def _level_head(model, report):
     hundreds of steps to unlearn.
     """
     head = _last_layer(model)
-    if report.head and isinstance(head, keras.layers.Dense):
+    is_new = not any(name.startswith(_head(model)) for name in report.matched)
+    if report.head and is_new and isinstance(head, keras.layers.Dense):
         for variable in head.trainable_variables:
             variable.assign(keras.ops.zeros_like(variable))
 

@@ -88,6 +88,21 @@ def test_raw_images_are_not_learned_from(key):
         learner.check_batch(images)
 
 
+@pytest.mark.parametrize("scales", ["student", "teacher"])
+def test_levels_must_suit_the_teacher_as_well_as_the_student(scales):
+    def net(role):
+        layers = [keras.layers.Rescaling(1 / 255)] if role == scales else []
+        logits = keras.layers.Flatten(), keras.layers.Dense(3)
+        return keras.Sequential([keras.Input([6, 6, 2]), *layers, *logits])
+
+    learner = MetaPseudoLabels(net("student"), net("teacher"))
+    images = batch(dtype="float32")
+    for key in ("labeled", "weak", "strong"):
+        images[key] = np.zeros([4, 6, 6, 2], "uint8")
+    with pytest.raises(ValueError, match="Got uint8 images under the key"):
+        learner.check_batch(images)
+
+
 def test_a_student_that_scales_its_images_takes_levels(logged):
     """As with Keras: uint8 and floats of levels alike."""
     inputs = keras.Input([6, 6, 2])

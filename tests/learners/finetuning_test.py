@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from meta_pseudo_labels.evaluation.evaluate import evaluate
 from meta_pseudo_labels.learners.finetuning import batch_norm_mode, finetune
 from meta_pseudo_labels.models import BatchNorm
 
@@ -318,3 +319,61 @@ def test_prints_nothing(capsys):
         zero_classifier(), endless([[1, 0]], [0]), learning_rate=0.1, steps=1
     )
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ((np.zeros([2, 2]), np.zeros([2])), "labels, weights.*; got tuple"),
+        (
+            tf.data.Dataset.from_tensors({"labeled": [[1.0]], "labels": [0]}),
+            "data.finetuning_dataset; got one of dict",
+        ),
+        (
+            tf.data.Dataset.from_tensors([[1.0, 0.0]]),
+            "got one of TensorSpec",
+        ),
+    ],
+)
+@pytest.mark.parametrize("as_validation", [False, True])
+def test_data_of_another_kind_are_refused(data, words, as_validation):
+    given = dict(validation_data=data) if as_validation else {}
+    dataset = endless([[1, 0]], [0]) if as_validation else data
+    with pytest.raises(ValueError, match=words):
+        finetune(
+            zero_classifier(), dataset, learning_rate=0.1, steps=1, **given
+        )
+
+
+def test_data_that_end_are_repeated():
+    one_batch = endless([[1, 0]], [0]).take(1)
+    models = zero_classifier(), zero_classifier()
+    for model, dataset in zip(
+        models, (one_batch, one_batch.repeat()), strict=True
+    ):
+        finetune(model, dataset, learning_rate=1.0, steps=3)
+    for found, want in zip(*(m.get_weights() for m in models), strict=True):
+        np.testing.assert_array_equal(found, want)
+
+
+@pytest.mark.parametrize("rescales", [False, True])
+def test_levels_are_refused_unless_the_student_rescales_them(rescales):
+    layers = [keras.layers.Rescaling(1 / 255)] if rescales else []
+    student = keras.Sequential(
+        [
+            keras.Input([4, 4, 3]),
+            *layers,
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+    levels = np.full([2, 4, 4, 3], 200, np.uint8), np.int32([0, 1])
+    dataset = tf.data.Dataset.from_tensors(levels)
+    if rescales:
+        finetune(student, dataset, learning_rate=0.1, steps=1)
+        assert evaluate(student, dataset).images == 2
+        return
+    with pytest.raises(ValueError, match="Got uint8 images, but"):
+        finetune(student, dataset, learning_rate=0.1, steps=1)
+    with pytest.raises(ValueError, match="Got uint8 images, but"):
+        evaluate(student, dataset)

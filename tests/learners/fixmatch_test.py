@@ -18,6 +18,14 @@ from tests.learners.helpers import batch, compiled, conv_net, dataset, make
 from tests.tiny_run import rows, tiny
 
 
+def test_a_number_beside_a_term_is_refused():
+    """It would have no effect: the term has its own."""
+    term = fixmatch.FixMatchTerm(threshold=0.5)
+    assert FixMatch(conv_net("student"), term=term).term.threshold == 0.5
+    with pytest.raises(ValueError, match="FixMatch got a term and threshold"):
+        FixMatch(conv_net("student"), term=term, threshold=0.9)
+
+
 def test_a_confident_weak_view_labels_its_strong_one():
     """Of three images the second is unsure; the third is sure of class 1."""
     weak = tf.math.log([[0.95, 0.05], [0.9, 0.1], [0.01, 0.99]])

@@ -97,6 +97,14 @@ def test_classes_that_are_left_out_weigh_1():
     assert_close(some.student.get_weights(), all_.student.get_weights())
 
 
+def test_class_weights_in_a_word_are_refused():
+    """As the flag has it; here they are a dict, as in Keras."""
+    learner = Supervised(net())
+    learner.compile("sgd")
+    with pytest.raises(ValueError, match="is 'balanced'.*balanced_weights"):
+        learner.fit(batches(), class_weight="balanced", verbose=0)
+
+
 @pytest.mark.fast("supervised")
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_weighs_its_labeled_loss_alone(name):

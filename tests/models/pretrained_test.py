@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from meta_pseudo_labels import models
+from meta_pseudo_labels import UDA, MetaPseudoLabels, models
 from tests.models.helpers import randomize
 
 IMAGES = np.random.default_rng(0).normal(size=[2, 32, 32, 3])
@@ -16,6 +16,16 @@ IMAGES = np.random.default_rng(0).normal(size=[2, 32, 32, 3])
 def build(model_type, classes=10, **settings):
     settings |= dict(input_shape=(32, 32, 3), num_classes=classes)
     return models.build(model_type, **settings)
+
+
+def tiny_net(**settings):
+    return keras.Sequential(
+        [
+            keras.Input([4]),
+            keras.layers.Dense(5, name="first"),
+            keras.layers.Dense(3, name="out", **settings),
+        ]
+    )
 
 
 def features(model):
@@ -133,3 +143,47 @@ def test_no_layer_of_a_file_is_made(tmp_path):
     model = build("mlp")
     models.load_weights(model, tmp_path / "a.keras")
     assert_same(model, donor)
+
+
+@pytest.mark.parametrize("kind", ["file", "weights", "object"])
+@pytest.mark.parametrize(
+    ("make", "is_refused"),
+    [
+        (lambda: MetaPseudoLabels(tiny_net(), tiny_net()), True),
+        (lambda: UDA(tiny_net(), ema_decay=0.9), True),
+        (lambda: UDA(tiny_net()), False),
+    ],
+)
+def test_a_learner_with_several_sets_of_weights_is_refused(
+    tmp_path, make, is_refused, kind
+):
+    """The teacher's weights would be read, or those that are not averaged."""
+    learner, model = make(), tiny_net()
+    learner.compile("sgd")
+    before = model.get_weights()
+    source = learner
+    if kind == "file":
+        source = tmp_path / "learner.keras"
+        learner.save(source)
+    elif kind == "weights":
+        source = tmp_path / "learner.weights.h5"
+        learner.save_weights(source)
+    if is_refused:
+        with pytest.raises(ValueError, match="is of a learner.*finished_stud"):
+            models.load_weights(model, source)
+        for kept, was in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(kept, was)
+    else:
+        models.load_weights(model, source)
+        assert_same(model, learner.student)
+
+
+def test_a_head_that_was_read_is_not_emptied():
+    """The source has no bias: the kernel is read, the bias stays at 0."""
+    donor, model = tiny_net(use_bias=False), tiny_net()
+    randomize(donor)
+    report = models.load_weights(model, donor)
+    assert report.head == ("out/1",) and "out/0" in report.matched
+    np.testing.assert_array_equal(
+        model.layers[-1].kernel, donor.layers[-1].kernel
+    )

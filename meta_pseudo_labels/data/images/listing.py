@@ -21,7 +21,7 @@ _SYSTEM_FOLDERS = (
     *("@recycle", "@recently-snapshot", "@transcode", "lost+found"),
     *("@__thumb", "@trash", "@sharesnap"),  # QNAP, like the line above.
     *("$recycle.bin", "found.[0-9][0-9][0-9]", "msocache"),  # Windows.
-    *("recycler", "recycled"),
+    *("recycler", "recycled"),  # See `refuse_doubtful`.
     *("system volume information",),
     *("__macosx", "network trash folder", "temporary items"),  # macOS.
     *("thevolumesettingsfolder", "ipod photo cache", "resource.frk"),
@@ -112,6 +112,25 @@ def is_left(name, *, is_folder):
     """Whether a name is that of a hidden file, or one that systems leave."""
     table = _FOLDER_NAMES if is_folder else _FILE_NAMES
     return name.startswith(".") or table.fullmatch(name.lower()) is not None
+
+
+def refuse_doubtful(left, *, where):
+    """Refuses folders beside those of classes that may be classes themselves.
+
+    Args:
+      left: names of what would be passed over.
+      where: the folder that holds them.
+
+    Raises:
+      ValueError: for a folder "Recycled", as where waste is sorted.
+    """
+    for name in left:
+        if name.lower() in ("recycled", "recycler"):
+            raise ValueError(
+                f"{shown(where)} holds {name!r}, as Windows calls the folder "
+                "of what was deleted. If it is a class, give it another name; "
+                "if not, move it away."
+            )
 
 
 def report_passed_over(names, *, where):

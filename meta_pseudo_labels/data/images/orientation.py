@@ -66,15 +66,6 @@ def upright_in_graph(image, encoded, *, is_jpeg=None):
     return _by_orientation(encoded, turned, lambda: image, is_jpeg=is_jpeg)
 
 
-def find_orientation(encoded):
-    """The orientation in a JPEG or PNG file, [] int32; 1 if it has none.
-
-    Args:
-      encoded: see `upright_in_graph`.
-    """
-    return _by_orientation(encoded, tf.identity, lambda: tf.constant(1))
-
-
 def may_have_exif(encoded):
     """Whether a JPEG file has the bytes with which Exif data begins, [] bool.
 

@@ -142,9 +142,15 @@ def normalize(images, *, mean, std):
       mean, std: one number per channel, 0..1 units.
 
     Raises:
-      ValueError: for images that are already divided by 255, or normalized; in
-        a graph this goes unnoticed.
+      ValueError: for images with another number of channels; and for images
+        that are already divided by 255, or normalized, which goes unnoticed in
+        a graph.
     """
+    if images.shape[-1] != len(mean):
+        raise ValueError(
+            f"Got images of shape {list(images.shape)}; the last axis must be "
+            f"the {len(mean)} channels that mean and std are for."
+        )
     if tf.as_dtype(images.dtype).is_floating and not tf.is_symbolic_tensor(
         images
     ):

@@ -29,6 +29,7 @@ from meta_pseudo_labels.data.images.listing import (
     list_files,
     list_folder,
     listed,
+    refuse_doubtful,
     refuse_shared,
     report_passed_over,
     shown,
@@ -269,7 +270,8 @@ def _class_folders(folder):
       ValueError: unless there is at least one folder, nothing but folders, and
         all names are ones that lists of classes can hold.
     """
-    files, found, _ = list_folder(folder)
+    files, found, left = list_folder(folder)
+    refuse_doubtful(left, where=folder)
     if not found:
         raise ValueError(
             f"{folder} holds no folders; make one per class and put its "

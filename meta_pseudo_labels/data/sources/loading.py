@@ -5,7 +5,7 @@ import inspect
 import os
 
 from meta_pseudo_labels.data.duplicates import warn_of_copies
-from meta_pseudo_labels.data.image_data import ImageData
+from meta_pseudo_labels.data.image_data import ARRAYS, ImageData
 from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
 from meta_pseudo_labels.data.sources import SOURCES, find_source
 from meta_pseudo_labels.data.spec import FITS
@@ -94,6 +94,12 @@ def load(
     source = find_source(name)
     read = _read_by(source, settings)
     _refuse_unread(name, folders, read)
+    for key, default in (("label_subset", "balanced"), ("image_size", None)):
+        if settings[key] != default and key not in read:
+            raise ValueError(
+                f"{key} is {settings[key]!r}, but the data set {name!r} does "
+                f"not read it: leave it out, or have its `load` take {key}."
+            )
     data = source.load(**{key: settings[key] for key in read})
     if image_fit != "crop" and not isinstance(data, ImageData):
         raise ValueError(
@@ -101,6 +107,8 @@ def load(
             "and are trained on as crops: leave it out."
         )
     spec = dataclasses.replace(data.spec, image_fit=image_fit)
+    if spec.name == ARRAYS:  # A source's own arrays: it prepares pictures.
+        spec = dataclasses.replace(spec, name=name)
     if flip is not None:
         spec = dataclasses.replace(spec, flip=flip)
     data = dataclasses.replace(

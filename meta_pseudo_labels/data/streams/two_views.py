@@ -11,6 +11,7 @@ this stream too is a function of (seed, step) alone.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.data.streams import engine, keyed
@@ -116,6 +117,11 @@ def _tensor(array):
 def _count(inputs, *, name):
     """How many examples each array of a nest holds; all must hold as many."""
     given = [] if inputs is None else tf.nest.flatten(inputs)
+    if any(np.ndim(one) == 0 for one in given):
+        raise ValueError(
+            f"{name} is made of single numbers or texts, so lists in it are "
+            "not rows; pass arrays, such as np.asarray(rows)."
+        )
     counts = {len(array) for array in given}
     if counts in (set(), {0}):
         raise ValueError(f"{name} holds no example; give at least one.")

@@ -122,6 +122,15 @@ def test_normalize_by_the_formula(shape):
     )
 
 
+@pytest.mark.parametrize(
+    "shape", [[3, 8, 8, 1], [3, 8, 8, 4], [3, 3, 8, 8], [3, 8, 8]]
+)
+def test_other_channels_are_refused(shape):
+    """As flat rows, they would be taken for others of the same number."""
+    with pytest.raises(ValueError, match="last axis must be the 3 channels"):
+        data.normalize(np.zeros(shape, np.uint8), mean=[0.5] * 3, std=[0.5] * 3)
+
+
 @pytest.mark.parametrize("change", [lambda x: x / 255, lambda x: x / 127.5 - 1])
 def test_views_and_normalize_take_levels(change):
     """What was divided once would be divided twice, and black."""

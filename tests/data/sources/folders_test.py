@@ -25,6 +25,14 @@ def test_classes_are_the_sorted_folders(folders, logged):
     assert shades(got.unlabeled_images) == [202, 201, 200, 203]
 
 
+@pytest.mark.parametrize("where", ["labeled", "eval"])
+def test_a_class_that_may_be_a_recycle_bin_is_asked_about(folders, where):
+    """Waste is sorted into such classes; it would be left out."""
+    os.rename(folders / where / "ant", folders / where / "Recycled")
+    with pytest.raises(ValueError, match=f"{where} holds 'Recycled', as Wind"):
+        load(folders)
+
+
 def test_a_class_may_be_missing_in_the_test(folders, logged):
     got = load(folders)
     assert shades(got.test_images) == [100, 102]

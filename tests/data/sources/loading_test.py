@@ -103,6 +103,26 @@ def test_a_source_gets_the_settings_that_it_names(plugin):
         data.load("shades", num_labeled=2, seed=0, eval_dir="there")
     images = data.load("all/of it", num_labeled=2, seed=0, labeled_dir="there")
     assert images.labeled_images.min() == 1
+    for key, value in (("image_size", 16), ("label_subset", "labeled.json")):
+        with pytest.raises(ValueError, match=f"{key} is .*'shades' does not r"):
+            data.load(
+                "shades", num_labeled=2, seed=0, data_dir="0", **{key: value}
+            )
+
+
+def test_a_source_of_arrays_prepares_pictures_itself(plugin, monkeypatch):
+    """Its images have its name, not that of arrays, which nobody prepares."""
+    __import__(plugin)
+
+    def white(self, images, spec):
+        del self, images
+        return tf.fill([1, spec.image_size, spec.image_size, 3], tf.uint8.max)
+
+    monkeypatch.setattr(SOURCES["shades"], "prepare", white)
+    spec = data.load("shades", num_labeled=2, seed=0, data_dir="0").spec
+    assert spec.name == "shades"
+    picture = tf.io.encode_png(np.zeros([12, 20, 3], np.uint8))
+    assert prepare_encoded(picture, spec).numpy().min() == 255
 
 
 def test_an_unknown_name_is_told_of_those_that_there_are(plugin):

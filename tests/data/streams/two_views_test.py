@@ -154,6 +154,7 @@ def test_a_view_may_branch_as_functions_of_tensorflow_may():
         (dict(labels=np.arange(4)), "4 labels for 5 labeled"),
         (dict(labeled=numbered(0), labels=[]), "labeled holds no example"),
         (dict(unlabeled=None), "unlabeled holds no example"),
+        (dict(unlabeled=[[0.1, 0.2], [0.3, 0.4]]), "unlabeled is made of sin"),
         (
             dict(labeled={"a": numbered(5), "b": numbered(4)}),
             r"labeled have \[4, 5\] rows",
