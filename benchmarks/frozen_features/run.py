@@ -3,12 +3,15 @@
     python -m benchmarks.frozen_features.features ...    # first, see there
     python -m benchmarks.frozen_features.run runs/features.npz --search
     python -m benchmarks.frozen_features.run runs/features.npz
+    python -m benchmarks.frozen_features.run runs/features.npz --own
 
 Teacher and student are small networks on cached features of CIFAR-10, with
 some weak and strong views of each image; so a run takes seconds, and twenty
 seeds are affordable. --search tries settings on other seeds, and judges them
 on the validation images. Without it, the settings that won there are judged on
-the test images. Rows already in the file are not made again.
+the test images. The setting is the same with each feedback and without; --own
+takes the one that was best for each method by itself, where that is another.
+Rows already in the file are not made again.
 """
 
 import argparse
@@ -24,8 +27,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from sklearn.decomposition import PCA
 
+from benchmarks.common.arguments import positive
 from benchmarks.common.machine import RESULTS
-from benchmarks.frozen_features.trainer import AHEAD, Trainer, read_rows
+from benchmarks.frozen_features.trainer import (
+    AHEAD,
+    CLASSES,
+    Trainer,
+    read_rows,
+)
 from meta_pseudo_labels.evaluation.statistics import estimate, paired_difference
 
 SEEDS, SEARCH_SEEDS = range(20), range(100, 103)
@@ -78,12 +87,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("features", help="file that `features` wrote")
     parser.add_argument("--search", action="store_true")
-    parser.add_argument("--labels", type=int, nargs="*", default=LABELS)
+    parser.add_argument("--own", action="store_true")
+    parser.add_argument("--labels", type=_labels, nargs="*", default=LABELS)
     parser.add_argument("--methods", nargs="*", default=METHODS)
-    parser.add_argument("--seeds", type=int, help="how many; default: all")
+    parser.add_argument("--seeds", type=positive, help="how many; default: all")
     parser.add_argument(
         "--times",
-        type=int,
+        type=positive,
         default=1,
         help="multiplies the chosen steps; for methods whose steps are cheap",
     )
@@ -95,11 +105,17 @@ def main():
                 f"--methods: {method!r} is not a method; use some of "
                 f"{METHODS} or 'look ahead N, consistency', N at least 1."
             )
+    if arguments.search and arguments.own:
+        parser.error("--own takes what --search found; leave one of them out.")
     searched = arguments.output_dir / "frozen_features_search.jsonl"
     path = arguments.output_dir / "frozen_features.jsonl"
     seeds = SEEDS
     if arguments.search:
         path, seeds = searched, SEARCH_SEEDS
+    if arguments.own:
+        path = arguments.output_dir / "frozen_features_own.jsonl"
+    if arguments.seeds and arguments.seeds > len(seeds):
+        parser.error(f"--seeds={arguments.seeds}: there are {len(seeds)}.")
     arrays = load(arguments.features, is_search=arguments.search)
     for method in arguments.methods:
         trainers = {}  # Traced once for each of the settings.
@@ -107,7 +123,11 @@ def main():
             if arguments.search:
                 wanted = [Settings(**changes) for changes in TRIED]
             else:
-                wanted = [chosen(read_rows(searched), method, labels)]
+                rows = read_rows(searched)
+                wanted = [chosen(rows, method, labels)]
+                if arguments.own:
+                    own = chosen(rows, method, labels, own=True)
+                    wanted = [own] if own != wanted[0] else []
             for settings in wanted:
                 settings = settings.times(arguments.times)
                 new = Trainer(method, settings)
@@ -117,7 +137,15 @@ def main():
     print(table(read_rows(path)))
 
 
-def chosen(rows, method, labels):
+def _labels(text):
+    """A number of labels, the same from each class."""
+    count = positive(text)
+    if count % CLASSES:
+        raise argparse.ArgumentTypeError(f"{text} is no multiple of {CLASSES}")
+    return count
+
+
+def chosen(rows, method, labels, *, own=False):
     """The settings that were best on validation images.
 
     They are the same with each feedback and without, so that only the feedback
@@ -127,12 +155,15 @@ def chosen(rows, method, labels):
       rows: of a search.
       method: one of METHODS.
       labels: how many.
+      own: whether to take those that were best for this method alone.
     """
     _, _, term = method.partition(", ")
     found = collections.defaultdict(list)
     for row in rows:
         _, _, other = row["method"].partition(", ")
-        alike = other == term if term else row["method"] == method
+        alike = row["method"] == method
+        if term and not own:
+            alike = other == term
         if alike and row["labels"] == labels:
             settings = Settings(**row["settings"])
             found[settings].append(result(row))

@@ -106,8 +106,8 @@ class Trainer:
         found = {"accuracy": accuracy(learner.student, arrays)}
         if hasattr(learner, "teacher"):
             found["accuracy_teacher"] = accuracy(learner.teacher, arrays)
-            self._finetune(arrays, chosen, seed)
-            found["accuracy_finetuned"] = accuracy(learner.student, arrays)
+        self._finetune(arrays, chosen, seed)
+        found["accuracy_finetuned"] = accuracy(learner.student, arrays)
         return found | {
             "judge": arrays["judge"],
             "seconds": round(time.monotonic() - start, 2),

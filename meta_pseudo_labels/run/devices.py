@@ -1,15 +1,30 @@
 """What a run trains on: the strategy of its settings, and its checks."""
 
+import contextlib
 import dataclasses
+import signal
 
 import tensorflow as tf
+from absl import logging
 
 from meta_pseudo_labels import models
-from meta_pseudo_labels.distribute.strategies import build_strategy
+from meta_pseudo_labels.distribute.strategies import (
+    build_strategy,
+    is_multi_worker,
+)
 from meta_pseudo_labels.learners.method import LEARNERS
 from meta_pseudo_labels.models.batch_norm import replicas_per_group
 from meta_pseudo_labels.run.data import unlabeled_ratios
+from meta_pseudo_labels.run.stopping import Interrupted
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
+
+# What collective operations raise when a worker is gone.
+_LOST = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.UnavailableError,
+)
 
 
 def training_strategy(config):
@@ -69,3 +84,34 @@ def _all_passes(config):
             for n in ratios
         )
     )
+
+
+@contextlib.contextmanager
+def reports_lost_workers(strategy, config, signals=()):
+    """Turns what a collective operation raises without partners into one line.
+
+    Args:
+      strategy: tells whether there are other workers.
+      config: `Config`.
+      signals: those that this worker got. Its partners then got them too: the
+        one that notices first ends between two steps; in the others a step
+        fails, and they blame nobody.
+    """
+    try:
+        yield
+    except _LOST as error:
+        if not is_multi_worker(strategy):
+            raise
+        logging.debug("%s", error)
+        if signals:
+            name = signal.Signals(signals[0]).name
+            why = f"{name} ended this worker, as another one ended."
+        else:
+            why = (
+                "The workers lost one another: one of them stopped, or the "
+                f"network did ({type(error).__name__})."
+            )
+        raise Interrupted(
+            f"{why} Start all of them again with the same commands: they go on "
+            f"from the latest checkpoint in {config.output_dir}."
+        ) from error

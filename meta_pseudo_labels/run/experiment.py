@@ -53,7 +53,10 @@ from meta_pseudo_labels.run.data import (
     load_data,
     require_test_images,
 )
-from meta_pseudo_labels.run.devices import training_strategy
+from meta_pseudo_labels.run.devices import (
+    reports_lost_workers,
+    training_strategy,
+)
 from meta_pseudo_labels.run.folder import RunFolder, resets
 from meta_pseudo_labels.run.labeled_choice import (
     as_trained,
@@ -174,21 +177,22 @@ class Experiment:
         For training it is built in the scope of the strategy. The other stages
         run on one device.
         """
-        check_memory(
-            self.config,
-            image_size=self.data.spec.image_size,
-            num_classes=self.data.spec.num_classes,
-            trains=self._stage.trains,
-        )
         if not self._stage.trains:
             return self._built_learner(self.data)
         # Before the data: once TensorFlow has run, its devices are fixed.
         strategy = training_strategy(self.config)
         images = self.data
-        with strategy.scope():
+        # Workers already share the first value of each variable.
+        with reports_lost_workers(strategy, self.config), strategy.scope():
             return self._built_learner(images)
 
     def _built_learner(self, images):
+        check_memory(
+            self.config,
+            image_size=images.spec.image_size,
+            num_classes=images.spec.num_classes,
+            trains=self._stage.trains,
+        )
         return user_error(
             build_learner,
             self.config,

@@ -15,10 +15,13 @@ from meta_pseudo_labels.release import (
     release_variables,
     save_release_checkpoint,
 )
+from meta_pseudo_labels.run import experiment
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from meta_pseudo_labels.utils.settings import ConfigError
+from tests.faults import runs
+from tests.tiny_folders import write_folders
 from tests.tiny_run import rows, tiny, weights
 
 
@@ -288,3 +291,37 @@ def files(folder):
         for path in pathlib.Path(folder).rglob("*")
         if path.is_file()
     }
+
+
+def test_devices_are_set_up_before_the_data_are_read(tmp_path, monkeypatch):
+    """Reading folders runs TensorFlow, after which its devices are fixed."""
+    order = []
+
+    def note(name):
+        function = getattr(experiment, name)
+
+        def noted(*given):
+            order.append(name)
+            return function(*given)
+
+        monkeypatch.setattr(experiment, name, noted)
+
+    note("training_strategy")
+    note("load_data")
+    Experiment(tiny(tmp_path / "run")).train()
+    assert order == ["training_strategy", "load_data"]
+
+
+@pytest.mark.long
+def test_replicas_share_the_processor_for_folders_too(tmp_path):
+    write_folders(tmp_path)
+    process = runs.start(
+        tmp_path / "run",
+        *("--dataset=folders", "--image_size=8", "--num_validation=0"),
+        *(f"--labeled_dir={tmp_path}/labeled", "--num_labeled=0"),
+        *(f"--unlabeled_dir={tmp_path}/unlabeled", "--train_batch_size=4"),
+        *("--model_type=mlp", "--num_train_steps=10", "--log_every=10"),
+        *("--distribution=mirrored", "--replicas_per_worker=2"),
+    )
+    assert process.wait(timeout=300) == 0, runs.said(tmp_path / "run")
+    assert "2 replicas" in runs.said(tmp_path / "run")

@@ -58,6 +58,12 @@ from meta_pseudo_labels.utils.files import (
 )
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
+# Settings of training that finetuning reads too.
+_OF_TRAINING = (
+    *("class_weight", "label_sampling", "crop_padding", "seed"),
+    "use_bfloat16",
+)
+
 
 @STAGES.register("finetune")
 class Finetune(Stage):
@@ -110,7 +116,7 @@ def finetune_run(learner, config, images, *, callbacks=()):
     with reports_full_disk(folder), locked(folder):
         if not _prepare(config, path):
             return False
-        RunFolder(config.output_dir).save_settings(config)
+        _save_settings(config)
         student = build_model(config, images.spec, role="student")
         student.set_weights(learner.finished_student().get_weights())
         with batch_norm_mode(student, config.finetune_batch_norm):
@@ -128,6 +134,19 @@ def finetune_run(learner, config, images, *, callbacks=()):
         save_weights(student, path)
         delete(_unfinished(path))
     return True
+
+
+def _save_settings(config):
+    """Saves the settings of finetuning beside those that training had.
+
+    With --allow_hparam_change finetuning may read others of the latter, such as
+    class_weight; training goes on with its own.
+    """
+    folder = RunFolder(config.output_dir)
+    names = {f.name for f in dataclasses.fields(config)} - free_settings()
+    saved = folder.settings().items()
+    own = {name: value for name, value in saved if name in names}
+    folder.save_settings(dataclasses.replace(config, **own))
 
 
 def finetuned_path(learner, config):
@@ -287,8 +306,8 @@ def _prepare(config, path):
     settings = _settings_of(config)
     beside = f"{path}.json"
     if os.path.exists(beside):
-        before = _settings_in(beside)
-        same = {name: before.get(name) for name in settings} == settings
+        before = settings | _settings_in(beside)
+        same = {name: before[name] for name in settings} == settings
         if not same and not config.allow_hparam_change:
             raise ConfigError(
                 f"{path} was finetuned with other settings: {before}, now "
@@ -299,8 +318,10 @@ def _prepare(config, path):
             # A kill may have come before this was deleted.
             delete(_unfinished(path))
             return False
-        if not same:  # Their results go before the new settings come.
-            delete(_unfinished(path), path)
+    else:
+        same = False  # Nobody knows what finetuned it.
+    if not same:  # Their results go before the new settings come.
+        delete(_unfinished(path), path)
     write_whole(beside, json.dumps(settings, indent=2) + "\n")
     return True
 
@@ -308,13 +329,19 @@ def _prepare(config, path):
 def _settings_of(config):
     """All settings that the outcome of finetuning depends on, by name."""
     unread = unread_settings(dataclasses.asdict(config))
-    names = sorted(free_settings(FinetuningSettings) - unread.keys())
-    return {name: getattr(config, name) for name in names}
+    own = sorted(free_settings(FinetuningSettings) - unread.keys())
+    return {name: getattr(config, name) for name in (*own, *_OF_TRAINING)}
 
 
 def _settings_in(path):
-    """Those of an earlier finetuning; any that it lacks had the default."""
-    return _settings_of(Config()) | read_object(
+    """Those of an earlier finetuning.
+
+    Any of its own that it lacks had the default; any of training was the run's.
+    """
+    defaults = _settings_of(Config())
+    for name in _OF_TRAINING:
+        del defaults[name]
+    return defaults | read_object(
         path,
         "the settings of a finetuning",
         mend="Delete it to finetune again.",

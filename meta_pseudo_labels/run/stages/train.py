@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import signal
 
 import tensorflow as tf
 from absl import logging
@@ -25,6 +24,7 @@ from meta_pseudo_labels.run.data import (
     training_batches,
     unlabeled_ratios,
 )
+from meta_pseudo_labels.run.devices import reports_lost_workers
 from meta_pseudo_labels.run.epochs import fit_epochs
 from meta_pseudo_labels.run.folder import (
     DONE,
@@ -47,7 +47,6 @@ from meta_pseudo_labels.run.progress import progress
 from meta_pseudo_labels.run.restoring import learner_state, restore_start
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.stopping import (
-    Interrupted,
     StopAfterBadSteps,
     StopOnSignal,
     watch_signals,
@@ -64,14 +63,6 @@ from meta_pseudo_labels.utils.checkpoint_files import (
 )
 from meta_pseudo_labels.utils.files import locked, reports_full_disk
 from meta_pseudo_labels.utils.settings import ConfigError
-
-# What collective operations raise when a worker is gone.
-_LOST = (
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.UnavailableError,
-)
 
 
 @STAGES.register("train")
@@ -151,7 +142,9 @@ def train(learner, config, images, *, validation, callbacks=()):
         if writes:
             stack.enter_context(reports_full_disk(config.output_dir))
             stack.enter_context(locked(config.output_dir))
-        stack.enter_context(_reports_lost_workers(learner, config))
+        stack.enter_context(
+            reports_lost_workers(learner.distribute_strategy, config)
+        )
         checkpoints = Checkpoints(
             learner_state(learner),
             config.output_dir,
@@ -207,7 +200,7 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
             signals,
             _judge(images, config),
         )
-        with _reports_lost_workers(learner, config, signals):
+        with reports_lost_workers(learner.distribute_strategy, config, signals):
             _fit(learner, config, batches, validation, [*ours, *callbacks])
         if writes:
             checkpoints.wait()
@@ -359,34 +352,3 @@ def _check_same_start(strategy, start):
             f"{', '.join(map(str, starts))}: --output_dir must be one folder "
             "that all of them share."
         )
-
-
-@contextlib.contextmanager
-def _reports_lost_workers(learner, config, signals=()):
-    """Turns what a collective operation raises without partners into one line.
-
-    Args:
-      learner: its strategy tells whether there are other workers.
-      config: `Config`.
-      signals: those that this worker got. Its partners then got them too: the
-        one that notices first ends between two steps; in the others a step
-        fails, and they blame nobody.
-    """
-    try:
-        yield
-    except _LOST as error:
-        if not is_multi_worker(learner.distribute_strategy):
-            raise
-        logging.debug("%s", error)
-        if signals:
-            name = signal.Signals(signals[0]).name
-            why = f"{name} ended this worker, as another one ended."
-        else:
-            why = (
-                "The workers lost one another: one of them stopped, or the "
-                f"network did ({type(error).__name__})."
-            )
-        raise Interrupted(
-            f"{why} Start all of them again with the same commands: they go on "
-            f"from the latest checkpoint in {config.output_dir}."
-        ) from error

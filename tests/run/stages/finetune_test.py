@@ -1,6 +1,9 @@
 """The finetuning of a run: its settings, its log, its early end."""
 
+import dataclasses
 import json
+import os
+import pathlib
 
 import keras
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from meta_pseudo_labels import data
 from meta_pseudo_labels.learners.finetuning import finetune
 from meta_pseudo_labels.run.config import Config, after_training
+from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.stages import finetune as finetune_stage
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_finetuning import (
@@ -201,3 +205,43 @@ def test_patience_needs_images_that_are_held_out():
         "--finetune_patience=2 needs held-out images, and there "
         "are none: train with --num_validation, or leave it out."
     )
+
+
+def test_what_nothing_describes_is_finetuned_again(tmp_path):
+    """Its settings were deleted, and the next finetuning was stopped."""
+    config = tiny(tmp_path, finetune_steps=2, finetune_batch_size=20)
+    assert run(config)
+    pathlib.Path(f"{weights_path(config)}.json").unlink()
+    before = weights(config)
+    finetune_stage._prepare(
+        dataclasses.replace(config, finetune_lr=0.5), str(weights_path(config))
+    )
+    assert not os.path.exists(weights_path(config))
+    again = dataclasses.replace(config, finetune_lr=0.5)
+    assert run(again)
+    assert not np.array_equal(weights(again)[0], before[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("class_weight", "balanced"), ("label_sampling", "balanced"), ("seed", 1)],
+)
+def test_settings_of_training_that_it_reads_count_too(tmp_path, name, value):
+    config = tiny(tmp_path, finetune_steps=2, finetune_batch_size=20)
+    assert run(config)
+    other = dataclasses.replace(config, **{name: value})
+    with pytest.raises(ConfigError, match=f"other settings.*'{name}'"):
+        run(other)
+    other = dataclasses.replace(other, allow_hparam_change=True)
+    assert run(other) and not run(other)
+
+
+def test_training_keeps_its_settings_where_finetuning_has_others(tmp_path):
+    config = tiny(tmp_path, finetune_steps=2, finetune_batch_size=20)
+    folder = RunFolder(config.output_dir)
+    folder.save_settings(config)
+    other = dict(class_weight="balanced", allow_hparam_change=True)
+    assert run(dataclasses.replace(config, **other, finetune_lr=0.5))
+    saved = folder.settings()
+    assert saved["class_weight"] is None and saved["finetune_lr"] == 0.5
+    assert folder.check_same_training(config) is None

@@ -1,14 +1,13 @@
 """What a worker says whose partners went: why, and what to start again."""
 
 import signal
-import types
 
 import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import strategies
+from meta_pseudo_labels.run import devices
 from meta_pseudo_labels.run.config import Config
-from meta_pseudo_labels.run.stages import train
 from meta_pseudo_labels.run.stopping import Interrupted
 
 LOST = tf.errors.UnavailableError(None, None, "no partner")
@@ -16,12 +15,11 @@ LOST = tf.errors.UnavailableError(None, None, "no partner")
 
 def ended(monkeypatch, signals, *, workers):
     """What comes of a lost partner, within training and around it."""
-    monkeypatch.setattr(train, "is_multi_worker", lambda _: workers > 1)
-    learner = types.SimpleNamespace(distribute_strategy=None)
+    monkeypatch.setattr(devices, "is_multi_worker", lambda _: workers > 1)
     config = Config(output_dir="runs/two")
     with pytest.raises((Interrupted, tf.errors.OpError)) as raised:
-        with train._reports_lost_workers(learner, config):
-            with train._reports_lost_workers(learner, config, signals):
+        with devices.reports_lost_workers(None, config):
+            with devices.reports_lost_workers(None, config, signals):
                 raise LOST
     return raised.value
 
