@@ -13,7 +13,7 @@ from meta_pseudo_labels.learners.feedback import estimator, exact
 from meta_pseudo_labels.learners.losses import mean_cross_entropy
 
 
-@estimator(labels=("hard", "soft"))
+@estimator(labels=("hard", "soft"), mean=True)
 def kekmodel(student_step, teacher_logits):
     """kekmodel/MPL-pytorch: (new - old) times CE(argmax, teacher).
 
@@ -31,7 +31,7 @@ def kekmodel_detached(student_step, teacher_logits):
     return _centered(student_step) * loss
 
 
-@estimator(labels=("soft", "hard"))
+@estimator(labels=("soft", "hard"), mean=True)
 def usb(student_step, teacher_logits):
     """USB's MPL: (old - new, less its average) times CE(argmax, teacher).
 
@@ -40,7 +40,7 @@ def usb(student_step, teacher_logits):
     return -_centered(student_step) * _argmax_loss(teacher_logits)
 
 
-@estimator(labels=("soft",))
+@estimator(labels=("soft",), mean=True)
 def modssc(student_step, teacher_logits):
     """ModSSC: (new - old, less its average) times the teacher's entropy.
 

@@ -57,6 +57,7 @@ def main():
             equal_time=read_equal_time(),
             recipe_parts=read_parts(),
             frozen=read_frozen_features(),
+            frozen_own=read_frozen_features("_own"),
         ),
         encoding="utf-8",
     )
@@ -110,9 +111,13 @@ def read_parts():
     return control_rows.read(RESULTS / SUITES["parts"].rows)
 
 
-def read_frozen_features():
-    """The rows of small networks on frozen features."""
-    return frozen_trainer.read_rows(RESULTS / "frozen_features.jsonl")
+def read_frozen_features(kind=""):
+    """The rows of small networks on frozen features.
+
+    Args:
+      kind: "_own" for methods at settings of their own.
+    """
+    return frozen_trainer.read_rows(RESULTS / f"frozen_features{kind}.jsonl")
 
 
 def read_notes(path=DOCS / "results_notes.md"):
@@ -134,6 +139,7 @@ def report(
     equal_time=None,
     recipe_parts=(),
     frozen=(),
+    frozen_own=(),
 ):
     """The text of docs/results.md.
 
@@ -143,7 +149,7 @@ def report(
       low_precision: rows of digits in bfloat16.
       equal_time: see `read_equal_time`.
       recipe_parts: see `read_parts`.
-      frozen: see `read_frozen_features`.
+      frozen, frozen_own: see `read_frozen_features`.
     """
     parts = [
         "# Results",
@@ -178,7 +184,7 @@ def report(
         parts += control_conditions.section(recipe_parts, kind="parts")
     if frozen:
         parts += [f"## {FROZEN}", notes[FROZEN]]
-        parts += frozen_tables.sections(frozen)
+        parts += frozen_tables.sections(frozen, frozen_own)
     if low_precision:
         parts += ["## In bfloat16", notes["In bfloat16"]]
         parts += precision_table(rows, low_precision)

@@ -14,19 +14,49 @@ OFF = "`off`"  # With or without consistency, like the method.
 ONE_STEP = "exact, consistency"
 
 
-def sections(rows):
-    """Heading, accuracies, differences and facts for each number of labels."""
+def sections(rows, own=()):
+    """Heading, accuracies, differences and facts for each number of labels.
+
+    Args:
+      rows: at settings that are the same with each feedback and without.
+      own: of methods whose own best settings are others, at these.
+    """
     parts = []
     for labels in sorted({row["labels"] for row in rows}):
-        own = [row for row in rows if row["labels"] == labels]
-        groups = by_method(own)
-        parts += [
-            f"### {labels:,} labels, frozen features",
-            _accuracies(groups),
-            *_differences(groups),
-            _facts(own),
-        ]
+        title = f"### {labels:,} labels, frozen features"
+        shared, others = (
+            [row for row in some if row["labels"] == labels]
+            for some in (rows, own)
+        )
+        parts += [title, *_section(shared)]
+        if others:
+            parts.append(f"{title}, each method at its own best setting")
+            parts += _section(at_own_settings(shared, others))
     return parts
+
+
+def at_own_settings(rows, own):
+    """One row for each method and seed, at the method's own best setting.
+
+    Args:
+      rows: at shared settings, which are most methods' own as well; those of
+        other numbers of steps, and without consistency, are left out.
+      own: see `sections`.
+    """
+    elsewhere = {row["method"] for row in own}
+    return [*own] + [
+        row
+        for row in rows
+        if row["settings"]["num_steps"] == STEPS
+        and row["method"] not in elsewhere
+        and row["method"] in METHODS
+        and not row["method"].endswith("labels alone")
+    ]
+
+
+def _section(rows):
+    groups = by_method(rows)
+    return [_accuracies(groups), *_differences(groups), _facts(rows)]
 
 
 def by_method(rows):

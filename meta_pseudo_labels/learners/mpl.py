@@ -289,8 +289,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
         with tf.GradientTape(persistent=True) as tape:
             # 1. The teacher looks at all images.
             logits = self.teacher_logits(batch)
-            label_logits = getattr(logits, self.label_view)
-            label_logits /= self.label_temperature
+            label_logits = self.label_logits(logits)
             # 2 to 4. It labels the strong views; the student learns these
             # labels, and then does better or worse on the labeled images.
             with tape.stop_recording():
@@ -412,6 +411,10 @@ class MetaPseudoLabels(MPLMethod, Learner):
                 "_replace, see docs/extending.md."
             )
         return learned
+
+    def label_logits(self, logits):
+        """What becomes pseudo labels, of the teacher's `ViewLogits`."""
+        return getattr(logits, self.label_view) / self.label_temperature
 
     def draw_pseudo_labels(self, logits):
         """The teacher's labels for the strong views, [unlabeled, classes]."""

@@ -47,7 +47,7 @@ def test_a_seed_is_the_same_whatever_ran_before(features, tmp_path):
 @pytest.mark.long
 def test_rows_are_made_once_and_told_with_their_control(features, tmp_path):
     arrays = run.load(features, is_search=True)
-    settings = run.Settings(num_steps=2)
+    settings = run.Settings(num_steps=5)  # One of finetuning.
     path = tmp_path / "rows.jsonl"
     train = trainer.Trainer("supervised", settings)
     for _ in range(2):
@@ -58,7 +58,9 @@ def test_rows_are_made_once_and_told_with_their_control(features, tmp_path):
         dataclasses.asdict(settings),
     )
     rows = [
-        row | dict(method=f"{name}, consistency", seed=seed, accuracy=value)
+        row
+        | dict(method=f"{name}, consistency", seed=seed)
+        | dict(accuracy_finetuned=value)
         for name, gain in (("off", 0), ("exact", 1.5))
         for seed, value in enumerate([50.0 + gain, 60.0 + gain])
     ]
@@ -91,27 +93,52 @@ def test_settings_are_the_best_on_validation_whatever_the_feedback():
         ("exact, labels alone", 0.1),
     ):
         assert run.chosen(rows, method, 10).learning_rate == rate
+    own = run.chosen(rows, "exact, consistency", 10, own=True)
+    assert own.learning_rate == 0.3  # 52 after finetuning.
+    rows[2]["accuracy"] = 52.0
+    own = run.chosen(rows, "off, consistency", 10, own=True)
+    assert own.learning_rate == 0.1
+    assert run.chosen(rows, "off, consistency", 10).learning_rate == 0.3
     with pytest.raises(SystemExit, match="No search for 'uda' with 40"):
         run.chosen(rows, "uda", 40)
 
 
-def test_tables_pair_each_method_with_its_controls():
-    def row(method, seed, accuracy, steps=1_000):
-        settings = dataclasses.asdict(run.Settings(num_steps=steps))
-        machine = dict(
-            cpu="a processor", cores=2, tensorflow="2", keras="3", date="today"
-        )
-        return dict(
-            method=method,
-            labels=40,
-            seed=seed,
-            settings=settings,
-            accuracy=accuracy,
-            seconds=seed + steps / 1_000,
-            revision="abc",
-            machine=machine,
-        )
+def row_of(method, seed, accuracy, steps=1_000):
+    settings = dataclasses.asdict(run.Settings(num_steps=steps))
+    machine = dict(
+        cpu="a processor", cores=2, tensorflow="2", keras="3", date="today"
+    )
+    return dict(
+        method=method,
+        labels=40,
+        seed=seed,
+        settings=settings,
+        accuracy=accuracy,
+        seconds=seed + steps / 1_000,
+        revision="abc",
+        machine=machine,
+    )
 
+
+def test_a_method_has_one_row_at_its_own_setting():
+    rows = [
+        row_of("off, consistency", 1, 50.0),
+        row_of("exact, consistency", 1, 61.0),
+        row_of("look ahead 4, consistency", 1, 64.0),
+        row_of("off, labels alone", 1, 40.0),
+        row_of("supervised", 1, 45.0, steps=9_000),
+    ]
+    better = row_of("off, consistency", 1, 60.5)
+    assert tables.at_own_settings(rows, [better]) == [better, rows[1]]
+    text = "\n".join(tables.sections(rows, [better]))
+    assert "features, each method at its own best setting" in text
+    assert "| mpl exact, consistency | +11.00 |" in text
+    assert "| mpl exact, consistency | -0.50 |" not in text
+    assert "| mpl exact, consistency | +0.50 |" in text
+
+
+def test_tables_pair_each_method_with_its_controls():
+    row = row_of
     rows = [
         row("exact, consistency", 1, 0.0)
         | {"accuracy_finetuned": 61.0, "accuracy_teacher": 58.0},

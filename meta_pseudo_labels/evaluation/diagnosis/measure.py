@@ -2,6 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from meta_pseudo_labels.data.streams import keyed
 from meta_pseudo_labels.evaluation.diagnosis.probes import Probes
@@ -11,6 +12,7 @@ from meta_pseudo_labels.evaluation.diagnosis.sums import (
     GradientSums,
 )
 from meta_pseudo_labels.learners.feedback import ESTIMATORS, resolve
+from meta_pseudo_labels.learners.mpl import MetaPseudoLabels
 from meta_pseudo_labels.optimizers import check_differentiable
 from meta_pseudo_labels.utils.compat import at_rate
 
@@ -57,6 +59,7 @@ def diagnose(
         of the norm of its weights.
       estimators: name -> function, see learners/feedback.py; with "exact". One
         of your own gets soft labels; the pair (function, "sampled") gets draws.
+        Those that ask for hard labels are left out of the default.
         Its noise is measured as that of an estimate of exact's gradient, or of
         1 / (unlabeled images) of it if it is registered with mean=True.
 
@@ -65,12 +68,22 @@ def diagnose(
       see `summary.summarize`; "batches", what was measured on each.
 
     Raises:
-      ValueError: for settings out of range, a student that does not learn, an
+      ValueError: for settings out of range, a learner that makes pseudo labels
+        in a way of its own, a student that does not learn, an
         optimizer whose update cannot be differentiated, or values that are
         not finite, on the first batch that shows them.
     """
     if draws < 2:
         raise ValueError(f"draws must be at least 2; got {draws}.")
+    own = MetaPseudoLabels.draw_pseudo_labels
+    if type(learner).draw_pseudo_labels is not own:
+        raise ValueError(
+            f"{type(learner).__name__} makes pseudo labels in a way of its "
+            "own (draw_pseudo_labels), but a diagnosis measures soft and drawn "
+            "ones: it would be of labels that the student never sees."
+        )
+    if estimators is ESTIMATORS:
+        estimators = _measurable(estimators)
     if "exact" not in estimators:
         raise ValueError(
             'estimators needs "exact", which the others are compared with; '
@@ -99,6 +112,16 @@ def diagnose(
         "teacher_step": teacher_step,
     }
     return summarize(settings, rows, means=measuring.means)
+
+
+def _measurable(estimators):
+    """Those whose labels can be drawn; a line tells of any others."""
+    hard = [n for n, one in estimators.items() if resolve(one)[1] == "hard"]
+    if hard:
+        logging.info(
+            "Not diagnosed, as hard labels are not drawn: %s.", ", ".join(hard)
+        )
+    return {name: estimators[name] for name in estimators if name not in hard}
 
 
 class _Measuring:

@@ -102,7 +102,7 @@ class Probes:
         losses, listeners = [], []
         with tf.GradientTape(persistent=True) as tape:
             logits = learner.teacher_logits(batch)
-            label_logits = logits.strong / learner.label_temperature
+            label_logits = learner.label_logits(logits)
             with tape.stop_recording():
                 labels = draw_labels(label_logits, kind=kind, seed=seed)
                 step, _ = take_student_step(
@@ -152,8 +152,8 @@ class Probes:
         for weight, part in zip(weights, parts, strict=True):
             part = tf.reshape(part, weight.shape)
             weight.assign_add(tf.cast(part, weight.dtype))
-        logits = learner.teacher_logits(batch).strong
-        labels = tf.nn.softmax(logits / learner.label_temperature)
+        logits = learner.teacher_logits(batch)
+        labels = tf.nn.softmax(learner.label_logits(logits))
         step, _ = take_student_step(learner, batch, pseudo_labels=labels)
         losses = [step.labeled_loss_new[tf.newaxis], self._held_out_loss()]
         self.restore()

@@ -48,6 +48,7 @@ def test_the_document_is_what_the_script_writes():
         equal_time=report.read_equal_time(),
         recipe_parts=report.read_parts(),
         frozen=report.read_frozen_features(),
+        frozen_own=report.read_frozen_features("_own"),
     )
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == text, (
         "Run python -m benchmarks.controls.report"

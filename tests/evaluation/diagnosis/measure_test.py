@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_pseudo_labels.evaluation.diagnosis import diagnose
+from meta_pseudo_labels.evaluation.diagnosis import diagnose, measure
 from meta_pseudo_labels.evaluation.diagnosis.sums import GradientSums
 from meta_pseudo_labels.learners import MetaPseudoLabels
 from meta_pseudo_labels.learners.feedback import (
@@ -366,3 +366,53 @@ def test_networks_of_several_inputs_are_diagnosed_too():
         np.testing.assert_allclose(two, one, rtol=1e-5)
     one, two = (part["settings"]["held_out_loss"] for part in found)
     assert two == pytest.approx(one, rel=1e-6)
+
+
+@pytest.mark.parametrize("view", ["strong", "weak"])
+def test_labels_are_of_the_view_that_the_learner_labels(view):
+    made = learner(label_view=view, label_temperature=0.5)
+    found = diagnose(
+        made, BATCHES, held_out=held_out(), estimators={"exact": exact}
+    )
+    weights = [w.value for w in made.teacher.trainable_variables]
+    with tf.GradientTape(persistent=True) as tape:
+        labeled_by = getattr(made.teacher_logits(BATCHES[0]), view) / 0.5
+        with tape.stop_recording():
+            step, _ = take_student_step(
+                made, BATCHES[0], pseudo_labels=tf.nn.softmax(labeled_by)
+            )
+        feedback = exact(step, labeled_by)
+    norm = float(tf.linalg.global_norm(tape.gradient(feedback, weights)))
+    assert found["batches"][0]["exact_squared_norm"] == pytest.approx(
+        norm**2, rel=1e-9
+    )
+
+
+def test_labels_that_are_made_in_another_way_are_not_diagnosed():
+    class Uniform(MetaPseudoLabels):
+        def draw_pseudo_labels(self, logits):
+            return tf.ones_like(logits) / CLASSES
+
+    made = Uniform(net("student"), net("teacher"))
+    made.compile(Momentum(0.2))
+    with pytest.raises(ValueError, match="Uniform makes pseudo labels in a wa"):
+        diagnose(made, BATCHES, held_out=held_out())
+
+
+def test_estimators_for_hard_labels_are_left_out_of_the_default(
+    monkeypatch, caplog
+):
+    """A plug-in with one must not keep a run from being diagnosed."""
+    caplog.set_level("INFO")
+
+    def mine(student_step, teacher_logits):
+        return exact(student_step, teacher_logits)
+
+    mine.labels = ("hard", "soft")
+    registered = {"exact": exact, "mine": mine}
+    monkeypatch.setattr(measure, "ESTIMATORS", registered)
+    found = diagnose(
+        learner(), BATCHES, held_out=held_out(), estimators=registered
+    )
+    assert set(found["estimators"]) == {"exact"}
+    assert "Not diagnosed, as hard labels are not drawn: mine." in caplog.text
