@@ -92,6 +92,7 @@ test-all: test  ## Run all tests
 	[ -z "$$failed" ] || { echo "Failed in:$$failed" >&2; exit 1; }
 
 wheel: $(READY)  ## Build the package that pip installs, into dist/
+	@rm -rf build/lib build/bdist.*  # Else deleted modules would be in it.
 	@$(BIN)/python -m build --wheel --outdir dist .
 
 lint: $(READY)  ## Check style, format, layers, scripts and containers

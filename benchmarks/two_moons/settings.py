@@ -9,7 +9,13 @@ METHODS = (*CONTROLS, "off", "release")
 METHODS += tuple(name for name in ESTIMATORS if name not in METHODS)
 # Their feedback is a mean over the unlabeled points, as in the paper, and so
 # smaller by their number than the gradient, which is a sum.
-MEANS = ("reinforce", "reinforce_dot_product")
+MEANS = tuple(
+    name
+    for name in ESTIMATORS
+    if ESTIMATORS[name].mean
+    # Without a gradient, and of its own scale.
+    and name not in ("release", "reinforce_cosine")
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,7 +91,11 @@ class NetworkSettings:
         high=0.99,
     )
     batch_norm_decay: float = setting(
-        0.99, "Decay of batch norm's moving averages.", low=0, high=1
+        0.99,
+        "Decay of batch norm's moving averages. Networks of keras.applications "
+        "and KerasHub keep batch norm as it is there.",
+        low=0,
+        high=1,
     )
     batch_norm_epsilon: float = setting(
         1e-3, "Added to the variance in batch norm.", low=0
@@ -305,7 +309,8 @@ class StepSettings:
         1,
         "Steps between two returns to Python, for networks so small, or "
         "devices so fast, that this matters. Must divide --log_every, "
-        "--save_every and --num_train_steps.",
+        "--save_every and --num_train_steps. If updates that are not finite "
+        "are skipped, a run may end up to so many steps late.",
         low=1,
         free=True,
     )

@@ -1,6 +1,8 @@
 """A run's images and batches, from its settings."""
 
 import contextlib
+import dataclasses
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +14,7 @@ from meta_pseudo_labels.learners.losses import (
     with_class_weights,
 )
 from meta_pseudo_labels.learners.method import LEARNERS
+from meta_pseudo_labels.run.folder import LABELED
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 
@@ -71,12 +74,15 @@ def check_answers(config, *, given):
 def _load(config):
     """The images that the settings name."""
     chosen = config.label_subset not in data.LABEL_SUBSETS  # A file chooses.
-    return user_error(
+    subset = config.label_subset
+    if chosen and not os.path.isfile(subset):  # The run has made it its own.
+        subset = os.path.join(config.output_dir, LABELED)
+    images = user_error(
         data.load,
         config.dataset,
         # 0 is all; a file sets the number.
         num_labeled=None if chosen else config.num_labeled or None,
-        label_subset=config.label_subset,
+        label_subset=subset,
         seed=config.seed,
         image_size=config.image_size,
         image_fit=config.image_fit,
@@ -88,6 +94,7 @@ def _load(config):
         flip=config.flip,
         strict=config.strict_data,
     )
+    return dataclasses.replace(images, label_subset=config.label_subset)
 
 
 def training_batches(

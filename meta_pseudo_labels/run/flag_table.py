@@ -104,7 +104,7 @@ def asks_for_help(arguments):
 
 
 def end_with_help(task_mode, table):
-    """Prints the help of a command, and ends as absl does after its own.
+    """Prints the help of a command, and ends with status 0.
 
     Args:
       task_mode: that of the command.
@@ -117,7 +117,7 @@ def end_with_help(task_mode, table):
         print(command_help(task_mode, table), flush=True)
     except BrokenPipeError:  # `| head` has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(1)
+    sys.exit(0)
 
 
 def command_help(task_mode, table):

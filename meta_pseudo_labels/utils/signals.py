@@ -7,6 +7,8 @@ import signal
 import socket
 import threading
 
+from meta_pseudo_labels.utils.quiet import write_line
+
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 # EX_TEMPFAIL of sysexits.h: the same command may be repeated.
 EXIT_INTERRUPTED = 75
@@ -75,6 +77,7 @@ def _ignore():
 
 def _end(number, frame):
     name = signal.Signals(number).name
-    line = f"{name} ended this before it had begun. The same command goes on.\n"
-    os.write(2, line.encode())
+    write_line(
+        f"{name} ended this before it had begun. The same command goes on."
+    )
     os._exit(EXIT_INTERRUPTED)

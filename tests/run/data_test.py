@@ -17,6 +17,7 @@ from meta_pseudo_labels.run.labeled_choice import (
 )
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.tiny_folders import write, write_folders
+from tests.tiny_run import tiny
 
 VARIED = dict(
     known_classes=5, label_noise=0.2, num_validation=5, num_feedback=5
@@ -448,3 +449,23 @@ def test_it_says_that_it_goes_on_where_it_does(folders, task_mode, caplog):
     with pytest.raises(ConfigError, match="5 for 6; no longer"):
         _ = Experiment(changed).data
     assert not [m for m in caplog.messages if "goes on" in m]
+
+
+def test_a_run_keeps_the_choice_that_it_had_from_another(tmp_path):
+    """Its later commands do not need that one any more."""
+    other, path = tiny(tmp_path / "a", seed=3), tmp_path / "a" / "labeled.json"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    save_choice_of_labels(other, load_data(other))
+    settings = dict(label_subset=str(path))
+    config = tiny(tmp_path / "b", **settings)
+    images = load_data(config)
+    save_choice_of_labels(config, images)
+    path.unlink()
+    config = tiny(tmp_path / "b", task_mode="eval", **settings)
+    again = load_data(config)
+    np.testing.assert_array_equal(again.labeled_indices, images.labeled_indices)
+    check_choice_of_labels(config, again)
+    for folder, reset in (("b", True), ("c", False)):
+        with pytest.raises(ConfigError, match="labeled.json is not a file"):
+            tiny(tmp_path / folder, reset_output_dir=reset, **settings)

@@ -10,14 +10,16 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from meta_pseudo_labels.release import (
     release_variables,
     save_release_checkpoint,
 )
-from meta_pseudo_labels.run import experiment
+from meta_pseudo_labels.run import devices, experiment
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.folder import RunFolder
+from meta_pseudo_labels.run.stopping import Interrupted
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.faults import runs
@@ -325,3 +327,15 @@ def test_replicas_share_the_processor_for_folders_too(tmp_path):
     )
     assert process.wait(timeout=300) == 0, runs.said(tmp_path / "run")
     assert "2 replicas" in runs.said(tmp_path / "run")
+
+
+def test_a_worker_lost_before_any_step_is_told_of_like_one_lost_later(
+    tmp_path, monkeypatch
+):
+    def lose(*given, **settings):
+        raise tf.errors.UnavailableError(None, None, "no partner")
+
+    monkeypatch.setattr(devices, "is_multi_worker", lambda strategy: True)
+    monkeypatch.setattr(experiment, "build_learner", lose)
+    with pytest.raises(Interrupted, match="The workers lost one another"):
+        Experiment(tiny(tmp_path / "run")).devices()

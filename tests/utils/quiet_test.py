@@ -5,7 +5,11 @@ import os
 import subprocess
 import sys
 
-from meta_pseudo_labels.utils.quiet import PlainLines, quiet_start
+from meta_pseudo_labels.utils.quiet import (
+    PlainLines,
+    quiet_start,
+    write_line,
+)
 
 
 def test_what_is_written_past_python_is_not_heard(capfd, monkeypatch):
@@ -50,3 +54,11 @@ def test_warnings_of_a_command_are_plain():
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     assert done.stderr.splitlines()[-1] == "Warning: so it is"
+
+
+def test_a_signal_s_line_is_told_while_all_else_is_kept_silent(capfd):
+    with quiet_start():
+        os.write(2, b"a message of TensorFlow's")
+        write_line("told within")
+    write_line("told after")
+    assert capfd.readouterr().err == "told within\ntold after\n"

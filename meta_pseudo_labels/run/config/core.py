@@ -189,12 +189,21 @@ class Config(*_GROUPS):
         if self.dataset in DATASETS:
             self.check_classes(DATASETS[self.dataset].num_classes)
         subset = self.label_subset
-        if subset not in LABEL_SUBSETS and not os.path.isfile(subset):
+        if subset not in LABEL_SUBSETS and not (
+            os.path.isfile(subset) or self._has_own_choice()
+        ):
             raise ConfigError(
                 f"--label_subset={subset} is not a file; use one of "
                 f"{', '.join(LABEL_SUBSETS)}, or the path of a run's "
                 "labeled.json."
             )
+
+    def _has_own_choice(self):
+        """Whether the run keeps the labels that a file once chose."""
+        from meta_pseudo_labels.run.folder import LABELED
+
+        path = os.path.join(self.output_dir or "", LABELED)
+        return not self.reset_output_dir and os.path.isfile(path)
 
     def check_classes(self, known):
         """Refuses a num_classes that is not the data set's.

@@ -142,8 +142,8 @@ class DataSettings:
     num_feedback: int = setting(
         0,
         "Number of labeled images held out to evaluate mpl's student on, "
-        "instead of those that the teacher learns from; finetuning does not "
-        "use them either.",
+        "instead of those that the teacher learns from. No other method and no "
+        "finetuning uses them either, so that these are controls.",
         low=0,
     )
     image_size: int | None = setting(
