@@ -31,6 +31,17 @@ def kekmodel_detached(student_step, teacher_logits):
     return _centered(student_step) * loss
 
 
+@estimator(labels=("hard", "soft"), mean=True)
+def kekmodel_average(student_step, teacher_logits):
+    """A control, of no implementation: kekmodel with the average change.
+
+    What this step did to the student is not in it (but for 1 %).
+    """
+    change = student_step.labeled_loss_new - student_step.labeled_loss_old
+    average = tf.stop_gradient(change - student_step.dot_product)
+    return average * _argmax_loss(teacher_logits)
+
+
 @estimator(labels=("soft", "hard"), mean=True)
 def usb(student_step, teacher_logits):
     """USB's MPL: (old - new, less its average) times CE(argmax, teacher).

@@ -43,7 +43,7 @@ def table(rows, suite, labels, split):
     heading = ["condition", "feedback", "n", "labels"]
     accuracies = {"finetuned": control_tables.JUDGED}
     columns = ["points over off"]
-    if suite.of_parts:
+    if suite.kind == "parts":
         compared.append(_over_whole(groups, suite))
         heading[0] = "part changed"
         accuracies = {"student": "accuracy"} | accuracies

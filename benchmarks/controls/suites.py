@@ -67,7 +67,6 @@ class Suite:
         numbers of steps.
       kind: keeps its rows, in benchmarks/results/<dataset>_<kind>.jsonl, apart
         from others of the data set; "" for most suites.
-      of_parts: whether its conditions change parts of a recipe.
     """
 
     runs: dict[str, Run]
@@ -77,7 +76,6 @@ class Suite:
     pretrained: bool = False
     equal_time: bool = False
     kind: str = ""
-    of_parts: bool = False
 
     @property
     def rows(self):
@@ -305,6 +303,9 @@ def audit(recipe, changes):
         hard_off: run("off", mpl_pseudo_labels="hard"),
         "mpl release": run("release"),
         "mpl kekmodel": run("kekmodel", control=hard_off, **audited),
+        "mpl kekmodel_average": run(
+            "kekmodel_average", control=hard_off, **audited
+        ),
         "mpl usb": run("usb", **audited),
         "mpl modssc": run("modssc", **audited),
         "mpl exact": run("exact"),
@@ -357,7 +358,6 @@ SUITES = {
         num_labeled=(4000,),
         dataset="cifar10",
         kind="parts",
-        of_parts=True,
     ),
     "audit": Suite(
         audit("digits", CONDITIONS[_HELPFUL]),

@@ -27,6 +27,10 @@ EXPECTED = {
         CHANGE * (PROBABILITIES - ARGMAX) / 2,
     ),
     "kekmodel_detached": (CENTERED * CROSS_ENTROPY, 0 * ARGMAX),
+    "kekmodel_average": (
+        (CHANGE - CENTERED) * CROSS_ENTROPY,
+        (CHANGE - CENTERED) * (PROBABILITIES - ARGMAX) / 2,
+    ),
     "usb": (
         -CENTERED * CROSS_ENTROPY,
         -CENTERED * (PROBABILITIES - ARGMAX) / 2,

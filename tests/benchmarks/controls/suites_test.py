@@ -58,6 +58,7 @@ def test_suites_share_the_rows_of_the_runs_that_they_share(names):
         ("mpl reinforce_per_example", "mpl off, sampled labels"),
         ("mpl off, sampled labels", "mpl off"),
         ("mpl kekmodel", "mpl off, hard labels"),
+        ("mpl kekmodel_average", "mpl off, hard labels"),
         ("mpl usb", "mpl off"),
         (
             "mpl exact, teacher without UDA, weight 20",
