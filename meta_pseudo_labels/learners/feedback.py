@@ -219,8 +219,7 @@ def reinforce_per_example(student_step, teacher_logits):
     losses = soft_cross_entropy(
         targets=student_step.pseudo_labels, logits=teacher_logits
     )
-    rated = _has_rate(student_step, losses.dtype)
-    return replicas.global_sum(gains * rated * losses)
+    return replicas.global_sum(gains * losses)
 
 
 @estimator(labels=("soft",), mean=True)
@@ -245,19 +244,7 @@ def off(student_step, teacher_logits):
 def _reinforced(student_step, teacher_logits, change):
     """-change times the mean cross-entropy of the labels that were used."""
     gain = -tf.stop_gradient(change)
-    return (
-        gain
-        * _has_rate(student_step, teacher_logits.dtype)
-        * mean_cross_entropy(student_step.pseudo_labels, teacher_logits)
-    )
-
-
-def _has_rate(student_step, dtype):
-    """1, or 0 while the student waits at rate 0.
-
-    Its labels have had no effect then, and h would be batch norm's noise alone.
-    """
-    return tf.cast(student_step.learning_rate > 0, dtype)
+    return gain * mean_cross_entropy(student_step.pseudo_labels, teacher_logits)
 
 
 def _flatten(gradients):

@@ -27,11 +27,11 @@ from tests.learners.helpers import CLASSES
 LOGITS = [[2.0, 0.0, -1.0], [0.5, 0.5, 0.0]]
 
 
-def student_step(*, dot_product=-0.6, labels=None, rate=0.1, gradient=None):
+def student_step(*, dot_product=-0.6, labels=None, gradient=None):
     """A student's step with given outcome, for an estimator alone."""
     return StudentStep(
         pseudo_labels=tf.one_hot([0, 2], CLASSES) if labels is None else labels,
-        learning_rate=tf.constant(rate),
+        learning_rate=tf.constant(0.1),
         moved=tf.constant(True),
         labeled_loss_old=tf.constant(1.0),
         labeled_loss_new=tf.constant(1.0 + dot_product),
@@ -70,10 +70,6 @@ def test_reinforce_raises_labels_that_helped(dot_product, sign):
     assert np.sign(after[1, 2] - before[1, 2]) == sign
 
 
-def test_reinforce_hears_nothing_while_the_student_waits():
-    assert not gradient_of(reinforce, student_step(rate=0.0)).any()
-
-
 def test_reinforce_dot_product_takes_the_first_order_gain():
     gradient = gradient_of(reinforce_dot_product, student_step())
     error = tf.nn.softmax(LOGITS) - tf.one_hot([0, 2], CLASSES)
@@ -94,15 +90,6 @@ def test_reinforce_per_example_weighs_each_label_by_its_own_gain():
     error = tf.nn.softmax(LOGITS) - tf.one_hot([0, 2], CLASSES)
     gains = [[-0.4 - 0.1], [0.5 - 0.1]]
     np.testing.assert_allclose(gradient, gains * error.numpy(), rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "estimator",
-    [reinforce_dot_product, reinforce_cosine, reinforce_per_example],
-)
-def test_no_reinforce_hears_anything_while_the_student_waits(estimator):
-    step = student_step(rate=0.0, gradient=np.ones([2, 3], np.float32))
-    assert not gradient_of(estimator, step).any()
 
 
 def test_exact_descends_the_label_gradient():

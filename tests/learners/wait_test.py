@@ -9,6 +9,7 @@ import pytest
 from meta_pseudo_labels import data
 from meta_pseudo_labels.learners import MetaPseudoLabels
 from meta_pseudo_labels.learners.build import build_learner
+from meta_pseudo_labels.learners.feedback import ESTIMATORS
 from meta_pseudo_labels.optimizers import Momentum, WaitWarmupDecay
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.unread import unread_settings
@@ -65,7 +66,9 @@ def waited():
     return learner, before, logs, values(all_of(learner))
 
 
-@pytest.mark.parametrize("feedback", ["exact", "reinforce"])
+@pytest.mark.parametrize(
+    "feedback", [name for name in ESTIMATORS if name != "off"]
+)
 def test_the_teacher_is_that_of_a_student_whose_rate_is_0(feedback, waited):
     learner, *_ = waited
     computed = make_learner(skip=0, feedback=feedback)
