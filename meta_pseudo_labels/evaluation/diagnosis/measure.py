@@ -118,7 +118,7 @@ def _measurable(estimators):
     """Those whose labels can be drawn; a line tells of any others."""
     hard = [n for n, one in estimators.items() if resolve(one)[1] == "hard"]
     if hard:
-        logging.info(
+        logging.warning(
             "Not diagnosed, as hard labels are not drawn: %s.", ", ".join(hard)
         )
     return {name: estimators[name] for name in estimators if name not in hard}

@@ -403,7 +403,6 @@ def test_estimators_for_hard_labels_are_left_out_of_the_default(
     monkeypatch, caplog
 ):
     """A plug-in with one must not keep a run from being diagnosed."""
-    caplog.set_level("INFO")
 
     def mine(student_step, teacher_logits):
         return exact(student_step, teacher_logits)
