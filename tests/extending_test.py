@@ -16,7 +16,9 @@ from meta_pseudo_labels.learners import LEARNERS
 from meta_pseudo_labels.learners.feedback import ESTIMATORS
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.flags import config_from_flags
+from meta_pseudo_labels.run.data import load_data
 from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.labeled_choice import check_choice_of_labels
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.command_line import defined
@@ -177,6 +179,11 @@ def test_a_source(plugin, tmp_path):
     labeled = json.loads((folder / "labeled.json").read_text())
     assert labeled["class_names"] == ["horizontal", "vertical"]
     assert labeled["source"] == "stripes"
+    # As runs had it before sets of plug-ins kept their names: it goes on.
+    old = labeled | {"source": "arrays"}
+    (folder / "labeled.json").write_text(json.dumps(old))
+    config = Config(**settings)
+    check_choice_of_labels(config, load_data(config))
     assert (
         len(data.load("stripes", num_labeled=None, seed=0).labeled_labels)
         == 100

@@ -9,7 +9,7 @@ from absl import logging
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.data.duplicates import names_of_image
-from meta_pseudo_labels.data.image_data import HELD_OUT
+from meta_pseudo_labels.data.image_data import ARRAYS, HELD_OUT
 from meta_pseudo_labels.data.spec import same_names
 from meta_pseudo_labels.run.folder import LABELED
 from meta_pseudo_labels.utils.files import read_json, write_whole
@@ -39,6 +39,8 @@ def check_choice_of_labels(config, images, *, learns=True, choice=None):
     saved, facts = _saved_choice(path)
     choice, changed = choice or saved, None
     now = data.labeled_choice(images)
+    if choice["source"] == ARRAYS:  # Once the name of every plug-in's set.
+        choice = choice | {"source": now["source"]}
     if choice != now:
         difference = _difference(choice, now, facts["names"], _names(images))
         changed = f"{path} names other labeled images than those found now"

@@ -146,7 +146,8 @@ def normalize(images, *, mean, std):
         that are already divided by 255, or normalized, which goes unnoticed in
         a graph.
     """
-    if images.shape[-1] != len(mean):
+    shape = tf.TensorShape(images.shape)
+    if shape.rank is not None and shape[-1] not in (None, len(mean)):
         raise ValueError(
             f"Got images of shape {list(images.shape)}; the last axis must be "
             f"the {len(mean)} channels that mean and std are for."

@@ -94,13 +94,11 @@ def load(
     source = find_source(name)
     read = _read_by(source, settings)
     _refuse_unread(name, folders, read)
-    for key, default in (("label_subset", "balanced"), ("image_size", None)):
-        if settings[key] != default and key not in read:
-            raise ValueError(
-                f"{key} is {settings[key]!r}, but the data set {name!r} does "
-                f"not read it: leave it out, or have its `load` take {key}."
-            )
+    if label_subset != "balanced" and "label_subset" not in read:
+        raise _unread("label_subset", label_subset, name)
     data = source.load(**{key: settings[key] for key in read})
+    if image_size not in (None, data.spec.image_size):
+        raise _unread("image_size", image_size, name)
     if image_fit != "crop" and not isinstance(data, ImageData):
         raise ValueError(
             f"image_fit is {image_fit!r}; images of {name} stay in their files "
@@ -117,6 +115,13 @@ def load(
     if isinstance(data, ImageData):
         warn_of_copies(data)
     return data
+
+
+def _unread(key, value, name):
+    return ValueError(
+        f"{key} is {value!r}, but the data set {name!r} does not read it: "
+        f"leave it out, or have its `load` take {key}."
+    )
 
 
 def check_name(name):

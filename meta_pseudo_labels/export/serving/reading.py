@@ -105,8 +105,8 @@ def _no_constant(name):
 def _object_of(pairs):
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen = set()  # In one pass: there may be many.
+        twice = next(n for n, _ in pairs if n in seen or seen.add(n))
         raise BadRequest(_TWICE.format(twice))
     return found
 

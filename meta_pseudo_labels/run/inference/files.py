@@ -178,7 +178,10 @@ class PredictionFiles:
 
 
 def _part_names(folder):
-    return list(filter(_PART.fullmatch, os.listdir(folder)))
+    """Of the parts in a folder, which another process may remove just now."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return list(filter(_PART.fullmatch, os.listdir(folder)))
+    return []
 
 
 def _text_alone(rows):

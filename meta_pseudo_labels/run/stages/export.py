@@ -3,6 +3,8 @@
 import dataclasses
 import os
 
+from absl import logging
+
 from meta_pseudo_labels.data.class_distributions import images_digest
 from meta_pseudo_labels.export.card import (
     build_card,
@@ -129,13 +131,20 @@ def recorded_accuracies(folder, step, weights, data):
     )
     evaluated = report.get("weights", {})
     of_these = (
-        report.get("step") == step
-        and weights.items() <= evaluated.items()
-        # Another --eval_dir has other images under the same name.
-        and report.get("images_digest")
-        == images_digest(data.test_images, data.test_labels)
+        report.get("step") == step and weights.items() <= evaluated.items()
     )
-    return accuracies if of_these else None
+    if not of_these:
+        return None
+    evaluated = report.get("images_digest")  # Old reports have none.
+    tested = images_digest(data.test_images, data.test_labels)
+    if evaluated not in (None, tested):
+        logging.warning(
+            "The model card has no accuracies: %s is of other images than the "
+            "test images of the run. Name them (--eval_dir), or run mpl eval.",
+            folder.path(EVAL),
+        )
+        return None
+    return accuracies
 
 
 def _json(path):

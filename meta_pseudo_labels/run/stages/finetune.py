@@ -144,8 +144,10 @@ def _save_settings(config):
     """
     folder = RunFolder(config.output_dir)
     names = {f.name for f in dataclasses.fields(config)} - free_settings()
-    saved = folder.settings().items()
-    own = {name: value for name, value in saved if name in names}
+    saved = folder.settings()
+    own = {name: value for name, value in saved.items() if name in names}
+    if saved:  # It goes with use_bfloat16.
+        own["precision"] = saved.get("precision")
     folder.save_settings(dataclasses.replace(config, **own))
 
 
@@ -319,7 +321,13 @@ def _prepare(config, path):
             delete(_unfinished(path))
             return False
     else:
-        same = False  # Nobody knows what finetuned it.
+        same = False
+        if os.path.exists(path):
+            logging.warning(
+                "%s is made anew: %s, which said how it was made, is gone.",
+                path,
+                beside,
+            )
     if not same:  # Their results go before the new settings come.
         delete(_unfinished(path), path)
     write_whole(beside, json.dumps(settings, indent=2) + "\n")

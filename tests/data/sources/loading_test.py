@@ -103,6 +103,8 @@ def test_a_source_gets_the_settings_that_it_names(plugin):
         data.load("shades", num_labeled=2, seed=0, eval_dir="there")
     images = data.load("all/of it", num_labeled=2, seed=0, labeled_dir="there")
     assert images.labeled_images.min() == 1
+    # As --eval_dataset asks for the size of the run.
+    data.load("shades", num_labeled=2, seed=0, data_dir="0", image_size=8)
     for key, value in (("image_size", 16), ("label_subset", "labeled.json")):
         with pytest.raises(ValueError, match=f"{key} is .*'shades' does not r"):
             data.load(

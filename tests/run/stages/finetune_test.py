@@ -245,3 +245,19 @@ def test_training_keeps_its_settings_where_finetuning_has_others(tmp_path):
     saved = folder.settings()
     assert saved["class_weight"] is None and saved["finetune_lr"] == 0.5
     assert folder.check_same_training(config) is None
+
+
+@pytest.mark.parametrize(
+    ("trained", "finetuned"),
+    [
+        (dict(use_bfloat16=True), dict(precision="float32")),
+        (dict(), dict(precision="bfloat16")),
+    ],
+)
+def test_training_keeps_its_precision_too(tmp_path, trained, finetuned):
+    config = tiny(tmp_path, finetune_steps=2, finetune_batch_size=20, **trained)
+    folder = RunFolder(config.output_dir)
+    folder.save_settings(config)
+    other = dict(use_bfloat16=False) | finetuned
+    assert run(dataclasses.replace(config, allow_hparam_change=True, **other))
+    assert folder.check_same_training(config) is None
