@@ -59,9 +59,9 @@ def diagnose(
         of the norm of its weights.
       estimators: name -> function, see learners/feedback.py; with "exact". One
         of your own gets soft labels; the pair (function, "sampled") gets draws.
-        Those that ask for hard labels are left out of the default.
         Its noise is measured as that of an estimate of exact's gradient, or of
-        1 / (unlabeled images) of it if it is registered with mean=True.
+        1 / (unlabeled images) of it if it is registered with mean=True. By
+        default, all that are registered, but for those for hard labels.
 
     Returns:
       A dict for JSON. "settings"; "estimators" and "teacher_steps", by name,

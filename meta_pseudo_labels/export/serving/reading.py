@@ -5,6 +5,7 @@ accepted one; and no step keeps Python from the other threads for long, as zlib
 and json do with large input.
 """
 
+import collections
 import json
 import re
 import zlib
@@ -105,8 +106,8 @@ def _no_constant(name):
 def _object_of(pairs):
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen = set()  # In one pass: there may be many.
-        twice = next(n for n, _ in pairs if n in seen or seen.add(n))
+        counts = collections.Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise BadRequest(_TWICE.format(twice))
     return found
 

@@ -200,10 +200,10 @@ class Config(*_GROUPS):
 
     def _has_own_choice(self):
         """Whether the run keeps the labels that a file once chose."""
-        from meta_pseudo_labels.run.folder import LABELED
+        from meta_pseudo_labels.run.folder import LABELED, resets
 
         path = os.path.join(self.output_dir or "", LABELED)
-        return not self.reset_output_dir and os.path.isfile(path)
+        return os.path.isfile(path) and not resets(self)
 
     def check_classes(self, known):
         """Refuses a num_classes that is not the data set's.

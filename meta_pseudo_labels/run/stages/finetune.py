@@ -60,7 +60,10 @@ from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 # Settings of training that finetuning reads too.
 _OF_TRAINING = (
-    *("class_weight", "label_sampling", "crop_padding", "seed"),
+    "class_weight",
+    "crop_padding",
+    "label_sampling",
+    "seed",
     "use_bfloat16",
 )
 
@@ -308,8 +311,8 @@ def _prepare(config, path):
     settings = _settings_of(config)
     beside = f"{path}.json"
     if os.path.exists(beside):
-        before = settings | _settings_in(beside)
-        same = {name: before[name] for name in settings} == settings
+        before = _settings_in(beside, config)
+        same = {name: before.get(name) for name in settings} == settings
         if not same and not config.allow_hparam_change:
             raise ConfigError(
                 f"{path} was finetuned with other settings: {before}, now "
@@ -341,18 +344,20 @@ def _settings_of(config):
     return {name: getattr(config, name) for name in (*own, *_OF_TRAINING)}
 
 
-def _settings_in(path):
+def _settings_in(path, config):
     """Those of an earlier finetuning.
 
     Any of its own that it lacks had the default; any of training was the run's.
     """
-    defaults = _settings_of(Config())
-    for name in _OF_TRAINING:
-        del defaults[name]
-    return defaults | read_object(
-        path,
-        "the settings of a finetuning",
-        mend="Delete it to finetune again.",
+    of_training = {name: getattr(config, name) for name in _OF_TRAINING}
+    return (
+        _settings_of(Config())
+        | of_training
+        | read_object(
+            path,
+            "the settings of a finetuning",
+            mend="Delete it to finetune again.",
+        )
     )
 
 
