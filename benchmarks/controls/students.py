@@ -6,14 +6,15 @@
 The second stage of Reduced Meta Pseudo Labels, without feedback, in rounds:
 networks label all images, and fresh students learn the average of their soft
 labels, on strong views, along with the known labels. The first networks learn
-from labels alone, on strong views, or by UDA (--begin). The networks of a round
-share their labels and differ in seed. With --feedback the last round is Reduced
-Meta Pseudo Labels: a small teacher hears how its student does, and the student
-is finetuned; `off`, where the teacher hears nothing, is the control. Runs stay
-in --folder, where the same command continues them; one JSON line per network
-goes to --json, by default in benchmarks/results. --select, for choosing
-settings, classifies images of the unlabeled pool, whose labels nobody saw,
-under a seed that no comparison uses.
+from labels alone, on strong views, or by UDA (--begin). With
+--begin=pretrained, every network starts from the weights of ImageNet in
+--weights. The networks of a round share their labels and differ in seed. With
+--feedback the last round is Reduced Meta Pseudo Labels: a small teacher hears
+how its student does, and the student is finetuned; `off`, where the teacher
+hears nothing, is the control. Runs stay in --folder, where the same command
+continues them; one JSON line per network goes to --json, by default in
+benchmarks/results. --select, for choosing settings, classifies images of the
+unlabeled pool, whose labels nobody saw, under a seed that no comparison uses.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from benchmarks.controls import rows as control_rows
 from benchmarks.controls import runs as control_runs
 from benchmarks.controls.search import LABELS
 from benchmarks.controls.search import SEED as SELECTING
+from benchmarks.controls.suites import ANY_WEIGHTS
 from benchmarks.controls.tables import markdown
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 from meta_pseudo_labels.run.experiment import Experiment
@@ -44,7 +46,16 @@ ROWS = RESULTS / "cifar10_fast_students.jsonl"
 DOCUMENT = ROOT / "docs" / "tutorials" / "cifar.md"
 _STUDENT = "flags/cifar10_fast_student.flags"
 _WIDE = {"model_type": "speednet-64", "num_warmup_steps": 200}
-_BEGUN_WITH = {"augmented": "labels, on strong views", "uda": "UDA"}
+_PRETRAINED = {
+    "dataset": "cifar10",
+    "model_type": "efficientnet-lite0",
+    "student_weights": ANY_WEIGHTS,
+}
+_BEGUN_WITH = {
+    "augmented": "labels, on strong views",
+    "uda": "UDA",
+    "pretrained": "ImageNet's weights",
+}
 # What is added to the seed for each further network of a round.
 _APART = 1_000
 
@@ -76,6 +87,7 @@ class Asked:
       select: whether images of the pool are classified.
       folder: of all rounds, an absolute path.
       json: of the rows, an absolute path.
+      weights: of ImageNet, an absolute path; None for what starts without.
       data_dir, precision: see `Config`.
     """
 
@@ -86,6 +98,7 @@ class Asked:
     select: bool
     folder: pathlib.Path
     json: pathlib.Path
+    weights: str | None
     data_dir: str | None
     precision: str
 
@@ -102,6 +115,25 @@ ROUNDS = {
         Round(_STUDENT),
         Round(_STUDENT),
         Round(_STUDENT, _WIDE | {"num_train_steps": 1_000}),
+    ),
+    "pretrained": (
+        Round(
+            "flags/folders_finetune.flags",
+            _PRETRAINED | {"num_train_steps": 1_700},
+        ),
+        Round(
+            "flags/folders_finetune.flags",
+            _PRETRAINED
+            | {
+                "method": "pseudo_labels",
+                "mpl_pseudo_labels": "soft",
+                "num_train_steps": 1_500,
+                # Per 256 labeled images: as much for a step as in round 0.
+                "train_batch_size": 16,
+                "lr": 0.016,
+                "uda_data": 4,
+            },
+        ),
     ),
 }
 
@@ -138,6 +170,11 @@ def main(arguments=None):
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--begin", default="augmented", choices=ROUNDS)
+    parser.add_argument(
+        "--weights",
+        help="weights of an EfficientNet-Lite0, for pretrained; see "
+        "benchmarks/pretrained/convert.py",
+    )
     parser.add_argument("--students", type=int, help="rounds; default: all")
     parser.add_argument("--feedback", choices=("off", "exact"))
     parser.add_argument("--select", action="store_true")
@@ -156,6 +193,12 @@ def main(arguments=None):
     students = most if parsed.students is None else parsed.students
     if not fewest <= students <= most:
         parser.error(f"--students={students}: give {fewest} to {most}.")
+    if (parsed.begin == "pretrained") != bool(parsed.weights):
+        parser.error(
+            f"--begin={parsed.begin} "
+            f"{'takes no' if parsed.weights else 'needs'} --weights, a file "
+            "that benchmarks/pretrained/convert.py writes."
+        )
     if "," in str(parsed.folder.absolute()):
         parser.error(
             f"--folder={parsed.folder}: a comma separates teachers; name a "
@@ -170,6 +213,7 @@ def main(arguments=None):
         select=parsed.select,
         folder=parsed.folder.absolute() / parsed.begin / f"seed-{seed}",
         json=parsed.json.absolute(),
+        weights=parsed.weights and os.path.abspath(parsed.weights),
         data_dir=parsed.data_dir and os.path.abspath(parsed.data_dir),
         precision=parsed.precision,
     )
@@ -267,9 +311,10 @@ def _networks(number, asked, teachers):
             progress=False,
         )
         # Accuracies along the way would take time.
-        settings = dataclasses.replace(
-            settings, save_every=settings.num_train_steps
-        )
+        changes = {"save_every": settings.num_train_steps}
+        if settings.student_weights == ANY_WEIGHTS:
+            changes["student_weights"] = asked.weights
+        settings = dataclasses.replace(settings, **changes)
         if feedback:
             settings = reduced(settings, feedback=feedback)
         yield name, settings

@@ -1,7 +1,7 @@
 """What the files of a run say, as far as they exist.
 
-Nothing here fails if a file is missing or torn: a killed run has a page too,
-which says what is missing.
+Nothing here fails if a file is missing, torn or lacks a part: a killed run has
+a page too, which says what is missing.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ from meta_pseudo_labels.run.folder import (
     MACHINE,
     NOT_KNOWN,
     PLUGINS,
+    REVIEW_SUMMARY,
     RunFolder,
 )
 from meta_pseudo_labels.run.metrics_log import TIMES, read_rows
@@ -58,6 +59,38 @@ NOT_OF_THE_RUN = (
     "task_mode",
     "worker_index",
 )
+_EACH = "*"  # Stands for every key of an object.
+_COUNTS = dict.fromkeys(("images", "confidence", "accuracy"))
+_CLASS = dict.fromkeys(("label", "name", "labeled"))
+# What pages cannot do without, by file: keys, and what their values have in
+# turn; in a list, what each of its elements has.
+_NEEDED = {
+    EVAL_REPORT: {
+        "networks": {
+            _EACH: {
+                **dict.fromkeys(("top_1", "top_5", "images", "ece", "nll")),
+                "macro": {"f1": None},
+                "confusion": [],
+                "classes": [{"class": None}],
+                "calibration": [_COUNTS],
+            }
+        },
+        **dict.fromkeys(("step", "images")),
+    },
+    EVAL_MISTAKES: {
+        _EACH: [dict.fromkeys(("label", "predicted", "confidence"))]
+    },
+    DATA: {
+        "classes": [_CLASS],
+        "counts": {},
+        **dict.fromkeys(("name", "image_shape")),
+    },
+    REVIEW_SUMMARY: {"step": None, "rows": {}},
+    "diagnosis.json": {
+        "settings": {"start_step": None},
+        "estimators": {_EACH: {}},
+    },
+}
 # The network to use of a run: the first one that exists.
 FINAL = ("finetuned", "student")
 
@@ -75,7 +108,7 @@ class RunFiles:
         self.unreadable = []
 
     def read(self, *names):
-        """The dict in a JSON file; empty if the file is missing or torn."""
+        """The dict in a JSON file; empty if that is missing or of no use."""
         path = self.folder.path(*names)
         if not os.path.exists(path):
             return {}
@@ -83,7 +116,7 @@ class RunFiles:
             found = read_json(path)
         except (OSError, ValueError):
             found = None
-        if isinstance(found, dict):
+        if _has(found, _NEEDED.get(names[-1], {})):
             return found
         self.unreadable.append(os.path.join(*names))
         return {}
@@ -243,6 +276,23 @@ class RunFiles:
         """How long training took according to `rows`; None if not known."""
         known = [row["seconds"] for row in rows if "seconds" in row]
         return max(known, default=None)
+
+
+def _has(found, needed):
+    """Whether what a file contains has all parts of `_NEEDED`."""
+    if needed is None:
+        return True
+    if isinstance(needed, list):
+        return isinstance(found, list) and all(
+            _has(one, part) for one in found for part in needed
+        )
+    if not isinstance(found, dict):
+        return False
+    if _EACH in needed:
+        return all(_has(one, needed[_EACH]) for one in found.values())
+    return all(
+        key in found and _has(found[key], part) for key, part in needed.items()
+    )
 
 
 @functools.cache

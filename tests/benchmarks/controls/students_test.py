@@ -21,11 +21,13 @@ LEARNS = {"method": "pseudo_labels", "mpl_pseudo_labels": "soft"}
 )
 def test_rounds_have_valid_settings(monkeypatch, request, of_round):
     monkeypatch.chdir(request.config.rootpath)
-    flagfile = of_round.flagfile
-    teacher = {"teacher_labels": "x"} if "student" in flagfile else {}
-    settings = config_from_flagfile(flagfile, **of_round.changes | teacher)
+    flagfile, changes = of_round.flagfile, of_round.changes
+    taught = "student" in flagfile or "method" in changes
+    teacher = {"teacher_labels": "x"} if taught else {}
+    settings = config_from_flagfile(flagfile, **changes | teacher)
+    assert settings.method == "pseudo_labels" or not taught
     assert settings.num_warmup_steps < settings.num_train_steps / 3
-    assert settings.crop_padding == 2
+    assert settings.crop_padding == (None if settings.student_weights else 2)
 
 
 def test_each_learns_from_the_one_before_and_is_trained_once(
@@ -198,6 +200,36 @@ def test_a_number_of_students_that_cannot_be_is_refused(capsys, asked):
     with pytest.raises(SystemExit):
         students.main(["--begin=uda", *asked])
     assert "error: --students=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("begin", students.ROUNDS)
+def test_those_that_begin_with_weights_need_a_file_and_others_take_none(
+    capsys, begin
+):
+    needs = begin == "pretrained"
+    given = [] if needs else ["--weights=some.weights.h5"]
+    with pytest.raises(SystemExit):
+        students.main([f"--begin={begin}", *given])
+    told = "needs" if needs else "takes no"
+    assert f"--begin={begin} {told} --weights" in capsys.readouterr().err
+
+
+def test_every_pretrained_network_starts_from_the_file(
+    tmp_path, monkeypatch, request
+):
+    asked = []
+    monkeypatch.setattr(students, "train_rounds", asked.append)
+    monkeypatch.chdir(tmp_path)
+    students.main(["--begin=pretrained", "--weights=some.weights.h5"])
+    monkeypatch.chdir(request.config.rootpath)
+    teachers = []
+    for number in range(asked[0].students + 1):
+        (pair,) = students._networks(number, asked[0], teachers)
+        assert pair[0] == f"pretrained, round {number}"
+        assert pair[1].student_weights == str(tmp_path / "some.weights.h5")
+        assert pair[1].method == ("pseudo_labels" if number else "supervised")
+        assert pair[1].dataset == "cifar10"
+        teachers = [pair[1]]
 
 
 def test_a_changed_first_network_has_new_students(tmp_path, monkeypatch):

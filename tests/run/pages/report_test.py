@@ -167,6 +167,27 @@ def test_a_torn_file_is_named_and_left_out(tmp_path, name, torn):
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("eval_report.json", {"networks": {"student": {"top_1": 0.5}}}),
+        ("eval_report.json", {"networks": {"student": 0.5}, "step": 3}),
+        ("eval_mistakes.json", {"student": [{"label": 0}]}),
+        ("eval_mistakes.json", {"student": {}}),
+        ("data.json", {"classes": [{"label": 0}]}),
+        ("diagnosis.json", {"estimators": {"exact": {}}}),
+        ("review.json", {"step": 300}),
+    ],
+)
+def test_a_file_that_lacks_a_part_is_named_and_left_out(
+    tmp_path, name, content
+):
+    folder = whole_run(tmp_path / "run")
+    where = f"review/{name}" if name == "review.json" else name
+    write(folder, where, content)
+    assert f"{where} cannot be read, and is left out." in page_of(folder).text
+
+
+@pytest.mark.parametrize(
     "picture", ["https://example.org/a.png", "file:///a.png", "javascript:a", 3]
 )
 def test_a_picture_that_is_not_in_the_file_is_left_out(tmp_path, picture):
