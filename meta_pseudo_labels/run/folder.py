@@ -4,12 +4,8 @@ The stages say which files there are, see `run_files`.
 """
 
 import dataclasses
-import json
 import os
-import platform
-import socket
 
-from meta_pseudo_labels.export.card import revision, versions
 from meta_pseudo_labels.run.config.core import free_settings
 from meta_pseudo_labels.run.places import check_place, special_place
 from meta_pseudo_labels.run.stages import STAGES
@@ -21,12 +17,7 @@ from meta_pseudo_labels.utils.files import (
     read_object,
     write_whole,
 )
-from meta_pseudo_labels.utils.plugins import source_digests
-from meta_pseudo_labels.utils.settings import (
-    ConfigError,
-    module_names,
-    user_error,
-)
+from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 HPARAMS = "hparams.json"
 LABELED = "labeled.json"
@@ -37,7 +28,6 @@ TEACHER_LABELS = "teacher_labels.json"
 WEIGHTS = "weights.json"
 MACHINE = "machine.json"
 PLUGINS = "plugins.json"
-NOT_KNOWN = "not known"  # In place of a hash.
 DONE = "done"
 EVALS, ACCURACY = "evals", "acc"
 FINETUNE = "finetune"
@@ -129,79 +119,6 @@ class RunFolder:
             config, reset_output_dir=False, allow_hparam_change=False
         )
         write_whole(self.path(HPARAMS), settings.to_json())
-
-    def plugins_from(self, start, plugins, *, begins):
-        """What plugins.json must hold once training goes on.
-
-        What was noted at `start` or later is dropped: it left no checkpoint,
-        such as a plug-in that failed in its first step and was fixed.
-
-        Args:
-          start: the step that training goes on from.
-          plugins: see `module_names`; they are imported.
-          begins: whether the run has nothing of its own to go on from.
-
-        Returns:
-          A dict by name, of dicts from the step at which a source came into
-          use to its hash, or `NOT_KNOWN`; and a list of the names whose source
-          has changed.
-
-        Raises:
-          ConfigError: if plugins.json or hparams.json cannot be read.
-        """
-        noted, earlier = {}, []
-        if not begins:
-            noted = self._noted_plugins()
-            earlier = module_names(self.settings().get("plugins")).split(",")
-        found = {
-            name: {k: one for k, one in versions.items() if int(k) < start}
-            for name, versions in noted.items()
-        }
-        changed = []
-        for name, digest in source_digests(plugins).items():
-            digest = digest or NOT_KNOWN
-            versions = found.setdefault(name, {})
-            if name in earlier and name not in noted:
-                versions["0"] = NOT_KNOWN  # Begun before there were hashes.
-            last = versions[max(versions, key=int)] if versions else None
-            if last != digest:
-                versions[str(start)] = digest
-            if last not in (None, NOT_KNOWN, digest) and digest != NOT_KNOWN:
-                changed.append(name)
-        return found, changed
-
-    def _noted_plugins(self):
-        path = self.path(PLUGINS)
-        if not os.path.exists(path):
-            return {}
-        found = read_object(path, "the plug-ins of a run").items()
-        return {name: one for name, one in found if isinstance(one, dict)}
-
-    def save_plugins(self, found):
-        """Writes plugins.json if there is or was something to say.
-
-        Args:
-          found: see `plugins_from`.
-        """
-        path = self.path(PLUGINS)
-        if found or os.path.exists(path):
-            write_whole(path, json.dumps(found, indent=2) + "\n")
-
-    def save_machine(self, devices):
-        """Writes machine.json: what the last start of training ran on.
-
-        Args:
-          devices: in words.
-        """
-        found = {
-            "host": socket.gethostname(),
-            "devices": devices,
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-            "revision": revision(),
-            **versions(),
-        }
-        write_whole(self.path(MACHINE), json.dumps(found, indent=2) + "\n")
 
     def check_same_training(self, config):
         """Refuses to resume a run with settings other than its own.

@@ -27,12 +27,12 @@ from meta_pseudo_labels.run.folder import (
     HPARAMS,
     LABELED,
     MACHINE,
-    NOT_KNOWN,
     PLUGINS,
     REVIEW_SUMMARY,
     RunFolder,
 )
 from meta_pseudo_labels.run.metrics_log import TIMES, read_rows
+from meta_pseudo_labels.run.provenance import NOT_KNOWN
 from meta_pseudo_labels.utils.checkpoint_files import (
     FOLDER,
     checkpoint_paths,
@@ -149,7 +149,7 @@ class RunFiles:
 
     @functools.cached_property
     def plugins(self):
-        """Hashes of its plug-ins by name; see `RunFolder.plugins_from`."""
+        """Hashes of its plug-ins by name; see `provenance.plugin_sources`."""
         return self.read(PLUGINS)
 
     @functools.cached_property

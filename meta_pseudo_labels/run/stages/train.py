@@ -44,6 +44,11 @@ from meta_pseudo_labels.run.labeled_choice import (
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
 from meta_pseudo_labels.run.pretrained import load_first_weights, save_reports
 from meta_pseudo_labels.run.progress import progress
+from meta_pseudo_labels.run.provenance import (
+    plugin_sources,
+    save_machine,
+    save_plugin_sources,
+)
 from meta_pseudo_labels.run.restoring import learner_state, restore_start
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.stopping import (
@@ -179,8 +184,8 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
     )
     batches(position(learner))  # Errors in them show before anything else.
     if writes:
-        plugins, changed = folder.plugins_from(
-            start, config.plugins, begins=begins
+        plugins, changed = plugin_sources(
+            folder, start, config.plugins, begins=begins
         )
         if fresh:  # Only now that everything else is known to be in order.
             folder.reset()
@@ -189,8 +194,8 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
         save_teacher_labels(config, distributions)
         save_reports(config.output_dir, reports)
         folder.save_settings(config)
-        folder.save_machine(describe(learner.distribute_strategy))
-        folder.save_plugins(plugins)
+        save_machine(folder, describe(learner.distribute_strategy))
+        save_plugin_sources(folder, plugins)
         _warn_of_changed(changed, config)
     _adapt(learner, images)
     with watch_signals() as signals:

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from meta_pseudo_labels.run.experiment import Experiment
-from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.stages import train as stage
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.plugin_source import source_writer
@@ -76,7 +75,7 @@ def test_a_run_is_not_deleted_where_its_plug_ins_cannot_be_noted(
     source("FACTOR = 1\n")
     train(tmp_path, num_train_steps=1)
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(RunFolder, "plugins_from", fail)
+    monkeypatch.setattr(stage, "plugin_sources", fail)
     with pytest.raises(ConfigError, match="no plug-ins"):
         train(tmp_path, num_train_steps=1, reset_output_dir=True)
     assert sorted(tmp_path.rglob("*")) == before
