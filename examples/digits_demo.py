@@ -29,6 +29,7 @@ from meta_pseudo_labels.run.stopping import Interrupted, signals_interrupt
 from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.deleting import delete
 from meta_pseudo_labels.utils.signals import EXIT_INTERRUPTED
+from meta_pseudo_labels.utils.text_tables import text_table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 METHODS = ("supervised", "uda", "mpl")
@@ -58,7 +59,7 @@ def _demonstrate(arguments):
     experiment, _ = runs["mpl"]
     predictions = _serve(experiment, folder)
     _draw(runs, predictions, folder)
-    print(f"\n{figures.results_table(results)}\n")
+    print(f"\n{text_table(results)}\n")
     print(f"Figures, results.json and a SavedModel are in {folder}.")
 
 

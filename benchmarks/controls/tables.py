@@ -11,7 +11,7 @@ from meta_pseudo_labels.evaluation.statistics import (
     estimate,
     paired_difference,
 )
-from meta_pseudo_labels.utils import figures
+from meta_pseudo_labels.utils.text_tables import text_table
 
 # The paper reports it after finetuning; all runs are finetuned alike.
 JUDGED = "accuracy_finetuned"
@@ -161,13 +161,13 @@ def as_text(rows, *, runs):
             f"{labels} labels; percent of the {_split(groups)} images, mean "
             "+- standard deviation"
         )
-        parts.append(figures.results_table(_lines(groups)))
+        parts.append(text_table(_lines(groups)))
         compared = differences(groups, runs=runs)
         if compared:
             parts.append(
                 "Points after finetuning, paired by seed, with 95 % interval"
             )
-            parts.append(figures.results_table(_compared(compared)))
+            parts.append(text_table(_compared(compared)))
             if any(one.mixed for one in compared):
                 parts.append(MIXED)
     return "\n\n".join(parts)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from benchmarks.common.machine import revision
 from meta_pseudo_labels.learners.feedback import resolve
 from meta_pseudo_labels.utils import figures
+from meta_pseudo_labels.utils.text_tables import text_table
 
 # The part of the plane that is shown, and the number of dots per side.
 LOW, HIGH, DOTS = np.array([-2.0, -1.3]), np.array([2.0, 1.3]), 120
@@ -83,7 +84,7 @@ def table(rows):
     for row in rows:
         groups[_key(row)].append(row)
     plain = groups[next(iter(groups))][0]["settings"]
-    return figures.results_table(
+    return text_table(
         [
             {
                 "learns from": _learns(group[0]["settings"]),

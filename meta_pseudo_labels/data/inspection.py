@@ -23,6 +23,7 @@ from meta_pseudo_labels.data.labels import turns
 from meta_pseudo_labels.data.pixel_statistics import channel_statistics
 from meta_pseudo_labels.data.streams import keyed
 from meta_pseudo_labels.utils import figures
+from meta_pseudo_labels.utils.text_tables import text_table
 
 UNEVEN = 3  # A line warns of a class with this many times another's labels.
 BAR_LENGTH = 20  # Characters of the largest class's bar.
@@ -183,7 +184,7 @@ def _class_lines(classes):
         row | {"": "#" * round(BAR_LENGTH * row["labeled"] / largest)}
         for row in classes[:CLASSES_IN_TEXT]
     ]
-    lines = [figures.results_table(rows)]
+    lines = [text_table(rows)]
     if len(classes) > len(rows):
         lines.append(f"... and {len(classes) - len(rows):,} more classes")
     for part in ("labeled", "test"):
@@ -220,7 +221,7 @@ def _statistics_lines(summary):
         }
         for index, channel in enumerate(("red", "green", "blue"))
     ]
-    return figures.results_table(rows)
+    return text_table(rows)
 
 
 def _skipped_line(skipped):

@@ -172,12 +172,6 @@ def test_a_name_is_drawn_as_it_is_written():
     assert figures.shortened("0123456789", 5, start=False) == "…6789"
 
 
-def test_a_row_of_a_table_is_a_line():
-    rows = [{"name": "two\nlines\r", "n": 1}, {"name": "one", "n": 2}]
-    table = figures.results_table(rows).splitlines()
-    assert table[2:] == ["two lines  1", "one        2"]
-
-
 def test_classes_that_the_font_lacks_go_by_their_number():
     names = ["cat", "\u732b", "\U0001f9c1 cake", "caf\u00e9", "\u00df"]
     want = ["cat", "class 1", "class 2", "caf\u00e9", "\u00df"]
@@ -202,46 +196,6 @@ def test_sheets_refuse_unequal_or_no_images(tmp_path):
         )
     with pytest.raises(ValueError, match="one or more images"):
         draw_predictions(tmp_path / "sheet.png", [])
-
-
-def test_results_table():
-    rows = [
-        {
-            "method": "supervised",
-            "labels": 40,
-            "test_accuracy": 0.906,
-            "seconds": 31.4,
-        },
-        {"method": "mpl", "labels": 40, "test_accuracy": 1.0, "note": "best"},
-    ]
-    assert figures.results_table(rows).splitlines() == [
-        "method      labels  test accuracy  seconds  note",
-        "----------  ------  -------------  -------  ----",
-        "supervised      40          90.6%       31",
-        "mpl             40         100.0%           best",
-    ]
-
-
-def test_columns_of_texts_to_the_right():
-    rows = [{"a": "x", "b": "1 ± 1"}, {"a": "yy", "b": "22 ± 11"}]
-    table = figures.results_table(rows, to_the_right={"b"})
-    assert table.splitlines()[2:] == ["x     1 ± 1", "yy  22 ± 11"]
-
-
-@pytest.mark.parametrize(
-    ("value", "error", "text"),
-    [
-        (-2743.4, 208.7, "-2743 ± 209"),
-        (0.0713, 0.0213, "0.071 ± 0.021"),
-        (-0.57, 0.104, "-0.57 ± 0.10"),
-        (1.0, 1e-9, "1.000 ± 0.000"),
-        (0.5, 0.0, "0.500 ± 0.000"),
-        (0.12345, None, "0.123"),
-        (None, None, ""),
-    ],
-)
-def test_an_error_says_how_many_digits_a_value_has(value, error, text):
-    assert figures.with_error(value, error) == text
 
 
 def test_says_which_extra_is_missing(tmp_path, monkeypatch):

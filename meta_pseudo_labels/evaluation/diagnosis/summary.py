@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from meta_pseudo_labels.utils import figures
+from meta_pseudo_labels.utils.text_tables import text_table, with_error_of
 
 _EXPLANATION = """\
 norm ratio   feedback's gradient over the teacher's other gradient, one draw
@@ -211,7 +211,7 @@ def _table(title, cells, rows):
     """A line for each of `rows`, with the columns that `cells` makes of it."""
     lines = [{title: name} | cells(numbers) for name, numbers in rows.items()]
     columns = {column for line in lines for column in line} - {title}
-    return figures.results_table(lines, to_the_right=columns)
+    return text_table(lines, to_the_right=columns)
 
 
 def _estimator_cells(numbers):
@@ -225,8 +225,7 @@ def _estimator_cells(numbers):
         "r within": "pearson_within",
     }
     return {
-        column: figures.with_error_of(numbers, key)
-        for column, key in columns.items()
+        column: with_error_of(numbers, key) for column, key in columns.items()
     }
 
 
@@ -239,7 +238,7 @@ def _step_cells(step):
         )
     }
     return {
-        "predicted": figures.with_error_of(in_millionths, "predicted"),
-        "measured": figures.with_error_of(in_millionths, "measured"),
-        "held-out": figures.with_error_of(in_millionths, "held_out"),
+        "predicted": with_error_of(in_millionths, "predicted"),
+        "measured": with_error_of(in_millionths, "measured"),
+        "held-out": with_error_of(in_millionths, "held_out"),
     }

@@ -24,9 +24,9 @@ from meta_pseudo_labels.run.pages.plots import (
     lines_plot,
 )
 from meta_pseudo_labels.run.pages.run_files import RunFiles, interval
-from meta_pseudo_labels.utils.figures import with_error_of
 from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import command_for
+from meta_pseudo_labels.utils.text_tables import with_error_of
 
 REPORT = "report.html"
 # With more classes a matrix is unreadable; the worst pairs are listed instead.

@@ -41,11 +41,11 @@ from meta_pseudo_labels.run.test_images import (
     results_folder,
     validation_source,
 )
-from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.checkpoint_files import weights_digest
 from meta_pseudo_labels.utils.deleting import delete
 from meta_pseudo_labels.utils.files import reports_full_disk, write_whole
 from meta_pseudo_labels.utils.settings import user_error
+from meta_pseudo_labels.utils.text_tables import text_table
 
 FIGURES = {EVAL_CONFUSION: confusion_sheet, EVAL_RELIABILITY: reliability_sheet}
 
@@ -134,7 +134,7 @@ class EvaluationReport:
         count = next(iter(self.networks.values())).images
         lines = [
             f"On {self.images} ({count:,}), step {self.step:,}:",
-            figures.results_table(rows),
+            text_table(rows),
             self._choice(),
         ]
         judged = list((self.validation or self.networks).values())
