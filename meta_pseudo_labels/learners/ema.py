@@ -267,14 +267,17 @@ class AveragedStudent(Trainer):
 
         The signature is the student's. Training can continue.
         """
-        average = self.student_ema
-        lent = (
-            average.lent_to(self.student)
-            if average
-            else contextlib.nullcontext()
-        )
-        with lent:
-            return self.student.export(filepath, *args, **kwargs)
+        with self.averaged_student() as student:
+            return student.export(filepath, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def averaged_student(self):
+        """The student, which has its averaged weights within the context."""
+        if self.student_ema is None:
+            yield self.student
+        else:
+            with self.student_ema.lent_to(self.student):
+                yield self.student
 
     def finished_student(self):
         """The student with its averaged weights, to finetune or to export.

@@ -38,7 +38,6 @@ Each stage leaves its result in output_dir and can be started from there alone:
 """
 
 import functools
-import os
 
 import tensorflow as tf
 from absl import logging
@@ -57,6 +56,7 @@ from meta_pseudo_labels.run.devices import (
     reports_lost_workers,
     training_strategy,
 )
+from meta_pseudo_labels.run.finetuned import finetuned_student, is_finetuned
 from meta_pseudo_labels.run.folder import RunFolder, resets
 from meta_pseudo_labels.run.labeled_choice import (
     as_trained,
@@ -71,11 +71,7 @@ from meta_pseudo_labels.run.stages.cache_labels import cache_labels_of_run
 from meta_pseudo_labels.run.stages.diagnose import diagnose_run
 from meta_pseudo_labels.run.stages.evaluate import evaluate_run
 from meta_pseudo_labels.run.stages.export import export_run
-from meta_pseudo_labels.run.stages.finetune import (
-    finetune_run,
-    finetuned_path,
-    finetuned_student,
-)
+from meta_pseudo_labels.run.stages.finetune import finetune_run
 from meta_pseudo_labels.run.stages.follow import follow
 from meta_pseudo_labels.run.stages.inspect import inspect_run
 from meta_pseudo_labels.run.stages.predict import infer_run
@@ -293,8 +289,7 @@ class Experiment:
 
     def is_finetuned(self):
         """Whether the student of the latest checkpoint has been finetuned."""
-        path = finetuned_path(self.trained_learner(), self.config)
-        return os.path.exists(path)
+        return is_finetuned(self.trained_learner(), self.config)
 
     def export(self):
         """Writes the student, finetuned if it was, as a SavedModel.

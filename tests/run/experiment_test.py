@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -28,7 +29,7 @@ def trained(tmp_path_factory):
 
 
 def test_training_leaves_settings_logs_and_checkpoints(trained):
-    folder = experiment_module.os.listdir(trained.output_dir)
+    folder = os.listdir(trained.output_dir)
     assert sorted(folder) == [
         "checkpoints",
         "done",

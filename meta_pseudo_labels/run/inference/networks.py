@@ -10,12 +10,13 @@ from meta_pseudo_labels.learners.build import build_learner, build_model
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.core import config_class
 from meta_pseudo_labels.run.config.inference import InferenceSettings
-from meta_pseudo_labels.run.folder import LABELED, RunFolder
-from meta_pseudo_labels.run.restoring import restore_learner
-from meta_pseudo_labels.run.stages.finetune import (
+from meta_pseudo_labels.run.finetuned import (
     finetuned_path,
     finetuned_student,
+    is_finetuned,
 )
+from meta_pseudo_labels.run.folder import LABELED, RunFolder
+from meta_pseudo_labels.run.restoring import restore_learner
 from meta_pseudo_labels.utils.checkpoint_files import (
     BEST_FOLDER,
     FOLDER,
@@ -82,7 +83,7 @@ def network_of(learner, config, spec):
             return finetuned
     if wanted == "finetuned":
         raise ConfigError(
-            "--inference_network=finetuned: there is no "
+            "--inference_network=finetuned: this checkpoint has no "
             f"{finetuned_path(learner, config)}; finetune first, with "
             f"`{command_for('finetune', config.output_dir)}`."
         )
@@ -108,7 +109,7 @@ def _finetuned_here(learner, name, config):
     and export use that student too.
     """
     config = dataclasses.replace(config, from_checkpoint=name)
-    return config if os.path.exists(finetuned_path(learner, config)) else None
+    return config if is_finetuned(learner, config) else None
 
 
 def _restored(experiment, name):

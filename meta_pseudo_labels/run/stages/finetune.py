@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 
 import keras
@@ -19,20 +18,20 @@ from meta_pseudo_labels.learners.finetuning import (
 from meta_pseudo_labels.run.callbacks import SaveCheckpoint
 from meta_pseudo_labels.run.checkpoints import Checkpoints
 from meta_pseudo_labels.run.closing import closing_summary
-from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.after_training import FinetuningSettings
 from meta_pseudo_labels.run.config.core import free_settings
-from meta_pseudo_labels.run.config.unread import unread_settings
 from meta_pseudo_labels.run.data import class_weights
 from meta_pseudo_labels.run.early_stopping import (
     EarlyStopping,
     epochs_since_best,
 )
 from meta_pseudo_labels.run.epochs import fit_epochs
-from meta_pseudo_labels.run.folder import (
-    FINETUNE,
-    RunFolder,
+from meta_pseudo_labels.run.finetuned import (
+    finetuned_path,
+    prepare,
+    unfinished,
 )
+from meta_pseudo_labels.run.folder import FINETUNE, RunFolder
 from meta_pseudo_labels.run.labeled_choice import check_choice_of_labels
 from meta_pseudo_labels.run.metrics_log import MetricsLogger
 from meta_pseudo_labels.run.progress import progress
@@ -46,26 +45,15 @@ from meta_pseudo_labels.run.stopping import (
 from meta_pseudo_labels.utils.checkpoint_files import (
     CheckpointError,
     DamagedCheckpoint,
-    load_weights,
     save_weights,
+    weights_digest,
 )
 from meta_pseudo_labels.utils.deleting import delete
 from meta_pseudo_labels.utils.files import (
     locked,
-    read_object,
     reports_full_disk,
-    write_whole,
 )
-from meta_pseudo_labels.utils.settings import ConfigError, user_error
-
-# Settings of training that finetuning reads too.
-_OF_TRAINING = (
-    "class_weight",
-    "crop_padding",
-    "label_sampling",
-    "seed",
-    "use_bfloat16",
-)
+from meta_pseudo_labels.utils.settings import user_error
 
 
 @STAGES.register("finetune")
@@ -116,12 +104,13 @@ def finetune_run(learner, config, images, *, callbacks=()):
     config = dataclasses.replace(config, finetune_steps=config.finetuning_steps)
     path = finetuned_path(learner, config)
     folder = os.path.dirname(path)
+    first = learner.finished_student()
     with reports_full_disk(folder), locked(folder):
-        if not _prepare(config, path):
+        if not prepare(config, path, weights_digest(first)):
             return False
         _save_settings(config)
         student = build_model(config, images.spec, role="student")
-        student.set_weights(learner.finished_student().get_weights())
+        student.set_weights(first.get_weights())
         with batch_norm_mode(student, config.finetune_batch_norm):
             user_error(
                 compile_for_finetuning,
@@ -135,7 +124,7 @@ def finetune_run(learner, config, images, *, callbacks=()):
             )
             _train(student, config, images, path, callbacks)
         save_weights(student, path)
-        delete(_unfinished(path))
+        delete(unfinished(path))
     return True
 
 
@@ -154,37 +143,12 @@ def _save_settings(config):
     folder.save_settings(dataclasses.replace(config, **own))
 
 
-def finetuned_path(learner, config):
-    """The path of the student finetuned from a learner's step."""
-    return RunFolder(config.output_dir).finetuned_path(
-        int(learner.step.numpy()), config.from_checkpoint
-    )
-
-
-def finetuned_student(learner, config, spec):
-    """The student finetuned from a learner's step; None if there is none.
-
-    A student finetuned before training continued is not mistaken for it.
-
-    Args:
-      learner: restored from a checkpoint.
-      config: `Config` of the run.
-      spec: `DatasetSpec` of its images.
-    """
-    path = finetuned_path(learner, config)
-    if not os.path.exists(path):
-        return None
-    student = build_model(config, spec, role="student")
-    load_weights(student, path)
-    return student
-
-
 def _train(student, config, images, path, callbacks):
     """Takes the remaining steps; the student gets the weights to keep."""
     # It is of this step, whatever an earlier finetuning began with.
     checkpoints = Checkpoints(
         variables_by_name(student=student, optimizer=student.optimizer),
-        _unfinished(path),
+        unfinished(path),
         max_to_keep=2,
     )
     try:
@@ -298,72 +262,8 @@ def _restore_best(checkpoints, path):
         checkpoints.restore_best()
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error} Delete {_unfinished(path)} to finetune again."
+            f"{error} Delete {unfinished(path)} to finetune again."
         ) from error
-
-
-def _prepare(config, path):
-    """Compares the settings with those of an earlier finetuning.
-
-    Returns:
-      Whether there is anything to do; if so, nothing is in the way any more.
-    """
-    settings = _settings_of(config)
-    beside = f"{path}.json"
-    if os.path.exists(beside):
-        before = _settings_in(beside, config)
-        same = {name: before.get(name) for name in settings} == settings
-        if not same and not config.allow_hparam_change:
-            raise ConfigError(
-                f"{path} was finetuned with other settings: {before}, now "
-                f"{settings}. Use those, or --allow_hparam_change to finetune "
-                "it again."
-            )
-        if same and os.path.exists(path):
-            # A kill may have come before this was deleted.
-            delete(_unfinished(path))
-            return False
-    else:
-        same = False
-        if os.path.exists(path):
-            logging.warning(
-                "%s is made anew: %s, which said how it was made, is gone.",
-                path,
-                beside,
-            )
-    if not same:  # Their results go before the new settings come.
-        delete(_unfinished(path), path)
-    write_whole(beside, json.dumps(settings, indent=2) + "\n")
-    return True
-
-
-def _settings_of(config):
-    """All settings that the outcome of finetuning depends on, by name."""
-    unread = unread_settings(dataclasses.asdict(config))
-    own = sorted(free_settings(FinetuningSettings) - unread.keys())
-    return {name: getattr(config, name) for name in (*own, *_OF_TRAINING)}
-
-
-def _settings_in(path, config):
-    """Those of an earlier finetuning.
-
-    Any of its own that it lacks had the default; any of training was the run's.
-    """
-    of_training = {name: getattr(config, name) for name in _OF_TRAINING}
-    return (
-        _settings_of(Config())
-        | of_training
-        | read_object(
-            path,
-            "the settings of a finetuning",
-            mend="Delete it to finetune again.",
-        )
-    )
-
-
-def _unfinished(path):
-    """Folder of the checkpoints of an unfinished finetuning."""
-    return path.removesuffix(".weights.h5")
 
 
 class _LogStepsAlone(keras.callbacks.Callback):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from meta_pseudo_labels.data import load_class_distributions
+from meta_pseudo_labels.run.finetuned import finetuned_path
 from meta_pseudo_labels.run.inference.networks import (
     check_checkpoints,
     checkpoint_networks,
 )
-from meta_pseudo_labels.run.stages.finetune import finetuned_path
 from meta_pseudo_labels.utils.checkpoint_files import CheckpointError
 from meta_pseudo_labels.utils.settings import ConfigError
 
@@ -54,6 +54,17 @@ def test_the_finetuned_student_goes_first(inferring):
         same(network, want)
     (network,) = checkpoint_networks(inferring(inference_network="student"))
     same(network, learner.finished_student().get_weights())
+    # However the latest checkpoint is spelled.
+    folder = experiment.output_dir
+    for path in (
+        folder,
+        f"{folder}/checkpoints",
+        f"{folder}/checkpoints/step-4",
+        f"{folder}/../{os.path.basename(folder)}/checkpoints/step-4.index",
+    ):
+        for settings in (dict(from_checkpoint=path), dict(inference_ckpt=path)):
+            (network,) = checkpoint_networks(inferring(**settings))
+            same(network, want)
     # That of step 2 was not finetuned.
     path = f"{experiment.output_dir}/checkpoints/step-2"
     with pytest.raises(ConfigError, match="from-step-2"):
@@ -146,7 +157,7 @@ def test_latest_is_the_run_s_own_wherever_it_was_finetuned_from(
     inferring, tmp_path
 ):
     """hparams.json remembers another run's checkpoint, here of this step."""
-    elsewhere = dict(from_checkpoint=str(tmp_path / "other"))
+    elsewhere = dict(from_checkpoint=other_run(inferring(), tmp_path / "other"))
     experiment = inferring(**elsewhere)
     learner = inferring().trained_learner()
     path = finetuned_path(learner, experiment.config)

@@ -12,13 +12,20 @@ import pytest
 from meta_pseudo_labels import data
 from meta_pseudo_labels.learners.finetuning import finetune
 from meta_pseudo_labels.run.config import Config, after_training
+from meta_pseudo_labels.run.finetuned import (
+    is_finetuned,
+    prepare,
+    unfinished,
+)
 from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.stages import finetune as finetune_stage
 from meta_pseudo_labels.utils.settings import ConfigError
+from tests import tiny_finetuning
 from tests.tiny_finetuning import (
     EARLY,
     evaluations,
     images,
+    learner,
     network,
     run,
     weights,
@@ -213,8 +220,10 @@ def test_what_nothing_describes_is_finetuned_again(tmp_path):
     assert run(config)
     pathlib.Path(f"{weights_path(config)}.json").unlink()
     before = weights(config)
-    finetune_stage._prepare(
-        dataclasses.replace(config, finetune_lr=0.5), str(weights_path(config))
+    prepare(
+        dataclasses.replace(config, finetune_lr=0.5),
+        str(weights_path(config)),
+        "a hash",
     )
     assert not os.path.exists(weights_path(config))
     again = dataclasses.replace(config, finetune_lr=0.5)
@@ -224,7 +233,14 @@ def test_what_nothing_describes_is_finetuned_again(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("class_weight", "balanced"), ("label_sampling", "balanced"), ("seed", 1)],
+    [
+        ("class_weight", "balanced"),
+        ("label_sampling", "balanced"),
+        ("seed", 1),
+        ("dense_dropout_rate", 0.5),
+        ("flip", False),
+        ("batch_norm_decay", 0.5),
+    ],
 )
 def test_settings_of_training_that_it_reads_count_too(tmp_path, name, value):
     config = tiny(tmp_path, finetune_steps=2, finetune_batch_size=20)
@@ -234,6 +250,40 @@ def test_settings_of_training_that_it_reads_count_too(tmp_path, name, value):
         run(other)
     other = dataclasses.replace(other, allow_hparam_change=True)
     assert run(other) and not run(other)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_weights_of_the_same_step_are_finetuned_anew(
+    tmp_path, monkeypatch, caplog, finished
+):
+    """Training went back to an earlier checkpoint and reached it again."""
+    config = tiny(tmp_path, finetune_steps=2, finetune_batch_size=20)
+    assert run(config) and not run(config)
+    before, path = weights(config), weights_path(config)
+    if not finished:  # It was stopped before its weights were written.
+        path.unlink()
+        pathlib.Path(unfinished(str(path))).mkdir()
+    trained = network()
+    trained.set_weights([2 * each for each in network().get_weights()])
+    other = learner(trained)
+    monkeypatch.setattr(tiny_finetuning, "learner", lambda: other)
+    if finished:
+        assert not is_finetuned(other, config)
+        assert "was finetuned from other weights" in caplog.text
+    assert run(config) and not run(config)
+    assert "is made anew: it was finetuned from other weights" in caplog.text
+    assert is_finetuned(other, config)
+    assert not np.allclose(weights(config)[0], before[0])
+
+
+def test_what_was_finetuned_before_hashes_were_noted_counts(tmp_path):
+    config = tiny(tmp_path, finetune_steps=2, finetune_batch_size=20)
+    assert run(config)
+    path = pathlib.Path(f"{weights_path(config)}.json")
+    noted = json.loads(path.read_text())
+    del noted["began_with"]
+    path.write_text(json.dumps(noted))
+    assert not run(config) and is_finetuned(learner(), config)
 
 
 def test_training_keeps_its_settings_where_finetuning_has_others(tmp_path):
