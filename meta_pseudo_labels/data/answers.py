@@ -72,7 +72,7 @@ def read_answers(path):
             if missing:
                 raise ValueError(f"it has no column {missing[0]!r}")
             return [
-                (reader.line_num, row["image"] or "", row["label"].strip())
+                (reader.line_num, row["image"] or "", row["label"])
                 for row in reader
                 if (row["label"] or "").strip()
             ]
@@ -186,11 +186,14 @@ def _wanted(data, learned, path):
 
 
 def _look_up(known, text, form):
-    """What a cell refers to, with or without its apostrophe, or None."""
-    found = known.get(form(text))
-    if found is None and text.startswith("'"):
-        found = known.get(form(text[1:]))
-    return found
+    """What a cell refers to, or None.
+
+    As it stands, else without spaces around it or without its apostrophe.
+    """
+    cells = [text, text.strip()]
+    cells += [cell[1:] for cell in cells if cell.startswith("'")]
+    found = (known.get(form(cell)) for cell in cells)
+    return next((one for one in found if one is not None), None)
 
 
 def _check_classes(data, labels, path):

@@ -107,7 +107,7 @@ def balanced_indices(labels, *, num_labeled, num_classes, seed):
     if num_labeled < 1 or num_labeled % num_classes:
         raise ValueError(
             f"num_labeled is {num_labeled}; give a positive multiple of the "
-            f"{num_classes} classes, or {len(labels)} for all labels."
+            f"{num_classes} classes, or {_all(labels)}."
         )
     per_class = num_labeled // num_classes
     rarest = np.bincount(labels, minlength=num_classes).min()
@@ -115,7 +115,7 @@ def balanced_indices(labels, *, num_labeled, num_classes, seed):
         raise ValueError(
             f"num_labeled is {num_labeled}, {per_class} of each class, but "
             f"the rarest class has {rarest}; give at most "
-            f"{rarest * num_classes}, or {len(labels)} for all labels."
+            f"{rarest * num_classes}, or {_all(labels)}."
         )
     # RandomState's streams are frozen forever; those of newer generators may
     # change with NumPy's version.
@@ -125,6 +125,10 @@ def balanced_indices(labels, *, num_labeled, num_classes, seed):
         for label in range(num_classes)
     ]
     return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def _all(labels):
+    return f"{len(labels)} for all labels (on the command line 0 does too)"
 
 
 def save_labeled_indices(data, path):

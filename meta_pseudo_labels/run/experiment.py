@@ -76,7 +76,7 @@ from meta_pseudo_labels.run.stages.follow import follow
 from meta_pseudo_labels.run.stages.inspect import inspect_run
 from meta_pseudo_labels.run.stages.predict import infer_run
 from meta_pseudo_labels.run.stages.train import train
-from meta_pseudo_labels.utils.settings import user_error
+from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 
 class Experiment:
@@ -159,8 +159,17 @@ class Experiment:
     def _choosing_dataset(self):
         """Images to evaluate on during training, and to choose the best by."""
         if self.config.best_on == "test":
+            self._require_test_images()
             return self.test_dataset
         return self.validation_dataset or self.test_dataset
+
+    def _require_test_images(self):
+        if not len(self.data.test_images):
+            raise ConfigError(
+                "--best_on=test needs test images, and "
+                f"{self.data.spec.name!r} has none; give some (--eval_dir for "
+                "folders), or choose on those of --num_validation."
+            )
 
     @functools.cached_property
     def _named_callbacks(self):

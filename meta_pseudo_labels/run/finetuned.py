@@ -59,12 +59,24 @@ def finetuned_path(learner, config):
       CheckpointError: if from_checkpoint names none.
     """
     folder, source = RunFolder(config.output_dir), config.from_checkpoint
-    if source not in ("latest", "best"):
-        source = find_checkpoint(source)
-        own = map(os.path.realpath, map(folder.path, (FOLDER, BEST_FOLDER)))
-        if os.path.realpath(os.path.dirname(source)) in own:
-            source = "latest"
-    return folder.finetuned_path(int(learner.step.numpy()), source)
+    step = int(learner.step.numpy())
+    if source in ("latest", "best"):
+        return folder.finetuned_path(step, source)
+    return finetuned_from(folder, find_checkpoint(source), step)
+
+
+def finetuned_from(folder, checkpoint, step):
+    """The path of the student of a run that was finetuned from a checkpoint.
+
+    Args:
+      folder: `RunFolder`.
+      checkpoint: of this or another run, as `find_checkpoint` returns it.
+      step: of the checkpoint.
+    """
+    own = map(os.path.realpath, map(folder.path, (FOLDER, BEST_FOLDER)))
+    is_own = os.path.realpath(os.path.dirname(checkpoint)) in own
+    source = "latest" if is_own else checkpoint
+    return folder.finetuned_path(step, source)
 
 
 def is_finetuned(learner, config):

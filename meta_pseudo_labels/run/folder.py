@@ -3,7 +3,9 @@
 The stages say which files there are, see `run_files`.
 """
 
+import contextlib
 import dataclasses
+import glob
 import os
 
 from meta_pseudo_labels.run.config.core import free_settings
@@ -13,6 +15,7 @@ from meta_pseudo_labels.utils.deleting import check_deletable, delete
 from meta_pseudo_labels.utils.files import (
     LOCK,
     SCRATCH,
+    locked,
     path_hash,
     read_object,
     write_whole,
@@ -193,14 +196,16 @@ class RunFolder:
           ConfigError: see `check_reset`; nothing is deleted then.
         """
         self.check_reset()
-        delete(*self._run_paths())
+        with self._stages_locked():
+            delete(*self._run_paths())
 
     def check_reset(self):
         """Refuses to reset a folder that is not clearly that of a run.
 
         Raises:
           ConfigError: for a root, a home, a repository, or a folder that holds
-            files, but no run of ours; and if not all could be deleted, see
+            files, but no run of ours; if another process finetunes, follows or
+            predicts with the run; and if not all could be deleted, see
             `check_deletable`.
         """
         if not os.path.isdir(self) or not set(os.listdir(self)) - {LOCK}:
@@ -214,7 +219,26 @@ class RunFolder:
                 "Empty it yourself or name another --output_dir."
             )
         self.check_unanswered()
-        check_deletable(*self._run_paths())
+        with self._stages_locked():
+            check_deletable(*self._run_paths())
+
+    @contextlib.contextmanager
+    def _stages_locked(self):
+        """Keeps stages out that lock a folder of their own in the run's.
+
+        Raises:
+          ConfigError: if another process holds such a lock.
+        """
+        found = [
+            lock
+            for name in map(glob.escape, map(self.path, run_files()))
+            for within in (LOCK, os.path.join("*", LOCK))
+            for lock in glob.glob(os.path.join(name, within))
+        ]
+        with contextlib.ExitStack() as stack:
+            for lock in found:
+                stack.enter_context(locked(os.path.dirname(lock)))
+            yield
 
     def check_unanswered(self):
         """Refuses to delete what somebody wrote into a table of a review.

@@ -41,7 +41,7 @@ def check_choice_of_labels(config, images, *, learns=True, choice=None):
     now = data.labeled_choice(images)
     if choice["source"] == ARRAYS:  # Once the name of every plug-in's set.
         choice = choice | {"source": now["source"]}
-    if choice != now:
+    if _chosen(choice) != _chosen(now):
         difference = _difference(choice, now, facts["names"], _names(images))
         changed = f"{path} names other labeled images than those found now"
         changed += f" ({difference})"
@@ -85,7 +85,7 @@ def as_trained(config, images):
     images = dataclasses.replace(images, spec=spec)
     now = data.labeled_choice(images)
     check_choice_of_labels(config, images, learns=False, choice=now)
-    if choice != now:
+    if _chosen(choice) != _chosen(now):
         logging.warning(
             "%s names other labeled images than those found now (%s). The "
             "latter are used; which ones were held out may have changed.",
@@ -93,6 +93,12 @@ def as_trained(config, images):
             _difference(choice, now, facts["names"], _names(images)),
         )
     return images
+
+
+def _chosen(choice):
+    """A choice without how it came about, which need not be repeated."""
+    how = ("label_subset", "seed")
+    return {key: value for key, value in choice.items() if key not in how}
 
 
 def _names(images):

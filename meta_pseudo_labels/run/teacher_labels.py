@@ -14,6 +14,7 @@ import os
 
 from meta_pseudo_labels import data
 from meta_pseudo_labels.evaluation.evaluate import class_distributions
+from meta_pseudo_labels.run.finetuned import finetuned_from
 from meta_pseudo_labels.run.folder import (
     CLASS_DISTRIBUTIONS,
     TEACHER_LABELS,
@@ -21,6 +22,7 @@ from meta_pseudo_labels.run.folder import (
 )
 from meta_pseudo_labels.run.progress import counted
 from meta_pseudo_labels.utils.checkpoint_files import (
+    BEST_FOLDER,
     FOLDER,
     CheckpointError,
     files_digest,
@@ -54,7 +56,8 @@ def cache_labels(network, config, images):
         "network": config.inference_network,
         "model_type": model_type,
         "method": config.method,
-        "weights": _weights_digest(config.output_dir),
+        "from_checkpoint": config.from_checkpoint,
+        "weights": _weights_digest(config.output_dir, config.from_checkpoint),
     }
     path = RunFolder(config.output_dir).path(CLASS_DISTRIBUTIONS)
     total = len(images.labeled_images) + len(images.unlabeled_images)
@@ -112,8 +115,15 @@ def check_teacher_labels(config, images):
     """
     if config.teacher_labels:
         paths = several_paths("teacher_labels", config.teacher_labels)
-        if all(map(os.path.exists, paths)):
+        if all(map(os.path.exists, map(_file_of, paths))):
             load_teacher_labels(config, images)
+
+
+def _file_of(path):
+    """The file that a path names, or that is in the folder that it names."""
+    if os.path.isdir(path):
+        return os.path.join(path, CLASS_DISTRIBUTIONS)
+    return path
 
 
 def _distributions_of(path, config, images):
@@ -129,7 +139,10 @@ def _distributions_of(path, config, images):
 def _check_up_to_date(path, distributions):
     """Raises ConfigError if the run next to a file was trained since."""
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
-    then, now = distributions.source.get("weights"), _weights_digest(folder)
+    source = distributions.source
+    # Older files do not tell, and took the latest.
+    wanted = source.get("from_checkpoint", "latest")
+    then, now = source.get("weights"), _weights_digest(folder, wanted)
     if None not in (then, now) and then != now:
         raise ConfigError(
             f"--teacher_labels={path}: the run in {folder} has been trained or "
@@ -173,17 +186,28 @@ def save_teacher_labels(config, distributions):
     write_whole(RunFolder(config.output_dir).path(TEACHER_LABELS), text + "\n")
 
 
-def _weights_digest(folder):
-    """A hash of the weights of a run's final student; None without a run.
+def _weights_digest(folder, wanted):
+    """A hash of the weights that a run's predictions come from.
 
     A checkpoint's index holds a checksum of every tensor.
+
+    Args:
+      folder: of the run.
+      wanted: its from_checkpoint.
+
+    Returns:
+      The hash; None if there is no such checkpoint, or no run.
     """
     folder = RunFolder(folder)
+    own = {"latest": FOLDER, "best": BEST_FOLDER}
     try:
-        checkpoint = find_checkpoint(folder.path(FOLDER))
+        checkpoint = find_checkpoint(
+            folder.path(own[wanted]) if wanted in own else wanted
+        )
     except CheckpointError:
         return None
-    finetuned = folder.finetuned_path(checkpoint.rpartition("-")[2])
+    step = checkpoint.rpartition("-")[2]
+    finetuned = finetuned_from(folder, checkpoint, step)
     return files_digest(f"{checkpoint}.index", finetuned)
 
 

@@ -58,7 +58,8 @@ def test_texts_come_back_but_no_spreadsheet_computes_them(tmp_path):
 )
 def test_answers_are_read_as_spreadsheets_save_them(tmp_path, text):
     path = given(text, tmp_path / "answers.csv")
-    assert [row[1:] for row in read_answers(path)] == [("a.png", "cat")]
+    ((_, image, label),) = read_answers(path)
+    assert (image, label.strip()) == ("a.png", "cat")
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,19 @@ def test_names_and_classes_may_have_the_apostrophe_of_a_table(
     names = [["'-new/b.png", "'=ant"], ["-new/a/z.png", "=ant"]]
     path = given("image,label\n" + "".join(f"{a},{b}\n" for a, b in names))
     assert answer(folders, path).labeled_labels.tolist()[6:] == [0, 0]
+
+
+def test_names_of_classes_may_end_in_a_space(tmp_path, monkeypatch):
+    write_folders(tmp_path)
+    for part in ("labeled", "eval"):
+        (tmp_path / part / "ant").rename(tmp_path / part / "ant ")
+    monkeypatch.chdir(tmp_path)
+    folders = load(pathlib.Path())
+    rows = "unlabeled/b.png,ant \nunlabeled/a/z.png, bee \n"
+    found = answer(folders, given(f"image,label\n{rows}"))
+    assert sorted(found.labeled_labels.tolist()[6:]) == [0, 1]
+    with pytest.raises(ValueError, match="'ant' is not a class"):
+        answer(folders, given("image,label\nunlabeled/b.png,ant\n"))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from meta_pseudo_labels.run.data import load_data, training_batches
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.labeled_choice import (
+    as_trained,
     check_choice_of_labels,
     save_choice_of_labels,
 )
@@ -94,6 +95,18 @@ def test_other_images_are_refused(run, tmp_path, field):
     with pytest.raises(ConfigError, match="names other labeled images"):
         check_choice_of_labels(config, changed)
     assert path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    "how", [dict(seed=1), dict(label_subset="runs/a/labeled.json")]
+)
+def test_the_same_images_chosen_in_another_way_go_on(run, how, caplog):
+    """A file under another path, or a seed that draws nothing."""
+    config, images = run
+    again = dataclasses.replace(images, **how)
+    check_choice_of_labels(config, again)
+    as_trained(config, again)
+    assert "names other labeled images" not in caplog.text
 
 
 def brighter(images, part):

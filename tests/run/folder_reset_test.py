@@ -1,6 +1,8 @@
 """What a reset deletes, and what it never does."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -45,6 +47,31 @@ def run(tmp_path):
 
 def test_a_reset_deletes_the_run_and_nothing_else(run):
     reset(run)
+    assert contents(run) == {"notes.txt"}
+
+
+@pytest.mark.parametrize("name", ["finetune", "evals", "inference/a.parts"])
+def test_what_another_process_is_writing_is_not_deleted(run, name):
+    before = contents(run)
+    code = (
+        "import sys, time\n"
+        "from meta_pseudo_labels.utils.files import locked\n"
+        "with locked(sys.argv[1]):\n"
+        "    print('locked', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(run / name)],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "locked\n"
+        for refused in (RunFolder.reset, RunFolder.check_reset):
+            with pytest.raises(ConfigError, match="is in use by process"):
+                refused(RunFolder(str(run)))
+        other.kill()
+    assert before < contents(run)
+    reset(run)  # A lock that a killed process left is in nobody's way.
     assert contents(run) == {"notes.txt"}
 
 

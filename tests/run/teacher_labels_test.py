@@ -83,6 +83,29 @@ def test_finetuning_makes_them_stale_and_changes_them(teacher, moved, tmp_path):
     assert after.source["weights"] != before.source["weights"]
 
 
+@pytest.mark.parametrize("wanted", ["best", "path"])
+def test_labels_of_an_earlier_checkpoint_are_stale_without_it(tmp_path, wanted):
+    """The latest one stays as it was, and so does what was finetuned of it."""
+    folder = tmp_path / "teacher"
+    config = tiny(folder, method="supervised", finetune_steps=1)
+    Experiment(config).train()
+    (folder / "best").mkdir()
+    for file in (folder / "checkpoints").glob("step-2.*"):
+        shutil.copy(file, folder / "best")
+    chosen = "best" if wanted == "best" else str(folder / "best" / "step-2")
+    teacher = Experiment(dataclasses.replace(config, from_checkpoint=chosen))
+    teacher.finetune()
+    teacher.cache_labels()
+    settings = student(tmp_path / "run", folder)
+    load_teacher_labels(settings, teacher.data)
+    again = dataclasses.replace(
+        teacher.config, finetune_lr=0.5, allow_hparam_change=True
+    )
+    Experiment(again).finetune()
+    with pytest.raises(ConfigError, match="finetuned since its labels"):
+        load_teacher_labels(settings, teacher.data)
+
+
 def test_a_file_alone_is_enough(teacher, moved, tmp_path):
     """Without the run there is nothing that it could be behind."""
     alone = tmp_path / "labels.npz"
@@ -168,7 +191,10 @@ def test_a_finished_student_is_not_taken_for_one_of_other_teachers(
     with pytest.raises(ConfigError, match="has other labels than when"):
         train(f"{moved},{sure}")
     assert not train(moved)  # It was trained already.
-    shutil.rmtree(moved)  # Whatever became of its teacher.
+    # Whatever became of its teacher.
+    (moved / "class_distributions.npz").unlink()
+    assert not train(moved)
+    shutil.rmtree(moved)
     assert not train(moved)
 
 

@@ -75,7 +75,8 @@ def to_8_bits(images, levels):
         known = "no picture of 16 bits was learned from"
     else:
         black, white = levels
-        wrong = highest > 2 * white - black
+        out = (highest < black) | (lowest > white)
+        wrong = (highest > 2 * white - black) | out
         known = f"those that were learned from have {black} to {white}"
     refusal = tf.strings.format(
         DEEP + " with levels from {} to {}, but " + known + "; convert it to 8 "

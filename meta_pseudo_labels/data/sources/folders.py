@@ -93,7 +93,8 @@ def load(
     if labeled_dir is None:
         raise ValueError(
             "labeled_dir is None; name the folder that holds one folder of "
-            "images per class."
+            "images per class (--labeled_dir; --data_dir is not read for "
+            "folders)."
         )
     folders = _class_folders(labeled_dir)
     eval_folders = {} if eval_dir is None else _class_folders(eval_dir)

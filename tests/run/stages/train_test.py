@@ -1,5 +1,6 @@
 """What training notes of its plug-ins' source, and tells of it."""
 
+import dataclasses
 import json
 
 import pytest
@@ -64,6 +65,22 @@ def test_a_plug_in_that_failed_before_any_checkpoint_is_forgotten(
     train(tmp_path, num_train_steps=1)
     assert list(noted(tmp_path)) == ["0"] and noted(tmp_path) != failed
     assert CHANGED not in caplog.text
+
+
+def test_the_best_on_test_images_needs_some(tmp_path):
+    """Validation images do not stand in for them without a word."""
+    experiment = Experiment(
+        tiny(tmp_path, best_on="test", num_validation=10, num_labeled=40)
+    )
+    images = experiment.data
+    experiment.data = dataclasses.replace(
+        images,
+        test_images=images.test_images[:0],
+        test_labels=images.test_labels[:0],
+    )
+    with pytest.raises(ConfigError, match="--best_on=test needs test images"):
+        experiment.train()
+    assert not (tmp_path / "hparams.json").exists()
 
 
 def test_a_run_is_not_deleted_where_its_plug_ins_cannot_be_noted(
