@@ -368,7 +368,7 @@ SUITES = {
     # 15 minutes each on two idle cores without AVX-512.
     "pretrained": Suite(
         pretrained({"supervised": 1700, "uda": 370, "off": 245, "exact": 195}),
-        num_labeled=(40, 250),
+        num_labeled=(40, 250, 4000),
         dataset="cifar10",
         pretrained=True,
         equal_time=True,
