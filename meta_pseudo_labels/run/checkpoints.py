@@ -10,6 +10,7 @@ Which checkpoints there are is read from the files on disk, not from the file
 import concurrent.futures
 import glob
 import os
+import re
 
 import tensorflow as tf
 from absl import logging
@@ -18,6 +19,7 @@ from meta_pseudo_labels.utils.checkpoint_files import (
     BEST_FOLDER,
     FOLDER,
     NAME,
+    READER_ERRORS,
     CheckpointError,
     DamagedCheckpoint,
     check_readable,
@@ -219,6 +221,32 @@ class Checkpoints:
             max_to_keep=max_to_keep,
             checkpoint_name=NAME,
         )
+
+
+def saved_shapes(path):
+    """The shapes of what a checkpoint holds, by the names in `learner_state`.
+
+    Args:
+      path: without extension.
+
+    Returns:
+      A dict from name to list of sizes; empty if the file cannot be read.
+    """
+    try:
+        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    except READER_ERRORS:
+        return {}  # Restoring it will tell what is wrong with it.
+    # TensorFlow escapes the slashes in the names of what a dict holds.
+    found = ((re.fullmatch(r"state/(.+?)/.*", key), key) for key in shapes)
+    return {
+        re.sub(r"\.([.S])", _unescaped, match[1]): shapes[key]
+        for match, key in found
+        if match
+    }
+
+
+def _unescaped(match):
+    return "/" if match[1] == "S" else "."
 
 
 def _sync(path):

@@ -65,7 +65,7 @@ from meta_pseudo_labels.run.labeled_choice import (
 from meta_pseudo_labels.run.memory import check_memory
 from meta_pseudo_labels.run.precision import settled
 from meta_pseudo_labels.run.pretrained import check_weights
-from meta_pseudo_labels.run.restoring import restore_learner
+from meta_pseudo_labels.run.restoring import restore_learner, saved_unlabeled
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.run.stages.cache_labels import cache_labels_of_run
 from meta_pseudo_labels.run.stages.diagnose import diagnose_run
@@ -191,7 +191,16 @@ class Experiment:
         with reports_lost_workers(strategy, self.config), strategy.scope():
             return self._built_learner(images)
 
-    def _built_learner(self, images):
+    def _fit_learner(self, wanted):
+        """Builds the learner for as many images as a checkpoint is of.
+
+        Only methods that keep a value for each unlabeled image need that.
+        """
+        saved = saved_unlabeled(self.learner, wanted, self.output_dir)
+        if saved is not None:
+            self.learner = self._built_learner(self.data, unlabeled=saved)
+
+    def _built_learner(self, images, *, unlabeled=None):
         check_memory(
             self.config,
             image_size=images.spec.image_size,
@@ -202,7 +211,7 @@ class Experiment:
             build_learner,
             self.config,
             images.spec,
-            unlabeled=len(images.unlabeled_images),
+            unlabeled=unlabeled or len(images.unlabeled_images),
         )
 
     def devices(self):
@@ -280,6 +289,7 @@ class Experiment:
         if self.validation_dataset is not None:
             datasets["validation"] = self.validation_dataset
         best_on = self.config.best_on
+        self._fit_learner("latest")
         return follow(
             self.learner,
             self.folder,
@@ -341,6 +351,7 @@ class Experiment:
         if not self._stage.looks_only:  # Otherwise `data` is checked.
             check_choice_of_labels(self.config, self.data, learns=False)
         wanted = wanted or self.config.from_checkpoint
+        self._fit_learner(wanted)
         restore_learner(self.learner, wanted, self.output_dir)
         return self.learner
 

@@ -11,9 +11,12 @@ import re
 from absl import logging
 
 from meta_pseudo_labels.release.variables import load_release_variables
-from meta_pseudo_labels.run.checkpoints import Checkpoints
+from meta_pseudo_labels.run.checkpoints import Checkpoints, saved_shapes
 from meta_pseudo_labels.utils.checkpoint_files import (
+    BEST_FOLDER,
+    FOLDER,
     CheckpointError,
+    checkpoint_paths,
     find_checkpoint,
     is_own_checkpoint,
 )
@@ -85,6 +88,46 @@ def restore_learner(learner, wanted, output_dir):
             f"{output_dir} holds no checkpoint: train there first, with "
             "`mpl train`."
         )
+
+
+def saved_unlabeled(learner, wanted, output_dir):
+    """How many unlabeled images the learner in a checkpoint kept values for.
+
+    FlexMatch keeps one for each image that it trained on. What only uses the
+    networks may find other images, and build the learner for that number.
+
+    Args:
+      learner: built for the images found now.
+      wanted, output_dir: see `restore_learner`.
+
+    Returns:
+      The number; None if the learner's own variables are as many.
+
+    Raises:
+      CheckpointError: if `wanted` is a path that leads to none.
+    """
+    own = {
+        name: variable.shape
+        for name, variable in learner_state(learner).items()
+        if name.startswith("learner/") and variable.shape.rank
+    }
+    if not own:
+        return None
+    for path in _paths(wanted, output_dir):
+        shapes = saved_shapes(path)
+        for name, shape in own.items():
+            saved = shapes.get(name, list(shape))
+            if saved != list(shape) and saved[1:] == list(shape[1:]):
+                return saved[0]
+    return None
+
+
+def _paths(wanted, output_dir):
+    """The checkpoints that may be restored, the first choice first."""
+    if wanted not in ("latest", "best"):
+        return [find_checkpoint(wanted)]
+    name = BEST_FOLDER if wanted == "best" else FOLDER
+    return checkpoint_paths(os.path.join(output_dir, name))[::-1]
 
 
 def restore_start(learner, config, checkpoints, *, fresh):

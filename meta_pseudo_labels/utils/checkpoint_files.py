@@ -23,7 +23,7 @@ _SCRATCH = re.compile(
     rf"{NAME}-\d+(_temp|.*\.tempstate\d+.*)|checkpoint\.tmp[0-9a-f]{{32}}"
 )
 # TensorFlow's reader turns some of its own errors into errors of Python.
-_READER_ERRORS = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
+READER_ERRORS = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
 
 
 class CheckpointError(ValueError):
@@ -103,7 +103,7 @@ def is_own_checkpoint(prefix):
     """Whether a checkpoint is one of ours, not from TF1."""
     try:
         names = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
-    except _READER_ERRORS:
+    except READER_ERRORS:
         return False  # Loading it will tell what is wrong with it.
     return _GRAPH in names
 
@@ -116,7 +116,7 @@ def check_readable(prefix):
     """
     try:
         tf.train.load_checkpoint(prefix).get_tensor(_GRAPH)
-    except _READER_ERRORS as error:
+    except READER_ERRORS as error:
         raise damaged(prefix, error) from error
 
 

@@ -16,7 +16,7 @@ from meta_pseudo_labels.run.finetuned import (
     is_finetuned,
 )
 from meta_pseudo_labels.run.folder import LABELED, RunFolder
-from meta_pseudo_labels.run.restoring import restore_learner
+from meta_pseudo_labels.run.restoring import restore_learner, saved_unlabeled
 from meta_pseudo_labels.utils.checkpoint_files import (
     BEST_FOLDER,
     FOLDER,
@@ -139,11 +139,11 @@ def _restored(experiment, name):
         }
     )
     _check_same_images(other, config)
-    learner = build_learner(
-        other,
-        experiment.data.spec,
-        unlabeled=len(experiment.data.unlabeled_images),
-    )
+    spec, found = experiment.data.spec, experiment.data.unlabeled_images
+    learner = build_learner(other, spec, unlabeled=len(found))
+    saved = saved_unlabeled(learner, path, folder)
+    if saved is not None:
+        learner = build_learner(other, spec, unlabeled=saved)
     restore_learner(learner, path, folder)
     return learner, other
 
