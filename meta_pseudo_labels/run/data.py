@@ -49,6 +49,31 @@ def load_data(config, given=None):
     )
 
 
+def load_all_labels(config):
+    """The images, where those of a run can no longer be chosen.
+
+    Once files were removed from folders of labeled images, or added, there may
+    not be enough of a class, or other files have the numbers of those chosen.
+
+    Args:
+      config: `Config` of the run.
+
+    Returns:
+      `data.ImageData` of which all images with a label keep it; None if the
+      choice is not what stands in the way, or is not one among files.
+    """
+    if config.dataset != "folders" or not os.path.exists(
+        os.path.join(config.output_dir, LABELED)
+    ):
+        return None
+    every = dict(num_labeled=0, label_subset="balanced")
+    try:
+        images = load_data(dataclasses.replace(config, **every))
+    except ConfigError:
+        return None
+    return dataclasses.replace(images, label_subset=config.label_subset)
+
+
 def check_answers(config, *, given):
     """Refuses answers that cannot be used, before images are read.
 

@@ -49,6 +49,7 @@ from meta_pseudo_labels.run.callbacks import named_callbacks
 from meta_pseudo_labels.run.data import (
     check_answers,
     evaluation_batches,
+    load_all_labels,
     load_data,
     require_test_images,
 )
@@ -131,7 +132,10 @@ class Experiment:
     @functools.cached_property
     def data(self):
         """The images, as `data.ImageData` or `data.ShardedData`."""
-        images = load_data(self.config, self._given)
+        try:
+            images = load_data(self.config, self._given)
+        except ConfigError as error:
+            images = self._images_of_changed_files(error)
         if self._stage.looks_only:
             images = as_trained(self.config, images)
         elif self._changed and (self._stage.needs_run or self._stage.trains):
@@ -139,6 +143,28 @@ class Experiment:
             check_choice_of_labels(self.config, images, learns=learns)
         if self._changed:  # Only now that the data is accepted.
             logging.warning("%s", self._changed)
+        return images
+
+    def _images_of_changed_files(self, error):
+        """All labeled images, for a stage that only looks at them.
+
+        Raises:
+          ConfigError: for other stages, naming a file that was removed or
+            added since the run began; else the error, if that is not why.
+        """
+        if self._given is not None or self._changed:
+            raise error
+        images = load_all_labels(self.config)
+        if images is None:
+            raise error
+        if not self._stage.looks_only:
+            check_choice_of_labels(self.config, images, learns=False)
+            raise error
+        logging.warning(
+            "Labeled files were removed or added since the run began, so its "
+            "choice cannot be repeated (%s). All that have a label are used.",
+            error,
+        )
         return images
 
     @functools.cached_property

@@ -1,0 +1,95 @@
+"""What a run does once labeled files were removed or added."""
+
+import dataclasses
+import json
+
+import pytest
+
+from meta_pseudo_labels.run.data import load_data
+from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.folder import RunFolder
+from meta_pseudo_labels.run.labeled_choice import save_choice_of_labels
+from meta_pseudo_labels.utils.settings import ConfigError
+from tests.tiny_folders import shades, write, write_folders
+from tests.tiny_run import tiny
+
+
+def begun(root, **settings):
+    """A run on six labeled files that has chosen its labels."""
+    write_folders(root)
+    config = tiny(
+        root / "run",
+        **dict(
+            dataset="folders",
+            labeled_dir=str(root / "labeled"),
+            unlabeled_dir=str(root / "unlabeled"),
+            eval_dir=str(root / "eval"),
+            image_size=8,
+            num_labeled=6,
+        )
+        | settings,
+    )
+    images = load_data(config)
+    (root / "run").mkdir()
+    save_choice_of_labels(config, images)
+    RunFolder(config.output_dir).save_settings(config)
+    return config, images
+
+
+def data_of(config, mode):
+    return Experiment(dataclasses.replace(config, task_mode=mode)).data
+
+
+def file_of(root):
+    """A choice of the last file of each class."""
+    path = root / "subset.json"
+    choice = {"source": "folders", "indices": [1, 3, 5], "labels": [0, 1, 2]}
+    path.write_text(json.dumps(choice))
+    return dict(label_subset=str(path), num_labeled=0)
+
+
+@pytest.mark.parametrize(
+    ("subset", "before", "gone", "after"),
+    [
+        (None, [0, 1, 10, 11, 20, 21], "ant/0", [1, 10, 11, 20, 21]),
+        (file_of, [1, 11, 21], "cow/1", [0, 1, 10, 11, 20]),
+    ],
+)
+def test_a_review_looks_at_the_labeled_files_that_are_there(
+    tmp_path, logged, subset, before, gone, after
+):
+    config, images = begun(tmp_path, **(subset(tmp_path) if subset else {}))
+    assert shades(images.labeled_images) == before
+    path = tmp_path / "labeled" / f"{gone}.png"
+    path.unlink()
+    looked = data_of(config, "review")
+    assert shades(looked.labeled_images) == after
+    assert looked.spec.mean == images.spec.mean  # As in training.
+    assert any("its choice cannot be repeated" in line for line in logged)
+    assert any(f"no longer {path}" in line for line in logged)
+    # What evaluates says which file it is about, not how many to give.
+    with pytest.raises(ConfigError, match=f"no longer {path}.*Restore it"):
+        data_of(config, "eval")
+
+
+def test_an_added_file_is_looked_at_too(tmp_path, logged):
+    config, _ = begun(tmp_path, num_labeled=0)
+    write(tmp_path / "labeled" / "bee" / "9.png", 19)
+    looked = data_of(config, "review")
+    assert shades(looked.labeled_images) == [0, 1, 10, 11, 19, 20, 21]
+    assert any("7 for 6; not before" in line for line in logged)
+
+
+def test_what_else_is_wrong_is_said_as_it_is(tmp_path):
+    config, _ = begun(tmp_path)
+    (tmp_path / "unlabeled").rename(tmp_path / "elsewhere")
+    for mode in ("review", "eval"):
+        with pytest.raises(ConfigError, match="unlabeled cannot be read"):
+            data_of(config, mode)
+    # Before a run has chosen, the number is what is wrong.
+    begin = dataclasses.replace(
+        config, output_dir=str(tmp_path / "new"), unlabeled_dir=None
+    )
+    (tmp_path / "labeled" / "ant" / "0.png").unlink()
+    with pytest.raises(ConfigError, match="give at most 3, or 5 for all"):
+        data_of(begin, "train")
