@@ -27,7 +27,12 @@ from meta_pseudo_labels.run.recipes import (
 from meta_pseudo_labels.utils.plugins import load_plugins
 from meta_pseudo_labels.utils.quiet import quiet_start
 from meta_pseudo_labels.utils.registry import nearest
-from meta_pseudo_labels.utils.settings import WORDS, ConfigError, check_address
+from meta_pseudo_labels.utils.settings import (
+    WORDS,
+    ConfigError,
+    check_address,
+    check_picture_folder,
+)
 from meta_pseudo_labels.utils.signals import end_on_signals
 
 _OTHER_WORDS = {word: mode for mode, word in WORDS.items()}
@@ -77,8 +82,11 @@ def _run(program, typed, task_mode):
             json_lines.begin()
         names = (a.partition("=")[0].lstrip("-") for a in arguments)
         for name in dict.fromkeys(names):
-            # The last one counts.
-            check_address(name, (_values(name, arguments) or [""])[-1])
+            check_address(name, _last(name, arguments))
+        check_picture_folder(
+            _last("inference_dir", arguments),
+            _last("inference_data", arguments),
+        )
         refuse(program, arguments, task_mode=task_mode)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
@@ -206,6 +214,11 @@ def _plugins(arguments):
             from meta_pseudo_labels.run.folder import RunFolder
         given.insert(0, RunFolder(folder).settings().get("plugins"))
     return list(filter(None, given))
+
+
+def _last(name, arguments):
+    """The value of a flag that counts; empty if it is not given."""
+    return (_values(name, arguments) or [""])[-1]
 
 
 def _values(name, arguments):

@@ -192,9 +192,8 @@ def check_address(name, value):
             f"--{name}={value}: this is a flag, not a path; was the path left "
             f"out? If it is a path, write --{name}=./{value}."
         )
-    found = re.match(r"(\w[\w+.-]*)://", str(value))
-    scheme = found[1].lower() if found else "file"
-    mount = f"Mount the bucket ({_MOUNTS.get(scheme, 'rclone mount')})"
+    found = _scheme(value)
+    scheme, mount = found or "file", _mount(found)
     if found and name == "output_dir":
         raise ConfigError(
             f"--{name}={value}: runs are written to folders of a file system, "
@@ -207,16 +206,50 @@ def check_address(name, value):
             "network, run keras_hub.models.ImageClassifier.from_preset("
             f"{str(value)!r}).save_to_preset(FOLDER), and give that folder."
         )
-    if found and name in _ON_A_FILE_SYSTEM:
-        raise ConfigError(
-            f"--{name}={value} is read from a file system only. {mount}, or "
-            "copy what is there, and give its path."
-        )
+    if name in _ON_A_FILE_SYSTEM:
+        _check_no_address(name, value)
     if name in _READ_BY_TENSORFLOW and scheme not in ("gs", "ram", "file"):
         raise ConfigError(
             f"--{name}={value}: TensorFlow reads buckets at gs:// only. "
             f"{mount}, or copy what is there, and give its path."
         )
+
+
+def check_picture_folder(folder, kind=None):
+    """Refuses an address where pictures to predict are to be read.
+
+    Args:
+      folder: the inference_dir.
+      kind: the inference_data; for None the default, a folder of pictures.
+
+    Raises:
+      ConfigError: see `check_address`. Records may be in a bucket.
+    """
+    if kind in (None, "", "folder"):
+        _check_no_address("inference_dir", folder)
+
+
+def _check_no_address(name, value):
+    """Refuses an address for a setting that is a path on a file system."""
+    scheme = _scheme(value)
+    if scheme is None:
+        return
+    mend = f"{_mount(scheme)}, or copy what is there, and give its path"
+    if scheme == "file":
+        mend = "Give it as a path, without file://"
+    raise ConfigError(
+        f"--{name}={value} is read from a file system only. {mend}."
+    )
+
+
+def _scheme(value):
+    """That of an address, such as gs; None for a path."""
+    found = re.match(r"(\w[\w+.-]*)://", str(value))
+    return found[1].lower() if found else None
+
+
+def _mount(scheme):
+    return f"Mount the bucket ({_MOUNTS.get(scheme, 'rclone mount')})"
 
 
 def several_paths(name, value):

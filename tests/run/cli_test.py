@@ -63,6 +63,7 @@ def test_help_and_what_is_wrong_need_no_tensorflow():
         ("train", "--output_dir", "--seed=2"),
         ("eval", "--output_dir=run", "--eval_data_dir", "s3://mine/data"),
         ("serve", "--saved_model=gs://mine/model"),
+        ("predict", "--output_dir=run", "--inference_dir=gs://mine/photos"),
         ("train", "--method=mlp"),
         ("train", "--help"),
     )
@@ -81,9 +82,19 @@ def test_help_and_what_is_wrong_need_no_tensorflow():
         cwd=ROOT,
         check=True,
     )
-    word, run, flag, next_flag, data, model, method, *help, end, loaded = (
-        process.stdout.splitlines()
-    )
+    (
+        word,
+        run,
+        flag,
+        next_flag,
+        data,
+        model,
+        photos,
+        method,
+        *help,
+        end,
+        loaded,
+    ) = process.stdout.splitlines()
     assert word.startswith("Error: mpl trian: there is no such command")
     assert "(did you mean train?)" in word
     assert "predict, compare, serve, recipe" in word and "inference" not in word
@@ -92,6 +103,8 @@ def test_help_and_what_is_wrong_need_no_tensorflow():
     assert next_flag.startswith("Error: --output_dir=--seed=2: this is a flag")
     assert data.startswith("Error: --eval_data_dir=s3://mine/data: TensorFlow ")
     assert model.startswith("Error: --saved_model=gs://mine/model is read from")
+    assert photos.startswith("Error: --inference_dir=gs://mine/photos is read ")
+    assert "Mount the bucket (gcsfuse)" in photos
     assert method.startswith("Error: --method=mlp is unknown (did you mean mpl")
     assert any(line.startswith("  --mpl_feedback: ") for line in help)
     assert (end, loaded) == ("0", "set()")

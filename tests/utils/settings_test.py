@@ -8,6 +8,7 @@ from meta_pseudo_labels.run.config.core import Config
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     check_address,
+    check_picture_folder,
     several_paths,
     value_type,
 )
@@ -44,6 +45,31 @@ def test_an_address_that_cannot_be_used_is_refused(name, value, words):
         check_address(name, value)
     with pytest.raises(ConfigError, match=words):
         Config(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("gs://b/x", "Mount the bucket .gcsfuse., or copy"),
+        ("s3://b/x", "Mount the bucket .mount-s3., or copy|at gs:// only"),
+        ("file:///photos", "as a path, without file://"),
+    ],
+)
+def test_pictures_to_predict_are_on_a_file_system(folder, words):
+    for kind in (None, "folder"):
+        with pytest.raises(ConfigError, match=words):
+            Config(
+                task_mode="inference",
+                inference_dir=folder,
+                inference_data=kind,
+            )
+        with pytest.raises(ConfigError, match="from a file system only"):
+            check_picture_folder(folder, kind)
+    for kind in ("records", "tfds:mnist"):
+        check_picture_folder(folder, kind)
+    check_picture_folder("/photos")
+    with pytest.raises(ConfigError, match="without file://"):
+        check_address("labeled_dir", "file:///photos")
 
 
 @pytest.mark.parametrize("name", ["teacher_labels", "inference_ckpt_ensemble"])

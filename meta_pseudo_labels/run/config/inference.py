@@ -9,6 +9,7 @@ from typing import ClassVar
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     Unread,
+    check_picture_folder,
     setting,
     several_paths,
 )
@@ -178,6 +179,7 @@ class InferenceSettings:
             self._check_there(source, os.path.expanduser(folder))
 
     def _check_there(self, source, folder):
+        check_picture_folder(folder, source)
         if "://" in folder:  # A bucket; checked when it is read.
             return
         there = os.path.isdir(folder)
