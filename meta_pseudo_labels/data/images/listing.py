@@ -85,6 +85,32 @@ def list_files(folder):
     return sorted(names), sorted(passed_over)
 
 
+def list_bucket(folder):
+    """What `list_files` returns, of a folder at an address such as gs://b/a.
+
+    Raises:
+      OpError: if TensorFlow cannot list it.
+    """
+    import tensorflow as tf  # Only here: others list without it.
+
+    names, passed_over = [], []
+    for path, folders, files in tf.io.gfile.walk(folder):
+        inner = path.removeprefix(folder).strip("/")
+        prefix = f"{inner}/" if inner else ""
+        kept = []
+        for found, is_folder in ((files, False), (folders, True)):
+            # Buckets end the names of folders in a slash.
+            for name in filter(None, (name.strip("/") for name in found)):
+                if is_left(name, is_folder=is_folder):
+                    passed_over.append(prefix + name)
+                elif is_folder:
+                    kept.append(name)
+                else:
+                    names.append(prefix + name)
+        folders[:] = kept  # Only these are walked through.
+    return sorted(names), sorted(passed_over)
+
+
 def list_folder(folder):
     """What a folder itself holds.
 

@@ -184,7 +184,7 @@ class InferenceSettings:
             return
         there = os.path.isdir(folder)
         if source == RECORDS:
-            there = there or bool(glob.glob(folder))
+            there = os.path.exists(folder) or bool(glob.glob(folder))
         if not there:
             raise ConfigError(
                 f"--inference_dir={self.inference_dir} does not exist; name "

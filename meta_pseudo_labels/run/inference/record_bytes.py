@@ -29,6 +29,9 @@ def release_records(paths, folder):
         raise ValueError(f"{folder} holds no files; put TFRecord files there.")
     if os.path.isdir(folder):
         names = [os.path.relpath(path, folder) for path in paths]
+    elif "://" in folder and tf.io.gfile.isdir(folder):
+        start = os.path.join(folder, "")
+        names = [path.removeprefix(start) for path in paths]
     else:
         names = [os.path.basename(path) for path in paths]
     return index_records(paths, _parse_encoded), names

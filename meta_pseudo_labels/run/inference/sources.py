@@ -15,6 +15,7 @@ import os
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from meta_pseudo_labels.data import Records
 from meta_pseudo_labels.data.images.decoding import (
@@ -28,6 +29,7 @@ from meta_pseudo_labels.data.images.headers import (
     image_kind,
 )
 from meta_pseudo_labels.data.images.listing import (
+    list_bucket,
     list_files,
     report_passed_over,
     shown,
@@ -230,14 +232,30 @@ def _sizes_and_times(paths):
 
 
 def _record_files(path):
-    """The files of a folder, a pattern or a path, sorted."""
-    if os.path.isdir(path):
-        return [os.path.join(path, name) for name in list_files(path)[0]]
-    if "://" not in path:
-        return sorted(glob.glob(path))
-    if tf.io.gfile.isdir(path):
-        path = os.path.join(path, "*")
-    return sorted(f for f in tf.io.gfile.glob(path) if not tf.io.gfile.isdir(f))
+    """The files below a folder, or those of a pattern or a path, sorted.
+
+    What is passed over is reported: what `list_files` passes over, in a bucket
+    too, and folders that a pattern matches.
+    """
+    is_address = "://" in path
+    here = tf.io.gfile if is_address else os.path
+    if here.isdir(path):
+        listed = list_bucket(path) if is_address else list_files(path)
+        names, passed_over = listed
+        report_passed_over(passed_over, where=path)
+        return [os.path.join(path, name) for name in names]
+    if here.exists(path):  # Even if its name could be a pattern.
+        return [path]
+    found = sorted(tf.io.gfile.glob(path) if is_address else glob.glob(path))
+    folders = [name for name in found if here.isdir(name)]
+    if folders:
+        logging.warning(
+            "%s: passed over %d folders that the pattern matches, first %s.",
+            path,
+            len(folders),
+            shown(folders[0]),
+        )
+    return [name for name in found if name not in folders]
 
 
 def _record_images(records, names, *, place, spec):

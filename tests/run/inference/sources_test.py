@@ -180,6 +180,45 @@ def test_other_records_of_the_same_lengths_have_another_digest(tmp_path):
     assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.mark.parametrize("root", ["ram://passed/over", None])
+def test_record_files_are_found_at_any_depth_and_others_reported(
+    tmp_path, logged, root
+):
+    """In a bucket as on a disk."""
+    write_folders(tmp_path)
+    images = load(tmp_path)
+    root = root or str(tmp_path / "records")
+    for number, name in enumerate(
+        ["a", "nested/b", "nested/in/c", "day1.bak", ".hidden", "lost+found/d"]
+    ):
+        path = f"{root}/{name}"
+        tf.io.gfile.makedirs(os.path.dirname(path))
+        jpeg_records.write(
+            path, [jpeg_records.example(jpeg_records.jpeg(number))]
+        )
+    records = dict(inference_data="records")
+    for folder in (root, f"{root}/"):
+        logged.clear()
+        pixels, names, _ = sourced(images, inference_dir=folder, **records)
+        assert names == ["a/0", "nested/b/0", "nested/in/c/0"]
+        assert pixels[:, 0, 0, 0].tolist() == [0, 10, 20]
+        (line,) = logged
+        assert "passed over 3 files or folders" in line
+        assert line.endswith(": .hidden, day1.bak, lost+found.")
+    logged.clear()
+    _, names, _ = sourced(images, inference_dir=f"{root}/[an]*", **records)
+    assert names == ["a/0"]
+    (line,) = logged
+    assert f"passed over 1 folders that the pattern matches, first {root}" in (
+        line
+    )
+    # What its name says is a file, though it could be a pattern.
+    path = f"{root}/day[1]"
+    jpeg_records.write(path, [jpeg_records.example(jpeg_records.jpeg(7))])
+    pixels, names, _ = sourced(images, inference_dir=path, **records)
+    assert (names, pixels[0, 0, 0, 0]) == (["day[1]/0"], 70)
+
+
 def test_a_folder_of_a_bucket_is_its_files(tmp_path):
     write_folders(tmp_path)
     images = load(tmp_path)
