@@ -95,6 +95,7 @@ def review_run(experiment):
         PSEUDO_LABELS: pseudo_labels(unlabeled),
     }
     found = copies(images)
+    experiment.folder.check_unanswered()  # Looking at many took minutes.
     os.makedirs(folder, exist_ok=True)
     # First, so that no report shows half a review.
     summary_path = os.path.join(folder, REVIEW_SUMMARY)

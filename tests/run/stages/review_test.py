@@ -20,6 +20,7 @@ from meta_pseudo_labels.run.review_tables import (
     pseudo_labels,
     wanted,
 )
+from meta_pseudo_labels.run.stages import review
 from meta_pseudo_labels.run.stages.review import draw, link, review_run
 from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.settings import ConfigError
@@ -167,6 +168,31 @@ def test_what_somebody_answered_is_not_reset(tmp_path):
     table.write_text("image,guess,label\na.png,ant,\n")
     folder.reset()
     assert not table.exists()
+
+
+def test_what_is_answered_during_a_review_is_kept(tmp_path, monkeypatch):
+    """Tables of an earlier review; somebody fills one in meanwhile."""
+    RunFolder(str(tmp_path)).save_settings(tiny(tmp_path))
+    table = tmp_path / "review" / "labels.csv"
+    table.parent.mkdir()
+    text = "image,class,label\na.png,ant,bee\n"
+
+    def pools(*_):
+        table.write_text(text)
+        return pool([[1.0, 0.0]], labels=[0]), pool([[1.0, 0.0]])
+
+    monkeypatch.setattr(review, "pools", pools)
+    zeros = np.zeros([2, 8, 8, 3], np.uint8)
+    experiment = types.SimpleNamespace(
+        config=tiny(tmp_path),
+        data=data.from_arrays(zeros, [0, 1], zeros[:0]),
+        folder=RunFolder(str(tmp_path)),
+        trained_learner=lambda: None,
+    )
+    with pytest.raises(ConfigError, match="holds 1 labels that somebody wrote"):
+        review_run(experiment)
+    assert table.read_text() == text
+    assert [path.name for path in table.parent.iterdir()] == ["labels.csv"]
 
 
 def test_a_network_that_says_no_numbers_is_not_reviewed(tmp_path, monkeypatch):
