@@ -20,6 +20,7 @@ class Pool:
     Attributes:
       images: [N, H, W, 3] uint8.
       names: [N] of their files, or otherwise their places.
+      files: [N] tuples of the files with an image's pixels, if it has any.
       parts: [N] of the data set.
       labels: [N] ints; None for images without labels.
       student: [N, classes] probabilities.
@@ -30,6 +31,7 @@ class Pool:
 
     images: np.ndarray
     names: list[str]
+    files: list[tuple[str, ...]]
     parts: list[str]
     labels: np.ndarray | None
     student: np.ndarray
@@ -103,6 +105,7 @@ def _pool(networks, config, images, owners, labels, count):
     return Pool(
         images=pixels,
         names=[duplicates.names_of_image(images, *owner) for owner in owners],
+        files=[_files(images, owner) for owner in owners],
         parts=[part for part, _ in owners],
         labels=labels,
         student=seen[0][0],
@@ -115,6 +118,13 @@ def _pool(networks, config, images, owners, labels, count):
 def _image(images, owner):
     part, place = owner
     return getattr(images, f"{part}_images")[place]
+
+
+def _files(images, owner):
+    found = (images.names or {}).get(
+        duplicates.digest_of(_image(images, owner))
+    )
+    return tuple(found or ())
 
 
 @dataclasses.dataclass(frozen=True)

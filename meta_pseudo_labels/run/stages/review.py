@@ -175,7 +175,7 @@ def link(table, folder):
         zip(table.places[:LINKED], table.classes, strict=False), start=1
     ):
         inner = os.path.join(folder, table.pool.classes[label])
-        for copy, name in enumerate(table.pool.names[k].split(" = ")):
+        for copy, name in enumerate(table.pool.files[k]):
             if not os.path.exists(name):  # A name that cannot be shown.
                 lost += 1
                 continue

@@ -36,6 +36,7 @@ def pool(student, teacher=None, labels=None):
     return Pool(
         images=np.zeros([count, 8, 8, 3], np.uint8),
         names=[f"{place}.png" for place in range(count)],
+        files=[(f"{place}.png",) for place in range(count)],
         parts=["labeled"] * count,
         labels=None if labels is None else np.array(labels),
         student=np.array(student),
@@ -123,18 +124,22 @@ def test_a_label_is_red_where_another_class_is_likelier(tmp_path):
 
 
 def test_links_lead_to_the_files_by_what_is_suggested(tmp_path, caplog):
-    names = [tmp_path / name for name in ("a,b.JPG", "same", "lost", "c.png")]
+    names = [tmp_path / name for name in ("a = b.JPG", "same", "lost", "c.png")]
     for path in (*names[:2], names[3]):
         path.write_text(path.name)
     found = dataclasses.replace(
         pool([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]),
-        names=[f"{names[0]} = {names[1]}", f"{names[2]}", f"{names[3]}"],
+        files=[
+            (f"{names[0]}", f"{names[1]}"),
+            (f"{names[2]}",),
+            (f"{names[3]}",),
+        ],
     )
     link(pseudo_labels(found), tmp_path / "links")
     links = sorted((tmp_path / "links").rglob("*.*"))
     shown = [str(path.relative_to(tmp_path / "links")) for path in links]
     assert shown == ["=dog/0003.png", "cat/0001.JPG"]
-    assert [path.read_text() for path in links] == ["c.png", "a,b.JPG"]
+    assert [path.read_text() for path in links] == ["c.png", "a = b.JPG"]
     assert (tmp_path / "links" / "cat" / "0001-1").read_text() == "same"
     assert "1 files have no link" in caplog.text
 
