@@ -11,6 +11,7 @@ from meta_pseudo_labels.run.progress import counted
 from meta_pseudo_labels.utils.settings import ConfigError
 
 _LEARNED = sorted(duplicates.LEARNED)
+_TAUGHT = {"learned", "feedback"}  # From the latter, MPL's teacher learns.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,10 +229,11 @@ def copies(images):
             for part, place in group
             if part != "unlabeled"
         }
+        roles = {"learned" if p in _LEARNED else p for p in parts}
         kind = "copies"
         if len(classes) > 1:
             kind = "two classes"
-        elif len({"learned" if p in _LEARNED else p for p in parts}) > 1:
+        elif len(roles) > 1 and roles & _TAUGHT:
             kind = "leak"
         elif sorted(parts) == _LEARNED:
             continue

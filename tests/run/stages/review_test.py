@@ -95,6 +95,32 @@ def test_copies_are_leaks_two_classes_or_copies():
     ]
 
 
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [("validation", "copies"), ("feedback", "leak"), ("labeled", "leak")],
+)
+def test_only_what_was_learned_from_leaks(part, kind):
+    """Nothing learns from validation images; of MPL, the teacher from others.
+
+    Picture 0 is in the part and in the test.
+    """
+    random = np.random.RandomState(0)
+    pixels = random.randint(0, 256, [4, 8, 8, 3]).astype(np.uint8)
+    images = data.from_arrays(
+        pixels[[1, 2]],
+        np.array([0, 1]),
+        pixels[[3]],
+        test_images=pixels[[0]],
+        test_labels=np.array([0]),
+    )
+    fields = {f"{part}_images": pixels[[0]], f"{part}_labels": np.array([0])}
+    if part == "labeled":
+        fields["labeled_indices"] = np.array([0])
+    images = dataclasses.replace(images, **fields)
+    names = f"{part} image 0 = test image 0"
+    assert copies(images) == [(kind, f"{part}, test", names)]
+
+
 def test_the_first_images_of_tables_are_drawn(tmp_path):
     found = pool([[0.6, 0.4], [0.1, 0.9]], labels=[0, 0])
     empty = pool(np.zeros([0, 2]))
