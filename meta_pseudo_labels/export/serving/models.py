@@ -91,7 +91,8 @@ class Model:
       metadata: its signatures as a dict for JSON.
 
     Raises:
-      NoModel: if it cannot be loaded.
+      NoModel: if it cannot be loaded, or does not say how many axes an input
+        has.
     """
 
     def __init__(self, path):
@@ -112,10 +113,7 @@ class Model:
             ) from error
         self.inputs = {
             name: {
-                key: Input(
-                    np.dtype(spec.dtype.as_numpy_dtype),
-                    tuple(spec.shape.as_list()),
-                )
+                key: _input(spec, f"{folder}: {key} of the signature {name}")
                 for key, spec in signature.structured_input_signature[1].items()
             }
             for name, signature in self._loaded.signatures.items()
@@ -140,6 +138,23 @@ class Model:
         except tf.errors.InvalidArgumentError as error:
             raise RefusedInput(_reason(error.message)) from error
         return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _input(spec, what):
+    """The `Input` of a `TensorSpec`.
+
+    Raises:
+      NoModel: if its rank is not known; `what` says which one it is.
+    """
+    if spec.shape.rank is None:
+        raise NoModel(
+            f"{what} has an unknown number of axes, which this server has to "
+            "know. Export it with a shape, such as [None, 8], or use "
+            "TensorFlow Serving."
+        )
+    return Input(
+        np.dtype(spec.dtype.as_numpy_dtype), tuple(spec.shape.as_list())
+    )
 
 
 def _metadata(folder):

@@ -58,6 +58,28 @@ def test_a_model_says_what_it_takes_and_answers(folder, monkeypatch):
         model.predict("serving_default", {"x": np.array([-1], np.float32)})
 
 
+@pytest.mark.parametrize(
+    ("shape", "found"), [(None, None), ([], ()), ([None, 3], (None, 3))]
+)
+def test_a_model_has_to_say_how_many_axes_it_takes(tmp_path, shape, found):
+    module = tf.Module()
+    module.twice = tf.function(
+        lambda numbers: {"twice": 2 * numbers},
+        input_signature=[tf.TensorSpec(shape, tf.float32, name="x")],
+    )
+    tf.saved_model.save(
+        module,
+        str(tmp_path / "1"),
+        signatures=module.twice.get_concrete_function(),
+    )
+    if found is None:
+        with pytest.raises(NoModel, match="/1: x of the .*_default has an unk"):
+            Model(str(tmp_path))
+        return
+    (given,) = Model(str(tmp_path)).inputs["serving_default"].values()
+    assert given.shape == found
+
+
 def _flipped(content):
     """The content with a bit in every 40 bytes turned over."""
     return bytes(
