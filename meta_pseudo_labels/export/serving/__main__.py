@@ -106,12 +106,12 @@ def main():
     from meta_pseudo_labels.export.serving.server import build_app, speak_json
 
     try:  # Before the model, which takes longer.
-        listening = socket.create_server((arguments.host, arguments.port))
+        listening = listen(arguments.host, arguments.port)
     except (OSError, UnicodeError) as error:  # A host may not be a valid name.
         reason = getattr(error, "strerror", None) or error
         sys.exit(
-            f"Error: cannot listen on {arguments.host}:{arguments.port}: "
-            f"{reason}."
+            "Error: cannot listen on "
+            f"{_address(arguments.host, arguments.port)}: {reason}."
         )
     try:
         model = Model(arguments.saved_model)
@@ -120,10 +120,10 @@ def main():
     app = build_app(model, name=arguments.name, limits=_limits(arguments))
     speak_json()
     _collect_less_often()
-    host, port = listening.getsockname()[:2]
+    address = _address(*listening.getsockname()[:2])
     print(
         f"Serving version {model.version} at "
-        f"http://{host}:{port}/v1/models/{arguments.name}",
+        f"http://{address}/v1/models/{arguments.name}",
         flush=True,
     )
     web.run_app(
@@ -136,6 +136,21 @@ def main():
     )
     print("Stopped.", flush=True)
     _leave_what_is_worked_on()
+
+
+def listen(host, port):
+    """A socket that listens, of IPv6 if the host is such an address.
+
+    Raises:
+      OSError, UnicodeError: if there is no such host, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
+
+
+def _address(host, port):
+    """Host and port as in URLs, where brackets enclose the colons of IPv6."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _limits(arguments):
