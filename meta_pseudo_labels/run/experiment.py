@@ -119,6 +119,7 @@ class Experiment:
             check_answers(config, given=data is not None)
             _ = self._named_callbacks  # Fails now if they cannot be made.
         self._changed = None  # Changed settings, in a line.
+        self._is_new = True  # Whether output_dir's run, if any, is not meant.
         if resets(config):
             self.folder.check_reset()
             return
@@ -128,6 +129,7 @@ class Experiment:
         # Not to inspect the data of a run to come.
         if self._stage.needs_run or not config.reset_output_dir:
             self._changed = self.folder.check_same_training(config)
+            self._is_new = False
 
     @functools.cached_property
     def data(self):
@@ -152,7 +154,7 @@ class Experiment:
           ConfigError: for other stages, naming a file that was removed or
             added since the run began; else the error, if that is not why.
         """
-        if self._given is not None or self._changed:
+        if self._given is not None or self._changed or self._is_new:
             raise error
         images = load_all_labels(self.config)
         if images is None:

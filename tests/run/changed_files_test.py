@@ -91,5 +91,9 @@ def test_what_else_is_wrong_is_said_as_it_is(tmp_path):
         config, output_dir=str(tmp_path / "new"), unlabeled_dir=None
     )
     (tmp_path / "labeled" / "ant" / "0.png").unlink()
-    with pytest.raises(ConfigError, match="give at most 3, or 5 for all"):
-        data_of(begin, "train")
+    anew = dataclasses.replace(begin, output_dir=config.output_dir)
+    anew = dataclasses.replace(anew, reset_output_dir=True)
+    for mode in ("train", "inspect"):
+        for run in (begin, anew):
+            with pytest.raises(ConfigError, match="give at most 3, or 5 for"):
+                data_of(run, mode)
