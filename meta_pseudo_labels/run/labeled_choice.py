@@ -119,11 +119,17 @@ def _difference(before, now, names, found):
     text = "{:,} for {:,}".format(*counts)
     if names is None or found is None:
         return text
+    # A picture with copies has all their names, and keeps the others if one
+    # comes or goes.
+    before, after = (
+        {one for name in several for one in name.split(" = ")}
+        for several in (names, found)
+    )
     for what, more, less in (
-        ("no longer", names, found),
-        ("not before", found, names),
+        ("no longer", before, after),
+        ("not before", after, before),
     ):
-        first = min({*more} - {*less}, default=None)
+        first = min(more - less, default=None)
         if first is not None:
             return f"{text}; {what} {first}"
     return text

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -421,6 +422,15 @@ def test_the_file_that_is_gone_or_new_is_named(folders, what, name, is_old):
         assert f"({count} for 6):" in str(error.value)
     else:
         assert told in str(error.value) and name in str(error.value)
+
+
+def test_a_new_copy_of_a_labeled_picture_hides_no_file_that_is_gone(folders):
+    config, _, labeled = folders
+    first = min(labeled.rglob("*.png"))
+    shutil.copy(first, labeled.parent / "unlabeled" / "copy.png")
+    (labeled / "bee" / "1.png").unlink()
+    with pytest.raises(ConfigError, match=r"no longer .*bee/1\.png"):
+        check_choice_of_labels(config, load_data(config))
 
 
 @pytest.mark.parametrize("what", ["no longer", "not before", None])
