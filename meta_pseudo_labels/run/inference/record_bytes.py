@@ -34,6 +34,9 @@ def release_records(paths, folder):
         names = [path.removeprefix(start) for path in paths]
     else:
         names = [os.path.basename(path) for path in paths]
+        if len(set(names)) < len(names):  # They are in several folders.
+            shared = os.path.commonprefix(paths).rpartition("/")[0]
+            names = [path[len(shared) + 1 :] for path in paths]
     return index_records(paths, _parse_encoded), names
 
 

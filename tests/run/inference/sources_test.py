@@ -219,6 +219,28 @@ def test_record_files_are_found_at_any_depth_and_others_reported(
     assert (names, pixels[0, 0, 0, 0]) == (["day[1]/0"], 70)
 
 
+def test_files_of_one_name_in_several_folders_are_told_apart(tmp_path):
+    write_folders(tmp_path)
+    images = load(tmp_path)
+    for number, name in enumerate(["one/train", "two/train", "two/more"]):
+        path = tmp_path / "sets" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        jpeg_records.write(
+            path, [jpeg_records.example(jpeg_records.jpeg(number))]
+        )
+    for pattern, want in (
+        ("sets/*/*", ["one/train/0", "two/more/0", "two/train/0"]),
+        ("sets/*/train", ["one/train/0", "two/train/0"]),
+        ("sets/two/*", ["more/0", "train/0"]),
+    ):
+        _, names, _ = sourced(
+            images,
+            inference_dir=str(tmp_path / pattern),
+            inference_data="records",
+        )
+        assert names == want
+
+
 def test_a_folder_of_a_bucket_is_its_files(tmp_path):
     write_folders(tmp_path)
     images = load(tmp_path)
