@@ -237,6 +237,8 @@ class Learner(Method, AveragedStudent):
         return cls(**keras.saving.deserialize_keras_object(config))
 
     def get_compile_config(self):
+        if not self.compiled:
+            return None
         return {
             **super().get_compile_config(),
             "weight_decay": self.weight_decay,

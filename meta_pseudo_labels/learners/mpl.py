@@ -48,6 +48,8 @@ from meta_pseudo_labels.optimizers import (
 from meta_pseudo_labels.utils import compat
 from meta_pseudo_labels.utils.settings import ConfigError
 
+_RATES = "rates"  # In files, beside the learner's variables.
+
 
 class TeacherLoss(NamedTuple):
     """What a teacher learns besides the feedback in one step.
@@ -180,12 +182,21 @@ class MetaPseudoLabels(MPLMethod, Learner):
             aggregation="only_first_replica",
         )
 
-    def compile(self, optimizer="sgd", teacher_optimizer=None, **kwargs):
+    def compile(
+        self,
+        optimizer="sgd",
+        teacher_optimizer=None,
+        *,
+        teacher_follows=True,
+        **kwargs,
+    ):
         """As `Learner.compile`, with a second optimizer for the teacher.
 
         Args:
           optimizer: of the student.
           teacher_optimizer: of the teacher; by default like the student's.
+          teacher_follows: whether a change of the student's learning rate
+            changes the teacher's in proportion, see `fit`.
           **kwargs: see `Learner.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
@@ -209,15 +220,19 @@ class MetaPseudoLabels(MPLMethod, Learner):
         updates.check_apart(self.optimizer, self.teacher_optimizer)
         self.build_optimizer(self.teacher_optimizer, self.teacher)
         with self.distribute_strategy.scope():
-            rates = updates.Rates(self.optimizer, self.teacher_optimizer)
+            rates = updates.Rates(
+                self.optimizer, self.teacher_optimizer, follows=teacher_follows
+            )
+        self.teacher_follows = teacher_follows
         # Not an attribute that Keras tracks, so it is not saved.
         object.__setattr__(self, "_rates", rates)
 
     def fit(self, *args, **kwargs):
         """As `Learner.fit`; setting the student's rate moves the teacher's too.
 
-        The teacher's stays in proportion, unless it is set as well:
-        `teacher_optimizer.learning_rate`.
+        The teacher's stays in proportion, unless it is set to another value as
+        well: `teacher_optimizer.learning_rate`. With `teacher_follows=False` of
+        `compile`, each is what it was set to.
         """
         self.check_compiled()
         leads, follows = (
@@ -226,7 +241,9 @@ class MetaPseudoLabels(MPLMethod, Learner):
         )
         before = None if leads is None else float(leads.numpy())
         history = super().fit(*args, **kwargs)
-        if leads is not None and follows is None and leads.numpy() != before:
+        self._rates.keep_proportion()  # Of what the last callbacks set.
+        is_set = leads is not None and leads.numpy() != before
+        if is_set and follows is None and self.teacher_follows:
             warnings.warn(
                 "A callback set the student's learning rate; the teacher's is "
                 "a schedule and does not follow. Give both a number, or both a "
@@ -262,8 +279,30 @@ class MetaPseudoLabels(MPLMethod, Learner):
         }
 
     def get_compile_config(self):
+        if not self.compiled:
+            return None
+        self._rates.keep_proportion()
         optimizer = keras.saving.serialize_keras_object(self.teacher_optimizer)
-        return {**super().get_compile_config(), "teacher_optimizer": optimizer}
+        return {
+            **super().get_compile_config(),
+            "teacher_optimizer": optimizer,
+            "teacher_follows": self.teacher_follows,
+        }
+
+    def save_own_variables(self, store):
+        """As Keras's; it comes before the optimizers are saved."""
+        super().save_own_variables(store)
+        kept = self._rates.kept() if self.compiled else None
+        if kept is not None:
+            store[_RATES] = kept
+
+    def load_own_variables(self, store):
+        """As Keras's; it comes before the optimizers are loaded."""
+        own = {key: store[key] for key in store.keys()}
+        kept = own.pop(_RATES, None)
+        super().load_own_variables(own)
+        if self.compiled:
+            self._rates.restore(None if kept is None else kept[()])
 
     def train_step(self, batch, costly=None, waits=None):
         """One step of Meta Pseudo Labels, all on one batch (docs/feedback.md).
