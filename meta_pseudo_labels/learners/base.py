@@ -289,10 +289,14 @@ class Learner(Method, AveragedStudent):
     def check_compiled(self):
         """Raises ValueError before `compile`, as Keras does."""
         if not self.compiled:
-            raise ValueError("You must call compile() before fit().")
+            raise ValueError("You must call compile() before any training.")
 
     def check_batch(self, batch):
-        """Raises ValueError for a batch that lacks what the step needs."""
+        """Raises ValueError for a batch that lacks what the step needs.
+
+        And before `compile`, as every step asks this first.
+        """
+        self.check_compiled()
         checks.check_batch(
             batch,
             needed=self.batch_keys,

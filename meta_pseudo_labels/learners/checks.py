@@ -65,6 +65,32 @@ def check_weights(model, *, role):
     )
 
 
+def batch_of(data):
+    """The batch in what Keras feeds to a step: that alone, or in a tuple."""
+    if not isinstance(data, tuple):
+        return data
+    batch, *others = (  # None that comes from a generator.
+        None if isinstance(x, tf.experimental.Optional) else x for x in data
+    )
+    check_only_batch(**dict(zip(("y", "sample_weight"), others, strict=False)))
+    return batch
+
+
+def check_only_batch(**others):
+    """Refuses what Keras takes beside a batch and learners want in it.
+
+    Raises:
+      ValueError: if any of the values is not None.
+    """
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"Learners train on dicts, without {' and '.join(given)} beside "
+            "them: put the labels into each under the key labels, and weights "
+            "under sample_weight. class_weight is an argument of fit."
+        )
+
+
 def check_batch(batch, *, needed, learner, networks):
     """Refuses a batch that lacks what a step needs; logs a mistyped key.
 

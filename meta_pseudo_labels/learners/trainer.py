@@ -1,12 +1,15 @@
 """`fit` under every strategy: its input, what it calls, what it counts."""
 
 import functools
+import inspect
 import math
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from meta_pseudo_labels.distribute import replicas
+from meta_pseudo_labels.learners.checks import batch_of, check_only_batch
 from meta_pseudo_labels.optimizers import parts_of
 from meta_pseudo_labels.utils import compat
 
@@ -94,8 +97,11 @@ class Trainer(keras.Model):
         """As `keras.Model.fit`, on a data set of batches as they come.
 
         Under a strategy each replica gets its rows of every global batch;
-        a `tf.distribute.DistributedDataset` is used as it is.
+        a `tf.distribute.DistributedDataset` is used as it is. Logs a line if
+        more than half of the steps were skipped.
         """
+        if inspect.isgenerator(x):  # Of which Keras takes tuples only.
+            x = (data if isinstance(data, tuple) else (data,) for data in x)
         strategy = self.distribute_strategy
         several = strategy.num_replicas_in_sync > 1
         if several and isinstance(x, tf.data.Dataset):
@@ -106,7 +112,38 @@ class Trainer(keras.Model):
                     kwargs["steps_per_epoch"] = batches
                     x = x.repeat()
             x = split_batches(strategy, x)
-        return super().fit(x, *args, shuffle=shuffle, **kwargs)
+        before = self._counts()
+        history = super().fit(x, *args, shuffle=shuffle, **kwargs)
+        taken, skipped = (
+            now - then for now, then in zip(self._counts(), before, strict=True)
+        )
+        callbacks = kwargs.get("callbacks") or ()
+        told = any(getattr(x, "tells_of_skipped", False) for x in callbacks)
+        if skipped > taken / 2 and not told:
+            logging.warning(
+                "%d of %d steps were skipped: their gradients were not finite. "
+                "Look for NaN in the images, or use a lower learning rate.",
+                skipped,
+                taken,
+            )
+        return history
+
+    def _counts(self):
+        """Batches taken, and how many of these were skipped."""
+        return int(self.position.numpy()), int(self.skipped_steps.numpy())
+
+    def train_on_batch(
+        self, x, y=None, sample_weight=None, class_weight=None, **kwargs
+    ):
+        """As `keras.Model.train_on_batch`, of one batch: a dict.
+
+        Raises:
+          ValueError: for anything that belongs into the batch.
+        """
+        check_only_batch(
+            y=y, sample_weight=sample_weight, class_weight=class_weight
+        )
+        return super().train_on_batch(x, **kwargs)
 
     def make_train_function(self, force=False):
         """Makes what `fit` calls; see `build_train_function`."""
@@ -142,21 +179,36 @@ def build_train_function(learner):
       learner: a compiled `Learner`.
     """
     train_on = _step_on_all_replicas(learner)
-    more_steps = learner.steps_per_execution - 1
+    steps = learner.steps_per_execution
 
     def train(iterator):
-        for _ in range(more_steps):
-            train_on(next(iterator))
-        return train_on(next(iterator))
+        logs = train_on(batch_of(next(iterator)))
+        for _ in range(steps - 1):
+            try:
+                batch = next(iterator)
+            except (StopIteration, tf.errors.OutOfRangeError):
+                break
+            logs = train_on(batch_of(batch))
+        return logs
 
     def train_in_graph(iterator):
-        if more_steps:
-            tf.while_loop(
-                lambda step: step < more_steps,
-                lambda step: [_then(train_on(next(iterator)), step + 1)],
-                [tf.constant(0)],
+        logs = train_on(batch_of(next(iterator)))
+        if steps == 1:
+            return logs
+
+        def train_further(step, logs):
+            batch, more = _next_batch(iterator)
+            if more is None:
+                return step + 1, train_on(batch_of(batch()))
+            return tf.cond(
+                more,
+                lambda: (step + 1, train_on(batch_of(batch()))),
+                lambda: (steps, logs),
             )
-        return train_on(next(iterator))
+
+        return tf.while_loop(
+            lambda step, logs: step < steps, train_further, [1, logs]
+        )[1]
 
     if learner.run_eagerly:
         return train
@@ -167,7 +219,20 @@ def build_train_function(learner):
         autograph=False,
         jit_compile=learner.jit_compile and not is_tpu,
     )
-    return tf.function(train_in_graph, autograph=False)
+    in_graph = tf.function(train_in_graph, autograph=False)
+    return lambda data: (train if inspect.isgenerator(data) else in_graph)(data)
+
+
+def _next_batch(iterator):
+    """A function that returns the next batch, and whether there is one.
+
+    The latter is None for batches of several replicas: if an end were asked
+    for, TensorFlow would not know their numbers of rows.
+    """
+    if not isinstance(iterator, tf.data.Iterator):
+        return (lambda: next(iterator)), None
+    following = iterator.get_next_as_optional()
+    return following.get_value, following.has_value()
 
 
 def _step_on_all_replicas(learner):
@@ -213,12 +278,6 @@ def _step_on_all_replicas(learner):
         )
 
     return run_branch if branches else run
-
-
-def _then(logs, result):
-    """The result, once the logs are computed."""
-    with tf.control_dependencies(tf.nest.flatten(logs)):
-        return tf.identity(result)
 
 
 def split_batches(strategy, dataset):

@@ -41,6 +41,8 @@ class StopAfterBadSteps(AtStep):
       limit: bad steps in a row at which it ends.
     """
 
+    tells_of_skipped = True  # So that `fit` need not.
+
     def __init__(self, limit):
         super().__init__()
         self.limit = limit
