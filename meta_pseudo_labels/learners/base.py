@@ -17,6 +17,7 @@ from meta_pseudo_labels.learners.checks import (
 from meta_pseudo_labels.learners.ema import AveragedStudent
 from meta_pseudo_labels.learners.losses import (
     mean_cross_entropy,
+    on_logits,
     smooth_labels,
     weights_of,
     with_class_weights,
@@ -107,9 +108,9 @@ class Learner(Method, AveragedStudent):
             except those of normalization layers, before clipping (quirk 17).
           grad_bound: clips the gradient of a whole model to this norm (quirk
             18); None does not clip.
-          loss: what `evaluate` reports; by default the cross-entropy of integer
-            labels. The student's own regularizers and losses are added to it,
-            as in Keras. Training does not use it.
+          loss: what `evaluate` reports, of logits; by default the cross-entropy
+            of integer labels. The student's own regularizers and losses are
+            added to it, as in Keras. Training does not use it.
           jit_compile: whether XLA compiles the step. Off by default: it is
             slower on the CPU. Not for several replicas, except those of TPUs.
           width_splits: cores of a TPU replica over which images are split by
@@ -133,8 +134,9 @@ class Learner(Method, AveragedStudent):
         `BatchNormalization` layers, so that they normalize the global batch.
 
         Raises:
-          ValueError: for a number out of range, for jit_compile with several
-            replicas, and for an optimizer that does not support them.
+          ValueError: for a number out of range, for a loss or metric that
+            expects probabilities, for jit_compile with several replicas, and
+            for an optimizer that does not support them.
         """
         if weight_decay < 0:
             raise ValueError(
@@ -156,10 +158,12 @@ class Learner(Method, AveragedStudent):
         self.backbone_lr_factor = backbone_lr_factor
         self.freeze_backbone_steps = freeze_backbone_steps
         self.layer_lr_decay = layer_lr_decay
+        for name in kwargs.keys() & {"metrics", "weighted_metrics"}:
+            kwargs[name] = on_logits(kwargs[name], keras.metrics)
+        loss = loss or "sparse_categorical_crossentropy"
         super().compile(
             optimizer=self.ready_optimizer(optimizer, self.student),
-            loss=loss
-            or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            loss=on_logits(loss, keras.losses),
             jit_compile=jit_compile,
             auto_scale_loss=False,  # Keras looks at the learner's policy.
             **kwargs,

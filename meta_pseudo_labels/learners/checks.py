@@ -22,6 +22,7 @@ _KEYS = (
     *("labeled", "labels", "weak", "strong", "feedback", "feedback_labels"),
     *("labeled_distributions", "unlabeled_distributions"),
 )
+_LABELED = {"labeled", "labels"}  # In every batch to train on.
 _NORMALIZED = 30  # Deviations; more than normalized images have.
 
 
@@ -63,6 +64,19 @@ def check_weights(model, *, role):
         "with keras.Input(shape), or call it once on a batch, before "
         "handing it over; and give it a layer that learns."
     )
+
+
+def check_lengths(arrays):
+    """Refuses a dict of arrays to train on that have different lengths."""
+    shapes = {key: getattr(x, "shape", None) for key, x in arrays.items()}
+    lengths = {key: shape[0] for key, shape in shapes.items() if shape}
+    if len(set(lengths.values())) > 1:
+        got = ", ".join(f"{n} of {key}" for key, n in lengths.items())
+        raise ValueError(
+            "fit cannot make batches of arrays of different lengths; got "
+            f"{got}. data.training_dataset makes them of data.from_arrays, and "
+            "data.two_view_dataset of inputs of any kind."
+        )
 
 
 def batch_of(data):
@@ -156,6 +170,30 @@ def check_normalized(inputs, model, *, key=None):
             "learners need normalized ones: pass them through data.normalize, "
             "or use data.training_dataset and data.evaluation_dataset."
         )
+
+
+def check_labeled(x, y, *, taker):
+    """Refuses what cannot be evaluated on: no labels, or training batches.
+
+    Args:
+      x, y: of `keras.Model.evaluate`; nothing is known of generators.
+      taker: the name of the argument or method, for the message.
+    """
+    if x is None or y is not None or inspect.isgenerator(x):
+        return
+    found = getattr(x, "element_spec", x)  # Of a data set of any kind.
+    if isinstance(x, keras.utils.PyDataset):
+        found = x[0]
+    if found is not x and isinstance(found, tuple) and len(found) > 1:
+        return
+    if isinstance(found, dict) and not _LABELED - found.keys():
+        got = "got batches to train on"
+    else:
+        got = "got no labels"
+    raise ValueError(
+        f"{taker} takes inputs and labels, as arrays or as batches of both, "
+        f"such as those of data.evaluation_dataset; {got}."
+    )
 
 
 def warn_of_levels(x, model):

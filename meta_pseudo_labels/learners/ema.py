@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.checks import (
+    check_labeled,
     check_model,
     check_normalized,
     warn_of_levels,
@@ -173,7 +174,8 @@ class AveragedStudent(Trainer):
     """A `Trainer` around a student that answers with averaged weights.
 
     `call`, `predict` and `evaluate` use the moving average of the student's
-    weights if `ema_decay` is above 0, otherwise the student itself.
+    weights if `ema_decay` is above 0, otherwise the student itself; so they do
+    after `finished_student`, until weights are restored or training goes on.
 
     Args:
       student: a built Keras model whose output is logits, [batch, classes].
@@ -208,7 +210,7 @@ class AveragedStudent(Trainer):
             itself.
         """
         check_normalized(inputs, self.student)
-        if training or self.student_ema is None:
+        if training or not self._answers_with_average:
             logits, losses = self.student(inputs, training=training), None
         else:
             logits, losses = self.student_ema.apply_all(self.student, inputs)
@@ -220,17 +222,50 @@ class AveragedStudent(Trainer):
         warn_of_levels(x, self.student)
         return super().predict(x, *args, **kwargs)
 
-    def evaluate(self, x=None, *args, **kwargs):
+    def evaluate(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.evaluate`, after a check of images and labels.
 
         Raises:
-          ValueError: for labels that are not class numbers, if the loss
-            expects these.
+          ValueError: for images without labels, for batches to train on, and
+            for labels that are not class numbers, if the loss expects these.
         """
         if not kwargs.get("_use_cached_eval_dataset"):  # Not within `fit`.
+            check_labeled(x, y, taker="evaluate")
             warn_of_levels(x, self.student)
         with label_errors():
-            return super().evaluate(x, *args, **kwargs)
+            return super().evaluate(x, y, *args, **kwargs)
+
+    def fit(self, *args, validation_data=None, **kwargs):
+        """As `Trainer.fit`, after a check of the validation data."""
+        pair = isinstance(validation_data, (tuple, list))
+        parts = validation_data if pair else [validation_data]
+        check_labeled(*[*parts, None][:2], taker="validation_data")
+        return super().fit(*args, validation_data=validation_data, **kwargs)
+
+    def make_train_function(self, force=False):
+        """As Keras's; training moves the average again."""
+        self.answer_with_average()
+        super().make_train_function(force)
+
+    def load_own_variables(self, store):
+        """As Keras's; the student that is loaded is not the average."""
+        super().load_own_variables(store)
+        self.answer_with_average()
+
+    @property
+    def _answers_with_average(self):
+        is_finished = vars(self).get("_is_finished", False)
+        return self.student_ema is not None and not is_finished
+
+    def answer_with_average(self, yes=True):
+        """Answers with the average, if there is one; or else the student.
+
+        To be called where the weights of a learner are set from outside.
+        """
+        if yes == vars(self).get("_is_finished", False):
+            vars(self)["_is_finished"] = not yes  # Hidden from Keras.
+            self.test_function = self.predict_function = None
+            vars(self).pop("_inference_graphs", None)  # See `evaluation`.
 
     def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
         """As `keras.Model.compute_loss`, for `evaluate`; checks the labels."""
@@ -253,7 +288,7 @@ class AveragedStudent(Trainer):
 
         Without the latter if the average is evaluated, which they do not see.
         """
-        shown = [] if self.student_ema else [self.student]
+        shown = [] if self._answers_with_average else [self.student]
         hidden = {
             id(metric)
             for part in self.layers
@@ -273,7 +308,7 @@ class AveragedStudent(Trainer):
     @contextlib.contextmanager
     def averaged_student(self):
         """The student, which has its averaged weights within the context."""
-        if self.student_ema is None:
+        if not self._answers_with_average:
             yield self.student
         else:
             with self.student_ema.lent_to(self.student):
@@ -283,10 +318,12 @@ class AveragedStudent(Trainer):
         """The student with its averaged weights, to finetune or to export.
 
         Overwrites the student's weights with their averages, if there are
-        any, so this ends the training of this learner.
+        any, so this ends the training of this learner. From then on the learner
+        answers with the student itself, finetuned or not.
         """
         if self.student_ema is not None:
             self.student_ema.copy_to(self.student)
+            self.answer_with_average(False)
         return self.student
 
     def average_student(self, moved):

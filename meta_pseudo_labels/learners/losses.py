@@ -3,6 +3,9 @@
 Losses return one value per example, in nats, unless their name says mean.
 """
 
+import inspect
+
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -97,6 +100,41 @@ def balanced_weights(labels, classes):
     return {number: even / n for number, n in enumerate(counts) if n}
 
 
+def on_logits(given, library):
+    """Losses or metrics of `compile`, for what learners answer: logits.
+
+    Args:
+      given: one, or a nest of them; names of cross-entropies become objects
+        that expect logits.
+      library: `keras.losses` or `keras.metrics`.
+
+    Raises:
+      ValueError: for one that expects probabilities.
+    """
+    return keras.tree.map_structure(lambda x: _on_logits(x, library), given)
+
+
+def _on_logits(one, library):
+    if isinstance(one, str):
+        name = one if one[:1].isupper() else one.title().replace("_", "")
+        named = name.endswith("Crossentropy") and getattr(library, name, None)
+        return named(from_logits=True) if named else one
+    if isinstance(one, (keras.losses.Loss, keras.metrics.Metric)):
+        name, expects = one.name, one.get_config().get("from_logits")
+    elif inspect.isfunction(one):
+        name = one.__name__
+        expects = inspect.signature(one).parameters.get("from_logits")
+        expects = getattr(expects, "default", None)
+    else:
+        return one
+    if expects is False:
+        raise ValueError(
+            f"{name} expects probabilities, but learners answer with logits: "
+            "give it from_logits=True, or its name."
+        )
+    return one
+
+
 def with_class_weights(dataset, class_weight, classes):
     """Adds the `class_weight` of `fit` to batches, as sample weights.
 
@@ -112,6 +150,13 @@ def with_class_weights(dataset, class_weight, classes):
         sample weights already.
     """
     spec = getattr(dataset, "element_spec", None)
+    if isinstance(dataset, keras.utils.PyDataset) or inspect.isgenerator(
+        dataset
+    ):
+        raise ValueError(
+            f"class_weight cannot be added to a {type(dataset).__name__}: put "
+            "sample_weight, [batch], into its batches."
+        )
     if not isinstance(dataset, tf.data.Dataset) or not isinstance(spec, dict):
         raise ValueError(
             "class_weight needs a tf.data.Dataset of dicts, before it is "

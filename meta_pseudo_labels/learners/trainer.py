@@ -9,7 +9,11 @@ import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels.distribute import replicas
-from meta_pseudo_labels.learners.checks import batch_of, check_only_batch
+from meta_pseudo_labels.learners.checks import (
+    batch_of,
+    check_lengths,
+    check_only_batch,
+)
 from meta_pseudo_labels.optimizers import parts_of
 from meta_pseudo_labels.utils import compat
 
@@ -100,6 +104,8 @@ class Trainer(keras.Model):
         a `tf.distribute.DistributedDataset` is used as it is. Logs a line if
         more than half of the steps were skipped.
         """
+        if isinstance(x, dict):
+            check_lengths(x)
         if inspect.isgenerator(x):  # Of which Keras takes tuples only.
             x = (data if isinstance(data, tuple) else (data,) for data in x)
         strategy = self.distribute_strategy

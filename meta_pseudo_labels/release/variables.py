@@ -171,6 +171,7 @@ def _settle(learner, report, restart_global_step):
     averages_read = any(name.startswith("ema/") for name in report.matched)
     if learner.student_ema is not None and not averages_read:
         learner.student_ema.reset(learner.student)
+    learner.answer_with_average()
     learner.set_step(0 if restart_global_step else learner.step)
 
 

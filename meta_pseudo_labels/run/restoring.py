@@ -78,6 +78,7 @@ def restore_learner(learner, wanted, output_dir):
     Raises:
       CheckpointError: if there is none, or as `Checkpoints.restore`.
     """
+    learner.answer_with_average()  # Also after `finished_student`.
     checkpoints = Checkpoints(learner_state(learner), output_dir)
     if wanted == "best":
         checkpoints.restore_best()

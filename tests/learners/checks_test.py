@@ -96,6 +96,7 @@ def test_levels_must_suit_the_teacher_as_well_as_the_student(scales):
         return keras.Sequential([keras.Input([6, 6, 2]), *layers, *logits])
 
     learner = MetaPseudoLabels(net("student"), net("teacher"))
+    learner.compile("sgd")
     images = batch(dtype="float32")
     for key in ("labeled", "weak", "strong"):
         images[key] = np.zeros([4, 6, 6, 2], "uint8")

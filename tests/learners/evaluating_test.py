@@ -1,0 +1,216 @@
+"""What `evaluate` reports, and which network answers."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_pseudo_labels import evaluate, finetune
+from meta_pseudo_labels.learners import MetaPseudoLabels, Supervised
+from tests.learners.helpers import CLASSES
+
+IMAGES = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+LABELS = np.int32([0, 1, 2, 0, 1, 2])
+PAIRS = tf.data.Dataset.from_tensors((IMAGES, LABELS))
+BATCH = {"labeled": IMAGES, "labels": LABELS}
+BATCHES = tf.data.Dataset.from_tensors(BATCH)
+
+
+class Sequence(keras.utils.PyDataset):
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.batch
+
+
+def network(name="student"):
+    layers = [keras.Input((4,)), keras.layers.Dense(CLASSES)]
+    return keras.Sequential(layers, name=name)
+
+
+def made(ema_decay=0.0, **settings):
+    learner = Supervised(network(), ema_decay=ema_decay)
+    learner.compile(keras.optimizers.SGD(0.5), **settings)
+    return learner
+
+
+def cross_entropy(logits):
+    """By hand: minus the log of the softmax at each label, the mean."""
+    logits = np.asarray(logits, "float64")
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return -logs[range(6), LABELS].mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("sparse_categorical_crossentropy", LABELS),
+        ("SparseCategoricalCrossentropy", LABELS),
+        ("categorical_crossentropy", np.eye(3, dtype="float32")[LABELS]),
+    ],
+)
+def test_cross_entropies_that_are_named_are_those_of_logits(
+    name, labels, tmp_path
+):
+    learner = made(loss=name, metrics=[name, "accuracy"])
+    want = cross_entropy(learner(IMAGES))
+    learner.save(tmp_path / "model.keras")
+    for one in (learner, keras.models.load_model(tmp_path / "model.keras")):
+        got = one.evaluate(IMAGES, labels, verbose=0, return_dict=True)
+        assert len(got) == 3
+        for key in got.keys() - {"accuracy"}:
+            assert got[key] == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": keras.losses.SparseCategoricalCrossentropy()},
+        {"loss": keras.losses.sparse_categorical_crossentropy},
+        {"metrics": [keras.metrics.SparseCategoricalCrossentropy()]},
+        {"weighted_metrics": ["accuracy", keras.metrics.AUC()]},
+    ],
+)
+def test_what_expects_probabilities_is_refused(settings):
+    with pytest.raises(ValueError, match="probabilities, .* from_logits=True"):
+        made(**settings)
+
+
+def test_what_expects_logits_or_anything_is_taken():
+    sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    learner = made(
+        loss=sparse, metrics={"any": ["accuracy"]}.get("any"), jit_compile=False
+    )
+    assert learner.loss is sparse
+    made(loss=lambda y, logits: tf.zeros([]), metrics=None)
+
+
+@pytest.mark.parametrize("data", [BATCHES, Sequence(BATCH), BATCH])
+def test_batches_to_train_on_are_not_evaluated(data):
+    words = "takes inputs and labels, .*got batches to train on"
+    with pytest.raises(ValueError, match=f"evaluate {words}"):
+        made().evaluate(data, verbose=0)
+    with pytest.raises(ValueError, match=f"validation_data {words}"):
+        made().fit(BATCHES, validation_data=data, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "data", [IMAGES, (IMAGES,), PAIRS.map(lambda x, y: x), Sequence((IMAGES,))]
+)
+def test_images_without_labels_are_not_evaluated(data):
+    with pytest.raises(ValueError, match="evaluate takes .*got no labels"):
+        made().evaluate(data, verbose=0)
+    with pytest.raises(ValueError, match="validation_data .*got no labels"):
+        made().fit(BATCHES, validation_data=data, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (IMAGES, LABELS),
+        [IMAGES, LABELS, np.ones(6)],
+        PAIRS,
+        PAIRS.map(lambda x, y: (x, y, tf.ones(6))),
+        Sequence((IMAGES, LABELS)),
+    ],
+)
+def test_inputs_with_labels_are(data):
+    history = made().fit(BATCHES, validation_data=data, verbose=0).history
+    assert np.isfinite(history["val_loss"])
+
+
+def answers(learner):
+    logits = [
+        learner(IMAGES).numpy(),
+        learner.predict(IMAGES, verbose=0),
+        learner.predict_on_batch(IMAGES),
+    ]
+    losses = [
+        learner.evaluate(IMAGES, LABELS, verbose=0),
+        evaluate(learner, PAIRS).nll,
+    ]
+    return logits, losses
+
+
+def check_answers(learner, logits):
+    got, losses = answers(learner)
+    for one in got:
+        np.testing.assert_allclose(one, logits, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(losses, cross_entropy(logits), rtol=1e-4)
+
+
+def test_a_finished_learner_answers_with_what_its_student_learns(tmp_path):
+    learner = made(0.9)
+    learner.fit(BATCHES.repeat(3), verbose=0)
+    path = tmp_path / "before.weights.h5"
+    learner.save_weights(path)
+    average = learner.student_ema.apply(learner.student, IMAGES)
+    assert not np.allclose(average, learner.student(IMAGES))
+    check_answers(learner, average)
+
+    student = learner.finished_student()
+    check_answers(learner, average)
+    finetune(student, PAIRS, learning_rate=0.5, steps=3)
+    finetuned = student(IMAGES)
+    assert not np.allclose(finetuned, average)
+    check_answers(learner, finetuned)
+    with learner.averaged_student() as exported:
+        np.testing.assert_array_equal(exported(IMAGES), finetuned)
+
+    with pytest.warns(UserWarning, match="optimizer"):  # Of the finetuning.
+        learner.load_weights(path, skip_mismatch=True)
+    check_answers(learner, average)
+
+
+@pytest.mark.parametrize("way", ["fit", "train_on_batch"])
+def test_training_on_answers_with_the_average_again(way):
+    learner = made(0.9)
+    learner.finished_student()
+    if way == "fit":
+        learner.fit(BATCHES, verbose=0)
+    else:
+        learner.train_on_batch(BATCH)
+    average = learner.student_ema.apply(learner.student, IMAGES)
+    assert not np.allclose(average, learner.student(IMAGES))
+    check_answers(learner, average)
+
+
+def test_metrics_of_a_finished_students_layers_are_shown():
+    class Counted(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.mean = keras.metrics.Mean(name="seen")
+
+        def call(self, inputs):
+            self.mean.update_state(inputs)
+            return inputs
+
+    layers = [keras.Input((4,)), Counted(), keras.layers.Dense(CLASSES)]
+    learner = Supervised(keras.Sequential(layers), ema_decay=0.9)
+    learner.compile("sgd")
+    assert "seen" not in [metric.name for metric in learner.metrics]
+    learner.finished_student()
+    assert "seen" in [metric.name for metric in learner.metrics]
+
+
+def test_arrays_of_different_lengths_are_refused():
+    learner = MetaPseudoLabels(network("student"), network("teacher"), uda=None)
+    learner.compile("sgd")
+    arrays = {**BATCH, "strong": np.zeros((20, 4))}
+    words = "6 of labels, 20 of strong.*data.from_arrays.*two_view_dataset"
+    with pytest.raises(ValueError, match=words):
+        learner.fit(arrays, verbose=0)
+    made().fit(BATCH, verbose=0)  # These have one length.
+
+
+def test_class_weights_of_a_sequence_belong_into_its_batches():
+    learner = made()
+    with pytest.raises(ValueError, match="a Sequence: put sample_weight"):
+        learner.fit(Sequence(BATCH), class_weight={0: 2.0}, verbose=0)
+    with pytest.raises(ValueError, match="a generator: put sample_weight"):
+        learner.fit((x for x in [BATCH]), class_weight={0: 2.0}, verbose=0)
