@@ -30,17 +30,30 @@ def check_model(model, *, role):
     """Refuses a model that cannot be trained here, before any work starts.
 
     Raises:
-      ValueError: for one that is not built, has no weights to train, was built
-        outside the current strategy, or does not return logits.
+      ValueError: for one that is a learner, is not built, has no weights to
+        train, was built outside the current strategy, or does not return
+        logits.
     """
     if not isinstance(model, keras.Model):
         raise ValueError(
             f"The {role} must be a keras.Model; got {type(model).__name__}."
         )
+    if hasattr(model, "finished_student"):
+        raise ValueError(
+            f"The {role} must be a network; got a learner, "
+            f"{type(model).__name__}. Pass learner.finished_student(), or the "
+            "network that it was made of."
+        )
     check_weights(model, role=role)
     strategy = tf.distribute.get_strategy()
     first = model.trainable_variables[0].value
     if not strategy.extended.variable_created_in_scope(first):
+        if not tf.distribute.has_strategy():
+            raise ValueError(
+                f"The {role} {model.name!r} was built within the scope of a "
+                "strategy: call finetune, or make the learner, within the same "
+                "scope, such as learner.distribute_strategy.scope()."
+            )
         raise ValueError(
             f"The {role} {model.name!r} was built outside of the scope of the "
             "strategy that it is to be trained with. Build models and learner "

@@ -77,14 +77,19 @@ def finetune(
 
     Raises:
       ValueError: for a number or a name out of range, patience without
-        `validation_data`, data of another kind, uint8 images that the student
-        does not rescale, a student that does not return logits, or has a
-        layer without a derivative, or labels outside its classes.
+        `validation_data`, such data without an end, data of another kind,
+        uint8 images that the student does not rescale, a student that does
+        not return logits, or has a layer without a derivative, or labels
+        outside its classes.
     """
     _check(steps, eval_every, patience, validation_data)
     batches, judged = _checked(dataset, student), validation_data
     if judged is not None:
         judged = _checked(judged, student)
+        if judged.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(
+                "validation_data never ends; take some of it, with .take(n)."
+            )
     every = steps if validation_data is None else min(eval_every, steps)
     stops = [StopAtStep(steps), *_early_stopping(patience)]
     with (

@@ -40,6 +40,7 @@ from meta_pseudo_labels.learners.student_step import (
     logs_of_waiting,
     take_student_step,
 )
+from meta_pseudo_labels.learners.terms import check_term
 from meta_pseudo_labels.learners.uda import RELEASE_UDA
 from meta_pseudo_labels.optimizers import (
     check_differentiable,
@@ -147,6 +148,8 @@ class MetaPseudoLabels(MPLMethod, Learner):
         )
         check_range("student_wait_steps", student_wait_steps, low=0, high=2**53)
         check_weak_pass(weak_pass)
+        if uda is not None:
+            check_term(uda, name="uda")
         check_label_view(label_view, uda, weak_pass)
         self.teacher = teacher
         self.feedback, self.label_kind = resolve(feedback, pseudo_labels)

@@ -11,6 +11,7 @@ from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.slices import forward_in_slices
 from meta_pseudo_labels.models.stateless import LossScope, call_with
+from meta_pseudo_labels.utils import compat
 
 LABEL_ERROR = "Labels: "  # How assertions about them begin.
 WEAK_PASSES = ("joint", "apart")
@@ -99,8 +100,9 @@ def forward(model, inputs, *, update_moments=True, slices=1):
     Args:
       model: returns logits, [batch, classes].
       inputs: of the model.
-      update_moments: whether batch norm's moving averages move. The states of
-        random seeds always do, so that dropout stays random.
+      update_moments: whether batch norm's moving averages move, and other
+        states of layers. Those of random seeds always do, so that dropout stays
+        random.
       slices: number of slices of the batch; see `forward_in_slices`.
     """
     if slices > 1:
@@ -115,10 +117,11 @@ def forward(model, inputs, *, update_moments=True, slices=1):
     else:
         _keep_losses(model, [])
         outputs, states, _ = call_with(model, {}, inputs, training=True)
+        seeds = compat.seed_states(model)
         for variable, state in zip(
             model.non_trainable_variables, states, strict=True
         ):
-            if "float" not in variable.dtype:
+            if id(variable) in seeds:
                 variable.assign(state)
     models.check_logits(
         outputs,

@@ -5,6 +5,7 @@ import functools
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
+from meta_pseudo_labels.utils import compat
 
 
 def forward_in_slices(model, views, *, slices, update_moments=True):
@@ -78,11 +79,17 @@ def _slice(view, size, number):
 
 
 def _move_states(model, states, *, update_moments):
-    """Moves the model's states: seeds once, moving averages by the mean."""
+    """Moves seeds and counts once, moving averages by the mean of all slices.
+
+    Without `update_moments` seeds alone.
+    """
+    seeds = compat.seed_states(model)
     for variable, *values in zip(
         model.non_trainable_variables, *states, strict=True
     ):
-        if "float" not in variable.dtype:
-            variable.assign(values[0])
-        elif update_moments:
+        if not update_moments and id(variable) not in seeds:
+            continue
+        if "float" in variable.dtype:
             variable.assign(tf.add_n(values) / len(values))
+        else:
+            variable.assign(values[0])

@@ -134,6 +134,27 @@ class StatefulTerm(Term, keras.layers.Layer):
         return values, tuple(zip(state, values, strict=True))
 
 
+def check_term(term, *, kind=Term, name):
+    """Refuses what is no term, or one of another kind.
+
+    Args:
+      term: what a user gave.
+      kind: the kind of `Term`.
+      name: of the argument.
+
+    Raises:
+      ValueError: see above.
+    """
+    if isinstance(term, kind):
+        return
+    example = "UDASettings()" if kind is Term else f"{kind.__name__}()"
+    if isinstance(term, type) and issubclass(term, kind):
+        example = f"{term.__name__}()"
+    raise ValueError(
+        f"{name} must be a term, such as {example}; got {term!r:.80}."
+    )
+
+
 class TermLearner(Learner):
     """Learns labels, and one term on unlabeled images.
 
@@ -144,14 +165,16 @@ class TermLearner(Learner):
 
     Attributes:
       term_type: the kind of `Term`.
+      term_argument: what users know the term by.
       decay_log: see `Learner.take_step`.
 
     Raises:
-      ValueError: as `Learner`, and for a number of the term that is out of
-        range, or given beside a term.
+      ValueError: as `Learner`, for another kind of term, and for a number of
+        the term that is out of range, or given beside a term.
     """
 
     term_type = Term
+    term_argument = "term"
     decay_log = None
 
     def __init__(self, student, *, term=None, **kwargs):
@@ -162,7 +185,10 @@ class TermLearner(Learner):
                 f"{type(self).__name__} got a term and {', '.join(own)}, which "
                 "the term has already; give one of them."
             )
-        self.term = term or self.term_type(**own)
+        if term is None:
+            term = self.term_type(**own)
+        check_term(term, kind=self.term_type, name=self.term_argument)
+        self.term = term
         self.term.prepare(student, self.float_type)
 
     @classmethod

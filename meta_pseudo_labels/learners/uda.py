@@ -222,6 +222,7 @@ class UDA(TermLearner):
     """
 
     settings = (ConsistencySettings,)
+    term_argument = "uda"
     decay_log = "loss/weight_dec"  # The release's own spelling.
 
     def __init__(

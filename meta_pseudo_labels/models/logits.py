@@ -180,7 +180,7 @@ def _input_specs(model):
         return tf.nest.map_structure(
             lambda x: tf.TensorSpec(x.shape, x.dtype), inputs
         )
-    shape = model.get_build_config().get("input_shape")
+    shape = (model.get_build_config() or {}).get("input_shape")
     if isinstance(shape, (tuple, list)) and shape and shape[1:]:
         if all(size is None or isinstance(size, int) for size in shape):
             return tf.TensorSpec(shape, model.input_dtype)

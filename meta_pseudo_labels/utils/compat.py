@@ -34,6 +34,18 @@ def is_plain(model):
     return module.startswith("keras.") and bool(getattr(model, "outputs", None))
 
 
+def seed_states(model):
+    """Identities of the states of a model's seed generators, as a set.
+
+    Why: a layer's variables do not tell which of them these are.
+    """
+    return {
+        id(generator.state)
+        for layer in layers_of(model)
+        for generator in layer._seed_generators
+    }
+
+
 def producer(tensor):
     """What made a symbolic Keras tensor, and which of its outputs it is.
 

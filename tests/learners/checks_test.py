@@ -6,8 +6,16 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.evaluation.evaluate import evaluate
-from meta_pseudo_labels.learners import MetaPseudoLabels, Supervised
+from meta_pseudo_labels.learners import (
+    UDA,
+    FixMatchTerm,
+    FreeMatchTerm,
+    MetaPseudoLabels,
+    Supervised,
+    UDASettings,
+)
 from meta_pseudo_labels.learners.finetuning import finetune
+from meta_pseudo_labels.learners.fixmatch import FixMatch
 from tests.learners.helpers import batch, conv_net, make
 
 
@@ -335,3 +343,72 @@ def test_learners_that_nobody_compiled_say_so(roles):
     learner = method(*(net() for _ in range(roles)))
     with pytest.raises(ValueError, match=r"call compile\(\)"):
         learner.fit(tf.data.Dataset.range(1), verbose=0)
+
+
+def test_a_learner_is_no_network():
+    learner = Supervised(net())
+    words = r"got a learner, Supervised. Pass learner.finished_student\(\)"
+    for make_one in (
+        lambda: MetaPseudoLabels(learner, net()),
+        lambda: MetaPseudoLabels(net(), learner),
+        lambda: Supervised(learner),
+        lambda: finetune(
+            learner,
+            tf.data.Dataset.from_tensors((np.ones((2, 4)), [0, 1])),
+            learning_rate=0.1,
+            steps=1,
+        ),
+    ):
+        with pytest.raises(ValueError, match=words):
+            make_one()
+
+
+@pytest.mark.parametrize(
+    ("term", "words"),
+    [
+        ("freematch", r"such as UDASettings\(\); got 'freematch'"),
+        ({}, "got {}"),
+        ({"weight": 2.0}, "got {'weight'"),
+        (True, "got True"),
+        (UDASettings, r"such as UDASettings\(\); got <class"),
+        (FreeMatchTerm, r"such as FreeMatchTerm\(\); got <class"),
+    ],
+)
+def test_what_is_no_term_is_refused(term, words):
+    with pytest.raises(ValueError, match=f"uda must be a term, .*{words}"):
+        UDA(net(), uda=term)
+    with pytest.raises(ValueError, match="uda must be a term"):
+        MetaPseudoLabels(net(), net(), uda=term)
+
+
+def test_a_method_refuses_the_term_of_another():
+    with pytest.raises(ValueError, match=r"as FixMatchTerm\(\); got UDASett"):
+        FixMatch(net(), term=UDASettings())
+    assert FixMatch(net(), term=FixMatchTerm(weight=0.5)).weight == 0.5
+    assert MetaPseudoLabels(net(), net(), uda=None).uda is None
+
+
+def test_finetuning_belongs_into_the_scope(mirrored):
+    data = tf.data.Dataset.from_tensors((np.ones((4, 4)), [0, 1, 2, 0]))
+    settings = dict(learning_rate=0.1, steps=2)
+    with mirrored(2).scope():
+        learner = Supervised(net())
+    student = learner.finished_student()
+    with pytest.raises(ValueError, match="call finetune, .* the same scope"):
+        finetune(student, data, **settings)
+    before = student.get_weights()[0]
+    with learner.distribute_strategy.scope():
+        finetune(student, data, **settings)
+    assert (student.get_weights()[0] != before).any()
+
+
+def test_validation_data_must_end():
+    data = tf.data.Dataset.from_tensors((np.ones((2, 4)), [0, 1]))
+    with pytest.raises(ValueError, match=r"never ends; .*\.take"):
+        finetune(
+            net(),
+            data,
+            learning_rate=0.1,
+            steps=1,
+            validation_data=data.repeat(),
+        )

@@ -33,6 +33,51 @@ def test_a_forward_pass_without_moments_leaves_them_alone():
     assert (forward(model, images, update_moments=False).numpy() != first).any()
 
 
+class Counting(keras.layers.Layer):
+    """Counts its calls in training mode, beside random noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = self.add_weight(
+            shape=(), dtype="int32", initializer="zeros", trainable=False
+        )
+        self.noise = keras.layers.Dropout(0.5, seed=3)
+
+    def call(self, inputs, training=False):
+        if training:
+            self.calls.assign_add(1)
+        return self.noise(inputs, training=training)
+
+
+def counting(name):
+    counts, dense = Counting(), keras.layers.Dense(CLASSES)
+    model = keras.Sequential([keras.Input((4,)), counts, dense], name=name)
+    return model, counts
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize("moments", [True, False])
+def test_a_count_of_a_layers_own_moves_once_in_a_step(slices, moments):
+    (student, seen), (teacher, taught) = counting("s"), counting("t")
+    before = [
+        counts.noise.seed_generator.state.numpy()[1]
+        for counts in (seen, taught)
+    ]
+    learner = MetaPseudoLabels(
+        student, teacher, uda=None, update_teacher_moments=moments
+    )
+    learner.compile("sgd", batch_slices=slices)
+    images = np.ones((4, 4), "float32")
+    batch = {"labeled": images, "labels": np.zeros(4, int), "strong": images}
+    learner.train_on_batch(batch)
+    assert (int(seen.calls), int(taught.calls)) == (1, int(moments))
+    after = [
+        counts.noise.seed_generator.state.numpy()[1]
+        for counts in (seen, taught)
+    ]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [2, 1]
+
+
 @pytest.mark.fast("<lambda>1", "<lambda>5")
 @pytest.mark.parametrize(
     "encode",

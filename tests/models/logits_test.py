@@ -206,3 +206,19 @@ def test_what_cannot_be_traced_is_not_known():
     net = Pair()
     net(np.ones([2, 4]), np.ones([2, 4]))
     check_classifier(net, role="student")
+
+
+def test_a_network_that_says_itself_that_it_is_built_is_taken():
+    class ByHand(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.logits = keras.layers.Dense(3)
+            self.logits.build((None, 4))
+            self.built = True
+
+        def call(self, inputs):
+            return self.logits(inputs)
+
+    model = ByHand()
+    assert model.get_build_config() is None
+    check_classifier(model, role="student")

@@ -153,6 +153,19 @@ def test_a_plain_model_is_keras_own():
     assert not compat.is_plain(keras.Sequential([keras.layers.Dense(1)]))
 
 
+def test_the_states_of_seed_generators_are_told_from_counts():
+    class Counting(keras.layers.Dropout):
+        def build(self, shape):
+            self.calls = self.add_weight(shape=(), dtype="int32", name="calls")
+
+    deep = keras.Sequential([keras.Input((2,)), Counting(0.5, seed=1)])
+    model = keras.Sequential([keras.Input((2,)), deep, keras.layers.Dense(2)])
+    found = compat.seed_states(model)
+    assert [
+        v.path.split("/")[-1] for v in model.variables if id(v) in found
+    ] == ["seed_generator_state"]
+
+
 def test_a_symbolic_tensor_knows_what_made_it():
     inputs = keras.Input([2])
     one, two = keras.ops.split(inputs, 2, axis=-1)
