@@ -6,10 +6,11 @@ from meta_pseudo_labels.learners.fixmatch import FixMatchTerm
 from meta_pseudo_labels.learners.flexmatch import FlexMatchTerm
 from meta_pseudo_labels.learners.freematch import FreeMatchTerm
 from meta_pseudo_labels.learners.method import LEARNERS
-from meta_pseudo_labels.learners.mpl import MetaPseudoLabels, TeacherLoss
+from meta_pseudo_labels.learners.mpl import MetaPseudoLabels
 from meta_pseudo_labels.learners.pseudo_labels import PseudoLabels
 from meta_pseudo_labels.learners.reduced import ReducedMPL
 from meta_pseudo_labels.learners.supervised import Supervised
+from meta_pseudo_labels.learners.teacher_step import TeacherLoss
 from meta_pseudo_labels.learners.uda import UDA, AlignedUDA, UDASettings
 
 LEARNERS.discover()  # So that Keras knows them all.

@@ -160,10 +160,11 @@ class Learner(Method, AveragedStudent):
         self.layer_lr_decay = layer_lr_decay
         for name in kwargs.keys() & {"metrics", "weighted_metrics"}:
             kwargs[name] = on_logits(kwargs[name], keras.metrics)
-        loss = loss or "sparse_categorical_crossentropy"
         super().compile(
             optimizer=self.ready_optimizer(optimizer, self.student),
-            loss=on_logits(loss, keras.losses),
+            loss=on_logits(
+                loss or "sparse_categorical_crossentropy", keras.losses
+            ),
             jit_compile=jit_compile,
             auto_scale_loss=False,  # Keras looks at the learner's policy.
             **kwargs,

@@ -235,12 +235,12 @@ class AveragedStudent(Trainer):
         with label_errors():
             return super().evaluate(x, y, *args, **kwargs)
 
-    def fit(self, *args, validation_data=None, **kwargs):
+    def fit(self, *args, **kwargs):
         """As `Trainer.fit`, after a check of the validation data."""
-        pair = isinstance(validation_data, (tuple, list))
-        parts = validation_data if pair else [validation_data]
+        given = kwargs.get("validation_data")
+        parts = given if isinstance(given, (tuple, list)) else [given]
         check_labeled(*[*parts, None][:2], taker="validation_data")
-        return super().fit(*args, validation_data=validation_data, **kwargs)
+        return super().fit(*args, **kwargs)
 
     def make_train_function(self, force=False):
         """As Keras's; training moves the average again."""

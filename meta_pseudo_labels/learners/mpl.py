@@ -2,8 +2,6 @@
 
 import functools
 import math
-import warnings
-from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -17,7 +15,6 @@ from meta_pseudo_labels.learners.checks import (
     check_pair,
     check_positive,
     check_range,
-    checked_loss,
 )
 from meta_pseudo_labels.learners.feedback import (
     Baseline,
@@ -32,13 +29,19 @@ from meta_pseudo_labels.learners.passes import (
     check_weak_pass,
     forward_together,
     forward_views,
-    gradients_of,
     label_probabilities,
     own_losses,
 )
+from meta_pseudo_labels.learners.rates import Rates
 from meta_pseudo_labels.learners.student_step import (
     logs_of_waiting,
     take_student_step,
+)
+from meta_pseudo_labels.learners.teacher_step import (
+    TeacherLoss,
+    checked_teacher_loss,
+    take_teacher_step,
+    weighted_feedback,
 )
 from meta_pseudo_labels.learners.terms import check_term
 from meta_pseudo_labels.learners.uda import RELEASE_UDA
@@ -46,24 +49,6 @@ from meta_pseudo_labels.optimizers import (
     check_differentiable,
     learning_rate_of,
 )
-from meta_pseudo_labels.utils import compat
-from meta_pseudo_labels.utils.settings import ConfigError
-
-_RATES = "rates"  # In files, beside the learner's variables.
-
-
-class TeacherLoss(NamedTuple):
-    """What a teacher learns besides the feedback in one step.
-
-    Attributes:
-      loss: scalar, nats.
-      logs: a dict of scalars.
-      moves: pairs of a variable and its next value, for `updates.move`.
-    """
-
-    loss: tf.Tensor
-    logs: dict
-    moves: tuple = ()
 
 
 @register("mpl")
@@ -223,7 +208,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
         updates.check_apart(self.optimizer, self.teacher_optimizer)
         self.build_optimizer(self.teacher_optimizer, self.teacher)
         with self.distribute_strategy.scope():
-            rates = updates.Rates(
+            rates = Rates(
                 self.optimizer, self.teacher_optimizer, follows=teacher_follows
             )
         self.teacher_follows = teacher_follows
@@ -238,21 +223,9 @@ class MetaPseudoLabels(MPLMethod, Learner):
         `compile`, each is what it was set to.
         """
         self.check_compiled()
-        leads, follows = (
-            compat.rate_variable(optimizer)
-            for optimizer in (self.optimizer, self.teacher_optimizer)
-        )
-        before = None if leads is None else float(leads.numpy())
+        before = self._rates.leading()
         history = super().fit(*args, **kwargs)
-        self._rates.keep_proportion()  # Of what the last callbacks set.
-        is_set = leads is not None and leads.numpy() != before
-        if is_set and follows is None and self.teacher_follows:
-            warnings.warn(
-                "A callback set the student's learning rate; the teacher's is "
-                "a schedule and does not follow. Give both a number, or both a "
-                "schedule.",
-                stacklevel=2,
-            )
+        self._rates.catch_up(since=before)
         return history
 
     def optimized(self):
@@ -297,12 +270,12 @@ class MetaPseudoLabels(MPLMethod, Learner):
         super().save_own_variables(store)
         kept = self._rates.kept() if self.compiled else None
         if kept is not None:
-            store[_RATES] = kept
+            store["rates"] = kept  # The variables' keys are numbers.
 
     def load_own_variables(self, store):
         """As Keras's; it comes before the optimizers are loaded."""
         own = {key: store[key] for key in store.keys()}
-        kept = own.pop(_RATES, None)
+        kept = own.pop("rates", None)
         super().load_own_variables(own)
         if self.compiled:
             self._rates.restore(None if kept is None else kept[()])
@@ -312,7 +285,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
 
         Args:
           batch: see `Learner`; of this replica.
-          costly: whether to compute the costly log, see `measure_feedback`;
+          costly: whether to compute the costly log, see `teacher_step`;
             by default when it is due.
           waits: whether the student's part is skipped; None asks
             `student_waits`, unless replicas must meet, which cannot decide
@@ -340,63 +313,32 @@ class MetaPseudoLabels(MPLMethod, Learner):
                     self, batch, pseudo_labels=pseudo_labels
                 )
             # 5. The teacher learns from labels, consistency and feedback.
-            feedback = checked_loss(
-                self.feedback, student_step, label_logits, tape, learner=self
-            )
-            feedback *= self.feedback_weight
-            feedback = tf.where(
-                student_step.heard(), feedback, tf.zeros_like(feedback)
-            )
-            loss, teacher_logs, moves = self._checked_teacher_loss(
-                batch, logits
-            )
-            loss += feedback
-        scale = updates.loss_scale(self.teacher_optimizer)
-        gradients = gradients_of(tape, loss, self.teacher, scale=scale)
-        ratio = self.measure_feedback(
-            tape, feedback, gradients, costly, counts=student_step.heard()
+            feedback = weighted_feedback(self, student_step, label_logits, tape)
+            learned = checked_teacher_loss(self, batch, logits)
+            learned = learned._replace(loss=learned.loss + feedback)
+        teacher_taken, teacher_logs = take_teacher_step(
+            self,
+            tape,
+            learned,
+            feedback=feedback,
+            student_step=student_step,
+            costly=costly,
         )
-        learning_rate, _, teacher = self.update(
-            self.teacher,
-            self.teacher_optimizer,
-            gradients,
-            condition=student_step.taken
-            & self.check_scale(student_step, feedback),
-        )
-        updates.move(moves, teacher.taken)
         # 6. The average is taken at the step before its increment (quirk 16).
         self.average_student(student_step.moved)
-        skipped = self.count_step(student_step.taken, teacher.taken)
-        return {
-            **student_logs,
-            **replicas.mean(teacher_logs),
-            "lr/teacher": learning_rate,
-            "mpl/feedback_grad_ratio": ratio,
-            "skipped_steps": skipped,
-        }
+        skipped = self.count_step(student_step.taken, teacher_taken)
+        return {**student_logs, **teacher_logs, "skipped_steps": skipped}
 
     def _teach_alone(self, batch):
         """The teacher's step while the student's part is skipped; its logs."""
         with tf.GradientTape() as tape:
             logits = self.teacher_logits(batch)
-            loss, logs, moves = self._checked_teacher_loss(batch, logits)
-        scale = updates.loss_scale(self.teacher_optimizer)
-        learning_rate, _, teacher = self.update(
-            self.teacher,
-            self.teacher_optimizer,
-            gradients_of(tape, loss, self.teacher, scale=scale),
-        )
-        updates.move(moves, teacher.taken)
+            learned = checked_teacher_loss(self, batch, logits)
+        taken, teacher_logs = take_teacher_step(self, tape, learned)
         student_logs = logs_of_waiting(self)
         updates.count_call(self.optimizer)
-        skipped = self.count_step(True, teacher.taken)
-        return {
-            **student_logs,
-            **replicas.mean(logs),
-            "lr/teacher": learning_rate,
-            "mpl/feedback_grad_ratio": self.feedback_grad_ratio.value,
-            "skipped_steps": skipped,
-        }
+        skipped = self.count_step(True, taken)
+        return {**student_logs, **teacher_logs, "skipped_steps": skipped}
 
     def student_waits(self):
         """Whether the next step skips the student, scalar boolean tensor."""
@@ -443,17 +385,6 @@ class MetaPseudoLabels(MPLMethod, Learner):
         logs |= {"cross_entropy/teacher_on_u": term.loss, **term.logs}
         return TeacherLoss(loss + term.weighted, logs, term.moves)
 
-    def _checked_teacher_loss(self, batch, logits):
-        learned = self.teacher_loss(batch, logits)
-        if not isinstance(learned, TeacherLoss):
-            raise ConfigError(
-                f"{type(self).__name__}.teacher_loss must return a "
-                f"learners.TeacherLoss, got {type(learned).__name__}: change "
-                "the result of super().teacher_loss(batch, logits) with "
-                "_replace, see docs/extending.md."
-            )
-        return learned
-
     def label_logits(self, logits):
         """What becomes pseudo labels, of the teacher's `ViewLogits`."""
         return getattr(logits, self.label_view) / self.label_temperature
@@ -463,72 +394,8 @@ class MetaPseudoLabels(MPLMethod, Learner):
         seed = tf.stack([tf.cast(self.seed, "int64"), self.step.value])
         return draw_labels(logits, kind=self.label_kind, seed=seed)
 
-    def check_scale(self, student_step, feedback):
-        """Whether the feedback stayed finite under the student's loss scale.
-
-        If it did not, that scale is lowered, not the teacher's.
-
-        Args:
-          student_step: `StudentStep`.
-          feedback: its part of the teacher's loss, scalar, of this replica.
-
-        Returns:
-          Scalar boolean.
-        """
-        if student_step.scale is None:
-            return True
-        finite = tf.math.is_finite(replicas.mean(feedback))
-        updates.lower_scale(
-            self.optimizer, student_step.scale, student_step.taken & ~finite
-        )
-        return finite
-
     def logs_are_due(self):
         """As `Trainer.logs_are_due`, and in the first step with feedback."""
         has_feedback = learning_rate_of(self.optimizer) > 0
         is_first = tf.math.is_nan(self.feedback_grad_ratio) & has_feedback
         return super().logs_are_due() | is_first
-
-    def measure_feedback(
-        self, tape, feedback, gradients, costly=None, *, counts=True
-    ):
-        """Norm of the feedback's gradient over that of the whole gradient.
-
-        Both are the teacher's, before weight decay and clipping. Costs one
-        backward pass of the teacher, so it is computed when `logs_are_due`, and
-        kept in between.
-
-        Args:
-          tape: that recorded the feedback.
-          feedback: its part of the loss, scalar.
-          gradients: of the teacher's whole loss.
-          costly: whether to compute it now; None means when it is due, which
-            replicas that must meet for it cannot decide within a step.
-          counts: scalar boolean; if it is false, the ratio is left alone.
-
-        Returns:
-          A scalar, at least 0; NaN before it is first computed, and the
-          previous one if it is not finite.
-        """
-
-        def measure():
-            scale = updates.loss_scale(self.teacher_optimizer)
-            part = gradients_of(tape, feedback, self.teacher, scale=scale)
-            ratio = tf.math.divide_no_nan(
-                tf.linalg.global_norm(replicas.mean(part)),
-                tf.linalg.global_norm(replicas.mean(gradients)),
-            )
-            ratio = tf.cast(ratio, self.float_type)
-            self.feedback_grad_ratio.assign(
-                tf.where(
-                    tf.math.is_finite(ratio) & counts,
-                    ratio,
-                    self.feedback_grad_ratio,
-                )
-            )
-
-        if costly is None and not replicas.merges():
-            tf.cond(self.logs_are_due(), measure, lambda: None)
-        elif costly:
-            measure()
-        return self.feedback_grad_ratio.value
