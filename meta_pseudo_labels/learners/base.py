@@ -19,6 +19,7 @@ from meta_pseudo_labels.learners.losses import (
     mean_cross_entropy,
     on_logits,
     smooth_labels,
+    told_of_logits,
     weights_of,
     with_class_weights,
 )
@@ -257,6 +258,8 @@ class Learner(Method, AveragedStudent):
         }
 
     def compile_from_config(self, config):
+        seen = config.keys() & {"loss", "metrics", "weighted_metrics"}
+        config = config | {key: told_of_logits(config[key]) for key in seen}
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def fit(self, x=None, *args, class_weight=None, **kwargs):

@@ -114,6 +114,24 @@ def on_logits(given, library):
     return keras.tree.map_structure(lambda x: _on_logits(x, library), given)
 
 
+def told_of_logits(config):
+    """The same configuration of losses or metrics, for logits.
+
+    Files from before `on_logits` refused others may hold them.
+
+    Args:
+      config: serialized, a nest of dicts and lists.
+    """
+    if isinstance(config, dict):
+        return {
+            key: key == "from_logits" or told_of_logits(value)
+            for key, value in config.items()
+        }
+    if isinstance(config, (list, tuple)):
+        return [told_of_logits(part) for part in config]
+    return config
+
+
 def _on_logits(one, library):
     if isinstance(one, str):
         name = one if one[:1].isupper() else one.title().replace("_", "")

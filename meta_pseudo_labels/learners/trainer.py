@@ -123,8 +123,9 @@ class Trainer(keras.Model):
         taken, skipped = (
             now - then for now, then in zip(self._counts(), before, strict=True)
         )
-        callbacks = kwargs.get("callbacks") or ()
-        told = any(getattr(x, "tells_of_skipped", False) for x in callbacks)
+        given = kwargs.get("callbacks")  # One, several, or Keras's list.
+        given = keras.tree.flatten(getattr(given, "callbacks", given))
+        told = any(getattr(x, "tells_of_skipped", False) for x in given)
         if skipped > taken / 2 and not told:
             logging.warning(
                 "%d of %d steps were skipped: their gradients were not finite. "

@@ -81,6 +81,22 @@ def test_what_expects_probabilities_is_refused(settings):
         made(**settings)
 
 
+def test_files_of_what_expected_probabilities_are_read_for_logits():
+    """As they were written before it was refused."""
+    loss = keras.losses.SparseCategoricalCrossentropy
+    metric = keras.metrics.SparseCategoricalCrossentropy
+    learner = made(loss=loss(from_logits=True))
+    config = learner.get_compile_config() | {
+        "loss": keras.saving.serialize_keras_object(loss()),
+        "metrics": [keras.saving.serialize_keras_object(metric()), "accuracy"],
+    }
+    learner.compile_from_config(config)
+    want = cross_entropy(learner(IMAGES))
+    got = learner.evaluate(IMAGES, LABELS, verbose=0)
+    np.testing.assert_allclose(got[:2], [want, want], rtol=1e-5)
+    assert len(got) == 3
+
+
 def test_what_expects_logits_or_anything_is_taken():
     sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     learner = made(

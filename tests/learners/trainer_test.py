@@ -152,8 +152,20 @@ def test_steps_that_were_skipped_are_told_of(bad, logged):
     assert not lines or f"{bad} of 4 steps were skipped" in lines[0]
 
 
-def test_they_are_told_of_once_where_a_run_counts_them_too(logged):
-    plain().fit(spoiled(4), verbose=0, callbacks=[StopAfterBadSteps(9)])
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda counts, learner: [counts],
+        lambda counts, learner: counts,
+        lambda counts, learner: keras.callbacks.CallbackList(
+            [counts], add_history=True, model=learner
+        ),
+    ],
+)
+def test_they_are_told_of_once_where_a_run_counts_them_too(given, logged):
+    learner = plain()
+    callbacks = given(StopAfterBadSteps(9), learner)
+    learner.fit(spoiled(4), verbose=0, callbacks=callbacks)
     assert logged == []
 
 
