@@ -10,6 +10,8 @@ from meta_pseudo_labels.learners import MetaPseudoLabels
 from meta_pseudo_labels.optimizers import Momentum
 from tests.learners.helpers import CLASSES
 
+O = keras.optimizers  # noqa: E741
+
 
 def network(name):
     layers = [keras.Input((4,)), keras.layers.Dense(CLASSES)]
@@ -20,8 +22,11 @@ def made(rate=0.1, teacher_rate=None, **settings):
     learner = MetaPseudoLabels(
         network("student"), network("teacher"), feedback="off", uda=None
     )
-    teacher = None if teacher_rate is None else Momentum(teacher_rate)
-    learner.compile(Momentum(rate), teacher, **settings)
+    optimizers = [
+        Momentum(one) if isinstance(one, float) else one
+        for one in (rate, teacher_rate)
+    ]
+    learner.compile(*optimizers, **settings)
     return learner
 
 
@@ -41,6 +46,64 @@ def rates(learner):
 def after_a_step(learner):
     learner.fit(batches(), verbose=0)
     return rates(learner)
+
+
+class Halve(keras.callbacks.Callback):
+    """Of a user's own: halves the student's rate after each batch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        optimizer = self.model.optimizer
+        optimizer.learning_rate = float(optimizer.learning_rate) / 2
+
+
+SETS_RATES = {
+    "scheduler": lambda: keras.callbacks.LearningRateScheduler(
+        lambda epoch, rate: rate / 2
+    ),
+    "plateau": lambda: keras.callbacks.ReduceLROnPlateau(
+        "mpl/dot_product", factor=0.5, patience=0, min_delta=1e9, mode="min"
+    ),
+    "own": Halve,
+}
+
+
+@pytest.mark.fast("own-LossScaleOptimizer", "scheduler-<lambda>")
+@pytest.mark.parametrize("wrap", [lambda x: x, O.LossScaleOptimizer])
+@pytest.mark.parametrize("name", SETS_RATES)
+def test_a_rate_that_a_callback_sets_moves_both_networks(name, wrap):
+    learner = made(wrap(O.SGD(0.4)), wrap(O.SGD(0.1)), run_eagerly=True)
+    history = learner.fit(
+        batches(3),
+        epochs=3,
+        verbose=0,
+        callbacks=[SETS_RATES[name]()],
+    ).history
+    logged = np.array([history["lr/student"], history["lr/teacher"]])
+    assert logged[0, -1] < 0.4
+    np.testing.assert_allclose(logged[0], 4 * logged[1], rtol=1e-6)
+
+
+@pytest.mark.fast("1")
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_rates_keep_their_proportion_until_both_are_set(replicas, mirrored):
+    strategy = mirrored(2) if replicas == 2 else tf.distribute.get_strategy()
+    with strategy.scope():
+        learner = made(0.4, 0.1)
+    seen = []
+    for student, teacher in ((0.2, None), (None, 0.1), (0.4, None)):
+        if student:
+            learner.optimizer.learning_rate = student
+        if teacher:
+            learner.teacher_optimizer.learning_rate = teacher
+        seen.append(after_a_step(learner))
+    np.testing.assert_allclose(seen, [(0.2, 0.05), (0.2, 0.1), (0.4, 0.2)])
+
+
+def test_a_teacher_that_cannot_follow_is_told():
+    schedule = O.schedules.ExponentialDecay(0.1, 10, 0.5)
+    learner = made(O.SGD(0.4), O.SGD(schedule), run_eagerly=True)
+    with pytest.warns(UserWarning, match="the teacher's is a schedule"):
+        learner.fit(batches(), verbose=0, callbacks=[Halve()])
 
 
 def by_file(learner, folder):

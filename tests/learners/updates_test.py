@@ -371,68 +371,6 @@ def rates(learner):
     return [float(tf.convert_to_tensor(o.learning_rate)) for o in optimizers]
 
 
-class Halve(keras.callbacks.Callback):
-    """Of a user's own: halves the student's rate after each batch."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        optimizer = self.model.optimizer
-        optimizer.learning_rate = float(optimizer.learning_rate) / 2
-
-
-SETS_RATES = {
-    "scheduler": lambda: keras.callbacks.LearningRateScheduler(
-        lambda epoch, rate: rate / 2
-    ),
-    "plateau": lambda: keras.callbacks.ReduceLROnPlateau(
-        "mpl/dot_product", factor=0.5, patience=0, min_delta=1e9, mode="min"
-    ),
-    "own": Halve,
-}
-
-
-@pytest.mark.fast("own-LossScaleOptimizer", "scheduler-<lambda>")
-@pytest.mark.parametrize("wrap", [lambda x: x, O.LossScaleOptimizer])
-@pytest.mark.parametrize("name", SETS_RATES)
-def test_a_rate_that_a_callback_sets_moves_both_networks(name, wrap):
-    learner = mpl("off")
-    learner.compile(wrap(O.SGD(0.4)), wrap(O.SGD(0.1)), run_eagerly=True)
-    history = learner.fit(
-        dicts().take(3),
-        epochs=3,
-        verbose=0,
-        callbacks=[SETS_RATES[name]()],
-    ).history
-    logged = np.array([history["lr/student"], history["lr/teacher"]])
-    assert logged[0, -1] < 0.4
-    np.testing.assert_allclose(logged[0], 4 * logged[1], rtol=1e-6)
-
-
-@pytest.mark.fast("1")
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_rates_keep_their_proportion_until_both_are_set(replicas, mirrored):
-    strategy = mirrored(2) if replicas == 2 else tf.distribute.get_strategy()
-    with strategy.scope():
-        learner = mpl("off")
-        learner.compile(O.SGD(0.4), O.SGD(0.1))
-    seen = []
-    for student, teacher in ((0.2, None), (None, 0.1), (0.4, None)):
-        if student:
-            learner.optimizer.learning_rate = student
-        if teacher:
-            learner.teacher_optimizer.learning_rate = teacher
-        learner.fit(dicts().take(1), verbose=0)
-        seen.append(rates(learner))
-    np.testing.assert_allclose(seen, [(0.2, 0.05), (0.2, 0.1), (0.4, 0.2)])
-
-
-def test_a_teacher_that_cannot_follow_is_told():
-    learner = mpl("off")
-    schedule = O.schedules.ExponentialDecay(0.1, 10, 0.5)
-    learner.compile(O.SGD(0.4), O.SGD(schedule), run_eagerly=True)
-    with pytest.warns(UserWarning, match="the teacher's is a schedule"):
-        learner.fit(dicts().take(1), verbose=0, callbacks=[Halve()])
-
-
 class Unregistered(O.schedules.LearningRateSchedule):
     """Without a configuration."""
 
