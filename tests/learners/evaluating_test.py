@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from meta_pseudo_labels import evaluate, finetune
 from meta_pseudo_labels.learners import MetaPseudoLabels, Supervised
+from meta_pseudo_labels.run.checkpoints import Checkpoints
+from meta_pseudo_labels.run.restoring import learner_state, restore_learner
 from tests.learners.helpers import CLASSES
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
@@ -192,6 +194,22 @@ def test_training_on_answers_with_the_average_again(way):
     else:
         learner.train_on_batch(BATCH)
     average = learner.student_ema.apply(learner.student, IMAGES)
+    assert not np.allclose(average, learner.student(IMAGES))
+    check_answers(learner, average)
+
+
+def test_a_checkpoint_answers_with_its_average(tmp_path):
+    """Of a run, also after another stage finished the student."""
+    learner = made(0.9)
+    learner.fit(BATCHES.repeat(3), verbose=0)
+    average = learner.student_ema.apply(learner.student, IMAGES)
+    checkpoints = Checkpoints(learner_state(learner), str(tmp_path))
+    checkpoints.save(3)
+    checkpoints.wait()
+    student = learner.finished_student()
+    student.set_weights([0 * weight for weight in student.get_weights()])
+    check_answers(learner, np.zeros((6, 3)))
+    restore_learner(learner, "latest", str(tmp_path))
     assert not np.allclose(average, learner.student(IMAGES))
     check_answers(learner, average)
 
