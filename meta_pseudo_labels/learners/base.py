@@ -18,8 +18,8 @@ from meta_pseudo_labels.learners.ema import AveragedStudent
 from meta_pseudo_labels.learners.losses import (
     mean_cross_entropy,
     on_logits,
+    read_on_logits,
     smooth_labels,
-    told_of_logits,
     weights_of,
     with_class_weights,
 )
@@ -259,8 +259,9 @@ class Learner(Method, AveragedStudent):
 
     def compile_from_config(self, config):
         seen = config.keys() & {"loss", "metrics", "weighted_metrics"}
-        config = config | {key: told_of_logits(config[key]) for key in seen}
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        read = {key: read_on_logits(config[key]) for key in seen}
+        others = {key: x for key, x in config.items() if key not in seen}
+        self.compile(**keras.saving.deserialize_keras_object(others), **read)
 
     def fit(self, x=None, *args, class_weight=None, **kwargs):
         """As `Trainer.fit`; under XLA, labels are checked in the data pipeline.

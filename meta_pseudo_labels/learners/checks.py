@@ -189,15 +189,17 @@ def check_labeled(x, y, *, taker):
     """Refuses what cannot be evaluated on: no labels, or training batches.
 
     Args:
-      x, y: of `keras.Model.evaluate`; nothing is known of generators.
+      x, y: of `keras.Model.evaluate`; nothing is known of generators, nor of
+        the data sets of other libraries.
       taker: the name of the argument or method, for the message.
     """
-    if x is None or y is not None or inspect.isgenerator(x):
-        return
-    found = getattr(x, "element_spec", x)  # Of a data set of any kind.
+    found = getattr(x, "element_spec", x)  # Of a data set of TensorFlow.
     if isinstance(x, keras.utils.PyDataset):
         found = x[0]
-    if found is not x and isinstance(found, tuple) and len(found) > 1:
+    known = isinstance(found, (dict, tuple, list)) or hasattr(found, "shape")
+    if x is None or y is not None or not known:
+        return
+    if found is not x and isinstance(found, (tuple, list)) and len(found) > 1:
         return
     if isinstance(found, dict) and not _LABELED - found.keys():
         got = "got batches to train on"

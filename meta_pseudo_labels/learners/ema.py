@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
@@ -19,6 +20,8 @@ from meta_pseudo_labels.learners.passes import (
 )
 from meta_pseudo_labels.learners.trainer import Trainer
 from meta_pseudo_labels.models.stateless import call_with
+
+_FINISHED = "finished"  # A key in files of learners.
 
 
 def ema_rate(step, *, decay, start=0, dtype="float32"):
@@ -174,8 +177,9 @@ class AveragedStudent(Trainer):
     """A `Trainer` around a student that answers with averaged weights.
 
     `call`, `predict` and `evaluate` use the moving average of the student's
-    weights if `ema_decay` is above 0, otherwise the student itself; so they do
-    after `finished_student`, until weights are restored or training goes on.
+    weights if `ema_decay` is above 0, otherwise the student itself. They use
+    the student itself after `finished_student` too, until `fit`,
+    `train_on_batch`, `load_weights` or a checkpoint of a run.
 
     Args:
       student: a built Keras model whose output is logits, [batch, classes].
@@ -247,10 +251,17 @@ class AveragedStudent(Trainer):
         self.answer_with_average()
         super().make_train_function(force)
 
+    def save_own_variables(self, store):
+        """As Keras's; with whether the student is finished."""
+        super().save_own_variables(store)
+        if vars(self).get("_is_finished", False):
+            store[_FINISHED] = np.ones([])  # The variables' keys are numbers.
+
     def load_own_variables(self, store):
-        """As Keras's; the student that is loaded is not the average."""
-        super().load_own_variables(store)
-        self.answer_with_average()
+        """As Keras's; it answers as the learner that was saved did."""
+        own = {key: store[key] for key in store.keys() if key != _FINISHED}
+        super().load_own_variables(own)
+        self.answer_with_average(_FINISHED not in store.keys())
 
     @property
     def _answers_with_average(self):

@@ -9,6 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# Of losses and metrics, in lower case.
+_LONG_NAMES = {
+    "auc": "AUC",
+    "bce": "BinaryCrossentropy",
+    **dict.fromkeys(("ce", "crossentropy"), "SparseCategoricalCrossentropy"),
+}
+
 
 def smooth_labels(labels, smoothing):
     """Mixes labels with the uniform distribution.
@@ -104,53 +111,82 @@ def on_logits(given, library):
     """Losses or metrics of `compile`, for what learners answer: logits.
 
     Args:
-      given: one, or a nest of them; names of cross-entropies become objects
-        that expect logits.
+      given: one, or a nest of them; names of Keras's own that may expect
+        either become objects that expect logits.
       library: `keras.losses` or `keras.metrics`.
 
     Raises:
-      ValueError: for one that expects probabilities.
+      ValueError: for one of Keras's own that expects probabilities.
     """
     return keras.tree.map_structure(lambda x: _on_logits(x, library), given)
 
 
-def told_of_logits(config):
-    """The same configuration of losses or metrics, for logits.
+def read_on_logits(config):
+    """Losses or metrics from the file of a learner, for `on_logits`.
 
-    Files from before `on_logits` refused others may hold them.
+    Those of files from before others were refused may expect probabilities.
 
     Args:
       config: serialized, a nest of dicts and lists.
     """
+    found = keras.saving.deserialize_keras_object(_with_logits(config))
+    return keras.tree.map_structure(
+        lambda x: (
+            x.__name__
+            if inspect.isfunction(x) and _expects_logits(x) is False
+            else x
+        ),
+        found,
+    )
+
+
+def _with_logits(config):
     if isinstance(config, dict):
+        if not (config.get("module") or "keras").startswith("keras"):
+            return config
         return {
-            key: key == "from_logits" or told_of_logits(value)
+            key: key == "from_logits" or _with_logits(value)
             for key, value in config.items()
         }
     if isinstance(config, (list, tuple)):
-        return [told_of_logits(part) for part in config]
+        return [_with_logits(part) for part in config]
     return config
 
 
 def _on_logits(one, library):
     if isinstance(one, str):
-        name = one if one[:1].isupper() else one.title().replace("_", "")
-        named = name.endswith("Crossentropy") and getattr(library, name, None)
-        return named(from_logits=True) if named else one
-    if isinstance(one, (keras.losses.Loss, keras.metrics.Metric)):
-        name, expects = one.name, one.get_config().get("from_logits")
-    elif inspect.isfunction(one):
-        name = one.__name__
-        expects = inspect.signature(one).parameters.get("from_logits")
-        expects = getattr(expects, "default", None)
-    else:
-        return one
-    if expects is False:
+        name = _LONG_NAMES.get(one.lower(), one)
+        name = name if name[:1].isupper() else name.title().replace("_", "")
+        named = getattr(library, name, None)
+        if not inspect.isclass(named):
+            return one
+        takes = inspect.signature(named).parameters
+        return named(from_logits=True) if "from_logits" in takes else one
+    if _expects_logits(one) is False:
+        name = getattr(one, "__name__", type(one).__name__)
         raise ValueError(
             f"{name} expects probabilities, but learners answer with logits: "
-            "give it from_logits=True, or its name."
+            "give it from_logits=True."
         )
     return one
+
+
+def _expects_logits(one):
+    """Whether a loss or metric of Keras expects logits; None if not known."""
+    kind = one if inspect.isfunction(one) else type(one)
+    if not kind.__module__.startswith("keras."):
+        return None
+    if kind is one:
+        given = inspect.signature(one).parameters.get("from_logits")
+        return getattr(given, "default", None)
+    for name in ("from_logits", "_from_logits"):  # The latter is AUC's.
+        if hasattr(one, name):
+            return getattr(one, name)
+    within = getattr(one, "fn", getattr(one, "_fn", None))
+    given = getattr(one, "_fn_kwargs", {}).get("from_logits")
+    if given is None and inspect.isfunction(within):
+        return _expects_logits(within)
+    return given
 
 
 def with_class_weights(dataset, class_weight, classes):

@@ -280,6 +280,12 @@ class MetaPseudoLabels(MPLMethod, Learner):
         if self.compiled:
             self._rates.restore(None if kept is None else kept[()])
 
+    def load_weights(self, *args, **kwargs):
+        """As Keras's; older files do not tell the proportion of the rates."""
+        super().load_weights(*args, **kwargs)
+        if self.compiled:
+            self._rates.settle()
+
     def train_step(self, batch, costly=None, waits=None):
         """One step of Meta Pseudo Labels, all on one batch (docs/feedback.md).
 

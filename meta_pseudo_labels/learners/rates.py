@@ -1,6 +1,5 @@
 """The learning rates of a student and its teacher, in proportion."""
 
-import math
 import warnings
 
 import numpy as np
@@ -24,7 +23,7 @@ class Rates:
 
     def __init__(self, leader, follower, *, follows=True):
         rates = [compat.rate_variable(x) for x in (leader, follower)]
-        self._leads = rates[0]
+        self._leads, self._is_settled = rates[0], True
         self._left_behind = follows and rates[1] is None
         known = all(rate is not None for rate in rates)
         self._rates = rates if known and follows else []
@@ -52,7 +51,10 @@ class Rates:
         rate = tf.where(follows, lead * ratio, rate)
         ratio = tf.where(is_set & (lead > 0), rate / lead, ratio)
         self._rates[1].assign(tf.cast(rate, self._rates[1].dtype))
-        for seen, value in zip(self._seen, (lead, rate, ratio), strict=True):
+        self._note(lead, rate, ratio)
+
+    def _note(self, *values):
+        for seen, value in zip(self._seen, values, strict=True):
             seen.assign(value)
 
     def leading(self):
@@ -85,11 +87,16 @@ class Rates:
         """Goes on from what was saved, before the rates are set to it.
 
         Args:
-          kept: see above; None for a file that has none, whose rates then count
-            as set on purpose.
+          kept: see above; None for a file that has none, see `settle`.
         """
-        if self._rates and kept is None:
-            self._seen[1].assign(math.nan)  # Which no rate is equal to.
-        elif self._rates:
-            for seen, value in zip(self._seen, kept, strict=True):
-                seen.assign(value)
+        self._is_settled = kept is not None
+        if self._rates and kept is not None:
+            self._note(*kept)
+
+    def settle(self):
+        """Goes on from rates that were loaded without `kept` beside them."""
+        if self._rates and not self._is_settled:
+            lead, rate = (float(x.numpy()) for x in self._rates)
+            ratio = rate / lead if lead else self._seen[2].numpy()
+            self._note(lead, rate, ratio)
+        self._is_settled = True

@@ -62,7 +62,11 @@ def finetuned_path(learner, config):
     step = int(learner.step.numpy())
     if source in ("latest", "best"):
         return folder.finetuned_path(step, source)
-    return finetuned_from(folder, find_checkpoint(source), step)
+    path = finetuned_from(folder, find_checkpoint(source), step)
+    # Named after the source as it was spelled, by earlier versions.
+    earlier = folder.finetuned_path(step, source)
+    spelled = os.path.exists(earlier) and not os.path.exists(path)
+    return earlier if spelled else path
 
 
 def finetuned_from(folder, checkpoint, step):

@@ -1,12 +1,14 @@
 """What `evaluate` reports, and which network answers."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import evaluate, finetune
-from meta_pseudo_labels.learners import MetaPseudoLabels, Supervised
+from meta_pseudo_labels.learners import MetaPseudoLabels, Supervised, losses
 from meta_pseudo_labels.run.checkpoints import Checkpoints
 from meta_pseudo_labels.run.restoring import learner_state, restore_learner
 from tests.learners.helpers import CLASSES
@@ -92,20 +94,69 @@ def test_files_of_what_expected_probabilities_are_read_for_logits():
         "loss": keras.saving.serialize_keras_object(loss()),
         "metrics": [keras.saving.serialize_keras_object(metric()), "accuracy"],
     }
-    learner.compile_from_config(config)
+    functions = {
+        "loss": keras.losses.sparse_categorical_crossentropy,
+        "metrics": [keras.metrics.sparse_categorical_crossentropy, "accuracy"],
+    }
+    for old in (
+        config,
+        config | keras.saving.serialize_keras_object(functions),
+    ):
+        learner.compile_from_config(old)
+        want = cross_entropy(learner(IMAGES))
+        got = learner.evaluate(IMAGES, LABELS, verbose=0)
+        np.testing.assert_allclose(got[:2], [want, want], rtol=1e-5)
+        assert len(got) == 3
+
+
+@keras.saving.register_keras_serializable("evaluating_test")
+class OfItsOwn(keras.losses.Loss):
+    """It makes probabilities of logits itself, and cannot be serialized."""
+
+    from_logits = False
+
+    def call(self, labels, logits):
+        return keras.losses.sparse_categorical_crossentropy(
+            labels, tf.nn.softmax(logits)
+        )
+
+    def get_config(self):
+        raise NotImplementedError
+
+
+SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+PARTIAL = functools.partial(
+    keras.losses.sparse_categorical_crossentropy, from_logits=True
+)
+WRAPPED = keras.metrics.MeanMetricWrapper
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": SPARSE, "metrics": ["accuracy"]},
+        {"loss": SPARSE, "metrics": [["accuracy", "ce"]]},
+        {"loss": OfItsOwn(), "weighted_metrics": [WRAPPED(PARTIAL)]},
+        {"loss": PARTIAL, "metrics": [lambda y, logits: tf.zeros([])]},
+        {"loss": lambda y, logits: PARTIAL(y, logits), "metrics": None},
+    ],
+)
+def test_what_expects_logits_or_anything_is_taken(settings):
+    learner = made(**settings)
+    want = cross_entropy(learner(IMAGES))
+    got = learner.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
+    assert got["loss"] == pytest.approx(want, rel=1e-5)
+
+
+def test_short_names_are_those_of_logits_too():
+    learner = made(metrics=["ce"])
     want = cross_entropy(learner(IMAGES))
     got = learner.evaluate(IMAGES, LABELS, verbose=0)
-    np.testing.assert_allclose(got[:2], [want, want], rtol=1e-5)
-    assert len(got) == 3
-
-
-def test_what_expects_logits_or_anything_is_taken():
-    sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    learner = made(
-        loss=sparse, metrics={"any": ["accuracy"]}.get("any"), jit_compile=False
-    )
-    assert learner.loss is sparse
-    made(loss=lambda y, logits: tf.zeros([]), metrics=None)
+    np.testing.assert_allclose(got, [want, want], rtol=1e-5)
+    for name, library in (("bce", keras.losses), ("AUC", keras.metrics)):
+        one = losses.on_logits(name, library)
+        assert losses._expects_logits(one) is True
+    assert losses.on_logits("mse", keras.losses) == "mse"
 
 
 @pytest.mark.parametrize("data", [BATCHES, Sequence(BATCH), BATCH])
@@ -135,6 +186,7 @@ def test_images_without_labels_are_not_evaluated(data):
         PAIRS,
         PAIRS.map(lambda x, y: (x, y, tf.ones(6))),
         Sequence((IMAGES, LABELS)),
+        Sequence([IMAGES, LABELS]),
     ],
 )
 def test_inputs_with_labels_are(data):
@@ -167,7 +219,7 @@ def test_a_finished_learner_answers_with_what_its_student_learns(tmp_path):
     learner.fit(BATCHES.repeat(3), verbose=0)
     path = tmp_path / "before.weights.h5"
     learner.save_weights(path)
-    average = learner.student_ema.apply(learner.student, IMAGES)
+    before = average = learner.student_ema.apply(learner.student, IMAGES)
     assert not np.allclose(average, learner.student(IMAGES))
     check_answers(learner, average)
 
@@ -180,6 +232,14 @@ def test_a_finished_learner_answers_with_what_its_student_learns(tmp_path):
     with learner.averaged_student() as exported:
         np.testing.assert_array_equal(exported(IMAGES), finetuned)
 
+    learner.save(tmp_path / "finished.keras")
+    loaded = keras.models.load_model(tmp_path / "finished.keras")
+    check_answers(loaded, finetuned)
+    loaded.fit(BATCHES, verbose=0)
+    average = loaded.student_ema.apply(loaded.student, IMAGES)
+    check_answers(loaded, average)
+
+    average = np.array(before)
     with pytest.warns(UserWarning, match="optimizer"):  # Of the finetuning.
         learner.load_weights(path, skip_mismatch=True)
     check_answers(learner, average)

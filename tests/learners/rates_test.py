@@ -1,5 +1,8 @@
 """The teacher's learning rate follows the student's, across files too."""
 
+import io
+import zipfile
+
 import h5py
 import keras
 import numpy as np
@@ -174,11 +177,29 @@ def test_a_file_without_what_was_seen_has_rates_of_its_own(tmp_path):
     learner.save_weights(path)
     with h5py.File(path, "a") as file:
         del file["vars/rates"]
-    other = made(0.1)
-    other.load_weights(path)
-    np.testing.assert_allclose(after_a_step(other), [0.02, 0.1])
-    other.optimizer.learning_rate = 0.04
-    np.testing.assert_allclose(after_a_step(other), [0.04, 0.2])
+    for first in (0.02, 0.04):  # The next step's: also one just set.
+        other = made(0.1)
+        other.load_weights(path)
+        other.optimizer.learning_rate = first
+        np.testing.assert_allclose(after_a_step(other), [first, 5 * first])
+
+
+def test_an_older_model_goes_on_in_proportion(tmp_path):
+    learner = made(0.1, 0.2)
+    path = tmp_path / "old.keras"
+    learner.save(path)
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    weights = io.BytesIO(parts["model.weights.h5"])
+    with h5py.File(weights, "a") as file:
+        del file["vars/rates"]
+    parts["model.weights.h5"] = weights.getvalue()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+    other = keras.models.load_model(path)
+    other.optimizer.learning_rate = 0.05
+    np.testing.assert_allclose(after_a_step(other), [0.05, 0.1])
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -75,7 +75,8 @@ def to_8_bits(images, levels):
         known = "no picture of 16 bits was learned from"
     else:
         black, white = levels
-        out = (highest < black) | (lowest > white)
+        # Nothing but 0 is a picture with the shutter closed.
+        out = (highest > 0) & (highest < black) | (lowest > white)
         wrong = (highest > 2 * white - black) | out
         known = f"those that were learned from have {black} to {white}"
     refusal = tf.strings.format(

@@ -121,6 +121,7 @@ def test_training_and_serving_see_the_same(levels, ends, fits):
 def test_black_is_black():
     black = deep(np.zeros([8, 8]))
     assert decode_image(black).max() == 0
+    assert decode_image(black, deep_levels=(200, 30_000)).max() == 0
 
 
 def test_colors_and_alpha():

@@ -276,6 +276,23 @@ def test_other_weights_of_the_same_step_are_finetuned_anew(
     assert not np.allclose(weights(config)[0], before[0])
 
 
+def test_what_earlier_versions_finetuned_from_a_path_is_found(tmp_path):
+    """They named it after the path as it was spelled."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-4.index").touch()
+    source = str(tmp_path / "checkpoints" / "step-4")
+    few = dict(finetune_steps=2, finetune_batch_size=20)
+    config = tiny(tmp_path, from_checkpoint=source, **few)
+    folder = RunFolder(config.output_dir)
+    path, earlier = (folder.finetuned_path(4, x) for x in ("latest", source))
+    assert str(weights_path(config)) == path != earlier
+    assert run(config)
+    for suffix in ("", ".json"):
+        os.rename(path + suffix, earlier + suffix)
+    assert str(weights_path(config)) == earlier
+    assert is_finetuned(learner(), config) and not run(config)
+
+
 def test_what_was_finetuned_before_hashes_were_noted_counts(tmp_path):
     config = tiny(tmp_path, finetune_steps=2, finetune_batch_size=20)
     assert run(config)
