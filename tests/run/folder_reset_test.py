@@ -50,6 +50,7 @@ def test_a_reset_deletes_the_run_and_nothing_else(run):
     assert contents(run) == {"notes.txt"}
 
 
+@pytest.mark.fast("inference/a.parts")
 @pytest.mark.parametrize("name", ["finetune", "evals", "inference/a.parts"])
 def test_what_another_process_is_writing_is_not_deleted(run, name):
     before = contents(run)

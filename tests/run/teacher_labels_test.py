@@ -83,6 +83,7 @@ def test_finetuning_makes_them_stale_and_changes_them(teacher, moved, tmp_path):
     assert after.source["weights"] != before.source["weights"]
 
 
+@pytest.mark.fast("path")
 @pytest.mark.parametrize("wanted", ["best", "path"])
 def test_labels_of_an_earlier_checkpoint_are_stale_without_it(tmp_path, wanted):
     """The latest one stays as it was, and so does what was finetuned of it."""
