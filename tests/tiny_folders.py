@@ -35,5 +35,21 @@ def load(root, **settings):
     return data.load("folders", **defaults | settings)
 
 
+def run_settings(root, *, tested=False):
+    """Settings of a run on these folders.
+
+    Args:
+      root: where `write_folders` wrote them.
+      tested: whether it has test images.
+    """
+    found = dict(
+        dataset="folders",
+        labeled_dir=str(root / "labeled"),
+        unlabeled_dir=str(root / "unlabeled"),
+        image_size=8,
+    )
+    return found | (dict(eval_dir=str(root / "eval")) if tested else {})
+
+
 def shades(images):
     return images[:, 0, 0, 0].tolist()

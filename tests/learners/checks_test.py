@@ -16,7 +16,7 @@ from meta_pseudo_labels.learners import (
 )
 from meta_pseudo_labels.learners.finetuning import finetune
 from meta_pseudo_labels.learners.fixmatch import FixMatch
-from tests.learners.helpers import batch, conv_net, make
+from tests.learners.helpers import Sequence, batch, conv_net, make
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_images_that_nobody_normalized_are_noticed(name, predicting, logged):
         lambda: predicting.predict(dataset, verbose=0),
         lambda: predicting.evaluate(images, labels, verbose=0),
         lambda: predicting.evaluate(dataset, verbose=0),
-        lambda: predicting.predict(Batches(images, labels), verbose=0),
+        lambda: predicting.predict(Sequence((images, labels)), verbose=0),
     ):
         look()
         assert len(logged) == wrong
@@ -177,20 +177,6 @@ def test_evaluate_looks_at_their_range_too(predicting, logged):
         data = (factor * (images - (factor > 1) / 2), np.zeros(8, int))
         evaluate(predicting, tf.data.Dataset.from_tensors(data))
         assert len(logged) == 1 and "not normalized" in logged[0]
-
-
-class Batches(keras.utils.PyDataset):
-    """One batch."""
-
-    def __init__(self, *parts):
-        super().__init__()
-        self.parts = parts
-
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        return self.parts
 
 
 def test_what_is_no_image_has_any_range(logged):

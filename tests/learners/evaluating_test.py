@@ -11,25 +11,13 @@ from meta_pseudo_labels import evaluate, finetune
 from meta_pseudo_labels.learners import MetaPseudoLabels, Supervised, losses
 from meta_pseudo_labels.run.checkpoints import Checkpoints
 from meta_pseudo_labels.run.restoring import learner_state, restore_learner
-from tests.learners.helpers import CLASSES
+from tests.learners.helpers import CLASSES, Sequence
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 LABELS = np.int32([0, 1, 2, 0, 1, 2])
 PAIRS = tf.data.Dataset.from_tensors((IMAGES, LABELS))
 BATCH = {"labeled": IMAGES, "labels": LABELS}
 BATCHES = tf.data.Dataset.from_tensors(BATCH)
-
-
-class Sequence(keras.utils.PyDataset):
-    def __init__(self, batch):
-        super().__init__()
-        self.batch = batch
-
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        return self.batch
 
 
 def network(name="student"):

@@ -64,6 +64,20 @@ def dataset(steps=None, dtype="float32"):
     return endless if steps is None else endless.take(steps)
 
 
+class Sequence(keras.utils.PyDataset):
+    """A data set of Keras's own kind, with a single batch."""
+
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.batch
+
+
 def compiled(method, *, rate=0.1, weight_decay=0.0, **settings):
     """A compiled float64 learner without dropout, always the same one."""
     keras.utils.set_random_seed(3)

@@ -10,7 +10,7 @@ from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.labeled_choice import save_choice_of_labels
 from meta_pseudo_labels.utils.settings import ConfigError
-from tests.tiny_folders import shades, write, write_folders
+from tests.tiny_folders import run_settings, shades, write, write_folders
 from tests.tiny_run import tiny
 
 
@@ -19,15 +19,7 @@ def begun(root, **settings):
     write_folders(root)
     config = tiny(
         root / "run",
-        **dict(
-            dataset="folders",
-            labeled_dir=str(root / "labeled"),
-            unlabeled_dir=str(root / "unlabeled"),
-            eval_dir=str(root / "eval"),
-            image_size=8,
-            num_labeled=6,
-        )
-        | settings,
+        **run_settings(root, tested=True) | dict(num_labeled=6) | settings,
     )
     images = load_data(config)
     (root / "run").mkdir()

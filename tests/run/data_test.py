@@ -18,7 +18,7 @@ from meta_pseudo_labels.run.labeled_choice import (
     save_choice_of_labels,
 )
 from meta_pseudo_labels.utils.settings import ConfigError
-from tests.tiny_folders import write, write_folders
+from tests.tiny_folders import run_settings, write, write_folders
 from tests.tiny_run import tiny
 
 VARIED = dict(
@@ -378,10 +378,7 @@ def folders(tmp_path):
     write_folders(tmp_path)
     config = Config(
         output_dir=str(tmp_path / "run"),
-        dataset="folders",
-        labeled_dir=str(tmp_path / "labeled"),
-        unlabeled_dir=str(tmp_path / "unlabeled"),
-        image_size=8,
+        **run_settings(tmp_path),
         num_labeled=0,
     )
     images = load_data(config)

@@ -11,7 +11,7 @@ from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.inference.networks import checkpoint_networks
 from meta_pseudo_labels.run.restoring import saved_unlabeled
 from meta_pseudo_labels.run.stages.review import review_run
-from tests.tiny_folders import write, write_folders
+from tests.tiny_folders import run_settings, write, write_folders
 from tests.tiny_run import tiny
 
 
@@ -60,10 +60,7 @@ def test_a_run_is_reviewed_after_an_image_was_added(tmp_path, flexmatch):
     write_folders(tmp_path)
     config = tiny(
         tmp_path / "run",
-        dataset="folders",
-        labeled_dir=str(tmp_path / "labeled"),
-        unlabeled_dir=str(tmp_path / "unlabeled"),
-        image_size=8,
+        **run_settings(tmp_path),
         num_labeled=0,
         **flexmatch,
     )

@@ -24,7 +24,7 @@ from meta_pseudo_labels.run.stages import review
 from meta_pseudo_labels.run.stages.review import draw, link, review_run
 from meta_pseudo_labels.utils import figures
 from meta_pseudo_labels.utils.settings import ConfigError
-from tests.tiny_folders import write_folders
+from tests.tiny_folders import run_settings, write_folders
 from tests.tiny_run import tiny
 
 CLASSES = ("cat", "=dog")
@@ -252,11 +252,7 @@ def test_a_run_is_reviewed_and_its_answers_are_learned_from(tmp_path):
     write_folders(tmp_path)
     config = tiny(
         tmp_path / "run",
-        dataset="folders",
-        labeled_dir=str(tmp_path / "labeled"),
-        unlabeled_dir=str(tmp_path / "unlabeled"),
-        eval_dir=str(tmp_path / "eval"),
-        image_size=8,
+        **run_settings(tmp_path, tested=True),
         num_labeled=0,
         method="mpl",
     )
