@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pathlib
 
 
@@ -11,6 +12,11 @@ def positive(text):
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return number
+
+
+def absolute(text):
+    """The absolute path, which holds in any folder; no text stays no text."""
+    return text and os.path.abspath(os.path.expanduser(text))
 
 
 def benchmark_parser(doc, numbers=()):

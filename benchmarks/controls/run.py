@@ -28,12 +28,16 @@ from concurrent.futures.process import BrokenProcessPool
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from benchmarks.common.arguments import positive
+from benchmarks.common.arguments import (
+    absolute,
+    positive,
+)
 from benchmarks.common.machine import RESULTS, ROOT
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import runs as control_runs
 from benchmarks.controls import tables as control_tables
-from benchmarks.controls.suites import ANY_WEIGHTS, SUITES
+from benchmarks.controls.suites import SUITES
+from benchmarks.controls.weights import add_weights, check_weights, with_weights
 from meta_pseudo_labels.utils.settings import ConfigError
 
 
@@ -118,15 +122,12 @@ def list_tasks(suite, arguments):
 
 def _as_asked(settings, arguments):
     """A `Config` with the weights, steps and precision that were asked for."""
-    given = {
-        name: arguments.weights
-        for name in control_rows.FIRST_WEIGHTS
-        if getattr(settings, name) == ANY_WEIGHTS
-    }
+    given = {}
     if arguments.steps:
         given["num_train_steps"] = arguments.steps
     if arguments.bfloat16:
         given["use_bfloat16"] = True
+    settings = with_weights(settings, arguments.weights)
     return dataclasses.replace(settings, **given) if given else settings
 
 
@@ -212,14 +213,9 @@ def _parse_arguments(arguments):
         "--jobs", type=positive, default=1, help="runs at a time"
     )
     parser.add_argument(
-        "--data_dir", type=_path, help="folder of sets prepared by TFDS"
+        "--data_dir", type=absolute, help="folder of sets prepared by TFDS"
     )
-    parser.add_argument(
-        "--weights",
-        type=_path,
-        help="weights of an EfficientNet-Lite0, for pretrained; see "
-        "benchmarks/pretrained/convert.py",
-    )
+    add_weights(parser)
     parser.add_argument(
         "--steps",
         type=positive,
@@ -249,11 +245,6 @@ def _parse_arguments(arguments):
     return parsed
 
 
-def _path(text):
-    """The absolute path, which holds in any folder; no text stays no text."""
-    return text and os.path.abspath(os.path.expanduser(text))
-
-
 def _check(parser, parsed):
     """Ends the program if arguments do not fit together."""
     suite = SUITES[parsed.suite]
@@ -268,11 +259,7 @@ def _check(parser, parsed):
             "--steps makes rows of another recipe: name a file of their own "
             "with --json."
         )
-    if suite.pretrained != bool(parsed.weights):
-        parser.error(
-            f"{parsed.suite} {'needs' if suite.pretrained else 'takes no'} "
-            "--weights, a file that benchmarks/pretrained/convert.py writes."
-        )
+    check_weights(parser, parsed, parsed.suite, needs=suite.pretrained)
 
 
 def _runs_in_words(suite_name):

@@ -34,8 +34,13 @@ from benchmarks.controls import rows as control_rows
 from benchmarks.controls import runs as control_runs
 from benchmarks.controls.search import LABELS
 from benchmarks.controls.search import SEED as SELECTING
-from benchmarks.controls.suites import ANY_WEIGHTS
 from benchmarks.controls.tables import markdown
+from benchmarks.controls.weights import (
+    PRETRAINED,
+    add_weights,
+    check_weights,
+    with_weights,
+)
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.folder import LABELED
@@ -46,11 +51,6 @@ ROWS = RESULTS / "cifar10_fast_students.jsonl"
 DOCUMENT = ROOT / "docs" / "tutorials" / "cifar.md"
 _STUDENT = "flags/cifar10_fast_student.flags"
 _WIDE = {"model_type": "speednet-64", "num_warmup_steps": 200}
-_PRETRAINED = {
-    "dataset": "cifar10",
-    "model_type": "efficientnet-lite0",
-    "student_weights": ANY_WEIGHTS,
-}
 _BEGUN_WITH = {
     "augmented": "labels, on strong views",
     "uda": "UDA",
@@ -119,11 +119,11 @@ ROUNDS = {
     "pretrained": (
         Round(
             "flags/folders_finetune.flags",
-            _PRETRAINED | {"num_train_steps": 1_700},
+            PRETRAINED | {"num_train_steps": 1_700},
         ),
         Round(
             "flags/folders_finetune.flags",
-            _PRETRAINED
+            PRETRAINED
             | {
                 "method": "pseudo_labels",
                 "mpl_pseudo_labels": "soft",
@@ -170,11 +170,7 @@ def main(arguments=None):
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--begin", default="augmented", choices=ROUNDS)
-    parser.add_argument(
-        "--weights",
-        help="weights of an EfficientNet-Lite0, for pretrained; see "
-        "benchmarks/pretrained/convert.py",
-    )
+    add_weights(parser)
     parser.add_argument("--students", type=int, help="rounds; default: all")
     parser.add_argument("--feedback", choices=("off", "exact"))
     parser.add_argument("--select", action="store_true")
@@ -193,12 +189,8 @@ def main(arguments=None):
     students = most if parsed.students is None else parsed.students
     if not fewest <= students <= most:
         parser.error(f"--students={students}: give {fewest} to {most}.")
-    if (parsed.begin == "pretrained") != bool(parsed.weights):
-        parser.error(
-            f"--begin={parsed.begin} "
-            f"{'takes no' if parsed.weights else 'needs'} --weights, a file "
-            "that benchmarks/pretrained/convert.py writes."
-        )
+    begun, needs = f"--begin={parsed.begin}", parsed.begin == "pretrained"
+    check_weights(parser, parsed, begun, needs=needs)
     if "," in str(parsed.folder.absolute()):
         parser.error(
             f"--folder={parsed.folder}: a comma separates teachers; name a "
@@ -213,7 +205,7 @@ def main(arguments=None):
         select=parsed.select,
         folder=parsed.folder.absolute() / parsed.begin / f"seed-{seed}",
         json=parsed.json.absolute(),
-        weights=parsed.weights and os.path.abspath(parsed.weights),
+        weights=parsed.weights,
         data_dir=parsed.data_dir and os.path.abspath(parsed.data_dir),
         precision=parsed.precision,
     )
@@ -311,10 +303,10 @@ def _networks(number, asked, teachers):
             progress=False,
         )
         # Accuracies along the way would take time.
-        changes = {"save_every": settings.num_train_steps}
-        if settings.student_weights == ANY_WEIGHTS:
-            changes["student_weights"] = asked.weights
-        settings = dataclasses.replace(settings, **changes)
+        settings = dataclasses.replace(
+            with_weights(settings, asked.weights),
+            save_every=settings.num_train_steps,
+        )
         if feedback:
             settings = reduced(settings, feedback=feedback)
         yield name, settings

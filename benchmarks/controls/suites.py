@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from benchmarks.controls.weights import ANY_WEIGHTS, PRETRAINED
 from meta_pseudo_labels.learners import feedback
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 
@@ -11,7 +12,6 @@ PAPER = ("release", "exact", "reinforce")
 # Stands for the folder of the teacher that the run trains first.
 OWN_TEACHER = "own"
 _WEIGHT = "mpl_feedback_weight"
-ANY_WEIGHTS = "lite0.weights.h5"  # The file of --weights takes its place.
 # Other terms in place of UDA's, with their papers' weights and thresholds.
 MATCHES = ("fixmatch", "flexmatch", "freematch", "adamatch")
 VARIANTS = (
@@ -207,21 +207,16 @@ def pretrained(steps):
     Args:
       steps: {method, or estimator of MPL: steps that take equal time}.
     """
-    changes = dict(
-        dataset="cifar10",
-        model_type="efficientnet-lite0",
-        student_weights=ANY_WEIGHTS,
-    )
     # Half the recipes' batches and twice their rate per image: when there is
     # time for so few steps, more and smaller ones are better.
-    halved = changes | dict(train_batch_size=16)
+    halved = PRETRAINED | dict(train_batch_size=16)
     rates = dict(
         mpl_student_lr=0.016, mpl_teacher_lr=0.016, teacher_weights=ANY_WEIGHTS
     )
     runs = {
         "supervised": Run(
             "flags/folders_finetune.flags",
-            changes | dict(num_train_steps=steps["supervised"]),
+            PRETRAINED | dict(num_train_steps=steps["supervised"]),
         ),
         "uda": Run(
             "flags/folders_uda.flags",
