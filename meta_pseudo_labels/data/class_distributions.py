@@ -129,6 +129,12 @@ def save_class_distributions(distributions, path, *, data):
         )
 
 
+def distributions_path(path):
+    """The file that a path names, or that is in the run's folder it names."""
+    path = os.fspath(path)
+    return os.path.join(path, FILE_NAME) if os.path.isdir(path) else path
+
+
 def load_class_distributions(path, *, data):
     """Reads what `save_class_distributions` wrote for the same images.
 
@@ -143,9 +149,7 @@ def load_class_distributions(path, *, data):
       ValueError: if there is no such file, it is damaged, or it was made for
         other images or labels.
     """
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        path = os.path.join(path, FILE_NAME)
+    path = distributions_path(path)
     try:
         with (
             open(path, "rb") as file,

@@ -303,7 +303,7 @@ class Learner(Method, AveragedStudent):
     def check_batch(self, batch):
         """Raises ValueError for a batch that lacks what the step needs.
 
-        And before `compile`, as every step asks this first.
+        It does so before `compile` too, as every step calls this first.
         """
         self.check_compiled()
         checks.check_batch(

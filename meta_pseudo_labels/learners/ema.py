@@ -241,9 +241,10 @@ class AveragedStudent(Trainer):
 
     def fit(self, *args, **kwargs):
         """As `Trainer.fit`, after a check of the validation data."""
-        given = kwargs.get("validation_data")
-        parts = given if isinstance(given, (tuple, list)) else [given]
-        check_labeled(*[*parts, None][:2], taker="validation_data")
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(
+            kwargs.get("validation_data")
+        )
+        check_labeled(x, y, taker="validation_data")
         return super().fit(*args, **kwargs)
 
     def make_train_function(self, force=False):

@@ -5,7 +5,6 @@ import math
 
 import keras
 import tensorflow as tf
-from absl import logging
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners import updates
@@ -34,6 +33,7 @@ from meta_pseudo_labels.learners.passes import (
 )
 from meta_pseudo_labels.learners.rates import Rates
 from meta_pseudo_labels.learners.student_step import (
+    check_update_derivative,
     logs_of_waiting,
     take_student_step,
 )
@@ -46,7 +46,6 @@ from meta_pseudo_labels.learners.teacher_step import (
 from meta_pseudo_labels.learners.terms import check_term
 from meta_pseudo_labels.learners.uda import RELEASE_UDA
 from meta_pseudo_labels.optimizers import (
-    check_differentiable,
     learning_rate_of,
 )
 
@@ -189,16 +188,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
         """
         super().compile(optimizer=optimizer, **kwargs)
         if differentiates(self.feedback):
-            name = getattr(self.feedback, "__name__", str(self.feedback))
-            check_differentiable(self.optimizer, f"feedback={name!r}")
-            replicas_here = self.distribute_strategy.num_replicas_in_sync
-            if self.run_eagerly and replicas_here > 1:
-                logging.warning(
-                    "With run_eagerly and several replicas nothing checks for "
-                    "layers without a second derivative, whose part of "
-                    "feedback=%r is lost; train a step without run_eagerly.",
-                    name,
-                )
+            check_update_derivative(self)
         if teacher_optimizer is None:
             with self.distribute_strategy.scope():
                 teacher_optimizer = updates.like(self.optimizer)

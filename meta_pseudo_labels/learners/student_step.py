@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
+from absl import logging
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners import updates
@@ -24,6 +25,7 @@ from meta_pseudo_labels.learners.passes import (
     own_losses,
 )
 from meta_pseudo_labels.optimizers import (
+    check_differentiable,
     learning_rate_of,
     update_pullback,
     update_rates,
@@ -86,6 +88,29 @@ class StudentStep:
         Otherwise the change of its loss would be noise, mostly of batch norm.
         """
         return self.moved & (self.learning_rate > 0)
+
+
+def check_update_derivative(learner):
+    """Refuses an optimizer whose update a feedback cannot differentiate.
+
+    Logs a line where nothing checks the layers.
+
+    Args:
+      learner: `MetaPseudoLabels`, compiled with the student's optimizer.
+
+    Raises:
+      ValueError: see `optimizers.check_differentiable`.
+    """
+    name = getattr(learner.feedback, "__name__", str(learner.feedback))
+    check_differentiable(learner.optimizer, f"feedback={name!r}")
+    several = learner.distribute_strategy.num_replicas_in_sync > 1
+    if learner.run_eagerly and several:
+        logging.warning(
+            "With run_eagerly and several replicas nothing checks for layers "
+            "without a second derivative, whose part of feedback=%r is lost; "
+            "train a step without run_eagerly.",
+            name,
+        )
 
 
 def take_student_step(learner, batch, *, pseudo_labels):

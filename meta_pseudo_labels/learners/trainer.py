@@ -120,20 +120,24 @@ class Trainer(keras.Model):
             x = split_batches(strategy, x)
         before = self._counts()
         history = super().fit(x, *args, shuffle=shuffle, **kwargs)
-        taken, skipped = (
-            now - then for now, then in zip(self._counts(), before, strict=True)
-        )
-        given = kwargs.get("callbacks")  # One, several, or Keras's list.
+        # One callback, several, or Keras's list of them.
+        given = kwargs.get("callbacks")
         given = keras.tree.flatten(getattr(given, "callbacks", given))
-        told = any(getattr(x, "tells_of_skipped", False) for x in given)
-        if skipped > taken / 2 and not told:
+        if not any(getattr(x, "tells_of_skipped", False) for x in given):
+            self._tell_of_skipped(since=before)
+        return history
+
+    def _tell_of_skipped(self, *, since):
+        taken, skipped = (
+            now - then for now, then in zip(self._counts(), since, strict=True)
+        )
+        if skipped > taken / 2:
             logging.warning(
                 "%d of %d steps were skipped: their gradients were not finite. "
                 "Look for NaN in the images, or use a lower learning rate.",
                 skipped,
                 taken,
             )
-        return history
 
     def _counts(self):
         """Batches taken, and how many of these were skipped."""

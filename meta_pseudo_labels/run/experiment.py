@@ -66,7 +66,7 @@ from meta_pseudo_labels.run.labeled_choice import (
 from meta_pseudo_labels.run.memory import check_memory
 from meta_pseudo_labels.run.precision import settled
 from meta_pseudo_labels.run.pretrained import check_weights
-from meta_pseudo_labels.run.restoring import restore_learner, saved_unlabeled
+from meta_pseudo_labels.run.restoring import fitting_learner, restore_learner
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.run.stages.cache_labels import cache_labels_of_run
 from meta_pseudo_labels.run.stages.diagnose import diagnose_run
@@ -224,9 +224,10 @@ class Experiment:
 
         Only methods that keep a value for each unlabeled image need that.
         """
-        saved = saved_unlabeled(self.learner, wanted, self.output_dir)
-        if saved is not None:
-            self.learner = self._built_learner(self.data, unlabeled=saved)
+        build = functools.partial(self._built_learner, self.data)
+        self.learner = fitting_learner(
+            self.learner, build, wanted, self.output_dir
+        )
 
     def _built_learner(self, images, *, unlabeled=None):
         check_memory(

@@ -15,6 +15,7 @@ from meta_pseudo_labels.learners.build import build_model
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.after_training import FinetuningSettings
 from meta_pseudo_labels.run.config.core import free_settings
+from meta_pseudo_labels.run.config.run import OWN_CHECKPOINTS
 from meta_pseudo_labels.run.config.unread import unread_settings
 from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.utils.checkpoint_files import (
@@ -60,7 +61,7 @@ def finetuned_path(learner, config):
     """
     folder, source = RunFolder(config.output_dir), config.from_checkpoint
     step = int(learner.step.numpy())
-    if source in ("latest", "best"):
+    if source in OWN_CHECKPOINTS:
         return folder.finetuned_path(step, source)
     path = finetuned_from(folder, find_checkpoint(source), step)
     # Named after the source as it was spelled, by earlier versions.

@@ -9,6 +9,7 @@ import glob
 import os
 
 from meta_pseudo_labels.run.config.core import free_settings
+from meta_pseudo_labels.run.config.run import OWN_CHECKPOINTS
 from meta_pseudo_labels.run.places import check_place, special_place
 from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.deleting import check_deletable, delete
@@ -160,7 +161,7 @@ class RunFolder:
           source: the checkpoint, see `from_checkpoint`.
         """
         of_another = ""
-        if source not in ("latest", "best"):  # Two may have its step.
+        if source not in OWN_CHECKPOINTS:  # Two may have its step.
             of_another = f"-of-{path_hash(source)}"
         return self.path(FINETUNE, f"from-step-{step}{of_another}.weights.h5")
 

@@ -12,6 +12,7 @@ from absl import logging
 
 from meta_pseudo_labels.release.variables import load_release_variables
 from meta_pseudo_labels.run.checkpoints import Checkpoints, saved_shapes
+from meta_pseudo_labels.run.config.run import OWN_CHECKPOINTS
 from meta_pseudo_labels.utils.checkpoint_files import (
     BEST_FOLDER,
     FOLDER,
@@ -114,7 +115,7 @@ def saved_unlabeled(learner, wanted, output_dir):
     }
     if not own:
         return None
-    for path in _paths(wanted, output_dir):
+    for path in checkpoints_of(wanted, output_dir):
         shapes = saved_shapes(path)
         for name, shape in own.items():
             saved = shapes.get(name, list(shape))
@@ -123,9 +124,31 @@ def saved_unlabeled(learner, wanted, output_dir):
     return None
 
 
-def _paths(wanted, output_dir):
-    """The checkpoints that may be restored, the first choice first."""
-    if wanted not in ("latest", "best"):
+def fitting_learner(learner, build, wanted, output_dir):
+    """The learner, or one for as many unlabeled images as a checkpoint is of.
+
+    Args:
+      learner: built for the images found now.
+      build: a function that builds one for a number of them, `unlabeled`.
+      wanted, output_dir: see `restore_learner`.
+
+    Raises:
+      CheckpointError: see `saved_unlabeled`.
+    """
+    saved = saved_unlabeled(learner, wanted, output_dir)
+    return learner if saved is None else build(unlabeled=saved)
+
+
+def checkpoints_of(wanted, output_dir):
+    """The checkpoints that may be restored, the first choice first.
+
+    Args:
+      wanted, output_dir: see `restore_learner`.
+
+    Raises:
+      CheckpointError: if `wanted` is a path that leads to none.
+    """
+    if wanted not in OWN_CHECKPOINTS:
         return [find_checkpoint(wanted)]
     name = BEST_FOLDER if wanted == "best" else FOLDER
     return checkpoint_paths(os.path.join(output_dir, name))[::-1]

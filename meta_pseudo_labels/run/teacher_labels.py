@@ -13,6 +13,7 @@ import json
 import os
 
 from meta_pseudo_labels import data
+from meta_pseudo_labels.data.class_distributions import distributions_path
 from meta_pseudo_labels.evaluation.evaluate import class_distributions
 from meta_pseudo_labels.run.finetuned import finetuned_from
 from meta_pseudo_labels.run.folder import (
@@ -21,12 +22,10 @@ from meta_pseudo_labels.run.folder import (
     RunFolder,
 )
 from meta_pseudo_labels.run.progress import counted
+from meta_pseudo_labels.run.restoring import checkpoints_of
 from meta_pseudo_labels.utils.checkpoint_files import (
-    BEST_FOLDER,
-    FOLDER,
     CheckpointError,
     files_digest,
-    find_checkpoint,
 )
 from meta_pseudo_labels.utils.files import is_inside, read_object, write_whole
 from meta_pseudo_labels.utils.settings import (
@@ -115,15 +114,8 @@ def check_teacher_labels(config, images):
     """
     if config.teacher_labels:
         paths = several_paths("teacher_labels", config.teacher_labels)
-        if all(map(os.path.exists, map(_file_of, paths))):
+        if all(map(os.path.exists, map(distributions_path, paths))):
             load_teacher_labels(config, images)
-
-
-def _file_of(path):
-    """The file that a path names, or that is in the folder that it names."""
-    if os.path.isdir(path):
-        return os.path.join(path, CLASS_DISTRIBUTIONS)
-    return path
 
 
 def _distributions_of(path, config, images):
@@ -198,16 +190,15 @@ def _weights_digest(folder, wanted):
     Returns:
       The hash; None if there is no such checkpoint, or no run.
     """
-    folder = RunFolder(folder)
-    own = {"latest": FOLDER, "best": BEST_FOLDER}
     try:
-        checkpoint = find_checkpoint(
-            folder.path(own[wanted]) if wanted in own else wanted
-        )
+        found = checkpoints_of(wanted, folder)
     except CheckpointError:
         return None
+    if not found:
+        return None
+    checkpoint = found[0]
     step = checkpoint.rpartition("-")[2]
-    finetuned = finetuned_from(folder, checkpoint, step)
+    finetuned = finetuned_from(RunFolder(folder), checkpoint, step)
     return files_digest(f"{checkpoint}.index", finetuned)
 
 

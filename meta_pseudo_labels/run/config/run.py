@@ -12,6 +12,9 @@ def stages():
     return STAGES
 
 
+OWN_CHECKPOINTS = "latest", "best"  # Of a run; --from_checkpoint names them.
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """What to do, and where."""

@@ -1,6 +1,7 @@
 """The networks that predict, restored from checkpoints."""
 
 import dataclasses
+import functools
 import os
 
 import numpy as np
@@ -10,13 +11,14 @@ from meta_pseudo_labels.learners.build import build_learner, build_model
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.core import config_class
 from meta_pseudo_labels.run.config.inference import InferenceSettings
+from meta_pseudo_labels.run.config.run import OWN_CHECKPOINTS
 from meta_pseudo_labels.run.finetuned import (
     finetuned_path,
     finetuned_student,
     is_finetuned,
 )
 from meta_pseudo_labels.run.folder import LABELED, RunFolder
-from meta_pseudo_labels.run.restoring import restore_learner, saved_unlabeled
+from meta_pseudo_labels.run.restoring import fitting_learner, restore_learner
 from meta_pseudo_labels.utils.checkpoint_files import (
     BEST_FOLDER,
     FOLDER,
@@ -26,7 +28,6 @@ from meta_pseudo_labels.utils.files import read_json
 from meta_pseudo_labels.utils.plugins import load_plugins
 from meta_pseudo_labels.utils.settings import ConfigError, command_for
 
-_OWN = ("latest", "best")  # Checkpoints of the run, not paths.
 # The settings that make two runs' classes and pixels the same.
 _OF_IMAGES = ("dataset", "image_size", "image_fit", "known_classes")
 
@@ -34,7 +35,7 @@ _OF_IMAGES = ("dataset", "image_size", "image_fit", "known_classes")
 def check_checkpoints(config):
     """Raises CheckpointError if a path leads to no checkpoint."""
     for name in config.inference_checkpoints:
-        if name not in _OWN:
+        if name not in OWN_CHECKPOINTS:
             find_checkpoint(name)
 
 
@@ -57,7 +58,7 @@ def checkpoint_networks(experiment):
     networks = []
     for name in ours.inference_checkpoints:
         learner, config = _restored(experiment, name)
-        if name not in _OWN:
+        if name not in OWN_CHECKPOINTS:
             config = _finetuned_here(learner, name, ours) or config
         networks.append(network_of(learner, config, spec))
     return networks
@@ -115,7 +116,9 @@ def _finetuned_here(learner, name, config):
 def _restored(experiment, name):
     """A learner restored from a checkpoint, and the settings of its run."""
     config = experiment.config
-    if name in _OWN:  # Whatever checkpoint the run was finetuned from last.
+    if (
+        name in OWN_CHECKPOINTS
+    ):  # Whatever checkpoint the run was finetuned from last.
         own = dataclasses.replace(config, from_checkpoint=name)
         return experiment.trained_learner(name), own
     path = find_checkpoint(name)
@@ -139,11 +142,9 @@ def _restored(experiment, name):
         }
     )
     _check_same_images(other, config)
-    spec, found = experiment.data.spec, experiment.data.unlabeled_images
-    learner = build_learner(other, spec, unlabeled=len(found))
-    saved = saved_unlabeled(learner, path, folder)
-    if saved is not None:
-        learner = build_learner(other, spec, unlabeled=saved)
+    build = functools.partial(build_learner, other, experiment.data.spec)
+    learner = build(unlabeled=len(experiment.data.unlabeled_images))
+    learner = fitting_learner(learner, build, path, folder)
     restore_learner(learner, path, folder)
     return learner, other
 

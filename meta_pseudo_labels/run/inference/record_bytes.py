@@ -27,9 +27,7 @@ def release_records(paths, folder):
     """
     if not paths:
         raise ValueError(f"{folder} holds no files; put TFRecord files there.")
-    if os.path.isdir(folder):
-        names = [os.path.relpath(path, folder) for path in paths]
-    elif "://" in folder and tf.io.gfile.isdir(folder):
+    if (tf.io.gfile if "://" in folder else os.path).isdir(folder):
         start = os.path.join(folder, "")
         names = [path.removeprefix(start) for path in paths]
     else:
