@@ -7,14 +7,15 @@ The second stage of Reduced Meta Pseudo Labels, without feedback, in rounds:
 networks label all images, and fresh students learn the average of their soft
 labels, on strong views, along with the known labels. The first networks learn
 from labels alone, on strong views, or by UDA (--begin). With
---begin=pretrained, every network starts from the weights of ImageNet in
---weights. The networks of a round share their labels and differ in seed. With
---feedback the last round is Reduced Meta Pseudo Labels: a small teacher hears
-how its student does, and the student is finetuned; `off`, where the teacher
-hears nothing, is the control. Runs stay in --folder, where the same command
-continues them; one JSON line per network goes to --json, by default in
-benchmarks/results. --select, for choosing settings, classifies images of the
-unlabeled pool, whose labels nobody saw, under a seed that no comparison uses.
+--begin=pretrained and --begin=pretrained-uda, every network starts from the
+weights of ImageNet in --weights. The networks of a round share their labels and
+differ in seed. With --feedback the last round is Reduced Meta Pseudo Labels: a
+small teacher hears how its student does, and the student is finetuned; `off`,
+where the teacher hears nothing, is the control. Runs stay in --folder, where
+the same command continues them; one JSON line per network goes to --json, by
+default in benchmarks/results. --select, for choosing settings, classifies
+images of the unlabeled pool, whose labels nobody saw, under a seed that no
+comparison uses.
 """
 
 import argparse
@@ -32,11 +33,11 @@ from benchmarks.common.documents import with_part
 from benchmarks.common.machine import RESULTS, ROOT
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import runs as control_runs
+from benchmarks.controls.rounds import BEGUN_WITH, ROUNDS, reduced
 from benchmarks.controls.search import LABELS
 from benchmarks.controls.search import SEED as SELECTING
 from benchmarks.controls.tables import markdown
 from benchmarks.controls.weights import (
-    PRETRAINED,
     add_weights,
     check_weights,
     with_weights,
@@ -49,30 +50,8 @@ from meta_pseudo_labels.utils.settings import ConfigError
 
 ROWS = RESULTS / "cifar10_fast_students.jsonl"
 DOCUMENT = ROOT / "docs" / "tutorials" / "cifar.md"
-_STUDENT = "flags/cifar10_fast_student.flags"
-_WIDE = {"model_type": "speednet-64", "num_warmup_steps": 200}
-_BEGUN_WITH = {
-    "augmented": "labels, on strong views",
-    "uda": "UDA",
-    "pretrained": "ImageNet's weights",
-}
 # What is added to the seed for each further network of a round.
 _APART = 1_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Round:
-    """Networks that learn the average labels of those of the round before.
-
-    Attributes:
-      flagfile: their settings.
-      changes: {setting: value} of what differs.
-      networks: how many there are.
-    """
-
-    flagfile: str
-    changes: dict = dataclasses.field(default_factory=dict)
-    networks: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +60,7 @@ class Asked:
 
     Attributes:
       begin: of ROUNDS.
+      num_labeled: how many labels there are.
       students: how many rounds follow the first.
       feedback: the estimator of the last round; None for pseudo labels.
       seed: draws the labels.
@@ -92,6 +72,7 @@ class Asked:
     """
 
     begin: str
+    num_labeled: int
     students: int
     feedback: str | None
     seed: int
@@ -101,62 +82,6 @@ class Asked:
     weights: str | None
     data_dir: str | None
     precision: str
-
-
-# Keyed by how the first networks learn.
-ROUNDS = {
-    "augmented": (
-        Round("flags/cifar10_fast_augmented.flags", networks=3),
-        Round(_STUDENT),
-        Round(_STUDENT, _WIDE | {"num_train_steps": 1_000}),
-    ),
-    "uda": (
-        Round("flags/cifar10_fast_uda.flags", {"num_train_steps": 1_500}),
-        Round(_STUDENT),
-        Round(_STUDENT),
-        Round(_STUDENT, _WIDE | {"num_train_steps": 1_000}),
-    ),
-    "pretrained": (
-        Round(
-            "flags/folders_finetune.flags",
-            PRETRAINED | {"num_train_steps": 1_700},
-        ),
-        Round(
-            "flags/folders_finetune.flags",
-            PRETRAINED
-            | {
-                "method": "pseudo_labels",
-                "mpl_pseudo_labels": "soft",
-                "num_train_steps": 1_500,
-                # Per 256 labeled images: as much for a step as in round 0.
-                "train_batch_size": 16,
-                "lr": 0.016,
-                "uda_data": 4,
-            },
-        ),
-    ),
-}
-
-
-def reduced(settings, *, feedback):
-    """The `Config` of a student of Reduced MPL, at its own rates.
-
-    Args:
-      settings: `Config` of the student of a fixed teacher.
-      feedback: the estimator.
-    """
-    warmup = settings.num_warmup_steps
-    return dataclasses.replace(
-        settings,
-        method="mpl",
-        mpl_feedback=feedback,
-        mpl_student_labeled_weight=1.0,
-        mpl_student_lr=settings.lr,
-        mpl_student_lr_wait_steps=0,
-        mpl_student_lr_warmup_steps=warmup,
-        mpl_teacher_lr=0.1,
-        mpl_teacher_lr_warmup_steps=warmup,
-    )
 
 
 def main(arguments=None):
@@ -169,6 +94,7 @@ def main(arguments=None):
     )
     parser.add_argument("--data_dir", help="folder of sets prepared by TFDS")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_labeled", type=int, default=LABELS)
     parser.add_argument("--begin", default="augmented", choices=ROUNDS)
     add_weights(parser)
     parser.add_argument("--students", type=int, help="rounds; default: all")
@@ -189,7 +115,12 @@ def main(arguments=None):
     students = most if parsed.students is None else parsed.students
     if not fewest <= students <= most:
         parser.error(f"--students={students}: give {fewest} to {most}.")
-    begun, needs = f"--begin={parsed.begin}", parsed.begin == "pretrained"
+    begun, needs = f"--begin={parsed.begin}", "pretrained" in parsed.begin
+    if needs and parsed.feedback:
+        parser.error(
+            f"{begun} --feedback={parsed.feedback}: the small teacher's rate "
+            "is for networks from scratch; leave --feedback out."
+        )
     check_weights(parser, parsed, begun, needs=needs)
     if "," in str(parsed.folder.absolute()):
         parser.error(
@@ -199,11 +130,15 @@ def main(arguments=None):
     seed = SELECTING if parsed.select else parsed.seed
     asked = Asked(
         begin=parsed.begin,
+        num_labeled=parsed.num_labeled,
         students=students,
         feedback=parsed.feedback,
         seed=seed,
         select=parsed.select,
-        folder=parsed.folder.absolute() / parsed.begin / f"seed-{seed}",
+        folder=parsed.folder.absolute()
+        / parsed.begin
+        / f"{parsed.num_labeled}-labels"
+        / f"seed-{seed}",
         json=parsed.json.absolute(),
         weights=parsed.weights,
         data_dir=parsed.data_dir and os.path.abspath(parsed.data_dir),
@@ -295,7 +230,7 @@ def _networks(number, asked, teachers):
             name, place = f"{name}, {feedback}", f"{place}-{feedback}"
         settings = config_from_flagfile(
             of_round.flagfile,
-            **{"num_labeled": LABELS} | choice | of_round.changes,
+            **{"num_labeled": asked.num_labeled} | choice | of_round.changes,
             data_dir=asked.data_dir,
             precision=asked.precision,
             teacher_labels=",".join(one.output_dir for one in teachers) or None,
@@ -322,10 +257,12 @@ def table():
             seed = row.get("labels_seed", row["seed"])
             what = _teachers(row), row["model"], row["steps"]
             # Of several rows, the last counts.
-            rounds.setdefault((begin, number, seed, *what), {})[network] = row
+            key = begin, row["labels"], number, seed, *what
+            rounds.setdefault(key, {})[network] = row
     lines = [
         (
-            _BEGUN_WITH[begin],
+            BEGUN_WITH[begin],
+            f"{labels:,}",
             number,
             str(seed),
             f"{teachers} of round {int(number[0]) - 1}" if teachers else "",
@@ -335,13 +272,14 @@ def table():
             ", ".join(map(_seconds, rows.values())),
             ", ".join(sorted({row["date"] for row in rows.values()})),
         )
-        for (begin, number, seed, teachers, model, steps), rows in sorted(
-            rounds.items()
-        )
+        for (
+            (begin, labels, number, seed, teachers, model, steps),
+            rows,
+        ) in sorted(rounds.items())
     ]
     heading = (
-        *("begun with", "round", "seed", "learns from", "network", "steps"),
-        *("right, %", "seconds of the processor", "date"),
+        *("begun with", "labels", "round", "seed", "learns from", "network"),
+        *("steps", "right, %", "seconds of the processor", "date"),
     )
     return markdown(heading, lines) + "\n"
 

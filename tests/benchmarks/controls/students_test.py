@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import students
-from benchmarks.controls.students import Round
+from benchmarks.controls.rounds import Round
 from meta_pseudo_labels.run.config.flags import config_from_flagfile
 
 ROUNDS = ["uda, round 0", "uda, round 1", "uda, round 2"]
@@ -50,7 +50,10 @@ def test_each_learns_from_the_one_before_and_is_trained_once(
     assert {row["seed"] for row in rows} == {students.SELECTING}
     assert {row["split"] for row in rows} == {control_rows.VALIDATION}
     labels = [
-        (tmp_path / f"runs/uda/seed-100/round-{n}/teacher_labels.json").exists()
+        (
+            tmp_path
+            / f"runs/uda/40-labels/seed-100/round-{n}/teacher_labels.json"
+        ).exists()
         for n in range(3)
     ]
     assert labels == [False, True, True]
@@ -69,8 +72,11 @@ def in_pairs(monkeypatch):
     monkeypatch.setattr(students, "LABELS", 40)
 
 
+@pytest.mark.fast("select")
 @pytest.mark.parametrize(
-    ("asked", "seed"), [(["--select"], 100), (["--seed=3"], 3)]
+    ("asked", "seed"),
+    [(["--select"], 100), (["--seed=3"], 3)],
+    ids=["select", "test"],
 )
 def test_students_learn_what_networks_of_the_same_labels_say_on_average(
     tmp_path, monkeypatch, asked, seed
@@ -92,7 +98,7 @@ def test_students_learn_what_networks_of_the_same_labels_say_on_average(
         *("balanced", "given") * 2,
         "balanced",
     ]
-    folder = tmp_path / f"runs/augmented/seed-{seed}"
+    folder = tmp_path / f"runs/augmented/40-labels/seed-{seed}"
     choices = [
         json.loads((folder / f"round-{place}/labeled.json").read_text())
         for place in ("0", "0-network-2", "1", "1-network-2", "2")
@@ -107,6 +113,7 @@ def test_students_learn_what_networks_of_the_same_labels_say_on_average(
     assert first["weights"] != second["weights"]
 
 
+@pytest.mark.long
 def test_reduced_mpl_learns_from_several_too(tmp_path, monkeypatch):
     in_pairs(monkeypatch)
     monkeypatch.chdir(tmp_path)
@@ -122,6 +129,7 @@ def test_reduced_mpl_learns_from_several_too(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.long
 def test_students_of_fewer_teachers_are_trained_anew(tmp_path, monkeypatch):
     """Where they were stopped before that, they are refused."""
     in_pairs(monkeypatch)
@@ -140,7 +148,8 @@ def test_students_of_fewer_teachers_are_trained_anew(tmp_path, monkeypatch):
     assert [row.get("teachers") for row in rows[3:]] == [None, 2, 2, 2]
     learned = json.loads(
         (
-            tmp_path / "runs/augmented/seed-0/round-1/teacher_labels.json"
+            tmp_path
+            / "runs/augmented/40-labels/seed-0/round-1/teacher_labels.json"
         ).read_text()
     )
     assert len(learned["source"]["mean_of"]) == 2
@@ -150,6 +159,7 @@ def test_students_of_fewer_teachers_are_trained_anew(tmp_path, monkeypatch):
         main(single)
 
 
+@pytest.mark.fast("exact")
 @pytest.mark.parametrize("feedback", ["off", "exact"])
 def test_the_last_may_be_of_reduced_mpl(tmp_path, monkeypatch, feedback):
     rounds = [Round("flags/digits_uda.flags", SHORT)]
@@ -206,7 +216,7 @@ def test_a_number_of_students_that_cannot_be_is_refused(capsys, asked):
 def test_those_that_begin_with_weights_need_a_file_and_others_take_none(
     capsys, begin
 ):
-    needs = begin == "pretrained"
+    needs = begin.startswith("pretrained")
     given = [] if needs else ["--weights=some.weights.h5"]
     with pytest.raises(SystemExit):
         students.main([f"--begin={begin}", *given])
@@ -214,21 +224,36 @@ def test_those_that_begin_with_weights_need_a_file_and_others_take_none(
     assert f"--begin={begin} {told} --weights" in capsys.readouterr().err
 
 
+def test_feedback_from_imagenets_weights_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        students.main(
+            ["--begin=pretrained", "--weights=some.weights.h5"]
+            + ["--feedback=exact"]
+        )
+    assert "leave --feedback out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("begin", "method"),
+    [("pretrained", "supervised"), ("pretrained-uda", "uda")],
+)
 def test_every_pretrained_network_starts_from_the_file(
-    tmp_path, monkeypatch, request
+    tmp_path, monkeypatch, request, begin, method
 ):
     asked = []
     monkeypatch.setattr(students, "train_rounds", asked.append)
     monkeypatch.chdir(tmp_path)
-    students.main(["--begin=pretrained", "--weights=some.weights.h5"])
+    students.main(
+        [f"--begin={begin}", "--weights=some.weights.h5", "--num_labeled=250"]
+    )
     monkeypatch.chdir(request.config.rootpath)
     teachers = []
     for number in range(asked[0].students + 1):
         (pair,) = students._networks(number, asked[0], teachers)
-        assert pair[0] == f"pretrained, round {number}"
+        assert pair[0] == f"{begin}, round {number}"
         assert pair[1].student_weights == str(tmp_path / "some.weights.h5")
-        assert pair[1].method == ("pseudo_labels" if number else "supervised")
-        assert pair[1].dataset == "cifar10"
+        assert pair[1].method == ("pseudo_labels" if number else method)
+        assert (pair[1].dataset, pair[1].num_labeled) == ("cifar10", 250)
         teachers = [pair[1]]
 
 
@@ -269,6 +294,7 @@ def test_a_run_that_went_on_has_no_time(tmp_path, monkeypatch):
 def test_the_table_has_what_a_student_is_used_as(tmp_path, monkeypatch):
     row = dict(model="mlp", steps=20, split="test", date="2026-11-30", seed=0)
     row |= dict(settings={"teacher_labels": "given"}, accuracy_finetuned=None)
+    row["labels"] = 4_000
     reduced = dict(accuracy_finetuned=0.625, teachers=2)
     several = dict(teachers=2, seed=1_000, labels_seed=0)
     rows = [
@@ -278,6 +304,7 @@ def test_the_table_has_what_a_student_is_used_as(tmp_path, monkeypatch):
         (1_234, dict(run="augmented, round 1", accuracy=0.25, teachers=2)),
         (30, dict(run="augmented, round 1, network 2", accuracy=1, **several)),
         (40, dict(run="augmented, round 1", accuracy=0.5, seed=1)),
+        (50, dict(run="augmented, round 1", accuracy=0.375, labels=250)),
     ]
     monkeypatch.setattr(students, "ROWS", tmp_path / "rows.jsonl")
     for seconds, changes in rows:
@@ -286,11 +313,13 @@ def test_the_table_has_what_a_student_is_used_as(tmp_path, monkeypatch):
         )
     lines = students.table().splitlines()[2:]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    assert [cell[1:5] + cell[6:8] for cell in cells] == [
-        ["1", "0", "1 of round 0", "mlp", "75.0", "20"],
-        ["1", "0", "2 of round 0", "2 mlp", "25.0, 100.0", "1,234, 30"],
-        ["1", "1", "1 of round 0", "mlp", "50.0", "40"],
-        ["1, exact", "0", "2 of round 0", "mlp", "62.5", "unknown"],
+    few, many, one, two = "250", "4,000", "1 of round 0", "2 of round 0"
+    assert [cell[1:6] + cell[7:9] for cell in cells] == [
+        [few, "1", "0", one, "mlp", "37.5", "50"],
+        [many, "1", "0", one, "mlp", "75.0", "20"],
+        [many, "1", "0", two, "2 mlp", "25.0, 100.0", "1,234, 30"],
+        [many, "1", "1", one, "mlp", "50.0", "40"],
+        [many, "1, exact", "0", two, "mlp", "62.5", "unknown"],
     ]
 
 
@@ -311,4 +340,4 @@ def test_the_tutorial_has_the_table_of_the_rows():
     text = students.DOCUMENT.read_text(encoding="utf-8")
     assert students.table() in text
     last = len(students.ROUNDS["augmented"]) - 1
-    assert f"`runs/cifar/augmented/seed-0/round-{last}`" in text
+    assert f"`runs/cifar/augmented/4000-labels/seed-0/round-{last}`" in text
