@@ -157,6 +157,7 @@ def report(
         "benchmarks/results/*.jsonl and docs/results_notes.md: change those, "
         "then run it. -->",
         notes["Results"],
+        "## How to read",
         notes["How to read"],
     ]
     for dataset in DATASETS:
