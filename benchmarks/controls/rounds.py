@@ -69,24 +69,3 @@ ROUNDS = {
         ),
     ),
 }
-
-
-def reduced(settings, *, feedback):
-    """The `Config` of a student of Reduced MPL, at its own rates.
-
-    Args:
-      settings: `Config` of the student of a fixed teacher.
-      feedback: the estimator.
-    """
-    warmup = settings.num_warmup_steps
-    return dataclasses.replace(
-        settings,
-        method="mpl",
-        mpl_feedback=feedback,
-        mpl_student_labeled_weight=1.0,
-        mpl_student_lr=settings.lr,
-        mpl_student_lr_wait_steps=0,
-        mpl_student_lr_warmup_steps=warmup,
-        mpl_teacher_lr=0.1,
-        mpl_teacher_lr_warmup_steps=warmup,
-    )

@@ -33,9 +33,10 @@ from benchmarks.common.documents import with_part
 from benchmarks.common.machine import RESULTS, ROOT
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import runs as control_runs
-from benchmarks.controls.rounds import BEGUN_WITH, ROUNDS, reduced
+from benchmarks.controls.rounds import BEGUN_WITH, ROUNDS
 from benchmarks.controls.search import LABELS
 from benchmarks.controls.search import SEED as SELECTING
+from benchmarks.controls.suites import reduced
 from benchmarks.controls.tables import markdown
 from benchmarks.controls.weights import (
     add_weights,
@@ -243,7 +244,10 @@ def _networks(number, asked, teachers):
             save_every=settings.num_train_steps,
         )
         if feedback:
-            settings = reduced(settings, feedback=feedback)
+            rate, warmup = settings.lr, settings.num_warmup_steps
+            settings = dataclasses.replace(
+                settings, **reduced(feedback, rate=rate, warmup=warmup)
+            )
         yield name, settings
 
 

@@ -236,8 +236,10 @@ def fast(steps):
     """The recipes cifar10_fast at equal time.
 
     Args:
-      steps: {method, "teacher" and "two-stage" for the two stages, or estimator
-        of MPL: steps that take equal time; the two stages do so together}.
+      steps: {method, "teacher" and "two-stage" for two stages that begin with
+        UDA, estimator of MPL, or "labels first" and "reduced " with an
+        estimator for two stages that begin with the labels: steps that take
+        equal time; two stages do so together}.
     """
     uda = "flags/cifar10_fast_uda.flags"
 
@@ -270,11 +272,42 @@ def fast(steps):
         ),
     }
     for name in ("off", "exact"):
-        control = OFF if name != "off" else None
         # The student waits for a quarter of the time.
         wait = during(name, mpl_student_lr_wait_steps=steps[name] // 4)
+        control = OFF if name != "off" else None
         runs[f"mpl {name}"] = _mpl("cifar10_fast", name, wait, control=control)
+        second = f"reduced {name}"
+        runs[f"mpl {name}, two stages"] = Run(
+            "flags/cifar10_fast_student.flags",
+            during(second, teacher_labels=OWN_TEACHER)
+            | reduced(name, rate=1.25, warmup=150),
+            feedback=name,
+            control=control and f"{OFF}, two stages",
+            teacher=Run(
+                "flags/cifar10_fast_augmented.flags", during("labels first")
+            ),
+        )
     return runs
+
+
+def reduced(estimator, *, rate, warmup):
+    """{setting: value} that makes a student of a fixed teacher Reduced MPL's.
+
+    Args:
+      estimator: the feedback that the small teacher hears.
+      rate: the student's learning rate, in images as `Config.lr`.
+      warmup: the steps of warm-up of both.
+    """
+    return dict(
+        method="mpl",
+        mpl_feedback=estimator,
+        mpl_student_labeled_weight=1.0,
+        mpl_student_lr=rate,
+        mpl_student_lr_wait_steps=0,
+        mpl_student_lr_warmup_steps=warmup,
+        mpl_teacher_lr=0.1,
+        mpl_teacher_lr_warmup_steps=warmup,
+    )
 
 
 def audit(recipe, changes):
@@ -371,7 +404,7 @@ SUITES = {
     ),
     # Each as long as 4,450 steps of UDA, in bfloat16 with avx512_bf16, by the
     # ratios that `pace --bfloat16 --threads=1` measured; in the order of these
-    # runs: 0.79, 3.14, 1, 1.40, 0.82, 1.85, 2.48.
+    # runs: 0.79, 3.14, 1, 1.40, 0.82, 1.85, 3.44, 2.48, 5.69.
     "fast": Suite(
         fast(
             {
@@ -385,6 +418,9 @@ SUITES = {
                 # A step in which the student waits is one of UDA.
                 "off": 2720,
                 "exact": 2110,
+                "labels first": 710,
+                "reduced off": 610,
+                "reduced exact": 370,
             }
         ),
         num_labeled=(250, 4000),
