@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from benchmarks.controls.suites import OFF
+from benchmarks.controls.suite import OFF
 from benchmarks.controls.tables import (
     CONTROL,
     JUDGED,
@@ -24,7 +24,7 @@ def draw_accuracies(tables, path, *, runs):
     Args:
       tables: {(labels, split): {run: {seed: row}}}, one panel each.
       path: PNG file to write.
-      runs: {name: `suites.Run`} of the suite.
+      runs: {name: `suite.Run`} of the suite.
     """
     figure, panels = _panels(tables)
     for axes, ((labels, split), groups) in zip(

@@ -92,7 +92,7 @@ def measure(settings):
 
 
 def a_turn(run, settings, folder):
-    """A function without arguments: takes a turn of a `suites.Run`."""
+    """A function without arguments: takes a turn of a `suite.Run`."""
     config = dataclasses.replace(
         run.settings(num_labeled=settings.num_labeled, seed=0),
         data_dir=settings.data_dir,

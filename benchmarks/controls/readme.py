@@ -25,7 +25,7 @@ def with_table(text, tables, *, runs):
     Args:
       text: of the README.
       tables: {(labels, split): {run: {seed: row}}} of `DATASET`.
-      runs: {name: `suites.Run`} of its suite.
+      runs: {name: `suite.Run`} of its suite.
     """
     table = as_markdown(tables.get((LABELS, TEST), {}), runs=runs)
     return with_part(text, "results", table)

@@ -33,10 +33,10 @@ from benchmarks.common.documents import with_part
 from benchmarks.common.machine import RESULTS, ROOT
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import runs as control_runs
+from benchmarks.controls.equal_time import reduced
 from benchmarks.controls.rounds import BEGUN_WITH, ROUNDS
 from benchmarks.controls.search import LABELS
 from benchmarks.controls.search import SEED as SELECTING
-from benchmarks.controls.suites import reduced
 from benchmarks.controls.tables import markdown
 from benchmarks.controls.weights import (
     add_weights,

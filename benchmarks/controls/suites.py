@@ -1,16 +1,11 @@
 """The runs to compare: flagfiles, and the settings that differ from them."""
 
-import dataclasses
-
-from benchmarks.controls.weights import ANY_WEIGHTS, PRETRAINED
+from benchmarks.controls.equal_time import fast, pretrained
+from benchmarks.controls.suite import OFF, OWN_TEACHER, Run, Suite, mpl
 from meta_pseudo_labels.learners import feedback
-from meta_pseudo_labels.run.config.flags import config_from_flagfile
 
-OFF = "mpl off"
 SAMPLED_OFF = f"{OFF}, sampled labels"
 PAPER = ("release", "exact", "reinforce")
-# Stands for the folder of the teacher that the run trains first.
-OWN_TEACHER = "own"
 _WEIGHT = "mpl_feedback_weight"
 # Other terms in place of UDA's, with their papers' weights and thresholds.
 MATCHES = ("fixmatch", "flexmatch", "freematch", "adamatch")
@@ -19,75 +14,6 @@ VARIANTS = (
     "reinforce_cosine",
     "reinforce_per_example",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A flagfile, and the settings that differ from it.
-
-    Attributes:
-      flagfile: its path from ROOT.
-      changes: {setting: value} of what differs.
-      feedback: the estimator; None for what is not MPL.
-      control: the run to compare it with, by name: MPL under the same
-        condition whose teacher hears no feedback. Its labels are of the same
-        kind: estimators that draw theirs would otherwise get the credit, or
-        the blame, for what one-hot labels do to a student. None for what is
-        not MPL, and for most runs that are controls themselves.
-      condition: of `CONDITIONS` or `PARTS`; None for runs without one.
-      teacher: for pseudo labels, the `Run` whose student is the fixed teacher,
-        with the same seed; it is trained first. None for other runs.
-    """
-
-    flagfile: str
-    changes: dict = dataclasses.field(default_factory=dict)
-    feedback: str | None = None
-    control: str | None = None
-    condition: str | None = None
-    teacher: "Run | None" = None
-
-    def settings(self, *, num_labeled, seed, **others):
-        """The `Config` for a seed; flagfile paths are relative to ROOT."""
-        settings = {"num_labeled": num_labeled, "seed": seed, **others}
-        return config_from_flagfile(self.flagfile, **(settings | self.changes))
-
-
-@dataclasses.dataclass(frozen=True)
-class Suite:
-    """Runs on one data set.
-
-    Attributes:
-      runs: name -> `Run`.
-      num_labeled: the numbers of labels it runs with by default.
-      dataset: its name.
-      extra: names of runs that are left out unless asked for.
-      pretrained: whether its networks start from the weights of a file, in
-        place of ANY_WEIGHTS.
-      equal_time: whether its runs all take equal time, and so have their own
-        numbers of steps.
-      kind: keeps its rows, in benchmarks/results/<dataset>_<kind>.jsonl, apart
-        from others of the data set; "" for most suites.
-    """
-
-    runs: dict[str, Run]
-    num_labeled: tuple[int, ...]
-    dataset: str
-    extra: tuple[str, ...] = ()
-    pretrained: bool = False
-    equal_time: bool = False
-    kind: str = ""
-
-    @property
-    def rows(self):
-        return f"{'_'.join(filter(None, (self.dataset, self.kind)))}.jsonl"
-
-    @property
-    def has_conditions(self):
-        return any(run.condition for run in self.runs.values())
-
-    @property
-    def usual_runs(self):
-        return [name for name in self.runs if name not in self.extra]
 
 
 def methods(recipe, feedbacks):
@@ -106,12 +32,12 @@ def methods(recipe, feedbacks):
             name: Run(f"flags/{recipe}_uda.flags", {"method": name})
             for name in MATCHES
         },
-        OFF: _mpl(recipe, "off"),
-        SAMPLED_OFF: _mpl(
+        OFF: mpl(recipe, "off"),
+        SAMPLED_OFF: mpl(
             recipe, "off", {"mpl_pseudo_labels": "sampled"}, control=OFF
         ),
     } | {
-        f"mpl {name}": _mpl(recipe, name, control=_control_of(name))
+        f"mpl {name}": mpl(recipe, name, control=_control_of(name))
         for name in feedbacks
     }
 
@@ -119,15 +45,6 @@ def methods(recipe, feedbacks):
 def _control_of(estimator):
     _, kind = feedback.resolve(estimator)
     return SAMPLED_OFF if kind == "sampled" else OFF
-
-
-def _mpl(recipe, estimator, changes=None, **facts):
-    return Run(
-        f"flags/{recipe}_mpl.flags",
-        {"mpl_feedback": estimator} | (changes or {}),
-        feedback=estimator,
-        **facts,
-    )
 
 
 # Name -> the settings of a condition that may leave more for feedback to do.
@@ -183,131 +100,20 @@ def where_feedback_helps(recipe, conditions, common=None):
     """
     common = common or {}
     runs = {
-        OFF: _mpl(recipe, "off", common),
-        "mpl exact": _mpl(recipe, "exact", common, control=OFF),
+        OFF: mpl(recipe, "off", common),
+        "mpl exact": mpl(recipe, "exact", common, control=OFF),
     }
     for name, changes in conditions.items():
         changes = common | changes
         if _WEIGHT not in changes:
-            runs[f"{OFF}, {name}"] = _mpl(
-                recipe, "off", changes, condition=name
-            )
+            runs[f"{OFF}, {name}"] = mpl(recipe, "off", changes, condition=name)
         unweighted = {k: v for k, v in changes.items() if k != _WEIGHT}
-        off = _mpl(recipe, "off", unweighted).changes
+        off = mpl(recipe, "off", unweighted).changes
         control = next(run for run, how in runs.items() if how.changes == off)
-        runs[f"mpl exact, {name}"] = _mpl(
+        runs[f"mpl exact, {name}"] = mpl(
             recipe, "exact", changes, condition=name, control=control
         )
     return runs
-
-
-def pretrained(steps):
-    """Finetuning, UDA and MPL from ImageNet's weights, at equal time.
-
-    Args:
-      steps: {method, or estimator of MPL: steps that take equal time}.
-    """
-    # Half the recipes' batches and twice their rate per image: when there is
-    # time for so few steps, more and smaller ones are better.
-    halved = PRETRAINED | dict(train_batch_size=16)
-    rates = dict(
-        mpl_student_lr=0.016, mpl_teacher_lr=0.016, teacher_weights=ANY_WEIGHTS
-    )
-    runs = {
-        "supervised": Run(
-            "flags/folders_finetune.flags",
-            PRETRAINED | dict(num_train_steps=steps["supervised"]),
-        ),
-        "uda": Run(
-            "flags/folders_uda.flags",
-            halved | dict(num_train_steps=steps["uda"], lr=0.016),
-        ),
-    }
-    for name in ("off", "exact"):
-        count = dict(num_train_steps=steps[name])
-        control = OFF if name != "off" else None
-        runs[f"mpl {name}"] = _mpl(
-            "folders", name, halved | rates | count, control=control
-        )
-    return runs
-
-
-def fast(steps):
-    """The recipes cifar10_fast at equal time.
-
-    Args:
-      steps: {method, "teacher" and "two-stage" for two stages that begin with
-        UDA, estimator of MPL, or "labels first" and "reduced " with an
-        estimator for two stages that begin with the labels: steps that take
-        equal time; two stages do so together}.
-    """
-    uda = "flags/cifar10_fast_uda.flags"
-
-    def during(name, **changes):
-        # Accuracies along the way would take time.
-        length = {"num_train_steps": steps[name], "save_every": steps[name]}
-        return length | {"use_bfloat16": True} | changes
-
-    runs = {
-        # As many images per step as in a step of UDA.
-        "supervised": Run(
-            uda, during("supervised", method="supervised", train_batch_size=128)
-        ),
-        "supervised + RandAugment": Run(
-            "flags/cifar10_fast_augmented.flags", during("augmented")
-        ),
-        "uda": Run(uda, during("uda")),
-        "freematch": Run(
-            "flags/cifar10_fast_freematch.flags", during("freematch")
-        ),
-        "two-stage": Run(
-            uda,
-            during(
-                "two-stage",
-                method="pseudo_labels",
-                mpl_pseudo_labels="soft",
-                teacher_labels=OWN_TEACHER,
-            ),
-            teacher=Run(uda, during("teacher")),
-        ),
-    }
-    for name in ("off", "exact"):
-        # The student waits for a quarter of the time.
-        wait = during(name, mpl_student_lr_wait_steps=steps[name] // 4)
-        control = OFF if name != "off" else None
-        runs[f"mpl {name}"] = _mpl("cifar10_fast", name, wait, control=control)
-        second = f"reduced {name}"
-        runs[f"mpl {name}, two stages"] = Run(
-            "flags/cifar10_fast_student.flags",
-            during(second, teacher_labels=OWN_TEACHER)
-            | reduced(name, rate=1.25, warmup=150),
-            feedback=name,
-            control=control and f"{OFF}, two stages",
-            teacher=Run(
-                "flags/cifar10_fast_augmented.flags", during("labels first")
-            ),
-        )
-    return runs
-
-
-def reduced(estimator, *, rate, warmup):
-    """{setting: value} that makes a student of a fixed teacher Reduced MPL's.
-
-    Args:
-      estimator: the feedback that the small teacher hears.
-      rate: the student's learning rate, in images as `Config.lr`.
-      warmup: the steps of warm-up of both.
-    """
-    return dict(
-        method="mpl",
-        mpl_feedback=estimator,
-        mpl_student_labeled_weight=1.0,
-        mpl_student_lr=rate,
-        mpl_student_lr_wait_steps=0,
-        mpl_student_lr_warmup_steps=warmup,
-        mpl_teacher_lr=0.1,
-        mpl_teacher_lr_warmup_steps=warmup,
-    )
 
 
 def audit(recipe, changes):
@@ -322,7 +128,7 @@ def audit(recipe, changes):
     """
 
     def run(estimator, control=OFF, **given):
-        return _mpl(recipe, estimator, changes | given, control=control)
+        return mpl(recipe, estimator, changes | given, control=control)
 
     audited = dict(plugins="benchmarks.audit.estimators")
     hard_off = f"{OFF}, hard labels"

@@ -83,7 +83,7 @@ def differences(groups, *, runs):
 
     Args:
       groups: see `by_run`.
-      runs: {name: `suites.Run`} of the suite.
+      runs: {name: `suite.Run`} of the suite.
 
     Returns:
       `Difference`s: MPL over its control, over UDA and over supervised; UDA
