@@ -361,9 +361,7 @@ class Experiment:
         Returns:
           The path of the file.
         """
-        return cache_labels_of_run(
-            self.trained_learner(), self.config, self.data
-        )
+        return cache_labels_of_run(self)
 
     def infer(self):
         """Predicts images, see `stages.predict`."""

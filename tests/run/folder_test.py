@@ -67,11 +67,7 @@ def test_free_settings_may_change(tmp_path):
     write_hparams(tmp_path, before.to_json())
     changed = Config(
         output_dir=folder,
-        task_mode="eval",
         eval_batch_size=7,
-        eval_dataset="folders",
-        eval_data_dir="sets",
-        saved_model="exported",
         inference_data="records",
         inference_dir="images",
         inference_split="train",
@@ -138,8 +134,14 @@ def test_free_settings_may_change(tmp_path):
         plugins="json",
         callbacks="json:loads",
     )
-    # Not beside --distribution=multi_worker.
-    object.__setattr__(changed, "jit_compile", True)
+    for name, value in dict(
+        jit_compile=True,  # Not beside --distribution=multi_worker.
+        task_mode="eval",  # Which refuses settings of inference.
+        eval_dataset="folders",
+        eval_data_dir="sets",
+        saved_model="exported",
+    ).items():
+        object.__setattr__(changed, name, value)
     names = {f.name for f in FIELDS}
     assert free_settings() <= names
     unchanged = {

@@ -64,6 +64,17 @@ def test_they_are_what_the_exported_student_says(teacher):
     assert found.source["model_type"] == "mlp"
 
 
+@pytest.mark.parametrize(
+    "settings", [dict(inference_ckpt="best"), dict(inference_ckpt_ensemble="a")]
+)
+def test_they_are_of_one_checkpoint_which_inference_does_not_choose(
+    teacher, settings
+):
+    config = dataclasses.replace(teacher.config, **settings)
+    with pytest.raises(ConfigError, match="by --from_checkpoint"):
+        Experiment(config).cache_labels()
+
+
 def test_finetuning_makes_them_stale_and_changes_them(teacher, moved, tmp_path):
     config = student(tmp_path / "run", moved)
     before = load_teacher_labels(config, teacher.data)

@@ -113,6 +113,7 @@ class Config(*_GROUPS):
         self.check_machine()
         self.check_finetuning()
         self.check_evaluation()
+        self.check_only_for_inference()
         stages()[self.task_mode].check(self)
         for name in ("log_every", "save_every", "num_train_steps"):
             if getattr(self, name) % self.steps_per_execution:

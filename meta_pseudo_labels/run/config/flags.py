@@ -15,6 +15,7 @@ from meta_pseudo_labels.release.dataset_names import (
 )
 from meta_pseudo_labels.release.idle_flags import IDLE_FLAGS
 from meta_pseudo_labels.run.config.core import Config, config_class
+from meta_pseudo_labels.run.config.inference import unread_by
 from meta_pseudo_labels.run.config.unread import unread_settings
 from meta_pseudo_labels.run.flag_table import at_home, early_flags
 from meta_pseudo_labels.run.folder import RunFolder
@@ -184,6 +185,7 @@ def _settings(flag_values):
         return given
     load_plugins(given["plugins"])
     known = {field.name for field in dataclasses.fields(config_class())}
+    known -= unread_by(task)  # Refused if given; the run may have them.
     return {k: v for k, v in saved.items() if k in known} | given
 
 

@@ -6,10 +6,12 @@ import os
 import re
 from typing import ClassVar
 
+from meta_pseudo_labels.run.config.run import stages
 from meta_pseudo_labels.utils.settings import (
     ConfigError,
     Unread,
     check_picture_folder,
+    command_name,
     setting,
     several_paths,
 )
@@ -18,6 +20,8 @@ from meta_pseudo_labels.utils.settings import (
 OWN_PARTS = ("test", "validation", "labeled", "unlabeled")
 FOLDER, RECORDS, TFDS_PREFIX = "folder", "records", "tfds:"
 NETWORKS = ("student", "teacher", "finetuned")
+# Read by task modes whose own settings these are not.
+_ALSO_READ = {"cache_labels": {"inference_network"}}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,6 +132,20 @@ class InferenceSettings:
             )
         return [self.inference_ckpt or self.from_checkpoint]
 
+    def check_only_for_inference(self):
+        """Refuses settings of inference that the task mode does not read."""
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        for name in sorted(unread_by(self.task_mode)):
+            value = getattr(self, name)
+            if value != defaults[name]:
+                mend = "Leave it out"
+                if name == "inference_ckpt":
+                    mend = "Use --from_checkpoint"
+                raise ConfigError(
+                    f"--{name}={value} is for `mpl predict`; this is "
+                    f"{command_name(self.task_mode)}. {mend}."
+                )
+
     def check_inference(self):
         """Refuses settings of inference that do not go together."""
         if self.inference_thread_index >= self.inference_shards:
@@ -190,3 +208,15 @@ class InferenceSettings:
                 f"--inference_dir={self.inference_dir} does not exist; name "
                 "what holds the images to predict."
             )
+
+
+def unread_by(task_mode):
+    """Names of the settings of inference that a task mode does not read.
+
+    Training reads none of them, but saves them for later stages.
+    """
+    stage = stages()[task_mode]
+    if stage.trains or InferenceSettings in stage.settings:
+        return frozenset()
+    names = {field.name for field in dataclasses.fields(InferenceSettings)}
+    return frozenset(names - _ALSO_READ.get(task_mode, set()))

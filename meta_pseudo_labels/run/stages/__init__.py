@@ -64,7 +64,8 @@ class Stage:
       next: the task mode that usually follows, or None.
       settings: dataclasses of its own settings; their flags come first in the
         help of its command. Listing them here turns a plug-in's settings into
-        flags; those of this package are in run.config.
+        flags; those of this package are in run.config. Of the latter,
+        `InferenceSettings` are refused by a stage that does not list them.
     """
 
     help: str

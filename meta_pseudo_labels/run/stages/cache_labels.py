@@ -8,6 +8,7 @@ from meta_pseudo_labels.run.labeled_choice import check_choice_of_labels
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.run.teacher_labels import cache_labels
 from meta_pseudo_labels.utils.files import reports_full_disk
+from meta_pseudo_labels.utils.settings import ConfigError
 
 
 @STAGES.register("cache_labels")
@@ -28,14 +29,23 @@ class CacheLabels(Stage):
         print(f"For a student: --teacher_labels={folder}")
 
 
-def cache_labels_of_run(learner, config, images):
+def cache_labels_of_run(experiment):
     """Writes a network's predictions for all images; see `cache_labels`.
 
     Args:
-      learner: restored from a checkpoint of the run.
-      config: `Config` of the run.
-      images: `data.ImageData` or `data.ShardedData`.
+      experiment: `Experiment` of a trained run.
+
+    Raises:
+      ConfigError: if the settings name other checkpoints to predict with.
     """
+    config = experiment.config
+    if config.inference_checkpoints != [config.from_checkpoint]:
+        raise ConfigError(
+            "--inference_ckpt and --inference_ckpt_ensemble are for `mpl "
+            "predict`; choose the checkpoint whose labels are cached by "
+            "--from_checkpoint."
+        )
+    learner, images = experiment.trained_learner(), experiment.data
     network = network_of(learner, config, images.spec)
     check_choice_of_labels(config, images)
     with reports_full_disk(config.output_dir):

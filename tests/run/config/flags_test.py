@@ -183,6 +183,36 @@ def test_flags_of_inference_hold_for_that_task_alone():
     assert parse(bad).inference_thread_index == 3
 
 
+@pytest.mark.parametrize(
+    ("task", "bad", "mend"),
+    [
+        ("cache_labels", "inference_ckpt=best", "Use --from_checkpoint."),
+        ("cache_labels", "inference_ckpt_ensemble=a,b", "Leave it out."),
+        ("export", "inference_network=teacher", "Leave it out."),
+        ("eval", "inference_class_id=0", "Leave it out."),
+    ],
+)
+def test_flags_of_inference_are_refused_by_stages_that_do_not_read_them(
+    tmp_path, task, bad, mend
+):
+    later = (f"--task_mode={task}", f"--output_dir={tmp_path}")
+    message = refusal(*later, f"--{bad}")
+    assert f"--{bad} is for `mpl predict`; this is `mpl {task}`." in message
+    assert message.endswith(mend)
+    # What training wrote down is not read either, but nobody's mistake now.
+    saved = parse(f"--{bad}").to_json()
+    (tmp_path / "hparams.json").write_text(saved)
+    assert parse(*later) == Config(task_mode=task, output_dir=str(tmp_path))
+    assert parse("--task_mode=inference", later[1]) != Config(
+        task_mode="inference", output_dir=str(tmp_path)
+    )
+
+
+def test_labels_are_cached_from_the_network_that_inference_would_use():
+    config = parse("--task_mode=cache_labels", "--inference_network=teacher")
+    assert config.inference_network == "teacher"
+
+
 @pytest.mark.parametrize("task", ["finetune", "eval", "evals", "export"])
 def test_only_training_may_reset_the_folder(tmp_path, task):
     """But a run that was trained with a reset can be evaluated."""
