@@ -15,10 +15,11 @@ from meta_pseudo_labels.run.stages import STAGES
 from meta_pseudo_labels.utils.deleting import check_deletable, delete
 from meta_pseudo_labels.utils.files import (
     LOCK,
-    SCRATCH,
     locked,
     path_hash,
     read_object,
+    replaced_by,
+    scratch_files,
     write_whole,
 )
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
@@ -280,10 +281,8 @@ class RunFolder:
             ours -= {LABELED}
         others = [
             name
-            for name in sorted(os.listdir(self))
-            if name not in ours
-            and not name.startswith(".")
-            and not name.endswith(_HARMLESS)
+            for name in _others(self, ours)
+            if not name.startswith(".") and not name.endswith(_HARMLESS)
         ]
         what = special_place(self)
         if what is None and others:
@@ -297,14 +296,14 @@ class RunFolder:
     def _run_paths(self):
         """Paths of all that a run may leave, in the order of deletion."""
         return [
-            self.path(path)
-            for name in run_files()
-            for path in (name + SCRATCH, name)
+            path
+            for whole in map(self.path, run_files())
+            for path in (*scratch_files(whole), whole)
         ]
 
     def _is_run(self):
         """Whether it is that of a run, or of one killed at its beginning."""
-        return self._has_settings() or set(os.listdir(self)) <= _begun()
+        return self._has_settings() or not _others(self, _begun())
 
     def _has_choice(self):
         """Whether its labeled.json is one of ours."""
@@ -324,8 +323,20 @@ class RunFolder:
 
 def _begun():
     """Names of what may be there before hparams.json."""
-    scratch = (name + SCRATCH for name in run_files())
-    return {*run_files(early=True), *scratch, LOCK}
+    return {*run_files(early=True), LOCK}
+
+
+def _others(folder, ours):
+    """Sorted names of what is neither among `ours` nor a scratch file of ours.
+
+    A process that is killed as it writes may leave one of any file.
+    """
+    files = set(run_files())
+    return [
+        name
+        for name in sorted(os.listdir(folder))
+        if name not in ours and replaced_by(name) not in files
+    ]
 
 
 def run_files(*, early=False):

@@ -5,8 +5,10 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
 import stat
+import time
 import zlib
 
 import tensorflow as tf
@@ -20,26 +22,90 @@ FORMULA = "^\\s*[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]"
 LOCK = "lock"
 _MOST_BYTES = 500_000_000  # Of a JSON file with numbers of labeled images.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# The file that it replaces, and the writer: machine and process, which names by
+# earlier versions lack.
+_SCRATCH_NAME = re.compile(
+    rf"(.+?)(?:\.([0-9a-f]{{8}})-(\d{{1,9}}))?{re.escape(SCRATCH)}"
+)
+_LONGEST_WRITE = 3_600  # Seconds; a scratch file that is older is left over.
 
 
 @contextlib.contextmanager
 def replaces(path, *, scratch=None):
     """Replaces a file, whole or not at all.
 
+    Several processes may do so at a time: the last one wins. What killed ones
+    left is removed.
+
     Args:
       path: of the file.
-      scratch: where it is written first; by default beside it.
+      scratch: where it is written first, and by no other process; by default
+        beside it.
 
     Yields:
       The path to write to; that file then replaces the old one.
     """
-    scratch = scratch or f"{path}{SCRATCH}"
+    if scratch is None:
+        for left in filter(_is_left_over, scratch_files(path)):
+            with contextlib.suppress(OSError):  # Another one removed it, too.
+                os.remove(left)
+        scratch = f"{path}.{_machine()}-{os.getpid()}{SCRATCH}"
     if os.path.lexists(scratch) and not os.path.isdir(scratch):
         os.remove(scratch)  # It may be a link, or a pipe that nobody reads.
     yield scratch
     sync(scratch)
     os.replace(scratch, path)
     sync(os.path.dirname(path) or ".")
+
+
+def scratch_files(path):
+    """Paths of what processes that replace a file write, or left, beside it."""
+    folder, name = os.path.split(path)
+    try:
+        names = os.listdir(folder or ".")
+    except OSError:  # Writing to it will tell.
+        return []
+    return [os.path.join(folder, n) for n in names if replaced_by(n) == name]
+
+
+def replaced_by(name):
+    """Name of the file that a scratch file replaces; None for other files."""
+    found = _SCRATCH_NAME.fullmatch(name)
+    return found and found[1]
+
+
+def _is_left_over(scratch):
+    """Whether nobody writes to a scratch file any more."""
+    _, machine, process = _SCRATCH_NAME.fullmatch(
+        os.path.basename(scratch)
+    ).groups()
+    if machine == _machine() and not _is_running(int(process)):
+        return True
+    try:
+        return time.time() - os.lstat(scratch).st_mtime > _LONGEST_WRITE
+    except FileNotFoundError:
+        return False
+
+
+def _is_running(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # It is somebody else's.
+        pass
+    return True
+
+
+def _machine():
+    """Eight characters for where numbers of processes mean what they do here.
+
+    Machines may share a disk, and containers also the name of the machine.
+    """
+    place = socket.gethostname()
+    with contextlib.suppress(OSError):
+        place += os.readlink("/proc/self/ns/pid")
+    return f"{zlib.crc32(place.encode()):08x}"
 
 
 def write_whole(path, text):

@@ -27,6 +27,10 @@ def contents(folder):
     }
 
 
+# What killed processes left as they wrote, now and in earlier versions.
+LEFT = "hparams.json.part", "hparams.json.0123abcd-12.part"
+
+
 @pytest.fixture
 def run(tmp_path):
     """A folder with all that a run writes, and a stranger's file."""
@@ -40,7 +44,8 @@ def run(tmp_path):
             (path / "deep").mkdir(parents=True)
             (path / "deep" / "file").write_text("")
     (folder / "hparams.json").write_text(Config().to_json())
-    (folder / "hparams.json.part").write_text("{")
+    for name in LEFT:
+        (folder / name).write_text("{")
     (folder / "notes.txt").write_text("precious")
     return folder
 
@@ -142,7 +147,7 @@ def test_a_repository_or_a_home_is_not_reset(run, monkeypatch):
 
 def test_a_run_that_was_killed_as_it_began_is_reset(tmp_path):
     """labeled.json comes before hparams.json, a look at the data before it."""
-    for name in ("labeled.json", "hparams.json.part", "data.json", "views.png"):
+    for name in ("labeled.json", *LEFT, "data.json", "views.png"):
         (tmp_path / name).write_text("{")
     reset(tmp_path)
     assert not list(tmp_path.iterdir())

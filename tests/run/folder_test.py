@@ -280,7 +280,7 @@ def test_a_run_does_not_begin_among_other_files(
 
 
 def test_what_comes_before_a_run_may_be_there(tmp_path):
-    for name in ("train.log", "nohup.out", "done.part", ".x"):
+    for name in ("train.log", "nohup.out", "done.0123abcd-12.part", ".x"):
         (tmp_path / name).write_text("")
     choice = {"source": "digits", "label_subset": "first", "indices": [0]}
     (tmp_path / "labeled.json").write_text(json.dumps(choice))

@@ -11,7 +11,7 @@ import pytest
 from meta_pseudo_labels.utils import deleting
 from meta_pseudo_labels.utils.checkpoint_files import remove_scratch
 from meta_pseudo_labels.utils.deleting import check_deletable, delete
-from meta_pseudo_labels.utils.files import locked, write_whole
+from meta_pseudo_labels.utils.files import locked, replaces, write_whole
 from meta_pseudo_labels.utils.settings import ConfigError
 
 NOBODY = 65_534
@@ -219,8 +219,10 @@ def test_links_are_not_written_through(run, tmp_path):
     """Nothing outside is emptied, where its name is that of a file of ours."""
     precious = tmp_path / "precious"
     precious.write_text("content")
-    for name in ("lock", "file.json.part"):
-        os.symlink(precious, f"{run}/{name}")
+    os.symlink(precious, f"{run}/lock")
+    with pytest.raises(KeyError), replaces(f"{run}/file.json") as scratch:
+        os.symlink(precious, scratch)
+        raise KeyError
     write_whole(f"{run}/file.json", "{}")
     with pytest.raises(ConfigError, match="lock cannot be locked"):
         with locked(run):

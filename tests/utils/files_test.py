@@ -1,6 +1,7 @@
 """Files appear whole, or not at all; and what is read from them."""
 
 import os
+import time
 
 import pytest
 
@@ -8,6 +9,7 @@ from meta_pseudo_labels.utils import files
 from meta_pseudo_labels.utils.files import (
     read_json,
     read_object,
+    replaced_by,
     replaces,
     write_whole,
 )
@@ -32,6 +34,61 @@ def test_what_fails_half_way_replaces_nothing(tmp_path):
         raise KeyError
     assert path.read_text() == "before"
     assert half == scratch
+
+
+def test_processes_that_write_one_file_do_not_mix(tmp_path, monkeypatch):
+    path = tmp_path / "file.txt"
+    with replaces(path) as scratch, open(scratch, "w") as file:
+        file.write("a long text")
+        monkeypatch.setattr(os, "getpid", os.getppid)
+        write_whole(path, "short")
+        assert path.read_text() == "short"
+    assert path.read_text() == "a long text"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+HERE, ELSEWHERE = files._machine(), "0123abcd"
+NOBODY = 999_999_999  # More than any system numbers its processes.
+
+
+@pytest.mark.parametrize(
+    ("name", "hours", "stays"),
+    [
+        (f"file.txt.{HERE}-{NOBODY}.part", 0, False),
+        (f"file.txt.{HERE}-{os.getppid()}.part", 0, True),
+        (f"file.txt.{HERE}-1.part", 0, True),  # Of root.
+        (f"file.txt.{ELSEWHERE}-{NOBODY}.part", 0.9, True),
+        (f"file.txt.{ELSEWHERE}-{os.getppid()}.part", 1.1, False),
+        ("file.txt.part", 0.9, True),  # Of an earlier version.
+        ("file.txt.part", 1.1, False),
+        ("other.txt.part", 1.1, True),
+        (f"file.txt.old.{HERE}-{NOBODY}.part", 1.1, True),
+        ("file.txt.old.part", 1.1, True),
+        ("part", 1.1, True),
+    ],
+)
+def test_what_killed_processes_left_is_removed(tmp_path, name, hours, stays):
+    left = tmp_path / name
+    left.write_text("half")
+    os.utime(left, (time.time() - 3_600 * hours,) * 2)
+    write_whole(tmp_path / "file.txt", "whole")
+    assert left.exists() == stays
+    assert (tmp_path / "file.txt").read_text() == "whole"
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("a.json.part", "a.json"),
+        (f"a.json.{ELSEWHERE}-12.part", "a.json"),
+        (f"done.{ELSEWHERE}-12.part", "done"),
+        (f"done.{ELSEWHERE}.part", f"done.{ELSEWHERE}"),
+        (f"done.{ELSEWHERE}-12", None),
+        (".part", None),
+    ],
+)
+def test_a_scratch_file_names_what_it_replaces(name, whole):
+    assert replaced_by(name) == whole
 
 
 def test_an_object_is_read(tmp_path):

@@ -26,6 +26,7 @@ from meta_pseudo_labels.utils.files import (
     SCRATCH,
     read_object,
     replaces,
+    write_whole,
 )
 from meta_pseudo_labels.utils.settings import ConfigError
 
@@ -54,7 +55,6 @@ class PredictionFiles:
         self._of_all = os.path.join(
             glob.escape(folder), f"{glob.escape(name)}-?????-of-{shards:05d}.*"
         )
-        self._scratch = f"{stem}.json{SCRATCH}"  # Processes start together.
 
     def claim(self, settings):
         """Records what the files, also of other processes, are predictions of.
@@ -83,11 +83,7 @@ class PredictionFiles:
                 "predictions, or name others with --inference_name."
             )
         os.makedirs(os.path.dirname(self._settings), exist_ok=True)
-        with (
-            replaces(self._settings, scratch=self._scratch) as scratch,
-            open(scratch, "w") as file,
-        ):
-            file.write(json.dumps(settings, indent=2) + "\n")
+        write_whole(self._settings, json.dumps(settings, indent=2) + "\n")
 
     def _check_same(self, settings):
         before = read_object(
@@ -121,8 +117,13 @@ class PredictionFiles:
             return False  # A machine failure left it, not a kill.
 
     def write_part(self, block, table):
-        with replaces(self._part(block)) as scratch, open(scratch, "wb") as out:
-            parquet.write_table(table, out, use_dictionary=["class"])
+        path = self._part(block)
+        # Nobody else writes to the folder, and it may hold many parts to list.
+        with (
+            replaces(path, scratch=f"{path}{SCRATCH}") as scratch,
+            open(scratch, "wb") as file,
+        ):
+            parquet.write_table(table, file, use_dictionary=["class"])
 
     def join(self, blocks, settings):
         """Joins parts 0 to blocks - 1 into the two files.

@@ -84,7 +84,7 @@ def test_files_of_others_are_in_nobody_s_way(tmp_path):
         "p-00000-of-00001.csv",  # Of another number of processes.
         "q-00000-of-00002.csv",
         "p-q-00000-of-00002.csv",
-        "p-00001-of-00002.json.part",  # Of a process that starts now.
+        "p-of-00002.json.0123abcd-12.part",  # Of a process that starts now.
     ):
         (tmp_path / name).write_text("")
     (tmp_path / "p-00001-of-00002.parts").mkdir()
