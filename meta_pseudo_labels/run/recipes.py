@@ -1,6 +1,7 @@
 """Recipes: flagfiles that come with the package, by their names."""
 
 import itertools
+import os
 import pathlib
 
 from meta_pseudo_labels.utils.registry import nearest
@@ -64,18 +65,18 @@ def _comment(path):
 
 
 def expand(arguments):
-    """A command line with the flags of a recipe in place of its name.
+    """A command line with the flags of recipes and flagfiles for their names.
 
     Args:
       arguments: flags, among them --recipe=<name>, or --recipe=<path> of a
-        flagfile.
+        flagfile, and --flagfile=<path>, which may name recipes too.
 
     Returns:
       The flags of recipes first, so that typed flags win, wherever they
-      stand.
+      stand. Those of flagfiles stay where they stand, as absl has it.
 
     Raises:
-      ConfigError: for a recipe that does not exist.
+      ConfigError: for a recipe or flagfile that does not exist.
     """
     typed, found, rest = [], [], list(arguments)
     while rest:
@@ -83,14 +84,18 @@ def expand(arguments):
         if argument == "--":
             return [*found, *typed, argument, *rest]
         flag, is_said, value = argument.partition("=")
-        if flag not in ("--recipe", "-recipe"):
+        name = flag.removeprefix("-").removeprefix("-")
+        if name == flag or name not in ("recipe", "flagfile"):
             typed.append(argument)
             continue
         if not is_said:
             if not rest:
-                raise ConfigError("--recipe needs a name, or a file's path.")
+                raise ConfigError(f"--{name} needs a name, or a file's path.")
             value = rest.pop(0)
-        found += _flags_of(_path(value))
+        if name == "recipe":
+            found += _flags_of(_path(value))
+        else:
+            typed += _flags_of(pathlib.Path(os.path.expanduser(value)))
     return [*found, *typed]
 
 
@@ -120,8 +125,9 @@ def _flags_of(path, within=()):
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"The flagfile {path} cannot be read: {error}."
+            f"The flagfile {path} cannot be read: {why}."
         ) from error
     found = []
     for line in filter(None, map(str.strip, lines)):
@@ -143,7 +149,7 @@ def _included(name, path):
     Recipes name one another by flags/<name>, which a wheel does not have. For
     other files, absl's rule, the current folder, comes first.
     """
-    named = pathlib.Path(name).expanduser()
+    named = pathlib.Path(os.path.expanduser(name))
     ours = _FOLDER / named.name
     is_ours = named.parent.name == "flags" and ours.is_file()
     if is_ours and path.parent.resolve() == _FOLDER.resolve():

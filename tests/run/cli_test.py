@@ -245,6 +245,41 @@ def test_recipes_do_not_read_flags_of_the_present_folder(monkeypatch, tmp_path):
     assert "--seed=7" not in expand(["--recipe=digits_mpl"])
 
 
+def test_a_flagfile_may_name_a_recipe(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.flags").write_text("--recipe=digits_mpl\n--lr=3\n")
+    recipe = expand(["--recipe=digits_mpl"])
+    for given in (["--flagfile=~/mine.flags"], ["-flagfile", "~/mine.flags"]):
+        # The later one wins, as always with flagfiles.
+        assert expand(["--seed=1", *given, "--lr=2"]) == [
+            *("--seed=1", *recipe, "--lr=3", "--lr=2")
+        ]
+    assert expand(["--", *given]) == ["--", *given]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--flagfile=absent"], "absent cannot be read: No such file or direc"),
+        (["--flagfile=~nobody-at-all/x"], "~nobody-at-all/x cannot be read: "),
+        (["--flagfile="], "cannot be read: Is a directory.$"),
+        (["--flagfile"], "--flagfile needs a name"),
+    ],
+)
+def test_a_flagfile_that_is_not_there_is_named(given, words):
+    with pytest.raises(ConfigError, match=words):
+        expand(given)
+
+
+@pytest.mark.parametrize("flag", ["recipe", "flagfile"])
+def test_addresses_in_a_file_are_refused_as_early(flag, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "quiet_start", lambda: 1 / 0)  # TensorFlow's.
+    path = tmp_path / "mine.flags"
+    path.write_text("--inference_dir=gs://mine/photos\n")
+    said = ended(monkeypatch, "predict", f"--{flag}={path}", "--output_dir=x")
+    assert said.startswith("Error: --inference_dir=gs://mine/photos is read ")
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
