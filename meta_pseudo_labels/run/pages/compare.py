@@ -10,7 +10,7 @@ from meta_pseudo_labels.run.folder import HPARAMS
 from meta_pseudo_labels.run.pages import render
 from meta_pseudo_labels.run.pages.comparison import LOGGED, comparison_of
 from meta_pseudo_labels.run.pages.plots import lines_plot, rows_plot
-from meta_pseudo_labels.run.pages.run_files import RunFiles
+from meta_pseudo_labels.run.pages.run_files import runs_in
 from meta_pseudo_labels.utils.files import write_whole
 from meta_pseudo_labels.utils.settings import ConfigError
 
@@ -41,7 +41,7 @@ def write_comparison(folders, path):
             f"{len(folders)} run is not enough to compare; name two or more "
             "folders of runs, such as runs/*."
         )
-    runs = [RunFiles(folder) for folder in folders]
+    runs = runs_in(folders)
     for folder, run in zip(folders, runs, strict=True):
         if not run.settings:
             raise ConfigError(

@@ -15,10 +15,12 @@ from meta_pseudo_labels.evaluation.statistics import (
 )
 from meta_pseudo_labels.run.pages.plots import Line
 from meta_pseudo_labels.run.pages.run_files import (
+    LEARNED_FROM,
     NOT_OF_THE_RUN,
     RunFiles,
     settings_after_training,
     settings_of_finetuning,
+    settings_of_the_machine,
 )
 
 LOGGED = "last in training"
@@ -187,10 +189,11 @@ def _doubts(runs, measure):
 
 
 def _judged_on(run):
-    """The part of the data that training evaluates on; see `stages.train`."""
-    held_out = run.setting("num_validation")
-    by_test = run.setting("best_on") == "test" or not held_out
-    return "test" if by_test else "validation"
+    """The images that training evaluates on, in words; see `stages.train`."""
+    if run.setting("num_validation") and run.setting("best_on") != "test":
+        return "validation"
+    folder = run.setting("eval_dir")
+    return f"test ({folder})" if folder else "test"
 
 
 def conditions_of(runs):
@@ -200,15 +203,18 @@ def conditions_of(runs):
       runs: `RunFiles`; their order is kept.
     """
     names = dict.fromkeys(name for run in runs for name in run.settings)
-    ignored = {"seed", *NOT_OF_THE_RUN, *settings_after_training()}
+    ignored = {
+        "seed",
+        *NOT_OF_THE_RUN,
+        *settings_of_the_machine(),
+        *settings_after_training(),
+    }
     kept = [name for name in names if name not in ignored]
     groups = _groups(runs, kept)
     # What finetuned a group is said by those of its runs that it finetuned.
     examples = [max(group, key=_was_finetuned) for group in groups]
     differ = [
-        name
-        for name in kept
-        if len({repr(run.setting(name)) for run in examples}) > 1
+        name for name in kept if len({_form(run, name) for run in examples}) > 1
     ]
     return [
         Condition(
@@ -229,19 +235,29 @@ def _groups(runs, names):
     of_finetuning = settings_of_finetuning()
     trained = {}
     for run in runs:
-        key = [run.setting(name) for name in names if name not in of_finetuning]
-        trained.setdefault(repr(key), []).append(run)
+        key = (_form(run, name) for name in names if name not in of_finetuning)
+        trained.setdefault(tuple(key), []).append(run)
     groups = []
     for alike in trained.values():
         by_finetuning = {}
         for run in alike:
-            key = _was_finetuned(run) and repr(
-                [run.setting(name) for name in names if name in of_finetuning]
+            key = _was_finetuned(run) and tuple(
+                _form(run, name) for name in names if name in of_finetuning
             )
             by_finetuning.setdefault(key, []).append(run)
         in_part = len(by_finetuning) == 2 and False in by_finetuning
         groups += [alike] if in_part else by_finetuning.values()
     return sorted(groups, key=lambda group: runs.index(group[0]))
+
+
+def _form(run, name):
+    """Text that tells different values of a setting apart."""
+    value = run.setting(name)
+    if name in LEARNED_FROM and run.learned_from is not None:
+        value = run.learned_from
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)  # In Python a learning rate may be 1.
+    return repr(value)
 
 
 def _titles(groups):
@@ -255,6 +271,8 @@ def _titles(groups):
             common = os.path.commonprefix([f"{name}-" for name in names])
             words = re.match(r"(.*[-_. ])?", common)[0]
             title = re.sub(r"(^|[-_. ])(seed|s)?[-_. =]*$", "", words)
+            if len(last := {*map(os.path.basename, names)}) == 1:
+                (title,) = last
             title = title or os.path.basename(
                 os.path.dirname(os.path.realpath(str(group[0].folder)))
             )

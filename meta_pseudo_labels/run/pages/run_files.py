@@ -10,6 +10,7 @@ import os
 
 from scipy import stats
 
+from meta_pseudo_labels.learners.settings import StepSettings
 from meta_pseudo_labels.run.config.after_training import (
     DiagnosisSettings,
     EvaluationSettings,
@@ -19,6 +20,7 @@ from meta_pseudo_labels.run.config.after_training import (
 )
 from meta_pseudo_labels.run.config.core import config_class, free_settings
 from meta_pseudo_labels.run.config.inference import InferenceSettings
+from meta_pseudo_labels.run.config.machine import MachineSettings
 from meta_pseudo_labels.run.folder import (
     DATA,
     EVAL_MISTAKES,
@@ -59,6 +61,8 @@ NOT_OF_THE_RUN = (
     "task_mode",
     "worker_index",
 )
+# Folders whose images a run learns from; see `RunFiles.learned_from`.
+LEARNED_FROM = ("labeled_dir", "unlabeled_dir")
 _EACH = "*"  # Stands for every key of an object.
 _COUNTS = dict.fromkeys(("images", "confidence", "accuracy"))
 _CLASS = dict.fromkeys(("label", "name", "labeled"))
@@ -100,11 +104,12 @@ class RunFiles:
 
     Args:
       folder: of the run.
+      name: for the reader; by default the folder's.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, name=None):
         self.folder = RunFolder(str(folder))
-        self.name = os.path.basename(os.path.realpath(folder))
+        self.name = name or os.path.basename(os.path.realpath(folder))
         self.unreadable = []
 
     def read(self, *names):
@@ -142,6 +147,21 @@ class RunFiles:
     def choice(self):
         """The choice of labels: "class_names", "labels" and more."""
         return self.read(LABELED)
+
+    @property
+    def learned_from(self):
+        """What tells its images apart, wherever they are; None if not known.
+
+        Only for images in folders: their mean and deviation are those of all
+        that it learns from.
+        """
+        facts = [self.choice.get(key) for key in ("class_names", "mean", "std")]
+        labels = self.choice.get("labels")
+        if self.setting("dataset") != "folders" or None in facts:
+            return None
+        if not isinstance(labels, list):
+            return None
+        return (*facts, len(labels))
 
     @functools.cached_property
     def machine(self):
@@ -278,6 +298,24 @@ class RunFiles:
         return max(known, default=None)
 
 
+def runs_in(folders):
+    """The `RunFiles` of different folders, each with a name of its own.
+
+    That is as much of the end of its path as no other path has.
+    """
+    paths = [os.path.realpath(folder).split(os.sep) for folder in folders]
+    found = []
+    for folder, parts in zip(folders, paths, strict=True):
+        tails = (parts[start:] for start in reversed(range(len(parts))))
+        own = next(
+            tail
+            for tail in tails
+            if sum(path[-len(tail) :] == tail for path in paths) == 1
+        )
+        found.append(RunFiles(folder, name=os.sep.join(own)))
+    return found
+
+
 def _has(found, needed):
     """Whether what a file contains has all parts of `_NEEDED`."""
     if needed is None:
@@ -307,6 +345,15 @@ def default_settings():
 def settings_of_finetuning():
     """Names of the settings that say how the student is finetuned."""
     return free_settings(FinetuningSettings) | {"from_checkpoint"}
+
+
+def settings_of_the_machine():
+    """Names of the settings on which no result depends, but where and how.
+
+    Which images a network is evaluated on is told with its evaluation.
+    """
+    others = {"eval_dir", "stop_after_bad_steps", "strict_data"}
+    return free_settings(MachineSettings, StepSettings) | others
 
 
 def settings_after_training():

@@ -17,7 +17,7 @@ from meta_pseudo_labels.run.pages.comparison import (
     comparison_of,
     conditions_of,
 )
-from meta_pseudo_labels.run.pages.run_files import RunFiles
+from meta_pseudo_labels.run.pages.run_files import RunFiles, runs_in
 from tests.run.pages.synthetic import check, evaluated, logged, write
 
 MPL = [0.8, 0.82, 0.84, 0.86, 0.88]
@@ -90,6 +90,125 @@ def test_folder_and_stage_make_no_other_run(tmp_path):
     assert condition.settings == {} and len(condition.runs) == 2
     text = page_of([one, two]).text
     assert "None but the seed" in text and "they differ in the seed" in text
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (dict(lr=1), dict(lr=1.0)),
+        (dict(grad_bound=10**9), dict(grad_bound=1e9)),
+        (dict(distribution="mirrored"), dict(distribution="multi_worker")),
+        (dict(jit_compile=True, deterministic=True), dict(strict_data=True)),
+        (dict(replicas_per_worker=2, steps_per_execution=5), dict()),
+        (dict(data_dir="/here", eval_dir="a"), dict(data_dir="/there")),
+    ],
+)
+def test_machines_and_ways_to_write_a_number_make_no_other_run(
+    tmp_path, one, two
+):
+    runs = [
+        run(tmp_path / str(seed), "mpl", seed, 0.5, **settings)
+        for seed, settings in enumerate((one, two))
+    ]
+    (condition,) = conditions_of(runs)
+    assert condition.settings == {}
+    # The same with the settings of finetuning.
+    runs = [
+        run(tmp_path / str(seed), "mpl", seed, 0.5, finetune_lr=lr)
+        for seed, lr in enumerate((1, 1.0))
+    ]
+    assert len(conditions_of(runs)) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (dict(lr=1), dict(lr=1.5)),
+        (dict(use_augment=True), dict(use_augment=False)),
+        (dict(callbacks="a:b"), dict()),
+        (dict(labels_csv="a.csv"), dict(labels_csv="b.csv")),
+    ],
+)
+def test_other_values_make_other_runs(tmp_path, one, two):
+    runs = [
+        run(tmp_path / str(seed), "mpl", seed, **settings)
+        for seed, settings in enumerate((one, two))
+    ]
+    assert len(conditions_of(runs)) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "groups"),
+    [
+        ({}, 1),
+        ({"mean": [0.5, 0.5, 0.25]}, 2),
+        ({"class_names": ["cat", "cow"]}, 2),
+        ({"labels": [0, 1, 0]}, 2),
+        ({"mean": None}, 2),
+        ({"labels": 3}, 2),
+    ],
+)
+def test_folders_are_told_apart_by_their_images(tmp_path, change, groups):
+    """They may have been elsewhere on another machine."""
+    choice = {
+        "class_names": ["cat", "dog"],
+        "labels": [0, 1],
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.2, 0.2, 0.2],
+    }
+    runs = [
+        run(
+            tmp_path / str(seed),
+            "mpl",
+            seed,
+            dataset="folders",
+            labeled_dir=f"/{seed}/labeled",
+            unlabeled_dir=f"/{seed}/unlabeled",
+        )
+        for seed in (0, 1)
+    ]
+    write(tmp_path / "0", "labeled.json", choice)
+    # Another seed, another choice.
+    other = choice | {"labels": [1, 1], "indices": [3, 4]} | change
+    write(tmp_path / "1", "labeled.json", other)
+    found = conditions_of(runs)
+    assert len(found) == groups
+    want = {0: "/0/labeled"} if groups > 1 else {}
+    assert found[0].settings.get("labeled_dir") == want.get(0)
+
+
+def test_runs_of_the_same_folders_name_are_told_apart(tmp_path):
+    """By as much of their paths as it takes, like a/mpl and b/mpl."""
+    for seed, name in enumerate(("a/x/mpl", "b/x/mpl", "b/uda")):
+        run(tmp_path / name, name.split("/")[-1], seed, lr=0.1 + seed)
+    folders = [tmp_path / name for name in ("a/x/mpl", "b/x/mpl", "b/uda")]
+    runs = runs_in(folders)
+    assert [one.name for one in runs] == ["a/x/mpl", "b/x/mpl", "uda"]
+    assert [one.name for one in conditions_of(runs)] == [
+        *("a/x/mpl", "b/x/mpl", "uda")
+    ]
+    write(tmp_path, "b/x/mpl/checkpoints/step-900.index", "")
+    evaluated(tmp_path / "b/x/mpl")
+    (doubt,) = comparison_of(runs_in(folders)).doubts
+    assert doubt.endswith(": b/x/mpl (step 300 of 900).")
+
+
+@pytest.mark.parametrize(
+    ("names", "titles"),
+    [
+        (["0/mpl", "1/mpl", "0/uda", "1/uda"], ["mpl", "uda"]),
+        (
+            ["a/mpl_seed0", "a/mpl_seed1", "b/mpl_seed0", "b/mpl_seed1"],
+            ["a/mpl", "b/mpl"],
+        ),
+        (["a/0", "a/1", "b/0", "b/1"], ["a", "b"]),
+    ],
+)
+def test_groups_are_named_by_what_their_paths_share(tmp_path, names, titles):
+    for place, name in enumerate(names):
+        run(tmp_path / name, "mpl", place, lr=0.1 + place // 2)
+    found = conditions_of(runs_in([tmp_path / name for name in names]))
+    assert [condition.name for condition in found] == titles
 
 
 def test_groups_of_the_same_folders_name_have_different_names(tmp_path):
@@ -314,6 +433,10 @@ def test_validation_and_test_accuracies_are_not_compared_silently(tmp_path):
     assert comparison_of(runs[1:]).doubts == []
     assert comparison_of(runs).doubts == [
         "Training was judged by different images: validation a; test b, c."
+    ]
+    runs[0] = run(tmp_path / "a", "mpl", 0, eval_dir="new")
+    assert comparison_of(runs).doubts == [
+        "Training was judged by different images: test (new) a; test b, c."
     ]
 
 
