@@ -114,17 +114,18 @@ def compare(arguments):
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder")
     parser.add_argument("--output", default="compare.html", help="the page")
     parsed = parser.parse_args(arguments)
+    output = os.path.expanduser(parsed.output)  # Shells leave --output=~/x.
     with quiet_start():
         from meta_pseudo_labels.run.pages.compare import write_comparison
     try:
-        lines = write_comparison(parsed.runs, parsed.output)
+        lines = write_comparison(parsed.runs, output)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
     except OSError as error:
-        where = error.filename or parsed.output
+        where = error.filename or output
         sys.exit(f"Error: {where}: {error.strerror}.")
     print("\n".join(lines))
-    print(f"Compared: {parsed.output}")
+    print(f"Compared: {output}")
 
 
 def show_recipe(arguments):

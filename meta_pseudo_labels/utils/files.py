@@ -52,9 +52,14 @@ def replaces(path, *, scratch=None):
         scratch = f"{path}.{_machine()}-{os.getpid()}{SCRATCH}"
     if os.path.lexists(scratch) and not os.path.isdir(scratch):
         os.remove(scratch)  # It may be a link, or a pipe that nobody reads.
-    yield scratch
-    sync(scratch)
-    os.replace(scratch, path)
+    try:
+        yield scratch
+        sync(scratch)
+        os.replace(scratch, path)
+    except OSError as error:
+        if error.filename == scratch:  # Messages name what users know.
+            error.filename = os.fspath(path)
+        raise
     sync(os.path.dirname(path) or ".")
 
 

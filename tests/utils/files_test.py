@@ -91,6 +91,14 @@ def test_a_scratch_file_names_what_it_replaces(name, whole):
     assert replaced_by(name) == whole
 
 
+@pytest.mark.parametrize("name", ["missing/file.txt", "folder"])
+def test_what_cannot_be_written_has_its_own_name_in_the_error(tmp_path, name):
+    (tmp_path / "folder" / "kept").mkdir(parents=True)
+    with pytest.raises(OSError, match=rf"'{tmp_path / name}'"):
+        write_whole(tmp_path / name, "text")
+    assert (tmp_path / "folder" / "kept").exists()
+
+
 def test_an_object_is_read(tmp_path):
     path = tmp_path / "file.json"
     path.write_text('{"digest": 3}')

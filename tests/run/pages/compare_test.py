@@ -457,6 +457,18 @@ def test_the_command_takes_folders(runs, tmp_path, monkeypatch, capsys):
     check(output.read_text())
 
 
+def test_the_page_may_be_at_home(runs, tmp_path, monkeypatch, capsys):
+    """Shells leave the ~ in --output=~/page.html to the program."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folders = [str(run.folder) for run in runs[:2]]
+    monkeypatch.setattr(
+        sys, "argv", ["mpl", "compare", *folders, "--output=~/page.html"]
+    )
+    cli.main()
+    assert f"Compared: {tmp_path}/page.html" in capsys.readouterr().out
+    check((tmp_path / "page.html").read_text())
+
+
 def test_two_seeds_have_no_interval(tmp_path):
     """Two equal differences would have one of width 0."""
     runs = [
@@ -583,7 +595,11 @@ def test_nothing_evaluated_is_one_line(tmp_path):
         (["{run}", "{run}/../mpl_seed0"], "1 run is not enough to compare"),
         (["{run}", "nowhere"], "nowhere holds no run"),
         (["{run}", "{run}", "--outptu=x"], "--outptu=x"),
-        (["{run}", "{other}", "--output=no/where.html"], "No such file"),
+        (
+            ["{run}", "{other}", "--output=no/where.html"],
+            "Error: no/where.html: No such file",
+        ),
+        (["{run}", "{other}", "--output={run}"], "Error: {run}: Is a dir"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(
@@ -595,7 +611,8 @@ def test_what_cannot_be_compared_is_one_line(
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert str(caught.value).startswith("Error: ")
-    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert words.format(**names) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_torn_settings_file_is_no_run(runs, tmp_path):
