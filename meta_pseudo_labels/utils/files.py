@@ -225,12 +225,16 @@ def reports_full_disk(folder):
 
 
 @contextlib.contextmanager
-def locked(folder):
+def locked(folder, *, other="--output_dir"):
     """Locks a folder, made if it is missing, for this process alone.
 
     The lock ends with the process, however that ends. It is not filelock's:
     versions before 4 empty the file when they open it, so that others could no
     longer be told who holds the lock.
+
+    Args:
+      folder: its path.
+      other: the flags that give a process another folder, for the message.
 
     Raises:
       ConfigError: if another process holds it, or the folder cannot be made.
@@ -246,7 +250,7 @@ def locked(folder):
             "--output_dir."
         ) from error
     path = os.path.join(folder, LOCK)
-    with _own_file(path) as file:
+    with _own_file(path, other) as file:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -260,8 +264,8 @@ def locked(folder):
 
 
 @contextlib.contextmanager
-def _own_file(path):
-    """The file, opened and locked."""
+def _own_file(path, other):
+    """The file, opened and locked; see `locked`."""
     while True:
         with _opened(path) as file:
             try:
@@ -271,7 +275,7 @@ def _own_file(path):
                 owner = file.read() or "another process"
                 raise ConfigError(
                     f"{os.path.dirname(path)} is in use by {owner}. Wait for "
-                    "it, stop it, or name another --output_dir."
+                    f"it, stop it, or name another {other}."
                 ) from error
             except OSError as error:
                 raise _cannot_lock(path, error) from error

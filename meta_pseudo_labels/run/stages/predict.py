@@ -30,6 +30,8 @@ from meta_pseudo_labels.utils.files import locked, reports_full_disk
 from meta_pseudo_labels.utils.settings import ConfigError, user_error
 
 NOT_FINITE = "the network's logits are not finite"
+# Processes that predict at a time have these of their own.
+_TELL_APART = "--inference_thread_index or --inference_name"
 _DIGITS = 16  # Of a digest: enough to tell two apart, and still readable.
 
 
@@ -128,7 +130,7 @@ def infer_run(experiment):
         files.claim(settings)
         is_new = not files.is_finished()
         if is_new or files.has_parts():
-            with locked(files.parts):
+            with locked(files.parts, other=_TELL_APART):
                 if not files.is_finished():
                     _write_parts(config, spec, source, networks, files, blocks)
                     files.join(len(blocks), settings)

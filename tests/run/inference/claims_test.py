@@ -83,5 +83,9 @@ def test_files_in_use_are_refused(inferring):
     experiment = inferring()
     parts = f"{experiment.output_dir}/inference/predictions-00000-of-00001"
     with run_module.locked(f"{parts}.parts"):
-        with pytest.raises(ConfigError, match="is in use by process"):
+        with pytest.raises(
+            ConfigError,
+            match="is in use by process .* name another "
+            "--inference_thread_index or --inference_name",
+        ):
             inferring().infer()
