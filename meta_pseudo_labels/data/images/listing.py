@@ -48,6 +48,7 @@ _SYSTEM_FILES = (
     # Two computers changed one file: this is the older version.
     *("*.sync-conflict-*", "*conflicted copy*", "*(case conflict*"),
 )
+_LEFT = "files or folders, hidden or left by systems"
 _NAMED = 5  # Names of those passed over, in the log.
 
 
@@ -159,14 +160,20 @@ def refuse_doubtful(left, *, where):
             )
 
 
-def report_passed_over(names, *, where):
-    """Logs how many files and folders were passed over, and the first ones."""
+def report_passed_over(names, *, where, what=_LEFT):
+    """Logs how many files and folders were passed over, and the first ones.
+
+    Args:
+      names: theirs.
+      where: the folder that holds them.
+      what: what they are, in the plural.
+    """
     if names:
         logging.warning(
-            "%s: passed over %d files or folders, hidden or left by systems: "
-            "%s.",
+            "%s: passed over %d %s: %s.",
             shown(where),
             len(names),
+            what,
             listed(map(shown, names), most=_NAMED),
         )
 

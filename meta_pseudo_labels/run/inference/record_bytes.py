@@ -26,7 +26,9 @@ def release_records(paths, folder):
       ValueError: if there are none, or a file is not a whole TFRecord file.
     """
     if not paths:
-        raise ValueError(f"{folder} holds no files; put TFRecord files there.")
+        raise ValueError(
+            f"{folder} holds no files of records; put TFRecord files there."
+        )
     if (tf.io.gfile if "://" in folder else os.path).isdir(folder):
         start = os.path.join(folder, "")
         names = [path.removeprefix(start) for path in paths]

@@ -15,7 +15,6 @@ import os
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from meta_pseudo_labels.data import Records
 from meta_pseudo_labels.data.images.decoding import (
@@ -52,6 +51,7 @@ from meta_pseudo_labels.utils.settings import ConfigError
 _THREADS = min(8, os.cpu_count() or 1)
 # Files per call of a graph: a call for each costs more than small pictures do.
 _AT_ONCE = 8
+_TEXTS = (".json", ".txt")  # No records, but may stand beside them.
 
 
 class ArrayImages:
@@ -235,7 +235,7 @@ def _record_files(path):
     """The files below a folder, or those of a pattern or a path, sorted.
 
     What is passed over is reported: what `list_files` passes over, in a bucket
-    too, and folders that a pattern matches.
+    too, folders that a pattern matches, and texts beside the records.
     """
     is_address = "://" in path
     here = tf.io.gfile if is_address else os.path
@@ -243,19 +243,24 @@ def _record_files(path):
         listed = list_bucket(path) if is_address else list_files(path)
         names, passed_over = listed
         report_passed_over(passed_over, where=path)
-        return [os.path.join(path, name) for name in names]
+        paths = (os.path.join(path, name) for name in names)
+        return _without_texts(paths, where=path)
     if here.exists(path):  # Even if its name could be a pattern.
         return [path]
     found = sorted(tf.io.gfile.glob(path) if is_address else glob.glob(path))
     folders = [name for name in found if here.isdir(name)]
-    if folders:
-        logging.warning(
-            "%s: passed over %d folders that the pattern matches, first %s.",
-            path,
-            len(folders),
-            shown(folders[0]),
-        )
-    return [name for name in found if name not in folders]
+    report_passed_over(folders, where=path, what="folders in the pattern")
+    rest = (name for name in found if name not in folders)
+    return _without_texts(rest, where=path)
+
+
+def _without_texts(paths, *, where):
+    """Those paths that may be of records, which TFDS describes in texts."""
+    kept, texts = [], []
+    for path in paths:
+        (texts if path.lower().endswith(_TEXTS) else kept).append(path)
+    report_passed_over(texts, where=where, what="files of text")
+    return kept
 
 
 def _record_images(records, names, *, place, spec):

@@ -106,9 +106,39 @@ def test_damaged_records_are_named_and_the_others_read(records, tmp_path):
 
 def test_what_is_no_record_file_is_refused(records, tmp_path):
     _, images = records
-    (tmp_path / "notes.txt").write_text("no records, but text of some length")
-    with pytest.raises(ValueError, match="notes.txt ends within record 0"):
-        sourced(images, inference_data="records", inference_dir=str(tmp_path))
+    records = dict(inference_data="records")
+    for name in ("notes.txt", "notes"):
+        text = tmp_path / name
+        text.write_text("no records, but text of some length")
+        with pytest.raises(ValueError, match=f"{name} ends within record 0"):
+            sourced(images, inference_dir=str(text), **records)
+    with pytest.raises(ValueError, match="notes ends within record 0"):
+        sourced(images, inference_dir=str(tmp_path), **records)
+    text.unlink()
+    with pytest.raises(ValueError, match="no files of records; put TFRecord"):
+        sourced(images, inference_dir=str(tmp_path), **records)
+
+
+def test_texts_beside_records_are_passed_over(tmp_path, logged):
+    """As in a folder that TensorFlow Datasets prepared."""
+    write_folders(tmp_path)
+    images = load(tmp_path)
+    folder = tmp_path / "sets" / "1.0.0"
+    folder.mkdir(parents=True)
+    path = folder / "x-test.tfrecord-00000-of-00001"
+    jpeg_records.write(path, [jpeg_records.example(jpeg_records.jpeg(7))])
+    for name in ("dataset_info.json", "label.labels.TXT"):
+        (folder / name).write_text("{}")
+    for place in (tmp_path / "sets", folder / "*"):
+        logged.clear()
+        _, (name,), _ = sourced(
+            images, inference_data="records", inference_dir=str(place)
+        )
+        assert name.endswith("x-test.tfrecord-00000-of-00001/0")
+        (line,) = logged
+        assert line.startswith(f"{place}: passed over 2 files of text: ")
+        assert line.endswith("1.0.0/label.labels.TXT.")
+        assert "dataset_info.json, " in line
 
 
 def test_files_of_a_folder_are_those_of_its_evaluation(tmp_path):
@@ -209,9 +239,7 @@ def test_record_files_are_found_at_any_depth_and_others_reported(
     _, names, _ = sourced(images, inference_dir=f"{root}/[an]*", **records)
     assert names == ["a/0"]
     (line,) = logged
-    assert f"passed over 1 folders that the pattern matches, first {root}" in (
-        line
-    )
+    assert f"passed over 1 folders in the pattern: {root}/nested." in line
     # What its name says is a file, though it could be a pattern.
     path = f"{root}/day[1]"
     jpeg_records.write(path, [jpeg_records.example(jpeg_records.jpeg(7))])
