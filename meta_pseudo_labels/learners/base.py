@@ -170,8 +170,10 @@ class Learner(Method, AveragedStudent):
             auto_scale_loss=False,  # Keras looks at the learner's policy.
             **kwargs,
         )
+        self.compiled = False  # Until nothing below refused anything.
         self.build_optimizer(self.optimizer, self.student)
         self.optimizer.finalize_variable_values = self._finalize
+        self.compiled = True
 
     def ready_optimizer(self, optimizer, model):
         """The optimizer of a model, wrapped if its loss needs a scale."""

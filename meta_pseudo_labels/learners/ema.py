@@ -135,10 +135,6 @@ class WeightAverages(keras.layers.Layer):
             )
 
     def apply(self, model, inputs):
-        """The model's inference outputs, with the averages as its weights."""
-        return self.apply_all(model, inputs)[0]
-
-    def apply_all(self, model, inputs):
         """Inference with the averages as the model's weights.
 
         Returns:
@@ -217,7 +213,7 @@ class AveragedStudent(Trainer):
         if training or not self._answers_with_average:
             logits, losses = self.student(inputs, training=training), None
         else:
-            logits, losses = self.student_ema.apply_all(self.student, inputs)
+            logits, losses = self.student_ema.apply(self.student, inputs)
         vars(self)["_average_losses"] = losses  # Hidden from Keras.
         return tf.cast(logits, self.float_type)
 

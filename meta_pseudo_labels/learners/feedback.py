@@ -15,12 +15,12 @@ import functools
 import inspect
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.checks import check_estimator, check_range
 from meta_pseudo_labels.learners.losses import (
+    TINY,
     mean_cross_entropy,
     soft_cross_entropy,
 )
@@ -100,29 +100,32 @@ def differentiates(function):
     Args:
       function: an estimator, or anything that can be called like one.
     """
+    return any(
+        getattr(one, "differentiates", False) is True or names & _DERIVATIVES
+        for one, names in _reached(function)
+    )
+
+
+def _reached(function):
+    """Yields an estimator and what it uses, each with the names in its code."""
     todo, seen = [function], set()
     while todo:
-        function = todo.pop()
-        if id(function) in seen:
+        one = todo.pop(0)
+        if id(one) in seen:
             continue
-        seen.add(id(function))
-        if getattr(function, "differentiates", False) is True:
-            return True
-        if isinstance(function, functools.partial):
-            todo.append(function.func)
-            continue
-        function = inspect.unwrap(function)  # A tf.function too.
-        if not hasattr(function, "__code__") and callable(function):
+        seen.add(id(one))
+        code_of = inspect.unwrap(one)  # A tf.function too.
+        if isinstance(one, functools.partial):
+            given = [*one.args, *one.keywords.values()]
+            todo += [one.func, *filter(callable, given)]
+        elif not hasattr(code_of, "__code__") and callable(code_of):
             # A callable object.
-            function = inspect.unwrap(type(function).__call__)
-        code = getattr(function, "__code__", None)
-        if code is None:
-            continue
-        names = _names_in(code)
-        if names & _DERIVATIVES:
-            return True
-        todo += _functions_used(function, names)
-    return False
+            code_of = inspect.unwrap(type(code_of).__call__)
+        code = getattr(code_of, "__code__", None)
+        names = _names_in(code) if code else set()
+        yield one, names
+        if code:
+            todo += _functions_used(code_of, names)
 
 
 def _names_in(code):
@@ -136,9 +139,9 @@ def _functions_used(function, names):
     cells = getattr(function, "__closure__", None) or ()
     found = [cell.cell_contents for cell in cells]
     scope = getattr(function, "__globals__", {})
-    found += [scope[name] for name in names if name in scope]
+    found += [scope[name] for name in sorted(names) if name in scope]
     for module in [x for x in found if inspect.ismodule(x)]:
-        found += [vars(module)[n] for n in names if n in vars(module)]
+        found += [vars(module)[n] for n in sorted(names) if n in vars(module)]
     libraries = ("tensorflow", "keras", "numpy")
     return [
         x
@@ -146,9 +149,6 @@ def _functions_used(function, names):
         if (inspect.isfunction(x) or isinstance(x, functools.partial))
         and not getattr(x, "__module__", "").startswith(libraries)
     ]
-
-
-_TINY = np.finfo(np.float32).tiny  # Has a logarithm; 0 has none.
 
 
 @estimator(labels=("soft",), differentiates=True)
@@ -263,12 +263,12 @@ def resolve(feedback, pseudo_labels=None):
 
     Raises:
       ValueError: for an unknown name, something that is not an estimator, or
-        pseudo labels that it cannot use.
+        pseudo labels that it, or an estimator that it uses, cannot use.
     """
     named = isinstance(feedback, str) or feedback is None
     function = ESTIMATORS[feedback] if named else feedback
     check_estimator(function)
-    kinds = getattr(function, "labels", PSEUDO_LABELS)
+    kinds = _kinds(function)
     if pseudo_labels is None:
         return function, kinds[0]
     if pseudo_labels not in kinds:
@@ -277,6 +277,42 @@ def resolve(feedback, pseudo_labels=None):
             f"{pseudo_labels!r}."
         )
     return function, pseudo_labels
+
+
+def saved_name(function):
+    """The name of an estimator in the file of a learner.
+
+    `resolve` finds the same one by it, or refuses it: a function of the user's
+    may be called like another one that is registered.
+    """
+    name = getattr(function, "__name__", str(function))
+    found = name in ESTIMATORS and ESTIMATORS[name] is function
+    return name if found else f"{name} (not registered)"
+
+
+def _kinds(function):
+    """The pseudo labels that an estimator works with, its default first.
+
+    Those of the estimators that it uses count too: with soft labels, the
+    gradient of `reinforce` is 0.
+    """
+    used = [
+        (one, one.labels)
+        for one, _ in _reached(function)
+        if isinstance(getattr(one, "labels", None), tuple)
+    ]
+    first = used[0][1] if used else PSEUDO_LABELS
+    common = tuple(k for k in first if all(k in kinds for _, kinds in used))
+    if not common:
+        each = "; ".join(
+            f"{getattr(one, '__name__', one)} with {' or '.join(kinds)}"
+            for one, kinds in used
+        )
+        raise ValueError(
+            f"feedback={function!r} uses estimators that have no kind of "
+            f"pseudo labels in common: {each}. Use those of one kind."
+        )
+    return common
 
 
 def draw_labels(logits, *, kind, seed):
@@ -298,7 +334,7 @@ def draw_labels(logits, *, kind, seed):
         # The Gumbel trick, with draws that do not depend on the replicas.
         rows = logits.shape[0] or tf.shape(logits)[0]
         draws = replicas.uniform(seed, rows=rows, width=logits.shape[-1])
-        draws = tf.cast(tf.maximum(draws, _TINY), logits.dtype)
+        draws = tf.cast(tf.maximum(draws, TINY), logits.dtype)
         indices = tf.argmax(logits - tf.math.log(-tf.math.log(draws)), axis=-1)
     return tf.one_hot(indices, logits.shape[-1], dtype=logits.dtype)
 

@@ -200,10 +200,11 @@ def compile_for_finetuning(
         )
     mover = build_optimizer(optimizer, learning_rate, weight_decay=weight_decay)
     student.compile(
-        optimizer=mover,
+        optimizer=updates.scaled_for(student, mover),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=False,
+        auto_scale_loss=False,  # Keras looks at the model's own policy alone.
     )
     student.optimizer.build(student.trainable_variables)
     updates.spare_normalization(mover, student)

@@ -9,11 +9,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+TINY = np.finfo(np.float32).tiny  # Has a logarithm; 0 has none.
 # Of losses and metrics, in lower case.
 _LONG_NAMES = {
     "auc": "AUC",
     "bce": "BinaryCrossentropy",
     **dict.fromkeys(("ce", "crossentropy"), "SparseCategoricalCrossentropy"),
+}
+# Of those that take logarithms or products of predictions and cannot take
+# logits, in lower case and without underscores.
+_OF_PROBABILITIES = {
+    *("kldivergence", "kld", "kullbackleiblerdivergence"),
+    *("poisson", "dice", "tversky"),
 }
 
 
@@ -154,6 +161,13 @@ def _with_logits(config):
 
 
 def _on_logits(one, library):
+    name = one if isinstance(one, str) else _keras_name(one)
+    if name.lower().replace("_", "") in _OF_PROBABILITIES:
+        raise ValueError(
+            f"{name} compares probabilities, but learners answer with logits: "
+            "use a cross-entropy, or a function of yours that takes their "
+            "softmax first."
+        )
     if isinstance(one, str):
         name = _LONG_NAMES.get(one.lower(), one)
         name = name if name[:1].isupper() else name.title().replace("_", "")
@@ -171,12 +185,17 @@ def _on_logits(one, library):
     return one
 
 
+def _keras_name(one):
+    """Of a loss or metric of Keras, an object or a function; "" if another."""
+    kind = one if inspect.isfunction(one) else type(one)
+    return kind.__name__ if kind.__module__.startswith("keras.") else ""
+
+
 def _expects_logits(one):
     """Whether a loss or metric of Keras expects logits; None if not known."""
-    kind = one if inspect.isfunction(one) else type(one)
-    if not kind.__module__.startswith("keras."):
+    if not _keras_name(one):
         return None
-    if kind is one:
+    if inspect.isfunction(one):
         given = inspect.signature(one).parameters.get("from_logits")
         return getattr(given, "default", None)
     for name in ("from_logits", "_from_logits"):  # The latter is AUC's.

@@ -20,6 +20,7 @@ from meta_pseudo_labels.learners.feedback import (
     differentiates,
     draw_labels,
     resolve,
+    saved_name,
 )
 from meta_pseudo_labels.learners.method import register
 from meta_pseudo_labels.learners.mpl_method import MPLMethod, check_label_view
@@ -187,6 +188,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
           **kwargs: see `Learner.compile`.
         """
         super().compile(optimizer=optimizer, **kwargs)
+        self.compiled = False  # Until nothing below refused anything.
         if differentiates(self.feedback):
             check_update_derivative(self)
         if teacher_optimizer is None:
@@ -204,6 +206,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
         self.teacher_follows = teacher_follows
         # Not an attribute that Keras tracks, so it is not saved.
         object.__setattr__(self, "_rates", rates)
+        self.compiled = True
 
     def fit(self, *args, **kwargs):
         """As `Learner.fit`; setting the student's rate moves the teacher's too.
@@ -229,8 +232,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
         return {
             **super().get_config(),
             "teacher": serialize(self.teacher),
-            # A user's own may be an object, or a partial function.
-            "feedback": getattr(self.feedback, "__name__", str(self.feedback)),
+            "feedback": saved_name(self.feedback),
             "feedback_weight": self.feedback_weight,
             "pseudo_labels": self.label_kind,
             "label_temperature": self.label_temperature,

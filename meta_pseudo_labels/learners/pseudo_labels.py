@@ -1,12 +1,12 @@
 """Pseudo Labels from a fixed teacher, the third control."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import check_positive
 from meta_pseudo_labels.learners.feedback import PSEUDO_LABELS, draw_labels
+from meta_pseudo_labels.learners.losses import TINY
 from meta_pseudo_labels.learners.method import register
 from meta_pseudo_labels.learners.mpl_method import MPLSettings
 from meta_pseudo_labels.learners.passes import (
@@ -20,8 +20,6 @@ from meta_pseudo_labels.utils.settings import (
     Unread,
     command_for,
 )
-
-_TINY = np.finfo(np.float32).tiny  # Has a logarithm; 0 has none.
 
 
 @register("pseudo_labels")
@@ -139,7 +137,7 @@ class PseudoLabels(Learner):
 
     def draw_pseudo_labels(self, distributions):
         """Labels of this step, [unlabeled, classes], one-hot unless soft."""
-        logits = tf.math.log(tf.maximum(distributions, _TINY))
+        logits = tf.math.log(tf.maximum(distributions, TINY))
         seed = tf.stack([tf.cast(self.seed, "int64"), self.step.value])
         return draw_labels(
             logits / self.label_temperature, kind=self.label_kind, seed=seed

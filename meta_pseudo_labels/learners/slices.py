@@ -5,6 +5,7 @@ import functools
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
+from meta_pseudo_labels.models.stateless import move_state
 from meta_pseudo_labels.utils import compat
 
 
@@ -90,6 +91,6 @@ def _move_states(model, states, *, update_moments):
         if not update_moments and id(variable) not in seeds:
             continue
         if "float" in variable.dtype:
-            variable.assign(tf.add_n(values) / len(values))
+            move_state(variable, tf.add_n(values) / len(values))
         else:
             variable.assign(values[0])

@@ -7,6 +7,7 @@ the release's name of a variable.
 
 import contextlib
 import dataclasses
+import inspect
 
 import keras
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 from meta_pseudo_labels.models import initializers
 from meta_pseudo_labels.models.batch_norm import AS_RELEASED, NormSettings
 from meta_pseudo_labels.models.dense import classification_head
+
+CHANNELS_LAST = "channels_last"
 
 
 def release_variable_name(layer_name, variable_name):
@@ -44,7 +47,9 @@ class LayerFactory:
     norm: NormSettings = AS_RELEASED
 
     def apply(self, layer, x, name, **settings):
-        """Applies a new layer of a Keras class."""
+        """Applies a new layer of a Keras class, channels last in any case."""
+        if "data_format" in inspect.signature(layer).parameters:
+            settings["data_format"] = CHANNELS_LAST
         return layer(name=name, dtype=self.policy, **settings)(x)
 
     def conv(
@@ -151,6 +156,21 @@ def image_input(input_shape, *, policy):
             f"got {tuple(input_shape)}."
         )
     return keras.Input(input_shape, dtype=policy.variable_dtype, name="images")
+
+
+def check_data_format(library):
+    """Raises ValueError if a library would build a network on other axes.
+
+    Args:
+      library: that builds it.
+    """
+    data_format = keras.config.image_data_format()
+    if data_format != CHANNELS_LAST:
+        raise ValueError(
+            f"Images have their channels last, but {library} builds networks "
+            f"for Keras's image_data_format, which is {data_format!r}: call "
+            f"keras.config.set_image_data_format({CHANNELS_LAST!r}) first."
+        )
 
 
 def of_levels(images, pixels, *, scale, offset, blue_first=False):

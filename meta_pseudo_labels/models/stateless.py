@@ -1,13 +1,14 @@
 """Calls of models that leave no unwanted side effects behind."""
 
 import keras
+import tensorflow as tf
 
 
 class LossScope(keras.StatelessScope):
     """Collects what layers add to the loss; variables change as usual.
 
     Keras keeps these losses on the layers, where replicas that are traced side
-    by side would find each other's.
+    by side would find each other's. States move as `move_state` says.
 
     Attributes:
       losses: a list of tensors.
@@ -23,9 +24,21 @@ class LossScope(keras.StatelessScope):
         variable, value = update
         self.__exit__()
         try:
-            variable.assign(value)
+            move_state(variable, value)
         finally:
             self.__enter__()
+
+
+def move_state(variable, value):
+    """Gives a layer's state a value; numbers that are not finite keep the old.
+
+    Otherwise one image that is not a number, on which no step is taken, would
+    stay in the averages of Keras's batch norm forever.
+    """
+    if "float" in variable.dtype:
+        value = tf.cast(value, variable.dtype)
+        value = tf.where(tf.math.is_finite(value), value, variable.value)
+    variable.assign(value)
 
 
 def call_with(model, values, inputs, *, training):

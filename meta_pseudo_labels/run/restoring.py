@@ -28,13 +28,17 @@ from meta_pseudo_labels.utils.settings import ConfigError
 def learner_state(learner):
     """All that a learner's next step depends on, for `Checkpoints`.
 
-    That is student, teacher, averages, both optimizers, the counts of steps
+    That is student, teacher, averages, all optimizers, the counts of steps
     and batches, the feedback's baselines and the seeds of dropout. Input needs
     no state: it is a function of the number of batches.
 
     Args:
       learner: a compiled `Learner`.
     """
+    others = {  # Those that are not named below are a plug-in's.
+        f"optimizer_{number}": optimizer
+        for number, (optimizer, _) in enumerate(learner.optimized())
+    }
     return variables_by_name(
         student=learner.student,
         teacher=getattr(learner, "teacher", None),
@@ -42,6 +46,7 @@ def learner_state(learner):
         student_optimizer=learner.optimizer,
         teacher_optimizer=getattr(learner, "teacher_optimizer", None),
         learner=learner,
+        **others,
     )
 
 

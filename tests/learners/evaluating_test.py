@@ -73,6 +73,22 @@ def test_what_expects_probabilities_is_refused(settings):
         made(**settings)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": "kl_divergence"},
+        {"loss": keras.losses.Poisson()},
+        {"loss": keras.losses.dice},
+        {"metrics": [keras.metrics.KLDivergence()]},
+        {"weighted_metrics": ["accuracy", "KLD"]},
+    ],
+    ids=str,
+)
+def test_what_cannot_take_logits_is_refused(settings):
+    with pytest.raises(ValueError, match="compares probabilities.*logits"):
+        made(**settings)
+
+
 def test_files_of_what_expected_probabilities_are_read_for_logits():
     """As they were written before it was refused."""
     loss = keras.losses.SparseCategoricalCrossentropy

@@ -169,6 +169,20 @@ def test_settings_survive_saving(tmp_path):
     assert float(loaded.estimator_baseline.average) == -0.25
 
 
+def _own(student_step, teacher_logits):
+    return 0.0 * tf.reduce_sum(teacher_logits)
+
+
+_own.__name__ = "exact"  # As a user may call it.
+
+
+@pytest.mark.parametrize("own", [_own, functools.partial(exact)])
+def test_an_estimator_that_is_not_registered_is_not_mistaken(tmp_path, own):
+    make(feedback=own).save(tmp_path / "learner.keras")
+    with pytest.raises(ValueError, match="exact.*not registered"):
+        keras.models.load_model(tmp_path / "learner.keras")
+
+
 def test_consistency_is_the_releases_unless_told():
     assert make(uda=UDASettings()).uda == UDASettings()
     models = conv_net("student"), conv_net("teacher")
@@ -193,6 +207,18 @@ def test_estimators_refuse_an_update_they_cannot_differentiate(feedback):
     learner = make(feedback=feedback)
     with pytest.raises(ValueError, match=f"{feedback}.*got Adamax"):
         learner.compile("adamax")
+
+
+def test_a_learner_whose_compile_was_refused_is_not_compiled():
+    learner = make(feedback="exact")
+    learner.compile("sgd")
+    with pytest.raises(ValueError, match="Adamax"):
+        learner.compile("adamax")
+    with pytest.raises(ValueError, match="[Cc]ompile"):
+        learner.fit(tf.data.Dataset.range(1))
+    assert learner.get_compile_config() is None
+    learner.compile("sgd")
+    assert learner.compiled
 
 
 def test_cosine_takes_any_optimizer():

@@ -9,6 +9,7 @@ import tensorflow as tf
 from meta_pseudo_labels.learners import feedback
 from meta_pseudo_labels.learners.feedback import (
     ESTIMATORS,
+    PSEUDO_LABELS,
     Baseline,
     differentiates,
     draw_labels,
@@ -192,6 +193,47 @@ def test_labels_that_an_estimator_cannot_use_are_refused(feedback, labels):
         resolve(feedback, labels)
 
 
+def _by_itself(student_step, teacher_logits):
+    return tf.reduce_mean(teacher_logits) * student_step.dot_product
+
+
+def _more_of_the_paper(student_step, teacher_logits):
+    return 2.0 * reinforce(student_step, teacher_logits)
+
+
+def _of_both(student_step, teacher_logits, other=None):
+    first = exact(student_step, teacher_logits)
+    return first + (other or reinforce)(student_step, teacher_logits)
+
+
+def _of_any(student_step, teacher_logits, other):
+    return other(student_step, teacher_logits)
+
+
+@pytest.mark.parametrize(
+    ("feedback", "kinds"),
+    [
+        (_more_of_the_paper, ("sampled", "hard")),
+        (functools.partial(_of_any, other=reinforce), ("sampled", "hard")),
+        (functools.partial(_of_any, other=release), ("soft",)),
+        (_by_itself, PSEUDO_LABELS),
+    ],
+)
+def test_labels_are_those_that_the_used_estimators_take(feedback, kinds):
+    assert resolve(feedback)[1] == kinds[0]
+    for kind in PSEUDO_LABELS:
+        if kind in kinds:
+            assert resolve(feedback, kind) == (feedback, kind)
+        else:
+            with pytest.raises(ValueError, match=kind):
+                resolve(feedback, kind)
+
+
+def test_estimators_without_labels_in_common_are_refused():
+    with pytest.raises(ValueError, match="exact with soft; reinforce with sam"):
+        resolve(_of_both)
+
+
 def test_unknown_feedback_is_refused():
     with pytest.raises(ValueError, match="'none'.*exact"):
         resolve("none")
@@ -216,10 +258,6 @@ def _within(weight):
 class _Called:
     def __call__(self, student_step, teacher_logits):
         return student_step.first_order_change()
-
-
-def _by_itself(student_step, teacher_logits):
-    return tf.reduce_mean(teacher_logits) * student_step.dot_product
 
 
 def test_what_differentiates_is_known_by_its_code():

@@ -36,6 +36,27 @@ def test_one_step_by_hand():
     np.testing.assert_allclose(bias, [0, 0])
 
 
+@pytest.mark.parametrize("within", [False, True])
+def test_gradients_through_float16_are_scaled(within):
+    """1e-8 is 0 in float16; whatever the policy of the model around it."""
+    layer = keras.layers.Dense(2, dtype="mixed_float16", name="hidden")
+    model = zero_classifier(layer, keras.layers.Activation("linear"))
+    if not within:
+        keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = keras.Sequential(model.layers)
+        model.build([None, 2])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.layers[-1].kernel.assign([[1e-8, -1e-8], [1e-8, -1e-8]])
+    before = layer.kernel.numpy()
+    finetune(model, endless([[1, 0]], [0]), learning_rate=1e8, steps=1)
+    # The gradient of the hidden units is (p - 1)(w0 - w1), p near one half.
+    np.testing.assert_allclose(
+        layer.kernel.numpy()[0] - before[0], [1.0, 1.0], rtol=0.1
+    )
+
+
 def test_plain_sgd_has_no_memory():
     """Both steps move by rate times gradient, the second from the first."""
     model = zero_classifier()

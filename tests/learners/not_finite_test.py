@@ -110,6 +110,33 @@ def test_bad_batches_leave_no_trace(name):
     )
 
 
+def keras_net(name):
+    """With Keras's batch norm, as most networks that users bring."""
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(CLASSES),
+        ],
+        name=name,
+    )
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_averages_of_keras_outlive_an_image_that_is_not_a_number(slices):
+    learner = MetaPseudoLabels(keras_net("student"), keras_net("teacher"))
+    learner.compile(Momentum(0.1), batch_slices=slices)
+    learner.train_step(batch())
+    before = state(learner)
+    for part in PARTS:
+        learner.train_step(with_nan(batch(seed=1), part))
+    assert_same(before, state(learner))
+    learner.train_step(batch(seed=1))
+    moved = learner.student.layers[0].moving_mean.numpy()
+    assert np.isfinite(moved).all()
+
+
 class Fault(keras.layers.Layer):
     """Passes its inputs on, and adds their mean times a factor to the loss."""
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from meta_pseudo_labels import models
+from meta_pseudo_labels.learners import Supervised
 from meta_pseudo_labels.run.checkpoints import Checkpoints, saved_shapes
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.inference.networks import checkpoint_networks
-from meta_pseudo_labels.run.restoring import saved_unlabeled
+from meta_pseudo_labels.run.restoring import learner_state, saved_unlabeled
 from meta_pseudo_labels.run.stages.review import review_run
 from tests.tiny_folders import run_settings, write, write_folders
 from tests.tiny_run import tiny
@@ -29,6 +31,37 @@ def test_shapes_are_known_by_the_names_of_the_state(tmp_path):
     assert saved_shapes(path) == want
     (tmp_path / "checkpoints" / "step-1.index").write_bytes(b"cut off")
     assert saved_shapes(path) == {}
+
+
+class WithHelper(Supervised):
+    """As of a plug-in, which trains a second network beside the student."""
+
+    def __init__(self, student, helper):
+        super().__init__(student)
+        self.helper = helper
+
+    def compile(self, optimizer, helper_optimizer):
+        super().compile(optimizer)
+        self.helper_optimizer = self.ready_optimizer(
+            helper_optimizer, self.helper
+        )
+        self.build_optimizer(self.helper_optimizer, self.helper)
+
+    def optimized(self):
+        return [*super().optimized(), (self.helper_optimizer, self.helper)]
+
+
+def test_the_state_has_every_optimizer_and_each_variable_once():
+    networks = (
+        models.build("mlp", input_shape=(2, 2, 3), num_classes=2)
+        for _ in range(2)
+    )
+    learner = WithHelper(*networks)
+    learner.compile("sgd", "adam")
+    found = [id(variable) for variable in learner_state(learner).values()]
+    for owner in (learner, learner.optimizer, learner.helper_optimizer):
+        assert {id(variable) for variable in owner.variables} <= {*found}
+    assert len(found) == len({*found})
 
 
 @pytest.fixture(params=["flexmatch", "mpl"])

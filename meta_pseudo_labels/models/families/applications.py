@@ -17,6 +17,7 @@ from meta_pseudo_labels.models.families import (
     refuse_pretrained,
 )
 from meta_pseudo_labels.models.layers import (
+    check_data_format,
     global_policy,
     image_input,
     of_levels,
@@ -101,6 +102,7 @@ def application(
             f"keras.applications has no {application_name!r}. It has: "
             f"{', '.join(application_names())}."
         )
+    check_data_format("keras.applications")
     build = getattr(keras.applications, application_name)
     policy = keras.dtype_policies.get(dtype)
     settings = dict(weights=None, include_top=False, pooling="avg")

@@ -25,6 +25,7 @@ from meta_pseudo_labels.models.keras_hub_presets import (
     image_shape,
 )
 from meta_pseudo_labels.models.layers import (
+    check_data_format,
     global_policy,
     image_input,
     of_levels,
@@ -80,6 +81,7 @@ def keras_hub_network(
         does not tell which it was trained on.
     """
     settings = check_preset(preset)
+    check_data_format("KerasHub")
     policy = keras.dtype_policies.get(dtype)
     images = image_input(input_shape, policy=policy)
     seen = images

@@ -9,6 +9,7 @@ import keras
 from meta_pseudo_labels.models import initializers
 from meta_pseudo_labels.models.dense import classification_head, hidden_layers
 from meta_pseudo_labels.models.families import FAMILIES, Family
+from meta_pseudo_labels.models.layers import CHANNELS_LAST
 
 _DIGITS = 6  # At most, in the units of a layer.
 
@@ -45,7 +46,9 @@ def mlp(
     """
     policy = keras.dtype_policies.get(dtype)
     inputs = keras.Input(input_shape, dtype=policy.variable_dtype, name="input")
-    x = keras.layers.Flatten(name="flatten", dtype=policy)(inputs)
+    x = keras.layers.Flatten(
+        name="flatten", data_format=CHANNELS_LAST, dtype=policy
+    )(inputs)
     x = hidden_layers(
         x,
         hidden_sizes=hidden_sizes,
