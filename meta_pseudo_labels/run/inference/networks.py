@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from meta_pseudo_labels.data.spec import same_names
+from meta_pseudo_labels.data.spec import DATASETS, same_names
 from meta_pseudo_labels.learners.build import build_learner, build_model
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.core import config_class
@@ -27,9 +27,6 @@ from meta_pseudo_labels.utils.checkpoint_files import (
 from meta_pseudo_labels.utils.files import read_json
 from meta_pseudo_labels.utils.plugins import load_plugins
 from meta_pseudo_labels.utils.settings import ConfigError, command_for
-
-# The settings that make two runs' classes and pixels the same.
-_OF_IMAGES = ("dataset", "image_size", "image_fit", "known_classes")
 
 
 def check_checkpoints(config):
@@ -151,12 +148,13 @@ def _restored(experiment, name):
 
 def _check_same_images(other, config):
     """Refuses a run whose networks know other classes or see other pixels."""
-    for name in _OF_IMAGES:
-        theirs, ours = getattr(other, name), getattr(config, name)
-        if theirs != ours:
+    theirs, ours = _of_images(other), _of_images(config)
+    for name in ours:
+        if theirs[name] != ours[name]:
             raise ConfigError(
-                f"The run in {other.output_dir} has {name} {theirs}, the one "
-                f"in {config.output_dir} {ours}: they cannot predict together."
+                f"The run in {other.output_dir} has {name} {theirs[name]}, the "
+                f"one in {config.output_dir} {ours[name]}: they cannot predict "
+                "together."
             )
     (names, theirs), (our_names, ours) = _facts(other), _facts(config)
     if None not in (names, our_names) and not same_names(names, our_names):
@@ -171,6 +169,20 @@ def _check_same_images(other, config):
             "images by different means or deviations: they learned from "
             "different images and cannot predict together."
         )
+
+
+def _of_images(config):
+    """The settings that make classes and pixels, a dict.
+
+    Where none is given, the data set's own, if it is known without loading it.
+    """
+    own = DATASETS.get(config.dataset)
+    return {
+        "dataset": config.dataset,
+        "image_size": config.image_size or (own and own.image_size),
+        "image_fit": config.image_fit,
+        "known_classes": config.known_classes or (own and own.num_classes),
+    }
 
 
 def _facts(config):

@@ -138,8 +138,11 @@ def test_runs_on_other_images_are_refused(inferring, tmp_path):
     experiment = inferring()
     path = other_run(experiment, tmp_path / "a", known_classes=5)
     with pytest.raises(
-        ConfigError, match="has known_classes 5, the one in .*None"
+        ConfigError, match="has known_classes 5, the one in .*10"
     ):
+        checkpoint_networks(inferring(inference_ckpt=path))
+    path = other_run(experiment, tmp_path / "c", image_size=16)
+    with pytest.raises(ConfigError, match="has image_size 16, the one in .*8:"):
         checkpoint_networks(inferring(inference_ckpt=path))
     path = other_run(experiment, tmp_path / "b")
     facts = json.loads((tmp_path / "b" / "labeled.json").read_text())
@@ -151,6 +154,19 @@ def test_runs_on_other_images_are_refused(inferring, tmp_path):
     (tmp_path / "b" / "labeled.json").write_text(json.dumps(facts))
     with pytest.raises(ConfigError, match="differently, or in another order"):
         checkpoint_networks(inferring(inference_ckpt=path))
+
+
+def test_runs_that_say_what_others_leave_out_predict_with_them(
+    inferring, tmp_path
+):
+    """Digits have 8 x 8 pixels and ten classes, given or not."""
+    path = other_run(
+        inferring(), tmp_path / "given", image_size=8, known_classes=10
+    )
+    networks = checkpoint_networks(
+        inferring(inference_ckpt_ensemble=f"latest,{path}")
+    )
+    same(networks[1], networks[0].get_weights())
 
 
 def test_latest_is_the_run_s_own_wherever_it_was_finetuned_from(
