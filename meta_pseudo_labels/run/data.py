@@ -239,12 +239,22 @@ def evaluation_batches(config, images):
     )
 
 
-def require_test_images(images):
-    """Raises ConfigError if there are no test images."""
+def require_test_images(images, *, why="", instead=""):
+    """Refuses data without test images.
+
+    Args:
+      images: `data.ImageData` or `data.ShardedData`.
+      why: what needs them, if that is not plain.
+      instead: what else to do.
+
+    Raises:
+      ConfigError: if there are none.
+    """
     if not len(images.test_images):
+        why, instead = why and f"{why}: ", instead and f", {instead}"
         raise ConfigError(
-            f"{images.spec.name!r} has no test images; give some, for "
-            "folders with --eval_dir."
+            f"{why}{images.spec.name!r} has no test images; give some, for "
+            f"folders with --eval_dir{instead}."
         )
 
 

@@ -187,17 +187,13 @@ class Experiment:
     def _choosing_dataset(self):
         """Images to evaluate on during training, and to choose the best by."""
         if self.config.best_on == "test":
-            self._require_test_images()
+            require_test_images(
+                self.data,
+                why="--best_on=test",
+                instead="or choose on those of --num_validation",
+            )
             return self.test_dataset
         return self.validation_dataset or self.test_dataset
-
-    def _require_test_images(self):
-        if not len(self.data.test_images):
-            raise ConfigError(
-                "--best_on=test needs test images, and "
-                f"{self.data.spec.name!r} has none; give some (--eval_dir for "
-                "folders), or choose on those of --num_validation."
-            )
 
     @functools.cached_property
     def _named_callbacks(self):

@@ -78,8 +78,12 @@ def test_the_best_on_test_images_needs_some(tmp_path):
         test_images=images.test_images[:0],
         test_labels=images.test_labels[:0],
     )
-    with pytest.raises(ConfigError, match="--best_on=test needs test images"):
+    with pytest.raises(ConfigError) as caught:
         experiment.train()
+    assert str(caught.value) == (
+        "--best_on=test: 'digits' has no test images; give some, for folders "
+        "with --eval_dir, or choose on those of --num_validation."
+    )
     assert not (tmp_path / "hparams.json").exists()
 
 
