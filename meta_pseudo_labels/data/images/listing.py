@@ -59,7 +59,7 @@ def list_files(folder):
     links, is passed over.
 
     Args:
-      folder: a local folder.
+      folder: its path, or its address in a bucket, such as gs://b/a.
 
     Returns:
       Two lists of names relative to the folder, separated by "/" and sorted:
@@ -69,13 +69,14 @@ def list_files(folder):
 
     Raises:
       ValueError: if a folder cannot be read.
+      OpError: if a bucket cannot be.
     """
     names, passed_over, seen, waiting = [], [], set(), [""]
     while waiting:
         inner = waiting.pop()
         path = os.path.join(folder, inner) if inner else folder
         files, folders, left = list_folder(path)
-        identity = os.path.realpath(path)
+        identity = path if _is_address(path) else os.path.realpath(path)
         if identity in seen:
             continue
         seen.add(identity)
@@ -83,32 +84,6 @@ def list_files(folder):
         names += [prefix + name for name in files]
         passed_over += [prefix + name for name in left]
         waiting += [prefix + name for name in reversed(folders)]
-    return sorted(names), sorted(passed_over)
-
-
-def list_bucket(folder):
-    """What `list_files` returns, of a folder at an address such as gs://b/a.
-
-    Raises:
-      OpError: if TensorFlow cannot list it.
-    """
-    import tensorflow as tf  # Only here: others list without it.
-
-    names, passed_over = [], []
-    for path, folders, files in tf.io.gfile.walk(folder):
-        inner = path.removeprefix(folder).strip("/")
-        prefix = f"{inner}/" if inner else ""
-        kept = []
-        for found, is_folder in ((files, False), (folders, True)):
-            # Buckets end the names of folders in a slash.
-            for name in filter(None, (name.strip("/") for name in found)):
-                if is_left(name, is_folder=is_folder):
-                    passed_over.append(prefix + name)
-                elif is_folder:
-                    kept.append(name)
-                else:
-                    names.append(prefix + name)
-        folders[:] = kept  # Only these are walked through.
     return sorted(names), sorted(passed_over)
 
 
@@ -120,19 +95,43 @@ def list_folder(folder):
       is hidden or left by systems.
 
     Raises:
-      ValueError: if the folder does not exist or cannot be read.
+      ValueError, OpError: if the folder does not exist or cannot be read.
     """
+    if _is_address(folder):
+        found = _in_bucket(folder)
+    else:
+        found = _on_disk(folder)
+    left = {name for name in found if is_left(name, is_folder=found[name])}
+    folders = {name for name in found if found[name]} - left
+    return sorted(found.keys() - left - folders), sorted(folders), sorted(left)
+
+
+def _is_address(folder):
+    return "://" in os.fspath(folder)
+
+
+def _on_disk(folder):
+    """Whether it is a folder, for each name in a folder."""
     try:
         with os.scandir(folder) as entries:
-            found = {e.name: os.path.isdir(e.path) for e in entries}
+            return {e.name: os.path.isdir(e.path) for e in entries}
     except OSError as error:
         raise ValueError(
             f"The folder {shown(folder)} cannot be read: {error.strerror}; "
             "name one that exists."
         ) from error
-    left = {name for name in found if is_left(name, is_folder=found[name])}
-    folders = {name for name in found if found[name]} - left
-    return sorted(found.keys() - left - folders), sorted(folders), sorted(left)
+
+
+def _in_bucket(folder):
+    """The same of a folder in a bucket."""
+    import tensorflow as tf  # Only here: others list without it.
+
+    # Buckets end the names of folders in a slash.
+    names = (name.strip("/") for name in tf.io.gfile.listdir(folder))
+    return {
+        name: tf.io.gfile.isdir(os.path.join(folder, name))
+        for name in filter(None, names)
+    }
 
 
 def is_left(name, *, is_folder):

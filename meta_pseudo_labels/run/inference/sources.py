@@ -28,7 +28,6 @@ from meta_pseudo_labels.data.images.headers import (
     image_kind,
 )
 from meta_pseudo_labels.data.images.listing import (
-    list_bucket,
     list_files,
     report_passed_over,
     shown,
@@ -240,8 +239,7 @@ def _record_files(path):
     is_address = "://" in path
     here = tf.io.gfile if is_address else os.path
     if here.isdir(path):
-        listed = list_bucket(path) if is_address else list_files(path)
-        names, passed_over = listed
+        names, passed_over = list_files(path)
         report_passed_over(passed_over, where=path)
         paths = (os.path.join(path, name) for name in names)
         return _without_texts(paths, where=path)
