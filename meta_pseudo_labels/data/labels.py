@@ -36,6 +36,7 @@ def labeled_positions(
     label_subset="balanced",
     source=None,
     numbers=None,
+    names=None,
 ):
     """Chooses the images that keep their labels.
 
@@ -52,6 +53,8 @@ def labeled_positions(
       source: name of the data set, which must match that in a file.
       numbers: [N] int, the numbers of these images in a file; None for 0 to
         N - 1.
+      names: [N] their files, relative to a folder. Those that a file of a run
+        names are chosen, also if other files came or went since.
 
     Returns:
       [num_labeled] int64, increasing positions in `labels`.
@@ -67,6 +70,7 @@ def labeled_positions(
             num_labeled=num_labeled,
             source=source,
             numbers=np.arange(len(labels)) if numbers is None else numbers,
+            names=names,
         )
     if num_labeled is None:
         num_labeled = len(labels)
@@ -181,7 +185,7 @@ def turns(labels):
     return turn
 
 
-def _positions_of_file(path, *, labels, num_labeled, source, numbers):
+def _positions_of_file(path, *, labels, num_labeled, source, numbers, names):
     """The positions of the images that a file names, increasing."""
     content = _read_file(path)
     indices = content["indices"]
@@ -195,16 +199,11 @@ def _positions_of_file(path, *, labels, num_labeled, source, numbers):
             f"num_labeled is {num_labeled}, but {path} names {len(indices)} "
             f"images; give {len(indices)}, or None (on the command line 0)."
         )
-    places = {number: place for place, number in enumerate(numbers.tolist())}
-    unknown = [index for index in indices if index not in places]
-    if unknown:
-        raise ValueError(
-            f"{path} names image {unknown[0]}, which is not one of the "
-            f"{len(labels)} training images; they are numbered "
-            f"{numbers.min()} to {numbers.max()}. Was it written for other "
-            "data?"
-        )
-    positions = np.array([places[index] for index in indices], np.int64)
+    positions = None
+    if names and content.get("names"):
+        positions = _positions_of_names(path, content, names)
+    if positions is None:
+        positions = _positions_of_numbers(path, indices, numbers)
     saved = content.get("labels")
     if saved is not None and saved != labels[positions].tolist():
         raise ValueError(
@@ -212,6 +211,51 @@ def _positions_of_file(path, *, labels, num_labeled, source, numbers):
             "was written for other data, or files were added or removed since."
         )
     return np.sort(positions)
+
+
+def _positions_of_numbers(path, indices, numbers):
+    places = {number: place for place, number in enumerate(numbers.tolist())}
+    unknown = [index for index in indices if index not in places]
+    if unknown:
+        raise ValueError(
+            f"{path} names image {unknown[0]}, which is not one of the "
+            f"{len(numbers)} training images; they are numbered "
+            f"{numbers.min()} to {numbers.max()}. Was it written for other "
+            "data?"
+        )
+    return np.array([places[index] for index in indices], np.int64)
+
+
+def _positions_of_names(path, content, names):
+    """The positions of the files that a run's file names, increasing.
+
+    None if all images with the file's numbers are among them: of copies of a
+    picture, all are named, but not all were chosen.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    found, absent = set(), []
+    for several in content["names"]:
+        here = {_place_of(one, places) for one in several.split(" = ")}
+        found |= here - {None}
+        absent += [several] * (here == {None})
+    indices = content["indices"]
+    if found.issuperset(indices):
+        return None
+    if len(found) != len(indices):
+        which = f"; {absent[0]} is not" if absent else ""
+        raise ValueError(
+            f"{path} is for {len(indices)} labeled files, of which "
+            f"{len(found)} are among those found now{which}. Put back what it "
+            f"names, or choose by one of {', '.join(LABEL_SUBSETS)}."
+        )
+    return np.array(sorted(found), np.int64)
+
+
+def _place_of(path, places):
+    """The place of the file that a path ends with; None if there is none."""
+    parts = path.split("/")
+    tails = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((places[tail] for tail in tails if tail in places), None)
 
 
 def _read_file(path):
@@ -226,6 +270,8 @@ def _read_file(path):
         whole = indices and all(type(index) is int for index in indices)
         if not whole or "source" not in content:
             raise ValueError("no source, or no list of whole numbers")
+        if not all(type(name) is str for name in content.get("names") or []):
+            raise ValueError("names that are not text")
     except OSError as error:
         raise ValueError(
             f"label_subset is {os.fspath(path)!r}; choose one of "

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from meta_pseudo_labels.run.data import load_data
@@ -89,3 +90,48 @@ def test_what_else_is_wrong_is_said_as_it_is(tmp_path):
         for run in (begin, anew):
             with pytest.raises(ConfigError, match="give at most 3, or 5 for"):
                 data_of(run, mode)
+
+
+def repeated(root, **settings):
+    """The images that a new run chooses by the labeled.json of the first."""
+    choice = dict(label_subset=str(root / "run" / "labeled.json"))
+    config = tiny(
+        root / "other",
+        **run_settings(root, tested=True) | dict(num_labeled=0) | choice,
+        **settings,
+    )
+    return load_data(config)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("came", ["ant/-.png", "bee/0/x.png", "cow/9.png"])
+def test_a_choice_is_repeated_by_the_names_of_files(tmp_path, came, moved):
+    """An added file moves those after it to other numbers."""
+    _, images = begun(tmp_path, num_labeled=3, num_validation=0)
+    write(tmp_path / "labeled" / came, 99)
+    if moved:
+        (tmp_path / "elsewhere").mkdir()
+        for name in ("labeled", "unlabeled", "eval"):
+            (tmp_path / name).rename(tmp_path / "elsewhere" / name)
+        (tmp_path / "run").rename(tmp_path / "elsewhere" / "run")
+        tmp_path /= "elsewhere"
+    again = repeated(tmp_path)
+    assert shades(again.labeled_images) == shades(images.labeled_images)
+    np.testing.assert_array_equal(again.labeled_labels, images.labeled_labels)
+
+
+def test_a_choice_of_files_that_are_gone_is_refused(tmp_path):
+    begun(tmp_path)
+    (tmp_path / "labeled/ant/0.png").rename(tmp_path / "labeled/ant/7.png")
+    with pytest.raises(
+        ConfigError, match="6 labeled.*5.*ant/0.png is not"
+    ):
+        repeated(tmp_path)
+
+
+def test_copies_of_a_labeled_picture_do_not_change_the_choice(tmp_path):
+    """All of them have its name, but not all are chosen."""
+    write(tmp_path / "labeled" / "ant" / "0 copy.png", 0)
+    _, images = begun(tmp_path, num_labeled=3)
+    again = repeated(tmp_path)
+    assert again.labeled_indices.tolist() == images.labeled_indices.tolist()

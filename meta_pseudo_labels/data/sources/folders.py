@@ -131,6 +131,7 @@ def load(
         seed=seed,
         label_subset=label_subset,
         source=NAME,
+        names=found.shown_names(within=True),
     )
     # Files come class by class, so the first ones may all be of one class.
     _check_every_class(
@@ -257,8 +258,9 @@ class _Part:
     def passed_over(self):
         return self.files.passed_over
 
-    def shown_names(self):
-        paths = self.files.paths()
+    def shown_names(self, *, within=False):
+        """The files, as messages name them; or their names in the folder."""
+        paths = self.files.names if within else self.files.paths()
         return [shown(paths[place]) for place in self.places]
 
 
