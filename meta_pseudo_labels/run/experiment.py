@@ -73,7 +73,7 @@ from meta_pseudo_labels.run.stages.diagnose import diagnose_run
 from meta_pseudo_labels.run.stages.evaluate import evaluate_run
 from meta_pseudo_labels.run.stages.export import export_run
 from meta_pseudo_labels.run.stages.finetune import finetune_run
-from meta_pseudo_labels.run.stages.follow import follow
+from meta_pseudo_labels.run.stages.follow import digests_of, follow
 from meta_pseudo_labels.run.stages.inspect import inspect_run
 from meta_pseudo_labels.run.stages.predict import infer_run
 from meta_pseudo_labels.run.stages.train import train
@@ -309,18 +309,21 @@ class Experiment:
         """
         self.folder.require(must_exist=True)
         check_choice_of_labels(self.config, self.data, learns=False)
-        require_test_images(self.data)
-        datasets = {"test": self.test_dataset}
-        if self.validation_dataset is not None:
-            datasets["validation"] = self.validation_dataset
+        held_out = self.validation_dataset
+        datasets = {} if held_out is None else {"validation": held_out}
+        if not datasets:
+            require_test_images(self.data)
+        if self.test_dataset is not None:
+            datasets = {"test": self.test_dataset} | datasets
         best_on = self.config.best_on
         self._fit_learner("latest")
         return follow(
             self.learner,
             self.folder,
             datasets,
+            digests=digests_of(self.data, datasets),
             forever=forever,
-            best_on=best_on if best_on in datasets else "test",
+            best_on=best_on if best_on in datasets else next(iter(datasets)),
         )
 
     def diagnose(self):

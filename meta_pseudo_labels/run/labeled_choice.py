@@ -8,6 +8,7 @@ import numpy as np
 from absl import logging
 
 from meta_pseudo_labels import data
+from meta_pseudo_labels.data.class_distributions import images_digest
 from meta_pseudo_labels.data.duplicates import names_of_image
 from meta_pseudo_labels.data.image_data import ARRAYS, HELD_OUT
 from meta_pseudo_labels.data.spec import same_names
@@ -16,7 +17,7 @@ from meta_pseudo_labels.utils.files import read_json, write_whole
 from meta_pseudo_labels.utils.settings import ConfigError
 
 # In labeled.json besides the choice; old runs have none of them.
-_FACTS = ("fingerprint", "class_names", "mean", "std", "names")
+_FACTS = ("fingerprint", "class_names", "mean", "std", "names", "test_images")
 
 
 def check_choice_of_labels(config, images, *, learns=True, choice=None):
@@ -62,6 +63,12 @@ def check_choice_of_labels(config, images, *, learns=True, choice=None):
     if learns and not changed and facts["fingerprint"]:
         if facts["fingerprint"] != data.fingerprint(images):
             changed = f"{path} was written for images with other pixels"
+    tested = _of_test_images(config, images) if learns else {}
+    if tested and facts["test_images"] not in (None, *tested.values()):
+        changed = changed or (
+            f"{path} was written for other test images, by which --best_on="
+            "test chose the best checkpoint"
+        )
     if changed:
         raise ConfigError(
             f"{changed}: the data has changed since the run began. Restore it, "
@@ -93,6 +100,14 @@ def as_trained(config, images):
             _difference(choice, now, facts["names"], _names(images)),
         )
     return images
+
+
+def _of_test_images(config, images):
+    """{"test_images": hash} of those that choose a checkpoint; {} if none."""
+    if config.best_on != "test":
+        return {}
+    labels = getattr(images, "test_labels", None)
+    return {"test_images": images_digest(images.test_images, labels)}
 
 
 def _chosen(choice):
@@ -173,6 +188,7 @@ def save_choice_of_labels(config, images):
         "mean": list(images.spec.mean),
         "std": list(images.spec.std),
     }
+    content |= _of_test_images(config, images)
     names = _names(images)
     if names is not None:
         content["names"] = names

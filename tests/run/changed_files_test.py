@@ -123,9 +123,7 @@ def test_a_choice_is_repeated_by_the_names_of_files(tmp_path, came, moved):
 def test_a_choice_of_files_that_are_gone_is_refused(tmp_path):
     begun(tmp_path)
     (tmp_path / "labeled/ant/0.png").rename(tmp_path / "labeled/ant/7.png")
-    with pytest.raises(
-        ConfigError, match="6 labeled.*5.*ant/0.png is not"
-    ):
+    with pytest.raises(ConfigError, match="6 labeled.*5.*ant/0.png is not"):
         repeated(tmp_path)
 
 

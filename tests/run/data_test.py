@@ -180,6 +180,24 @@ def test_a_file_of_old_tells_less(run, tmp_path):
     assert json.loads(path.read_text()) == content
 
 
+def test_test_images_that_chose_must_stay(tmp_path):
+    """Accuracies on other ones could not be compared with those before."""
+    config = Config(output_dir=str(tmp_path), best_on="test")
+    images = data.load("digits", num_labeled=40, seed=0)
+    save_choice_of_labels(config, images)
+    check_choice_of_labels(config, images)
+    others = dataclasses.replace(
+        images,
+        test_images=images.test_images[:9],
+        test_labels=images.test_labels[:9],
+    )
+    with pytest.raises(ConfigError, match="other test images.*--best_on=test"):
+        check_choice_of_labels(config, others)
+    check_choice_of_labels(config, others, learns=False)
+    chosen_otherwise = dataclasses.replace(config, best_on="validation")
+    check_choice_of_labels(chosen_otherwise, others)
+
+
 @pytest.mark.parametrize("text", ["", "{", "\0", "[]", "3"])
 def test_a_file_that_cannot_be_read_is_named(run, tmp_path, text):
     config, images = run

@@ -5,6 +5,7 @@ reads the checkpoints that the training process writes. It leaves in the run's
 folder
 
     evals/metrics.jsonl, evals/events   accuracies by step
+    evals/images.json                   a hash of the images of each part
     acc                                 the latest and the best one, as JSON
 """
 
@@ -14,6 +15,7 @@ import time
 
 from absl import logging
 
+from meta_pseudo_labels.data.class_distributions import images_digest
 from meta_pseudo_labels.evaluation.evaluate import accuracies
 from meta_pseudo_labels.run.checkpoints import Checkpoints
 from meta_pseudo_labels.run.folder import ACCURACY, EVALS, HPARAMS, RunFolder
@@ -23,10 +25,13 @@ from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.utils.checkpoint_files import DamagedCheckpoint, step_of
 from meta_pseudo_labels.utils.files import (
     locked,
+    read_json,
     reports_full_disk,
     write_whole,
 )
+from meta_pseudo_labels.utils.settings import ConfigError
 
+IMAGES = "images.json"  # In EVALS.
 SECONDS_BETWEEN_LOOKS = 5.0
 
 
@@ -65,7 +70,7 @@ def evaluation_line(row):
     return f"step {row['step']}  {values}"
 
 
-def follow(learner, folder, datasets, *, forever, best_on):
+def follow(learner, folder, datasets, *, digests, forever, best_on):
     """Evaluates the checkpoints of a run that have not been evaluated yet.
 
     Both the student with its averaged weights and the student itself.
@@ -74,6 +79,7 @@ def follow(learner, folder, datasets, *, forever, best_on):
       learner: a compiled `Learner`.
       folder: `RunFolder`.
       datasets: the data to evaluate on, by name: "test" or "validation".
+      digests: see `digests_of`.
       forever: whether to wait for the checkpoints that are still to come,
         until the run is done.
       best_on: name of the data set that decides which one is best.
@@ -82,10 +88,12 @@ def follow(learner, folder, datasets, *, forever, best_on):
       For each checkpoint a dict: "step" and accuracies by name.
 
     Raises:
-      ConfigError: if another process is doing the same.
+      ConfigError: if another process is doing the same, or earlier rows are of
+        other images.
     """
     evals = folder.path(EVALS)
     with reports_full_disk(evals), locked(evals), MetricsFiles(evals) as files:
+        _check_same_images(os.path.join(evals, IMAGES), digests)
         rows = {row["step"]: row for row in read_rows(files.path)}
         for step in _restored(learner, folder, set(rows), forever):
             rows[step] = {"step": step, **_accuracies(learner, datasets)}
@@ -93,6 +101,34 @@ def follow(learner, folder, datasets, *, forever, best_on):
             text = _accuracy(rows, latest=step, best_on=best_on)
             write_whole(folder.path(ACCURACY), text)
             yield rows[step]
+
+
+def digests_of(images, parts):
+    """{part: `images_digest`} of parts, such as "test", of a run's images."""
+    return {
+        part: images_digest(
+            getattr(images, f"{part}_images"),
+            getattr(images, f"{part}_labels", None),
+        )
+        for part in parts
+    }
+
+
+def _check_same_images(path, digests):
+    """Refuses images that are not those of the rows; writes what these are."""
+    try:
+        known = read_json(path)
+    except FileNotFoundError:  # Nothing is evaluated yet; older runs have none.
+        known = {}
+    for name, digest in digests.items():
+        if known.get(name, digest) != digest:
+            raise ConfigError(
+                f"The {name} images are not those of the accuracies in "
+                f"{os.path.dirname(path)}: a table of both would compare "
+                "nothing. Restore them, or move that folder away to evaluate "
+                "all checkpoints anew."
+            )
+    write_whole(path, json.dumps(known | digests) + "\n")
 
 
 def wait_for_run(output_dir):

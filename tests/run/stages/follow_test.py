@@ -8,10 +8,13 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.run.checkpoints import Checkpoints
+from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.folder import RunFolder
 from meta_pseudo_labels.run.stages import follow
 from meta_pseudo_labels.utils.files import locked
 from meta_pseudo_labels.utils.settings import ConfigError
+from tests.tiny_folders import run_settings, write_folders
+from tests.tiny_run import tiny
 
 # What the test set says of the checkpoint of a step.
 ACCURACY = {1: 0.25, 2: 0.75, 3: 0.75, 4: 0.5}
@@ -39,11 +42,12 @@ class Run:
         path = self.folder / "checkpoints" / f"step-{step}.index"
         path.write_bytes(path.read_bytes()[:20])
 
-    def follow(self, *, forever=False, best_on="test"):
+    def follow(self, *, forever=False, best_on="test", digest="a"):
         return follow.follow(
             self.weight,
             RunFolder(str(self.folder)),
             {"test": None},
+            digests={"test": digest},
             forever=forever,
             best_on=best_on,
         )
@@ -64,6 +68,27 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(follow, "_accuracies", accuracies)
     monkeypatch.setattr(follow, "learner_state", lambda w: {"weight": w})
     return Run(tmp_path)
+
+
+def test_accuracies_of_other_images_are_not_added(run):
+    run.save(1)
+    assert run.seen() == [1]
+    run.save(2)
+    rows = (run.folder / "evals" / "metrics.jsonl").read_text()
+    with pytest.raises(ConfigError, match="test images are not those.*evals"):
+        run.seen(digest="b")
+    assert (run.folder / "evals" / "metrics.jsonl").read_text() == rows
+    assert run.seen() == [2]
+
+
+def test_rows_of_older_runs_go_on(run):
+    run.save(1)
+    assert run.seen() == [1]
+    (run.folder / "evals" / "images.json").unlink()
+    run.save(2)
+    assert run.seen(digest="b") == [2]
+    with pytest.raises(ConfigError):
+        run.seen()
 
 
 def test_each_checkpoint_is_evaluated_once_also_after_a_restart(run):
@@ -178,3 +203,26 @@ def test_following_leaves_the_run_as_it_is(run):
     names = {path.name for path in run.folder.iterdir()}
     assert names == {"checkpoints", "evals", "acc"}
     assert not (run.folder / "evals" / "lock").exists()
+
+
+def test_validation_images_alone_are_enough(tmp_path):
+    write_folders(tmp_path)
+    config = tiny(
+        tmp_path / "run",
+        **run_settings(tmp_path),
+        method="supervised",
+        num_labeled=6,
+        num_validation=3,
+        num_train_steps=2,
+    )
+    Experiment(config).train()
+    rows = list(Experiment(config).follow(forever=False))
+    assert [row["step"] for row in rows] == [2]
+    assert set(rows[0]) == {
+        "step",
+        "eval/validation/student",
+        "eval/validation/student_raw",
+    }
+    assert json.loads((tmp_path / "run" / "acc").read_text())["images"] == (
+        "validation"
+    )
