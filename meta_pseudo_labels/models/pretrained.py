@@ -72,7 +72,7 @@ class WeightsReport:
         return "; ".join(parts) + "."
 
 
-def load_weights(model, source):
+def load_weights(model, source, *, same_classes=True):
     """Gives a network the weights that fit, from a file or another network.
 
     Variables are matched by the names of their layers or by their places,
@@ -84,6 +84,8 @@ def load_weights(model, source):
     Args:
       model: a built `keras.Model`, on one or several replicas.
       source: path of a `.weights.h5` or `.keras` file; or a `keras.Model`.
+      same_classes: False if its classes are known to be others, although as
+        many: the last layer is new.
 
     Returns:
       A `WeightsReport`.
@@ -111,7 +113,12 @@ def load_weights(model, source):
         ours = os.path.join(scratch, "ours.weights.h5")
         model.save_weights(ours)
         with h5py.File(ours, "r+") as file:
-            report, pairs = _match(_variables(file), theirs, head=_head(model))
+            report, pairs = _match(
+                _variables(file),
+                theirs,
+                head=_head(model),
+                same_classes=same_classes,
+            )
             report = dataclasses.replace(report, source=name, sha256=digest)
             _check_fits(report, model)
             for our, their in pairs:
@@ -121,7 +128,7 @@ def load_weights(model, source):
     return report
 
 
-def load_arrays(model, arrays, *, source, sha256):
+def load_arrays(model, arrays, *, source, sha256, same_classes=True):
     """Like `load_weights`, from the arrays of a network of the same kind.
 
     Args:
@@ -129,6 +136,7 @@ def load_arrays(model, arrays, *, source, sha256):
       arrays: (name, array) of each float variable of a network, in Keras's
         order; the name is the `plain_name` of the variable's path.
       source, sha256: see `WeightsReport`.
+      same_classes: see `load_weights`.
     """
     floats = [v for v in model.variables if "float" in v.dtype]
     ours = [(plain_name(v.path), v.path, v) for v in floats]
@@ -137,7 +145,9 @@ def load_arrays(model, arrays, *, source, sha256):
         [_Found((n, key), *rest) for n, (key, *rest) in enumerate(side)]
         for side in (ours, theirs)
     ]
-    report, pairs = _compared(*sides, head=_head(model))
+    report, pairs = _compared(
+        *sides, head=_head(model), same_classes=same_classes
+    )
     report = dataclasses.replace(report, source=source, sha256=sha256)
     _check_fits(report, model)
     for our, their in pairs:
@@ -235,14 +245,14 @@ def _variables(file):
     return found
 
 
-def _match(ours, theirs, *, head):
+def _match(ours, theirs, **classes):
     """The better of two ways to match variables: by name, or by place."""
     best = None
     for key in (1, 0):
         sides = [[_Found(v[key], *v[1:]) for v in vs] for vs in (ours, theirs)]
         if len({found.key for found in sides[0]}) < len(ours):
             continue  # Nested layers may share names, but not places.
-        compared = _compared(*sides, head=head)
+        compared = _compared(*sides, **classes)
         if best is None or len(compared[1]) > len(best[1]):
             best = compared
     return best
@@ -271,24 +281,26 @@ def _level_head(model, report):
             variable.assign(keras.ops.zeros_like(variable))
 
 
-def _compared(ours, theirs, *, head):
+def _compared(ours, theirs, *, head, same_classes):
     """A report without its source, and the pairs (ours, theirs) that fit.
 
     Args:
       ours, theirs: lists of `_Found`.
       head: see `_head`.
+      same_classes: see `load_weights`.
     """
     there = {found.key: found for found in theirs}
     matched, fresh, mismatched, pairs = [], [], [], []
     for our in ours:
         their = there.pop(our.key, None)
         shapes = [tuple(x.values.shape) for x in (their, our) if x]
-        if shapes[0] == shapes[-1] and their:
+        fits = shapes[0] == shapes[-1] and their
+        if fits and (same_classes or not our.name.startswith(head)):
             matched.append(our.name)
             pairs.append((our.values, their.values))
             continue
         fresh.append(our.name)
-        if their:
+        if their and not fits:
             mismatched.append((our.name, *shapes))
     report = WeightsReport(
         matched=tuple(matched),

@@ -76,6 +76,27 @@ def check_choice_of_labels(config, images, *, learns=True, choice=None):
         )
 
 
+def has_classes(path, class_names):
+    """Whether weights are of a run with other classes: False if they are.
+
+    Args:
+      path: of the run, of its folder of checkpoints, or of a file in there; or
+        of any other file of weights.
+      class_names: in the order of their numbers; () if unknown.
+
+    Raises:
+      ConfigError: if the run's labeled.json cannot be read.
+    """
+    above = os.path.dirname(path.rstrip("/"))
+    for folder in (path, above, os.path.dirname(above)):
+        choice = os.path.join(folder, LABELED)
+        if class_names and os.path.exists(choice):
+            _, facts = _saved_choice(choice)
+            names = facts["class_names"]
+            return not names or same_names(names, class_names)
+    return True
+
+
 def as_trained(config, images):
     """The images found now, normalized as in training, for inspection only.
 

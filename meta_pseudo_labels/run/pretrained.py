@@ -19,6 +19,7 @@ from meta_pseudo_labels.models.pretrained import (
     plain_name,
 )
 from meta_pseudo_labels.run.folder import WEIGHTS, RunFolder, resets
+from meta_pseudo_labels.run.labeled_choice import has_classes
 from meta_pseudo_labels.utils.checkpoint_files import (
     BEST_FOLDER,
     FOLDER,
@@ -62,7 +63,7 @@ def check_weights(config):
             )
 
 
-def load_first_weights(learner, config):
+def load_first_weights(learner, config, class_names=()):
     """Gives new networks the weights that they begin with.
 
     The student's moving average begins with them too. What was read is logged.
@@ -70,6 +71,7 @@ def load_first_weights(learner, config):
     Args:
       learner: a compiled `Learner`.
       config: `Config` of the run.
+      class_names: of the run, in the order of their numbers; () if unknown.
 
     Returns:
       What `save_reports` takes: a dict from role to `WeightsReport`.
@@ -84,7 +86,12 @@ def load_first_weights(learner, config):
             continue
         model_type = _model_type(config, role)
         with _named(role, path):
-            reports[role] = _load(network, _find(path, model_type), model_type)
+            reports[role] = _load(
+                network,
+                _find(path, model_type),
+                model_type,
+                same_classes=has_classes(path, class_names),
+            )
         logging.warning(
             "--%s_weights=%s: %s It sees pixels as with --preprocessing=%s.",
             role,
@@ -206,7 +213,7 @@ def _find(path, model_type):
     return best[-1] if best else find_checkpoint(folder)
 
 
-def _load(network, path, model_type):
+def _load(network, path, model_type, *, same_classes):
     if _is_of_keras(path):
         donor = models.pretrained_network(
             model_type, path, input_shape=network.input_shape[1:]
@@ -216,10 +223,14 @@ def _load(network, path, model_type):
         digest = files_digest(file) if os.path.isfile(file) else report.sha256
         return dataclasses.replace(report, source=path, sha256=digest)
     if os.path.isfile(path):
-        return models.load_weights(network, path)
+        return models.load_weights(network, path, same_classes=same_classes)
     files = sorted(glob.glob(f"{glob.escape(path)}.*"))
     return load_arrays(
-        network, _student_of(path), source=path, sha256=files_digest(*files)
+        network,
+        _student_of(path),
+        source=path,
+        sha256=files_digest(*files),
+        same_classes=same_classes,
     )
 
 

@@ -13,6 +13,7 @@ from absl import logging
 from meta_pseudo_labels.release.variables import load_release_variables
 from meta_pseudo_labels.run.checkpoints import Checkpoints, saved_shapes
 from meta_pseudo_labels.run.config.run import OWN_CHECKPOINTS
+from meta_pseudo_labels.run.labeled_choice import has_classes
 from meta_pseudo_labels.utils.checkpoint_files import (
     BEST_FOLDER,
     FOLDER,
@@ -159,7 +160,7 @@ def checkpoints_of(wanted, output_dir):
     return checkpoint_paths(os.path.join(output_dir, name))[::-1]
 
 
-def restore_start(learner, config, checkpoints, *, fresh):
+def restore_start(learner, config, checkpoints, *, fresh, class_names=()):
     """Restores what training starts from, if anything.
 
     That is the run's latest checkpoint; if it has none, load_checkpoint.
@@ -169,14 +170,15 @@ def restore_start(learner, config, checkpoints, *, fresh):
       config: `Config` of the run.
       checkpoints: `Checkpoints` of the learner.
       fresh: whether to ignore the run that output_dir holds.
+      class_names: of the run, in the order of their numbers; () if unknown.
 
     Returns:
       The step to go on from.
 
     Raises:
       CheckpointError: if a checkpoint cannot be read or does not fit.
-      ConfigError: if the reset would delete the given one, or if that is of a
-        step at which the run is over.
+      ConfigError: if the reset would delete the given one, or if that is of
+        other classes, or of a step at which the run is over.
     """
     if not fresh and checkpoints.restore_latest() is not None:
         return int(learner.step.numpy())
@@ -184,6 +186,7 @@ def restore_start(learner, config, checkpoints, *, fresh):
         _warn_of_reset(checkpoints, config)
     path = config.load_checkpoint
     if path:
+        _check_classes(path, class_names)
         _load(learner, config)
     start = int(learner.step.numpy())
     if start >= config.num_train_steps:  # Never from output_dir.
@@ -194,6 +197,15 @@ def restore_start(learner, config, checkpoints, *, fresh):
             "--load_checkpoint_and_restart_global_step."
         )
     return start
+
+
+def _check_classes(path, class_names):
+    if not has_classes(path, class_names):
+        raise ConfigError(
+            f"--load_checkpoint={path} is of a run with other classes than "
+            f"{', '.join(class_names)}. Begin with its student instead, whose "
+            f"last layer is then new: --student_weights={path}."
+        )
 
 
 def _load(learner, config):

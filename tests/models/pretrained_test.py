@@ -73,6 +73,19 @@ def test_all_but_the_head_of_other_classes_is_read(tmp_path, name, ending):
     assert ", 7] there, [" in str(report)
 
 
+def test_a_head_of_as_many_but_other_classes_is_not_read(tmp_path):
+    donor, model = build("mlp"), build("mlp")
+    randomize(donor)
+    donor.save_weights(tmp_path / "donor.weights.h5")
+    for source in (tmp_path / "donor.weights.h5", donor):
+        report = models.load_weights(model, source, same_classes=False)
+        assert len(report.head) == 2 and not report.missing
+        assert not report.left_over and not report.mismatched
+        np.testing.assert_array_equal(features(model), features(donor))
+        for ours in model.layers[-1].get_weights():
+            np.testing.assert_array_equal(ours, np.zeros_like(ours))
+
+
 @pytest.mark.long
 def test_weights_of_keras_itself_are_read_though_its_layers_are_others():
     """A top of 1,000 classes, and a rescaling that ours leaves out."""

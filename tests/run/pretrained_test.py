@@ -1,6 +1,7 @@
 """Runs that begin with weights from elsewhere."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -11,12 +12,14 @@ import tensorflow as tf
 from meta_pseudo_labels import models
 from meta_pseudo_labels.data.spec import DATASETS
 from meta_pseudo_labels.learners.build import build_learner, build_model
+from meta_pseudo_labels.run.checkpoints import Checkpoints
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.experiment import Experiment
 from meta_pseudo_labels.run.pretrained import (
     check_weights,
     load_first_weights,
 )
+from meta_pseudo_labels.run.restoring import learner_state, restore_start
 from meta_pseudo_labels.utils.settings import ConfigError
 from tests.models.helpers import randomize
 from tests.tiny_run import tiny
@@ -85,6 +88,43 @@ def test_the_runs_own_checkpoint_comes_first(source, tmp_path):
     assert not run.train()
     assert_same(run.learner.student, source.trained_learner().student)
     assert not (folder / "weights.json").exists()
+
+
+OTHERS = tuple("abcdefghij")  # Classes, as many as those of the digits.
+
+
+def test_the_last_layer_is_new_if_the_other_run_has_other_classes(
+    source, tmp_path
+):
+    config = tiny(tmp_path / "run", student_weights=source.output_dir)
+    learner = build_learner(config, source.data.spec)
+    same = source.data.spec.class_names
+    assert not load_first_weights(learner, config, same)["student"].head
+    report = load_first_weights(learner, config, OTHERS)["student"]
+    assert len(report.head) == 2 and not report.missing
+    for ours in learner.student.layers[-1].get_weights():
+        assert not ours.any()
+
+
+@pytest.mark.parametrize("place", ["", "/checkpoints", "/checkpoints/step-4"])
+def test_a_checkpoint_of_a_run_with_other_classes_is_refused(
+    source, tmp_path, place
+):
+    path = source.output_dir + place
+    config = tiny(tmp_path / "run", load_checkpoint=path, num_train_steps=9)
+    learner = build_learner(config, source.data.spec)
+    start = functools.partial(
+        restore_start,
+        learner,
+        config,
+        Checkpoints(learner_state(learner), config.output_dir),
+        fresh=False,
+    )
+    with pytest.raises(
+        ConfigError, match="other classes than a, b.*--student"
+    ):
+        start(class_names=OTHERS)
+    assert start(class_names=source.data.spec.class_names) == 4
 
 
 @pytest.mark.long

@@ -168,7 +168,10 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
     if not fresh:
         check_choice_of_labels(config, images)
     begins = fresh or not checkpoints.paths()
-    start = restore_start(learner, config, checkpoints, fresh=fresh)
+    names = images.spec.class_names
+    start = restore_start(
+        learner, config, checkpoints, fresh=fresh, class_names=names
+    )
     _check_same_start(learner.distribute_strategy, start)
     if start >= config.num_train_steps:
         check_teacher_labels(config, images)
@@ -177,7 +180,7 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
             folder.mark_done(config.num_train_steps)
         return False
     _check_steps_per_execution(config, position(learner))
-    reports = load_first_weights(learner, config) if begins else {}
+    reports = load_first_weights(learner, config, names) if begins else {}
     distributions = load_teacher_labels(config, images, fresh=fresh)
     batches = functools.lru_cache(maxsize=1)(
         functools.partial(_batches, learner, config, images, distributions)
