@@ -127,7 +127,10 @@ def evaluation_source(config, images):
         if isinstance(images, ImageData) and source.labels is not None:
             warn_of_learned(source.images, images, where=source.name)
         return source
-    require_test_images(images)
+    held_out = "or evaluate on those of --num_validation, with `mpl evals`"
+    require_test_images(
+        images, instead=held_out if config.num_validation else ""
+    )
     return Source(
         name=f"the test images of {images.spec.name}",
         images=images.test_images,
