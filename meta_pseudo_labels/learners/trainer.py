@@ -202,18 +202,18 @@ def build_train_function(learner):
             logs = train_on(batch_of(batch))
         return logs
 
-    def train_in_graph(iterator):
+    def train_in_graph(iterator, endless):
         logs = train_on(batch_of(next(iterator)))
         if steps == 1:
             return logs
 
         def train_further(step, logs):
-            batch, more = _next_batch(iterator)
-            if more is None:
-                return step + 1, train_on(batch_of(batch()))
+            if endless:  # To ask for the end would cost copies.
+                return step + 1, train_on(batch_of(next(iterator)))
+            following = iterator.get_next_as_optional()
             return tf.cond(
-                more,
-                lambda: (step + 1, train_on(batch_of(batch()))),
+                following.has_value(),
+                lambda: (step + 1, train_on(_batch_in(following, iterator))),
                 lambda: (steps, logs),
             )
 
@@ -231,19 +231,32 @@ def build_train_function(learner):
         jit_compile=learner.jit_compile and not is_tpu,
     )
     in_graph = tf.function(train_in_graph, autograph=False)
-    return lambda data: (train if inspect.isgenerator(data) else in_graph)(data)
+
+    def train_any(data):
+        if inspect.isgenerator(data):
+            return train(data)
+        # An argument: TensorFlow takes both kinds of iterators for one.
+        return in_graph(data, compat.never_ends(data))
+
+    return train_any
 
 
-def _next_batch(iterator):
-    """A function that returns the next batch, and whether there is one.
+def _batch_in(following, iterator):
+    """The batch in an optional of an iterator.
 
-    The latter is None for batches of several replicas: if an end were asked
-    for, TensorFlow would not know their numbers of rows.
+    Of several replicas, TensorFlow forgets there how many rows each one gets.
     """
-    if not isinstance(iterator, tf.data.Iterator):
-        return (lambda: next(iterator)), None
-    following = iterator.get_next_as_optional()
-    return following.get_value, following.has_value()
+    batch = following.get_value()
+    parts, specs = (
+        tf.nest.flatten(each, expand_composites=True)
+        for each in (batch, iterator.element_spec)
+    )
+    parts = [
+        tf.ensure_shape(part, spec.shape)
+        for part, spec in zip(parts, specs, strict=True)
+    ]
+    batch = tf.nest.pack_sequence_as(batch, parts, expand_composites=True)
+    return batch_of(batch)
 
 
 def _step_on_all_replicas(learner):

@@ -67,6 +67,16 @@ def unbuilt_metrics(model):
     return metrics is not None and not metrics.built
 
 
+def never_ends(iterator):
+    """Whether an iterator over batches of several replicas is endless.
+
+    Why: a `tf.distribute.DistributedDataset` knows, but `fit` hands on only its
+    iterator. Those of other data sets are taken for finite.
+    """
+    found = getattr(iterator, "_cardinality", None)
+    return found is not None and int(found) == tf.data.INFINITE_CARDINALITY
+
+
 def index_of(optimizer, variable):
     """The place of a variable among those that an optimizer was built with.
 

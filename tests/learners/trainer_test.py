@@ -1,5 +1,7 @@
 """What `fit` takes, counts and logs."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -66,6 +68,25 @@ def test_what_is_left_of_the_data_is_logged(count, at_once, calls, eagerly):
     assert len(ends) == calls
     by_one = made(1).fit(batches(count), verbose=0)
     assert fitted.history == by_one.history
+
+
+def test_what_is_left_is_logged_on_several_replicas(mirrored):
+    """Also after endless data, of which no end is asked for."""
+    with mirrored(2).scope():
+        learner = Supervised(net())
+        learner.compile(steps_per_execution=2)
+    seen = []
+    see = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(
+            (int(learner.step.numpy()), logs["loss/total"])
+        )
+    )
+    fit = functools.partial(learner.fit, callbacks=[see], verbose=0)
+    fit(batches(3).repeat(), steps_per_epoch=2)
+    history = fit(batches(3)).history
+    assert [step for step, _ in seen] == [2, 4, 5]
+    assert history["loss/total"] == [seen[-1][1]]
+    assert len({loss for _, loss in seen}) == 3
 
 
 def test_nor_does_a_teacher():

@@ -38,6 +38,19 @@ def test_metrics_are_unbuilt_until_they_saw_a_batch():
     assert not compat.unbuilt_metrics(model)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_endless_batches_of_replicas_are_known(mirrored, replicas):
+    strategy = mirrored(replicas)
+    data = tf.data.Dataset.range(4).batch(2, drop_remainder=True)
+    endless, finite, unknown = (
+        iter(strategy.distribute_datasets_from_function(lambda _, x=x: x))
+        for x in (data.repeat(), data, data.filter(lambda x: True))
+    )
+    assert compat.never_ends(endless)
+    assert not compat.never_ends(finite) and not compat.never_ends(unknown)
+    assert not compat.never_ends(iter(data))
+
+
 @pytest.fixture
 def optimizer():
     return keras.optimizers.SGD(0.5)
