@@ -8,10 +8,10 @@ images in Python or while reading. Each source defines what that is, see
 import tensorflow as tf
 
 from meta_pseudo_labels.data.images.decoding import MAX_PIXELS
+from meta_pseudo_labels.data.images.headers import PNG_START
 from meta_pseudo_labels.data.sources import source_of
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_START = 24  # Bytes up to the end of width and height.
+_PNG_SIZES = 24  # Bytes up to the end of width and height.
 
 
 def prepare_images(images, spec):
@@ -107,8 +107,8 @@ def _where(condition, value, refusal):
 def _checked(encoded, *, max_pixels):
     """The file, after a check of its header; and whether it is a JPEG."""
     is_jpeg = tf.io.is_jpeg(encoded)
-    is_png = tf.strings.substr(encoded, 0, len(_PNG)) == _PNG
-    is_png &= tf.strings.length(encoded) >= _PNG_START
+    is_png = tf.strings.substr(encoded, 0, len(PNG_START)) == PNG_START
+    is_png &= tf.strings.length(encoded) >= _PNG_SIZES
     encoded = _where(
         is_jpeg | is_png, encoded, "not a JPEG or PNG file, by its first bytes"
     )

@@ -236,17 +236,13 @@ def saved_shapes(path):
         shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
     except READER_ERRORS:
         return {}  # Restoring it will tell what is wrong with it.
-    # TensorFlow escapes the slashes in the names of what a dict holds.
     found = ((re.fullmatch(r"state/(.+?)/.*", key), key) for key in shapes)
-    return {
-        re.sub(r"\.([.S])", _unescaped, match[1]): shapes[key]
-        for match, key in found
-        if match
-    }
+    return {unescaped(match[1]): shapes[key] for match, key in found if match}
 
 
-def _unescaped(match):
-    return "/" if match[1] == "S" else "."
+def unescaped(key):
+    """The name of what a dict holds, from TensorFlow's key for it."""
+    return re.sub(r"\.([.S])", lambda x: "/" if x[1] == "S" else ".", key)
 
 
 def _sync(path):

@@ -138,11 +138,19 @@ def training_batches(
       ConfigError: for settings that do not fit the images, or a service that
         does not answer.
     """
+    ratio = unlabeled_ratio(config, start_step)
+    if ratio and not len(images.unlabeled_images):
+        raise ConfigError(
+            f"--method={config.method} learns from unlabeled images, and "
+            f"{images.spec.name!r} has none: give some (--unlabeled_dir for "
+            "folders), keep fewer labels (--num_labeled), or learn from the "
+            "labels alone (--method=supervised)."
+        )
     batches = user_error(
         data.training_dataset,
         images,
         batch_size=config.train_batch_size,
-        unlabeled_ratio=unlabeled_ratio(config, start_step),
+        unlabeled_ratio=ratio,
         **_view_settings(config),
         balanced=config.label_sampling == "balanced",
         seed=config.seed,

@@ -18,6 +18,7 @@ from meta_pseudo_labels.models.pretrained import (
     load_arrays,
     plain_name,
 )
+from meta_pseudo_labels.run.checkpoints import unescaped
 from meta_pseudo_labels.run.folder import WEIGHTS, RunFolder, resets
 from meta_pseudo_labels.run.labeled_choice import has_classes
 from meta_pseudo_labels.utils.checkpoint_files import (
@@ -244,8 +245,7 @@ def _student_of(prefix):
     reader = tf.train.load_checkpoint(prefix)
     found = {"average": [], "student": []}
     for key, dtype in reader.get_variable_to_dtype_map().items():
-        # TensorFlow writes a dot as two, and a slash as a dot and S.
-        name = re.sub(r"\.([.S])", _unescaped, key.removesuffix(_VALUE))
+        name = unescaped(key.removesuffix(_VALUE))
         part = re.fullmatch(r"state/(average|student)/(\d+)/(.*)", name)
         if part and dtype.is_floating:
             plain = plain_name(part[3]).removeprefix("student_ema.")
@@ -254,7 +254,3 @@ def _student_of(prefix):
     if not named:
         raise ValueError(f"{prefix} is not a checkpoint of a run of ours.")
     return [(name, reader.get_tensor(key)) for _, name, key in sorted(named)]
-
-
-def _unescaped(match):
-    return "/" if match[1] == "S" else "."

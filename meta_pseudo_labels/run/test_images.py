@@ -161,6 +161,8 @@ def results_folder(config):
     name = config.eval_dataset
     if name == FOLDERS:
         name += f"_{_label(config.eval_dir)}"
+    elif config.eval_data_dir is not None:
+        name += f"_{_label(config.eval_data_dir)}"
     name = re.sub(r"[^\w.-]", "_", name)
     return os.path.join(config.output_dir, EVAL_SOURCES, name)
 

@@ -190,7 +190,7 @@ def test_errors_reach_the_shell(tmp_path, request):
         ("--model_type=MobileNetV2", "Input size must be at least 32x32"),
         ("--num_labeled=41", "num_labeled is 41; give a positive multiple"),
         ("--num_labeled=2000", "num_labeled is 2000"),
-        ("--num_labeled=1297", "no unlabeled images left"),
+        ("--num_labeled=1297", "--method=mpl learns from unlabeled images"),
         ("--known_classes=11", "known_classes is 11; give 2 to 10"),
         ("--label_noise=1", "--label_noise=1.0 is too large; at most 0.99."),
         ("--label_noise=0.01", "which is less than one; give at least 0.025"),

@@ -249,7 +249,10 @@ def test_any_checkpoint_can_be_finetuned(tmp_path, trained):
     [
         (dict(num_labeled=41), "num_labeled is 41"),
         (dict(num_labeled=5000), "num_labeled is 5000"),
-        (dict(num_labeled=1297), "no unlabeled images left"),
+        (
+            dict(num_labeled=1297),
+            "unlabeled images, and 'digits' has none: give",
+        ),
     ],
 )
 def test_data_that_cannot_be_had_writes_nothing(tmp_path, settings, words):

@@ -120,9 +120,7 @@ def test_a_checkpoint_of_a_run_with_other_classes_is_refused(
         Checkpoints(learner_state(learner), config.output_dir),
         fresh=False,
     )
-    with pytest.raises(
-        ConfigError, match="other classes than a, b.*--student"
-    ):
+    with pytest.raises(ConfigError, match="other classes than a, b.*--student"):
         start(class_names=OTHERS)
     assert start(class_names=source.data.spec.class_names) == 4
 

@@ -179,7 +179,13 @@ def test_another_data_set_by_the_names_of_its_classes(tmp_path, digits, other):
     assert source.spec == digits.spec  # Of which mean and std count.
     assert asked["name"] == "tfds:some/set"
     assert (asked["data_dir"], asked["image_size"]) == ("/sets", 8)
-    assert results_folder(config) == (f"{tmp_path}/eval_sources/tfds_some_set")
+    place = results_folder(config)
+    assert place.startswith(f"{tmp_path}/eval_sources/tfds_some_set_sets-")
+    # Another copy has a place of its own.
+    elsewhere = dataclasses.replace(config, eval_data_dir="/more/sets")
+    assert results_folder(elsewhere) not in (place, config.output_dir)
+    usual = dataclasses.replace(config, eval_data_dir=None)
+    assert results_folder(usual) == f"{tmp_path}/eval_sources/tfds_some_set"
 
 
 def test_fewer_classes_will_do(tmp_path, digits, other):

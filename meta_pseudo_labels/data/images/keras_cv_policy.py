@@ -64,7 +64,8 @@ def keras_cv_rand_augment(
     if not 0 <= magnitude <= MAX_LEVEL:
         raise ValueError(
             f"magnitude is {magnitude}; KerasCV's RandAugment accepts 0 to "
-            f"{MAX_LEVEL}. Larger ones need the release's own policy."
+            f"{MAX_LEVEL}. Larger ones need the release's own policy (on the "
+            "command line --augment_magnitude and --augment_policy)."
         )
     for name, share in (("magnitude_stddev", magnitude_stddev), ("rate", rate)):
         if not 0 <= share <= 1:

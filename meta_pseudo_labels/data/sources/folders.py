@@ -99,6 +99,11 @@ def load(
     folders = _class_folders(labeled_dir)
     eval_folders = {} if eval_dir is None else _class_folders(eval_dir)
     classes = list(folders)
+    if len(classes) == 1:
+        raise ValueError(
+            f"{labeled_dir} holds one class folder only, {classes[0]!r}; there "
+            "is nothing to tell apart. Is it one level too high?"
+        )
     _check_eval_classes(eval_folders, classes, eval_dir=eval_dir)
     _check_apart(eval_dir, labeled_dir=labeled_dir, unlabeled_dir=unlabeled_dir)
     labeled_files = _list_classes(labeled_dir, folders, classes)

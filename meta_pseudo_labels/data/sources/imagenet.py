@@ -212,9 +212,10 @@ def _subset(records, num_labeled, label_subset, *, source):
         )
     if label_subset != "first":
         raise ValueError(
-            f"label_subset is {label_subset!r}, which needs the labels of all "
-            "records; sets in files support 'first' only. imagenet2012_subset "
-            "has a tenth of the labels."
+            f"num_labeled is {num_labeled}; sets in files keep all labels "
+            "(None, on the command line --num_labeled=0), or those of the "
+            f"first records (--label_subset=first); {label_subset!r} needs to "
+            "know all labels. imagenet2012_subset has a tenth of them."
         )
     return records.first(num_labeled)
 

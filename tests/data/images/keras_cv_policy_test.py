@@ -148,7 +148,7 @@ def test_it_takes_its_place_in_a_chain(policy):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"magnitude": 16}, "magnitude is 16"),
+        ({"magnitude": 16}, "magnitude is 16.*--augment_magnitude"),
         ({"magnitude": -1}, "magnitude is -1"),
         ({"magnitude": 5, "rate": 1.1}, "rate must be in .*got 1.1"),
         (

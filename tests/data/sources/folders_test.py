@@ -174,6 +174,18 @@ def empty(name):
     return change
 
 
+def alone(name):
+    """Only this class folder is left, of labeled and of test images."""
+
+    def change(folders):
+        for place in ("labeled", "eval"):
+            for other in (folders / place).iterdir():
+                if other.name != name:
+                    shutil.rmtree(other)
+
+    return change
+
+
 def add(name):
     return lambda folders: (
         (folders / name).parent.mkdir(exist_ok=True),
@@ -198,6 +210,7 @@ def spoil(name):
         (empty("labeled"), "labeled holds no folders; make one per class"),
         (empty("eval"), "eval holds no folders"),
         (empty("unlabeled"), "unlabeled holds no usable image"),
+        (alone("ant"), "labeled holds one class folder only, 'ant'.*too high"),
         (empty("labeled/bee"), "leaves no labeled image of bee;"),
         (spoil("labeled/bee"), "leaves no labeled image of bee;"),
         (spoil("labeled"), "labeled holds no usable image"),
