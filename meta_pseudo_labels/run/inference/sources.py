@@ -32,7 +32,7 @@ from meta_pseudo_labels.data.images.listing import (
     report_passed_over,
     shown,
 )
-from meta_pseudo_labels.data.preparation import prepare_encoded, prepare_images
+from meta_pseudo_labels.data.preparation import prepare_encoded
 from meta_pseudo_labels.data.sources import source_of
 from meta_pseudo_labels.run.config.inference import (
     FOLDER,
@@ -324,7 +324,9 @@ def _preparations(spec):
         autograph=False,
     )
     from_pixels = tf.function(
-        lambda images: prepare_images(images, spec),
+        # A file of the model's size is a picture like others: of ImageNet's,
+        # evaluation takes the center.
+        lambda images: source_of(spec).resize(images, spec),
         input_signature=[decoded],
         autograph=False,
     )
@@ -338,7 +340,7 @@ def _preparations(spec):
                 except tf.errors.OpError as error:
                     raise broken(kind, error) from error
             image = decode_image(data, deep_levels=spec.deep_levels)
-            if image.shape == (size, size, 3):
+            if by_header and image.shape == (size, size, 3):
                 return image
             return from_pixels(image[np.newaxis])[0].numpy()
 

@@ -363,6 +363,28 @@ def test_files_of_one_call_are_as_each_alone(tmp_path):
         assert alone.any() == (number != broken)
 
 
+@pytest.mark.parametrize("name", ["imagenet2012", "cifar10", "folders"])
+@pytest.mark.parametrize("side", [32, 40])
+def test_all_kinds_of_files_are_prepared_alike(tmp_path, name, side):
+    """Also those of the model's size, of which ImageNet's center is taken."""
+    spec = data.DATASETS["cifar10"]
+    if name == "imagenet2012":
+        spec = dataclasses.replace(data.DATASETS[name], image_size=32)
+    elif name == "folders":
+        spec = dataclasses.replace(spec, name=name)
+    pixels = np.random.default_rng(1).integers(0, 256, [side, side, 3])
+    for kind in ("PNG", "BMP", "WebP"):
+        picture = Image.fromarray(pixels.astype(np.uint8))
+        picture.save(tmp_path / f"a.{kind}", format=kind, lossless=True)
+    images = types.SimpleNamespace(spec=spec)
+    got, names, reasons = sourced(images, inference_dir=str(tmp_path))
+    assert len(names) == 3 and not reasons
+    for one in got[1:]:
+        np.testing.assert_array_equal(one, got[0])
+    as_it_is = side == 32 and name != "imagenet2012"
+    assert np.array_equal(got[0], pixels) == as_it_is
+
+
 def test_few_files_are_shared_out_and_each_is_loaded_once(monkeypatch):
     monkeypatch.setattr(sources, "_THREADS", 8)
     loaded, shares = [], []
