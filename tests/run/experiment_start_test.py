@@ -326,7 +326,7 @@ def test_replicas_share_the_processor_for_folders_too(tmp_path):
         *("--distribution=mirrored", "--replicas_per_worker=2"),
     )
     assert process.wait(timeout=300) == 0, runs.said(tmp_path / "run")
-    assert "2 replicas" in runs.said(tmp_path / "run")
+    assert "2 CPU replicas" in runs.said(tmp_path / "run")
 
 
 def test_a_worker_lost_before_any_step_is_told_of_like_one_lost_later(
