@@ -101,28 +101,27 @@ class Trainer(keras.Model):
         """As `keras.Model.fit`, on a data set of batches as they come.
 
         Under a strategy each replica gets its rows of every global batch;
-        a `tf.distribute.DistributedDataset` is used as it is. Logs a line if
-        more than half of the steps were skipped.
+        a `tf.distribute.DistributedDataset` is used as it is. A data set that
+        ends is repeated there until all steps of all epochs are taken. Logs a
+        line if more than half of the steps were skipped.
+
+        Raises:
+          ValueError: for arrays of different lengths; if there are several
+            replicas, for input of another kind, or that they cannot share.
         """
         if isinstance(x, dict):
             check_lengths(x)
-        if inspect.isgenerator(x):  # Of which Keras takes tuples only.
-            x = (data if isinstance(data, tuple) else (data,) for data in x)
         strategy = self.distribute_strategy
-        several = strategy.num_replicas_in_sync > 1
-        if several and isinstance(x, tf.data.Dataset):
-            batches = int(x.cardinality())
-            if batches > 0:  # Not known any more once they are split.
-                # One iterator serves all epochs then, so it must not end.
-                if kwargs.get("steps_per_epoch") is None:
-                    kwargs["steps_per_epoch"] = batches
-                    x = x.repeat()
-            x = split_batches(strategy, x)
+        if strategy.num_replicas_in_sync > 1:
+            # Late: with one replica it is not needed.
+            from meta_pseudo_labels.distribute import splitting
+
+            x, kwargs = splitting.shared(strategy, x, shuffle=shuffle, **kwargs)
+        elif inspect.isgenerator(x):  # Of which Keras takes tuples only.
+            x = (data if isinstance(data, tuple) else (data,) for data in x)
         before = self._counts()
         history = super().fit(x, *args, shuffle=shuffle, **kwargs)
-        # One callback, several, or Keras's list of them.
-        given = kwargs.get("callbacks")
-        given = keras.tree.flatten(getattr(given, "callbacks", given))
+        given = callbacks_of(kwargs.get("callbacks"))
         if not any(getattr(x, "tells_of_skipped", False) for x in given):
             self._tell_of_skipped(since=before)
         return history
@@ -177,6 +176,16 @@ class Trainer(keras.Model):
         A private hook of Keras; tests/utils/compat_test.py checks that it is
         still called.
         """
+
+
+def callbacks_of(given):
+    """A list of the callbacks that somebody gave to something like `fit`.
+
+    Args:
+      given: None, one callback, a nest of several, or Keras's list of them.
+    """
+    given = getattr(given, "callbacks", given)
+    return keras.tree.flatten(given) if given else []
 
 
 def build_train_function(learner):
@@ -302,72 +311,6 @@ def _step_on_all_replicas(learner):
         )
 
     return run_branch if branches else run
-
-
-def split_batches(strategy, dataset):
-    """Gives each replica of a strategy its rows of every batch.
-
-    Each worker makes whole batches and takes its rows. Batches may be nested,
-    and their parts may have different numbers of rows. `data.training_dataset`
-    can make the rows of one replica only.
-
-    Args:
-      strategy: of several replicas.
-      dataset: `tf.data.Dataset` of global batches.
-
-    Returns:
-      `tf.distribute.DistributedDataset`.
-
-    Raises:
-      ValueError: if the number of replicas does not divide the rows, or the
-        data set of several workers ends.
-    """
-    total = strategy.num_replicas_in_sync
-    for spec in tf.nest.flatten(dataset.element_spec):
-        rows = spec.shape[0]
-        if rows is None or rows % total:
-            raise ValueError(
-                f"Batches must have a fixed number of rows that {total} "
-                f"replicas can share; got {rows}. Use batch(.., "
-                f"drop_remainder=True) and a multiple of {total}."
-            )
-
-    endless = dataset.cardinality() == tf.data.INFINITE_CARDINALITY
-    if not endless and isinstance(
-        strategy, tf.distribute.MultiWorkerMirroredStrategy
-    ):
-        raise ValueError(
-            "On several workers a data set must not end: use .repeat(), and "
-            "steps_per_epoch of fit."
-        )
-
-    # Late: with one replica it is not needed.
-    from meta_pseudo_labels.distribute.shares import share_of
-
-    def make_part(context):
-        share = share_of(context)
-
-        def rows_of_replicas(batch):
-            def split(x):
-                shape = [total, x.shape[0] // total, *x.shape[1:]]
-                parts = tf.reshape(x, [-1 if d is None else d for d in shape])
-                return parts[share.first : share.first + share.count]
-
-            parts = tf.nest.map_structure(split, batch)
-            return tf.data.Dataset.from_tensor_slices(parts)
-
-        parts = dataset.flat_map(rows_of_replicas)
-        if endless:  # Not known from the parts any more.
-            # If the end may come, TensorFlow makes several workers expect
-            # that rows are missing, so that no step knows their number.
-            parts = parts.apply(
-                tf.data.experimental.assert_cardinality(
-                    tf.data.INFINITE_CARDINALITY
-                )
-            )
-        return parts
-
-    return strategy.distribute_datasets_from_function(make_part)
 
 
 def _split_by_width(strategy, batch, splits):

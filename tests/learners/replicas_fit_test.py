@@ -2,19 +2,20 @@
 
 from unittest import mock
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
+from meta_pseudo_labels.distribute.splitting import split_batches
 from meta_pseudo_labels.learners import (
     MetaPseudoLabels,
     Supervised,
 )
-from meta_pseudo_labels.learners.trainer import split_batches
 from meta_pseudo_labels.optimizers import Momentum
-from tests.learners.helpers import CLASSES, batch, values
+from tests.learners.helpers import CLASSES, Sequence, batch, values
 from tests.learners.replicas_test import (
     LEARNERS,
     UDA_SETTINGS,
@@ -41,6 +42,62 @@ def test_every_epoch_has_all_batches(mirrored):
     data = tf.data.Dataset.from_tensors(batch(labeled=4)).repeat(2)
     learner.fit(data, epochs=3, verbose=0)
     assert learner.step.numpy() == 6
+
+
+def labels_alone(strategy):
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        dense = [keras.Input((4,)), keras.layers.Dense(CLASSES)]
+        learner = Supervised(keras.Sequential(dense))
+        learner.compile("sgd")
+    return learner
+
+
+def rows_of(count):
+    images = np.random.default_rng(0).normal(size=(count, 4)).astype("float32")
+    return {"labeled": images, "labels": np.arange(count, dtype="int32") % 3}
+
+
+@pytest.mark.parametrize(
+    ("batches", "steps", "epochs", "taken"),
+    [(4, 4, 3, 12), (4, 2, 4, 8), (4, None, 2, 8), (2, 3, 2, 6)],
+)
+def test_all_steps_are_taken_of_data_that_end(
+    batches, steps, epochs, taken, mirrored
+):
+    """With three steps of two batches, too, which Keras would cut short."""
+    learner = labels_alone(mirrored(2))
+    data = tf.data.Dataset.from_tensors(rows_of(4)).repeat(batches)
+    learner.fit(data, steps_per_epoch=steps, epochs=epochs, verbose=0)
+    assert learner.step.numpy() == taken
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 4}, {}])
+def test_arrays_train_two_replicas_as_they_do_one(settings, mirrored):
+    weights = []
+    for strategy in (tf.distribute.get_strategy(), mirrored(2)):
+        learner = labels_alone(strategy)
+        learner.fit(rows_of(8), epochs=2, verbose=0, **settings)
+        assert learner.step.numpy() == (4 if settings else 2)
+        weights.append(learner.student.get_weights()[0])
+    np.testing.assert_allclose(*weights, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (rows_of(9), "9 rows do not make whole batches of 4.*drop_remainder"),
+        (rows_of(3), "2 replicas can share; got 3"),
+        ((x for x in [rows_of(4)]), "got a generator.*from_generator"),
+        (Sequence(rows_of(4)), "got a Sequence.*from_generator"),
+    ],
+)
+def test_batches_of_uneven_sizes_are_refused(x, words, mirrored):
+    learner = labels_alone(mirrored(2))
+    size = {"batch_size": 4} if isinstance(x, dict) else {}
+    with pytest.raises(ValueError, match=words):
+        learner.fit(x, verbose=0, **size)
+    assert learner.position.numpy() == 0
 
 
 def test_replicas_of_a_tpu_need_not_meet_outside(monkeypatch):
