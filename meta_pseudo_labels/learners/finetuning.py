@@ -13,6 +13,7 @@ from meta_pseudo_labels.learners.passes import (
     derivative_errors,
     label_errors,
 )
+from meta_pseudo_labels.learners.trainer import callbacks_of
 from meta_pseudo_labels.models import BatchNorm
 from meta_pseudo_labels.optimizers import build_optimizer
 from meta_pseudo_labels.utils import compat
@@ -111,7 +112,7 @@ def finetune(
             validation_data=judged,
             steps_per_epoch=every,
             epochs=-(-steps // every),
-            callbacks=[*stops, *callbacks],
+            callbacks=[*stops, *callbacks_of(callbacks)],
             class_weight=class_weight,
             shuffle=False,
             verbose=0,

@@ -45,6 +45,7 @@ from absl import logging
 from meta_pseudo_labels import data
 from meta_pseudo_labels.distribute.strategies import describe, worker_of
 from meta_pseudo_labels.learners.build import build_learner
+from meta_pseudo_labels.learners.trainer import callbacks_of
 from meta_pseudo_labels.run.callbacks import named_callbacks
 from meta_pseudo_labels.run.data import (
     check_answers,
@@ -87,12 +88,12 @@ class Experiment:
       config: the `Config` of the run.
       data: `data.ImageData` or `data.ShardedData` to use instead of what
         config.dataset names. Later stages need the same again.
-      callbacks: Keras callbacks for training and finetuning, after those of
-        the run, in every worker; those of config.callbacks come after them,
-        in the first worker only. In a run that resumes within an epoch,
-        `on_train_begin` is called twice; whenever the unlabeled batch grows,
-        `on_train_end` and `on_train_begin` are called. Those with a `close`
-        are closed however it ends.
+      callbacks: a Keras callback, or several, for training and finetuning,
+        after those of the run, in every worker; those of config.callbacks come
+        after them, in the first worker only. In a run that resumes within an
+        epoch, `on_train_begin` is called twice; whenever the unlabeled batch
+        grows, `on_train_end` and `on_train_begin` are called. Those with a
+        `close` are closed however it ends.
 
     Raises:
       ConfigError: if output_dir is missing, or holds a run with other settings;
@@ -103,7 +104,7 @@ class Experiment:
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         self.config = config
-        self.callbacks = tuple(callbacks)
+        self.callbacks = tuple(callbacks_of(callbacks))
         self._given = data
         self._stage = STAGES[config.task_mode]
         self.folder = RunFolder(config.output_dir)

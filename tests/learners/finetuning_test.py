@@ -377,6 +377,36 @@ def test_data_that_end_are_repeated():
         np.testing.assert_array_equal(found, want)
 
 
+class Ends(keras.callbacks.Callback):
+    seen = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen += 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda one: one,
+        lambda one: (one,),
+        lambda one: [[one], []],
+        lambda one: keras.callbacks.CallbackList([one]),
+    ],
+)
+def test_callbacks_are_given_as_to_fit(given):
+    one = Ends()
+    finetune(
+        zero_classifier(),
+        endless([[1, 0]], [0]),
+        learning_rate=0.1,
+        steps=2,
+        callbacks=given(one),
+    )
+    assert one.seen == 2
+    none = {"learning_rate": 0.1, "steps": 1, "callbacks": None}
+    finetune(zero_classifier(), endless([[1, 0]], [0]), **none)
+
+
 @pytest.mark.parametrize("rescales", [False, True])
 def test_levels_are_refused_unless_the_student_rescales_them(rescales):
     layers = [keras.layers.Rescaling(1 / 255)] if rescales else []

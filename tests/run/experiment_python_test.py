@@ -51,7 +51,7 @@ def images():
 def trained(tmp_path_factory, images):
     config = tiny(tmp_path_factory.mktemp("python") / "run", num_validation=10)
     record = Record()
-    Experiment(config, data=images, callbacks=[record]).train()
+    Experiment(config, data=images, callbacks=record).train()
     return config, record
 
 
