@@ -23,6 +23,7 @@ _KEYS = (
     *("labeled_distributions", "unlabeled_distributions"),
 )
 _LABELED = {"labeled", "labels"}  # In every batch to train on.
+_NO_BUILD = keras.layers.Layer.build
 _NORMALIZED = 30  # Deviations; more than normalized images have.
 
 
@@ -63,8 +64,20 @@ def check_model(model, *, role):
 
 
 def check_weights(model, *, role):
-    """Refuses a model in which nothing can be trained."""
+    """Refuses a model in which nothing, or not yet all, can be trained."""
     if model.built and model.trainable_variables:
+        late = [
+            layer.name
+            for layer in compat.layers_of(model)
+            # Others have no weights to make.
+            if not layer.built and type(layer).build is not _NO_BUILD
+        ]
+        if late:
+            raise ValueError(
+                f"The {role} {model.name!r} has layers without weights yet: "
+                f"{', '.join(late)}. Call it once on a batch with "
+                "training=True; and remove layers that it never calls."
+            )
         return
     if model.built and model.weights:
         raise ValueError(
@@ -163,18 +176,19 @@ def check_normalized(inputs, model, *, key=None):
     """Refuses uint8 images, which have not been normalized yet.
 
     They are allowed if the model accepts uint8, or begins by rescaling levels.
+    Only images are looked at, [batch, height, width, channels]: text and
+    numbers may be bytes.
 
     Args:
       inputs: of the model, a nest of tensors.
       model: the one they are for.
-      key: their key in a batch; then only images are checked, as text may be
-        bytes. None for inputs to predict on.
+      key: their key in a batch, for the message.
 
     Raises:
       ValueError: see above.
     """
     levels = any(
-        x.dtype == "uint8" and (key is None or len(x.shape) == 4)
+        x.dtype == "uint8" and tf.TensorShape(x.shape).rank in (4, None)
         for x in tf.nest.flatten(inputs)
     )
     if levels and not _brings_to_a_range(model):
@@ -292,18 +306,27 @@ def check_positive(name, value):
 
 def check_pair(student, teacher):
     """Refuses a student and a teacher that cannot learn from one another."""
-    shared = {id(v) for v in student.variables} & {
-        id(v) for v in teacher.variables
-    }
-    if student is teacher or shared:
+    if student is teacher or _moving(student) & _moving(teacher):
         raise ValueError(
-            "The student and the teacher share weights; build two models."
+            "The student and the teacher share weights that training changes; "
+            "build two models, or freeze the layers that they share."
         )
     classes = {
         role: getattr(model, "output_shape", (None,))[-1]
         for role, model in (("student", student), ("teacher", teacher))
     }
     check_same_classes(**classes)
+
+
+def _moving(model):
+    """Identities of the variables that training changes, as a set."""
+    still = {
+        id(v)
+        for layer in compat.layers_of(model)
+        if not layer.trainable or isinstance(layer, keras.layers.Normalization)
+        for v in layer.non_trainable_variables
+    }
+    return {id(v) for v in model.variables} - still
 
 
 def check_same_classes(*, student, teacher):

@@ -236,7 +236,18 @@ class AveragedStudent(Trainer):
             return super().evaluate(x, y, *args, **kwargs)
 
     def fit(self, *args, **kwargs):
-        """As `Trainer.fit`, after a check of the validation data."""
+        """As `Trainer.fit`, after a check of the validation data.
+
+        Raises:
+          ValueError: see `evaluate`; for a `validation_split`.
+        """
+        split = kwargs.get("validation_split")
+        if split and kwargs.get("validation_data") is None:
+            raise ValueError(
+                f"validation_split={split} would evaluate on batches to train "
+                "on, which are no inputs with labels. Keep some images back: "
+                "validation_data=(inputs, labels)."
+            )
         x, y, _ = keras.utils.unpack_x_y_sample_weight(
             kwargs.get("validation_data")
         )
@@ -278,7 +289,7 @@ class AveragedStudent(Trainer):
     def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
         """As `keras.Model.compute_loss`, for `evaluate`; checks the labels."""
         if type(self.loss) is keras.losses.SparseCategoricalCrossentropy:
-            y = class_numbers(y, y_pred)
+            y = class_numbers(y, y_pred, ignored=self.loss.ignore_class)
         return super().compute_loss(x, y, y_pred, *args, **kwargs)
 
     @property

@@ -276,7 +276,7 @@ def derivative_errors(model):
         raise mended from None
 
 
-def class_numbers(labels, logits):
+def class_numbers(labels, logits, *, ignored=None):
     """The same labels, after a check that they are class numbers.
 
     For the losses of Keras, which raise an error or return nan for others.
@@ -284,6 +284,8 @@ def class_numbers(labels, logits):
     Args:
       labels: [batch] or [batch, 1]; may be floats if they are whole.
       logits: [batch, classes].
+      ignored: a number that is allowed besides, such as the `ignore_class` of
+        a loss of Keras.
 
     Raises:
       ValueError, tf.errors.InvalidArgumentError: see `label_probabilities`.
@@ -299,6 +301,9 @@ def class_numbers(labels, logits):
         none = tf.constant(-1, labels.dtype)
         whole = tf.where(numbers == tf.floor(numbers), numbers, none)
         numbers = tf.cast(whole, tf.int64)
+    if ignored is not None:
+        is_ignored = tf.equal(numbers, tf.cast(ignored, numbers.dtype))
+        numbers = tf.where(is_ignored, tf.zeros_like(numbers), numbers)
     with tf.control_dependencies([label_probabilities(numbers, logits)]):
         return tf.identity(labels)
 

@@ -84,6 +84,24 @@ def test_raw_images_are_refused():
         learner.predict(np.zeros([2, 6, 6, 2], "uint8"), verbose=0)
 
 
+def test_bytes_that_are_no_images_are_taken():
+    """By all of them as by a step."""
+    rows = np.arange(8, dtype="uint8").reshape(2, 4)
+    labels = np.int32([0, 1])
+    learner = Supervised(net())
+    learner.compile("sgd")
+    learner.fit({"labeled": rows, "labels": labels}, verbose=0)
+    want = learner.student(rows.astype("float32"))
+    np.testing.assert_allclose(learner.predict(rows, verbose=0), want)
+    loss = learner.evaluate(rows, labels, verbose=0)
+    np.testing.assert_allclose(
+        loss, learner.evaluate(rows * 1.0, labels, verbose=0)
+    )
+    data = tf.data.Dataset.from_tensors((rows, labels))
+    assert evaluate(learner, data).images == 2
+    finetune(learner.student, data, learning_rate=0.1, steps=1)
+
+
 @pytest.mark.parametrize("key", ["labeled", "weak", "strong", "feedback"])
 def test_raw_images_are_not_learned_from(key):
     learner = make(MetaPseudoLabels)

@@ -198,6 +198,30 @@ def test_inputs_with_labels_are(data):
     assert np.isfinite(history["val_loss"])
 
 
+@pytest.mark.parametrize(("ignored", "kind"), [(-1, "int32"), (9, "float32")])
+def test_labels_that_the_loss_ignores_are_not_evaluated(ignored, kind):
+    learner = made(
+        loss=keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, ignore_class=ignored
+        )
+    )
+    labels = LABELS.astype(kind)
+    labels[:2] = ignored
+    logs = tf.nn.log_softmax(learner(IMAGES)).numpy()
+    want = -logs[range(2, 6), LABELS[2:]].mean()
+    assert learner.evaluate(IMAGES, labels, verbose=0) == pytest.approx(want)
+    labels[2] = 4
+    with pytest.raises(ValueError, match="4"):
+        learner.evaluate(IMAGES, labels, verbose=0)
+
+
+def test_a_validation_split_is_refused_before_any_step():
+    learner = made()
+    with pytest.raises(ValueError, match="validation_split=0.5 .*Keep some"):
+        learner.fit(BATCH, validation_split=0.5, verbose=0)
+    assert learner.step.numpy() == 0
+
+
 def answers(learner):
     logits = [
         learner(IMAGES).numpy(),

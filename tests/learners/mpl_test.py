@@ -204,7 +204,7 @@ def test_baseline_decay_out_of_range_is_refused(decay):
 
 def test_sharing_weights_is_refused():
     model = conv_net("both")
-    with pytest.raises(ValueError, match="share weights"):
+    with pytest.raises(ValueError, match="share weights that training"):
         MetaPseudoLabels(model, model)
 
 
