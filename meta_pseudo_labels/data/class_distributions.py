@@ -18,7 +18,7 @@ from meta_pseudo_labels.data.streams import ordered
 from meta_pseudo_labels.data.streams.records import Records
 from meta_pseudo_labels.utils.files import parse_json, replaces
 
-FILE_NAME = "class_distributions.npz"
+CLASS_DISTRIBUTIONS = "class_distributions.npz"
 _PARTS = ("labeled", "unlabeled")
 _FACTS = (  # What identifies the data of a file.
     "dataset",
@@ -132,7 +132,9 @@ def save_class_distributions(distributions, path, *, data):
 def distributions_path(path):
     """The file that a path names, or that is in the run's folder it names."""
     path = os.fspath(path)
-    return os.path.join(path, FILE_NAME) if os.path.isdir(path) else path
+    return (
+        os.path.join(path, CLASS_DISTRIBUTIONS) if os.path.isdir(path) else path
+    )
 
 
 def load_class_distributions(path, *, data):

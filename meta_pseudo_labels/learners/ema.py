@@ -267,8 +267,7 @@ class AveragedStudent(Trainer):
 
     def load_own_variables(self, store):
         """As Keras's; it answers as the learner that was saved did."""
-        own = {key: store[key] for key in store.keys() if key != _FINISHED}
-        super().load_own_variables(own)
+        super().load_own_variables(store)
         self.answer_with_average(_FINISHED not in store.keys())
 
     @property

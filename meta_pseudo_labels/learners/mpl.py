@@ -266,11 +266,10 @@ class MetaPseudoLabels(MPLMethod, Learner):
 
     def load_own_variables(self, store):
         """As Keras's; it comes before the optimizers are loaded."""
-        own = {key: store[key] for key in store.keys()}
-        kept = own.pop("rates", None)
-        super().load_own_variables(own)
+        super().load_own_variables(store)
         if self.compiled:
-            self._rates.restore(None if kept is None else kept[()])
+            kept = store["rates"][()] if "rates" in store.keys() else None
+            self._rates.restore(kept)
 
     def load_weights(self, *args, **kwargs):
         """As Keras's; older files do not tell the proportion of the rates."""

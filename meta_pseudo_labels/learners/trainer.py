@@ -155,6 +155,12 @@ class Trainer(keras.Model):
         )
         return super().train_on_batch(x, **kwargs)
 
+    def load_own_variables(self, store):
+        """As Keras's, which refuses keys beside the variables' numbers."""
+        super().load_own_variables(
+            {key: store[key] for key in store.keys() if key.isdigit()}
+        )
+
     def make_train_function(self, force=False):
         """Makes what `fit` calls; see `build_train_function`."""
         if self.train_function is None or force:

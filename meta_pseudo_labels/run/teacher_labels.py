@@ -13,14 +13,13 @@ import json
 import os
 
 from meta_pseudo_labels import data
-from meta_pseudo_labels.data.class_distributions import distributions_path
+from meta_pseudo_labels.data.class_distributions import (
+    CLASS_DISTRIBUTIONS,
+    distributions_path,
+)
 from meta_pseudo_labels.evaluation.evaluate import class_distributions
 from meta_pseudo_labels.run.finetuned import finetuned_from
-from meta_pseudo_labels.run.folder import (
-    CLASS_DISTRIBUTIONS,
-    TEACHER_LABELS,
-    RunFolder,
-)
+from meta_pseudo_labels.run.folder import TEACHER_LABELS, RunFolder
 from meta_pseudo_labels.run.progress import counted
 from meta_pseudo_labels.run.restoring import checkpoints_of
 from meta_pseudo_labels.utils.checkpoint_files import (

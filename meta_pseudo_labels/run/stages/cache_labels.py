@@ -2,7 +2,7 @@
 
 import shlex
 
-from meta_pseudo_labels.run.folder import CLASS_DISTRIBUTIONS
+from meta_pseudo_labels.data.class_distributions import CLASS_DISTRIBUTIONS
 from meta_pseudo_labels.run.inference.networks import network_of
 from meta_pseudo_labels.run.labeled_choice import check_choice_of_labels
 from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
