@@ -318,6 +318,21 @@ def check_pair(student, teacher):
     check_same_classes(**classes)
 
 
+def check_apart(student, teacher):
+    """Refuses to save, whole, two networks that share a layer.
+
+    Keras writes the layer's weights once, and cannot read such a file again.
+    """
+    theirs = {id(layer) for layer in compat.layers_of(teacher)}
+    for layer in compat.layers_of(student):
+        if layer.variables and id(layer) in theirs:
+            raise ValueError(
+                f"The student and the teacher share the layer {layer.name!r}, "
+                "and Keras could not load them from one file. Save "
+                "learner.finished_student(), or weights, with save_weights."
+            )
+
+
 def _moving(model):
     """Identities of the variables that training changes, as a set."""
     still = {

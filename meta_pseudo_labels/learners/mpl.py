@@ -10,6 +10,7 @@ from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import (
+    check_apart,
     check_model,
     check_pair,
     check_positive,
@@ -228,6 +229,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
         return [self.student, self.teacher]
 
     def get_config(self):
+        check_apart(self.student, self.teacher)
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),

@@ -155,6 +155,11 @@ class Trainer(keras.Model):
         )
         return super().train_on_batch(x, **kwargs)
 
+    def save(self, *args, **kwargs):
+        """As Keras's, which opens the file before it asks what to write."""
+        self.get_config()  # A refusal must not cost an earlier file.
+        super().save(*args, **kwargs)
+
     def load_own_variables(self, store):
         """As Keras's, which refuses keys beside the variables' numbers."""
         super().load_own_variables(

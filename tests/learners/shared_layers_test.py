@@ -53,6 +53,18 @@ def test_layers_that_do_not_change_may_be_shared(make):
         assert (network.layers[-1].get_weights()[0] != head).any()
 
 
+def test_a_file_that_could_not_be_loaded_is_not_saved(tmp_path):
+    shared = dense()
+    learner = MetaPseudoLabels(on_top_of(shared), on_top_of(shared))
+    (tmp_path / "learner.keras").write_text("of an earlier run")
+    with pytest.raises(ValueError, match="share the layer 'shared'"):
+        learner.save(tmp_path / "learner.keras")
+    assert (tmp_path / "learner.keras").read_text() == "of an earlier run"
+    learner.save_weights(tmp_path / "learner.weights.h5")
+    learner.finished_student().save(tmp_path / "student.keras")
+    keras.models.load_model(tmp_path / "student.keras")
+
+
 @pytest.mark.parametrize("make", [dense, moments])
 def test_layers_that_change_may_not(make):
     shared = make(trainable=True)
