@@ -32,6 +32,8 @@ class ImageData:
       passed_over: likewise, files or folders, hidden or left by systems.
       names: names of the images, see `duplicates.names_by_digest`; None if
         they have no names.
+      files: names, within their folder, of the files that `labeled_indices`
+        number; () for images that are not files.
       label_subset, seed: how `data.load` chose the labeled images; None if
         they came already chosen.
       feedback_images, feedback_labels: [F, H, W, 3] uint8 and [F] int32, on
@@ -61,6 +63,7 @@ class ImageData:
     chosen: LabelChoice | None = None
     passed_over: tuple[str, ...] = ()
     names: dict[bytes, list[str]] | None = None
+    files: tuple[str, ...] = ()
 
     def __post_init__(self):
         check_images(self.unlabeled_images, self.spec, name="unlabeled_images")

@@ -53,8 +53,8 @@ def labeled_positions(
       source: name of the data set, which must match that in a file.
       numbers: [N] int, the numbers of these images in a file; None for 0 to
         N - 1.
-      names: [N] their files, relative to a folder. Those that a file of a run
-        names are chosen, also if other files came or went since.
+      names: [N] those of their files in a folder. What a file chose by such
+        names is chosen, also if other files came or went since.
 
     Returns:
       [num_labeled] int64, increasing positions in `labels`.
@@ -168,6 +168,9 @@ def labeled_choice(data):
         "seed": data.seed,
         "indices": np.asarray(indices).tolist(),
     }
+    files = getattr(data, "files", ())
+    if files:
+        choice["files"] = [files[index] for index in indices]
     if labels is not None:
         choice["labels"] = np.asarray(labels).tolist()
     return choice | {
@@ -199,10 +202,9 @@ def _positions_of_file(path, *, labels, num_labeled, source, numbers, names):
             f"num_labeled is {num_labeled}, but {path} names {len(indices)} "
             f"images; give {len(indices)}, or None (on the command line 0)."
         )
-    positions = None
-    if names and content.get("names"):
-        positions = _positions_of_names(path, content, names)
-    if positions is None:
+    if names and content.get("files"):
+        positions = _positions_of_names(path, content["files"], names)
+    else:
         positions = _positions_of_numbers(path, indices, numbers)
     saved = content.get("labels")
     if saved is not None and saved != labels[positions].tolist():
@@ -226,36 +228,16 @@ def _positions_of_numbers(path, indices, numbers):
     return np.array([places[index] for index in indices], np.int64)
 
 
-def _positions_of_names(path, content, names):
-    """The positions of the files that a run's file names, increasing.
-
-    None if all images with the file's numbers are among them: of copies of a
-    picture, all are named, but not all were chosen.
-    """
+def _positions_of_names(path, files, names):
     places = {name: place for place, name in enumerate(names)}
-    found, absent = set(), []
-    for several in content["names"]:
-        here = {_place_of(one, places) for one in several.split(" = ")}
-        found |= here - {None}
-        absent += [several] * (here == {None})
-    indices = content["indices"]
-    if found.issuperset(indices):
-        return None
-    if len(found) != len(indices):
-        which = f"; {absent[0]} is not" if absent else ""
+    absent = [name for name in files if name not in places]
+    if absent:
         raise ValueError(
-            f"{path} is for {len(indices)} labeled files, of which "
-            f"{len(found)} are among those found now{which}. Put back what it "
-            f"names, or choose by one of {', '.join(LABEL_SUBSETS)}."
+            f"{path} chooses {absent[0]!r}, which is not among the labeled "
+            f"files found now ({len(absent)} of {len(files)} are not). Put it "
+            f"back, or choose by one of {', '.join(LABEL_SUBSETS)}."
         )
-    return np.array(sorted(found), np.int64)
-
-
-def _place_of(path, places):
-    """The place of the file that a path ends with; None if there is none."""
-    parts = path.split("/")
-    tails = ("/".join(parts[start:]) for start in range(len(parts)))
-    return next((places[tail] for tail in tails if tail in places), None)
+    return np.array([places[name] for name in files], np.int64)
 
 
 def _read_file(path):
@@ -270,8 +252,9 @@ def _read_file(path):
         whole = indices and all(type(index) is int for index in indices)
         if not whole or "source" not in content:
             raise ValueError("no source, or no list of whole numbers")
-        if not all(type(name) is str for name in content.get("names") or []):
-            raise ValueError("names that are not text")
+        files = content.get("files") or indices
+        if len(files) != len(indices):
+            raise ValueError("not one file for each number")
     except OSError as error:
         raise ValueError(
             f"label_subset is {os.fspath(path)!r}; choose one of "

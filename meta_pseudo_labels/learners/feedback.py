@@ -12,19 +12,19 @@ images must be a `replicas.global_sum`.
 """
 
 import functools
-import inspect
 
 import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.checks import check_estimator, check_range
+from meta_pseudo_labels.learners.estimator_code import reached
 from meta_pseudo_labels.learners.losses import (
     TINY,
     mean_cross_entropy,
     soft_cross_entropy,
 )
-from meta_pseudo_labels.utils.registry import Registry
+from meta_pseudo_labels.utils.registry import Registry, place
 from meta_pseudo_labels.utils.settings import ConfigError
 
 PSEUDO_LABELS = ("soft", "hard", "sampled")
@@ -85,70 +85,6 @@ def estimator(
         return register(function)
 
     return add
-
-
-_DERIVATIVES = {"label_gradient", "first_order_change"}
-
-
-def differentiates(function):
-    """Whether an estimator needs the derivative of the student's update.
-
-    By its own `differentiates`, or by the names in its code and in that of the
-    functions it uses, so that an optimizer without this derivative is refused
-    before any step.
-
-    Args:
-      function: an estimator, or anything that can be called like one.
-    """
-    return any(
-        getattr(one, "differentiates", False) is True or names & _DERIVATIVES
-        for one, names in _reached(function)
-    )
-
-
-def _reached(function):
-    """Yields an estimator and what it uses, each with the names in its code."""
-    todo, seen = [function], set()
-    while todo:
-        one = todo.pop(0)
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        code_of = inspect.unwrap(one)  # A tf.function too.
-        if isinstance(one, functools.partial):
-            given = [*one.args, *one.keywords.values()]
-            todo += [one.func, *filter(callable, given)]
-        elif not hasattr(code_of, "__code__") and callable(code_of):
-            # A callable object.
-            code_of = inspect.unwrap(type(code_of).__call__)
-        code = getattr(code_of, "__code__", None)
-        names = _names_in(code) if code else set()
-        yield one, names
-        if code:
-            todo += _functions_used(code_of, names)
-
-
-def _names_in(code):
-    """The names that a function's code, and code within it, uses."""
-    inner = [c for c in code.co_consts if hasattr(c, "co_names")]
-    return set(code.co_names).union(*map(_names_in, inner))
-
-
-def _functions_used(function, names):
-    """Functions that a function has by these names, or in its closure."""
-    cells = getattr(function, "__closure__", None) or ()
-    found = [cell.cell_contents for cell in cells]
-    scope = getattr(function, "__globals__", {})
-    found += [scope[name] for name in sorted(names) if name in scope]
-    for module in [x for x in found if inspect.ismodule(x)]:
-        found += [vars(module)[n] for n in sorted(names) if n in vars(module)]
-    libraries = ("tensorflow", "keras", "numpy")
-    return [
-        x
-        for x in found
-        if (inspect.isfunction(x) or isinstance(x, functools.partial))
-        and not getattr(x, "__module__", "").startswith(libraries)
-    ]
 
 
 @estimator(labels=("soft",), differentiates=True)
@@ -286,33 +222,36 @@ def saved_name(function):
     may be called like another one that is registered.
     """
     name = getattr(function, "__name__", str(function))
-    found = name in ESTIMATORS and ESTIMATORS[name] is function
+    known = ESTIMATORS.get(name)  # A notebook may have defined it again.
+    found = known is not None and place(known) == place(function)
     return name if found else f"{name} (not registered)"
 
 
 def _kinds(function):
     """The pseudo labels that an estimator works with, its default first.
 
-    Those of the estimators that it uses count too: with soft labels, the
-    gradient of `reinforce` is 0.
+    Those that it declares itself; else those that suit all estimators that its
+    code uses: with soft labels, the gradient of `reinforce` is 0.
     """
-    used = [
-        (one, one.labels)
-        for one, _ in _reached(function)
-        if isinstance(getattr(one, "labels", None), tuple)
-    ]
-    first = used[0][1] if used else PSEUDO_LABELS
-    common = tuple(k for k in first if all(k in kinds for _, kinds in used))
+    bare = function
+    while isinstance(bare, functools.partial) and not hasattr(bare, "labels"):
+        bare = bare.func
+    own = getattr(bare, "labels", None)
+    if isinstance(own, list | tuple):
+        return tuple(own)
+    there = {id(found) for found, _ in reached(function)}
+    used = [x for x in ESTIMATORS.values() if id(x) in there]
+    common = [k for k in PSEUDO_LABELS if all(k in x.labels for x in used)]
     if not common:
-        each = "; ".join(
-            f"{getattr(one, '__name__', one)} with {' or '.join(kinds)}"
-            for one, kinds in used
-        )
+        each = "; ".join(f"{x.__name__} {' or '.join(x.labels)}" for x in used)
         raise ValueError(
-            f"feedback={function!r} uses estimators that have no kind of "
-            f"pseudo labels in common: {each}. Use those of one kind."
+            f"feedback={function!r} uses estimators without a kind of pseudo "
+            f"labels in common: {each}. If it is right as it is, declare its "
+            "own, with @estimator(labels=...)."
         )
-    return common
+    # The default of those that it uses.
+    first = [k for x in used for k in x.labels if k in common]
+    return tuple(dict.fromkeys([*first, *common]))
 
 
 def draw_labels(logits, *, kind, seed):

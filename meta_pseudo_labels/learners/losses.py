@@ -166,7 +166,7 @@ def _on_logits(one, library):
         raise ValueError(
             f"{name} compares probabilities, but learners answer with logits: "
             "use a cross-entropy, or a function of yours that takes their "
-            "softmax first."
+            "softmax first. (A file with it can be read with compile=False.)"
         )
     if isinstance(one, str):
         name = _LONG_NAMES.get(one.lower(), one)

@@ -16,9 +16,9 @@ from meta_pseudo_labels.learners.checks import (
     check_positive,
     check_range,
 )
+from meta_pseudo_labels.learners.estimator_code import differentiates
 from meta_pseudo_labels.learners.feedback import (
     Baseline,
-    differentiates,
     draw_labels,
     resolve,
     saved_name,

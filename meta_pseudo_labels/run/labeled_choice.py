@@ -16,11 +16,14 @@ from meta_pseudo_labels.run.folder import LABELED
 from meta_pseudo_labels.utils.files import read_json, write_whole
 from meta_pseudo_labels.utils.settings import ConfigError
 
+_DEEPEST = 4  # How far below its folder a run keeps weights, in exports.
 # In labeled.json besides the choice; old runs have none of them.
 _FACTS = ("fingerprint", "class_names", "mean", "std", "names", "test_images")
 
 
-def check_choice_of_labels(config, images, *, learns=True, choice=None):
+def check_choice_of_labels(
+    config, images, *, learns=True, trains=False, choice=None
+):
     """Refuses to go on with a run that had other data.
 
     Args:
@@ -28,6 +31,7 @@ def check_choice_of_labels(config, images, *, learns=True, choice=None):
       images: `data.ImageData` or `data.ShardedData`.
       learns: whether the stage learns from the images. Tests and exports need
         the same choice, classes and normalization, but not the same pixels.
+      trains: whether the stage may choose a best checkpoint by test images.
       choice: used in place of the choice in labeled.json, if not None.
 
     Raises:
@@ -63,7 +67,7 @@ def check_choice_of_labels(config, images, *, learns=True, choice=None):
     if learns and not changed and facts["fingerprint"]:
         if facts["fingerprint"] != data.fingerprint(images):
             changed = f"{path} was written for images with other pixels"
-    tested = _of_test_images(config, images) if learns else {}
+    tested = _of_test_images(config, images) if trains else {}
     if tested and facts["test_images"] not in (None, *tested.values()):
         changed = changed or (
             f"{path} was written for other test images, by which --best_on="
@@ -80,21 +84,31 @@ def has_classes(path, class_names):
     """Whether weights are of a run with other classes: False if they are.
 
     Args:
-      path: of the run, of its folder of checkpoints, or of a file in there; or
-        of any other file of weights.
+      path: of the run, or of any file in it, such as a checkpoint or an export;
+        or of any other file of weights.
       class_names: in the order of their numbers; () if unknown.
-
-    Raises:
-      ConfigError: if the run's labeled.json cannot be read.
     """
-    above = os.path.dirname(path.rstrip("/"))
-    for folder in (path, above, os.path.dirname(above)):
+    names = _class_names_of(path)
+    return not names or not class_names or same_names(names, class_names)
+
+
+def _class_names_of(path):
+    """The classes of the run that a path lies in; None if they are unknown."""
+    folder = os.path.abspath(path)
+    for _ in range(_DEEPEST + 1):
         choice = os.path.join(folder, LABELED)
-        if class_names and os.path.exists(choice):
-            _, facts = _saved_choice(choice)
-            names = facts["class_names"]
-            return not names or same_names(names, class_names)
-    return True
+        if os.path.exists(choice):
+            try:
+                return _saved_choice(choice)[1]["class_names"]
+            except ConfigError:  # The weights are fine.
+                logging.warning(
+                    "%s cannot be read, so it is not known whether its classes "
+                    "are those of this run.",
+                    choice,
+                )
+                return None
+        folder = os.path.dirname(folder)
+    return None
 
 
 def as_trained(config, images):
@@ -133,7 +147,7 @@ def _of_test_images(config, images):
 
 def _chosen(choice):
     """A choice without how it came about, which need not be repeated."""
-    how = ("label_subset", "seed")
+    how = ("label_subset", "seed", "files")
     return {key: value for key, value in choice.items() if key not in how}
 
 

@@ -10,6 +10,7 @@ import re
 
 from absl import logging
 
+from meta_pseudo_labels.data.images.listing import listed
 from meta_pseudo_labels.release.variables import load_release_variables
 from meta_pseudo_labels.run.checkpoints import Checkpoints, saved_shapes
 from meta_pseudo_labels.run.config.run import OWN_CHECKPOINTS
@@ -203,7 +204,7 @@ def _check_classes(path, class_names):
     if not has_classes(path, class_names):
         raise ConfigError(
             f"--load_checkpoint={path} is of a run with other classes than "
-            f"{', '.join(class_names)}. Begin with its student instead, whose "
+            f"{listed(class_names)}. Begin with its student instead, whose "
             f"last layer is then new: --student_weights={path}."
         )
 

@@ -58,10 +58,10 @@ class Registry(collections.abc.Mapping):
             ):
                 self.discover()  # Our own names come before a plug-in's.
             present = self._found.get(name, thing)
-            if _place(present) != _place(thing):
+            if place(present) != place(thing):
                 raise ValueError(
-                    f"The {self.kind} {name!r} is {_place(present)} already; "
-                    f"register {_place(thing)} under another name."
+                    f"The {self.kind} {name!r} is {place(present)} already; "
+                    f"register {place(thing)} under another name."
                 )
             self._found[name] = thing
             return thing
@@ -133,7 +133,7 @@ def _module_of(item):
     return getattr(item[1], "__module__", None) or ""
 
 
-def _place(thing):
+def place(thing):
     """Where a class or function was defined; otherwise its repr."""
     module = getattr(thing, "__module__", None)
     name = getattr(thing, "__qualname__", None)

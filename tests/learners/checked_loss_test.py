@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from meta_pseudo_labels.learners import MetaPseudoLabels
 from meta_pseudo_labels.learners.checks import checked_loss
+from meta_pseudo_labels.learners.estimator_code import differentiates
 from meta_pseudo_labels.learners.feedback import (
     ESTIMATORS,
-    differentiates,
     estimator,
     exact,
     off,

@@ -183,6 +183,24 @@ def test_an_estimator_that_is_not_registered_is_not_mistaken(tmp_path, own):
         keras.models.load_model(tmp_path / "learner.keras")
 
 
+def test_a_definition_that_was_repeated_is_the_same(tmp_path, monkeypatch):
+    """As when a notebook's cell is run again."""
+
+    def define():
+        def again(student_step, teacher_logits):
+            return 0.0 * tf.reduce_sum(teacher_logits)
+
+        again.labels = ("soft",)
+        monkeypatch.setitem(ESTIMATORS._found, "again", again)
+        return again
+
+    learner = make(feedback=define())
+    newest = define()
+    learner.save(tmp_path / "learner.keras")
+    loaded = keras.models.load_model(tmp_path / "learner.keras")
+    assert loaded.feedback is newest
+
+
 def test_consistency_is_the_releases_unless_told():
     assert make(uda=UDASettings()).uda == UDASettings()
     models = conv_net("student"), conv_net("teacher")

@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels.learners import feedback
+from meta_pseudo_labels.learners.estimator_code import differentiates
 from meta_pseudo_labels.learners.feedback import (
     ESTIMATORS,
     PSEUDO_LABELS,
     Baseline,
-    differentiates,
     draw_labels,
     exact,
     off,
@@ -229,8 +229,80 @@ def test_labels_are_those_that_the_used_estimators_take(feedback, kinds):
                 resolve(feedback, kind)
 
 
+class _Holds:
+    """An estimator that keeps another one, also among several."""
+
+    def __init__(self, *others):
+        self.others = others
+
+    def __call__(self, student_step, teacher_logits):
+        return sum(one(student_step, teacher_logits) for one in self.others)
+
+
+def _by_default(student_step, teacher_logits, other=reinforce):
+    return other(student_step, teacher_logits)
+
+
+@functools.wraps(off)
+def _wrapping(student_step, teacher_logits):
+    return reinforce(student_step, teacher_logits)
+
+
+_CHOICES = {"drawn": reinforce}
+
+
+def _from_a_table(student_step, teacher_logits):
+    return _CHOICES["drawn"](student_step, teacher_logits)
+
+
+_compiled = tf.function(reinforce)
+
+
+def _of_compiled(student_step, teacher_logits):
+    return _compiled(student_step, teacher_logits)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        _Holds(off, reinforce),
+        _Holds(reinforce).__call__,
+        _by_default,
+        _from_a_table,
+        _of_compiled,
+    ],
+)
+def test_an_estimator_is_found_wherever_it_is_kept(own):
+    assert resolve(own)[1] == "sampled"
+    with pytest.raises(ValueError, match="soft"):
+        resolve(own, "soft")
+
+
+@pytest.mark.parametrize("declared", [("soft",), ["hard", "soft"]])
+@pytest.mark.parametrize("own", [_of_both, _from_a_table])
+def test_what_an_estimator_declares_itself_counts(monkeypatch, own, declared):
+    monkeypatch.setattr(own, "labels", declared, raising=False)
+    for one in (own, functools.partial(own)):
+        assert resolve(one) == (one, declared[0])
+
+
+def _helper():
+    return 1.0
+
+
+_helper.labels = ("loss", "step")  # Of a plot, say.
+
+
+def _with_helper(student_step, teacher_logits):
+    return _helper() * tf.reduce_mean(teacher_logits)
+
+
+def test_labels_of_other_functions_do_not_count():
+    assert resolve(_with_helper)[1] == "soft"
+
+
 def test_estimators_without_labels_in_common_are_refused():
-    with pytest.raises(ValueError, match="exact with soft; reinforce with sam"):
+    with pytest.raises(ValueError, match="exact soft; reinforce sam.*@estim"):
         resolve(_of_both)
 
 

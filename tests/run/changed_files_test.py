@@ -123,13 +123,36 @@ def test_a_choice_is_repeated_by_the_names_of_files(tmp_path, came, moved):
 def test_a_choice_of_files_that_are_gone_is_refused(tmp_path):
     begun(tmp_path)
     (tmp_path / "labeled/ant/0.png").rename(tmp_path / "labeled/ant/7.png")
-    with pytest.raises(ConfigError, match="6 labeled.*5.*ant/0.png is not"):
+    with pytest.raises(ConfigError, match="'ant/0.png', which is not among"):
         repeated(tmp_path)
 
 
 def test_copies_of_a_labeled_picture_do_not_change_the_choice(tmp_path):
-    """All of them have its name, but not all are chosen."""
-    write(tmp_path / "labeled" / "ant" / "0 copy.png", 0)
+    """Neither among labeled files nor, under a like name, among others."""
+    write(tmp_path / "labeled" / "ant" / "1 = copy.png", 1)
+    write(tmp_path / "unlabeled" / "ant" / "0.png", 1)
     _, images = begun(tmp_path, num_labeled=3)
+    assert 1 in shades(images.labeled_images)
+    write(tmp_path / "labeled" / "ant" / "-.png", 99)
+    again = repeated(tmp_path)
+    assert shades(again.labeled_images) == shades(images.labeled_images)
+    np.testing.assert_array_equal(
+        again.labeled_indices, images.labeled_indices + [1, 1, 1]
+    )
+
+
+def test_a_choice_among_some_classes_is_repeated(tmp_path):
+    _, images = begun(tmp_path, known_classes=2)
+    again = repeated(tmp_path, known_classes=2)
+    assert shades(again.labeled_images) == shades(images.labeled_images)
+
+
+def test_a_choice_without_files_goes_by_numbers(tmp_path):
+    """As runs of earlier versions wrote it."""
+    _, images = begun(tmp_path, num_labeled=3)
+    path = tmp_path / "run" / "labeled.json"
+    content = json.loads(path.read_text())
+    assert len(content.pop("files")) == 3
+    path.write_text(json.dumps(content))
     again = repeated(tmp_path)
     assert again.labeled_indices.tolist() == images.labeled_indices.tolist()

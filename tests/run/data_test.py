@@ -185,17 +185,17 @@ def test_test_images_that_chose_must_stay(tmp_path):
     config = Config(output_dir=str(tmp_path), best_on="test")
     images = data.load("digits", num_labeled=40, seed=0)
     save_choice_of_labels(config, images)
-    check_choice_of_labels(config, images)
+    check_choice_of_labels(config, images, trains=True)
     others = dataclasses.replace(
         images,
         test_images=images.test_images[:9],
         test_labels=images.test_labels[:9],
     )
     with pytest.raises(ConfigError, match="other test images.*--best_on=test"):
-        check_choice_of_labels(config, others)
-    check_choice_of_labels(config, others, learns=False)
+        check_choice_of_labels(config, others, trains=True)
+    check_choice_of_labels(config, others)  # Finetuning judges by none.
     chosen_otherwise = dataclasses.replace(config, best_on="validation")
-    check_choice_of_labels(chosen_otherwise, others)
+    check_choice_of_labels(chosen_otherwise, others, trains=True)
 
 
 @pytest.mark.parametrize("text", ["", "{", "\0", "[]", "3"])

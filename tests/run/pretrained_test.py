@@ -15,6 +15,7 @@ from meta_pseudo_labels.learners.build import build_learner, build_model
 from meta_pseudo_labels.run.checkpoints import Checkpoints
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.experiment import Experiment
+from meta_pseudo_labels.run.labeled_choice import has_classes
 from meta_pseudo_labels.run.pretrained import (
     check_weights,
     load_first_weights,
@@ -104,6 +105,20 @@ def test_the_last_layer_is_new_if_the_other_run_has_other_classes(
     assert len(report.head) == 2 and not report.missing
     for ours in learner.student.layers[-1].get_weights():
         assert not ours.any()
+
+
+def test_classes_are_those_of_the_run_around_a_file(source, tmp_path, logged):
+    folder = tmp_path / "run"
+    shutil.copytree(source.output_dir, folder)
+    same = source.data.spec.class_names
+    for place in ("saved_model/1/assets.extra/student.keras", "finetune/x.h5"):
+        assert has_classes(f"{folder}/{place}", same)
+        assert not has_classes(f"{folder}/{place}", OTHERS)
+    assert has_classes(f"{tmp_path}/elsewhere/x.h5", OTHERS)
+    assert not logged
+    (folder / "labeled.json").write_text("{")
+    assert has_classes(str(folder), OTHERS)
+    assert "not known whether its classes" in logged[0]
 
 
 @pytest.mark.parametrize("place", ["", "/checkpoints", "/checkpoints/step-4"])

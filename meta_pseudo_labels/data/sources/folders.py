@@ -129,6 +129,7 @@ def load(
     _check_every_class(
         found.labels, classes, why=f"{labeled_dir} as it is read"
     )
+    names = found.shown_names(within=True)
     chosen = labeled_positions(
         found.labels,
         num_labeled=num_labeled,
@@ -136,7 +137,7 @@ def load(
         seed=seed,
         label_subset=label_subset,
         source=NAME,
-        names=found.shown_names(within=True),
+        names=names,
     )
     # Files come class by class, so the first ones may all be of one class.
     _check_every_class(
@@ -179,6 +180,7 @@ def load(
         names=names_by_digest(
             [(part.images, part.shown_names()) for part in parts]
         ),
+        files=tuple(names),
     )
 
 

@@ -25,7 +25,7 @@ from meta_pseudo_labels.run.stages import STAGES, RunFile, Stage
 from meta_pseudo_labels.utils.checkpoint_files import DamagedCheckpoint, step_of
 from meta_pseudo_labels.utils.files import (
     locked,
-    read_json,
+    read_object,
     reports_full_disk,
     write_whole,
 )
@@ -93,10 +93,11 @@ def follow(learner, folder, datasets, *, digests, forever, best_on):
     """
     evals = folder.path(EVALS)
     with reports_full_disk(evals), locked(evals), MetricsFiles(evals) as files:
-        _check_same_images(os.path.join(evals, IMAGES), digests)
         rows = {row["step"]: row for row in read_rows(files.path)}
+        known = _same_images(os.path.join(evals, IMAGES), digests, rows)
         for step in _restored(learner, folder, set(rows), forever):
             rows[step] = {"step": step, **_accuracies(learner, datasets)}
+            write_whole(os.path.join(evals, IMAGES), json.dumps(known) + "\n")
             files.write(rows[step])
             text = _accuracy(rows, latest=step, best_on=best_on)
             write_whole(folder.path(ACCURACY), text)
@@ -114,21 +115,32 @@ def digests_of(images, parts):
     }
 
 
-def _check_same_images(path, digests):
-    """Refuses images that are not those of the rows; writes what these are."""
-    try:
-        known = read_json(path)
-    except FileNotFoundError:  # Nothing is evaluated yet; older runs have none.
-        known = {}
+def _same_images(path, digests, rows):
+    """Refuses images that are not those of the rows.
+
+    Args:
+      path: of the file that says which these are.
+      digests: see `digests_of`.
+      rows: earlier accuracies, {step: row}.
+
+    Returns:
+      What the file is to say.
+
+    Raises:
+      ConfigError: for others, or if the file cannot be read.
+    """
+    if not rows or not os.path.exists(path):  # Runs of old have no such file.
+        return digests
+    mend = "To evaluate all checkpoints anew, move that folder away."
+    known = read_object(path, "hashes of evaluated images", mend=mend)
     for name, digest in digests.items():
         if known.get(name, digest) != digest:
             raise ConfigError(
                 f"The {name} images are not those of the accuracies in "
                 f"{os.path.dirname(path)}: a table of both would compare "
-                "nothing. Restore them, or move that folder away to evaluate "
-                "all checkpoints anew."
+                f"nothing. Restore them. {mend}"
             )
-    write_whole(path, json.dumps(known | digests) + "\n")
+    return known | digests
 
 
 def wait_for_run(output_dir):
@@ -182,7 +194,8 @@ def _accuracies(learner, datasets):
 def _accuracy(rows, *, latest, best_on):
     """The text of `acc`: accuracies of the latest and the best checkpoint."""
     name = f"eval/{best_on}/student"
-    best = max(rows.values(), key=lambda row: row[name])
+    rated = [row for row in rows.values() if name in row]
+    best = max(rated, key=lambda row: row[name])
     found = {
         "images": best_on,
         "step": latest,

@@ -166,7 +166,7 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
     folder = RunFolder(config.output_dir)
     fresh = resets(config) and learner.step.numpy() == 0
     if not fresh:
-        check_choice_of_labels(config, images)
+        check_choice_of_labels(config, images, trains=True)
     begins = fresh or not checkpoints.paths()
     names = images.spec.class_names
     start = restore_start(

@@ -81,6 +81,38 @@ def test_accuracies_of_other_images_are_not_added(run):
     assert run.seen() == [2]
 
 
+def test_images_may_change_before_there_is_any_accuracy(run):
+    assert run.seen(digest="mistaken") == []
+    run.save(1)
+    assert run.seen() == [1]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null"])
+def test_a_damaged_file_of_hashes_is_named(run, content):
+    run.save(1)
+    assert run.seen() == [1]
+    (run.folder / "evals" / "images.json").write_text(content)
+    with pytest.raises(ConfigError, match="images.json cannot be read.*anew"):
+        run.seen()
+
+
+def test_the_best_is_of_those_that_were_judged_alike(run, monkeypatch):
+    """Test images came later; the first row knows of none."""
+    run.save(1)
+    monkeypatch.setattr(
+        follow,
+        "_accuracies",
+        lambda *_: {"eval/validation/student": 0.9},
+    )
+    assert [*run.follow(best_on="validation")]
+    monkeypatch.setattr(
+        follow, "_accuracies", lambda *_: {"eval/test/student": 0.5}
+    )
+    run.save(2)
+    assert run.seen() == [2]
+    assert run.accuracy()["best_step"] == 2
+
+
 def test_rows_of_older_runs_go_on(run):
     run.save(1)
     assert run.seen() == [1]
