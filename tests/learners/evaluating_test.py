@@ -82,7 +82,6 @@ def test_what_expects_probabilities_is_refused(settings):
         {"metrics": [keras.metrics.KLDivergence()]},
         {"weighted_metrics": ["accuracy", "KLD"]},
     ],
-    ids=str,
 )
 def test_what_cannot_take_logits_is_refused(settings):
     with pytest.raises(ValueError, match="compares probabilities.*logits"):
