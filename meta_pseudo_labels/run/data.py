@@ -138,19 +138,11 @@ def training_batches(
       ConfigError: for settings that do not fit the images, or a service that
         does not answer.
     """
-    ratio = unlabeled_ratio(config, start_step)
-    if ratio and not len(images.unlabeled_images):
-        raise ConfigError(
-            f"--method={config.method} learns from unlabeled images, and "
-            f"{images.spec.name!r} has none: give some (--unlabeled_dir for "
-            "folders), keep fewer labels (--num_labeled), or learn from the "
-            "labels alone (--method=supervised)."
-        )
     batches = user_error(
         data.training_dataset,
         images,
         batch_size=config.train_batch_size,
-        unlabeled_ratio=ratio,
+        unlabeled_ratio=unlabeled_ratio(config, start_step),
         **_view_settings(config),
         balanced=config.label_sampling == "balanced",
         seed=config.seed,
@@ -245,6 +237,27 @@ def evaluation_batches(config, images):
         batch_size=config.eval_batch_size,
         skip_counter=getattr(images, "skip_counter", None),
     )
+
+
+def require_unlabeled_images(config, images):
+    """Refuses to learn from unlabeled images where there are none.
+
+    Args:
+      config: `Config`.
+      images: `data.ImageData` or `data.ShardedData`.
+
+    Raises:
+      ConfigError: if the method learns from some.
+    """
+    if any(unlabeled_ratios(config).values()) and not len(
+        images.unlabeled_images
+    ):
+        raise ConfigError(
+            f"--method={config.method} learns from unlabeled images, and "
+            f"{images.spec.name!r} has none: give some (--unlabeled_dir for "
+            "folders), keep fewer labels (--num_labeled), or learn from the "
+            "labels alone (--method=supervised)."
+        )
 
 
 def require_test_images(images, *, why="", instead=""):

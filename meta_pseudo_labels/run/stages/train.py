@@ -21,6 +21,7 @@ from meta_pseudo_labels.run.closing import closing_summary
 from meta_pseudo_labels.run.data import (
     adaptation_images,
     images_per_batch,
+    require_unlabeled_images,
     training_batches,
     unlabeled_ratios,
 )
@@ -180,6 +181,7 @@ def _train(learner, config, images, validation, callbacks, checkpoints, writes):
             folder.mark_done(config.num_train_steps)
         return False
     _check_steps_per_execution(config, position(learner))
+    require_unlabeled_images(config, images)
     reports = load_first_weights(learner, config, names) if begins else {}
     distributions = load_teacher_labels(config, images, fresh=fresh)
     batches = functools.lru_cache(maxsize=1)(

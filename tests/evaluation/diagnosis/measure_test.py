@@ -22,10 +22,6 @@ from tests.learners.helpers import CLASSES, batch, values
 DRAWN = [name for name in ESTIMATORS if name.startswith("reinforce")]
 
 
-def exact_too(student_step, teacher_logits):
-    return exact(student_step, teacher_logits)
-
-
 def net(name):
     """No batch norm, by which old and new differ beside the step."""
     return keras.Sequential(
@@ -278,7 +274,7 @@ def test_the_result_is_json(diagnosed):
 
 
 @pytest.mark.long
-def test_an_estimator_of_ones_own_gets_draws_where_it_says_so():
+def test_an_estimator_of_ones_own_gets_draws_where_it_needs_them():
     def mine(student_step, teacher_logits):
         return reinforce_per_example(student_step, teacher_logits)
 
@@ -292,12 +288,12 @@ def test_an_estimator_of_ones_own_gets_draws_where_it_says_so():
             "exact": exact,
             theirs: reinforce_per_example,
             "mine": (mine, "sampled"),
-            "mine, soft": mine,
+            "mine, by its code": mine,
         },
     )["estimators"]
     assert found["mine"]["noise"] > 0
     assert found["mine"] == pytest.approx(found[theirs])
-    assert "noise" not in found["mine, soft"]
+    assert found["mine, by its code"] == pytest.approx(found[theirs])
 
 
 @pytest.mark.parametrize(
@@ -306,7 +302,9 @@ def test_an_estimator_of_ones_own_gets_draws_where_it_says_so():
         (dict(draws=1), "draws must be at least 2; got 1"),
         (dict(estimators={"off": ESTIMATORS["off"]}), 'needs "exact"'),
         (
-            dict(estimators={"exact": exact, "mine": (exact_too, "hard")}),
+            dict(
+                estimators={"exact": exact, "off": (ESTIMATORS["off"], "hard")}
+            ),
             "asks for hard labels",
         ),
         (dict(learning_rate=0.0), "learning rate is 0"),
