@@ -41,8 +41,8 @@ def fast(steps):
     Args:
       steps: {method, "teacher" and "two-stage" for two stages that begin with
         UDA, estimator of MPL, or "labels first" and "reduced " with an
-        estimator for two stages that begin with the labels: steps that take
-        equal time; two stages do so together}.
+        estimator, and how often it is asked, for two stages that begin with
+        the labels: steps that take equal time; two stages do so together}.
     """
     uda = "flags/cifar10_fast_uda.flags"
 
@@ -60,6 +60,7 @@ def fast(steps):
             "flags/cifar10_fast_augmented.flags", during("augmented")
         ),
         "uda": Run(uda, during("uda")),
+        "fixmatch": Run(uda, during("fixmatch", method="fixmatch")),
         "freematch": Run(
             "flags/cifar10_fast_freematch.flags", during("freematch")
         ),
@@ -79,13 +80,16 @@ def fast(steps):
         wait = during(name, mpl_student_lr_wait_steps=steps[name] // 4)
         control = OFF if name != "off" else None
         runs[f"mpl {name}"] = mpl("cifar10_fast", name, wait, control=control)
-        second = f"reduced {name}"
-        runs[f"mpl {name}, two stages"] = Run(
+    for name, every in (("off", 1), ("exact", 1), ("exact", 4)):
+        rest = f", every {every}th step" if every > 1 else ""
+        second = during(f"reduced {name}{rest}", teacher_labels=OWN_TEACHER)
+        if rest:
+            second["mpl_feedback_every"] = every
+        runs[f"mpl {name}, two stages{rest}"] = Run(
             "flags/cifar10_fast_student.flags",
-            during(second, teacher_labels=OWN_TEACHER)
-            | reduced(name, rate=1.25, warmup=150),
+            second | reduced(name, rate=1.25, warmup=150),
             feedback=name,
-            control=control and f"{OFF}, two stages",
+            control=f"{OFF}, two stages" if name != "off" else None,
             teacher=Run(
                 "flags/cifar10_fast_augmented.flags", during("labels first")
             ),

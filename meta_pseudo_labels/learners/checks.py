@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import numbers
 
 import keras
 import numpy as np
@@ -272,6 +273,15 @@ def _brings_to_a_range(model):
 def check_range(name, value, *, low, high):
     if not low <= value <= high:
         raise ValueError(f"{name} must be in [{low}, {high}]; got {value}.")
+
+
+def check_count(name, value):
+    """Refuses what is no integer of at least 1."""
+    is_whole = isinstance(value, numbers.Integral) and value is not True
+    if not (is_whole and value >= 1):
+        raise ValueError(
+            f"{name} must be an integer of at least 1; got {value!r}."
+        )
 
 
 def check_jit_compile(jit_compile, strategy):

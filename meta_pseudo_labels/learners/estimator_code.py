@@ -1,5 +1,6 @@
 """What the code of an estimator uses, found without running it."""
 
+import contextlib
 import functools
 import inspect
 
@@ -51,13 +52,22 @@ def _used_by(one, names):
     found = [getattr(one, "__wrapped__", None)]  # Of a tf.function too.
     if not inspect.isfunction(one):
         return [*found, type(one).__call__, *_attributes(one)]
-    found += [cell.cell_contents for cell in one.__closure__ or ()]
+    found += _contents_of(one.__closure__ or ())
     found += [*(one.__defaults__ or ()), *(one.__kwdefaults__ or {}).values()]
     scope = one.__globals__
     found += [scope[name] for name in sorted(names) if name in scope]
     for module in [x for x in found if inspect.ismodule(x)]:
         found += [vars(module)[n] for n in sorted(names) if n in vars(module)]
     return found
+
+
+def _contents_of(cells):
+    """What a closure holds; nothing yet for a name that is assigned later."""
+    contents = []
+    for cell in cells:
+        with contextlib.suppress(ValueError):  # Raised by an empty cell.
+            contents.append(cell.cell_contents)
+    return contents
 
 
 def _attributes(thing):

@@ -11,6 +11,7 @@ from meta_pseudo_labels.learners import updates
 from meta_pseudo_labels.learners.base import Learner
 from meta_pseudo_labels.learners.checks import (
     check_apart,
+    check_count,
     check_model,
     check_pair,
     check_positive,
@@ -35,6 +36,7 @@ from meta_pseudo_labels.learners.passes import (
 )
 from meta_pseudo_labels.learners.rates import Rates
 from meta_pseudo_labels.learners.student_step import (
+    check_moves_always,
     check_update_derivative,
     logs_of_waiting,
     take_student_step,
@@ -46,6 +48,7 @@ from meta_pseudo_labels.learners.teacher_step import (
     weighted_feedback,
 )
 from meta_pseudo_labels.learners.terms import check_term
+from meta_pseudo_labels.learners.trainer import first_due
 from meta_pseudo_labels.learners.uda import RELEASE_UDA
 from meta_pseudo_labels.optimizers import (
     learning_rate_of,
@@ -66,6 +69,9 @@ class MetaPseudoLabels(MPLMethod, Learner):
       feedback: a name in `learners.feedback.ESTIMATORS`, "off" for the control,
         or a function with their signature (which `load_model` cannot restore).
       feedback_weight: multiplies the feedback's part of the teacher's loss.
+      feedback_every: steps from one feedback to the next, which weighs as many
+        times as much; in between the teacher learns as with "off", and a step
+        costs as much.
       pseudo_labels: "soft", "hard", "sampled", or None for the estimator's own.
       label_temperature: divides the teacher's logits when they become pseudo
         labels; below 1 sharpens.
@@ -100,8 +106,6 @@ class MetaPseudoLabels(MPLMethod, Learner):
       ValueError: for models or settings that do not fit together.
     """
 
-    costly_logs = True
-
     def __init__(
         self,
         student,
@@ -109,6 +113,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
         *,
         feedback="exact",
         feedback_weight=1.0,
+        feedback_every=1,
         pseudo_labels=None,
         label_temperature=1.0,
         label_view="strong",
@@ -125,6 +130,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
         check_model(teacher, role="teacher")
         check_pair(student, teacher)
         check_range("feedback_weight", feedback_weight, low=0, high=math.inf)
+        check_count("feedback_every", feedback_every)
         check_positive("label_temperature", label_temperature)
         check_range(
             "student_labeled_weight",
@@ -140,6 +146,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
         self.teacher = teacher
         self.feedback, self.label_kind = resolve(feedback, pseudo_labels)
         self.feedback_weight = feedback_weight
+        self.feedback_every = feedback_every
         self.label_temperature = label_temperature
         self.label_view = label_view
         self.student_labeled_weight = student_labeled_weight
@@ -192,6 +199,8 @@ class MetaPseudoLabels(MPLMethod, Learner):
         self.compiled = False  # Until nothing below refused anything.
         if differentiates(self.feedback):
             check_update_derivative(self)
+        if self.feedback_every > 1:
+            check_moves_always(self.optimizer, self.feedback_every)
         if teacher_optimizer is None:
             with self.distribute_strategy.scope():
                 teacher_optimizer = updates.like(self.optimizer)
@@ -236,6 +245,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
             "teacher": serialize(self.teacher),
             "feedback": saved_name(self.feedback),
             "feedback_weight": self.feedback_weight,
+            "feedback_every": self.feedback_every,
             "pseudo_labels": self.label_kind,
             "label_temperature": self.label_temperature,
             "label_view": self.label_view,
@@ -279,26 +289,26 @@ class MetaPseudoLabels(MPLMethod, Learner):
         if self.compiled:
             self._rates.settle()
 
-    def train_step(self, batch, costly=None, waits=None):
+    def train_step(self, batch, costly=None, part=None):
         """One step of Meta Pseudo Labels, all on one batch (docs/feedback.md).
 
         Args:
           batch: see `Learner`; of this replica.
           costly: whether to compute the costly log, see `teacher_step`;
             by default when it is due.
-          waits: whether the student's part is skipped; None asks
-            `student_waits`, unless replicas must meet, which cannot decide
-            within a step.
+          part: "all" of the step, "unheard" for all but the feedback, or
+            "teacher" for what does not need the student. None asks
+            `step_parts`, unless replicas must meet, which cannot decide
+            within a step: then it is "all".
         """
-        if waits is None and self.student_wait_steps and not replicas.merges():
-            return tf.cond(
-                self.student_waits(),
-                lambda: self.train_step(batch, costly, waits=True),
-                lambda: self.train_step(batch, costly, waits=False),
+        if part is None and not replicas.merges():
+            return first_due(
+                self.step_parts(),
+                lambda part: self.train_step(batch, costly, part),
             )
         self.check_batch(batch)
         self._rates.keep_proportion()
-        if waits:
+        if part == "teacher":
             return self._teach_alone(batch)
         with tf.GradientTape(persistent=True) as tape:
             # 1. The teacher looks at all images.
@@ -312,9 +322,12 @@ class MetaPseudoLabels(MPLMethod, Learner):
                     self, batch, pseudo_labels=pseudo_labels
                 )
             # 5. The teacher learns from labels, consistency and feedback.
-            feedback = weighted_feedback(self, student_step, label_logits, tape)
-            learned = checked_teacher_loss(self, batch, logits)
-            learned = learned._replace(loss=learned.loss + feedback)
+            learned, feedback = checked_teacher_loss(self, batch, logits), None
+            if part != "unheard":
+                feedback = weighted_feedback(
+                    self, student_step, label_logits, tape
+                )
+                learned = learned._replace(loss=learned.loss + feedback)
         teacher_taken, teacher_logs = take_teacher_step(
             self,
             tape,
@@ -339,9 +352,30 @@ class MetaPseudoLabels(MPLMethod, Learner):
         skipped = self.count_step(True, taken)
         return {**student_logs, **teacher_logs, "skipped_steps": skipped}
 
+    def step_parts(self):
+        """The parts of `train_step` that steps consist of, for `first_due`."""
+        parts = []
+        if self.student_wait_steps:
+            parts.append(("teacher", self.student_waits))
+        if self.feedback_every > 1:
+            parts.append(("unheard", self.feedback_rests))
+        return [*parts, ("all", None)]
+
+    def step_choices(self):
+        *parts, _ = self.step_parts()
+        return [
+            *(({"part": part}, is_due) for part, is_due in parts),
+            ({"costly": True}, self.logs_are_due),
+            ({"costly": False}, None),
+        ]
+
     def student_waits(self):
         """Whether the next step skips the student, scalar boolean tensor."""
         return self.step.value < self.student_wait_steps
+
+    def feedback_rests(self):
+        """Whether the next step, counted from 1, has no feedback."""
+        return tf.not_equal((self.step.value + 1) % self.feedback_every, 0)
 
     def teacher_logits(self, batch):
         """`ViewLogits` of one training-mode pass over the teacher's inputs."""

@@ -56,6 +56,12 @@ class MPLSettings:
     mpl_feedback_weight: float = setting(
         1.0, "Weight of the feedback in the teacher's loss.", low=0
     )
+    mpl_feedback_every: int = setting(
+        1,
+        "Steps from one feedback to the next, which weighs as many times as "
+        "much; a step in between costs as much as with --mpl_feedback=off.",
+        low=1,
+    )
     mpl_pseudo_labels: str | None = setting(
         None,
         "Kind of pseudo labels; by default the estimator's own.",
@@ -157,8 +163,8 @@ UNREAD = (
         when=lambda settings: settings["mpl_student_lr_wait_steps"] == 0,
     ),
     Unread(
-        ("mpl_feedback_weight",),
-        "with --mpl_feedback=off there is no feedback to weigh.",
+        ("mpl_feedback_weight", "mpl_feedback_every"),
+        "with --mpl_feedback=off there is no feedback.",
         when=lambda settings: settings["mpl_feedback"] == "off",
     ),
     Unread(
@@ -213,6 +219,7 @@ class MPLMethod(Method):
         common |= dict(
             feedback=settings.mpl_feedback,
             feedback_weight=settings.mpl_feedback_weight,
+            feedback_every=settings.mpl_feedback_every,
             pseudo_labels=settings.mpl_pseudo_labels,
             label_temperature=settings.mpl_label_temp,
             label_view=settings.mpl_label_view,

@@ -27,6 +27,7 @@ from meta_pseudo_labels.learners.passes import (
 from meta_pseudo_labels.optimizers import (
     check_differentiable,
     learning_rate_of,
+    parts_of,
     update_pullback,
     update_rates,
 )
@@ -111,6 +112,27 @@ def check_update_derivative(learner):
             "train a step without run_eagerly.",
             name,
         )
+
+
+def check_moves_always(optimizer, every):
+    """Refuses an optimizer that moves the student in some calls only.
+
+    The steps with feedback might all be others.
+
+    Args:
+      optimizer: the student's.
+      every: steps from one feedback to the next, more than 1.
+
+    Raises:
+      ValueError: if it accumulates gradients.
+    """
+    for part in parts_of(optimizer):
+        if count := part.gradient_accumulation_steps:
+            raise ValueError(
+                f"feedback_every={every} with gradient_accumulation_steps="
+                f"{count} of the student's {type(part).__name__}: feedback "
+                "needs steps that move the student. Leave one of them out."
+            )
 
 
 def take_student_step(learner, batch, *, pseudo_labels):

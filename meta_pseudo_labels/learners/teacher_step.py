@@ -57,7 +57,7 @@ def weighted_feedback(learner, student_step, label_logits, tape):
     feedback = checked_loss(
         learner.feedback, student_step, label_logits, tape, learner=learner
     )
-    feedback *= learner.feedback_weight
+    feedback *= learner.feedback_weight * learner.feedback_every
     return tf.where(student_step.heard(), feedback, tf.zeros_like(feedback))
 
 
@@ -70,8 +70,8 @@ def take_teacher_step(
       learner: `MetaPseudoLabels`, whose teacher moves.
       tape: that recorded the loss; a persistent one if there is feedback.
       learned: `TeacherLoss`, whose loss includes the feedback.
-      feedback: its part of the loss, scalar; None if the student waits.
-      student_step: the `StudentStep` that it comes from, or None.
+      feedback: its part of the loss, scalar; None if there is none.
+      student_step: the `StudentStep` before it; None if the student waits.
       costly: see `MetaPseudoLabels.train_step`.
 
     Returns:
@@ -82,6 +82,8 @@ def take_teacher_step(
     gradients = gradients_of(tape, learned.loss, learner.teacher, scale=scale)
     ratio, condition = learner.feedback_grad_ratio.value, True
     if student_step is not None:
+        condition = student_step.taken
+    if feedback is not None:
         ratio = _feedback_ratio(
             learner,
             tape,
@@ -90,8 +92,7 @@ def take_teacher_step(
             costly,
             counts=student_step.heard(),
         )
-        holds = _student_scale_holds(learner, student_step, feedback)
-        condition = student_step.taken & holds
+        condition &= _student_scale_holds(learner, student_step, feedback)
     learning_rate, _, applied = learner.update(
         learner.teacher, optimizer, gradients, condition=condition
     )

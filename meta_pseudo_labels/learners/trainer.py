@@ -11,6 +11,7 @@ from absl import logging
 from meta_pseudo_labels.distribute import replicas
 from meta_pseudo_labels.learners.checks import (
     batch_of,
+    check_count,
     check_lengths,
     check_only_batch,
 )
@@ -31,13 +32,9 @@ class Trainer(keras.Model):
       log_every: steps between two logged steps; see `logs_are_due`.
     """
 
-    costly_logs = False  # Whether train_step takes `costly`; see logs_are_due.
-    student_wait_steps = 0  # Whether it takes `waits`; see student_waits.
-
     def __init__(self, *, log_every, name=None, dtype=None):
         super().__init__(name=name, dtype=dtype)
-        if log_every < 1:
-            raise ValueError(f"log_every must be at least 1; got {log_every}.")
+        check_count("log_every", log_every)
         self.log_every = log_every
         self.step, self.position, self.skipped_steps = (
             self.add_weight(
@@ -88,6 +85,17 @@ class Trainer(keras.Model):
         if self.log_every == 1:
             return 1
         return self.log_every * math.ceil(_COSTLY_APART / self.log_every)
+
+    def step_choices(self):
+        """What `train_step` takes beside the batch, for `first_due`.
+
+        Asked only where replicas must meet, which they cannot do in a branch of
+        a step; elsewhere a step decides for itself.
+
+        Returns:
+          Pairs of keyword arguments, a dict, and a function, or None.
+        """
+        return [({}, None)]
 
     def logs_are_due(self):
         """Whether the next step, counted from 1, computes the costly logs.
@@ -189,6 +197,22 @@ class Trainer(keras.Model):
         """
 
 
+def first_due(choices, run):
+    """The result of `run` with the first choice that is due.
+
+    Args:
+      choices: pairs of a choice and a function that says whether it is due, a
+        scalar boolean tensor; None for the last, which is if no other is.
+      run: a function of a choice; all results have the same structure.
+    """
+    (choice, is_due), *others = choices
+    if is_due is None:
+        return run(choice)
+    return tf.cond(
+        is_due(), lambda: run(choice), lambda: first_due(others, run)
+    )
+
+
 def callbacks_of(given):
     """A list of the callbacks that somebody gave to something like `fit`.
 
@@ -283,8 +307,7 @@ def _step_on_all_replicas(learner):
     """A function from what a strategy feeds in a step to the step's logs."""
     strategy = learner.distribute_strategy
     with strategy.scope():
-        branches = learner.costly_logs or learner.student_wait_steps
-        branches = branches and replicas.merges()
+        meet = replicas.merges()
 
     def step(batch, **choices):
         if learner.width_splits > 1:
@@ -302,26 +325,12 @@ def _step_on_all_replicas(learner):
             lambda log: strategy.experimental_local_results(log)[0], logs
         )
 
-    # Replicas cannot meet within a branch of a step, so each branch is a step.
-    def run_whole(batch):
-        if not learner.costly_logs:
-            return run(batch)
-        return tf.cond(
-            learner.logs_are_due(),
-            lambda: run(batch, costly=True),
-            lambda: run(batch, costly=False),
+    def run_choice(batch):
+        return first_due(
+            learner.step_choices(), lambda choices: run(batch, **choices)
         )
 
-    def run_branch(batch):
-        if not learner.student_wait_steps:
-            return run_whole(batch)
-        return tf.cond(
-            learner.student_waits(),
-            lambda: run(batch, waits=True),
-            lambda: run_whole(batch),
-        )
-
-    return run_branch if branches else run
+    return run_choice if meet else run
 
 
 def _split_by_width(strategy, batch, splits):

@@ -47,6 +47,18 @@ def values(variables):
     return [variable.numpy().copy() for variable in variables]
 
 
+def all_of(learner):
+    """The variables of an MPL learner and of its two optimizers."""
+    optimizers = learner.optimizer, learner.teacher_optimizer
+    return [*learner.variables, *(v for o in optimizers for v in o.variables)]
+
+
+def assert_equal(one, other, tolerance=0.0):
+    """Compares variables or values in pairs."""
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
 def make(method, *, dtype="float32", **settings):
     """A learner of any method on `conv_net`s with dropout."""
     student = conv_net("student", dtype=dtype, dropout_rate=0.2)

@@ -13,7 +13,14 @@ from meta_pseudo_labels.learners.feedback import ESTIMATORS
 from meta_pseudo_labels.optimizers import Momentum, WaitWarmupDecay
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.unread import unread_settings
-from tests.learners.helpers import batch, conv_net, dataset, values
+from tests.learners.helpers import (
+    all_of,
+    assert_equal,
+    batch,
+    conv_net,
+    dataset,
+    values,
+)
 from tests.learners.replicas_test import mpl, train
 
 WAIT = 2
@@ -44,16 +51,6 @@ def of_student(learner):
         *learner.estimator_baseline.variables,
         *slots,
     ]
-
-
-def all_of(learner):
-    optimizers = learner.optimizer, learner.teacher_optimizer
-    return [*learner.variables, *(v for o in optimizers for v in o.variables)]
-
-
-def assert_equal(one, other, rtol=0.0):
-    for a, b in zip(one, other, strict=True):
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
 
 
 @pytest.fixture(scope="module")

@@ -151,7 +151,10 @@ RUNS = {
     ),
     "mpl, off": (
         dict(mpl_feedback="off"),
-        RATES | BASELINE | {"use_augment", "mpl_feedback_weight"} | ALWAYS,
+        RATES
+        | BASELINE
+        | {"use_augment", "mpl_feedback_weight", "mpl_feedback_every"}
+        | ALWAYS,
     ),
     "mpl, no consistency": (
         dict(mpl_teacher_loss="supervised"),
@@ -299,6 +302,7 @@ def test_plain_supervised_batches_have_no_strong_views():
     ("run", "name", "value"),
     [
         ("mpl, off", "mpl_feedback_weight", 100.0),
+        ("mpl, off", "mpl_feedback_every", 4),
         ("mpl", "mpl_baseline_start", 100.0),
         ("mpl, off", "mpl_baseline_start", 100.0),
         ("pseudo labels, hard", "mpl_label_temp", 0.1),
