@@ -14,11 +14,13 @@ from meta_pseudo_labels.learners.checks import (
     check_replicas,
     check_weights,
 )
+from meta_pseudo_labels.learners.compile_metrics import (
+    on_logits,
+    read_on_logits,
+)
 from meta_pseudo_labels.learners.ema import AveragedStudent
 from meta_pseudo_labels.learners.losses import (
     mean_cross_entropy,
-    on_logits,
-    read_on_logits,
     smooth_labels,
     weights_of,
     with_class_weights,

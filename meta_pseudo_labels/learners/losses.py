@@ -10,18 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 TINY = np.finfo(np.float32).tiny  # Has a logarithm; 0 has none.
-# Of losses and metrics, in lower case.
-_LONG_NAMES = {
-    "auc": "AUC",
-    "bce": "BinaryCrossentropy",
-    **dict.fromkeys(("ce", "crossentropy"), "SparseCategoricalCrossentropy"),
-}
-# Of those that take logarithms or products of predictions and cannot take
-# logits, in lower case and without underscores.
-_OF_PROBABILITIES = {
-    *("kldivergence", "kld", "kullbackleiblerdivergence"),
-    *("poisson", "dice", "tversky"),
-}
 
 
 def smooth_labels(labels, smoothing):
@@ -112,100 +100,6 @@ def balanced_weights(labels, classes):
     counts = np.bincount(labels, minlength=classes)
     even = counts.sum() / np.count_nonzero(counts)
     return {number: even / n for number, n in enumerate(counts) if n}
-
-
-def on_logits(given, library):
-    """Losses or metrics of `compile`, for what learners answer: logits.
-
-    Args:
-      given: one, or a nest of them; names of Keras's own that may expect
-        either become objects that expect logits.
-      library: `keras.losses` or `keras.metrics`.
-
-    Raises:
-      ValueError: for one of Keras's own that expects probabilities.
-    """
-    return keras.tree.map_structure(lambda x: _on_logits(x, library), given)
-
-
-def read_on_logits(config):
-    """Losses or metrics from the file of a learner, for `on_logits`.
-
-    Those of files from before others were refused may expect probabilities.
-
-    Args:
-      config: serialized, a nest of dicts and lists.
-    """
-    found = keras.saving.deserialize_keras_object(_with_logits(config))
-    return keras.tree.map_structure(
-        lambda x: (
-            x.__name__
-            if inspect.isfunction(x) and _expects_logits(x) is False
-            else x
-        ),
-        found,
-    )
-
-
-def _with_logits(config):
-    if isinstance(config, dict):
-        if not (config.get("module") or "keras").startswith("keras"):
-            return config
-        return {
-            key: key == "from_logits" or _with_logits(value)
-            for key, value in config.items()
-        }
-    if isinstance(config, (list, tuple)):
-        return [_with_logits(part) for part in config]
-    return config
-
-
-def _on_logits(one, library):
-    name = one if isinstance(one, str) else _keras_name(one)
-    if name.lower().replace("_", "") in _OF_PROBABILITIES:
-        raise ValueError(
-            f"{name} compares probabilities, but learners answer with logits: "
-            "use a cross-entropy, or a function of yours that takes their "
-            "softmax first. (A file with it can be read with compile=False.)"
-        )
-    if isinstance(one, str):
-        name = _LONG_NAMES.get(one.lower(), one)
-        name = name if name[:1].isupper() else name.title().replace("_", "")
-        named = getattr(library, name, None)
-        if not inspect.isclass(named):
-            return one
-        takes = inspect.signature(named).parameters
-        return named(from_logits=True) if "from_logits" in takes else one
-    if _expects_logits(one) is False:
-        name = getattr(one, "__name__", type(one).__name__)
-        raise ValueError(
-            f"{name} expects probabilities, but learners answer with logits: "
-            "give it from_logits=True."
-        )
-    return one
-
-
-def _keras_name(one):
-    """Of a loss or metric of Keras, an object or a function; "" if another."""
-    kind = one if inspect.isfunction(one) else type(one)
-    return kind.__name__ if kind.__module__.startswith("keras.") else ""
-
-
-def _expects_logits(one):
-    """Whether a loss or metric of Keras expects logits; None if not known."""
-    if not _keras_name(one):
-        return None
-    if inspect.isfunction(one):
-        given = inspect.signature(one).parameters.get("from_logits")
-        return getattr(given, "default", None)
-    for name in ("from_logits", "_from_logits"):  # The latter is AUC's.
-        if hasattr(one, name):
-            return getattr(one, name)
-    within = getattr(one, "fn", getattr(one, "_fn", None))
-    given = getattr(one, "_fn_kwargs", {}).get("from_logits")
-    if given is None and inspect.isfunction(within):
-        return _expects_logits(within)
-    return given
 
 
 def with_class_weights(dataset, class_weight, classes):

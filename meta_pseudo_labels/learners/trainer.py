@@ -127,6 +127,7 @@ class Trainer(keras.Model):
             x, kwargs = splitting.shared(strategy, x, shuffle=shuffle, **kwargs)
         elif inspect.isgenerator(x):  # Of which Keras takes tuples only.
             x = (data if isinstance(data, tuple) else (data,) for data in x)
+        _tell_of_overshoot(self, kwargs.get("steps_per_epoch"))
         before = self._counts()
         history = super().fit(x, *args, shuffle=shuffle, **kwargs)
         given = callbacks_of(kwargs.get("callbacks"))
@@ -195,6 +196,20 @@ class Trainer(keras.Model):
         A private hook of Keras; tests/utils/compat_test.py checks that it is
         still called.
         """
+
+
+def _tell_of_overshoot(learner, steps):
+    """Logs a line if executions take more steps than an epoch has."""
+    per_execution = learner.steps_per_execution
+    if steps and steps % per_execution:
+        logging.warning(
+            "%d steps per epoch are no multiple of steps_per_execution=%d: an "
+            "epoch takes %d if there are data; compile with a divisor of %d.",
+            steps,
+            per_execution,
+            math.ceil(steps / per_execution) * per_execution,
+            steps,
+        )
 
 
 def first_due(choices, run):

@@ -8,7 +8,11 @@ import pytest
 import tensorflow as tf
 
 from meta_pseudo_labels import evaluate, finetune
-from meta_pseudo_labels.learners import MetaPseudoLabels, Supervised, losses
+from meta_pseudo_labels.learners import (
+    MetaPseudoLabels,
+    Supervised,
+    compile_metrics,
+)
 from meta_pseudo_labels.run.checkpoints import Checkpoints
 from meta_pseudo_labels.run.restoring import learner_state, restore_learner
 from tests.learners.helpers import CLASSES, Sequence
@@ -66,6 +70,16 @@ def test_cross_entropies_that_are_named_are_those_of_logits(
         {"loss": keras.losses.sparse_categorical_crossentropy},
         {"metrics": [keras.metrics.SparseCategoricalCrossentropy()]},
         {"weighted_metrics": ["accuracy", keras.metrics.AUC()]},
+        {"loss": functools.partial(keras.losses.categorical_crossentropy)},
+        {
+            "metrics": [
+                keras.metrics.MeanMetricWrapper(
+                    functools.partial(
+                        keras.losses.categorical_crossentropy, from_logits=False
+                    )
+                )
+            ]
+        },
     ],
 )
 def test_what_expects_probabilities_is_refused(settings):
@@ -81,6 +95,20 @@ def test_what_expects_probabilities_is_refused(settings):
         {"loss": keras.losses.dice},
         {"metrics": [keras.metrics.KLDivergence()]},
         {"weighted_metrics": ["accuracy", "KLD"]},
+        {"loss": "msle"},
+        {"loss": keras.losses.CategoricalGeneralizedCrossEntropy()},
+        {"loss": functools.partial(keras.losses.kl_divergence)},
+        {
+            "metrics": [
+                keras.metrics.MeanMetricWrapper(keras.losses.kl_divergence)
+            ]
+        },
+        {"metrics": ["precision"]},
+        {"metrics": [keras.metrics.Recall()]},
+        {"metrics": [keras.metrics.F1Score(threshold=0.5)]},
+        {"metrics": ["binary_accuracy"]},
+        {"metrics": [keras.metrics.binary_accuracy]},
+        {"metrics": [keras.metrics.SensitivityAtSpecificity(0.5)]},
     ],
 )
 def test_what_cannot_take_logits_is_refused(settings):
@@ -151,15 +179,27 @@ def test_what_expects_logits_or_anything_is_taken(settings):
     assert got["loss"] == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "one",
+    [
+        keras.metrics.Precision(top_k=1),
+        keras.metrics.F1Score(),
+        keras.metrics.MeanMetricWrapper(keras.losses.huber),
+    ],
+)
+def test_what_compares_the_largest_or_anything_is_kept(one):
+    assert compile_metrics.on_logits(one, keras.metrics) is one
+
+
 def test_short_names_are_those_of_logits_too():
     learner = made(metrics=["ce"])
     want = cross_entropy(learner(IMAGES))
     got = learner.evaluate(IMAGES, LABELS, verbose=0)
     np.testing.assert_allclose(got, [want, want], rtol=1e-5)
     for name, library in (("bce", keras.losses), ("AUC", keras.metrics)):
-        one = losses.on_logits(name, library)
-        assert losses._expects_logits(one) is True
-    assert losses.on_logits("mse", keras.losses) == "mse"
+        one = compile_metrics.on_logits(name, library)
+        assert compile_metrics._expects_logits(one) is True
+    assert compile_metrics.on_logits("mse", keras.losses) == "mse"
 
 
 @pytest.mark.parametrize("data", [BATCHES, Sequence(BATCH), BATCH])

@@ -1,5 +1,6 @@
 """`fit` on several replicas: what it is given, refuses, skips and counts."""
 
+import contextlib
 from unittest import mock
 
 import keras
@@ -44,8 +45,8 @@ def test_every_epoch_has_all_batches(mirrored):
     assert learner.step.numpy() == 6
 
 
-def labels_alone(strategy):
-    with strategy.scope():
+def labels_alone(strategy=None):
+    with strategy.scope() if strategy else contextlib.nullcontext():
         keras.utils.set_random_seed(0)
         dense = [keras.Input((4,)), keras.layers.Dense(CLASSES)]
         learner = Supervised(keras.Sequential(dense))
@@ -155,6 +156,27 @@ def test_steps_per_execution_changes_nothing():
     _, several = train(LEARNERS["uda"], steps_per_execution=5)
     for a, b in zip(one[1], several, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_epoch_that_takes_more_steps_than_asked_says_so(
+    count, mirrored, caplog
+):
+    """Executions are whole where data do not end, as on several replicas."""
+    learner = labels_alone(mirrored(count) if count > 1 else None)
+    learner.compile("sgd", steps_per_execution=2)
+    data = tf.data.Dataset.from_tensors(rows_of(4))
+    if count == 1:
+        learner.fit(data.repeat(3), verbose=0)
+        assert learner.step.numpy() == 3
+        learner.fit(data.repeat(), steps_per_epoch=4, verbose=0)
+        assert learner.step.numpy() == 7 and "takes" not in caplog.text
+        learner.fit(data.repeat(), steps_per_epoch=3, verbose=0)
+        assert learner.step.numpy() == 11
+    else:
+        learner.fit(data.repeat(3), verbose=0)
+        assert learner.step.numpy() == 4
+    assert "epoch takes 4 if there are data" in caplog.text
 
 
 @pytest.mark.long
