@@ -13,7 +13,7 @@ from meta_pseudo_labels.data.class_distributions import (
     ordered_images,
 )
 from meta_pseudo_labels.evaluation.metrics import evaluate_probabilities
-from meta_pseudo_labels.learners.checks import (
+from meta_pseudo_labels.learners.batch_checks import (
     check_normalized,
     warn_of_levels,
 )

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from meta_pseudo_labels import models
 from meta_pseudo_labels.distribute import replicas
-from meta_pseudo_labels.learners import checks, updates
+from meta_pseudo_labels.learners import batch_checks, updates
 from meta_pseudo_labels.learners.checks import (
     check_jit_compile,
     check_range,
@@ -310,7 +310,7 @@ class Learner(Method, AveragedStudent):
         It does so before `compile` too, as every step calls this first.
         """
         self.check_compiled()
-        checks.check_batch(
+        batch_checks.check_batch(
             batch,
             needed=self.batch_keys,
             learner=type(self).__name__,

@@ -7,12 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from meta_pseudo_labels.distribute import replicas
-from meta_pseudo_labels.learners.checks import (
+from meta_pseudo_labels.learners.batch_checks import (
     check_labeled,
-    check_model,
     check_normalized,
     warn_of_levels,
 )
+from meta_pseudo_labels.learners.checks import check_model
 from meta_pseudo_labels.learners.passes import (
     class_numbers,
     float_type,

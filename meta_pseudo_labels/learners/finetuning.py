@@ -6,8 +6,9 @@ import keras
 import tensorflow as tf
 
 from meta_pseudo_labels.learners import updates
+from meta_pseudo_labels.learners.batch_checks import check_normalized
 from meta_pseudo_labels.learners.callbacks import StopAtStep
-from meta_pseudo_labels.learners.checks import check_model, check_normalized
+from meta_pseudo_labels.learners.checks import check_model
 from meta_pseudo_labels.learners.passes import (
     class_numbers,
     derivative_errors,

@@ -9,12 +9,12 @@ import tensorflow as tf
 from absl import logging
 
 from meta_pseudo_labels.distribute import replicas
-from meta_pseudo_labels.learners.checks import (
+from meta_pseudo_labels.learners.batch_checks import (
     batch_of,
-    check_count,
     check_lengths,
     check_only_batch,
 )
+from meta_pseudo_labels.learners.checks import check_count
 from meta_pseudo_labels.optimizers import parts_of
 from meta_pseudo_labels.utils import compat
 

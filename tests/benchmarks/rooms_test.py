@@ -26,9 +26,9 @@ def test_the_top_of_the_package_can_be_taken_in_at_a_glance():
     assert len(entries) <= 14
 
 
-@pytest.mark.fast("learners-54", "run.config-64")
+@pytest.mark.fast("learners-55", "run.config-65")
 @pytest.mark.parametrize(
-    ("module", "most"), [("learners", 54), ("run.config", 64)]
+    ("module", "most"), [("learners", 55), ("run.config", 65)]
 )
 def test_what_is_not_needed_is_not_loaded(module, most):
     assert loaded_by(module) <= most

@@ -20,7 +20,7 @@ from meta_pseudo_labels.learners.feedback import ESTIMATORS
 from meta_pseudo_labels.models.batch_norm import BatchNorm
 from meta_pseudo_labels.models.dropout import Dropout
 from meta_pseudo_labels.optimizers import LARS, AdamW, Momentum, RMSProp
-from tests.learners.helpers import CLASSES, batch
+from tests.learners.helpers import CLASSES, assert_equal, batch
 
 STEPS = 20
 UDA_SETTINGS = UDASettings(weight=2.0, ramp_steps=5, threshold=0.3)
@@ -174,6 +174,31 @@ def assert_same(one, several, tolerance=1e-7):
         _assert_near(second, first, tolerance, name)
     for a, b in zip(one[1], several[1], strict=True):
         _assert_near(b.numpy(), a.numpy(), tolerance, a.path)
+
+
+def logs_of_one_and_two(two, *, steps, **attributes):
+    """The logs of MPL on one device, which those on two replicas equal.
+
+    Args:
+      two: a strategy of two replicas.
+      steps: how many.
+      **attributes: of the learner, set before it is compiled.
+    """
+
+    def build():
+        learner = mpl("exact")()
+        for name, value in attributes.items():
+            setattr(learner, name, value)
+        return learner
+
+    (logs, one), (logs_of_two, variables) = (
+        train(build, strategy, steps=steps) for strategy in (None, two)
+    )
+    for row, row_of_two in zip(logs, logs_of_two, strict=True):
+        for name, value in row.items():
+            np.testing.assert_allclose(row_of_two[name], value, rtol=1e-6)
+    assert_equal(one, variables, 1e-7)
+    return logs
 
 
 def _assert_near(actual, wanted, tolerance, name):
