@@ -301,15 +301,20 @@ class MetaPseudoLabels(MPLMethod, Learner):
             `step_parts`, unless replicas must meet, which cannot decide
             within a step: then it is "all".
         """
-        if part is None and not replicas.merges():
-            return first_due(
-                self.step_parts(),
-                lambda part: self.train_step(batch, costly, part),
-            )
         self.check_batch(batch)
         self._rates.keep_proportion()
-        if part == "teacher":
-            return self._teach_alone(batch)
+        steps = {
+            "all": lambda: self._learn(batch, costly),
+            "unheard": lambda: self._learn(batch, costly, heard=False),
+            "teacher": lambda: self._teach_alone(batch),
+        }
+        parts = [(part or "all", None)]
+        if part is None and not replicas.merges():
+            parts = self.step_parts()
+        return first_due(parts, lambda part: steps[part]())
+
+    def _learn(self, batch, costly, *, heard=True):
+        """The step of the paper, with feedback if it is `heard`; its logs."""
         with tf.GradientTape(persistent=True) as tape:
             # 1. The teacher looks at all images.
             logits = self.teacher_logits(batch)
@@ -323,7 +328,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
                 )
             # 5. The teacher learns from labels, consistency and feedback.
             learned, feedback = checked_teacher_loss(self, batch, logits), None
-            if part != "unheard":
+            if heard:
                 feedback = weighted_feedback(
                     self, student_step, label_logits, tape
                 )

@@ -112,6 +112,19 @@ def test_the_subtracted_average_moves_with_feedback_only():
     assert seen[0] == seen[1] == 0 != seen[2] == seen[3]
 
 
+def test_what_a_subclass_adds_to_a_step_happens_once(monkeypatch):
+    taken = []
+    train_step = MetaPseudoLabels.train_step
+
+    def counted(learner, batch, *choices, **more):
+        taken.append(int(learner.step))
+        return train_step(learner, batch, *choices, **more)
+
+    monkeypatch.setattr(MetaPseudoLabels, "train_step", counted)
+    take(make_learner(student_wait_steps=1), range(EVERY))
+    assert taken == [*range(EVERY)]
+
+
 @pytest.mark.long
 def test_an_execution_has_steps_of_all_kinds():
     """Those of a waiting student too; in a graph as one by one."""
