@@ -82,12 +82,14 @@ def fast(steps):
         runs[f"mpl {name}"] = mpl("cifar10_fast", name, wait, control=control)
     for name, every in (("off", 1), ("exact", 1), ("exact", 4)):
         rest = f", every {every}th step" if every > 1 else ""
-        second = during(f"reduced {name}{rest}", teacher_labels=OWN_TEACHER)
-        if rest:
-            second["mpl_feedback_every"] = every
         runs[f"mpl {name}, two stages{rest}"] = Run(
-            "flags/cifar10_fast_student.flags",
-            second | reduced(name, rate=1.25, warmup=150),
+            "flags/cifar10_fast_reduced.flags",
+            during(
+                f"reduced {name}{rest}",
+                teacher_labels=OWN_TEACHER,
+                mpl_feedback=name,
+                mpl_feedback_every=every,
+            ),
             feedback=name,
             control=f"{OFF}, two stages" if name != "off" else None,
             teacher=Run(
@@ -95,23 +97,3 @@ def fast(steps):
             ),
         )
     return runs
-
-
-def reduced(estimator, *, rate, warmup):
-    """{setting: value} that makes a student of a fixed teacher Reduced MPL's.
-
-    Args:
-      estimator: the feedback that the small teacher hears.
-      rate: the student's learning rate, in images as `Config.lr`.
-      warmup: the steps of warm-up of both.
-    """
-    return dict(
-        method="mpl",
-        mpl_feedback=estimator,
-        mpl_student_labeled_weight=1.0,
-        mpl_student_lr=rate,
-        mpl_student_lr_wait_steps=0,
-        mpl_student_lr_warmup_steps=warmup,
-        mpl_teacher_lr=0.1,
-        mpl_teacher_lr_warmup_steps=warmup,
-    )

@@ -33,7 +33,6 @@ from benchmarks.common.documents import with_part
 from benchmarks.common.machine import RESULTS, ROOT
 from benchmarks.controls import rows as control_rows
 from benchmarks.controls import runs as control_runs
-from benchmarks.controls.equal_time import reduced
 from benchmarks.controls.rounds import BEGUN_WITH, ROUNDS
 from benchmarks.controls.search import LABELS
 from benchmarks.controls.search import SEED as SELECTING
@@ -244,11 +243,24 @@ def _networks(number, asked, teachers):
             save_every=settings.num_train_steps,
         )
         if feedback:
-            rate, warmup = settings.lr, settings.num_warmup_steps
-            settings = dataclasses.replace(
-                settings, **reduced(feedback, rate=rate, warmup=warmup)
-            )
+            settings = reduced(settings, feedback)
         yield name, settings
+
+
+def reduced(settings, estimator):
+    """The `Config` of a student of a fixed teacher as one of Reduced MPL's."""
+    warmup = settings.num_warmup_steps
+    return dataclasses.replace(
+        settings,
+        method="mpl",
+        mpl_feedback=estimator,
+        mpl_student_labeled_weight=1.0,
+        mpl_student_lr=settings.lr,
+        mpl_student_lr_wait_steps=0,
+        mpl_student_lr_warmup_steps=warmup,
+        mpl_teacher_lr=0.1,
+        mpl_teacher_lr_warmup_steps=warmup,
+    )
 
 
 def table():

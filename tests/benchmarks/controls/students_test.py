@@ -192,15 +192,26 @@ def test_reduced_mpl_differs_from_its_round_in_nothing_else(
     plain = config_from_flagfile(
         last.flagfile, teacher_labels="x", **last.changes
     )
-    rate, warmup = plain.lr, plain.num_warmup_steps
-    reduced = dataclasses.replace(
-        plain, **students.reduced(feedback, rate=rate, warmup=warmup)
-    )
+    reduced = students.reduced(plain, feedback)
     for field in dataclasses.fields(plain):
         if field.name != "method" and not field.name.startswith("mpl_"):
             name = field.name
             assert getattr(plain, name) == getattr(reduced, name), name
     assert reduced.mpl_pseudo_labels == plain.mpl_pseudo_labels == "soft"
+
+
+def test_the_recipe_is_that_of_students_with_feedback(monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+    recipe, student = (
+        config_from_flagfile(
+            f"flags/cifar10_fast_{name}.flags",
+            teacher_labels="x",
+            num_train_steps=600,
+        )
+        for name in ("reduced", "student")
+    )
+    reduced = students.reduced(student, "exact")
+    assert recipe == dataclasses.replace(reduced, mpl_feedback_every=4)
 
 
 @pytest.mark.parametrize(
