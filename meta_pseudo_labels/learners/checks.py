@@ -1,6 +1,7 @@
 """What learners refuse of models, estimators and settings, before any work."""
 
 import inspect
+import math
 import numbers
 
 import keras
@@ -86,12 +87,13 @@ def check_range(name, value, *, low, high):
         raise ValueError(f"{name} must be in [{low}, {high}]; got {value}.")
 
 
-def check_count(name, value):
-    """Refuses what is no integer of at least 1."""
+def check_count(name, value, *, high=math.inf):
+    """Refuses what is no integer of at least 1, or above `high`."""
     is_whole = isinstance(value, numbers.Integral) and value is not True
-    if not (is_whole and value >= 1):
+    if not (is_whole and 1 <= value <= high):
+        most = "" if high == math.inf else f" and at most {high}"
         raise ValueError(
-            f"{name} must be an integer of at least 1; got {value!r}."
+            f"{name} must be an integer of at least 1{most}; got {value!r}."
         )
 
 

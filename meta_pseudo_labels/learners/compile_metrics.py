@@ -48,7 +48,9 @@ def on_logits(given, library):
 def read_on_logits(config):
     """Losses or metrics from the file of a learner, for `on_logits`.
 
-    Those of files from before others were refused may expect probabilities.
+    Those of files from before others were refused may expect probabilities:
+    they get from_logits=True. What cannot take logits `on_logits` refuses here
+    too.
 
     Args:
       config: serialized, a nest of dicts and lists.
@@ -78,7 +80,7 @@ def _with_logits(config):
 
 
 def _on_logits(one, library):
-    for name in [one] if isinstance(one, str) else _keras_names(one):
+    for name, part in _keras_parts(one):
         if _plain(name) in _OF_PROBABILITIES:
             raise ValueError(
                 f"{name} compares probabilities, but learners answer with "
@@ -86,28 +88,35 @@ def _on_logits(one, library):
                 "takes their softmax first. (A file with it can be read with "
                 "compile=False.)"
             )
-        if _compares_with_threshold(one, name):
+        if _compares_with_threshold(part, name):
             raise ValueError(
                 f"{name} compares probabilities with a threshold, but learners "
-                "answer with logits: give it top_k=1 or threshold=None if it "
-                "has that, or use a metric of yours that takes their softmax "
-                "first. (A file with it can be read with compile=False.)"
+                "answer with logits: use accuracy, Precision and Recall with "
+                "top_k=1 alone, F1Score without a threshold, or a metric of "
+                "yours that takes their softmax first. (A file with it can be "
+                "read with compile=False.)"
             )
+    if inspect.isclass(one) and _keras_name(one):
+        return _of_logits(one)
     if isinstance(one, str):
         name = _LONG_NAMES.get(one.lower(), one)
         name = name if name[:1].isupper() else name.title().replace("_", "")
         named = getattr(library, name, None)
-        if not inspect.isclass(named):
-            return one
-        takes = inspect.signature(named).parameters
-        return named(from_logits=True) if "from_logits" in takes else one
+        made = _of_logits(named) if inspect.isclass(named) else named
+        return one if made is named else made
     if _expects_logits(one) is False:
-        name = getattr(one, "__name__", type(one).__name__)
+        *_, (name, _) = _keras_parts(one)
         raise ValueError(
             f"{name} expects probabilities, but learners answer with logits: "
             "give it from_logits=True."
         )
     return one
+
+
+def _of_logits(kind):
+    """A loss or metric of a class that expects logits, or else the class."""
+    takes = inspect.signature(kind).parameters
+    return kind(from_logits=True) if "from_logits" in takes else kind
 
 
 def _plain(name):
@@ -116,23 +125,27 @@ def _plain(name):
 
 def _compares_with_threshold(one, name):
     if _plain(name) in _WITH_THRESHOLDS:
-        return getattr(one, "top_k", None) is None
-    return name in ("F1Score", "FBetaScore") and one.threshold is not None
+        takes_largest = getattr(one, "top_k", None) is not None
+        return not takes_largest or one.init_thresholds is not None
+    is_score = name in ("F1Score", "FBetaScore")
+    return is_score and getattr(one, "threshold", None) is not None
 
 
-def _keras_names(one):
-    """Of a loss or metric and of what it wraps, as far as they are Keras's."""
-    names = []
+def _keras_parts(one):
+    """A loss or metric and what it wraps: (name, itself) of Keras's own."""
+    if isinstance(one, str):
+        return [(one, one)]
+    parts = []
     while one is not None:
         name = _keras_name(one)
-        names += [name] if name else []
+        parts += [(name, one)] if name else []
         if isinstance(one, functools.partial):
             one = one.func
         elif name and not inspect.isfunction(one):
             one = _wrapped(one)
         else:
             one = None
-    return names
+    return parts
 
 
 def _wrapped(one):
@@ -140,9 +153,13 @@ def _wrapped(one):
 
 
 def _keras_name(one):
-    """Of a loss or metric of Keras, an object or a function; "" if another."""
-    kind = one if inspect.isfunction(one) else type(one)
-    return kind.__name__ if kind.__module__.startswith("keras.") else ""
+    """Of an object, a class or a function of Keras; "" if another."""
+    if inspect.isfunction(one):  # functools.wraps copies its attributes.
+        module, name = one.__globals__["__name__"], one.__code__.co_name
+    else:
+        kind = one if inspect.isclass(one) else type(one)
+        module, name = kind.__module__, kind.__name__
+    return name if module.startswith("keras.") else ""
 
 
 def _expects_logits(one):

@@ -19,6 +19,7 @@ from meta_pseudo_labels.learners.checks import (
 )
 from meta_pseudo_labels.learners.estimator_code import differentiates
 from meta_pseudo_labels.learners.feedback import (
+    ESTIMATORS,
     Baseline,
     draw_labels,
     resolve,
@@ -130,7 +131,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
         check_model(teacher, role="teacher")
         check_pair(student, teacher)
         check_range("feedback_weight", feedback_weight, low=0, high=math.inf)
-        check_count("feedback_every", feedback_every)
+        check_count("feedback_every", feedback_every, high=2**53)
         check_positive("label_temperature", label_temperature)
         check_range(
             "student_labeled_weight",
@@ -199,7 +200,9 @@ class MetaPseudoLabels(MPLMethod, Learner):
         self.compiled = False  # Until nothing below refused anything.
         if differentiates(self.feedback):
             check_update_derivative(self)
-        if self.feedback_every > 1:
+        # What a function of the user's uses may have been defined since.
+        resolve(self.feedback, self.label_kind)
+        if self.feedback_every > 1 and self.feedback is not ESTIMATORS["off"]:
             check_moves_always(self.optimizer, self.feedback_every)
         if teacher_optimizer is None:
             with self.distribute_strategy.scope():
@@ -296,25 +299,32 @@ class MetaPseudoLabels(MPLMethod, Learner):
           batch: see `Learner`; of this replica.
           costly: whether to compute the costly log, see `teacher_step`;
             by default when it is due.
-          part: "all" of the step, "unheard" for all but the feedback, or
+          part: "all" of the step, "no feedback" for all but that, or
             "teacher" for what does not need the student. None asks
             `step_parts`, unless replicas must meet, which cannot decide
-            within a step: then it is "all".
+            within a step: then `step_choices` tells.
+
+        Raises:
+          ValueError: where replicas must meet, if `part` was not passed on.
         """
         self.check_batch(batch)
         self._rates.keep_proportion()
         steps = {
             "all": lambda: self._learn(batch, costly),
-            "unheard": lambda: self._learn(batch, costly, heard=False),
+            "no feedback": lambda: self._learn(batch, costly, feeds_back=False),
             "teacher": lambda: self._teach_alone(batch),
         }
-        parts = [(part or "all", None)]
-        if part is None and not replicas.merges():
-            parts = self.step_parts()
+        parts = self.step_parts() if part is None else [(part, None)]
+        if len(parts) > 1 and replicas.merges():
+            raise ValueError(
+                "On several replicas train_step does not decide which part of "
+                "a step is due: pass on what it takes beside the batch, "
+                "train_step(batch, *choices, **more); see docs/extending.md."
+            )
         return first_due(parts, lambda part: steps[part]())
 
-    def _learn(self, batch, costly, *, heard=True):
-        """The step of the paper, with feedback if it is `heard`; its logs."""
+    def _learn(self, batch, costly, *, feeds_back=True):
+        """The step of the paper, with or without feedback; its logs."""
         with tf.GradientTape(persistent=True) as tape:
             # 1. The teacher looks at all images.
             logits = self.teacher_logits(batch)
@@ -328,7 +338,7 @@ class MetaPseudoLabels(MPLMethod, Learner):
                 )
             # 5. The teacher learns from labels, consistency and feedback.
             learned, feedback = checked_teacher_loss(self, batch, logits), None
-            if heard:
+            if feeds_back:
                 feedback = weighted_feedback(
                     self, student_step, label_logits, tape
                 )
@@ -363,15 +373,16 @@ class MetaPseudoLabels(MPLMethod, Learner):
         if self.student_wait_steps:
             parts.append(("teacher", self.student_waits))
         if self.feedback_every > 1:
-            parts.append(("unheard", self.feedback_rests))
+            parts.append(("no feedback", self.feedback_rests))
         return [*parts, ("all", None)]
 
     def step_choices(self):
         *parts, _ = self.step_parts()
+        whole = {"part": "all"} if parts else {}
         return [
             *(({"part": part}, is_due) for part, is_due in parts),
-            ({"costly": True}, self.logs_are_due),
-            ({"costly": False}, None),
+            (whole | {"costly": True}, self.logs_are_due),
+            (whole | {"costly": False}, None),
         ]
 
     def student_waits(self):
@@ -433,7 +444,15 @@ class MetaPseudoLabels(MPLMethod, Learner):
         return draw_labels(logits, kind=self.label_kind, seed=seed)
 
     def logs_are_due(self):
-        """As `Trainer.logs_are_due`, and in the first step with feedback."""
+        """As `Trainer.logs_are_due`, and in the first step with feedback.
+
+        If not every step has feedback, in the one that has, next to such a step
+        or after it.
+        """
         has_feedback = learning_rate_of(self.optimizer) > 0
         is_first = tf.math.is_nan(self.feedback_grad_ratio) & has_feedback
-        return super().logs_are_due() | is_first
+        if self.feedback_every == 1:
+            return super().logs_are_due() | is_first
+        since_due = (self.step.value + 1) % self.costly_log_every
+        is_next = since_due < self.feedback_every
+        return (is_next | is_first) & ~self.feedback_rests()

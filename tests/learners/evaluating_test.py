@@ -103,6 +103,9 @@ def test_what_expects_probabilities_is_refused(settings):
                 keras.metrics.MeanMetricWrapper(keras.losses.kl_divergence)
             ]
         },
+        {"loss": keras.losses.KLDivergence},
+        {"metrics": [keras.metrics.Precision]},
+        {"metrics": [keras.metrics.Precision(top_k=1, thresholds=0.5)]},
         {"metrics": ["precision"]},
         {"metrics": [keras.metrics.Recall()]},
         {"metrics": [keras.metrics.F1Score(threshold=0.5)]},
@@ -166,6 +169,7 @@ WRAPPED = keras.metrics.MeanMetricWrapper
     "settings",
     [
         {"loss": SPARSE, "metrics": ["accuracy"]},
+        {"loss": keras.losses.SparseCategoricalCrossentropy},
         {"loss": SPARSE, "metrics": [["accuracy", "ce"]]},
         {"loss": OfItsOwn(), "weighted_metrics": [WRAPPED(PARTIAL)]},
         {"loss": PARTIAL, "metrics": [lambda y, logits: tf.zeros([])]},
@@ -184,8 +188,14 @@ def test_what_expects_logits_or_anything_is_taken(settings):
     [
         keras.metrics.Precision(top_k=1),
         keras.metrics.F1Score(),
+        "F1Score",
+        "f1_score",
+        keras.metrics.MeanMetricWrapper(keras.metrics.F1Score()),
         keras.metrics.MeanMetricWrapper(keras.losses.huber),
+        keras.metrics.CategoricalAccuracy,
+        functools.wraps(keras.losses.poisson)(lambda y, logits: 0.0),
     ],
+    ids=range(8),
 )
 def test_what_compares_the_largest_or_anything_is_kept(one):
     assert compile_metrics.on_logits(one, keras.metrics) is one

@@ -7,7 +7,7 @@ import pytest
 from meta_pseudo_labels import data
 from meta_pseudo_labels.learners import MetaPseudoLabels
 from meta_pseudo_labels.learners.build import build_learner
-from meta_pseudo_labels.learners.feedback import exact
+from meta_pseudo_labels.learners.feedback import exact, reinforce
 from meta_pseudo_labels.optimizers import Momentum
 from meta_pseudo_labels.run.config import Config
 from meta_pseudo_labels.run.config.unread import unread_settings
@@ -102,6 +102,23 @@ def test_the_estimator_is_asked_in_every_third_step_only():
     assert asked == [EVERY - 1, 2 * EVERY - 1]
 
 
+def test_what_an_estimator_uses_may_be_assigned_until_compile():
+    """Its kind of labels is then known: with soft ones, no feedback."""
+
+    def late(student_step, teacher_logits):
+        return used(student_step, teacher_logits)
+
+    learner = MetaPseudoLabels(
+        conv_net("student"), conv_net("teacher"), feedback=late
+    )
+    assert learner.label_kind == "soft"
+    used = reinforce
+    with pytest.raises(ValueError, match=r"'sampled'.*got 'soft'"):
+        learner.compile(Momentum(0.25))
+    used = exact
+    learner.compile(Momentum(0.25))
+
+
 def test_the_subtracted_average_moves_with_feedback_only():
     learner = make_learner(feedback="reinforce_cosine", pseudo_labels="hard")
     average = learner.estimator_baseline.average
@@ -146,7 +163,7 @@ def test_two_replicas_hear_as_one(mirrored):
     assert [np.isnan(ratio) for ratio in ratios] == [True, True, False, False]
 
 
-@pytest.mark.parametrize("every", [0, -1, 1.5, True, "2"])
+@pytest.mark.parametrize("every", [0, -1, 1.5, True, "2", 2**70])
 def test_what_is_no_count_is_refused(every):
     with pytest.raises(ValueError, match="feedback_every must be an integer"):
         make_learner(every=every)
@@ -164,6 +181,38 @@ def test_gradients_that_are_accumulated_are_refused(name):
     with pytest.raises(ValueError, match="gradient_accumulation_steps=2"):
         learner.compile(optimizer)
     assert not learner.compiled
+    silent = make_learner(feedback="off")
+    silent.compile(optimizer)  # It has no such steps.
+    assert silent.compiled
+
+
+@pytest.mark.parametrize(
+    ("every", "measured"),
+    [(1, [1, 50, 100]), (7, [7, 56, 105]), (60, [60, 120])],
+)
+def test_the_ratio_is_measured_beside_the_logged_steps(every, measured):
+    learner = make_learner(every=every)
+    learner.log_every = 10
+    ratio = learner.feedback_grad_ratio
+    found = []
+    for step in range(1, 121 if every == 60 else 111):
+        learner.step.assign(step - 1)
+        if bool(learner.logs_are_due() & ~learner.feedback_rests()):
+            found.append(step)
+            ratio.assign(0.5)
+    assert found == measured
+
+
+def test_a_step_on_replicas_must_be_told_which_part_is_due(mirrored):
+    with mirrored(2).scope():
+        learner = make_learner(every=2)
+
+        def forget(batch, *choices, **more):
+            return MetaPseudoLabels.train_step(learner, batch)
+
+        learner.train_step = forget
+        with pytest.raises(ValueError, match="pass on what it takes"):
+            learner.fit(dataset(1, dtype="float64"), verbose=0)
 
 
 def test_flags_reach_the_learner():

@@ -109,6 +109,7 @@ def diagnose(
         "held_out_loss": float(before[0]),
         "held_out_loss_inference": float(before[1]),
         "feedback_weight": learner.feedback_weight,
+        "feedback_every": learner.feedback_every,
         "teacher_step": teacher_step,
     }
     return summarize(settings, rows, means=measuring.means)

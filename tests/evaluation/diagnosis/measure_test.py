@@ -269,6 +269,7 @@ def test_the_result_is_json(diagnosed):
             )
         ),
         "feedback_weight": 3.0,
+        "feedback_every": 1,
         "teacher_step": 1e-3,
     }
 
