@@ -96,14 +96,9 @@ def _on_logits(one, library):
                 "yours that takes their softmax first. (A file with it can be "
                 "read with compile=False.)"
             )
-    if inspect.isclass(one) and _keras_name(one):
-        return _of_logits(one)
-    if isinstance(one, str):
-        name = _LONG_NAMES.get(one.lower(), one)
-        name = name if name[:1].isupper() else name.title().replace("_", "")
-        named = getattr(library, name, None)
-        made = _of_logits(named) if inspect.isclass(named) else named
-        return one if made is named else made
+    kind = _class_of(one, library)
+    if kind and "from_logits" in inspect.signature(kind).parameters:
+        return kind(from_logits=True)
     if _expects_logits(one) is False:
         *_, (name, _) = _keras_parts(one)
         raise ValueError(
@@ -113,10 +108,13 @@ def _on_logits(one, library):
     return one
 
 
-def _of_logits(kind):
-    """A loss or metric of a class that expects logits, or else the class."""
-    takes = inspect.signature(kind).parameters
-    return kind(from_logits=True) if "from_logits" in takes else kind
+def _class_of(one, library):
+    """The class of Keras that a name means, or a class is; None for others."""
+    if isinstance(one, str):
+        name = _LONG_NAMES.get(one.lower(), one)
+        name = name if name[:1].isupper() else name.title().replace("_", "")
+        one = getattr(library, name, None)
+    return one if inspect.isclass(one) and _keras_name(one) else None
 
 
 def _plain(name):

@@ -446,13 +446,9 @@ class MetaPseudoLabels(MPLMethod, Learner):
     def logs_are_due(self):
         """As `Trainer.logs_are_due`, and in the first step with feedback.
 
-        If not every step has feedback, in the one that has, next to such a step
-        or after it.
+        If not every step has feedback, in the next one that has.
         """
         has_feedback = learning_rate_of(self.optimizer) > 0
         is_first = tf.math.is_nan(self.feedback_grad_ratio) & has_feedback
-        if self.feedback_every == 1:
-            return super().logs_are_due() | is_first
-        since_due = (self.step.value + 1) % self.costly_log_every
-        is_next = since_due < self.feedback_every
-        return (is_next | is_first) & ~self.feedback_rests()
+        is_due = super().logs_are_due(within=self.feedback_every)
+        return (is_due | is_first) & ~self.feedback_rests()

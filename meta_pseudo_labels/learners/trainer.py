@@ -97,13 +97,16 @@ class Trainer(keras.Model):
         """
         return [({}, None)]
 
-    def logs_are_due(self):
+    def logs_are_due(self, *, within=1):
         """Whether the next step, counted from 1, computes the costly logs.
+
+        Args:
+          within: so many steps, from each `costly_log_every`-th on, are due.
 
         Returns:
           Scalar boolean tensor.
         """
-        return tf.equal((self.step.value + 1) % self.costly_log_every, 0)
+        return (self.step.value + 1) % self.costly_log_every < within
 
     def fit(self, x=None, *args, shuffle=False, **kwargs):
         """As `keras.Model.fit`, on a data set of batches as they come.
